@@ -1,0 +1,56 @@
+# Penstock. Needs Python 3.11 or newer, git and make; everything else goes into .venv.
+#
+#   make demo          a real file through a WebSocket, answered while it plays   (JSON=1: one JSON object a line)
+#   make test          checks, then all tests                                     (SLOW=1: the long ones as well)
+#   make check         ruff and pyright
+#   make venv          only the environment
+#
+# TORCH_INDEX is the index that torch is taken from. For a CPU build, which is 1.5 GB smaller on Linux:
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+SLOW ?=
+JSON ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PIN = $(shell sed -n 's/^$(1)==/$(1)==/p' constraints.txt)
+
+.PHONY: demo test check venv clean
+.NOTPARALLEL:
+
+demo: $(STAMP)
+	@$(BIN)/python -m penstock.demos.live $(if $(JSON),--json)
+
+test: $(STAMP)
+	@start=$$(date +%s); \
+	$(MAKE) --no-print-directory check && \
+	$(BIN)/python -m pytest -q && \
+	$(if $(SLOW),$(BIN)/python -m pytest -q -m "slow and not gpu" &&) true; \
+	code=$$?; echo "make test: $$(( $$(date +%s) - start )) s"; exit $$code
+
+check: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+
+venv: $(STAMP)
+
+# The wheels of torchvision and torchaudio are installed without their dependencies: beside a CPU build of torch they
+# would otherwise pull the CUDA build in. The link lets editors and pyright find `penstock`, which is this very folder.
+$(STAMP): pyproject.toml constraints.txt
+	@echo "Setting up .venv. Unless pip has them already, this downloads once, before anything starts:" >&2
+	@echo "  torch: about 200 MB (CPU build) or 2 to 3 GB (CUDA build, PyPI's default on Linux);" >&2
+	@echo "  everything else (transformers, PyAV, numba, tools): about 300 MB. No model is downloaded." >&2
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) >&2
+	@$(PIP) install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(call PIN,torch)" >&2
+	@$(PIP) install -q --no-deps "$(call PIN,torchvision)" "$(call PIN,torchaudio)" >&2
+	@$(PIP) install -q -e ".[test]" -c constraints.txt >&2
+	@ln -sfn "$(CURDIR)" "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/penstock"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist penstock.egg-info

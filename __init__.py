@@ -1,0 +1,109 @@
+"""Penstock: media appended to the KV cache of the request that is running, between two of its decode steps.
+
+    engine = await penstock.Engine.load()              # in this process; loads torch
+    connection = await penstock.connect("ws://...")    # a server elsewhere; loads neither torch nor transformers
+
+Items, events, requests and errors are plain data. `import penstock` itself loads no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from .codecs.errors import (
+    ContextOverflowError,
+    DamagedError,
+    FormatError,
+    InputError,
+    LimitError,
+    MediaError,
+    ModelError,
+    PenstockError,
+    StreamClosedError,
+    WorkerError,
+)
+from .codecs.limits import MediaLimits
+from .engine.config import EngineConfig
+from .streams.event import (
+    Appended,
+    Closed,
+    Credit,
+    Dropped,
+    Error,
+    Event,
+    Evicted,
+    Held,
+    ReplyDone,
+    ReplyStarted,
+    Seen,
+    Token,
+)
+from .streams.item import AudioBytes, AudioChunk, Embedding, Image, Item, Text, VideoBytes, VideoFrame
+from .streams.request import Request, SamplingParams
+
+if TYPE_CHECKING:
+    from .actors.engine import Engine
+    from .actors.stream import Reply, Stream
+    from .server.client import connect
+
+try:
+    __version__ = version("penstock")
+except PackageNotFoundError:  # used from a checkout that is not installed
+    __version__ = "0"
+
+_LAZY = {
+    "Engine": ".actors.engine",
+    "Stream": ".actors.stream",
+    "Reply": ".actors.stream",
+    "connect": ".server.client",
+}
+
+__all__ = (
+    "Appended",
+    "AudioBytes",
+    "AudioChunk",
+    "Closed",
+    "ContextOverflowError",
+    "Credit",
+    "DamagedError",
+    "Dropped",
+    "Embedding",
+    "Engine",
+    "EngineConfig",
+    "Error",
+    "Event",
+    "Evicted",
+    "FormatError",
+    "Held",
+    "Image",
+    "InputError",
+    "Item",
+    "LimitError",
+    "MediaError",
+    "MediaLimits",
+    "ModelError",
+    "PenstockError",
+    "Reply",
+    "ReplyDone",
+    "ReplyStarted",
+    "Request",
+    "SamplingParams",
+    "Seen",
+    "Stream",
+    "StreamClosedError",
+    "Text",
+    "Token",
+    "VideoBytes",
+    "VideoFrame",
+    "WorkerError",
+    "__version__",
+    "connect",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,12 @@
+"""Actors: where asyncio meets the engine. The public `Engine` and `Stream` live here.
+
+    messages.py     what the actors say to each other; frozen structs that can be encoded
+    packing.py      those messages as bytes and back
+    mailbox.py      two lanes: data (bounded), control (always taken)
+    actor.py        the run loop of an actor, and the one place that spawns tasks
+    intake.py       one stream's decoders and timeline (synchronous)
+    decode.py encode.py schedule.py generate.py     the four actors
+    outbox.py       events on their way to one client, bounded
+    wiring.py thread.py     the actors of one engine, made and stopped together; threads that own a model's work
+    stream.py engine.py     the public API
+"""

@@ -1,0 +1,201 @@
+"""The decode actor: items in, segments out. Each stream has a lane of its own, so that a slow file holds up nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import assert_never
+
+from ..codecs.errors import PenstockError
+from ..streams.event import Dropped, Error, Held
+from ..streams.item import VideoFrame
+from ..streams.request import Request
+from ..streams.segment import AudioSegment, MediaSpec, Segment, UnitSegment
+from ..streams.timeline import Output
+from .actor import Actor, Supervisor
+from .intake import Decoders, Intake
+from .mailbox import Mailbox
+from .messages import (
+    Close,
+    Converse,
+    DecodeMessage,
+    Encoded,
+    EncodeMessage,
+    Failed,
+    Flush,
+    Forget,
+    Fork,
+    Notice,
+    Open,
+    Resolved,
+    ScheduleMessage,
+    Segments,
+    Take,
+)
+
+log = logging.getLogger("penstock.actors")
+
+# Segments of one stream that may wait to be encoded, and frames of a camera that may wait to be decoded.
+_AHEAD_BYTES = 64 << 20
+_LATEST_FRAMES = 8
+
+
+def segment_bytes(segment: Segment) -> int:
+    """Bytes of pixels and samples that a segment holds."""
+    if isinstance(segment, AudioSegment):
+        return segment.samples.nbytes
+    audio = segment.audio if isinstance(segment, UnitSegment) else None
+    return segment.pixels.nbytes + (0 if audio is None else audio.samples.nbytes)
+
+
+class _Lane:
+    """One stream's work, done in order by one task at a time."""
+
+    def __init__(self, request: Request, intake: Intake) -> None:
+        self.request = request
+        self.intake = intake
+        self.work: deque[Take | Flush | Converse] = deque()
+        self.running = False
+        self.ended = False
+        self.ahead_bytes = 0
+        self.room = asyncio.Event()
+        self.held = Held(0, 0)
+
+
+class Decode(Actor[DecodeMessage]):
+    """Turns items into segments; owns the decoders and timelines of all streams."""
+
+    name = "decode"
+
+    def __init__(
+        self,
+        spec: MediaSpec,
+        decoders: Decoders,
+        supervisor: Supervisor,
+        threads: int,
+        mailbox: Mailbox[DecodeMessage],
+        encode: Mailbox[EncodeMessage],
+        schedule: Mailbox[ScheduleMessage],
+    ) -> None:
+        self._spec = spec
+        self._decoders = decoders
+        self._supervisor = supervisor
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="penstock-decode")
+        self._lanes: dict[int, _Lane] = {}
+        self.mailbox = mailbox
+        self._encode = encode
+        self._schedule = schedule
+
+    async def handle(self, message: DecodeMessage) -> None:
+        match message:
+            case Open(stream, request):
+                self._lanes[stream] = _Lane(request, Intake(self._spec, request, self._decoders))
+            case Fork(stream, twin):
+                if stream in self._lanes:
+                    request = self._lanes[stream].request
+                    self._lanes[twin] = _Lane(request, Intake(self._spec, request, self._decoders))
+                self._encode.put_control(message)
+            case Forget(stream):
+                self._forget(stream)
+                self._encode.put_control(message)
+            case Encoded(stream, size):
+                if stream in self._lanes:
+                    lane = self._lanes[stream]
+                    lane.ahead_bytes -= size
+                    lane.room.set()
+            case Take() | Flush() | Converse():
+                if message.stream in self._lanes:
+                    self._put(message.stream, self._lanes[message.stream], message)
+            case _:
+                assert_never(message)
+
+    def stop(self) -> None:
+        """Close all decoders; the actor no longer runs."""
+        for stream in list(self._lanes):
+            self._forget(stream)
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._decoders.close()
+
+    def _put(self, stream: int, lane: _Lane, work: Take | Flush | Converse) -> None:
+        lane.work.append(work)
+        if lane.request.policy == "latest":
+            self._drop_oldest(stream, lane)
+        if not lane.running:
+            lane.running = True
+            self._supervisor.spawn(f"decode.{stream}", self._work(stream, lane))
+
+    def _drop_oldest(self, stream: int, lane: _Lane) -> None:
+        """A camera that is ahead of us: the oldest frame that is not decoded yet goes, and the client is told."""
+        frames = [work for work in lane.work if isinstance(work, Take) and isinstance(work.item, VideoFrame)]
+        for work in frames[: max(0, len(frames) - _LATEST_FRAMES)]:
+            assert isinstance(work.item, VideoFrame)
+            lane.work.remove(work)
+            pts = work.item.pts_us
+            self._schedule.put_control(Notice(stream, Dropped(work.seq, "video", 1, pts, pts, "latest")))
+            self._schedule.put_control(Resolved(stream, work.seq))
+
+    def _forget(self, stream: int) -> None:
+        lane = self._lanes.pop(stream, None)
+        if lane is not None:
+            lane.ended = True
+            lane.work.clear()
+            lane.room.set()
+            if not lane.running:
+                lane.intake.close()
+
+    async def _work(self, stream: int, lane: _Lane) -> None:
+        try:
+            while lane.work:
+                work = lane.work.popleft()
+                if isinstance(work, Converse):
+                    await self._encode.put(work)
+                    continue
+                try:
+                    await self._segments(stream, lane, work)
+                except PenstockError as error:
+                    self._schedule.put_control(Failed(stream, work.seq, error.code, str(error)))
+                except Exception as error:  # ours, not the client's: its stream ends, the others go on
+                    log.exception("decoding input %d of stream %d failed", work.seq, stream)
+                    text = f"decoding failed: {type(error).__name__}: {error}"
+                    self._schedule.put_control(Notice(stream, Error("internal", text, work.seq, fatal=True)))
+                    self._schedule.put_control(Close(stream, "error"))
+                    return
+        finally:
+            lane.running = False
+            if lane.ended:
+                await self._call(lane.intake.close)
+
+    async def _segments(self, stream: int, lane: _Lane, work: Take | Flush) -> None:
+        outputs = iter([]) if isinstance(work, Flush) else lane.intake.take(work.seq, work.item)
+        if isinstance(work, Flush):
+            await self._send(stream, lane, work.seq, await self._call(lane.intake.flush, work.seq))
+        while (output := await self._call(_next, outputs)) is not None:
+            await self._send(stream, lane, work.seq, output)
+            if lane.ended:
+                return
+        await self._encode.put(Segments(stream, work.seq, [], True))
+
+    async def _send(self, stream: int, lane: _Lane, seq: int, output: Output) -> None:
+        for event in output.dropped:
+            self._schedule.put_control(Notice(stream, event))
+        if output.held != lane.held:
+            lane.held = output.held
+            self._schedule.put_control(Notice(stream, output.held))
+        for segment in output.segments:
+            size = segment_bytes(segment)
+            while lane.ahead_bytes and lane.ahead_bytes + size > _AHEAD_BYTES and not lane.ended:
+                lane.room.clear()
+                await lane.room.wait()
+            lane.ahead_bytes += size
+            await self._encode.put(Segments(stream, seq, [segment], False), size)
+
+    async def _call(self, work, *arguments):
+        """Run in the decode pool. A cancelled wait leaves the thread to finish what it began."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+
+
+def _next(outputs: Iterator[Output]) -> Output | None:
+    return next(outputs, None)

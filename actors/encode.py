@@ -1,0 +1,147 @@
+"""The encode actor: segments in, spans out. It announces what it has, and encodes what schedule grants, across streams."""
+
+from __future__ import annotations
+
+import logging
+from typing import assert_never
+
+from ..codecs.errors import InputError, PenstockError
+from ..engine.encoder import Encoder
+from ..engine.span import Span
+from ..streams.segment import Segment
+from .actor import Actor
+from .decode import segment_bytes
+from .mailbox import Mailbox
+from .messages import (
+    Announce,
+    Converse,
+    DecodeMessage,
+    Discard,
+    Encoded,
+    EncodeMessage,
+    Failed,
+    Forget,
+    Fork,
+    Grant,
+    Resolved,
+    ScheduleMessage,
+    Segments,
+    Spans,
+)
+from .thread import WorkThread
+
+log = logging.getLogger("penstock.actors")
+Key = tuple[int, int, int]  # stream, seq, index
+
+
+class Encode(Actor[EncodeMessage]):
+    """Owns the towers and the segments that wait for them."""
+
+    name = "encode"
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        thread: WorkThread,
+        mailbox: Mailbox[EncodeMessage],
+        decode: Mailbox[DecodeMessage],
+        schedule: Mailbox[ScheduleMessage],
+    ) -> None:
+        self._encoder = encoder
+        self._thread = thread
+        self._waiting: dict[Key, Segment] = {}
+        self._left: dict[tuple[int, int], int] = {}  # segments of an input that still wait
+        self._last: set[tuple[int, int]] = set()  # inputs whose last segment has come
+        self.mailbox = mailbox
+        self._decode = decode
+        self._schedule = schedule
+
+    async def handle(self, message: EncodeMessage) -> None:
+        match message:
+            case Segments():
+                self._take(message)
+            case Grant(keys):
+                await self._encode([key for key in keys if key in self._waiting])
+            case Discard(keys):
+                for key in keys:
+                    if key in self._waiting:
+                        self._done(key, self._waiting.pop(key))
+            case Converse():
+                await self._converse(message)
+            case Fork(stream, twin):
+                self._encoder.fork(stream, twin)
+            case Forget(stream):
+                self._forget(stream)
+            case _:
+                assert_never(message)
+
+    def _take(self, message: Segments) -> None:
+        stream, seq = message.stream, message.seq
+        sizes = []
+        for segment in message.segments:
+            self._waiting[stream, seq, segment.index] = segment
+            rows = self._encoder.rows(segment)
+            sizes.append((segment.index, rows, segment.stop_us, type(segment).__name__, segment.start_us))
+        self._left[stream, seq] = self._left.get((stream, seq), 0) + len(sizes)
+        if message.last:
+            self._last.add((stream, seq))
+        if sizes:
+            self._schedule.put_control(Announce(stream, seq, sizes))
+        self._resolve(stream, seq)
+
+    async def _encode(self, keys: list[Key]) -> None:
+        batch = [(key[0], self._waiting[key]) for key in keys]
+        if not batch:
+            return
+        try:
+            spans = await self._thread.run(self._encoder.encode, batch)
+        except Exception as error:  # a tower refused the batch: find whose segment it was
+            log.exception("encoding %d segments failed", len(batch))
+            spans = [await self._alone(stream, segment, error) for stream, segment in batch]
+        for key, span in zip(keys, spans, strict=True):
+            if key not in self._waiting:
+                continue  # its stream has ended meanwhile
+            if isinstance(span, Span):
+                self._schedule.put_control(Spans(key[0], [span]))
+            else:
+                self._schedule.put_control(Failed(key[0], key[1], "media", str(span)))
+            self._done(key, self._waiting.pop(key))
+
+    async def _alone(self, stream: int, segment: Segment, first: Exception) -> Span | Exception:
+        try:
+            return (await self._thread.run(self._encoder.encode, [(stream, segment)]))[0]
+        except Exception as error:
+            return error if str(error) else first
+
+    async def _converse(self, message: Converse) -> None:
+        stream, request = message.stream, message.request
+        try:
+            prompt = await self._thread.run(
+                self._encoder.prompt, message.messages, request.system, request.video_fps, request.audio_in_video
+            )
+            self._schedule.put_control(Spans(stream, [prompt]))
+            self._schedule.put_control(Resolved(stream, message.seq))
+        except PenstockError as error:
+            self._schedule.put_control(Failed(stream, message.seq, error.code, str(error)))
+        except Exception as error:  # the model's processor says in its own words what it does not take
+            self._schedule.put_control(Failed(stream, message.seq, InputError.code, f"messages: {error}"))
+
+    def _done(self, key: Key, segment: Segment) -> None:
+        stream, seq, _ = key
+        self._decode.put_control(Encoded(stream, segment_bytes(segment)))
+        self._left[stream, seq] -= 1
+        self._resolve(stream, seq)
+
+    def _resolve(self, stream: int, seq: int) -> None:
+        if (stream, seq) in self._last and not self._left[stream, seq]:
+            self._last.discard((stream, seq))
+            del self._left[stream, seq]
+            self._schedule.put_control(Resolved(stream, seq))
+
+    def _forget(self, stream: int) -> None:
+        self._encoder.forget(stream)
+        for key in [key for key in self._waiting if key[0] == stream]:
+            del self._waiting[key]
+        for pair in [pair for pair in self._left if pair[0] == stream]:
+            del self._left[pair]
+        self._last = {pair for pair in self._last if pair[0] != stream}

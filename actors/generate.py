@@ -1,0 +1,40 @@
+"""The generate actor: plans in, results out. The one that touches the language model and its cache."""
+
+from __future__ import annotations
+
+import logging
+
+from ..engine.language import LanguageModel
+from .actor import Actor
+from .mailbox import Mailbox
+from .messages import Broken, GenerateMessage, ScheduleMessage
+from .thread import WorkThread
+
+log = logging.getLogger("penstock.actors")
+
+
+class Generate(Actor[GenerateMessage]):
+    """Carries out one plan at a time on the model thread."""
+
+    name = "generate"
+
+    def __init__(
+        self,
+        language: LanguageModel,
+        thread: WorkThread,
+        mailbox: Mailbox[GenerateMessage],
+        schedule: Mailbox[ScheduleMessage],
+    ) -> None:
+        self._language = language
+        self._thread = thread
+        self.mailbox = mailbox
+        self._schedule = schedule
+
+    async def handle(self, message: GenerateMessage) -> None:
+        try:
+            result = await self._thread.run(self._language.run, message)
+        except Exception as error:
+            log.exception("step %d failed", message.number)
+            self._schedule.put_control(Broken(f"{type(error).__name__}: {error}"))
+            return
+        self._schedule.put_control(result)

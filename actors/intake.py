@@ -1,0 +1,126 @@
+"""One stream's way in: items are decoded and put on the stream's timeline. Synchronous; called from worker threads, one call
+at a time per stream. What comes in: items and flushes with their numbers. What goes out: segments, drops, what is held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+
+from ..codecs.container import MediaDecoder
+from ..codecs.errors import InputError, MediaError
+from ..codecs.frame import Frame, Pixels
+from ..codecs.limits import MediaLimits
+from ..codecs.pcm import decode_pcm
+from ..codecs.picture import check_pixels, decode_picture, raw_picture
+from ..codecs.worker import WorkerPool
+from ..streams.item import AudioBytes, AudioChunk, Buffer, Image, Item, VideoBytes, VideoFrame
+from ..streams.request import Request
+from ..streams.segment import MediaSpec
+from ..streams.timeline import Output, Timeline
+
+# An encoded file is decoded in pieces of this size, so that segments go on while the rest is decoded.
+_PIECE_BYTES = 64 << 10
+
+
+class ContainerDecoder(Protocol):
+    def feed(self, data: Buffer) -> list[Frame]: ...
+    def flush(self) -> list[Frame]: ...
+    def close(self) -> None: ...
+
+
+class Decoders:
+    """Where client media is decoded: in this process, or in worker processes with limits."""
+
+    def __init__(self, limits: MediaLimits, pool: WorkerPool | None) -> None:
+        self.limits = limits
+        self.pool = pool
+
+    def container(self, kind: str, pts_us: int) -> ContainerDecoder:
+        """For a "video" with its sound, or for "audio" alone."""
+        if self.pool is not None:
+            return self.pool.decoder(kind, pts_us)
+        return MediaDecoder(self.limits, ("video", "audio") if kind == "video" else ("audio",), pts_us)
+
+    def picture(self, data: Buffer) -> np.ndarray:
+        return decode_picture(data, self.limits) if self.pool is None else self.pool.picture(data)
+
+    def close(self) -> None:
+        if self.pool is not None:
+            self.pool.close()
+
+
+class Intake:
+    """The decoders and the timeline of one stream."""
+
+    def __init__(self, spec: MediaSpec, request: Request, decoders: Decoders) -> None:
+        self._decoders = decoders
+        self._timeline = Timeline(
+            spec,
+            video_fps=request.video_fps,
+            expected_frames=request.expected_frames,
+            audio_in_video=request.audio_in_video,
+            lateness_us=request.lateness_us,
+        )
+        self._spec = spec
+        self._containers: dict[str, ContainerDecoder] = {}  # the encoded file of each kind that is being read
+
+    def take(self, seq: int, item: Item) -> Iterator[Output]:
+        """Decode one item, piece by piece. Raises MediaError or InputError; the stream can go on."""
+        match item:
+            case Image():
+                yield self._timeline.image(seq, self._picture(item.data), item.pts_us)
+            case VideoFrame():
+                yield self._timeline.feed(seq, [Pixels(self._frame(item), item.pts_us)])
+            case AudioChunk():
+                samples = decode_pcm(
+                    item.data, item.encoding, item.channels, item.rate, item.pts_us, self._decoders.limits
+                )
+                yield self._timeline.feed(seq, [samples])
+            case VideoBytes():
+                yield from self._file(seq, "video", item)
+            case AudioBytes():
+                yield from self._file(seq, "audio", item)
+            case _:
+                raise InputError(f"expected media, got {type(item).__name__}")
+
+    def flush(self, seq: int) -> Output:
+        return self._timeline.flush(seq)
+
+    def close(self) -> None:
+        for container in self._containers.values():
+            container.close()
+        self._containers.clear()
+
+    def _file(self, seq: int, kind: str, item: VideoBytes | AudioBytes) -> Iterator[Output]:
+        container = self._containers.get(kind)
+        if container is None:
+            container = self._containers[kind] = self._decoders.container(kind, item.pts_us)
+        data = memoryview(item.data)
+        try:
+            for start in range(0, len(data), _PIECE_BYTES):
+                yield self._timeline.feed(seq, self._wanted(container.feed(data[start : start + _PIECE_BYTES])))
+            if item.final:
+                yield self._timeline.feed(seq, self._wanted(container.flush()))
+        except MediaError:
+            self._containers.pop(kind).close()
+            raise
+        if item.final:
+            self._containers.pop(kind).close()
+
+    def _wanted(self, frames: list[Frame]) -> list[Frame]:
+        """The sound of a video goes only to a model that hears."""
+        return [frame for frame in frames if self._spec.audio_rate or isinstance(frame, Pixels)]
+
+    def _picture(self, data: Buffer | np.ndarray) -> np.ndarray:
+        if isinstance(data, np.ndarray):
+            check_pixels(data, self._decoders.limits)
+            return data
+        return self._decoders.picture(data)
+
+    def _frame(self, item: VideoFrame) -> np.ndarray:
+        if isinstance(item.data, np.ndarray) or item.encoding == "picture":
+            return self._picture(item.data)
+        return raw_picture(item.data, item.encoding, item.width, item.height, self._decoders.limits)

@@ -1,0 +1,118 @@
+"""An actor's mailbox: two lanes. Data is bounded in bytes; control is small, read first and never refused.
+
+Atomic under cancellation: a cancelled `put` has put nothing, a cancelled `get` has taken nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from .packing import pack, unpack
+
+M = TypeVar("M", bound=msgspec.Struct)
+Observer = Callable[[str, str, Any], None]
+
+
+class MailboxClosed(Exception):
+    """The actor behind this mailbox has stopped."""
+
+
+class Mailbox(Generic[M]):
+    """Messages for one actor, which is its only reader."""
+
+    def __init__(self, name: str, data_bytes: int, encoded: bool = False, observer: Observer | None = None) -> None:
+        self.name = name
+        self._limit = data_bytes
+        self._encoded = encoded
+        self._observer = observer  # told (mailbox, lane, message) of each message put
+        self._control: deque[M] = deque()
+        self._data: deque[tuple[M, int]] = deque()
+        self._bytes = 0
+        self._peak_bytes = 0
+        self._readable: asyncio.Event = asyncio.Event()
+        self._writers: deque[asyncio.Future[None]] = deque()
+        self._closed = False
+
+    async def put(self, message: M, size_bytes: int = 0) -> None:
+        """Data: waits while the lane is full (one message always fits an empty lane). Raises MailboxClosed."""
+        while not self._closed and self._data and self._bytes + size_bytes > self._limit:
+            room = asyncio.get_running_loop().create_future()
+            self._writers.append(room)
+            try:
+                await room
+            finally:
+                if room in self._writers:
+                    self._writers.remove(room)
+        self.put_now(message, size_bytes)
+
+    def put_now(self, message: M, size_bytes: int = 0) -> None:
+        """Data, whatever the lane holds; for senders that keep a bound of their own."""
+        self._check()
+        self._data.append((self._seen("data", message), size_bytes))
+        self._bytes += size_bytes
+        self._peak_bytes = max(self._peak_bytes, self._bytes)
+        self._readable.set()
+
+    def put_control(self, message: M) -> None:
+        """Control: never waits."""
+        self._check()
+        self._control.append(self._seen("control", message))
+        self._readable.set()
+
+    async def get(self) -> M:
+        """The next message, control first. Raises MailboxClosed when it is closed and empty."""
+        while True:
+            message = self.get_now()
+            if message is not None:
+                return message
+            if self._closed:
+                raise MailboxClosed(self.name)
+            self._readable.clear()
+            await self._readable.wait()
+
+    def get_now(self) -> M | None:
+        """The next message if there is one."""
+        if self._control:
+            return self._control.popleft()
+        if not self._data:
+            return None
+        message, size = self._data.popleft()
+        self._bytes -= size
+        while self._writers:
+            room = self._writers.popleft()
+            if not room.done():
+                room.set_result(None)
+                break
+        return message
+
+    def close(self) -> None:
+        """Nothing more goes in; what is in can still be read."""
+        self._closed = True
+        self._readable.set()
+        while self._writers:
+            room = self._writers.popleft()
+            if not room.done():
+                room.set_result(None)
+
+    def statistics(self) -> dict[str, int]:
+        return {
+            "control": len(self._control),
+            "data": len(self._data),
+            "data_bytes": self._bytes,
+            "peak_bytes": self._peak_bytes,
+            "writers": len(self._writers),
+        }
+
+    def _check(self) -> None:
+        if self._closed:
+            raise MailboxClosed(self.name)
+
+    def _seen(self, lane: str, message: M) -> M:
+        if self._observer is not None:
+            self._observer(self.name, lane, message)
+        return unpack(pack(message)) if self._encoded else message

@@ -1,0 +1,201 @@
+"""What the actors say to each other. Frozen structs; no callables, futures, locks or models, so each can be encoded.
+
+    client    -> decode     Open, Fork, Forget (control), Take, Flush, Converse (data)
+    client    -> schedule   Open, Accept, Fork, Interrupt, Hurry, Park, Close (control)
+    decode    -> encode     Segments, Converse (data), Fork, Forget (control)
+    decode    -> schedule   Resolved, Failed, Notice (control)
+    encode    -> decode     Encoded (control)
+    encode    -> schedule   Announce, Spans, Resolved, Failed (control)
+    schedule  -> encode     Grant, Discard (control)
+    schedule  -> generate   Plan; generate -> schedule   Result (its reply), Broken
+    schedule  -> client     Tell
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ..engine.plan import Plan, Result
+from ..engine.span import Prompt, Span
+from ..streams.event import Event
+from ..streams.item import Item
+from ..streams.request import Request, SamplingParams
+from ..streams.segment import Segment
+
+
+class Open(msgspec.Struct, frozen=True, tag=True):
+    """A stream begins."""
+
+    stream: int
+    request: Request
+
+
+class Take(msgspec.Struct, frozen=True, tag=True, eq=False):
+    """An item of media, input `seq` of its stream."""
+
+    stream: int
+    seq: int
+    item: Item
+
+
+class Flush(msgspec.Struct, frozen=True, tag=True):
+    """A question or the end of the media: what is held goes out as segments of input `seq`."""
+
+    stream: int
+    seq: int
+
+
+class Converse(msgspec.Struct, frozen=True, tag=True, eq=False):
+    """A whole conversation for the model's own processor, input `seq` of its stream."""
+
+    stream: int
+    seq: int
+    messages: list[dict[str, Any]]
+    request: Request
+
+
+class Fork(msgspec.Struct, frozen=True, tag=True):
+    """Stream `twin` begins as a copy of `stream`, with its inputs before number `before`."""
+
+    stream: int
+    twin: int
+    before: int
+
+
+class Forget(msgspec.Struct, frozen=True, tag=True):
+    """A stream has ended: let go of what is kept for it."""
+
+    stream: int
+
+
+class Segments(msgspec.Struct, frozen=True, tag=True, eq=False):
+    """Segments of one stream, in order. `last`: input `seq` has no more."""
+
+    stream: int
+    seq: int
+    segments: list[Segment]
+    last: bool
+
+
+class Announce(msgspec.Struct, frozen=True, tag=True):
+    """Segments wait to be encoded: (index, rows, media time at which it stops, modality, start) each, of input `seq`."""
+
+    stream: int
+    seq: int
+    sizes: list[tuple[int, int, int | None, str, int | None]]
+
+
+class Grant(msgspec.Struct, frozen=True, tag=True):
+    """Segments that may be encoded now: (stream, seq, index)."""
+
+    segments: list[tuple[int, int, int]]
+
+
+class Discard(msgspec.Struct, frozen=True, tag=True):
+    """Segments that will not be encoded: (stream, seq, index)."""
+
+    segments: list[tuple[int, int, int]]
+
+
+class Encoded(msgspec.Struct, frozen=True, tag=True):
+    """So many bytes of a stream's segments have been encoded or let go of."""
+
+    stream: int
+    bytes: int
+
+
+class Spans(msgspec.Struct, frozen=True, tag=True, eq=False):
+    """Encoded segments, or a whole prompt, of one stream."""
+
+    stream: int
+    spans: list[Span | Prompt]
+
+
+class Resolved(msgspec.Struct, frozen=True, tag=True):
+    """No further spans will come for input `seq`."""
+
+    stream: int
+    seq: int
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """Input `seq` could not be used; the stream goes on."""
+
+    stream: int
+    seq: int
+    code: str
+    message: str
+
+
+class Notice(msgspec.Struct, frozen=True, tag=True):
+    """An event that decode or encode has to tell."""
+
+    stream: int
+    event: Event
+
+
+class Accept(msgspec.Struct, frozen=True, tag=True):
+    """The next input of a stream, in order; fields as in `engine.stream.Input`."""
+
+    stream: int
+    seq: int
+    kind: str
+    text: str = ""
+    params: SamplingParams | None = None
+    done: bool = True
+    at: int | None = None
+
+
+class Interrupt(msgspec.Struct, frozen=True, tag=True):
+    """End the running reply behind its token `at`; acts at the next step boundary, ahead of what waits."""
+
+    stream: int
+    at: int | None
+
+
+class Hurry(msgspec.Struct, frozen=True, tag=True):
+    """Question `seq` waits no longer for media before it."""
+
+    stream: int
+    seq: int
+
+
+class Park(msgspec.Struct, frozen=True, tag=True):
+    """The client of a stream does not read, or does again."""
+
+    stream: int
+    parked: bool
+
+
+class Close(msgspec.Struct, frozen=True, tag=True):
+    """A stream ends."""
+
+    stream: int
+    reason: str
+
+
+class Broken(msgspec.Struct, frozen=True, tag=True):
+    """A step failed: the engine cannot go on."""
+
+    message: str
+
+
+class Tell(msgspec.Struct, frozen=True, tag=True):
+    """Events of one stream for its client. `opened`: the format in force and why; `resolved`: inputs that are done with."""
+
+    stream: int
+    events: list[Event]
+    opened: tuple[str, str] | None = None
+    resolved: list[int] = []
+
+
+DecodeMessage = Open | Fork | Forget | Take | Flush | Converse | Encoded
+EncodeMessage = Segments | Converse | Fork | Forget | Grant | Discard
+ScheduleMessage = (
+    Open | Accept | Fork | Interrupt | Hurry | Park | Close | Announce | Spans | Resolved | Failed | Notice | Result | Broken
+)
+GenerateMessage = Plan
+ClientMessage = Tell
+Message = DecodeMessage | EncodeMessage | ScheduleMessage | GenerateMessage | ClientMessage

@@ -1,0 +1,93 @@
+"""The four actors of one engine, their mailboxes, threads and tasks: made together, stopped together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ..codecs.limits import MediaLimits
+from ..codecs.worker import WorkerPool
+from ..engine.config import EngineConfig
+from ..engine.core import make_parts
+from ..engine.encoder import Encoder
+from ..engine.family import Loaded
+from ..engine.gate import Gate
+from .actor import Actor, Supervisor
+from .decode import Decode
+from .encode import Encode
+from .generate import Generate
+from .intake import Decoders
+from .mailbox import Mailbox, Observer
+from .messages import ClientMessage, DecodeMessage, EncodeMessage, GenerateMessage, ScheduleMessage, Tell
+from .schedule import Schedule
+from .thread import WorkThread
+
+_LANE_BYTES = 256 << 20
+
+
+class Client(Actor[ClientMessage]):
+    """The last mailbox: hands events to their streams."""
+
+    name = "client"
+
+    def __init__(self, mailbox: Mailbox[ClientMessage], told: Callable[[Tell], None]) -> None:
+        self.mailbox = mailbox
+        self._told = told
+
+    async def handle(self, message: ClientMessage) -> None:
+        self._told(message)
+
+
+class Wiring:
+    """Owns the actors of one engine."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        config: EngineConfig,
+        limits: MediaLimits,
+        observer: Observer | None,
+        told: Callable[[Tell], None],
+        broken: Callable[[str, BaseException], None],
+    ) -> None:
+        def mailbox(name: str) -> Mailbox[Any]:
+            return Mailbox(name, _LANE_BYTES, config.encoded, observer)
+
+        decode: Mailbox[DecodeMessage] = mailbox("decode")
+        encode: Mailbox[EncodeMessage] = mailbox("encode")
+        schedule: Mailbox[ScheduleMessage] = mailbox("schedule")
+        generate: Mailbox[GenerateMessage] = mailbox("generate")
+        client: Mailbox[ClientMessage] = mailbox("client")
+        scheduler, language = make_parts(loaded, config)
+        gate = Gate()
+        threads = max(2, os.cpu_count() or 2)
+        pool = WorkerPool(threads, limits) if config.decode == "workers" else None
+        self._supervisor = Supervisor(broken)
+        self._threads = [WorkThread("penstock-encode", gate.tower), WorkThread("penstock-model", gate.step)]
+        self.decode = Decode(
+            loaded.family.spec, Decoders(limits, pool), self._supervisor, threads, decode, encode, schedule
+        )
+        encoder = Encoder(loaded.towers, config.encoder_cache_bytes, gate)
+        self.encode = Encode(encoder, self._threads[0], encode, decode, schedule)
+        self.schedule = Schedule(scheduler, config.encoder_tokens, schedule, encode, generate, client)
+        self.generate = Generate(language, self._threads[1], generate, schedule)
+        self._actors: list[Actor[Any]] = [
+            self.decode, self.encode, self.schedule, self.generate, Client(client, told)
+        ]  # fmt: skip
+        self._tasks = [self._supervisor.spawn(f"actor.{actor.name}", actor.run()) for actor in self._actors]
+
+    async def stop(self) -> None:
+        """Close the mailboxes, end the tasks, wait for the threads. A step that runs is waited for, never cut."""
+        for actor in self._actors:
+            actor.mailbox.close()
+        for thread in self._threads:
+            thread.stop()
+        self.decode.stop()
+        with contextlib.suppress(Exception):
+            await self._supervisor.stop()
+
+    def statistics(self) -> dict[str, Any]:
+        mailboxes = {actor.name: actor.mailbox.statistics() for actor in self._actors}
+        return {**self.schedule.statistics(), "mailboxes": mailboxes}

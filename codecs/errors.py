@@ -1,0 +1,77 @@
+"""The errors that Penstock raises, in one tree.
+
+    PenstockError                  everything below; carries a stable `code` for the wire
+    ├── MediaError                 bytes from a client that cannot be used
+    │   ├── FormatError            not one of the formats that are opened
+    │   ├── LimitError             over a limit; says the limit and what came
+    │   ├── DamagedError           the right format, but broken or cut short
+    │   └── WorkerError            the process that decoded it died or ran out of time
+    ├── InputError                 an input that this stream or model cannot take
+    ├── ContextOverflowError       more rows or positions than the model or the cache has
+    ├── StreamClosedError          the stream has ended; says why
+    └── ModelError                 a model that cannot be loaded or served; says why
+
+Each message says what was expected and what came.
+"""
+
+from __future__ import annotations
+
+
+class PenstockError(Exception):
+    """Base of all errors that Penstock raises on purpose. `code` is stable and goes over the wire."""
+
+    code = "internal"
+
+
+class MediaError(PenstockError):
+    """Media bytes that cannot be used."""
+
+    code = "media"
+
+
+class FormatError(MediaError):
+    """The bytes are not in a format that Penstock opens."""
+
+    code = "media_format"
+
+
+class LimitError(MediaError):
+    """The media is larger than a limit allows."""
+
+    code = "media_limit"
+
+
+class DamagedError(MediaError):
+    """The media is broken or cut short."""
+
+    code = "media_damaged"
+
+
+class WorkerError(MediaError):
+    """The process that decoded this media died or took longer than it may."""
+
+    code = "media_worker"
+
+
+class InputError(PenstockError):
+    """An input that this stream or this model cannot take."""
+
+    code = "input"
+
+
+class ContextOverflowError(PenstockError):
+    """An input would need more rows or positions than there are."""
+
+    code = "context_overflow"
+
+
+class StreamClosedError(PenstockError):
+    """The stream has ended."""
+
+    code = "stream_closed"
+
+
+class ModelError(PenstockError):
+    """A model that cannot be loaded or served."""
+
+    code = "model"

@@ -1,0 +1,24 @@
+"""Decoded media: what comes out of every decoder. Knows numpy only."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+
+class Pixels(msgspec.Struct, frozen=True, eq=False, tag="pixels"):
+    """One picture. `pixels` is `(h, w, 3)` uint8 RGB, contiguous; `pts_us` its media time in microseconds."""
+
+    pixels: np.ndarray
+    pts_us: int
+
+
+class Samples(msgspec.Struct, frozen=True, eq=False, tag="samples"):
+    """A run of sound. `samples` is `(channels, n)` float32 in [-1, 1] at `rate` Hz; `pts_us` the time of its first."""
+
+    samples: np.ndarray
+    rate: int
+    pts_us: int
+
+
+Frame = Pixels | Samples

@@ -1,0 +1,60 @@
+"""Sound to log-mel, block by block, equal to what Whisper's feature extractor makes of the whole clip.
+
+Comes in: mono samples with their real neighbours; goes out: log10 mel power and, with a maximum, features. Knows
+torchaudio; knows neither where blocks begin nor which maximum holds.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from .errors import InputError
+from .wheels import mend_wheels
+
+
+class LogMel:
+    """Log-mel of Whisper (Radford et al. 2022, section 2.2; `WhisperFeatureExtractor` of transformers) in two steps.
+
+    `power` is what a block gives by itself; `floor_and_scale` needs the maximum of the clip, which is the caller's.
+    bins: mel bins, slaney scale and norm, 0 Hz to half of `rate`. n_fft, hop: samples of a window, between windows.
+    """
+
+    def __init__(self, bins: int, rate: int = 16000, n_fft: int = 400, hop: int = 160, device: str = "cpu") -> None:
+        mend_wheels()
+        from torchaudio.functional import melscale_fbanks
+        from torchaudio.transforms import Spectrogram
+
+        self.hop = hop
+        self._half = n_fft // 2
+        self._spectrum = Spectrogram(n_fft, hop_length=hop, power=2.0, center=False).to(device)
+        self._banks = melscale_fbanks(
+            n_fft // 2 + 1, f_min=0.0, f_max=rate / 2, n_mels=bins, sample_rate=rate, norm="slaney", mel_scale="slaney"
+        ).to(device)
+
+    def power(self, samples: torch.Tensor, lead: int, frames: int) -> torch.Tensor:
+        """`(bins, frames)` float32: log10 of the mel power, at least -10, of a block in `samples` `(n,)`.
+
+        Frame i is centred on sample `lead + i * hop`. The first `lead` samples are what comes before the block. With a
+        lead of 0 the block is a clip's start and is mirrored there, as `torch.stft` does; past the end of `samples`
+        there are zeros. InputError for a lead that is neither 0 nor half a window or more.
+        """
+        if samples.ndim != 1 or frames < 1:
+            raise InputError(f"log-mel: expected samples (n,) and 1 frame or more, got {samples.shape}, {frames}")
+        if lead != 0 and lead < self._half:
+            raise InputError(f"log-mel: expected a lead of 0 or at least {self._half} samples, got {lead}")
+        last = lead + (frames - 1) * self.hop + self._half
+        block = torch.nn.functional.pad(samples.float(), (0, max(last + 1 - samples.shape[0], 0)))
+        if lead == 0:
+            block = torch.cat((block[1 : self._half + 1].flip(0), block))
+            first = 0
+        else:
+            first = lead - self._half
+        block = block[first : first + (frames - 1) * self.hop + 2 * self._half]
+        spectrum = self._spectrum(block.to(self._banks.device))
+        return torch.clamp(self._banks.T @ spectrum, min=1e-10).log10()
+
+
+def floor_and_scale(power: torch.Tensor, maximum: torch.Tensor | float) -> torch.Tensor:
+    """Features from `power`: no value lower than `maximum - 8`, then `(x + 4) / 4`. Same shape, float32."""
+    floor = torch.as_tensor(maximum, dtype=power.dtype, device=power.device) - 8.0
+    return (torch.maximum(power, floor) + 4.0) / 4.0

@@ -1,0 +1,137 @@
+"""How the live demo shows itself: for people, or as one JSON object a line.
+
+In come tokens and events with media times; out go lines on stdout. Knows nothing of sockets.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Protocol
+
+import msgspec
+from penstock.server.client_stream import ClientStream
+from penstock.server.wire import Welcome
+from penstock.streams.event import Closed, Dropped, Error, Event, ReplyDone, ReplyStarted, Token
+
+
+class View(Protocol):
+    """What both views can show. Times are media time in microseconds."""
+
+    def waiting(self, what: str) -> None:
+        """Something that takes a while has begun."""
+        ...
+
+    def started(self, welcome: Welcome, stream: ClientStream, length_us: int) -> None:
+        """The stream is open, the film begins."""
+        ...
+
+    def token(self, token: Token, seen_us: int | None, played_us: int) -> None:
+        """A token, the time of the newest frame it had seen, and how much of the film had been sent."""
+        ...
+
+    def event(self, event: Event, played_us: int) -> None:
+        """Another event of the stream."""
+        ...
+
+    def summary(self, before: int, after: int, first_token_ms: float | None, played_us: int) -> None:
+        """The end: tokens before and after the end of the film, and how long the first one took."""
+        ...
+
+
+class JsonView:
+    """One JSON object a line: tokens as {"reply", "text", "seen_us", "played_us"}, everything else with a "type"."""
+
+    def waiting(self, what: str) -> None:
+        """Goes to stderr."""
+        print(what, file=sys.stderr, flush=True)
+
+    def started(self, welcome: Welcome, stream: ClientStream, length_us: int) -> None:
+        """{"type": "started"}."""
+        self._line(
+            type="started",
+            model=welcome.model,
+            format=stream.format,
+            why=stream.why,
+            trained=stream.trained,
+            length_us=length_us,
+        )
+
+    def token(self, token: Token, seen_us: int | None, played_us: int) -> None:
+        """A token's line has no "type"."""
+        self._line(reply=token.reply, text=token.text, seen_us=seen_us, played_us=played_us)
+
+    def event(self, event: Event, played_us: int) -> None:
+        """The event's own fields, and `played_us`."""
+        self._line(**msgspec.to_builtins(event), played_us=played_us)
+
+    def summary(self, before: int, after: int, first_token_ms: float | None, played_us: int) -> None:
+        """{"type": "summary"}."""
+        self._line(
+            type="summary",
+            tokens_before_end=before,
+            tokens_after_end=after,
+            first_token_ms=first_token_ms,
+            played_us=played_us,
+        )
+
+    def _line(self, **fields: Any) -> None:
+        print(msgspec.json.encode(fields).decode(), flush=True)
+
+
+class TextView:
+    """For people: a new line of words whenever the model has seen a newer frame."""
+
+    def __init__(self) -> None:
+        self._seen_us: int | None = -1  # Of the line that is open; -1: none is.
+
+    def waiting(self, what: str) -> None:
+        """A plain line."""
+        print(what, flush=True)
+
+    def started(self, welcome: Welcome, stream: ClientStream, length_us: int) -> None:
+        """The header."""
+        print(f"\nmodel   {welcome.model} ({welcome.family})")
+        print(f"format  {stream.format}: {stream.why}")
+        print(f"film    {length_us / 1e6:.1f} s, sent at its own pace\n")
+        if not welcome.live_trained:
+            print("This model was not trained to speak while it watches. Of the small random model that runs where no")
+            print("other is named, the words are MEANINGLESS: look at the times.\n")
+        print("film sent | newest frame seen | words")
+        print("----------+-------------------+------", flush=True)
+
+    def token(self, token: Token, seen_us: int | None, played_us: int) -> None:
+        """A word, behind the times that hold for it."""
+        if seen_us != self._seen_us:
+            self._end_line()
+            seen = "nothing yet" if seen_us is None else f"{seen_us / 1e6:.2f} s"
+            print(f"{played_us / 1e6:7.2f} s | {seen:>17} | ", end="")
+            self._seen_us = seen_us
+        print("".join(char if char.isprintable() else " " for char in token.text), end="", flush=True)
+
+    def event(self, event: Event, played_us: int) -> None:
+        """Only what a viewer wants to know."""
+        match event:
+            case ReplyStarted():
+                self._note(played_us, "question asked, the reply begins")
+            case ReplyDone():
+                self._note(played_us, f"the reply has ended ({event.reason}) after {event.tokens} tokens")
+            case Dropped():
+                self._note(played_us, f"{event.count} {event.modality} dropped ({event.reason})")
+            case Error():
+                self._note(played_us, f"error: {event.message}")
+            case Closed():
+                self._note(played_us, "stream closed")
+
+    def summary(self, before: int, after: int, first_token_ms: float | None, played_us: int) -> None:
+        """What was shown, in numbers."""
+        first = "no token" if first_token_ms is None else f"first token {first_token_ms:.0f} ms after the question"
+        print(f"\n{before} tokens while the film was running, {after} after it; {first}.", flush=True)
+
+    def _note(self, played_us: int, text: str) -> None:
+        self._end_line()
+        print(f"{played_us / 1e6:7.2f} s | {text}", flush=True)
+
+    def _end_line(self) -> None:
+        if self._seen_us != -1:
+            print()
+        self._seen_us = -1

@@ -1,0 +1,258 @@
+"""Small models with random weights, built from their configurations and saved as users' models are saved.
+
+In: a folder. Out: that folder with weights, configuration, tokenizer and processor files, so that `from_pretrained`
+loads it through the code that loads every model. It does not know the engine, and nothing is downloaded.
+
+The weights are drawn from fixed seeds and scaled so that the model *sees*: attention is sharp, the towers' rows are as
+large as text embeddings, rotary frequencies are high enough that a shift by one position matters, and greedy replies
+vary. Rows of the output layer that belong to special tokens, raw bytes and padding are zero, so greedy replies are
+printable and do not end by themselves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from . import text as words
+
+VOCAB_ROWS = 1152  # rows of the embedding; the tokenizer has fewer entries, as in the large models
+OMNI_SEED = 22
+TEXT_SEED = 14
+MAX_POSITIONS = 32_768
+ROPE_THETA = 40.0
+LOGIT_GAIN = 4.0
+
+
+def model_path(name: str) -> Path:
+    """The folder of the model `name`, "omni" or "text"; built at the first call, then found in the cache.
+
+    The cache is `$PENSTOCK_CACHE` or `~/.cache/penstock/fixtures`; the folder's name carries a hash of this recipe and
+    of the library versions it was built with. Two processes that build at once are safe: the last step is a rename.
+    """
+    if name not in _BUILDERS:
+        raise ValueError(f"model name: expected one of {sorted(_BUILDERS)}, got {name!r}")
+    root = Path(os.environ.get("PENSTOCK_CACHE") or Path.home() / ".cache" / "penstock" / "fixtures")
+    folder = root / f"{name}-{_recipe_hash()}"
+    if folder.is_dir():
+        return folder
+    root.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
+    try:
+        _BUILDERS[name](draft)
+        draft.chmod(0o755)
+        draft.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was first: its result is the same
+            raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def build_omni(folder: Path) -> None:
+    """Write a small Qwen2.5-Omni thinker in fp32: vision tower, audio tower, language model, processor."""
+    from transformers import (
+        GenerationConfig,
+        Qwen2_5OmniProcessor,
+        Qwen2_5OmniThinkerConfig,
+        Qwen2_5OmniThinkerForConditionalGeneration,
+        Qwen2VLImageProcessor,
+        Qwen2VLVideoProcessor,
+        WhisperFeatureExtractor,
+    )
+
+    tokenizer = _tokenizer(words.CHAT_TEMPLATE, words.NAMED_TOKENS)
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in words.SPECIAL_TOKENS}
+    config = Qwen2_5OmniThinkerConfig(**_thinker(ids), user_token_id=tokenizer.convert_tokens_to_ids("user"))
+    model = Qwen2_5OmniThinkerForConditionalGeneration(config).float().eval()
+    _draw(model, OMNI_SEED)
+    _quiet(model, tokenizer)
+    model.generation_config = GenerationConfig(**_endings(ids))
+    model.save_pretrained(folder)
+    sizes = {"shortest_edge": 56 * 56, "longest_edge": 112 * 112}
+    Qwen2_5OmniProcessor(
+        image_processor=Qwen2VLImageProcessor(size=dict(sizes)),
+        video_processor=Qwen2VLVideoProcessor(size=dict(sizes), cap_pixels_per_frame=False),
+        # The large models' extractor pads to 300 s; 30 s keeps tests quick and changes no value.
+        feature_extractor=WhisperFeatureExtractor(feature_size=128, chunk_length=30, return_attention_mask=True),
+        tokenizer=tokenizer,
+        chat_template=words.CHAT_TEMPLATE,
+    ).save_pretrained(folder)
+
+
+def build_text(folder: Path) -> None:
+    """Write a small text Qwen2 in fp32 with its tokenizer."""
+    from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+
+    tokenizer = _tokenizer(words.TEXT_CHAT_TEMPLATE, {})
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in words.SPECIAL_TOKENS}
+    config = Qwen2Config(**_language(), eos_token_id=ids["<|im_end|>"], pad_token_id=ids["<|endoftext|>"])
+    model = Qwen2ForCausalLM(config).float().eval()
+    _draw(model, TEXT_SEED)
+    _quiet(model, tokenizer)
+    model.generation_config = GenerationConfig(**_endings(ids))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+_BUILDERS: dict[str, Callable[[Path], None]] = {"omni": build_omni, "text": build_text}
+
+
+def _recipe_hash() -> str:
+    digest = hashlib.sha256()
+    for source in (Path(__file__), Path(words.__file__)):
+        digest.update(source.read_bytes())
+    for package in ("torch", "transformers", "tokenizers"):
+        digest.update(f"{package}={importlib.metadata.version(package)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _language(mrope_section: list[int] | None = None) -> dict[str, Any]:
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": ROPE_THETA}
+    if mrope_section is not None:
+        rope["mrope_section"] = mrope_section
+    return {
+        "vocab_size": VOCAB_ROWS,
+        "hidden_size": 64,
+        "intermediate_size": 160,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": MAX_POSITIONS,
+        "rope_parameters": rope,
+        "tie_word_embeddings": False,
+    }
+
+
+def _thinker(ids: dict[str, int]) -> dict[str, Any]:
+    """The thinker's configuration: two vision blocks (one windowed, one full), two audio layers, three text layers."""
+    return {
+        "text_config": _language(mrope_section=[2, 3, 3]),
+        "vision_config": {
+            "depth": 2,
+            "hidden_size": 48,
+            "intermediate_size": 96,
+            "num_heads": 3,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "window_size": 56,
+            "out_hidden_size": 64,
+            "fullatt_block_indexes": [1],
+        },
+        "audio_config": {
+            "num_mel_bins": 128,
+            "encoder_layers": 2,
+            "encoder_attention_heads": 4,
+            "encoder_ffn_dim": 128,
+            "d_model": 64,
+            "max_source_positions": 1500,
+            "n_window": 100,
+            "output_dim": 64,
+        },
+        "audio_token_index": ids["<|AUDIO|>"],
+        "image_token_index": ids["<|IMAGE|>"],
+        "video_token_index": ids["<|VIDEO|>"],
+        "audio_start_token_id": ids["<|audio_bos|>"],
+        "audio_end_token_id": ids["<|audio_eos|>"],
+        "vision_start_token_id": ids["<|vision_bos|>"],
+        "vision_end_token_id": ids["<|vision_eos|>"],
+        "position_id_per_seconds": 25,
+        "seconds_per_chunk": 2,
+        "pad_token_id": ids["<|endoftext|>"],
+    }
+
+
+def _endings(ids: dict[str, int]) -> dict[str, Any]:
+    return {
+        "do_sample": False,
+        "eos_token_id": [ids["<|im_end|>"], ids["<|endoftext|>"]],
+        "pad_token_id": ids["<|endoftext|>"],
+    }
+
+
+def _tokenizer(chat_template: str, named: dict[str, str]) -> Any:
+    """A byte-level BPE tokenizer of Qwen's kind, trained on `text.SENTENCES`; training is deterministic."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import Qwen2Tokenizer
+
+    blank = Qwen2Tokenizer()
+    trainee = Tokenizer(models.BPE())
+    trainee.pre_tokenizer = blank.backend_tokenizer.pre_tokenizer
+    trainee.train_from_iterator(
+        words.SENTENCES.splitlines(),
+        trainers.BpeTrainer(
+            vocab_size=VOCAB_ROWS - 64,
+            min_frequency=1,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        ),
+    )
+    trained = json.loads(trainee.to_str())["model"]
+    vocab: dict[str, int] = dict(trained["vocab"])
+    for token in words.SPECIAL_TOKENS:
+        vocab[token] = len(vocab)
+    tokenizer = Qwen2Tokenizer(
+        vocab=vocab,
+        merges=[tuple(pair) for pair in trained["merges"]],  # pyright: ignore[reportArgumentType] (pairs, since v5)
+        eos_token="<|im_end|>",
+        model_max_length=MAX_POSITIONS,
+        chat_template=chat_template,
+        extra_special_tokens=named,
+    )
+    tokenizer.add_tokens(list(words.SPECIAL_TOKENS), special_tokens=True)
+    return tokenizer
+
+
+# Gains over 1/sqrt(inputs), by the end of a weight's name; the first that fits counts.
+_GAINS: tuple[tuple[str, float], ...] = (
+    ("language_model.embed_tokens.weight", 0.0),
+    ("model.embed_tokens.weight", 0.0),
+    ("lm_head.weight", LOGIT_GAIN),
+    ("self_attn.q_proj.weight", 1.9),
+    ("self_attn.k_proj.weight", 1.9),
+    ("self_attn.v_proj.weight", 1.5),
+    ("self_attn.o_proj.weight", 1.5),
+    ("merger.mlp.0.weight", 1.0),
+    ("merger.mlp.2.weight", 1.9),
+    ("audio_tower.proj.weight", 1.2),
+)
+
+
+def _draw(model: Any, seed: int) -> None:
+    """Fill every weight from one seeded generator: matrices by their inputs and gain, norms one, biases small."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith("embed_tokens.weight"):
+                weight.normal_(generator=generator)
+            elif weight.dim() >= 2:
+                gain = next((g for end, g in _GAINS if name.endswith(end)), 1.2)
+                weight.normal_(std=gain / math.sqrt(weight[0].numel()), generator=generator)
+            elif name.endswith(".bias"):
+                weight.normal_(std=0.1, generator=generator)
+            else:
+                weight.fill_(1.0)
+
+
+def _quiet(model: Any, tokenizer: Any) -> None:
+    """Zero the output rows of tokens that a greedy reply shall never hold: special, raw bytes, padding."""
+    import torch
+
+    special = set(tokenizer.convert_tokens_to_ids(list(words.SPECIAL_TOKENS)))
+    with torch.no_grad():
+        for token in range(VOCAB_ROWS):
+            piece = tokenizer.decode([token]) if token < len(tokenizer) else ""
+            if token in special or not piece or not piece.isascii() or not piece.isprintable():
+                model.lm_head.weight[token] = 0.0

@@ -1,0 +1,81 @@
+"""What the small models' tokenizer is made of: a few sentences, the special tokens, the chat templates. Plain data.
+
+In: nothing. Out: strings. It does not know torch, transformers or where models are kept.
+"""
+
+from __future__ import annotations
+
+SPECIAL_TOKENS: tuple[str, ...] = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|AUDIO|>",
+    "<|audio_bos|>",
+    "<|audio_eos|>",
+    "<|vision_bos|>",
+    "<|vision_eos|>",
+    "<|vision_pad|>",
+    "<|IMAGE|>",
+    "<|VIDEO|>",
+)
+
+# The names under which Qwen2.5-Omni's processor looks for these on its tokenizer.
+NAMED_TOKENS: dict[str, str] = {
+    "image_token": "<|IMAGE|>",
+    "audio_token": "<|AUDIO|>",
+    "video_token": "<|VIDEO|>",
+    "vision_bos_token": "<|vision_bos|>",
+    "vision_eos_token": "<|vision_eos|>",
+    "audio_bos_token": "<|audio_bos|>",
+    "audio_eos_token": "<|audio_eos|>",
+}
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if loop.first and message['role'] != 'system' %}"
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "{% endif %}"
+    "<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for content in message['content'] %}"
+    "{% if content['type'] == 'image' %}<|vision_bos|><|IMAGE|><|vision_eos|>"
+    "{% elif content['type'] == 'audio' %}<|audio_bos|><|AUDIO|><|audio_eos|>"
+    "{% elif content['type'] == 'video' %}<|vision_bos|><|VIDEO|><|vision_eos|>"
+    "{% elif 'text' in content %}{{ content['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}"
+    "<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+TEXT_CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if loop.first and message['role'] != 'system' %}"
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "{% endif %}"
+    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+SENTENCES = """\
+system
+user
+assistant
+user assistant What Who How Say Yes No Is The It A In At
+You are a helpful assistant. You watch a door. Who came in? What do you see? What do you hear now?
+Describe the picture. Say what happens in the video. Is the light on or off? How many people are in the room?
+A brook runs down from the hill, under the old bridge, past the mill and through the meadow to the river.
+The water is clear and cold; small fish stand still behind the stones, and the reeds bend slowly in the wind.
+In the morning a woman in a red coat walks over the bridge with a dog, and a boy on a blue bicycle waits for her.
+The miller opens the gate, the wheel turns, the white foam jumps, and the birds fly up from the dark green trees.
+At noon the sun stands high above the roof. Two children throw yellow leaves into the stream and count them aloud.
+One, two, three, four, five, six, seven, eight, nine, ten leaves swim away, first fast, then slow, then out of sight.
+Someone rings a bell. A loud voice calls from the house; a quiet one answers behind the wall, and then it is silent.
+In the evening grey clouds come over the mountain, rain falls on the path, and the man with the black hat goes home.
+He looks left and right, hears a car, stops, listens to the music from an open window, and smiles at his neighbour.
+At night the moon shows its round face in the pond; an owl sings, a cat sits on the fence, and the street lamp is on.
+Yes, no, maybe, please, thank you, sorry, hello, good, bad, big, little, long, short, left, right, up, down, near, far.
+Something moves: the camera turns, the frame changes, the sound grows, the colour fades, \
+the hand opens, the door closes.
+"""

@@ -1,0 +1,80 @@
+"""From token ids to text while they come, never half a character, never a part of a stop string. Knows a tokenizer only."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+# A character that is still open decodes to this.
+_OPEN = "\ufffd"
+# A byte sequence that is still open after this many tokens is not going to become a character.
+_MOST_OPEN_TOKENS = 8
+
+
+class Decoder(Protocol):
+    def decode(self, token_ids: list[int], skip_special_tokens: bool = False) -> str: ...
+
+
+class Detokenizer:
+    """The text of one reply.
+
+    Text is decoded from a short tail of ids, so that a token costs the same however long the reply is. `ends[i]` is the length
+    of the text that is complete after token i.
+    """
+
+    def __init__(self, tokenizer: Decoder, stop: tuple[str, ...]) -> None:
+        self._tokenizer = tokenizer
+        self._stop = stop
+        self._hold = max((len(word) for word in stop), default=1) - 1
+        self._ids: list[int] = []
+        self._start = 0  # first id of the tail that is decoded again
+        self._done = 0  # first id whose text is not out yet
+        self.text = ""
+        self.sent = 0
+        self.ends: list[int] = []
+
+    @property
+    def open(self) -> bool:
+        """A character has begun and is not complete."""
+        return self._done < len(self._ids)
+
+    def push(self, id: int) -> str:
+        """Take one more id; return the text that may be shown now."""
+        self._ids.append(id)
+        before = self._decode(self._start, self._done)
+        after = self._decode(self._start, len(self._ids))
+        if not after.endswith(_OPEN) or len(self._ids) - self._done >= _MOST_OPEN_TOKENS:
+            self.text += after[len(before) :]
+            self._start, self._done = self._done, len(self._ids)
+        self.ends.append(len(self.text))
+        return self._show(len(self.text) - self._hold) if self.stopped is None else ""
+
+    @property
+    def stopped(self) -> int | None:
+        """Where in `text` the first stop string begins; None where there is none."""
+        first = max(0, self.sent - self._hold)
+        found = [place for word in self._stop if (place := self.text.find(word, first)) >= 0]
+        return min(found, default=None)
+
+    def finish(self, tokens: int) -> str:
+        """The reply keeps `tokens` tokens (and the words before a stop string): return what has not been shown of it."""
+        end = self.stopped
+        if end is None:
+            end = len(self.text) if tokens >= len(self.ends) else (self.ends[tokens - 1] if tokens else 0)
+        return self._show(end)
+
+    def kept(self, end: int) -> int:
+        """How many tokens lie wholly before character `end`."""
+        return sum(1 for stop in self.ends if stop <= end)
+
+    def copy(self) -> Detokenizer:
+        twin = object.__new__(Detokenizer)
+        twin.__dict__.update(self.__dict__, _ids=list(self._ids), ends=list(self.ends))
+        return twin
+
+    def _decode(self, start: int, stop: int) -> str:
+        return self._tokenizer.decode(self._ids[start:stop], skip_special_tokens=True)
+
+    def _show(self, end: int) -> str:
+        shown = self.text[self.sent : max(self.sent, end)]
+        self.sent = max(self.sent, end)
+        return shown

@@ -1,0 +1,82 @@
+"""Text-only Qwen2 and Qwen2.5: `Qwen2ForCausalLM`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from ...codecs.errors import InputError
+from ...streams.segment import MediaSpec, Segment
+from ..attention import NAME
+from ..family import Family, FamilyData, Loaded
+from ..span import Prompt, Rows, Span
+from ..template import learn_turns
+
+
+class NoTowers:
+    """A text model: takes no media."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.blocks: list[Any] = []
+
+    def rows(self, segment: Segment) -> int:
+        raise InputError(f"expected text, got {type(segment).__name__}: this model takes no media")
+
+    def encode(self, batch: list[tuple[int, Segment]]) -> list[Span]:
+        raise InputError(f"expected text, got {len(batch)} pieces of media: this model takes none")
+
+    def prompt(
+        self, messages: list[dict[str, Any]], system: str | None, fps: float | None, audio_in_video: bool
+    ) -> Prompt:
+        """The chat template's ids; positions count from 0."""
+        if system is not None:
+            messages = [{"role": "system", "content": system}, *messages]
+        for message in messages:
+            if not isinstance(message["content"], str):
+                raise InputError(f"messages: expected text as content, got {type(message['content']).__name__}")
+        ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+        positions = np.broadcast_to(np.arange(len(ids), dtype=np.int64), (3, len(ids)))
+        return Prompt([Rows(np.asarray(ids, dtype=np.int64), positions)])
+
+    def fork(self, stream: int, twin: int) -> None:
+        """Nothing is kept per stream."""
+
+    def forget(self, stream: int) -> None:
+        """Nothing is kept per stream."""
+
+
+def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
+    """A text Qwen from `path`, in `dtype` on `device`, its attention replaced."""
+    config = AutoConfig.from_pretrained(path)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=NAME).to(device).eval()
+
+    def render(messages: list[dict[str, Any]], prompt: bool) -> str:
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+
+    turns = learn_turns(render, parts=False)
+
+    def ids(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    ends = model.generation_config.eos_token_id
+    data = FamilyData(
+        name="qwen2",
+        model=str(path),
+        spec=MediaSpec(),
+        turn_ids={name: ids(text) for name, text in turns.wrappers.items()},
+        block_ids={},
+        system_ids=(ids(turns.system[0]), ids(turns.system[1])),
+        default_system_ids=ids(turns.default_system),
+        stop_ids=frozenset(ends if isinstance(ends, list) else [ends]),
+        classes={},
+        per_second=0.0,
+        axes=1,
+        max_positions=config.max_position_embeddings,
+    )
+    return Loaded(Family(data, tokenizer), NoTowers(tokenizer), model.model, model.lm_head, config)

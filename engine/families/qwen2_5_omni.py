@@ -1,0 +1,328 @@
+"""The thinker of Qwen2.5-Omni: images, video, sound, and sound inside video, as text out.
+
+Positions follow `get_rope_index` of transformers (positions.py); encoders are asked through `get_image_features`,
+`get_video_features` and `get_audio_features`. Class A: an image, a frame pair. Class B: a block of 2 s of sound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
+from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig
+
+from ...codecs.errors import InputError
+from ...codecs.mel import LogMel
+from ...streams.event import Seen
+from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, SizeRule, UnitSegment, VideoSegment
+from ..attention import NAME
+from ..family import Family, FamilyData, Loaded
+from ..span import Prompt, Rows, Span
+from ..template import learn_block, learn_turns
+
+_CLASSES = {"image": "A", "video": "A", "audio": "B", "unit": "B"}
+
+
+class OmniTowers:
+    """The vision and the audio tower, and how loud each stream has been."""
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model = model.model
+        self.config = model.config
+        self.processor = processor
+        self.device = model.device
+        extractor = processor.feature_extractor
+        self.mel = LogMel(
+            extractor.feature_size, extractor.sampling_rate, extractor.n_fft, extractor.hop_length, device=str(self.device)
+        )
+        self.blocks = [*self.model.visual.blocks, *self.model.audio_tower.layers]
+        self._loudest: dict[int, float] = {}
+
+    def rows(self, segment: Segment) -> int:
+        """How many rows the segment will have."""
+        if isinstance(segment, AudioSegment):
+            return sound_rows(segment.frames)
+        patch = self.processor.image_processor.patch_size * self.model.spatial_merge_size
+        *frames, height, width, _ = segment.pixels.shape
+        patches = frames[0] // self.processor.video_processor.temporal_patch_size if frames else 1
+        audio = segment.audio if isinstance(segment, UnitSegment) else None
+        return patches * (height // patch) * (width // patch) + (0 if audio is None else sound_rows(audio.frames))
+
+    @torch.inference_mode()
+    def encode(self, batch: list[tuple[int, Segment]]) -> list[Span]:
+        """Spans of (stream, segment) pairs: one pass of each tower over all that it has to do with."""
+        images = [segment for _, segment in batch if isinstance(segment, ImageSegment)]
+        clips = [segment for _, segment in batch if isinstance(segment, VideoSegment | UnitSegment)]
+        sounds = [
+            (stream, audio)
+            for stream, segment in batch
+            if (audio := segment.audio if isinstance(segment, UnitSegment) else segment) and isinstance(audio, AudioSegment)
+        ]
+        image = iter(self._images([segment.pixels for segment in images]))
+        clip = iter(self._clips([segment.pixels for segment in clips]))
+        sound = iter(self._sounds(sounds))
+        spans = []
+        for _, segment in batch:
+            match segment:
+                case ImageSegment():
+                    spans.append(self._span(segment, "image", next(image), None))
+                case VideoSegment():
+                    spans.append(self._span(segment, "video", next(clip), None))
+                case AudioSegment():
+                    spans.append(self._span(segment, "audio", None, next(sound), segment.run))
+                case UnitSegment():
+                    spans.append(self._span(segment, "unit", next(clip), next(sound) if segment.audio else None))
+        return spans
+
+    def fork(self, stream: int, twin: int) -> None:
+        if stream in self._loudest:
+            self._loudest[twin] = self._loudest[stream]
+
+    def forget(self, stream: int) -> None:
+        self._loudest.pop(stream, None)
+
+    @torch.inference_mode()
+    def prompt(
+        self, messages: list[dict[str, Any]], system: str | None, fps: float | None, audio_in_video: bool
+    ) -> Prompt:
+        """Template, processor, features and positions exactly as `transformers` has them for a whole prompt.
+
+        Content parts: `{"type": "text" | "image" | "video" | "audio", <type>: value}`; an image is a PIL image or an array
+        `(h, w, 3)`, a video an array `(n, h, w, 3)`, a sound a float32 array `(n,)` at the processor's rate.
+        """
+        if system is not None:
+            messages = [{"role": "system", "content": [{"type": "text", "text": system}]}, *messages]
+        media: dict[str, list[Any]] = {"image": [], "video": [], "audio": []}
+        for message in messages:
+            for part in message["content"] if isinstance(message["content"], list) else []:
+                if part.get("type") in media:
+                    media[part["type"]].append(part[part["type"]])
+                elif part.get("type") != "text":
+                    raise InputError(f"content part: expected text, image, video or audio, got {part.get('type')!r}")
+        text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        options: dict[str, Any] = {"fps": fps} if fps is not None and media["video"] else {}
+        if audio_in_video:
+            if len(media["audio"]) != len(media["video"]):
+                raise InputError(
+                    f"audio in video: expected one sound per video, got {len(media['audio'])} for {len(media['video'])}"
+                )
+            options |= _in_video_options(len(media["video"]))
+        inputs = self.processor(
+            text=[text],
+            images=media["image"] or None,
+            videos=media["video"] or None,
+            audio=media["audio"] or None,
+            return_tensors="pt",
+            **options,
+        ).to(self.device)
+        return Prompt(self._prompt_rows(inputs, audio_in_video))
+
+    def _prompt_rows(self, inputs: Any, audio_in_video: bool) -> list[Rows]:
+        ids = inputs["input_ids"][0]
+        embeds = torch.zeros(len(ids), self.config.text_config.hidden_size, dtype=self.model.dtype, device=self.device)
+        media = torch.zeros(len(ids), dtype=torch.bool)
+        for name, token, features in self._prompt_features(inputs):
+            mask = ids == token
+            if int(mask.sum()) != len(features):
+                raise InputError(f"{name}: expected {int(mask.sum())} placeholder rows in the prompt, got {len(features)}")
+            embeds[mask] = features.to(embeds.dtype)
+            media |= mask.cpu()
+        sound = inputs.get("feature_attention_mask")
+        positions, _ = self.model.get_rope_index(
+            inputs["input_ids"],
+            inputs.get("image_grid_thw"),
+            inputs.get("video_grid_thw"),
+            inputs["attention_mask"],
+            audio_in_video,
+            None if sound is None else sound.sum(-1),
+            _as_tensor(inputs.get("video_second_per_grid")),
+        )
+        places = positions[:, 0].cpu().numpy().astype(np.int64)
+        plain = ids.cpu().numpy()
+        rows, start = [], 0
+        for is_media, group in groupby(media.tolist()):
+            stop = start + len(list(group))
+            seen = Seen(1, "prompt", None, None) if is_media else None
+            rows.append(Rows(plain[start:stop], places[:, start:stop], embeds[start:stop] if is_media else None, seen))
+            start = stop
+        return rows
+
+    def _prompt_features(self, inputs: Any) -> list[tuple[str, int, torch.Tensor]]:
+        found = []
+        if "pixel_values" in inputs:
+            output = self.model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True)
+            found.append(("image", self.config.image_token_id, torch.cat(output.pooler_output)))
+        if "pixel_values_videos" in inputs:
+            output = self.model.get_video_features(
+                inputs["pixel_values_videos"], inputs["video_grid_thw"], return_dict=True
+            )
+            found.append(("video", self.config.video_token_id, torch.cat(output.pooler_output)))
+        if "input_features" in inputs:
+            mask = inputs["feature_attention_mask"]
+            output = self.model.get_audio_features(inputs["input_features"], mask, return_dict=True)
+            found.append(("audio", self.config.audio_token_id, output.last_hidden_state))
+        return found
+
+    def _images(self, pixels: list[np.ndarray]) -> list[tuple[torch.Tensor, tuple[int, int, int]]]:
+        if not pixels:
+            return []
+        inputs = self.processor.image_processor(pixels, do_resize=False, return_tensors="pt").to(self.device)
+        grids = inputs["image_grid_thw"]
+        output = self.model.get_image_features(inputs["pixel_values"], grids, return_dict=True)
+        return self._merged(output.pooler_output, grids)
+
+    def _clips(self, pixels: list[np.ndarray]) -> list[tuple[torch.Tensor, tuple[int, int, int]]]:
+        if not pixels:
+            return []
+        videos = [torch.from_numpy(frames).permute(0, 3, 1, 2) for frames in pixels]
+        inputs = self.processor.video_processor(
+            videos, do_resize=False, do_sample_frames=False, return_tensors="pt"
+        ).to(self.device)
+        grids = inputs["video_grid_thw"]
+        output = self.model.get_video_features(inputs["pixel_values_videos"], grids, return_dict=True)
+        return self._merged(output.pooler_output, grids)
+
+    def _merged(self, features: Any, grids: torch.Tensor) -> list[tuple[torch.Tensor, tuple[int, int, int]]]:
+        merge = self.model.spatial_merge_size
+        return [(rows, (t, h // merge, w // merge)) for rows, (t, h, w) in zip(features, grids.tolist(), strict=True)]
+
+    def _sounds(self, sounds: list[tuple[int, AudioSegment]]) -> list[torch.Tensor]:
+        """Features of blocks; each block's floor hangs on the loudest frame that its stream has had up to and with it."""
+        if not sounds:
+            return []
+        mels = []
+        for stream, block in sounds:
+            samples = torch.from_numpy(block.samples).to(self.device)
+            power = self.mel.power(samples, block.lead, block.frames)
+            self._loudest[stream] = max(self._loudest.get(stream, float("-inf")), float(power.max()))
+            mels.append(self.mel.floor_and_scale(power, self._loudest[stream]))
+        longest = max(mel.shape[1] for mel in mels)
+        features = torch.stack([torch.nn.functional.pad(mel, (0, longest - mel.shape[1])) for mel in mels])
+        lengths = torch.tensor([mel.shape[1] for mel in mels], device=self.device)
+        mask = torch.arange(longest, device=self.device) < lengths[:, None]
+        output = self.model.get_audio_features(features.to(self.model.dtype), mask.long(), return_dict=True)
+        return list(torch.split(output.last_hidden_state, [sound_rows(frames) for frames in lengths.tolist()]))
+
+    def _span(
+        self,
+        segment: Segment,
+        modality: str,
+        seen: tuple[torch.Tensor, tuple[int, int, int]] | None,
+        heard: torch.Tensor | None,
+        run: int = 0,
+    ) -> Span:
+        features, grid = seen if seen is not None else (None, (0, 0, 0))
+        pieces = [piece for piece in (features, heard) if piece is not None]
+        sight = self.config.image_token_id if modality == "image" else self.config.video_token_id
+        counts = (0 if features is None else len(features), 0 if heard is None else len(heard))
+        ids = np.repeat(np.array([sight, self.config.audio_token_id], dtype=np.int64), counts)
+        embeds = torch.cat(pieces)
+        return Span(
+            segment.seq, segment.index, modality, ids, embeds, grid, counts[1], run, segment.start_us, segment.stop_us
+        )
+
+
+def sound_rows(frames: int) -> int:
+    """Rows of a block of so many mel frames: a convolution of stride 2, then pairs."""
+    return ((frames - 1) // 2 + 1 - 2) // 2 + 1
+
+
+def _as_tensor(value: Any) -> torch.Tensor | None:
+    return None if value is None else torch.as_tensor(value)
+
+
+def _in_video_options(videos: int) -> dict[str, Any]:
+    """What the installed library's processor takes for sound inside each of `videos` videos."""
+    from transformers import processing_utils
+
+    if hasattr(processing_utils, "OmniModalProcessingKwargs"):
+        return {"load_audio_from_video": True, "audio_from_video_indices": list(range(videos))}
+    return {"use_audio_in_video": True}
+
+
+def _unit_block(processor: Any, render: Callable, ids: Callable, tokens: set[int]) -> tuple[list[int], list[int]]:
+    """The wrappers of sound inside video, from the processor itself on a dummy of two seconds."""
+    size = processor.video_processor.patch_size * processor.video_processor.merge_size * 2
+    frames = np.zeros((4, size, size, 3), dtype=np.uint8)
+    text = render([{"role": "user", "content": [{"type": "video", "video": "x"}]}], False)
+    start = text.index(processor.vision_bos_token)
+    sound = np.zeros(2 * processor.feature_extractor.sampling_rate, dtype=np.float32)
+    output = processor(
+        text=[text[start : text.index(processor.vision_eos_token) + len(processor.vision_eos_token)]],
+        videos=[frames],
+        audio=[sound],
+        **_in_video_options(1),
+    )
+    row = list(output["input_ids"][0])
+    places = [place for place, id in enumerate(row) if id in tokens]
+    return [int(id) for id in row[: places[0]]], [int(id) for id in row[places[-1] + 1 :]]
+
+
+def _spec(processor: Any, config: Qwen2_5OmniThinkerConfig) -> MediaSpec:
+    images, videos, sounds = processor.image_processor, processor.video_processor, processor.feature_extractor
+    factor = images.patch_size * images.merge_size
+    cap = getattr(videos, "cap_pixels_per_frame", None)
+    total = int(getattr(videos, "max_video_tokens", 0) * factor * factor * 0.9) if cap else 0
+    block = 2 * config.audio_config.n_window * sounds.hop_length
+    return MediaSpec(
+        image=SizeRule(factor, images.size["shortest_edge"], images.size["longest_edge"]),
+        video=SizeRule(factor, videos.size["shortest_edge"], videos.size["longest_edge"]),
+        video_total_pixels=total,
+        temporal_patch=videos.temporal_patch_size,
+        video_fps=2.0,
+        audio_rate=sounds.sampling_rate,
+        hop_samples=sounds.hop_length,
+        block_samples=block,
+        lead_samples=sounds.n_fft // 2,
+        look_ahead_samples=sounds.n_fft // 2 - sounds.hop_length,
+        min_block_frames=3,
+        unit_us=int(config.seconds_per_chunk * 1_000_000),
+    )
+
+
+def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
+    """The thinker from `path`, in `dtype` on `device`; the language model's attention replaced, the towers' left alone."""
+    processor = Qwen2_5OmniProcessor.from_pretrained(path)
+    model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
+        path,
+        dtype=dtype,
+        attn_implementation={"": "sdpa", "text_config": NAME, "vision_config": "sdpa", "audio_config": "sdpa"},
+    )
+    model = model.to(device).eval()
+    config, tokenizer = model.config, processor.tokenizer
+
+    def render(messages: list[dict[str, Any]], prompt: bool) -> str:
+        return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+
+    def ids(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    turns = learn_turns(render, parts=True)
+    placeholders = {"image": processor.image_token, "video": processor.video_token, "audio": processor.audio_token}
+    blocks = {}
+    for modality, placeholder in placeholders.items():
+        before, after = learn_block(render, modality, placeholder, turns.wrappers["user_start"])
+        blocks[modality] = (ids(before), ids(after))
+    blocks["unit"] = _unit_block(processor, render, ids, {config.video_token_id, config.audio_token_id})
+    ends = model.generation_config.eos_token_id
+    data = FamilyData(
+        name="qwen2_5_omni",
+        model=str(path),
+        spec=_spec(processor, config),
+        turn_ids={name: ids(text) for name, text in turns.wrappers.items()},
+        block_ids=blocks,
+        system_ids=(ids(turns.system[0]), ids(turns.system[1])),
+        default_system_ids=ids(turns.default_system),
+        stop_ids=frozenset(ends if isinstance(ends, list) else [ends]),
+        classes=dict(_CLASSES),
+        per_second=float(config.position_id_per_seconds),
+        axes=3,
+        max_positions=config.text_config.max_position_embeddings,
+    )
+    family = Family(data, tokenizer)
+    return Loaded(family, OmniTowers(model, processor), model.model.language_model, model.lm_head, config.text_config)

@@ -1,0 +1,123 @@
+"""What a family of models is to the rest of the engine: ids, positions and media, as plain data and small rules.
+
+A `Family` holds what the schedule needs (no tensors); `Towers` encode media; `LanguageModel` (language.py) runs the rest.
+One family module makes all three from a checkpoint.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from ..codecs.errors import InputError
+from ..streams.segment import MediaSpec, Segment
+from .positions import Clock
+from .span import Prompt, Span
+
+
+class FamilyData(msgspec.Struct, frozen=True):
+    """The plain data of one checkpoint.
+
+    turn_ids: the chat template's wrappers "user_start", "user_end", "assistant_start", "assistant_end". block_ids: for each
+    modality the ids that open and close a block. system_ids: what stands before and after the words of a system prompt;
+    default_system_ids: what the template begins with where none is given. stop_ids end a reply. classes: the streamability
+    class of each modality: "A" exact per patch, "B" exact per encoder window, "D" atomic. per_second: positions a second of
+    video; 0 where the model has one axis.
+    """
+
+    name: str
+    model: str
+    spec: MediaSpec
+    turn_ids: dict[str, list[int]]
+    block_ids: dict[str, tuple[list[int], list[int]]]
+    system_ids: tuple[list[int], list[int]]
+    default_system_ids: list[int]
+    stop_ids: frozenset[int]
+    classes: dict[str, str]
+    per_second: float
+    axes: int
+    max_positions: int
+    live_trained: bool = False
+
+
+class Family:
+    """The ids and rules of one checkpoint, with its tokenizer."""
+
+    def __init__(self, data: FamilyData, tokenizer: Any) -> None:
+        self.data = data
+        self.tokenizer = tokenizer
+        self.spec = data.spec
+        self.turn_ids = data.turn_ids
+        self.block_ids = data.block_ids
+        self.stop_ids = data.stop_ids
+        self.max_positions = data.max_positions
+        self.live_trained = data.live_trained
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.data.classes)
+
+    def text_ids(self, text: str) -> list[int]:
+        """The ids of one piece of text, tokenised whole."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def system_ids(self, system: str | None) -> list[int]:
+        if system is None:
+            return list(self.data.default_system_ids)
+        before, after = self.data.system_ids
+        return [*before, *self.text_ids(system), *after]
+
+    def grid_seconds(self, fps: float | None) -> float:
+        """Seconds of video per temporal patch at `fps` frames a second (None: the model's own rate)."""
+        return self.spec.temporal_patch / (fps or self.spec.video_fps)
+
+    def clock(self, grid_seconds: float) -> Clock:
+        return Clock(self.data.per_second, grid_seconds)
+
+    def atomic(self, modality: str) -> bool:
+        return self.data.classes.get(modality) == "D"
+
+    def check_format(self, format: str) -> None:
+        """Raise InputError where a modality of this model cannot be appended in `format`."""
+        changing = [name for name, kind in self.data.classes.items() if kind == "F"]
+        if format == "live" and changing:
+            raise InputError(f"format live: {', '.join(changing)} of {self.data.name} would change what is cached already")
+
+
+class Towers(Protocol):
+    """The encoders of one model and their per-stream state (the loudest sound so far). One thread uses them.
+
+    `blocks` are the modules between whose forward passes a step may run.
+    """
+
+    blocks: list[Any]
+
+    def rows(self, segment: Segment) -> int:
+        """How many rows the segment will have."""
+        ...
+
+    def encode(self, batch: list[tuple[int, Segment]]) -> list[Span]:
+        """Spans of (stream, segment) pairs, in their order; a stream's sound has to come in order."""
+        ...
+
+    def prompt(
+        self, messages: list[dict[str, Any]], system: str | None, fps: float | None, audio_in_video: bool
+    ) -> Prompt:
+        """A whole conversation by the model's own processor and position code, ready for a reply."""
+        ...
+
+    def fork(self, stream: int, twin: int) -> None: ...
+
+    def forget(self, stream: int) -> None: ...
+
+
+class Loaded(NamedTuple):
+    """A checkpoint, ready to serve: `text` is the decoder of the `transformers` model, `head` its output layer, `config` the
+    decoder's configuration."""
+
+    family: Family
+    towers: Towers
+    text: Any
+    head: Any
+    config: Any

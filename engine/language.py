@@ -1,0 +1,118 @@
+"""The language model, its KV cache and the sampler: carries out plans. The only owner of the cache's tensors.
+
+What comes in: a `Plan`. What goes out: a token for each feed that draws. It knows slots and pages, not streams' lives.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from .attention import Backend, Part, ReferenceBackend, Step
+from .family import Loaded
+from .plan import Feed, Plan, Result
+from .sampler import sample
+
+
+class LanguageModel:
+    """The decoder of one checkpoint over a paged cache of `(pages, page_tokens, kv_heads, head_dim)` per layer."""
+
+    def __init__(self, loaded: Loaded, pages: int, page_tokens: int, slots: int, backend: Backend | None = None) -> None:
+        config = loaded.config
+        self.text = loaded.text
+        self.head = loaded.head
+        self.axes = loaded.family.data.axes
+        self.embed = loaded.text.get_input_embeddings()
+        self.device = self.embed.weight.device
+        self.backend = backend or ReferenceBackend()
+        self.page_tokens = page_tokens
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        shape = (pages, page_tokens, config.num_key_value_heads, head_dim)
+        dtype = self.embed.weight.dtype
+        self.keys = [torch.zeros(shape, dtype=dtype, device=self.device) for _ in range(config.num_hidden_layers)]
+        self.values = [torch.zeros(shape, dtype=dtype, device=self.device) for _ in range(config.num_hidden_layers)]
+        # Page tables of all slots; entries behind a sequence's length are stale and never read.
+        self.tables = torch.zeros((slots, pages), dtype=torch.int32, device=self.device)
+        self._host: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        self.logits: torch.Tensor | None = None  # of the last step's drawn rows, (draws, vocabulary)
+
+    @torch.inference_mode()
+    def run(self, plan: Plan) -> Result:
+        """One step; see `Plan` for the order. A step is never cancelled half-way."""
+        self._move_pages(plan)
+        if not plan.feeds:
+            return Result(plan.number, [])
+        hidden = self._forward(plan.feeds)
+        last = np.cumsum([sum(len(run) for run in feed.rows) for feed in plan.feeds]) - 1
+        drawn = [(int(row), feed.draw) for row, feed in zip(last, plan.feeds, strict=True) if feed.draw is not None]
+        if not drawn:
+            return Result(plan.number, [])
+        rows = torch.tensor([row for row, _ in drawn], device=self.device)
+        self.logits = self.head(hidden[rows])
+        tokens = sample(self.logits, [draw for _, draw in drawn])
+        return Result(plan.number, tokens.tolist())
+
+    def _move_pages(self, plan: Plan) -> None:
+        for stream, pages in plan.saves:
+            index = torch.tensor(pages, device=self.device)
+            self._host[stream] = [
+                (key[index].cpu(), value[index].cpu()) for key, value in zip(self.keys, self.values, strict=True)
+            ]
+        for tensor in (*self.keys, *self.values) if plan.copies or plan.moves else ():
+            for source, target in plan.copies:
+                tensor[target] = tensor[source]
+            rows = tensor.view(-1, *tensor.shape[2:])
+            for source, target in plan.moves:
+                rows[target] = rows[source]
+        for edit in plan.edits:
+            pages = torch.tensor(edit.pages, dtype=torch.int32, device=self.device)
+            self.tables[edit.slot, edit.index : edit.index + len(edit.pages)] = pages
+        for stream, pages in plan.restores:
+            index = torch.tensor(pages, device=self.device)
+            for (key, value), keys, values in zip(self._host.pop(stream), self.keys, self.values, strict=True):
+                keys[index] = key[: len(pages)].to(self.device)
+                values[index] = value[: len(pages)].to(self.device)
+        for stream in plan.drops:
+            self._host.pop(stream, None)
+
+    def _forward(self, feeds: list[Feed]) -> torch.Tensor:
+        """All rows of the step back to back through the decoder; returns `(rows, hidden)`."""
+        runs = [run for feed in feeds for run in feed.rows]
+        ids = torch.from_numpy(np.concatenate([run.ids for run in runs])).to(self.device)
+        positions = torch.from_numpy(np.concatenate([run.positions for run in runs], axis=1)).to(self.device)
+        embeds = self.embed(ids)
+        start = 0
+        for run in runs:
+            if run.embeds is not None:
+                embeds[start : start + len(run)] = run.embeds.to(self.device, embeds.dtype)
+            start += len(run)
+        output = self.text(
+            inputs_embeds=embeds[None],
+            position_ids=positions[:, None] if self.axes == 3 else positions[:1],
+            use_cache=False,
+            step=self._attention(feeds),
+        )
+        return output.last_hidden_state[0]
+
+    def _attention(self, feeds: list[Feed]) -> Step:
+        counts = [sum(len(run) for run in feed.rows) for feed in feeds]
+        slots = np.repeat(np.array([feed.slot for feed in feeds], dtype=np.int32), counts)
+        places = np.concatenate(
+            [np.arange(feed.first, feed.first + count, dtype=np.int64) for feed, count in zip(feeds, counts, strict=True)]
+        )
+        stops = np.cumsum(counts)
+        runs = [(int(stop - count), int(stop), feed.slot) for stop, count, feed in zip(stops, counts, feeds, strict=True)]
+        row_slots = torch.from_numpy(slots).to(self.device)
+        row_places = torch.from_numpy(places).to(self.device)
+        pages = self.tables[row_slots.long(), row_places // self.page_tokens].long()
+        target = pages * self.page_tokens + row_places % self.page_tokens
+        part = Part(self.tables, row_slots, (row_places + 1).int(), runs)
+        return Step(self.backend, self.keys, self.values, target, [part])
+
+
+def kv_bytes_per_token(config: Any, dtype: torch.dtype) -> int:
+    """Bytes of KV cache for one token over all layers."""
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * dtype.itemsize

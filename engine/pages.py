@@ -1,0 +1,212 @@
+"""Who holds which page of the KV cache. Ids only: no tensors, no torch, no streams.
+
+A `PagePool` counts the holders of each page. A `PageTable` is one sequence's list of pages in one cache group; a `Sequence`
+is the tables of all groups, moved together. What has to happen to the tensors (copies of pages or rows) comes back as plain
+data, to be carried out before the next forward pass.
+
+The law: `free + held == total`, where the held set is found by walking every live table (`PagePool.check`).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable
+
+import msgspec
+
+from ..codecs.errors import PenstockError
+
+
+class OutOfPages(PenstockError):
+    """The pool has fewer free pages than were asked for."""
+
+    code = "out_of_pages"
+
+
+class Edit(msgspec.Struct, frozen=True):
+    """What an operation did to one table, to be mirrored where the tensors are.
+
+    `pages` are now at indices `[index, index + len(pages))`. `copies` are (source page, target page) pairs, copied whole;
+    `moves` are (source row, target row) pairs in pool rows (`page * page_tokens + offset`), done in order.
+    """
+
+    index: int = 0
+    pages: list[int] = []
+    copies: list[tuple[int, int]] = []
+    moves: list[tuple[int, int]] = []
+
+
+class PagePool:
+    """`pages` pages of `page_tokens` rows each; lowest free page first, so that the pool's used part stays compact."""
+
+    def __init__(self, pages: int, page_tokens: int) -> None:
+        self.pages = pages
+        self.page_tokens = page_tokens
+        self._free = list(range(pages))  # a heap
+        self._holders = [0] * pages
+
+    @property
+    def free(self) -> int:
+        return len(self._free)
+
+    @property
+    def held(self) -> int:
+        return self.pages - len(self._free)
+
+    def take(self, count: int) -> list[int]:
+        """`count` pages, each with one holder. Raises OutOfPages and takes none where fewer are free."""
+        if count > len(self._free):
+            raise OutOfPages(f"expected {count} free pages, got {len(self._free)} of {self.pages}")
+        taken = [heapq.heappop(self._free) for _ in range(count)]
+        for page in taken:
+            self._holders[page] = 1
+        return taken
+
+    def share(self, pages: Iterable[int]) -> None:
+        for page in pages:
+            self._holders[page] += 1
+
+    def release(self, pages: Iterable[int]) -> None:
+        for page in pages:
+            self._holders[page] -= 1
+            if self._holders[page] == 0:
+                heapq.heappush(self._free, page)
+
+    def shared(self, page: int) -> bool:
+        return self._holders[page] > 1
+
+    def check(self, tables: Iterable[PageTable]) -> None:
+        """Walk the live tables and compare with the counts. Raises PenstockError that shows the first difference."""
+        walked = Counter(page for table in tables for page in table.pages)
+        for page in range(self.pages):
+            if walked[page] != self._holders[page]:
+                raise PenstockError(f"page {page}: expected {walked[page]} holders by walk, got {self._holders[page]}")
+        if len(set(self._free)) != len(self._free) or len(walked) + len(self._free) != self.pages:
+            raise PenstockError(f"free({len(self._free)}) + held({len(walked)}) != total({self.pages})")
+
+
+class PageTable:
+    """One sequence's pages in one pool; rows `[0, length)` of it are in use."""
+
+    def __init__(self, pool: PagePool) -> None:
+        self.pool = pool
+        self.pages: list[int] = []
+        self.length = 0
+        self.forked = False  # some of the pages may be shared
+
+    @property
+    def own(self) -> int:
+        """How many pages would become free if this table let go of all."""
+        if not self.forked:
+            return len(self.pages)
+        return sum(not self.pool.shared(page) for page in self.pages)
+
+    def need(self, rows: int) -> int:
+        """How many free pages `append(rows)` would take, a private copy of a shared last page included."""
+        if rows == 0:
+            return 0
+        size = self.pool.page_tokens
+        copies = int(self.length % size != 0 and self.pool.shared(self.pages[-1]))
+        return max(0, -(-(self.length + rows) // size) - len(self.pages)) + copies
+
+    def append(self, rows: int) -> Edit:
+        """Make room for `rows` more rows; a shared page that would be written is copied first. Atomic on OutOfPages."""
+        if rows == 0:
+            return Edit(len(self.pages))
+        fresh = self.pool.take(self.need(rows))
+        index, copies = len(self.pages), []
+        if self.length % self.pool.page_tokens and self.pool.shared(self.pages[-1]):
+            old, index = self.pages.pop(), index - 1
+            copies.append((old, fresh[0]))
+            self.pool.release([old])
+        self.pages += fresh
+        self.length += rows
+        return Edit(index, fresh, copies)
+
+    def truncate(self, length: int) -> Edit:
+        """Keep rows `[0, length)`; pages behind them go back to the pool."""
+        if not 0 <= length <= self.length:
+            raise PenstockError(f"truncate: expected a length in [0, {self.length}], got {length}")
+        keep = -(-length // self.pool.page_tokens)
+        self.pool.release(self.pages[keep:])
+        del self.pages[keep:]
+        self.length = length
+        return Edit(keep)
+
+    def fork(self) -> PageTable:
+        """The same rows once more: every page shared; whoever writes into the partial last page first copies it."""
+        twin = PageTable(self.pool)
+        twin.pages, twin.length = list(self.pages), self.length
+        twin.forked = self.forked = True
+        self.pool.share(twin.pages)
+        return twin
+
+    def evict(self, start: int, stop: int) -> Edit:
+        """Take rows `[start, stop)` out; later rows move down, keeping their order (keys keep the positions they have).
+
+        Pages that are shared and would be written are copied first. Atomic on OutOfPages.
+        """
+        if not 0 <= start <= stop <= self.length:
+            raise PenstockError(f"evict: expected rows inside [0, {self.length}], got [{start}, {stop})")
+        if start == stop:
+            return Edit(len(self.pages))
+        size, first = self.pool.page_tokens, start // self.pool.page_tokens
+        keep = -(-(self.length - (stop - start)) // size)
+        written = range(first, keep) if stop < self.length else range(0)
+        shared = [index for index in written if self.pool.shared(self.pages[index])]
+        fresh = self.pool.take(len(shared))
+        copies = []
+        for index, page in zip(shared, fresh, strict=True):
+            copies.append((self.pages[index], page))
+            self.pool.release([self.pages[index]])
+            self.pages[index] = page
+        moves = [(self.row(stop + i), self.row(start + i)) for i in range(self.length - stop)]
+        self.pool.release(self.pages[keep:])
+        del self.pages[keep:]
+        self.length -= stop - start
+        return Edit(first, self.pages[first:], copies, moves)
+
+    def row(self, place: int) -> int:
+        """The pool row that holds row `place` of this sequence."""
+        size = self.pool.page_tokens
+        return self.pages[place // size] * size + place % size
+
+    def clear(self) -> None:
+        """Give every page back."""
+        self.pool.release(self.pages)
+        self.pages, self.length = [], 0
+
+
+class Sequence:
+    """One sequence in every cache group; the groups' tables have the same operations and move together."""
+
+    def __init__(self, tables: dict[str, PageTable]) -> None:
+        self.tables = tables
+
+    @property
+    def length(self) -> int:
+        return next(iter(self.tables.values())).length
+
+    def fits(self, rows: int) -> bool:
+        return all(table.need(rows) <= table.pool.free for table in self.tables.values())
+
+    def append(self, rows: int) -> dict[str, Edit]:
+        """Room for `rows` rows in every group, or OutOfPages and no change in any."""
+        for name, table in self.tables.items():
+            if table.need(rows) > table.pool.free:
+                raise OutOfPages(f"group {name}: expected {table.need(rows)} free pages, got {table.pool.free}")
+        return {name: table.append(rows) for name, table in self.tables.items()}
+
+    def truncate(self, length: int) -> dict[str, Edit]:
+        return {name: table.truncate(length) for name, table in self.tables.items()}
+
+    def evict(self, start: int, stop: int) -> dict[str, Edit]:
+        return {name: table.evict(start, stop) for name, table in self.tables.items()}
+
+    def fork(self) -> Sequence:
+        return Sequence({name: table.fork() for name, table in self.tables.items()})
+
+    def clear(self) -> None:
+        for table in self.tables.values():
+            table.clear()

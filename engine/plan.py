@@ -1,0 +1,60 @@
+"""What one step is told and what it answers. Plain data that `msgspec` can encode; another process could carry it out."""
+
+from __future__ import annotations
+
+import msgspec
+
+from .span import Rows
+
+
+class Draw(msgspec.Struct, frozen=True):
+    """How the next token of a row is drawn. `seed` already belongs to this token; temperature 0 takes the likeliest."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int = 0
+
+
+class Feed(msgspec.Struct, frozen=True):
+    """One stream's part of a step: `rows` go behind row `first - 1` of its cache; `draw` samples from the last of them."""
+
+    stream: int
+    slot: int
+    first: int
+    rows: list[Rows]
+    draw: Draw | None
+
+
+class TableEdit(msgspec.Struct, frozen=True):
+    """The pages of `slot` from `index` on."""
+
+    slot: int
+    index: int
+    pages: list[int]
+
+
+class Plan(msgspec.Struct, frozen=True, tag="plan"):
+    """One step, in the order in which it is carried out.
+
+    saves: pages copied to host memory under a stream's number. copies: whole pages (source, target). moves: single rows.
+    edits: changes of page tables. restores: pages brought back from the host, where the copy is let go. drops: host copies
+    let go. feeds: the forward pass; may be empty.
+    """
+
+    number: int
+    saves: list[tuple[int, list[int]]]
+    copies: list[tuple[int, int]]
+    moves: list[tuple[int, int]]
+    edits: list[TableEdit]
+    restores: list[tuple[int, list[int]]]
+    drops: list[int]
+    feeds: list[Feed]
+
+
+class Result(msgspec.Struct, frozen=True, tag="result"):
+    """What a step gave: a token for each feed that draws, in their order."""
+
+    number: int
+    tokens: list[int]

@@ -1,0 +1,140 @@
+"""What the next step holds: a pure function of the streams' needs, the free pages and the budgets. No torch, no state.
+
+Order. Decode rows always fit the row budget; appended rows share what is left, oldest need first. Pages go to the oldest need
+first as well: it may take the pages of idle streams, then of younger ones (they move to host memory and come back). So the
+oldest runnable stream always goes on, and since a need that is served becomes young again, every one is served.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Need(msgspec.Struct, frozen=True):
+    """What one stream could do now.
+
+    `since` orders needs by age. `pieces` are the waiting rows from the front: (count, atomic); `token` says that the first of
+    them is a sampled token. `room` rows fit into its last page; `copy` is 1 where that page is shared and must be copied
+    first. `away` is how many pages it has in host memory (all of them, then), `own` how many it would set free.
+    `movable`: its pages may be taken.
+    """
+
+    stream: int
+    since: int
+    pieces: tuple[tuple[int, bool], ...] = ()
+    token: bool = False
+    room: int = 0
+    copy: int = 0
+    away: int = 0
+    own: int = 0
+    movable: bool = True
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """`rows` a step may hold; of these `append_rows` for appends while some reply decodes, so that it does not stall."""
+
+    rows: int
+    append_rows: int
+    page_tokens: int
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """`grants`: (stream, rows) to feed. `moved`: streams whose pages go to the host first."""
+
+    grants: list[tuple[int, int]]
+    moved: list[int]
+
+
+def pages_for(need: Need, rows: int, page_tokens: int) -> int:
+    """Free pages that feeding `rows` rows takes, those that come back from the host included."""
+    more = max(0, rows - need.room)
+    return need.away + need.copy + -(-more // page_tokens)
+
+
+def plan(needs: list[Need], free: int, budget: Budget) -> Decision:
+    """Choose the rows of one step. `needs` holds all streams, those with nothing to do included."""
+    waiting = sorted((need for need in needs if need.pieces), key=lambda need: need.since)
+    decodes = sum(need.token for need in waiting)
+    left = budget.append_rows if decodes else budget.rows
+    movable = _movable(needs, waiting)
+    gone: set[int] = set()
+    grants: list[tuple[int, int]] = []
+    granted: set[int] = set()
+    for need in waiting:
+        if need.stream in gone:
+            continue
+        rows = _rows(need, left)
+        while rows:
+            short = pages_for(need, rows, budget.page_tokens) - free
+            victims = _victims(movable, need, gone | granted, short)
+            if victims is not None:
+                break
+            rows = _fewer(need, rows, free, budget.page_tokens)
+        else:
+            continue
+        gone.update(victim.stream for victim in victims)
+        free += sum(victim.own for victim in victims) - pages_for(need, rows, budget.page_tokens)
+        left -= rows - need.token
+        grants.append((need.stream, rows))
+        granted.add(need.stream)
+    return Decision(grants, [need.stream for need in movable if need.stream in gone])
+
+
+def _movable(needs: list[Need], waiting: list[Need]) -> list[Need]:
+    """Streams whose pages may be taken, the first to go first: idle ones, then the youngest need."""
+    idle = [need for need in needs if not need.pieces]
+    order = sorted(idle, key=lambda need: need.since) + waiting[::-1]
+    return [need for need in order if need.movable and need.own and not need.away]
+
+
+def _rows(need: Need, left: int) -> int:
+    """How many of the waiting rows fit into `left` append rows: a token always, atomic pieces whole or not at all."""
+    rows, left = (1, left) if need.token else (0, left)
+    for place, (count, atomic) in enumerate(need.pieces):
+        if place == 0 and need.token:
+            continue
+        if count > left and atomic:
+            # An atomic piece larger than any step's budget goes alone, as the only append.
+            return rows if rows else count
+        taken = min(count, left)
+        rows, left = rows + taken, left - taken
+        if taken < count:
+            break
+    return rows
+
+
+def _fewer(need: Need, rows: int, free: int, page_tokens: int) -> int:
+    """The largest number of rows below `rows` that fits the free pages and cuts no atomic piece; 0 where none does."""
+    fits = max(0, need.room + (free - need.away - need.copy) * page_tokens) if free >= need.away + need.copy else 0
+    limit, total = min(rows - 1, fits), 0
+    for count, atomic in need.pieces:
+        if total + count > limit:
+            return total if atomic else max(total, limit)
+        total += count
+    return total
+
+
+def _victims(movable: list[Need], need: Need, taken: set[int], short: int) -> list[Need] | None:
+    """Streams to move so that `short` more pages are free; None where that cannot be had from idle or younger ones."""
+    victims: list[Need] = []
+    for other in movable:
+        if short <= 0:
+            break
+        younger = not other.pieces or other.since > need.since
+        if other.stream != need.stream and other.stream not in taken and younger:
+            victims.append(other)
+            short -= other.own
+    return victims if short <= 0 else None
+
+
+def grant(announced: list[tuple[int, int]], tokens: int) -> int:
+    """How many of the announced segments, (due, tokens) in the order of their due times, the encoder may begin now.
+
+    The first always goes: a segment larger than the budget must not wait for ever.
+    """
+    total = 0
+    for count, (_, size) in enumerate(announced):
+        total += size
+        if count and total > tokens:
+            return count
+    return len(announced)

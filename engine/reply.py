@@ -1,0 +1,65 @@
+"""One reply: its sampled ids, its text, and what was spliced into it. No rows, no pages."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..streams.request import SamplingParams
+from .detokenize import Detokenizer
+from .plan import Draw
+from .sampler import seed_of
+from .span import Span
+
+
+class Splice(msgspec.Struct, frozen=True, eq=False):
+    """What went into the KV of a running reply behind its first `tokens` tokens: a span, or words."""
+
+    tokens: int
+    input: Span | str
+
+
+class Reply:
+    """The sampling state of one reply. Spliced rows do not touch it; it goes on across them.
+
+    `places[i]` and `positions[i]` are the row and the position of token i in the stream; `row` and `position` those of the
+    first token, whether it is there yet or not.
+    """
+
+    def __init__(self, id: int, seq: int, params: SamplingParams, text: Detokenizer, row: int, position: int) -> None:
+        self.id = id
+        self.seq = seq
+        self.params = params
+        self.text = text
+        self.row = row
+        self.position = position
+        self.ids: list[int] = []
+        self.places: list[int] = []
+        self.positions: list[int] = []
+        self.splices: list[Splice] = []
+        self.held = False  # the model ended it, but media is still expected
+        self._seed = params.seed if params.seed is not None else id * 1_000_003 + seq
+
+    def draw(self) -> Draw:
+        """How the next token is drawn."""
+        params = self.params
+        if params.temperature == 0:
+            return Draw()
+        seed = seed_of(self._seed, len(self.ids))
+        return Draw(params.temperature, params.top_k, params.top_p, params.min_p, seed)
+
+    def cut(self, keep: int) -> tuple[int, int, list[Splice]]:
+        """Keep the first `keep` tokens. Returns (rows that stay, position of the last one, splices behind the cut)."""
+        behind = [splice for splice in self.splices if splice.tokens >= keep]
+        del self.ids[keep:], self.places[keep:], self.positions[keep:]
+        self.splices = [splice for splice in self.splices if splice.tokens < keep]
+        if keep == 0:
+            return self.row, self.position - 1, behind
+        return self.places[-1] + 1, self.positions[-1], behind
+
+    def copy(self) -> Reply:
+        twin = object.__new__(Reply)
+        twin.__dict__.update(self.__dict__)
+        for name in ("ids", "places", "positions", "splices"):
+            setattr(twin, name, list(getattr(self, name)))
+        twin.text = self.text.copy()
+        return twin

@@ -1,0 +1,46 @@
+"""Drawing tokens from logits. Stateless: a draw depends on the row's logits and its `Draw` alone, so it can be repeated.
+
+Filters, in order: temperature, top-k, top-p (arXiv 1904.09751), min-p (arXiv 2407.01082). The draw itself is the Gumbel-max
+trick on noise made from the token's own seed.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from .plan import Draw
+
+
+def sample(logits: torch.Tensor, draws: list[Draw]) -> torch.Tensor:
+    """One token id per row: logits `(rows, vocabulary)`, returns `(rows,)` int64 on the same device."""
+    tokens = logits.argmax(-1)
+    for row, draw in enumerate(draws):
+        if draw.temperature > 0:
+            tokens[row] = _draw(logits[row].float(), draw)
+    return tokens
+
+
+def _draw(logits: torch.Tensor, draw: Draw) -> torch.Tensor:
+    logits = logits / draw.temperature
+    if 0 < draw.top_k < len(logits):
+        logits = logits.masked_fill(logits < logits.topk(draw.top_k).values[-1], float("-inf"))
+    if draw.top_p < 1:
+        ordered, places = logits.sort(descending=True)
+        share = ordered.softmax(-1)
+        # A token goes when those before it already reach top_p; the first always stays.
+        over = share.cumsum(-1) - share >= draw.top_p
+        logits = logits.masked_fill(torch.zeros_like(over).scatter(0, places, over), float("-inf"))
+    if draw.min_p > 0:
+        share = logits.softmax(-1)
+        logits = logits.masked_fill(share < draw.min_p * share.max(), float("-inf"))
+    noise = torch.rand(len(logits), generator=torch.Generator().manual_seed(draw.seed)).to(logits.device)
+    gumbel = -(-noise.clamp_min(1e-20).log()).log()
+    return (logits + gumbel).argmax()
+
+
+def seed_of(seed: int, index: int) -> int:
+    """The seed of token `index` of a reply: well apart for neighbours (SplitMix64's finaliser)."""
+    value = (seed * 0x9E3779B97F4A7C15 + index * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+    return (value ^ (value >> 31)) & 0x7FFFFFFFFFFFFFFF

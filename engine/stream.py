@@ -1,0 +1,171 @@
+"""One stream's own state: inputs in order, rows laid out, how far they are fed. It hands out no pages and runs nothing.
+
+    inputs      accepted, in the order in which they act; the first waits for its spans or for its turn
+    laid        rows in the order of the KV; [0, fed) of them are in the cache, the rest is to be fed
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from ..codecs.errors import ContextOverflowError
+from ..streams.event import Event, Seen
+from ..streams.request import Request, SamplingParams
+from .layout import Layout
+from .pages import Sequence
+from .reply import Reply
+from .span import Prompt, Rows, Span
+
+
+class Input(msgspec.Struct, eq=False):
+    """An accepted input: `kind` "media", "prompt", "text", "ask" or "end".
+
+    Its spans come first (for words: what the question flushes); `done`: no further ones will come. `at`: the last token that
+    the client had taken of the running reply when it sent this.
+    """
+
+    seq: int
+    kind: str
+    text: str = ""
+    params: SamplingParams | None = None
+    spans: deque[Span | Prompt] = msgspec.field(default_factory=deque)
+    done: bool = True
+    at: int | None = None
+
+    def copy(self) -> Input:
+        return msgspec.structs.replace(self, spans=deque(self.spans))
+
+
+class TranscriptRow(msgspec.Struct, frozen=True):
+    """One run of rows of a transcript: what stands in the KV cache from `row` on. `positions` is (3, n)."""
+
+    row: int
+    ids: list[int]
+    positions: list[list[int]]
+    seen: Seen | None
+
+
+class StreamState:
+    """Everything about one stream but its place in the scheduler."""
+
+    def __init__(self, id: int, slot: int, request: Request, layout: Layout, sequence: Sequence) -> None:
+        self.id = id
+        self.slot = slot  # its row in the runner's page tables
+        self.request = request
+        self.layout = layout
+        self.sequence = sequence
+        self.inputs: deque[Input] = deque()
+        self.laid: list[Rows] = []
+        self.starts: list[int] = []  # first row of each entry of `laid`
+        self.rows = 0  # rows laid
+        self.head = 0  # first entry of `laid` that is not wholly fed
+        self.announced = 0  # rows [0, announced) have had their Appended events
+        self.newest: Seen | None = None  # the newest span among the fed rows
+        self.reply: Reply | None = None
+        self.replies = 0
+        self.over = False  # no more media will come
+        self.parked = False  # its client does not read: nothing is fed
+        self.away = 0  # pages in host memory; its table is empty then
+        self.away_rows = 0
+        self.since = 0  # age of its need
+        self.whole = True  # every span that was laid is still kept
+        self.kept_from = 0  # entries of `laid` before this have let their embeddings go
+        self.events: list[Event] = []
+
+    @property
+    def fed(self) -> int:
+        """Rows in the cache, wherever its pages are."""
+        return self.away_rows if self.away else self.sequence.length
+
+    def lay(self, rows: list[Rows]) -> None:
+        for run in rows:
+            if len(run):
+                self.laid.append(run)
+                self.starts.append(self.rows)
+                self.rows += len(run)
+
+    def lay_within(self, limits: Limits, lay: Callable[[Layout], list[Rows]], reserve: int) -> list[Rows]:
+        """Rows from `lay(layout)`, laid if they fit the limits with `reserve` rows to spare; else nothing has changed.
+
+        Raises ContextOverflowError with the numbers.
+        """
+        trial = self.layout.copy()
+        rows = lay(trial)
+        count = sum(len(run) for run in rows)
+        if self.rows + count + reserve > limits.rows:
+            raise ContextOverflowError(
+                f"the cache holds {limits.rows} rows for a stream: expected at most {limits.rows - self.rows - reserve} "
+                f"more, got {count} (of {self.rows} rows so far; {reserve} are kept for a reply)"
+            )
+        last = max((int(run.positions.max()) for run in rows if len(run)), default=0)
+        if last + reserve >= limits.positions:
+            raise ContextOverflowError(
+                f"the model has {limits.positions} positions: expected at most {limits.positions - reserve - 1}, got {last}"
+            )
+        self.layout = trial
+        self.lay(rows)
+        return rows
+
+    def waiting(self, limit: int) -> list[Rows]:
+        """Rows to be fed next, from the front, about `limit` rows of them."""
+        runs, total = [], 0
+        for place in range(self.head, len(self.laid)):
+            run, start = self.laid[place], self.starts[place]
+            if start < self.fed:
+                run = run.part(self.fed - start, len(run))
+            runs.append(run)
+            total += len(run)
+            if total >= limit:
+                break
+        return runs
+
+    def passed(self) -> list[tuple[int, Rows]]:
+        """Move the head behind what is fed; return (first row, run) of the runs that are wholly fed now."""
+        done = []
+        while self.head < len(self.laid) and self.starts[self.head] + len(self.laid[self.head]) <= self.fed:
+            done.append((self.starts[self.head], self.laid[self.head]))
+            self.head += 1
+        return done
+
+    def cut(self, row: int) -> None:
+        """Forget what is laid from `row` on; rows in the cache behind it are for the caller to truncate."""
+        keep = bisect_right(self.starts, row - 1) if row else 0
+        del self.laid[keep:], self.starts[keep:]
+        if keep and self.starts[-1] + len(self.laid[-1]) > row:
+            self.laid[-1] = self.laid[-1].part(0, row - self.starts[-1])
+        self.rows = row
+        self.announced = min(self.announced, row)
+        self.head = min(self.head, keep)
+        self.newest = next((run.seen for run in reversed(self.laid[: self.head]) if run.seen), None)
+
+    def transcript(self) -> list[TranscriptRow]:
+        """What the KV cache holds, in order."""
+        return [
+            TranscriptRow(start, run.ids.tolist(), run.positions.tolist(), run.seen)
+            for start, run in zip(self.starts, self.laid, strict=True)
+            if start + len(run) <= self.fed
+        ]
+
+    def fork(self, id: int, slot: int, before: int) -> StreamState:
+        """The same stream once more, frozen here, with the inputs before `before` that still wait."""
+        twin = object.__new__(StreamState)
+        twin.__dict__.update(self.__dict__)
+        twin.id, twin.slot = id, slot
+        twin.layout = self.layout.copy()
+        twin.sequence = self.sequence.fork()
+        twin.inputs = deque(input.copy() for input in self.inputs if input.seq < before)
+        twin.laid, twin.starts = list(self.laid), list(self.starts)
+        twin.reply = None if self.reply is None else self.reply.copy()
+        twin.events = []
+        return twin
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """How many rows and positions one stream may have."""
+
+    rows: int
+    positions: int

@@ -1,0 +1,270 @@
+"""One stream of one connection: its commands in order, its events out, its life.
+
+In come typed commands (`offer`, which never waits); out go answers and events into the connection's outbox. Commands of
+one stream are carried out one after the other by the stream's own worker, so that an append that waits holds up no
+other stream. Knows neither sockets nor JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from ..codecs.errors import PenstockError, StreamClosedError
+from ..streams.event import Closed, Event, ReplyDone, ReplyStarted, Token
+from . import wire
+from .errors import DrainingError, MessageError, ServerLimitError
+from .outbox import HangUp, Outbox
+
+if TYPE_CHECKING:
+    from ..actors.stream import Stream
+
+log = logging.getLogger("penstock.server")
+
+# Commands of one stream that are received but not yet carried out; their bytes are bounded by the configuration.
+WAITING_COMMANDS = 1024
+
+Order = wire.Input | wire.Ask | wire.Interrupt | wire.End | wire.Close
+Opener = Callable[[], Awaitable["Stream"]]
+
+
+class ForkOrder:
+    """A fork on its way from the channel of the source to the channel of the copy."""
+
+    def __init__(self, stream: str, ref: str | None) -> None:
+        self.stream = stream  # Name of the source.
+        self.ref = ref
+        self.copy: asyncio.Future[Stream] = asyncio.get_running_loop().create_future()
+
+
+def error_frame(
+    error: BaseException, stream: str | None = None, ref: str | None = None, seq: int | None = None, fatal: bool = False
+) -> bytes:
+    """The answer that tells a client of `error`. Other than a PenstockError it is "internal", without its words."""
+    known = isinstance(error, PenstockError)
+    path = error.path if isinstance(error, MessageError) else None
+    code = error.code if known else PenstockError.code
+    message = str(error) if known else "internal error; the server's log says more"
+    answer = wire.WireError(stream=stream, code=code, message=message, path=path, seq=seq, fatal=fatal, ref=ref)
+    return wire.encode_answer(answer)
+
+
+class _Lane:
+    """Commands that wait for one worker."""
+
+    def __init__(self) -> None:
+        self.orders: deque[Order | ForkOrder] = deque()
+        self._filled = asyncio.Event()
+
+    def put(self, order: Order | ForkOrder) -> None:
+        self.orders.append(order)
+        self._filled.set()
+
+    async def next(self) -> Order | ForkOrder:
+        while not self.orders:
+            self._filled.clear()
+            await self._filled.wait()
+        return self.orders.popleft()
+
+
+class Channel:
+    """A stream under its client's name. `run` is its whole life; `offer` gives it a command."""
+
+    def __init__(self, name: str, label: str, outbox: Outbox, waiting_bytes: int, changed: Callable[[], None]) -> None:
+        self.name = name
+        self.label = label  # For the log: never the client's own words.
+        self.stream: Stream | None = None
+        self.draining = False
+        self._outbox = outbox
+        self._limit_bytes = waiting_bytes
+        self._changed = changed  # Called when `busy` may have changed.
+        self._ordered = _Lane()
+        self._urgent = _Lane()  # What overtakes.
+        self._waiting_bytes = 0
+        self._asks = 0  # Questions that the engine has not accepted yet.
+        self._replies: set[int] = set()  # Replies that are running.
+        self._counts = {"inputs": 0, "bytes": 0, "replies": 0, "tokens": 0}
+
+    @property
+    def busy(self) -> bool:
+        """Whether a reply runs or a question waits."""
+        return bool(self._replies) or self._asks > 0
+
+    # ---- from the connection's receive task: nothing here waits ----
+    def offer(self, order: Order | ForkOrder) -> None:
+        """Take a command. ServerLimitError or DrainingError where it is refused."""
+        waiting = len(self._ordered.orders) + len(self._urgent.orders)
+        if waiting >= WAITING_COMMANDS:
+            raise ServerLimitError(f"stream {self.name!r}: at most {WAITING_COMMANDS} messages may wait, got one more")
+        if isinstance(order, wire.Ask):
+            if self.draining:
+                raise DrainingError("the server is going down: expected no new questions, got one")
+            self._asks += 1
+        if isinstance(order, wire.Input):
+            waiting_bytes = self._waiting_bytes + order.bytes
+            if waiting_bytes > self._limit_bytes:
+                raise ServerLimitError(
+                    f"stream {self.name!r}: at most {self._limit_bytes} bytes may wait, got {waiting_bytes}"
+                )
+            self._waiting_bytes = waiting_bytes
+        lane = self._urgent if self._overtakes(order) else self._ordered
+        lane.put(order)
+
+    def _overtakes(self, order: Order | ForkOrder) -> bool:
+        """Close never waits. Interrupt waits only for questions before it: it is meant for their replies."""
+        return isinstance(order, wire.Close) or (isinstance(order, wire.Interrupt) and self._asks == 0)
+
+    # ---- the channel's own tasks ----
+    async def run(self, opening: wire.Open | ForkOrder, opener: Opener) -> None:
+        """Open the stream, carry out its commands and pass on its events until it has ended.
+
+        Raises HangUp where the client does not read. Cancelled, it leaves the stream to `close`.
+        """
+        try:
+            stream = self.stream = await opener()
+        except HangUp:
+            raise
+        except Exception as error:
+            self._failed(error)
+            self._outbox.put(error_frame(error, self.name, opening.ref, fatal=True))
+            self._refuse_rest("was never opened")
+            return
+        self._outbox.put(self._opened(opening, stream))
+        started = time.monotonic()
+        log.info("stream start %s id=%d format=%s", self.label, stream.id, stream.format)
+        reason = "client gone"
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                workers = [
+                    tasks.create_task(self._work(lane), name=f"{self.label} {name} worker")
+                    for name, lane in (("ordered", self._ordered), ("urgent", self._urgent))
+                ]
+                reason = await self._pump(stream)
+                for worker in workers:
+                    worker.cancel()
+        finally:
+            counts = " ".join(f"{name}={count}" for name, count in self._counts.items())
+            seconds = time.monotonic() - started
+            log.info("stream end %s id=%d reason=%r seconds=%.1f %s", self.label, stream.id, reason, seconds, counts)
+        self._refuse_rest("has ended")
+
+    async def close(self) -> None:
+        """End the stream, whatever state it is in. Never raises."""
+        if self.stream is None:
+            return
+        try:
+            await self.stream.close()
+        except Exception:
+            log.exception("close failed %s", self.label)
+
+    def _opened(self, opening: wire.Open | ForkOrder, stream: Stream) -> bytes:
+        facts = {"id": stream.id, "format": stream.format, "why": stream.why, "trained": stream.trained}
+        if isinstance(opening, ForkOrder):
+            answer = wire.Forked(stream=self.name, source=opening.stream, ref=opening.ref, **facts)
+        else:
+            answer = wire.Opened(stream=self.name, ref=opening.ref, **facts)
+        return wire.encode_answer(answer)
+
+    async def _pump(self, stream: Stream) -> str:
+        """Pass on all events; returns why the stream closed. A failing stream is told as a fatal error."""
+        reason = "ended"
+        try:
+            async for event in stream:
+                self._outbox.put(wire.encode_event(self.name, event))
+                self._note(event)
+                if isinstance(event, Closed):
+                    reason = event.reason
+        except HangUp:
+            raise
+        except Exception as error:
+            self._failed(error)
+            self._outbox.put(error_frame(error, self.name, fatal=True))
+            return "error"
+        return reason
+
+    def _note(self, event: Event) -> None:
+        match event:
+            case Token():
+                self._counts["tokens"] += 1
+            case ReplyStarted():
+                self._replies.add(event.reply)
+                self._counts["replies"] += 1
+            case ReplyDone():
+                self._replies.discard(event.reply)
+                self._changed()
+
+    async def _work(self, lane: _Lane) -> None:
+        while True:
+            order = await lane.next()
+            try:
+                await self._perform(order)
+            finally:
+                if isinstance(order, wire.Input):
+                    self._waiting_bytes -= order.bytes
+                if isinstance(order, wire.Ask):
+                    self._asks -= 1
+                    self._changed()
+
+    async def _perform(self, order: Order | ForkOrder) -> None:
+        assert self.stream is not None
+        try:
+            accepted = await self._carry_out(self.stream, order)
+        except Exception as error:
+            self._failed(error)
+            self._outbox.put(error_frame(error, self.name, order.ref))
+            return
+        if accepted is not None and (order.ref is not None or accepted.reply is not None):
+            self._outbox.put(wire.encode_answer(accepted))
+
+    async def _carry_out(self, stream: Stream, order: Order | ForkOrder) -> wire.Accepted | None:
+        seq = reply = None
+        match order:
+            case wire.Input():
+                seq = await stream.append(order.item)
+                self._counts["inputs"] += 1
+                self._counts["bytes"] += order.bytes
+            case wire.Ask():
+                params = None if order.params is None else wire.plain_params(order.params)
+                answer = await stream.ask(order.question, params, wait_ms=order.wait_ms)
+                seq, reply = answer.seq, answer.id
+            case wire.Interrupt():
+                await stream.interrupt(order.at)
+            case wire.End():
+                await stream.end()
+            case wire.Close():
+                await stream.close()
+                return None  # Answered by the `closed` event.
+            case ForkOrder():
+                await self._fork(stream, order)
+                return None
+        return wire.Accepted(stream=self.name, seq=seq, reply=reply, ref=order.ref)
+
+    async def _fork(self, stream: Stream, order: ForkOrder) -> None:
+        """Hand a copy to the channel that waits for it, which answers the client."""
+        try:
+            copy = await stream.fork()
+        except Exception as error:
+            if not order.copy.done():
+                order.copy.set_exception(error)
+            return
+        if order.copy.done():  # The channel of the copy has gone meanwhile.
+            await copy.close()
+        else:
+            order.copy.set_result(copy)
+
+    def _refuse_rest(self, what: str) -> None:
+        error = StreamClosedError(f"stream {self.name!r} {what}")
+        for order in (*self._urgent.orders, *self._ordered.orders):
+            if isinstance(order, ForkOrder):
+                if not order.copy.done():
+                    order.copy.set_exception(error)
+            else:
+                self._outbox.put(error_frame(error, self.name, order.ref))
+
+    def _failed(self, error: Exception) -> None:
+        if not isinstance(error, PenstockError):
+            log.error("internal error %s", self.label, exc_info=error)

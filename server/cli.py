@@ -1,0 +1,184 @@
+"""The command line: `penstock serve`, `penstock bench`.
+
+In come arguments and the environment (PENSTOCK_API_KEY); out go an exit code (0, or 2 with one line on stderr) and,
+from `serve`, one line with the address on stdout. Loads torch, starlette and uvicorn only
+in the command that needs them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..codecs.errors import PenstockError
+from .config import LIMITS, ServerConfig
+from .errors import ConfigError
+
+_LIMIT_HELP = {
+    "max_connections": "open sockets",
+    "max_streams": "open streams of one socket",
+    "max_message_bytes": "bytes of one message",
+    "max_text_bytes": "bytes of one text message",
+    "waiting_bytes": "bytes of one stream that wait to be accepted",
+    "unread_bytes": "bytes of output that a client may leave unread",
+    "unread_seconds": "seconds that output may stay unread",
+    "idle_seconds": "seconds without a message after which a client is closed",
+    "drain_seconds": "seconds that running replies may go on after SIGTERM",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except PenstockError as error:
+        print(f"penstock: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="penstock", description="Media appended to the KV cache of the request that is running."
+    )
+    parser.add_argument("--version", action="version", version=f"penstock {_version()}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_serve(commands.add_parser("serve", help="serve a model over WebSocket"))
+    bench = commands.add_parser("bench", help="measure")
+    benches = bench.add_subparsers(title="benchmarks", required=True, metavar="WHAT")
+    _add_bench_append(benches.add_parser("append", help="time per append and per decode step, by history"))
+    return parser
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    defaults = ServerConfig()
+    parser.set_defaults(command=_serve)
+    parser.add_argument(
+        "model", nargs="?", help="a model's name or folder; without one a small random model, whose words mean nothing"
+    )
+    parser.add_argument("--host", default=defaults.host, help="address to listen on (default %(default)s)")
+    parser.add_argument("--port", type=int, default=defaults.port, help="0 takes a free one (default %(default)s)")
+    key = parser.add_mutually_exclusive_group()
+    key.add_argument("--api-key", help="what clients must show; better in PENSTOCK_API_KEY or in a file")
+    key.add_argument("--api-key-file", type=Path, help="file whose first line is the key")
+    parser.add_argument("--insecure", action="store_true", help="no key although other machines can connect")
+    parser.add_argument("--tls-cert", help="PEM file")
+    parser.add_argument("--tls-key", help="PEM file")
+    parser.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN", help="may be repeated")
+    for name in LIMITS:
+        value = getattr(defaults, name)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=type(value),
+            default=value,
+            help=f"{_LIMIT_HELP[name]} (default {value})",
+        )
+    parser.add_argument(
+        "--decode",
+        choices=("workers", "inline"),
+        default="workers",
+        help="where client media is decoded (default workers)",
+    )
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+
+
+def _add_bench_append(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_bench)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--histories", type=_numbers, default=(1_000, 20_000), help="tokens, separated by commas")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def server_config(options: argparse.Namespace) -> ServerConfig:
+    """The configuration that the options of `serve` and the environment give, checked."""
+    limits: dict[str, Any] = {name: getattr(options, name) for name in LIMITS}
+    config = ServerConfig(
+        host=options.host,
+        port=options.port,
+        api_key=_api_key(options),
+        insecure=options.insecure,
+        tls_cert=options.tls_cert,
+        tls_key=options.tls_key,
+        allow_origins=tuple(options.allow_origin),
+        **limits,
+    )
+    config.check()
+    return config
+
+
+def _api_key(options: argparse.Namespace) -> str | None:
+    if options.api_key is not None:
+        return options.api_key
+    if options.api_key_file is None:
+        return os.environ.get("PENSTOCK_API_KEY")
+    try:
+        lines = options.api_key_file.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--api-key-file: cannot read {options.api_key_file}: {error}") from None
+    if not lines:
+        raise ConfigError(f"--api-key-file: expected a key in {options.api_key_file}, got an empty file")
+    return lines[0].strip()
+
+
+def _serve(options: argparse.Namespace) -> int:
+    config = server_config(options)
+    logging.basicConfig(
+        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+    import asyncio
+
+    from .app import bind, serve
+
+    listener = bind(config)  # Before the model is loaded: a port that is taken should not cost a minute.
+    from ..actors.engine import Engine, EngineConfig
+
+    try:
+        from uvloop import new_event_loop
+    except ImportError:
+        new_event_loop = None
+
+    async def run() -> None:
+        engine = await Engine.load(options.model, config=EngineConfig(decode=options.decode))
+        try:
+            await serve(engine, config, listener=listener, on_listening=_announce)
+        finally:
+            await engine.close()
+
+    with listener, asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(run())
+    return 0
+
+
+def _announce(url: str) -> None:
+    print(f"penstock: serving on {url}", flush=True)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from . import bench
+
+    return bench.main(options) or 0
+
+
+def _version() -> str:
+    try:
+        return metadata.version("penstock")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,210 @@
+"""The client of `/v1/stream`: `async with penstock.connect(url) as connection`. No torch; needs `websockets`.
+
+In come requests; out go streams, whose items, questions and events go over the one socket. It is always read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from types import TracebackType
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as open_socket
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+
+from ..codecs.errors import InputError, PenstockError, StreamClosedError
+from ..streams import event as events
+from ..streams.request import Request, SamplingParams
+from . import wire
+from .client_stream import ClientStream, Encode
+from .config import is_loopback
+from .errors import ConnectionLostError, error_from_code
+
+
+class _Head(msgspec.Struct):
+    type: str
+    stream: str | None = None
+    number: int = 0
+
+
+_head_decoder = msgspec.json.Decoder(_Head)
+_answer_decoder = msgspec.json.Decoder(wire.Answer)
+_event_decoder = msgspec.json.Decoder(events.Event)
+_ANSWERS = {"welcome", "opened", "forked", "accepted", "pong"}
+
+
+class Connection:
+    """One WebSocket to a server. An async context manager; `welcome` is what the server said first."""
+
+    def __init__(self, url: str, api_key: str | None = None) -> None:
+        self.url = _socket_url(url)
+        self.welcome: wire.Welcome
+        self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self._socket: ClientConnection
+        self._reader: asyncio.Task[None] | None = None
+        self._streams: dict[str, ClientStream] = {}
+        self._calls: dict[str, tuple[str | None, asyncio.Future[wire.Answer]]] = {}  # By ref: stream, answer.
+        self._numbers = itertools.count(1)
+        self._lost: ConnectionLostError | None = None
+
+    async def __aenter__(self) -> Connection:
+        """Connect and read the welcome. ConnectionLostError where the server refuses or cannot be reached."""
+        host = urlsplit(self.url).hostname or ""
+        try:
+            self._socket = await open_socket(
+                self.url,
+                compression=None,
+                max_size=None,
+                additional_headers=self._headers,
+                proxy=None if is_loopback(host) else True,
+            )
+        except InvalidStatus as error:
+            body = error.response.body.decode(errors="replace") if error.response.body else ""
+            raise ConnectionLostError(f"{self.url}: refused with {error.response.status_code} {body}".strip()) from None
+        except (OSError, InvalidHandshake, TimeoutError) as error:
+            raise ConnectionLostError(f"{self.url}: {error}") from None
+        try:
+            welcome = _answer_decoder.decode(await self._socket.recv())
+        except ConnectionClosed as error:
+            raise ConnectionLostError(f"{self.url}: {error}") from None
+        if not isinstance(welcome, wire.Welcome) or welcome.version != wire.VERSION:
+            await self._socket.close()
+            raise ConnectionLostError(f"{self.url}: expected a welcome of version {wire.VERSION}, got {welcome}")
+        self.welcome = welcome
+        self._reader = asyncio.create_task(self._read(), name="penstock client reader")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the socket, and with it all streams; idempotent."""
+        if self._reader is not None:
+            await self._socket.close()
+            await self._reader
+
+    async def stream(self, request: Request = Request(), *, name: str | None = None) -> ClientStream:
+        """Open a stream. PenstockError where the server refuses it."""
+        name = name or f"stream-{next(self._numbers)}"
+        fields = {field: getattr(request, field) for field in Request.__struct_fields__}
+        params = {field: getattr(request.params, field) for field in SamplingParams.__struct_fields__}
+        fields["params"] = wire.Params(**params)
+        return await self._open(name, lambda ref: wire.encode_command(wire.Open(stream=name, ref=ref, **fields)))
+
+    async def open_copy(self, source: ClientStream) -> ClientStream:
+        """A fork of `source`."""
+        name = f"{source.name}-{next(self._numbers)}"
+        return await self._open(name, lambda ref: wire.encode_command(wire.Fork(stream=source.name, as_=name, ref=ref)))
+
+    async def ping(self) -> None:
+        """Wait for an answer of the server."""
+        await self.call(lambda ref: wire.encode_command(wire.Ping(ref=ref)), None)
+
+    async def _open(self, name: str, encode: Encode) -> ClientStream:
+        if name in self._streams:
+            raise InputError(f"name: expected one that is not in use, got {name!r}")
+        stream = self._streams[name] = ClientStream(self, name)  # Its events may come right behind the answer.
+        try:
+            await self.call(encode, name)
+        except PenstockError:
+            self._streams.pop(name, None)
+            raise
+        except asyncio.CancelledError:
+            # The server may have opened it: nobody will use it.
+            asyncio.get_running_loop().call_soon(self._abandon, name)
+            raise
+        return stream
+
+    def _abandon(self, name: str) -> None:
+        task = asyncio.create_task(self.send(wire.encode_command(wire.Close(stream=name))), name=f"abandon {name}")
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def send(self, frame: str | bytes) -> None:
+        """Send one frame. ConnectionLostError where the connection has gone."""
+        if self._lost is not None:
+            raise self._lost
+        try:
+            await self._socket.send(frame)
+        except ConnectionClosed as error:
+            raise _lost(self.url, error) from None
+
+    async def call(self, encode: Encode, stream: str | None) -> wire.Answer:
+        """Send `encode(ref)` and wait for the answer with that ref. PenstockError where it is an error."""
+        ref = str(next(self._numbers))
+        answer: asyncio.Future[wire.Answer] = asyncio.get_running_loop().create_future()
+        self._calls[ref] = (stream, answer)
+        try:
+            await self.send(encode(ref))
+            return await answer
+        finally:
+            del self._calls[ref]
+
+    async def _read(self) -> None:
+        """Read to the end of the connection; then fail what still waits."""
+        try:
+            async for frame in self._socket:
+                self._take(frame)
+            self._lost = ConnectionLostError(f"{self.url}: closed")
+        except ConnectionClosed as error:
+            self._lost = _lost(self.url, error)
+        for _, answer in self._calls.values():
+            if not answer.done():
+                answer.set_exception(self._lost)
+        for name in list(self._streams):
+            self._ended(name, events.Closed(reason="connection lost"))
+
+    def _take(self, frame: str | bytes) -> None:
+        head = _head_decoder.decode(frame)
+        is_answer = head.type in _ANSWERS or (head.type == "error" and head.number == 0)
+        if not is_answer:
+            event = _event_decoder.decode(frame)
+            if isinstance(event, events.Closed):
+                self._ended(head.stream or "", event)
+            elif head.stream in self._streams:
+                self._streams[head.stream].put(event)
+            return
+        answer = _answer_decoder.decode(frame)
+        if isinstance(answer, wire.Opened | wire.Forked) and answer.stream in self._streams:
+            self._streams[answer.stream].opened(answer)
+        _, waiting = self._calls.get(getattr(answer, "ref", None) or "", (None, None))
+        if waiting is not None and not waiting.done():
+            if isinstance(answer, wire.WireError):
+                waiting.set_exception(error_from_code(answer.code, answer.message, answer.path))
+            else:
+                waiting.set_result(answer)
+        elif isinstance(answer, wire.WireError) and answer.stream in self._streams:
+            error = events.Error(code=answer.code, message=answer.message, seq=answer.seq, fatal=answer.fatal)
+            self._streams[answer.stream].put(error)
+
+    def _ended(self, name: str, event: events.Closed) -> None:
+        stream = self._streams.pop(name, None)
+        if stream is None:
+            return
+        stream.put(event)
+        for waited, answer in self._calls.values():
+            if waited == name and not answer.done():
+                answer.set_exception(StreamClosedError(f"stream {name!r} has ended ({event.reason})"))
+
+
+def connect(url: str, api_key: str | None = None) -> Connection:
+    """A connection to the server at `url` (http, https, ws or wss), to be entered with `async with`."""
+    return Connection(url, api_key)
+
+
+def _socket_url(url: str) -> str:
+    parts = urlsplit(url)
+    schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+    if parts.scheme not in schemes or not parts.netloc:
+        raise InputError(f"url: expected http://, https://, ws:// or wss:// and a host, got {url!r}")
+    path = parts.path if parts.path.strip("/") else "/v1/stream"
+    return urlunsplit((schemes[parts.scheme], parts.netloc, path, parts.query, ""))
+
+
+def _lost(url: str, error: ConnectionClosed) -> ConnectionLostError:
+    close = error.rcvd
+    return ConnectionLostError(f"{url}: closed with {close.code} {close.reason}" if close else f"{url}: {error}")

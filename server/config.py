@@ -1,0 +1,87 @@
+"""How a server is run: address, key, limits. Plain data, checked before anything starts; no sockets, no torch."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import msgspec
+
+from .errors import ConfigError
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` (a name or an address, without brackets or port) can only be reached from this machine."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Address, access and limits of one server. Sizes in bytes, times in seconds.
+
+    host, port: where it listens; port 0 takes a free one.
+    api_key: what a client must show; None lets everyone in, which beyond this machine needs `insecure`.
+    tls_cert, tls_key: PEM files; both or neither.
+    allow_origins: web origins ("https://example.org") whose pages may connect, beside the server's own.
+    max_connections: open sockets; max_streams: open streams of one socket.
+    max_message_bytes: one message of a client; max_text_bytes: one text message, question and conversation included.
+    waiting_bytes: inputs of one stream that are received but not yet accepted by the engine.
+    unread_bytes, unread_seconds: output that a client has not read; past either its connection is closed.
+    idle_seconds: a connection without a message from its client and without a running reply is closed after this time.
+    drain_seconds: how long running replies may go on after SIGTERM.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_key: str | None = None
+    insecure: bool = False
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    allow_origins: tuple[str, ...] = ()
+    max_connections: int = 64
+    max_streams: int = 8
+    max_message_bytes: int = 16 * 2**20
+    max_text_bytes: int = 2**20
+    waiting_bytes: int = 32 * 2**20
+    unread_bytes: int = 4 * 2**20
+    unread_seconds: float = 20.0
+    idle_seconds: float = 300.0
+    drain_seconds: float = 20.0
+
+    def __repr__(self) -> str:
+        """The address only: a configuration that is logged must not give the key away."""
+        return f"ServerConfig({self.host}:{self.port}, key: {'yes' if self.api_key else 'no'})"
+
+    def check(self) -> None:
+        """Raise ConfigError where the values do not fit together; says what was expected and what came."""
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"port: expected 0 to 65535, got {self.port}")
+        if self.api_key is not None and not self.api_key.strip():
+            raise ConfigError("api_key: expected at least one character, got an empty key")
+        if not is_loopback(self.host) and self.api_key is None and not self.insecure:
+            raise ConfigError(
+                f"host {self.host} can be reached from other machines: expected an API key (--api-key-file or "
+                "PENSTOCK_API_KEY) or --insecure, got neither"
+            )
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ConfigError("TLS: expected a certificate and a key, got only one of them")
+        for name in LIMITS:
+            value = getattr(self, name)
+            if not value > 0:
+                raise ConfigError(f"{name}: expected more than 0, got {value}")
+
+
+LIMITS = (
+    "max_connections",
+    "max_streams",
+    "max_message_bytes",
+    "max_text_bytes",
+    "waiting_bytes",
+    "unread_bytes",
+    "unread_seconds",
+    "idle_seconds",
+    "drain_seconds",
+)

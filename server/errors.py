@@ -1,0 +1,79 @@
+"""The errors that belong to the wire and to the server, below `PenstockError`; each has a stable code for the wire.
+
+Knows neither sockets nor the engine. `error_from_code` turns a code that came over the wire back into its class.
+"""
+
+from __future__ import annotations
+
+from ..codecs.errors import PenstockError
+
+
+class ConfigError(PenstockError):
+    """A server configuration that is refused before anything starts."""
+
+    code = "config"
+
+
+class MessageError(PenstockError):
+    """A message that does not follow the wire.
+
+    `path` is the place in the message's JSON ("$.pts_us"), None where the framing itself is wrong; `stream` and `ref`
+    are what could still be read of it.
+    """
+
+    code = "message"
+
+    def __init__(
+        self, message: str, path: str | None = None, stream: str | None = None, ref: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.path = path
+        self.stream = stream
+        self.ref = ref
+
+
+class UnknownStreamError(PenstockError):
+    """A message for a stream that is not open on this connection."""
+
+    code = "unknown_stream"
+
+
+class StreamNameError(PenstockError):
+    """A stream name that is already taken on this connection."""
+
+    code = "stream_name"
+
+
+class ServerLimitError(PenstockError):
+    """Over one of the server's limits; says the limit and what came."""
+
+    code = "server_limit"
+
+
+class DrainingError(PenstockError):
+    """The server is going down and takes nothing new."""
+
+    code = "draining"
+
+
+class ConnectionLostError(PenstockError):
+    """The WebSocket could not be opened or has closed; says the status or the close code and the reason."""
+
+    code = "connection"
+
+
+def _codes(root: type[PenstockError]) -> dict[str, type[PenstockError]]:
+    found = {root.code: root}
+    for child in root.__subclasses__():
+        found |= _codes(child)
+    return found
+
+
+def error_from_code(code: str, message: str, path: str | None = None) -> PenstockError:
+    """The error that `code` names, ready to raise. A code that is not known gives a `PenstockError` that carries it."""
+    kind = _codes(PenstockError).get(code)
+    if kind is MessageError:
+        return MessageError(message, path)
+    error = (kind or PenstockError)(message)
+    error.code = code
+    return error

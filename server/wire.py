@@ -1,0 +1,347 @@
+"""The wire of `/v1/stream`, version 1: messages of a client to typed commands, and answers and events to JSON.
+
+In come text frames (JSON) and binary frames (`u16 little-endian header length | JSON header | payload`); out go
+`Command`s and items whose data is a `memoryview` into the received message. Knows neither sockets nor the engine.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from ..codecs.errors import InputError
+from ..streams import item as items
+from ..streams.event import Event
+from ..streams.request import Request, SamplingParams
+from .errors import MessageError
+
+VERSION = 1
+SUBPROTOCOL = "penstock.v1"
+KEY_SUBPROTOCOL = "penstock.key."
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+Ref = Annotated[str, msgspec.Meta(max_length=128)]
+# Times beyond 2**53 us (285 years) are not exact in every JSON reader.
+TimeUs = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+Side = Annotated[int, msgspec.Meta(ge=0, le=2**16)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+
+
+# ---- What a client sends -------------------------------------------------------------------------------------------
+class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    stream: Name
+    ref: Ref | None = None
+
+
+class Params(SamplingParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """SamplingParams as they come over the wire: a field that is not known is an error."""
+
+
+class Open(Request, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="open"):
+    """Open a stream under a name of the client's choice; beside it all fields of `Request`."""
+
+    stream: Name
+    ref: Ref | None = None
+    params: Params = Params()
+
+    def request(self) -> Request:
+        """The `Request` in this message."""
+        fields: dict[str, Any] = {name: getattr(self, name) for name in Request.__struct_fields__}
+        fields["params"] = plain_params(self.params)
+        return Request(**fields)
+
+
+class TextMessage(_Message, frozen=True, kw_only=True, tag="text"):
+    """Words for the open user turn."""
+
+    text: str
+
+
+class Ask(_Message, frozen=True, kw_only=True, tag="ask"):
+    """Ask for a reply. Always answered with `accepted`, which holds the reply's id."""
+
+    question: str = ""
+    params: Params | None = None
+    wait_ms: Annotated[int, msgspec.Meta(ge=0, le=2**31)] | None = None
+
+
+class Interrupt(_Message, frozen=True, kw_only=True, tag="interrupt"):
+    """Cut the running reply behind token `at`; None: behind the last token that was sent."""
+
+    at: Count | None = None
+
+
+class End(_Message, frozen=True, kw_only=True, tag="end"):
+    """No more media will come."""
+
+
+class Fork(_Message, frozen=True, kw_only=True, tag="fork"):
+    """Open the stream `as` as a copy of this one."""
+
+    as_: Name = msgspec.field(name="as")
+
+
+class Close(_Message, frozen=True, kw_only=True, tag="close"):
+    """End the stream at once."""
+
+
+class Ping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="ping"):
+    """Answered with `pong`."""
+
+    ref: Ref | None = None
+
+
+class Input(msgspec.Struct, frozen=True, eq=False):
+    """An item for a stream; `bytes` is the size of the message it came in, which its data keeps alive."""
+
+    stream: str
+    ref: str | None
+    item: items.Item
+    bytes: int
+
+
+Command = Open | Ask | Interrupt | End | Fork | Close | Ping | Input
+
+
+class ImageHeader(_Message, frozen=True, kw_only=True, tag="image"):
+    """Header of one still picture, a file."""
+
+    pts_us: TimeUs | None = None
+
+
+class FrameHeader(_Message, frozen=True, kw_only=True, tag="frame"):
+    """Header of one frame of a live video; raw encodings need `width` and `height`."""
+
+    pts_us: TimeUs
+    encoding: str = "picture"
+    width: Side = 0
+    height: Side = 0
+
+
+class VideoHeader(_Message, frozen=True, kw_only=True, tag="video"):
+    """Header of the next bytes of an encoded video."""
+
+    final: bool = False
+    pts_us: TimeUs = 0
+
+
+class PcmHeader(_Message, frozen=True, kw_only=True, tag="pcm"):
+    """Header of the next samples of a live sound."""
+
+    pts_us: TimeUs
+    rate: Count
+    channels: Count = 1
+    encoding: str = "s16le"
+
+
+class AudioHeader(_Message, frozen=True, kw_only=True, tag="audio"):
+    """Header of the next bytes of an encoded sound."""
+
+    final: bool = False
+    pts_us: TimeUs = 0
+
+
+Header = ImageHeader | FrameHeader | VideoHeader | PcmHeader | AudioHeader
+
+
+# ---- What the server answers, beside the events of `streams.event` ---------------------------------------------------
+class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
+    """The first message of a connection: what runs here and what a client may do."""
+
+    version: int
+    model: str
+    family: str
+    modalities: tuple[str, ...]
+    formats: tuple[str, ...]
+    live_trained: bool
+    limits: dict[str, float]
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
+    """A stream is open: its format, why that was chosen, and whether the model claims training for it."""
+
+    stream: str
+    id: int
+    format: str
+    why: str
+    trained: bool
+    ref: str | None = None
+
+
+class Forked(msgspec.Struct, frozen=True, kw_only=True, tag="forked"):
+    """The stream `stream` is open as a copy of `source`."""
+
+    stream: str
+    source: str
+    id: int
+    format: str
+    why: str
+    trained: bool
+    ref: str | None = None
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="accepted"):
+    """A message was taken. `seq` numbers an input of its stream; `reply` is the reply that an `ask` will get."""
+
+    stream: str
+    seq: int | None = None
+    reply: int | None = None
+    ref: str | None = None
+
+
+class WireError(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
+    """Something was refused or failed.
+
+    `stream` None: it concerns the connection. `path` is the place in a message that was wrong. `number` is 0 in an
+    answer and counts in a stream's own event.
+    """
+
+    stream: str | None
+    code: str
+    message: str
+    path: str | None = None
+    seq: int | None = None
+    fatal: bool = False
+    number: int = 0
+    ref: str | None = None
+
+
+class Pong(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="pong"):
+    """The answer to `ping`."""
+
+    ref: str | None = None
+
+
+Answer = Welcome | Opened | Forked | Accepted | WireError | Pong
+
+
+# ---- Decoding --------------------------------------------------------------------------------------------------------
+class _Address(msgspec.Struct):
+    """What an error should still say of a message that does not decode."""
+
+    stream: str | None = None
+    ref: str | None = None
+
+
+_text_decoder = msgspec.json.Decoder(Open | TextMessage | Ask | Interrupt | End | Fork | Close | Ping)
+_header_decoder = msgspec.json.Decoder(Header)
+_address_decoder = msgspec.json.Decoder(_Address)
+_encoder = msgspec.json.Encoder()
+_header_size = struct.Struct("<H")
+_path = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]+)`)?$", re.DOTALL)
+_field = re.compile(r"(?:missing required|contains unknown) field `([^`]+)`")
+T = TypeVar("T")
+
+
+def decode_text(text: str | bytes) -> Command:
+    """The command in a text frame. MessageError (with the path that was wrong) where it does not follow the wire."""
+    message = _decode(_text_decoder, text)
+    if isinstance(message, TextMessage):
+        return Input(message.stream, message.ref, items.Text(message.text), len(text))
+    if isinstance(message, Open):
+        _check(message.request(), message)
+        _check_params(message.params, message)
+    elif isinstance(message, Ask) and message.params is not None:
+        _check_params(message.params, message)
+    return message
+
+
+def decode_binary(data: bytes | bytearray | memoryview) -> Input:
+    """The item in a binary frame; its data is a memoryview into `data`, which it keeps alive.
+
+    MessageError where the header does not decode, its length is wrong, or a payload is missing that must be there.
+    """
+    view = memoryview(data)
+    if len(view) < _header_size.size:
+        raise MessageError(f"binary message: expected at least {_header_size.size} bytes, got {len(view)}")
+    (length,) = _header_size.unpack_from(view)
+    start = _header_size.size + length
+    if start > len(view):
+        raise MessageError(
+            f"header length: expected at most {len(view) - _header_size.size} (what follows it), got {length}"
+        )
+    header = _decode(_header_decoder, view[_header_size.size : start])
+    payload = view[start:]
+    may_be_empty = isinstance(header, VideoHeader | AudioHeader) and header.final
+    if not payload and not may_be_empty:
+        raise MessageError("payload: expected at least 1 byte, got 0", None, header.stream, header.ref)
+    return Input(header.stream, header.ref, _item(header, payload), len(view))
+
+
+def _item(header: Header, payload: memoryview) -> items.Item:
+    match header:
+        case ImageHeader():
+            return items.Image(payload, header.pts_us)
+        case FrameHeader():
+            return items.VideoFrame(payload, header.pts_us, header.encoding, header.width, header.height)
+        case VideoHeader():
+            return items.VideoBytes(payload, header.final, header.pts_us)
+        case PcmHeader():
+            return items.AudioChunk(payload, header.rate, header.pts_us, header.encoding, header.channels)
+        case AudioHeader():
+            return items.AudioBytes(payload, header.final, header.pts_us)
+
+
+def _decode(decoder: msgspec.json.Decoder[T], data: str | bytes | memoryview) -> T:
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        found = _path.match(str(error))
+        assert found is not None
+        path = found["path"] or "$"
+        field = _field.search(found["what"])
+        if field is not None:
+            path = f"{path}.{field[1]}"
+        address = _address(data)
+        raise MessageError(found["what"], path, address.stream, address.ref) from None
+
+
+def _address(data: str | bytes | memoryview) -> _Address:
+    try:
+        return _address_decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeError):
+        return _Address()
+
+
+def _check_params(params: Params, message: Open | Ask) -> None:
+    _check(plain_params(params), message, "params.")
+
+
+def _check(value: Request | SamplingParams, message: Open | Ask, prefix: str = "") -> None:
+    try:
+        value.check()
+    except InputError as error:
+        name = str(error).partition(":")[0]
+        if name not in value.__struct_fields__:
+            return  # Of the params inside a request, which are checked on their own.
+        raise MessageError(str(error), f"$.{prefix}{name}", message.stream, message.ref) from None
+
+
+def plain_params(params: SamplingParams) -> SamplingParams:
+    """The same values as a plain `SamplingParams`."""
+    return SamplingParams(**{name: getattr(params, name) for name in SamplingParams.__struct_fields__})
+
+
+# ---- Encoding --------------------------------------------------------------------------------------------------------
+def encode_answer(answer: Answer) -> bytes:
+    """One text frame of the server."""
+    return _encoder.encode(answer)
+
+
+def encode_event(stream: str, event: Event) -> bytes:
+    """One event as a text frame: the event's own fields and tag, with the stream's name in front."""
+    return b'{"stream":' + _encoder.encode(stream) + b"," + _encoder.encode(event)[1:]
+
+
+def encode_binary(header: Header, payload: bytes | bytearray | memoryview) -> bytes:
+    """One binary frame of a client."""
+    head = _encoder.encode(header)
+    return b"".join((_header_size.pack(len(head)), head, payload))
+
+
+def encode_command(message: Open | TextMessage | Ask | Interrupt | End | Fork | Close | Ping) -> str:
+    """One text frame of a client."""
+    return _encoder.encode(message).decode()

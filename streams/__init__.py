@@ -1,0 +1,13 @@
+"""Frames to segments, by media time alone. No asyncio, no sockets, no torch modules.
+
+item.py        what a client appends
+request.py     how a stream is opened, how a reply is sampled
+event.py       what a stream tells its client
+segment.py     the smallest media that a model takes exactly
+size.py        the size at which a picture goes in
+video.py       the causal sampler and temporal patches
+audio.py       runs of sound and their blocks
+unit.py        a video and its sound, interleaved
+timeline.py    all of it in one order: frames in, segments out
+format.py      how media, questions and replies become turns
+"""

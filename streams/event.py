@@ -1,0 +1,119 @@
+"""What a stream tells its client. Plain data; no torch, no sockets.
+
+Every event carries `number`, its place in the stream's events (1, 2, 3, ...; set when it is sent), and where they apply
+media times in microseconds and places in the KV cache, so that a client can say what the model had seen when it spoke.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """The newest span that a row could attend to: input number, modality and the media time where it starts and stops."""
+
+    seq: int
+    modality: str
+    start_us: int | None
+    stop_us: int | None
+
+
+class Appended(msgspec.Struct, frozen=True, tag="appended"):
+    """A span is in the KV cache: rows `[row, row + rows)`, from position `position` on."""
+
+    seq: int
+    modality: str
+    start_us: int | None
+    stop_us: int | None
+    row: int
+    rows: int
+    position: int
+    number: int = 0
+
+
+class ReplyStarted(msgspec.Struct, frozen=True, tag="reply"):
+    """A reply to input `seq` has begun."""
+
+    reply: int
+    seq: int
+    number: int = 0
+
+
+class Token(msgspec.Struct, frozen=True, tag="token"):
+    """One token of a reply. `text` may be empty while a character or a stop string is still open."""
+
+    reply: int
+    index: int
+    id: int
+    text: str
+    seen: Seen | None
+    number: int = 0
+
+
+class ReplyDone(msgspec.Struct, frozen=True, tag="done"):
+    """A reply has ended: `reason` is "stop", "length", "interrupted" or "error"; `tokens` is how many it keeps.
+
+    `text` is what was still held back when it ended (usually empty).
+    """
+
+    reply: int
+    reason: str
+    tokens: int
+    text: str = ""
+    number: int = 0
+
+
+class Dropped(msgspec.Struct, frozen=True, tag="dropped"):
+    """Media that will never be seen by the model, and why: "late", "latest", "short"."""
+
+    seq: int
+    modality: str
+    count: int
+    start_us: int | None
+    stop_us: int | None
+    reason: str
+    number: int = 0
+
+
+class Credit(msgspec.Struct, frozen=True, tag="credit"):
+    """How much more media may be sent now: bytes, and microseconds of media."""
+
+    bytes: int
+    media_us: int
+    number: int = 0
+
+
+class Held(msgspec.Struct, frozen=True, tag="held"):
+    """Media that is decoded but not yet enough for a segment: lone frames and samples. A question flushes it."""
+
+    frames: int
+    samples: int
+    number: int = 0
+
+
+class Evicted(msgspec.Struct, frozen=True, tag="evicted"):
+    """Rows `[row, row + rows)` have left the KV cache."""
+
+    row: int
+    rows: int
+    number: int = 0
+
+
+class Error(msgspec.Struct, frozen=True, tag="error"):
+    """Something was refused or failed. `fatal`: the stream has ended; else it can go on. `seq` names the input, if one."""
+
+    code: str
+    message: str
+    seq: int | None = None
+    fatal: bool = False
+    number: int = 0
+
+
+class Closed(msgspec.Struct, frozen=True, tag="closed"):
+    """The stream has ended; always the last event. `reason`: "closed", "error", "idle", "slow reader", "engine stopped"."""
+
+    reason: str
+    number: int = 0
+
+
+Event = Appended | ReplyStarted | Token | ReplyDone | Dropped | Credit | Held | Evicted | Error | Closed

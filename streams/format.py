@@ -1,0 +1,86 @@
+"""Formats: how events become turns of the model's chat template. Pure tables; no ids, no models.
+
+A stream's conversation is in one of three states. For each state and event the table says which wrappers are fed and which
+state follows; the engine's adapter turns wrapper names into token ids.
+
+    CLOSED          no turn is open (the start, or behind a finished reply)
+    USER            a user turn is open; media and text go into it
+    ASSISTANT       an assistant turn is open; a reply runs or is held open
+
+An event that the table has no row for waits until the state changes (`WAIT`).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class State(StrEnum):
+    CLOSED = "closed"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+class Step(msgspec.Struct, frozen=True):
+    """What an event does: wrappers fed before its own rows, wrappers fed after them, and the state that follows."""
+
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    state: State
+
+
+OPEN_USER = ("user_start",)
+TO_ASSISTANT = ("user_end", "assistant_start")
+
+# What every format does outside a reply.
+_TURNS: dict[tuple[State, str], Step] = {
+    (State.CLOSED, "media"): Step(OPEN_USER, (), State.USER),
+    (State.CLOSED, "text"): Step(OPEN_USER, (), State.USER),
+    (State.CLOSED, "ask"): Step(OPEN_USER, TO_ASSISTANT, State.ASSISTANT),
+    (State.USER, "media"): Step((), (), State.USER),
+    (State.USER, "text"): Step((), (), State.USER),
+    (State.USER, "ask"): Step((), TO_ASSISTANT, State.ASSISTANT),
+    (State.ASSISTANT, "end"): Step(("assistant_end",), (), State.CLOSED),
+}
+
+# In `live` a reply goes on with what comes: media right behind its newest token, text as a turn of its own.
+_LIVE = _TURNS | {
+    (State.ASSISTANT, "media"): Step((), (), State.ASSISTANT),
+    (State.ASSISTANT, "text"): Step(("assistant_end", "user_start"), TO_ASSISTANT, State.ASSISTANT),
+    (State.ASSISTANT, "ask"): Step(("assistant_end", "user_start"), TO_ASSISTANT, State.ASSISTANT),
+}
+
+
+class Format(msgspec.Struct, frozen=True):
+    """One format.
+
+    `table` as above. `holds`: a reply stays open when the model ends it while media is still expected. `cuts`: these events
+    end a running reply at the last token that was taken, and keep its KV (media does not: a camera would cut every reply).
+    """
+
+    name: str
+    table: dict[tuple[State, str], Step]
+    holds: bool = False
+    cuts: frozenset[str] = frozenset()
+
+    def step(self, state: State, event: str) -> Step | None:
+        """The row for `event` ("media", "text", "ask", "end") in `state`; None where the event has to wait."""
+        return self.table.get((state, event))
+
+
+TURNS = Format("turns", _TURNS)
+LIVE = Format("live", _LIVE, holds=True)
+INTERRUPT = Format("interrupt", _TURNS, cuts=frozenset({"text", "ask"}))
+
+BY_NAME = {format.name: format for format in (TURNS, LIVE, INTERRUPT)}
+
+
+def choose(name: str, live_trained: bool) -> tuple[Format, str]:
+    """The format in force and why, in a few words, for a name of `Request.format`."""
+    if name != "auto":
+        return BY_NAME[name], "asked for"
+    if live_trained:
+        return LIVE, "auto: the model is trained to speak while media arrives"
+    return TURNS, "auto: the model does not claim training for live"

@@ -1,0 +1,79 @@
+"""What a client appends to a stream. Knows neither decoders nor models.
+
+An item holds what the client sent, not yet decoded: bytes as they came, or arrays. Media times are microseconds on the
+stream's own media clock (`pts_us`); the clock's zero is the client's to choose.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Text(msgspec.Struct, frozen=True, tag="text"):
+    """Words for the open user turn."""
+
+    text: str
+
+
+class Image(msgspec.Struct, frozen=True, eq=False, tag="image"):
+    """One still picture: a JPEG, PNG, WebP or GIF file as bytes, or `(h, w, 3)` uint8 RGB."""
+
+    data: Buffer | np.ndarray
+    pts_us: int | None = None
+
+
+class VideoFrame(msgspec.Struct, frozen=True, eq=False, tag="frame"):
+    """One frame of a live video.
+
+    `data` is `(h, w, 3)` uint8 RGB, or bytes in `encoding`: "picture" (JPEG, PNG, WebP), "rgb24", "yuv420p" or "nv12"; the
+    raw ones need `width` and `height`.
+    """
+
+    data: Buffer | np.ndarray
+    pts_us: int = 0
+    encoding: str = "picture"
+    width: int = 0
+    height: int = 0
+
+
+class VideoBytes(msgspec.Struct, frozen=True, eq=False, tag="video"):
+    """The next bytes of an encoded video (WebM, fragmented MP4, MPEG-TS), cut anywhere; its sound comes along.
+
+    `final` ends the file. `pts_us` is added to the container's own times (that of the file's first piece holds).
+    """
+
+    data: Buffer
+    final: bool = False
+    pts_us: int = 0
+
+
+class AudioChunk(msgspec.Struct, frozen=True, eq=False, tag="pcm"):
+    """The next samples of a live sound: `(channels, n)` float32, or bytes as "s16le" or "f32le", interleaved."""
+
+    data: Buffer | np.ndarray
+    rate: int
+    pts_us: int = 0
+    encoding: str = "s16le"
+    channels: int = 1
+
+
+class AudioBytes(msgspec.Struct, frozen=True, eq=False, tag="audio"):
+    """The next bytes of an encoded sound (WAV, Opus or Vorbis in WebM/Ogg, AAC, MP3, FLAC). `final` ends the file."""
+
+    data: Buffer
+    final: bool = False
+    pts_us: int = 0
+
+
+class Embedding(msgspec.Struct, frozen=True, eq=False, tag="embedding"):
+    """The output of an encoder, `(n, hidden)`. Not supported yet."""
+
+    data: np.ndarray
+    pts_us: int | None = None
+
+
+Item = Text | Image | VideoFrame | VideoBytes | AudioChunk | AudioBytes | Embedding
+MEDIA = (Image, VideoFrame, VideoBytes, AudioChunk, AudioBytes)

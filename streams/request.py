@@ -1,0 +1,87 @@
+"""How a stream is opened and how a reply is sampled. Plain data, checked where it enters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ..codecs.errors import InputError
+
+FORMATS = ("auto", "turns", "live", "interrupt")
+
+
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
+    """How the tokens of one reply are chosen.
+
+    `temperature` 0 takes the likeliest token (greedy). `top_k` 0, `top_p` 1 and `min_p` 0 switch these filters off; they are
+    applied in this order after the temperature. `seed` makes the draws of this reply repeatable. `stop` strings end the
+    reply and are not part of it; `stop_token_ids` are added to the model's own end tokens.
+    """
+
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+
+    def check(self) -> None:
+        """Raise InputError where a value is out of range; says the range and the value."""
+        rules = (
+            ("max_tokens", self.max_tokens >= 1, "at least 1", self.max_tokens),
+            ("temperature", 0 <= self.temperature <= 100, "in [0, 100]", self.temperature),
+            ("top_k", self.top_k >= 0, "0 or more", self.top_k),
+            ("top_p", 0 < self.top_p <= 1, "in (0, 1]", self.top_p),
+            ("min_p", 0 <= self.min_p <= 1, "in [0, 1]", self.min_p),
+            ("stop", all(self.stop), "strings that are not empty", self.stop),
+        )
+        for name, fits, expected, got in rules:
+            if not fits:
+                raise InputError(f"{name}: expected {expected}, got {got!r}")
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stream (or a one-shot `generate`) starts from.
+
+    system: the system prompt; None takes the chat template's own, if it has one.
+    messages: a conversation in the chat template's form (`{"role", "content"}`); with it a reply starts at once.
+    format: "turns", "live", "interrupt", or "auto" (live where the model declares training for it, else turns).
+    policy: what happens when media comes faster than it is taken: "block" (files) or "latest" (cameras: the oldest goes).
+    video_fps: frames per second that the model gets; None takes the model's own rate.
+    expected_frames: how many frames the video will have, where that is known; sizes frames as the model's processor would.
+    audio_in_video: sound and picture are one source and go in as interleaved units of the model.
+    positions: "max" (after a block go on behind the largest position of all axes) or "transformers" (the installed
+        library's rule).
+    lateness_us: how far media may arrive out of order, in media time; segments wait that long.
+    """
+
+    system: str | None = None
+    messages: list[dict[str, Any]] | None = None
+    format: str = "auto"
+    policy: str = "block"
+    video_fps: float | None = None
+    expected_frames: int | None = None
+    audio_in_video: bool = False
+    positions: str = "max"
+    lateness_us: int = 0
+    params: SamplingParams = SamplingParams()
+
+    def check(self) -> None:
+        """Raise InputError where a value is not one of those above; says which are."""
+        for name, value, allowed in (
+            ("format", self.format, FORMATS),
+            ("policy", self.policy, ("block", "latest")),
+            ("positions", self.positions, ("max", "transformers")),
+        ):
+            if value not in allowed:
+                raise InputError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
+        if self.video_fps is not None and not 0 < self.video_fps <= 60:
+            raise InputError(f"video_fps: expected more than 0 and at most 60, got {self.video_fps}")
+        if self.expected_frames is not None and self.expected_frames < 1:
+            raise InputError(f"expected_frames: expected at least 1, got {self.expected_frames}")
+        if self.lateness_us < 0:
+            raise InputError(f"lateness_us: expected 0 or more, got {self.lateness_us}")
+        self.params.check()

@@ -1,0 +1,92 @@
+"""Segments: the smallest pieces of media that a model can take exactly. Plain data.
+
+`seq` is the number of the input that completed the segment and `index` counts the segments of that input: (seq, index)
+orders all segments of a stream.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+
+class SizeRule(msgspec.Struct, frozen=True):
+    """Both sides become multiples of `factor`, the area lies in `[min_pixels, max_pixels]`, the aspect ratio about stays."""
+
+    factor: int
+    min_pixels: int
+    max_pixels: int
+
+
+class MediaSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model's processor says about media, as plain numbers. A modality that is None is not taken."""
+
+    image: SizeRule | None = None
+    video: SizeRule | None = None
+    # All frames of one video together may have this many pixels; 0: no such bound.
+    video_total_pixels: int = 0
+    temporal_patch: int = 2
+    video_fps: float = 2.0
+    audio_rate: int = 0  # 0: no sound
+    hop_samples: int = 160
+    # A block is `block_samples` long; its first mel frames reach back `lead_samples`, its last `look_ahead_samples` on.
+    block_samples: int = 32_000
+    lead_samples: int = 200
+    look_ahead_samples: int = 40
+    min_block_frames: int = 3
+    unit_us: int = 2_000_000
+
+
+class ImageSegment(msgspec.Struct, frozen=True, eq=False, tag="image"):
+    """A still picture, `(h, w, 3)` uint8, already at the size the model takes."""
+
+    seq: int
+    index: int
+    pixels: np.ndarray
+    start_us: int | None = None
+    stop_us: int | None = None
+
+
+class VideoSegment(msgspec.Struct, frozen=True, eq=False, tag="video"):
+    """One temporal patch of a video, `(temporal_patch, h, w, 3)` uint8, at the size that was fixed when the video opened."""
+
+    seq: int
+    index: int
+    pixels: np.ndarray
+    start_us: int
+    stop_us: int
+
+
+class AudioSegment(msgspec.Struct, frozen=True, eq=False, tag="audio"):
+    """One encoder block of sound: mono float32 samples at the model's rate.
+
+    `samples[lead:]` is the block itself followed by what there is of the look-ahead; `samples[:lead]` are the real samples
+    before it (lead 0: a run begins here, the log-mel reflects). `frames` is the number of mel frames of the block.
+    `run` counts the unbroken runs of sound in the stream; a block continues the one before it only inside its run.
+    """
+
+    seq: int
+    index: int
+    samples: np.ndarray
+    lead: int
+    frames: int
+    run: int
+    start_us: int
+    stop_us: int
+
+
+class UnitSegment(msgspec.Struct, frozen=True, eq=False, tag="unit"):
+    """Two seconds of a video and of its sound, which the model takes interleaved: the frames, then the sound.
+
+    `pixels` is `(n * temporal_patch, h, w, 3)` uint8 with n at least 1; `audio` the unit's block or None where there is none.
+    """
+
+    seq: int
+    index: int
+    pixels: np.ndarray
+    audio: AudioSegment | None
+    start_us: int
+    stop_us: int
+
+
+Segment = ImageSegment | VideoSegment | AudioSegment | UnitSegment

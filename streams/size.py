@@ -1,0 +1,61 @@
+"""The size at which a picture goes into the model. Comes in: a rule and the source's size; goes out: height and width.
+
+Knows nothing of pixels. The formula is `smart_resize` of transformers (models/qwen2_vl/image_processing_qwen2_vl.py),
+the bound on a whole video that of `Qwen2VLVideoProcessor.resize` (models/qwen2_vl/video_processing_qwen2_vl.py).
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from ..codecs.errors import InputError
+from .segment import MediaSpec, SizeRule
+
+MAX_ASPECT = 200
+
+
+def fit(rule: SizeRule, height: int, width: int) -> tuple[int, int]:
+    """The height and width that `rule` gives a picture of `height` x `width` pixels.
+
+    Each side is rounded to a multiple of the factor. Where the area then leaves the rule's range, both sides are
+    scaled by the same number first, and rounded down (too large) or up (too small). InputError for an empty picture,
+    and for one whose longer side is more than 200 times its shorter side.
+    """
+    if height < 1 or width < 1:
+        raise InputError(f"picture: expected at least 1 pixel on each side, got {width} x {height}")
+    shorter, longer = sorted((height, width))
+    if longer > MAX_ASPECT * shorter:
+        ratio = longer / shorter
+        raise InputError(
+            f"picture of {width} x {height}: expected an aspect ratio of at most {MAX_ASPECT}, got {ratio:.1f}"
+        )
+    factor = rule.factor
+    rows, columns = round(height / factor), round(width / factor)
+    area = rows * columns * factor * factor
+    if area > rule.max_pixels:
+        shrink = math.sqrt(height * width / rule.max_pixels)
+        rows = max(1, math.floor(height / shrink / factor))
+        columns = max(1, math.floor(width / shrink / factor))
+    elif area < rule.min_pixels:
+        grow = math.sqrt(rule.min_pixels / (height * width))
+        rows = math.ceil(height * grow / factor)
+        columns = math.ceil(width * grow / factor)
+    return rows * factor, columns * factor
+
+
+def video_rule(spec: MediaSpec, expected_frames: int | None) -> SizeRule:
+    """The size rule of one frame of a video of `expected_frames` frames.
+
+    With a bound on the whole video each frame has an even share of it, `temporal_patch` frames counting as one, but at
+    least 1.05 times the smallest area and at most the area of the frame's own rule. Without a bound, or where
+    `expected_frames` is None, only the frame's own rule holds. InputError where the model takes no video.
+    """
+    if spec.video is None:
+        raise InputError("video: expected a model that takes video, got one that does not")
+    if not spec.video_total_pixels or expected_frames is None:
+        return spec.video
+    share = spec.video_total_pixels * spec.temporal_patch // expected_frames
+    largest = max(min(spec.video.max_pixels, share), int(spec.video.min_pixels * 1.05))
+    return msgspec.structs.replace(spec.video, max_pixels=largest)

@@ -1,0 +1,66 @@
+"""Raw sound to Samples: right values, and errors that say expected and got."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from penstock.codecs.errors import DamagedError, FormatError, InputError, LimitError
+from penstock.codecs.limits import MediaLimits
+from penstock.codecs.pcm import decode_pcm
+
+
+@given(st.lists(st.integers(-32768, 32767), max_size=60), st.integers(1, 4))
+def test_s16le(values: list[int], channels: int) -> None:
+    values = values[: len(values) // channels * channels]
+    array = np.array(values, "<i2").reshape(-1, channels)
+    sound = decode_pcm(array.tobytes(), "s16le", channels, 8000, 77)
+    assert (sound.rate, sound.pts_us, sound.samples.dtype) == (8000, 77, np.float32)
+    assert sound.samples.flags.c_contiguous and np.array_equal(sound.samples, array.T.astype(np.float32) / 32768)
+
+
+@given(st.lists(st.floats(-2, 2, width=32), max_size=60), st.integers(1, 4))
+def test_f32le_and_arrays(values: list[float], channels: int) -> None:
+    values = values[: len(values) // channels * channels]
+    array = np.array(values, "<f4").reshape(-1, channels)
+    assert np.array_equal(decode_pcm(array.tobytes(), "f32le", channels, 16000).samples, array.T)
+    assert np.array_equal(decode_pcm(np.ascontiguousarray(array.T), rate=16000).samples, array.T)
+
+
+def test_samples_do_not_change_with_the_bytes_they_came_from() -> None:
+    data = bytearray(np.ones(4, "<f4").tobytes())
+    sound = decode_pcm(data, "f32le", 1, 16000)
+    data[:] = bytes(16)
+    assert (sound.samples == 1).all()
+
+
+def test_errors_say_both() -> None:
+    with pytest.raises(DamagedError, match="multiple of 4 bytes .* got 7"):
+        decode_pcm(bytes(7), "s16le", 2, 16000)
+    with pytest.raises(FormatError, match="s16le, f32le, got 's24le'"):
+        decode_pcm(bytes(6), "s24le")
+    for rate in (0, 10, 10**9):
+        with pytest.raises(LimitError, match=f"1000 to 384000 Hz, got {rate}"):
+            decode_pcm(bytes(8), rate=rate)
+    with pytest.raises(LimitError, match="1 to 8 channels, got 0"):
+        decode_pcm(bytes(8), channels=0)
+    with pytest.raises(LimitError, match="at most 100 bytes, got 200"):
+        decode_pcm(bytes(200), limits=MediaLimits(max_bytes=100))
+    with pytest.raises(LimitError, match="1 to 8 channels, got 9"):
+        decode_pcm(np.zeros((9, 5), np.float32))
+
+
+@pytest.mark.parametrize("array", [np.zeros(5, np.float32), np.zeros((1, 5)), np.zeros((1, 5), np.int16)])
+def test_arrays_of_another_kind(array: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"\(channels, n\) float32, got"):
+        decode_pcm(array)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_no_sound(value: float) -> None:
+    array = np.zeros((2, 8), np.float32)
+    array[1, 3] = value
+    for data in (array, np.ascontiguousarray(array.T).tobytes()):
+        with pytest.raises(DamagedError, match="1 of 16"):
+            decode_pcm(data, "f32le", 2, 16000)

@@ -1,0 +1,55 @@
+"""What all tests share: hypothesis profiles, the wheels' mending before `transformers` is imported, fixture models.
+
+`quick` is the default profile; `deep` runs when slow tests are asked for (`-m slow`) or with `PENSTOCK_TESTS=deep`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "quick",
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.register_profile("deep", settings.get_profile("quick"), max_examples=300, derandomize=False)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    chosen = str(config.getoption("markexpr", "") or "")
+    deep = os.environ.get("PENSTOCK_TESTS") == "deep" or ("slow" in chosen and "not slow" not in chosen)
+    settings.load_profile("deep" if deep else "quick")
+
+
+@pytest.fixture(scope="session")
+def omni() -> tuple[Any, Any]:
+    """The small Qwen2.5-Omni thinker and its processor, loaded by plain `transformers`."""
+    from penstock.codecs.wheels import mend_wheels
+
+    mend_wheels()
+    from penstock.engine.brook.recipe import model_path
+    from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
+
+    path = model_path("omni")
+    model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(path)
+    return model, Qwen2_5OmniProcessor.from_pretrained(path)
+
+
+@pytest.fixture(scope="session")
+def text_qwen() -> tuple[Any, Any]:
+    """The small text Qwen and its tokenizer, loaded by plain `transformers`."""
+    from penstock.codecs.wheels import mend_wheels
+
+    mend_wheels()
+    from penstock.engine.brook.recipe import model_path
+    from transformers import AutoTokenizer, Qwen2ForCausalLM
+
+    path = model_path("text")
+    return Qwen2ForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)

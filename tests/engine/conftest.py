@@ -1,0 +1,24 @@
+"""The fixture models, loaded by the engine once."""
+
+from __future__ import annotations
+
+import pytest
+import transformers
+from penstock.engine.brook.recipe import model_path
+from penstock.engine.config import EngineConfig
+from penstock.engine.core import load
+from penstock.engine.family import Loaded
+
+transformers.logging.set_verbosity_error()
+
+
+@pytest.fixture(scope="session")
+def omni_loaded() -> Loaded:
+    """The small Qwen2.5-Omni thinker as the engine serves it."""
+    return load(model_path("omni"), EngineConfig())
+
+
+@pytest.fixture(scope="session")
+def text_loaded() -> Loaded:
+    """The small text Qwen as the engine serves it."""
+    return load(model_path("text"), EngineConfig())

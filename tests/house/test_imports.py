@@ -1,0 +1,99 @@
+"""Imports point left only, asyncio stays in its rooms, and each room knows only the libraries it may know."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from tests.house.source import FOLDERS, ROOT, at, imports, modules, tree
+
+FORBIDDEN = {
+    "codecs": {"asyncio", "transformers", "websockets", "starlette", "uvicorn"},
+    "streams": {"asyncio", "torch", "transformers", "av", "PIL", "websockets", "starlette", "uvicorn", "socket"},
+    "engine": {"asyncio", "av", "websockets", "starlette", "uvicorn", "socket"},
+    "actors": {"websockets", "starlette", "uvicorn"},
+    "server": {"torch", "transformers"},
+}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_imports_point_left(folder: str) -> None:
+    right = set(FOLDERS[FOLDERS.index(folder) + 1 :])
+    wrong = [
+        f"{at(path, line)} imports {name}"
+        for path in modules(folder)
+        for line, name in imports(path)
+        if name.split(".")[0] == "penstock" and len(name.split(".")) > 1 and name.split(".")[1] in right
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("folder", [folder for folder in FOLDERS if folder != "demos"])
+def test_imports_inside_the_package_are_relative(folder: str) -> None:
+    wrong = []
+    for path in modules(folder):
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            else:
+                continue
+            wrong += [f"{at(path, node.lineno)} imports {name}" for name in names if name.split(".")[0] == "penstock"]
+    assert not wrong
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_rooms_do_not_know_what_is_not_theirs(folder: str) -> None:
+    wrong = [
+        f"{at(path, line)} imports {name}"
+        for path in modules(folder)
+        for line, name in imports(path)
+        if name.split(".")[0] in FORBIDDEN[folder]
+    ]
+    assert not wrong
+
+
+def public_names() -> set[str]:
+    """What the package's root says is public: the strings of its `__all__`."""
+    for node in tree(ROOT / "__init__.py").body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets):
+            return set(ast.literal_eval(node.value))  # pyright: ignore[reportAttributeAccessIssue]
+    raise AssertionError("the root's __init__.py has no __all__")
+
+
+def test_demos_use_public_names_only() -> None:
+    public = public_names()
+    wrong = []
+    for path in modules("demos"):
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ImportFrom):
+                inside = node.level == 1 or (node.module or "").startswith("penstock.demos")
+                if node.level > 1 or ((node.module or "").split(".")[0] == "penstock" and not inside):
+                    taken = {alias.name for alias in node.names}
+                    if node.level > 2 or node.module not in (None, "penstock") or not taken <= public:
+                        wrong.append(f"{at(path, node.lineno)} imports {sorted(taken)} from {node.module}")
+            elif isinstance(node, ast.Import):
+                wrong += [at(path, node.lineno) for alias in node.names if alias.name.startswith("penstock.")]
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "penstock":
+                if node.attr not in public:
+                    wrong.append(f"{at(path, node.lineno)} uses penstock.{node.attr}")
+    assert not wrong
+
+
+def test_the_reference_owes_the_package_nothing() -> None:
+    oracle = [path for path in (ROOT / "tests" / "reference").glob("*.py")]
+    assert len(oracle) >= 6
+    wrong = [
+        f"{at(path, line)} imports {name}"
+        for path in oracle
+        for line, name in imports(path)
+        if name.split(".")[0] in {"penstock", *FOLDERS} and not name.startswith("penstock.tests.reference")
+    ]
+    assert not wrong
+
+
+def test_folders_of_tests_are_no_packages() -> None:
+    assert not list((ROOT / "tests").rglob("__init__.py"))

@@ -1,0 +1,239 @@
+"""One finished sequence as plain `transformers` sees it: no pages, no stream, no code of the engine.
+
+In: a model and a processor that `transformers` loaded, and a list of pieces. Out: ids, positions, embeddings, logits.
+
+The oracle's rooms, none of which imports the package under test:
+    pieces.py     what a finished sequence consists of, as plain data
+    sound.py      log-mel features of encoder blocks with a running maximum
+    places.py     positions of text and media, and where a sampled token goes
+    dense.py      build a sequence, run it dense, continue it greedily
+    check.py      is a fixture model able to see, hear and order what it is given?
+    media.py      pictures and sounds drawn from a seed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Row
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import DynamicCache
+
+from . import pieces as p
+from .places import Places, Rule, grid_places, unit_grids, video_times
+from .sound import RunningFloor, clip_features, run_blocks
+
+
+@dataclass(frozen=True, eq=False)
+class Sequence:
+    """A finished sequence of T rows."""
+
+    ids: torch.Tensor  # (T,) int64; media rows hold their placeholder id
+    positions: torch.Tensor  # (3, T) int64
+    embeds: torch.Tensor  # (T, hidden) float32
+    marks: tuple[tuple[int, int], ...]  # rows [start, stop) of each piece
+    next_position: int  # where the next sampled token goes
+
+
+def build(model: Any, processor: Any, pieces: Row[p.Piece], *, fps: float = 2.0, positions: Rule = "max") -> Sequence:
+    """Lay the pieces one behind the other. `fps` is the nominal rate of all video frames.
+
+    `processor` is the model's own; for a text model its tokenizer does.
+    """
+    return _Layer(model, processor, fps, positions).lay(pieces)
+
+
+@torch.no_grad()
+def forward(model: Any, sequence: Sequence) -> torch.Tensor:
+    """Logits `(T, vocabulary)` of one dense forward over the whole sequence, without a cache."""
+    return _run(model, sequence.embeds, sequence.positions, len(sequence.ids), None)
+
+
+@torch.no_grad()
+def greedy(model: Any, sequence: Sequence, count: int) -> tuple[list[int], torch.Tensor]:
+    """Continue the sequence by `count` greedy tokens: their ids, and the logits `(count, vocabulary)` they came from.
+
+    A plain loop with a kept cache and explicit positions. End tokens do not stop it.
+    """
+    cache = DynamicCache()
+    logits = _run(model, sequence.embeds, sequence.positions, len(sequence.ids), cache)[-1]
+    ids: list[int] = []
+    rows: list[torch.Tensor] = []
+    while True:
+        rows.append(logits)
+        ids.append(int(logits.argmax()))
+        if len(ids) == count:
+            return ids, torch.stack(rows)
+        place = torch.full((3, 1), sequence.next_position + len(ids) - 1)
+        embed = model.get_input_embeddings()(torch.tensor([ids[-1]]))
+        logits = _run(model, embed, place, len(sequence.ids) + len(ids), cache)[-1]
+
+
+def _run(model: Any, embeds: torch.Tensor, positions: torch.Tensor, total: int, cache: Any) -> torch.Tensor:
+    with_axes = hasattr(model.model, "language_model")
+    inner = model.model.language_model if with_axes else model.model
+    states = inner(
+        inputs_embeds=embeds[None],
+        position_ids=positions[:, None] if with_axes else positions[:1],
+        attention_mask=torch.ones(1, total, dtype=torch.long),
+        past_key_values=cache,
+        use_cache=cache is not None,
+    ).last_hidden_state
+    return model.lm_head(states)[0]
+
+
+class _Layer:
+    """Lays pieces; what must be carried from piece to piece: positions and the maximum of the sound so far."""
+
+    def __init__(self, model: Any, processor: Any, fps: float, rule: Rule) -> None:
+        self.model = model
+        self.processor = processor
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.places = Places(rule)
+        self.floor = RunningFloor()
+        self.second_per_grid = 2 / fps
+        self.ids: list[int] = []
+        self.positions: list[torch.Tensor] = []
+        self.embeds: list[torch.Tensor] = []
+
+    @torch.no_grad()
+    def lay(self, pieces: Row[p.Piece]) -> Sequence:
+        marks = []
+        for piece in pieces:
+            start = len(self.ids)
+            self._piece(piece)
+            marks.append((start, len(self.ids)))
+        return Sequence(
+            ids=torch.tensor(self.ids, dtype=torch.long),
+            positions=torch.cat(self.positions, dim=1),
+            embeds=torch.cat(self.embeds),
+            marks=tuple(marks),
+            next_position=self.places.next,
+        )
+
+    def _piece(self, piece: p.Piece) -> None:
+        match piece:
+            case p.System(text):
+                self._text(self._default_system() if text is None else f"<|im_start|>system\n{text}<|im_end|>\n")
+            case p.UserStart():
+                self._text("<|im_start|>user\n")
+            case p.AssistantStart():
+                self._text("<|im_start|>assistant\n")
+            case p.UserEnd() | p.AssistantEnd():
+                self._text("<|im_end|>\n")
+            case p.Text(text):
+                self._text(text)
+            case p.Tokens(ids):
+                self._tokens([int(token) for token in ids], self.places.text(len(ids)))
+            case p.ImagePiece(pixels):
+                self._image(pixels)
+            case p.VideoPiece(frames):
+                self._video(frames)
+            case p.AudioPiece():
+                self._audio(piece)
+            case p.AvPiece():
+                self._audio_in_video(piece)
+
+    def _default_system(self) -> str:
+        probe = self.tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
+        return probe.split("<|im_start|>user")[0]
+
+    def _text(self, text: str) -> None:
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        self._tokens(ids, self.places.text(len(ids)))
+
+    def _tokens(self, ids: list[int], positions: torch.Tensor) -> None:
+        self._rows(ids, positions, self.model.get_input_embeddings()(torch.tensor(ids, dtype=torch.long)))
+
+    def _rows(self, ids: list[int], positions: torch.Tensor, embeds: torch.Tensor) -> None:
+        if not len(ids) == positions.shape[1] == len(embeds):
+            raise AssertionError(f"{len(ids)} ids, {positions.shape[1]} positions, {len(embeds)} embeddings")
+        self.ids += ids
+        self.positions.append(positions)
+        self.embeds.append(embeds)
+
+    def _wrapper(self, *names: str) -> None:
+        ids = self.tokenizer.convert_tokens_to_ids(list(names))
+        self._tokens(ids, self.places.text(1) if len(ids) == 1 else self.places.twins())
+
+    def _image(self, pixels: np.ndarray) -> None:
+        inputs = self.processor.image_processor(images=[pixels], do_resize=False, return_tensors="pt")
+        grid = inputs["image_grid_thw"]
+        embeds = torch.cat(list(self.model.get_image_features(inputs["pixel_values"], grid).pooler_output))
+        _, height, width = (grid[0] // torch.tensor([1, 2, 2])).tolist()
+        self._wrapper("<|vision_bos|>")
+        places = self.places.grids(torch.zeros(1, dtype=torch.long), height, width)
+        self._rows([self.model.config.image_token_id] * len(embeds), places, embeds)
+        self._wrapper("<|vision_eos|>")
+
+    def _grids(self, frames: np.ndarray) -> tuple[torch.Tensor, int, int]:
+        """Embeddings `(grids, tokens, hidden)` of a block of video, its height and width in tokens."""
+        if len(frames) % 2:
+            frames = np.concatenate([frames, frames[-1:]])
+        inputs = self.processor.video_processor(
+            videos=[torch.from_numpy(np.array(frames)).permute(0, 3, 1, 2)],
+            do_resize=False,
+            do_sample_frames=False,
+            return_tensors="pt",
+        )
+        grid = inputs["video_grid_thw"]
+        embeds = torch.cat(list(self.model.get_video_features(inputs["pixel_values_videos"], grid).pooler_output))
+        grids, height, width = (grid[0] // torch.tensor([1, 2, 2])).tolist()
+        return embeds.view(grids, height * width, -1), height, width
+
+    def _video(self, frames: np.ndarray) -> None:
+        embeds, height, width = self._grids(frames)
+        self._wrapper("<|vision_bos|>")
+        places = self.places.grids(video_times(len(embeds), self.second_per_grid), height, width)
+        self._rows([self.model.config.video_token_id] * places.shape[1], places, embeds.flatten(0, 1))
+        self._wrapper("<|vision_eos|>")
+
+    def _sound(self, samples: np.ndarray, first: int, count: int | None, clip: bool) -> list[torch.Tensor]:
+        """Embeddings of each of the wanted blocks."""
+        blocks = run_blocks(samples, self.processor.feature_extractor)
+        stop = len(blocks) if count is None else min(first + count, len(blocks))
+        if clip:
+            features = clip_features(blocks)[first:stop]
+        else:
+            features = [self.floor.features(block) for block in blocks[first:stop]]
+        encoded = []
+        for block in features:
+            mask = torch.ones(1, block.shape[1], dtype=torch.long)
+            encoded.append(self.model.get_audio_features(block[None], feature_attention_mask=mask).last_hidden_state)
+        return encoded
+
+    def _audio(self, piece: p.AudioPiece) -> None:
+        embeds = torch.cat(self._sound(piece.samples, piece.first_block, piece.blocks, piece.clip))
+        self._wrapper("<|audio_bos|>")
+        places = self.places.text(len(embeds))
+        self._rows([self.model.config.audio_token_id] * len(embeds), places, embeds)
+        self._wrapper("<|audio_eos|>")
+
+    def _audio_in_video(self, piece: p.AvPiece) -> None:
+        pairs = -(-len(piece.frames) // 2)
+        units = unit_grids(video_times(pairs, self.second_per_grid))
+        stop = None if piece.units is None else piece.first_unit + piece.units
+        taken = units[piece.first_unit : stop]
+        embeds, height, width = self._grids(piece.frames[2 * taken[0][0] : 2 * taken[-1][1]])
+        sound = self._sound(piece.samples, piece.first_unit, piece.units, piece.clip)
+        times = video_times(len(embeds), self.second_per_grid)
+        ids: list[int] = []
+        rows: list[torch.Tensor] = []
+        chunks: list[torch.Tensor] = []
+        heard = 0
+        for unit in range(max(len(taken), len(sound))):
+            if unit < len(taken):
+                grids = slice(taken[unit][0] - taken[0][0], taken[unit][1] - taken[0][0])
+                chunks.append(grid_places(times[grids], height, width))
+                rows.append(embeds[grids].flatten(0, 1))
+                ids += [self.model.config.video_token_id] * len(rows[-1])
+            if unit < len(sound):
+                chunks.append(torch.arange(heard, heard + len(sound[unit])).expand(3, -1))
+                rows.append(sound[unit])
+                ids += [self.model.config.audio_token_id] * len(sound[unit])
+                heard += len(sound[unit])
+        self._wrapper("<|vision_bos|>", "<|audio_bos|>")
+        self._rows(ids, self.places.interleaved(chunks), torch.cat(rows))
+        self._wrapper("<|audio_eos|>", "<|vision_eos|>")

@@ -1,0 +1,73 @@
+"""Positions on three axes (time, height, width). In: how many tokens or which grid. Out: `(3, n)` integer tensors.
+
+With the rule "max" everything goes on behind the largest position so far. With "transformers" it goes on behind the
+chunk that was laid last, as the library's own code does; after audio-in-video that chunk may end before the video does.
+A sampled token goes where text would go: the library's `generate` counts on from the last position of the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Row
+from typing import Literal
+
+import torch
+
+Rule = Literal["max", "transformers"]
+
+POSITIONS_PER_SECOND = 25
+CHUNK_POSITIONS = 50  # 2 s
+
+
+def video_times(grids: int, second_per_grid: float) -> torch.Tensor:
+    """The time position of each grid from its block's start; the product is rounded in float32, then cut."""
+    seconds = torch.arange(grids) * torch.tensor(second_per_grid, dtype=torch.float32)
+    return (seconds * POSITIONS_PER_SECOND).long()
+
+
+def unit_grids(times: torch.Tensor) -> list[tuple[int, int]]:
+    """Which grids `[start, stop)` belong to each 2 s unit: a new one begins when the time reaches the next multiple."""
+    starts = [0]
+    for grid, time in enumerate(times.tolist()):
+        if time >= len(starts) * CHUNK_POSITIONS:
+            starts.append(grid)
+    return list(zip(starts, [*starts[1:], len(times)], strict=True)) if len(times) else []
+
+
+def grid_places(times: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """`(3, len(times) * height * width)` positions of grids of `height` by `width` tokens, from 0."""
+    t, h, w = torch.meshgrid(times, torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([t.flatten(), h.flatten(), w.flatten()])
+
+
+class Places:
+    """Hands out positions in the order in which pieces are laid."""
+
+    def __init__(self, rule: Rule = "max") -> None:
+        self.rule = rule
+        self.next = 0
+        self.largest = -1
+
+    def text(self, count: int) -> torch.Tensor:
+        """`count` tokens of text or audio, sampled tokens, or a wrapper: one position each."""
+        return self._lay([torch.arange(count).expand(3, -1)])
+
+    def grids(self, times: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """A picture (one grid, time 0) or a block of video."""
+        return self._lay([grid_places(times, height, width)])
+
+    def twins(self) -> torch.Tensor:
+        """Two wrapper tokens at one position: around audio-in-video both starts share one, and both ends."""
+        return self._lay([torch.zeros(3, 2, dtype=torch.long)])
+
+    def interleaved(self, chunks: Row[torch.Tensor]) -> torch.Tensor:
+        """Chunks of audio-in-video; each holds its positions from the start of the whole."""
+        return self._lay(list(chunks))
+
+    def _lay(self, chunks: list[torch.Tensor]) -> torch.Tensor:
+        laid = torch.cat(chunks, dim=1) + self.next
+        if laid.shape[1] == 0:
+            return laid
+        self.largest = max(self.largest, int(laid.max()))
+        last = int(chunks[-1].max()) + self.next
+        self.next = (self.largest if self.rule == "max" else last) + 1
+        return laid

@@ -1,0 +1,252 @@
+"""Who gets in, what the health routes say, and how the server goes down."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Any
+
+import pytest
+from fake_engine import FakeEngine
+from harness import get, raw_client, run, serving
+from penstock.server.access import origin_allowed
+from penstock.server.app import create_app
+from penstock.server.config import ServerConfig
+from penstock.server.errors import ConfigError
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Origin, Subprotocol
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "allowed"),
+    [
+        (None, "localhost:8000", True),
+        ("http://localhost:8000", "localhost:8000", True),
+        ("http://127.0.0.1:8000", "127.0.0.1:8000", True),
+        ("http://[::1]:8000", "[::1]:8000", True),
+        ("http://localhost", "localhost:80", True),
+        ("https://friend.example", "localhost:8000", True),
+        ("http://localhost:8001", "localhost:8000", False),
+        ("http://evil.example", "localhost:8000", False),
+        ("http://evil.example:8000", "evil.example:8000", False),  # A foreign name that points at this machine.
+        ("http://localhost.evil.example:8000", "localhost:8000", False),
+        ("null", "localhost:8000", False),
+        ("file://", "localhost:8000", False),
+        ("http://localhost:x", "localhost:8000", False),
+        ("", "localhost:8000", False),
+    ],
+)
+def test_only_the_own_origin_and_the_allowed_ones_connect(origin: str | None, host: str, allowed: bool) -> None:
+    config = ServerConfig(allow_origins=("https://friend.example/",))
+    headers = {"host": host} | ({} if origin is None else {"origin": origin})
+    assert origin_allowed(headers, config) is allowed
+
+
+def test_a_public_server_takes_its_own_name_as_origin() -> None:
+    config = ServerConfig(host="0.0.0.0", api_key="k")
+    assert origin_allowed({"host": "my.example:8000", "origin": "http://my.example:8000"}, config)
+    assert not origin_allowed({"host": "my.example:8000", "origin": "http://evil.example:8000"}, config)
+
+
+async def refused(url: str, **options: Any) -> int:
+    """The status with which a handshake is refused."""
+    with pytest.raises(InvalidStatus) as caught:
+        async with raw_client(url, **options):
+            pass
+    return caught.value.response.status_code
+
+
+def test_a_foreign_page_gets_403_also_on_localhost() -> None:
+    async def main() -> None:
+        async with serving(FakeEngine()) as url:
+            assert await refused(url, origin=Origin("http://evil.example")) == 403
+            async with raw_client(url, origin=Origin(url)):
+                pass
+
+    run(main)
+
+
+def test_a_key_is_wanted_in_the_header_or_as_a_subprotocol() -> None:
+    async def main() -> None:
+        async with serving(FakeEngine(), api_key="s3cret") as url:
+            assert await refused(url) == 401
+            assert await refused(url, additional_headers={"Authorization": "Bearer s3cre"}) == 401
+            assert await refused(url, additional_headers={"Authorization": "Basic s3cret"}) == 401
+            assert await refused(url, subprotocols=[Subprotocol("penstock.key.wrong")]) == 401
+            async with raw_client(url, additional_headers={"Authorization": "Bearer s3cret"}):
+                pass
+            offered = [Subprotocol("penstock.v1"), Subprotocol("penstock.key.s3cret")]
+            async with raw_client(url, subprotocols=offered) as client:
+                assert client.socket.subprotocol == "penstock.v1"
+
+    run(main)
+
+
+def test_connections_streams_and_sizes_are_limited() -> None:
+    async def main() -> None:
+        options = {"max_connections": 1, "max_streams": 1, "max_message_bytes": 10_000, "max_text_bytes": 1_000}
+        async with serving(FakeEngine(), **options) as url, raw_client(url) as client:
+            assert await refused(url) == 503
+            await client.open("a")
+            await client.send(type="open", stream="b")
+            assert (await client.receive())["code"] == "server_limit"
+            await client.send(type="text", stream="a", text="x" * 1_000)
+            assert (await client.receive())["code"] == "server_limit"
+            await client.socket.send(bytes(10_001))
+            with pytest.raises(ConnectionClosed):
+                await client.receive()
+            assert client.socket.close_code == 1009
+
+    run(main)
+
+
+def test_health_and_ready() -> None:
+    engine = FakeEngine()
+
+    async def main() -> None:
+        async with serving(engine) as url, raw_client(url) as client:
+            await client.open("a")
+            status, body = await get(url, "/health")
+            assert (status, body["status"], body["connections"], body["streams"]) == (200, "ok", 1, 1)
+            assert body["engine"] == {"streams": 1}
+            assert (await get(url, "/ready"))[0] == 200
+            engine.ready = False
+            assert (await get(url, "/ready"))[0] == 503
+            engine.ready, engine.failed = True, RuntimeError("boom")
+            assert (await get(url, "/ready"))[0] == 503
+            status, body = await get(url, "/health")
+            assert (status, body["status"]) == (200, "failed")
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"host": "0.0.0.0"},
+        {"host": "::"},
+        {"host": "192.168.1.4"},
+        {"api_key": " "},
+        {"tls_cert": "cert.pem"},
+        {"port": 65_536},
+        {"max_streams": 0},
+        {"idle_seconds": -1.0},
+    ],
+)
+def test_a_bad_configuration_is_refused_before_the_start(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        create_app(FakeEngine(), ServerConfig(**options))  # type: ignore[arg-type]
+
+
+def test_a_configuration_does_not_show_its_key() -> None:
+    assert "s3cret" not in repr(ServerConfig(api_key="s3cret"))
+
+
+@contextlib.asynccontextmanager
+async def draining(engine: FakeEngine, **options: Any) -> Any:
+    """A server whose app can be drained without a signal: (url, drain)."""
+    from penstock.server import app as module
+
+    made: list[Any] = []
+    create = module.create_app
+
+    def create_and_keep(*arguments: Any) -> Any:
+        made.append(create(*arguments))
+        return made[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "create_app", create_and_keep)
+        async with serving(engine, **options) as url:
+            yield url, made[0].state.service.drain
+
+
+def test_a_drain_lets_the_running_reply_finish_and_takes_nothing_new() -> None:
+    engine = FakeEngine(tokens=2)
+
+    async def main() -> None:
+        engine.gate = asyncio.Semaphore(0)
+        async with draining(engine) as (url, drain), raw_client(url) as client:
+            await client.open("a")
+            await client.send(type="ask", stream="a")
+            await client.receive_until("reply")
+            ending = asyncio.create_task(drain(), name="drain")
+            await asyncio.sleep(0)
+            assert (await get(url, "/ready"))[0] == 503
+            assert (await get(url, "/health"))[1]["status"] == "draining"
+            assert await refused(url) == 503
+            await client.send(type="open", stream="b")
+            assert (await client.receive_until("error"))[-1]["code"] == "draining"
+            await client.send(type="ask", stream="a")
+            assert (await client.receive_until("error"))[-1]["code"] == "draining"
+            await client.send(type="text", stream="a", text="media still comes", ref="t")
+            assert (await client.receive_until("accepted", ref="t"))[-1]["seq"] == 2
+            engine.gate.release()
+            engine.gate.release()
+            told = await client.receive_until("closed")
+            assert [message["type"] for message in told if message["type"] != "appended"] == [
+                "token",
+                "token",
+                "done",
+                "closed",
+            ]
+            with pytest.raises(ConnectionClosed):
+                await client.receive()
+            assert client.socket.close_code == 1012
+            await ending
+
+    run(main)
+
+
+def test_a_drain_does_not_wait_for_ever() -> None:
+    engine = FakeEngine()
+
+    async def main() -> None:
+        engine.gate = asyncio.Semaphore(0)
+        async with draining(engine, drain_seconds=0.1) as (url, drain), raw_client(url) as client:
+            await client.open("a")
+            await client.send(type="ask", stream="a")
+            await client.receive_until("reply")
+            await drain()
+            told = await client.receive_until("closed")
+            assert told[-2]["reason"] == "interrupted"
+            assert not engine.open
+
+    run(main)
+
+
+def test_the_log_has_a_line_per_start_and_end_and_never_words(caplog: pytest.LogCaptureFixture) -> None:
+    engine = FakeEngine()
+
+    async def main() -> None:
+        async with serving(engine) as url, raw_client(url) as client:
+            await client.open("name-of-mine", system="secret system")
+            await client.send(type="text", stream="name-of-mine", text="secret words")
+            await client.send(type="ask", stream="name-of-mine", question="secret question")
+            await client.receive_until("done")
+            await client.send(type="close", stream="name-of-mine")
+            await client.receive_until("closed")
+
+    with caplog.at_level(logging.DEBUG, "penstock"):
+        run(main)
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("penstock")]
+    assert sum(line.startswith("stream start") for line in lines) == 1
+    (end,) = [line for line in lines if line.startswith("stream end")]
+    assert "inputs=1" in end and "replies=1" in end and "tokens=3" in end
+    assert not any("secret" in line or "w0" in line or "mine" in line for line in lines)
+
+
+def test_no_stream_outlives_the_server() -> None:
+    engine = FakeEngine(tokens=10_000)
+
+    async def main() -> None:
+        engine.gate = asyncio.Semaphore(1)
+        async with contextlib.AsyncExitStack() as after:
+            async with serving(engine) as url:
+                client = await after.enter_async_context(raw_client(url))
+                await client.open("a")
+                await client.send(type="ask", stream="a")
+                await client.receive_until("token")
+            assert not engine.open
+
+    run(main)

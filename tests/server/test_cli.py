@@ -1,0 +1,107 @@
+"""The command line: one line and exit code 2 for what is wrong; SIGTERM ends a server in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from harness import run
+from penstock.server.cli import _parser as parser
+from penstock.server.cli import main, server_config
+from penstock.server.client import connect
+from penstock.streams.event import Closed, Token
+
+HERE = Path(__file__).parent
+FAKE_SERVER = """
+import asyncio, logging, sys
+from fake_engine import FakeEngine
+from penstock.server.app import serve
+from penstock.server.config import ServerConfig
+logging.basicConfig(level="INFO", stream=sys.stderr)
+async def main():
+    engine = FakeEngine(tokens=40)
+    engine.gate = asyncio.Semaphore(1)
+    engine.refuse = lambda item: [engine.gate.release() for _ in range(39)]
+    await serve(engine, ServerConfig(port=0), on_listening=lambda url: print(url, flush=True))
+    assert not engine.open
+    print("clean", flush=True)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["serve", "--host", "0.0.0.0"],
+        ["serve", "--port", "70000"],
+        ["serve", "--max-streams", "0"],
+        ["serve", "--tls-cert", "cert.pem"],
+        ["serve", "--api-key-file", "/nowhere/key"],
+    ],
+)
+def test_a_bad_option_is_one_line_and_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.startswith("penstock: error: ") and told.err.count("\n") == 1
+
+
+def test_a_taken_port_is_told_before_a_model_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    from penstock.server.app import bind
+    from penstock.server.config import ServerConfig
+
+    with bind(ServerConfig(port=0)) as listener:
+        assert main(["serve", "--port", str(listener.getsockname()[1])]) == 2
+    assert "cannot listen" in capsys.readouterr().err
+
+
+def test_the_key_comes_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "key"
+    file.write_text("from-file\nmore\n")
+    monkeypatch.setenv("PENSTOCK_API_KEY", "from-environment")
+    public = ["serve", "--host", "0.0.0.0"]
+    assert server_config(parser().parse_args(public)).api_key == "from-environment"
+    assert server_config(parser().parse_args([*public, "--api-key-file", str(file)])).api_key == "from-file"
+    monkeypatch.delenv("PENSTOCK_API_KEY")
+    assert server_config(parser().parse_args([*public, "--insecure", "--idle-seconds", "7"])).idle_seconds == 7.0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_the_server(number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", FAKE_SERVER],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(HERE)},
+    )
+    assert process.stdout is not None and process.stderr is not None
+
+    async def talk() -> None:
+        url = (await asyncio.to_thread(process.stdout.readline)).strip()  # type: ignore[union-attr]
+        async with connect(url) as connection:
+            stream = await connection.stream()
+            reply = await stream.ask()
+            await anext(reply)
+            process.send_signal(number)
+            while "draining" not in await asyncio.to_thread(process.stderr.readline):  # type: ignore[union-attr]
+                pass
+            from penstock.streams.item import Text
+
+            await stream.append(Text("lets the other tokens through"))
+            assert len([token async for token in reply]) == 39
+            told = [event async for event in stream]
+            assert isinstance(told[-1], Closed)
+            assert sum(isinstance(event, Token) for event in told) == 40
+
+    try:
+        run(talk)
+        out, err = process.communicate(timeout=10)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    assert out == "clean\n"

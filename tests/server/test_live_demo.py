@@ -1,0 +1,93 @@
+"""The live demo's film and its run, against a server whose engine gives one token for each piece of the film."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+
+import av
+import pytest
+from fake_engine import FakeEngine
+from harness import run, serving
+from penstock.demos import live
+from penstock.demos.film import CONTAINERS, FPS, make_film, pieces
+from penstock.demos.view import JsonView, TextView, View
+from penstock.streams.item import Item, VideoBytes
+
+SECONDS = 1.2
+
+
+@pytest.fixture(scope="module")
+def film() -> bytes:
+    return make_film(SECONDS)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_film_is_a_whole_file_with_sound(container: str) -> None:
+    file = make_film(SECONDS, container)
+    with av.open(io.BytesIO(file), "r") as opened:
+        frames = list(opened.decode(video=0))
+    with av.open(io.BytesIO(file), "r") as opened:
+        sound = sum(frame.samples / frame.sample_rate for frame in opened.decode(audio=0))
+    assert len(frames) == round(SECONDS * FPS)
+    assert SECONDS - 0.05 < sound < SECONDS + 0.15
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_the_pieces_are_the_file_in_rising_time(container: str) -> None:
+    file = make_film(SECONDS, container)
+    cut = list(pieces(file))
+    assert b"".join(piece.data for piece in cut) == file
+    times = [piece.time_us for piece in cut]
+    assert times == sorted(times) and len(cut) > 10
+    assert SECONDS * 1e6 - 100_000 < times[-1] < SECONDS * 1e6 + 100_000
+
+
+@pytest.mark.parametrize("file", [b"", b"not a film", make_film(0.2)[:200]])
+def test_what_is_no_film_is_a_value_error(file: bytes) -> None:
+    with pytest.raises(ValueError, match="expected a film"):
+        list(pieces(file))
+
+
+def play(film: bytes, view: View) -> tuple[FakeEngine, live.Watcher]:
+    engine = FakeEngine()
+    options = live._parser().parse_args(["--tail-seconds", "0.1"])
+    found: list[live.Watcher] = []
+
+    async def main() -> None:
+        gate = engine.gate = asyncio.Semaphore(0)
+
+        def one_token(item: Item) -> None:
+            gate.release()
+
+        engine.refuse = one_token
+        async with serving(engine) as url:
+            found.append(await live.watch(url, list(pieces(film)), options, view))
+
+    run(main)
+    return engine, found[0]
+
+
+def test_the_demo_sends_the_whole_film_and_prints_times(film: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    engine, watcher = play(film, JsonView())
+    sent = engine.streams[0].items
+    assert all(isinstance(item, VideoBytes) for item in sent)
+    assert b"".join(bytes(item.data) for item in sent) == film  # type: ignore[union-attr]
+    assert [item.final for item in sent] == [False] * (len(sent) - 1) + [True]  # type: ignore[union-attr]
+    assert engine.streams[0].ended and engine.streams[0].request.format == "live"
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    tokens = [line for line in lines if "type" not in line]
+    assert len(tokens) == watcher.tokens_before_end + watcher.tokens_after_end
+    assert watcher.tokens_before_end > 0
+    assert all(set(token) == {"reply", "text", "seen_us", "played_us"} for token in tokens)
+    played = [token["played_us"] for token in tokens]
+    assert played == sorted(played)
+    kinds = [line["type"] for line in lines if "type" in line]
+    assert kinds[0] == "started" and {"appended", "reply", "done", "closed"} <= set(kinds)
+
+
+def test_people_are_told_that_the_words_mean_nothing(film: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    play(film, TextView())
+    told = capsys.readouterr().out
+    assert "MEANINGLESS" in told and "newest frame seen" in told and "w0 w1" in told
