@@ -4,9 +4,12 @@
     packing.py      those messages as bytes and back
     mailbox.py      two lanes: data (bounded), control (always taken)
     actor.py        the run loop of an actor, and the one place that spawns tasks
+    inputs.py       what a client hands in, looked at where it enters
     intake.py       one stream's decoders and timeline (synchronous)
     decode.py encode.py schedule.py generate.py     the four actors
     outbox.py       events on their way to one client, bounded
     wiring.py thread.py     the actors of one engine, made and stopped together; threads that own a model's work
-    stream.py engine.py     the public API
+    reply.py stream.py engine.py     the public API
+
+Nothing here knows a wire format.
 """

@@ -1,7 +1,7 @@
 """The run loop of an actor, and the one place that spawns tasks.
 
-An actor reads its mailbox and handles one message after the other. What an actor raises ends the engine, loudly; what belongs
-to one stream is caught where it happens and told to that stream's client.
+An actor reads its mailbox and handles one message after the other. What an actor raises ends the engine, loudly; what
+belongs to one stream is caught where it happens and told to that stream's client.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Supervisor:
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

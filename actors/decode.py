@@ -1,8 +1,11 @@
-"""The decode actor: items in, segments out. Each stream has a lane of its own, so that a slow file holds up nobody else."""
+"""The decode actor: items in, segments out. Each stream has a lane of its own, so that a slow file holds up nobody
+else.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Iterator
@@ -11,20 +14,20 @@ from typing import assert_never
 
 from ..codecs.errors import PenstockError
 from ..streams.event import Dropped, Error, Held
-from ..streams.item import VideoFrame
+from ..streams.item import AudioChunk, VideoFrame
 from ..streams.request import Request
 from ..streams.segment import AudioSegment, MediaSpec, Segment, UnitSegment
 from ..streams.timeline import Output
 from .actor import Actor, Supervisor
+from .inputs import item_bytes
 from .intake import Decoders, Intake
-from .mailbox import Mailbox
+from .mailbox import Mailbox, MailboxClosed
 from .messages import (
     Close,
     Converse,
     DecodeMessage,
     Encoded,
     EncodeMessage,
-    Failed,
     Flush,
     Forget,
     Fork,
@@ -38,9 +41,10 @@ from .messages import (
 
 log = logging.getLogger("penstock.actors")
 
-# Segments of one stream that may wait to be encoded, and frames of a camera that may wait to be decoded.
+# Segments of one stream that may wait to be encoded; frames and samples of a live source that may wait to be decoded.
 _AHEAD_BYTES = 64 << 20
 _LATEST_FRAMES = 8
+_LATEST_SOUND_BYTES = 1 << 20
 
 
 def segment_bytes(segment: Segment) -> int:
@@ -85,6 +89,7 @@ class Decode(Actor[DecodeMessage]):
         self._supervisor = supervisor
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="penstock-decode")
         self._lanes: dict[int, _Lane] = {}
+        self._ending: set[_Lane] = set()  # of streams that have ended, still at work
         self.mailbox = mailbox
         self._encode = encode
         self._schedule = schedule
@@ -92,11 +97,11 @@ class Decode(Actor[DecodeMessage]):
     async def handle(self, message: DecodeMessage) -> None:
         match message:
             case Open(stream, request):
-                self._lanes[stream] = _Lane(request, Intake(self._spec, request, self._decoders))
+                self._open(stream, request)
             case Fork(stream, twin):
                 if stream in self._lanes:
-                    request = self._lanes[stream].request
-                    self._lanes[twin] = _Lane(request, Intake(self._spec, request, self._decoders))
+                    parent = self._lanes[stream]
+                    self._lanes[twin] = _Lane(parent.request, parent.intake.fork())
                 self._encode.put_control(message)
             case Forget(stream):
                 self._forget(stream)
@@ -113,11 +118,22 @@ class Decode(Actor[DecodeMessage]):
                 assert_never(message)
 
     def stop(self) -> None:
-        """Close all decoders; the actor no longer runs."""
-        for stream in list(self._lanes):
-            self._forget(stream)
+        """Close all decoders; the actor and its lanes no longer run."""
+        self._decoders.close()  # first, so that no thread waits for a worker
         self._pool.shutdown(wait=True, cancel_futures=True)
-        self._decoders.close()
+        for lane in (*self._lanes.values(), *self._ending):
+            lane.intake.close()
+        self._lanes.clear()
+        self._ending.clear()
+
+    def _open(self, stream: int, request: Request) -> None:
+        try:
+            self._lanes[stream] = _Lane(request, Intake(self._spec, request, self._decoders))
+        except PenstockError as error:
+            self._schedule.put_control(Notice(stream, Error(error.code, str(error), fatal=True)))
+            self._schedule.put_control(Close(stream, "error"))
+            return
+        self._encode.put_control(Open(stream, request))
 
     def _put(self, stream: int, lane: _Lane, work: Take | Flush | Converse) -> None:
         lane.work.append(work)
@@ -128,14 +144,23 @@ class Decode(Actor[DecodeMessage]):
             self._supervisor.spawn(f"decode.{stream}", self._work(stream, lane))
 
     def _drop_oldest(self, stream: int, lane: _Lane) -> None:
-        """A camera that is ahead of us: the oldest frame that is not decoded yet goes, and the client is told."""
-        frames = [work for work in lane.work if isinstance(work, Take) and isinstance(work.item, VideoFrame)]
-        for work in frames[: max(0, len(frames) - _LATEST_FRAMES)]:
-            assert isinstance(work.item, VideoFrame)
-            lane.work.remove(work)
-            pts = work.item.pts_us
-            self._schedule.put_control(Notice(stream, Dropped(work.seq, "video", 1, pts, pts, "latest")))
-            self._schedule.put_control(Resolved(stream, work.seq))
+        """A live source that is ahead of us: its oldest that is not decoded yet goes, and the client is told."""
+        takes = [work for work in lane.work if isinstance(work, Take)]
+        frames = [take for take in takes if isinstance(take.item, VideoFrame)]
+        chunks = [take for take in takes if isinstance(take.item, AudioChunk)]
+        gone = frames[: max(0, len(frames) - _LATEST_FRAMES)]
+        excess = sum(item_bytes(take.item) for take in chunks) - _LATEST_SOUND_BYTES
+        for take in chunks[:-1]:
+            if excess <= 0:
+                break
+            excess -= item_bytes(take.item)
+            gone.append(take)
+        for take in gone:
+            assert isinstance(take.item, VideoFrame | AudioChunk)
+            lane.work.remove(take)
+            modality, pts = "video" if isinstance(take.item, VideoFrame) else "audio", take.item.pts_us
+            self._schedule.put_control(Notice(stream, Dropped(take.seq, modality, 1, pts, pts, "latest")))
+            self._schedule.put_control(Resolved(stream, take.seq))
 
     def _forget(self, stream: int) -> None:
         lane = self._lanes.pop(stream, None)
@@ -143,40 +168,48 @@ class Decode(Actor[DecodeMessage]):
             lane.ended = True
             lane.work.clear()
             lane.room.set()
-            if not lane.running:
+            if lane.running:
+                self._ending.add(lane)
+            else:
                 lane.intake.close()
 
     async def _work(self, stream: int, lane: _Lane) -> None:
-        try:
+        with contextlib.suppress(MailboxClosed):
             while lane.work:
                 work = lane.work.popleft()
                 if isinstance(work, Converse):
                     await self._encode.put(work)
-                    continue
-                try:
-                    await self._segments(stream, lane, work)
-                except PenstockError as error:
-                    self._schedule.put_control(Failed(stream, work.seq, error.code, str(error)))
-                except Exception as error:  # ours, not the client's: its stream ends, the others go on
-                    log.exception("decoding input %d of stream %d failed", work.seq, stream)
-                    text = f"decoding failed: {type(error).__name__}: {error}"
-                    self._schedule.put_control(Notice(stream, Error("internal", text, work.seq, fatal=True)))
-                    self._schedule.put_control(Close(stream, "error"))
-                    return
-        finally:
-            lane.running = False
-            if lane.ended:
-                await self._call(lane.intake.close)
+                else:
+                    await self._decode(stream, lane, work)
+        lane.running = False
+        if lane.ended:
+            await self._call(lane.intake.close)
+            self._ending.discard(lane)
+
+    async def _decode(self, stream: int, lane: _Lane, work: Take | Flush) -> None:
+        """Send on what an input gives; what is wrong with it is told, and what was good before that stays."""
+        try:
+            await self._segments(stream, lane, work)
+        except MailboxClosed:
+            raise
+        except PenstockError as error:
+            self._schedule.put_control(Notice(stream, Error(error.code, str(error), work.seq)))
+        except Exception as error:  # ours, not the client's: its stream ends, the others go on
+            log.exception("decoding input %d of stream %d failed", work.seq, stream)
+            text = f"decoding failed: {type(error).__name__}: {error}"
+            self._schedule.put_control(Notice(stream, Error("internal", text, work.seq, fatal=True)))
+            self._schedule.put_control(Close(stream, "error"))
+            lane.work.clear()
+            return
+        await self._encode.put(Segments(stream, work.seq, [], True))
 
     async def _segments(self, stream: int, lane: _Lane, work: Take | Flush) -> None:
-        outputs = iter([]) if isinstance(work, Flush) else lane.intake.take(work.seq, work.item)
         if isinstance(work, Flush):
             await self._send(stream, lane, work.seq, await self._call(lane.intake.flush, work.seq))
-        while (output := await self._call(_next, outputs)) is not None:
+            return
+        outputs = lane.intake.take(work.seq, work.item)
+        while not lane.ended and (output := await self._call(_next, outputs)) is not None:
             await self._send(stream, lane, work.seq, output)
-            if lane.ended:
-                return
-        await self._encode.put(Segments(stream, work.seq, [], True))
 
     async def _send(self, stream: int, lane: _Lane, seq: int, output: Output) -> None:
         for event in output.dropped:
@@ -189,6 +222,8 @@ class Decode(Actor[DecodeMessage]):
             while lane.ahead_bytes and lane.ahead_bytes + size > _AHEAD_BYTES and not lane.ended:
                 lane.room.clear()
                 await lane.room.wait()
+            if lane.ended:
+                return
             lane.ahead_bytes += size
             await self._encode.put(Segments(stream, seq, [segment], False), size)
 

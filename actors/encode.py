@@ -1,13 +1,16 @@
-"""The encode actor: segments in, spans out. It announces what it has, and encodes what schedule grants, across streams."""
+"""The encode actor: segments in, spans out. It announces what it has, and encodes what schedule grants, across
+streams.
+"""
 
 from __future__ import annotations
 
 import logging
 from typing import assert_never
 
-from ..codecs.errors import InputError, PenstockError
+from ..codecs.errors import InputError, MediaError, PenstockError
 from ..engine.encoder import Encoder
 from ..engine.span import Span
+from ..streams.event import Error
 from ..streams.segment import Segment
 from .actor import Actor
 from .decode import segment_bytes
@@ -23,6 +26,8 @@ from .messages import (
     Forget,
     Fork,
     Grant,
+    Notice,
+    Open,
     Resolved,
     ScheduleMessage,
     Segments,
@@ -49,6 +54,7 @@ class Encode(Actor[EncodeMessage]):
     ) -> None:
         self._encoder = encoder
         self._thread = thread
+        self._open: set[int] = set()  # streams that have not ended
         self._waiting: dict[Key, Segment] = {}
         self._left: dict[tuple[int, int], int] = {}  # segments of an input that still wait
         self._last: set[tuple[int, int]] = set()  # inputs whose last segment has come
@@ -58,8 +64,11 @@ class Encode(Actor[EncodeMessage]):
 
     async def handle(self, message: EncodeMessage) -> None:
         match message:
-            case Segments():
-                self._take(message)
+            case Open(stream):
+                self._open.add(stream)
+            case Segments(stream):
+                if stream in self._open:
+                    self._take(message)
             case Grant(keys):
                 await self._encode([key for key in keys if key in self._waiting])
             case Discard(keys):
@@ -69,11 +78,18 @@ class Encode(Actor[EncodeMessage]):
             case Converse():
                 await self._converse(message)
             case Fork(stream, twin):
-                self._encoder.fork(stream, twin)
+                if stream in self._open:
+                    self._open.add(twin)
+                    self._encoder.fork(stream, twin)
             case Forget(stream):
                 self._forget(stream)
             case _:
                 assert_never(message)
+
+    def stop(self) -> None:
+        """Forget all streams; the actor no longer runs."""
+        for stream in list(self._open):
+            self._forget(stream)
 
     def _take(self, message: Segments) -> None:
         stream, seq = message.stream, message.seq
@@ -97,34 +113,35 @@ class Encode(Actor[EncodeMessage]):
             spans = await self._thread.run(self._encoder.encode, batch)
         except Exception as error:  # a tower refused the batch: find whose segment it was
             log.exception("encoding %d segments failed", len(batch))
-            spans = [await self._alone(stream, segment, error) for stream, segment in batch]
+            spans = [error] if len(batch) == 1 else [await self._alone(*entry) for entry in batch]
         for key, span in zip(keys, spans, strict=True):
-            if key not in self._waiting:
-                continue  # its stream has ended meanwhile
             if isinstance(span, Span):
                 self._schedule.put_control(Spans(key[0], [span]))
             else:
-                self._schedule.put_control(Failed(key[0], key[1], "media", str(span)))
+                self._schedule.put_control(Failed(*key, MediaError.code, f"{type(span).__name__}: {span}"))
             self._done(key, self._waiting.pop(key))
 
-    async def _alone(self, stream: int, segment: Segment, first: Exception) -> Span | Exception:
+    async def _alone(self, stream: int, segment: Segment) -> Span | Exception:
         try:
             return (await self._thread.run(self._encoder.encode, [(stream, segment)]))[0]
         except Exception as error:
-            return error if str(error) else first
+            return error
 
     async def _converse(self, message: Converse) -> None:
         stream, request = message.stream, message.request
+        if stream not in self._open:
+            return
         try:
             prompt = await self._thread.run(
                 self._encoder.prompt, message.messages, request.system, request.video_fps, request.audio_in_video
             )
             self._schedule.put_control(Spans(stream, [prompt]))
-            self._schedule.put_control(Resolved(stream, message.seq))
         except PenstockError as error:
-            self._schedule.put_control(Failed(stream, message.seq, error.code, str(error)))
+            self._schedule.put_control(Notice(stream, Error(error.code, str(error), message.seq)))
         except Exception as error:  # the model's processor says in its own words what it does not take
-            self._schedule.put_control(Failed(stream, message.seq, InputError.code, f"messages: {error}"))
+            text = f"messages: {type(error).__name__}: {error}"
+            self._schedule.put_control(Notice(stream, Error(InputError.code, text, message.seq)))
+        self._schedule.put_control(Resolved(stream, message.seq))
 
     def _done(self, key: Key, segment: Segment) -> None:
         stream, seq, _ = key
@@ -139,6 +156,7 @@ class Encode(Actor[EncodeMessage]):
             self._schedule.put_control(Resolved(stream, seq))
 
     def _forget(self, stream: int) -> None:
+        self._open.discard(stream)
         self._encoder.forget(stream)
         for key in [key for key in self._waiting if key[0] == stream]:
             del self._waiting[key]

@@ -1,20 +1,20 @@
-"""The public `Engine`: loads a checkpoint, wires the four actors, hands out streams. One event loop; no wire formats."""
+"""The public `Engine`: loads a checkpoint, wires the four actors, gives streams. One event loop, no wire formats."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from ..codecs.errors import InputError, PenstockError, StreamClosedError
+from ..codecs.errors import InputError, StreamClosedError
 from ..codecs.limits import MediaLimits
 from ..engine.config import EngineConfig
 from ..streams.event import Closed, Error
 from ..streams.request import Request, SamplingParams
+from .inputs import plain_messages
 
 if TYPE_CHECKING:
     from ..engine.family import Loaded
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .stream import Stream
 
 _PARKED_SECONDS = 60.0
+# How long `close` waits for the streams to be told, which takes one step.
+_CLOSE_SECONDS = 10.0
 
 
 class EngineInfo(msgspec.Struct, frozen=True):
@@ -39,7 +41,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
 
 
 class Engine:
-    """A model that is being served. Made by `Engine.load`; close it when done, or use it as an async context manager."""
+    """A model that is served. Made by `Engine.load`; close it when done, or use it as an async context manager."""
 
     def __init__(
         self,
@@ -49,7 +51,11 @@ class Engine:
         observer: Observer | None = None,
         parked_seconds: float = _PARKED_SECONDS,
     ) -> None:
-        """Start the actors; call inside a running event loop. `observer` is told of every message (`penstock trace`)."""
+        """Start the actors; call inside a running event loop.
+
+        `observer` is told of every message (`penstock trace`): mailbox, lane, message. A stream whose client does not
+        read for `parked_seconds` is closed.
+        """
         from .wiring import Wiring
 
         data = loaded.family.data
@@ -74,22 +80,29 @@ class Engine:
         self._wiring = Wiring(loaded, config, limits or MediaLimits(), observer, self._told, self._broken)
         self.decode = self._wiring.decode.mailbox
         self._schedule = self._wiring.schedule.mailbox
-        self._stopped = False
+        self._stopping: asyncio.Task[None] | None = None
+        self._halted = False  # the mailboxes are closed
 
     @classmethod
     async def load(
-        cls, model: str | Path | None = None, *, config: EngineConfig | None = None, limits: MediaLimits | None = None
+        cls,
+        model: str | Path | None = None,
+        *,
+        config: EngineConfig | None = None,
+        limits: MediaLimits | None = None,
+        observer: Observer | None = None,
     ) -> Self:
         """Load a checkpoint and warm it up.
 
-        model: a folder, or an id that `transformers` finds; None: a small model with random weights, built on the spot, whose
-        words mean nothing. Raises ModelError that says why it cannot be served. A cancelled load leaves nothing behind.
+        model: a folder, or an id that `transformers` finds; None: a small model with random weights, built on the spot,
+        whose words mean nothing. Raises ModelError that says why it cannot be served. A cancelled load leaves nothing
+        behind.
         """
         from ..engine.core import load
 
         config = config or EngineConfig()
         loaded = await asyncio.to_thread(load, model, config)
-        engine = cls(loaded, config, limits)
+        engine = cls(loaded, config, limits, observer)
         try:
             await engine.warm_up()
         except BaseException:
@@ -121,19 +134,15 @@ class Engine:
             return await (await stream.prompted()).text()
 
     async def close(self) -> None:
-        """End all streams, stop the actors and their threads. May be called again."""
-        if self._stopped:
-            return
-        self._stopped = True
-        self.ready = False
-        for id in list(self._streams):
-            self.end_stream(id, "engine stopped")
-        if self.failed is None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(10):
-                    await asyncio.gather(*self._ends.values())
-        await self._wiring.stop()
-        self._end_all("engine stopped", None)
+        """End all streams, stop the actors and their threads. May be called again; a cancelled call goes on to its
+        end.
+        """
+        if self._stopping is None:
+            self.ready = False
+            for id in list(self._streams):
+                self.end_stream(id, "engine stopped")
+            self._stopping = self._wiring.spawn("engine.close", self._stop())
+        await asyncio.shield(self._stopping)
 
     async def __aenter__(self) -> Self:
         return self
@@ -152,26 +161,26 @@ class Engine:
     # What streams ask of their engine.
 
     def send(self, message: Any) -> None:
-        """A control message to schedule."""
-        if self.failed is None:
+        """A control message to schedule; lost where the engine has failed or is stopped."""
+        if self._runs:
             self._schedule.put_control(message)
 
     def check_alive(self) -> None:
         if self.failed is not None:
             raise StreamClosedError(f"the engine has failed: {self.failed}")
-        if self._stopped:
+        if self._stopping is not None:
             raise StreamClosedError("the engine is stopped")
 
     async def fork(self, stream: Stream) -> Stream:
-        twin = await self._open(stream.request, fork_of=stream)
-        return twin
+        """A twin of a stream of which nothing is in decode or encode."""
+        return await self._open(stream.request, twin_of=stream)
 
     def end_stream(self, id: int, reason: str) -> None:
-        from .messages import Close, Forget
+        """Close a stream; `closed` waits for it."""
+        from .messages import Close
 
-        if id in self._streams and self.failed is None:
+        if id in self._streams and self._runs:
             self._ends.setdefault(id, asyncio.get_running_loop().create_future())
-            self.decode.put_control(Forget(id))
             self._schedule.put_control(Close(id, reason))
 
     async def closed(self, id: int) -> None:
@@ -179,44 +188,50 @@ class Engine:
         if id in self._ends:
             await asyncio.shield(self._ends[id])
 
-    def parked(self, id: int) -> None:
-        loop = asyncio.get_running_loop()
-        self._timers[id] = loop.call_later(self._parked_seconds, self.end_stream, id, "slow reader")
-
-    def unparked(self, id: int) -> None:
+    def park(self, id: int, parked: bool) -> None:
+        """The client of a stream has stopped reading, or reads again: time runs, or does not."""
         timer = self._timers.pop(id, None)
         if timer is not None:
             timer.cancel()
+        if parked:
+            loop = asyncio.get_running_loop()
+            self._timers[id] = loop.call_later(self._parked_seconds, self.end_stream, id, "slow reader")
 
-    async def _open(self, request: Request, fork_of: Stream | None = None) -> Stream:
+    async def _open(self, request: Request, twin_of: Stream | None = None) -> Stream:
         from .messages import Accept, Converse, Fork, Open
         from .stream import Stream
 
         request.check()
         self.check_alive()
         self._fits(request)
+        plain = msgspec.structs.replace(request, messages=None)
+        messages = None if twin_of is not None or request.messages is None else plain_messages(request.messages)
         id = next(self._ids)
-        prompted = request.messages is not None and fork_of is None
-        stream = self._streams[id] = Stream(self, id, request, prompted)
-        if fork_of is not None:
-            message = Fork(fork_of.id, id, fork_of.next_seq())
-            self.decode.put_control(message)
-            self._schedule.put_control(message)
-        else:
-            self.decode.put_control(Open(id, request))
-            self._schedule.put_control(Open(id, request))
-        if prompted:
-            assert request.messages is not None
+        stream = self._streams[id] = Stream(self, id, request, twin_of)
+        first = Open(id, plain) if twin_of is None else Fork(twin_of.id, id, twin_of.next_seq())
+        self.decode.put_control(first)
+        self._schedule.put_control(first)
+        if messages is not None:
             self._schedule.put_control(Accept(id, 1, "prompt", params=request.params, done=False))
-            self.decode.put_now(Converse(id, 1, plain_messages(request.messages), request))
+            self.decode.put_now(Converse(id, 1, messages, plain))
         try:
             await stream.opened()
         except asyncio.CancelledError:
             self.end_stream(id, "closed")
             raise
-        except PenstockError as error:
-            raise InputError(str(error)) from None
         return stream
+
+    async def _stop(self) -> None:
+        if self.failed is None and self._ends:
+            await asyncio.wait(list(self._ends.values()), timeout=_CLOSE_SECONDS)
+        self._halted = True
+        await self._wiring.stop()
+        self._end_all("engine stopped", None)
+
+    @property
+    def _runs(self) -> bool:
+        """The actors still take messages."""
+        return self.failed is None and not self._halted
 
     def _fits(self, request: Request) -> None:
         if request.audio_in_video and "unit" not in self.info.modalities:
@@ -233,8 +248,13 @@ class Engine:
             self._gone(message.stream)
 
     def _gone(self, id: int) -> None:
+        """A stream has been told its end: nothing more is asked for it, and decode and encode may forget it."""
+        from .messages import Forget
+
         self._streams.pop(id, None)
-        self.unparked(id)
+        self.park(id, False)
+        if not self._halted:
+            self.decode.put_control(Forget(id))
         end = self._ends.pop(id, None)
         if end is not None and not end.done():
             end.set_result(None)
@@ -252,24 +272,3 @@ class Engine:
         for id, stream in list(self._streams.items()):
             stream.told(Tell(id, [*([error] if error else []), Closed(reason)]))
             self._gone(id)
-
-
-def plain_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Messages as plain data: PIL images as arrays `(h, w, 3)` uint8, sequences of frames as one array."""
-    import numpy as np
-    from PIL.Image import Image as Picture
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Picture):
-            return np.asarray(value.convert("RGB"))
-        if isinstance(value, list | tuple) and value and isinstance(value[0], Picture | np.ndarray):
-            return np.stack([plain(entry) for entry in value])
-        return value
-
-    plained = []
-    for message in messages:
-        content = message["content"]
-        if not isinstance(content, str):
-            content = [{name: plain(value) for name, value in part.items()} for part in content]
-        plained.append({**message, "content": content})
-    return plained

@@ -1,9 +1,11 @@
-"""One stream's way in: items are decoded and put on the stream's timeline. Synchronous; called from worker threads, one call
-at a time per stream. What comes in: items and flushes with their numbers. What goes out: segments, drops, what is held.
+"""One stream's way in: items are decoded and put on the stream's timeline. Synchronous; called from worker threads, one
+call at a time per stream. What comes in: items and flushes with their numbers. What goes out: segments, drops, what is
+held.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -15,6 +17,7 @@ from ..codecs.frame import Frame, Pixels
 from ..codecs.limits import MediaLimits
 from ..codecs.pcm import decode_pcm
 from ..codecs.picture import check_pixels, decode_picture, raw_picture
+from ..codecs.resample import Resampler
 from ..codecs.worker import WorkerPool
 from ..streams.item import AudioBytes, AudioChunk, Buffer, Image, Item, VideoBytes, VideoFrame
 from ..streams.request import Request
@@ -52,6 +55,17 @@ class Decoders:
             self.pool.close()
 
 
+class _Resampler(Resampler):
+    """A resampler that can be copied: the copy begins anew, since the filter's own state cannot be copied."""
+
+    def __init__(self, rate: int) -> None:
+        super().__init__(rate)
+        self._rate = rate
+
+    def __deepcopy__(self, memo: dict) -> _Resampler:
+        return _Resampler(self._rate)
+
+
 class Intake:
     """The decoders and the timeline of one stream."""
 
@@ -63,8 +77,13 @@ class Intake:
             expected_frames=request.expected_frames,
             audio_in_video=request.audio_in_video,
             lateness_us=request.lateness_us,
+            resampler=_Resampler,
         )
         self._spec = spec
+        # Where media without a time of its own goes: behind what came before it.
+        self._frame_us = round(1_000_000 / (request.video_fps or spec.video_fps))
+        self._frame_end_us = 0
+        self._sound_end_us = 0
         self._containers: dict[str, ContainerDecoder] = {}  # the encoded file of each kind that is being read
 
     def take(self, seq: int, item: Item) -> Iterator[Output]:
@@ -73,11 +92,15 @@ class Intake:
             case Image():
                 yield self._timeline.image(seq, self._picture(item.data), item.pts_us)
             case VideoFrame():
-                yield self._timeline.feed(seq, [Pixels(self._frame(item), item.pts_us)])
+                pts_us = self._frame_end_us if item.pts_us is None else item.pts_us
+                frame = Pixels(self._frame(item), pts_us)
+                self._frame_end_us = pts_us + self._frame_us
+                yield self._timeline.feed(seq, [frame])
             case AudioChunk():
-                samples = decode_pcm(
-                    item.data, item.encoding, item.channels, item.rate, item.pts_us, self._decoders.limits
-                )
+                pts_us = self._sound_end_us if item.pts_us is None else item.pts_us
+                limits = self._decoders.limits
+                samples = decode_pcm(item.data, item.encoding, item.channels, item.rate, pts_us, limits)
+                self._sound_end_us = pts_us + samples.samples.shape[1] * 1_000_000 // item.rate
                 yield self._timeline.feed(seq, [samples])
             case VideoBytes():
                 yield from self._file(seq, "video", item)
@@ -85,6 +108,13 @@ class Intake:
                 yield from self._file(seq, "audio", item)
             case _:
                 raise InputError(f"expected media, got {type(item).__name__}")
+
+    def fork(self) -> Intake:
+        """The same intake once more; files that are being read stay with this one."""
+        twin = copy.copy(self)
+        twin._timeline = copy.deepcopy(self._timeline)
+        twin._containers = {}
+        return twin
 
     def flush(self, seq: int) -> Output:
         return self._timeline.flush(seq)
@@ -107,8 +137,9 @@ class Intake:
         except MediaError:
             self._containers.pop(kind).close()
             raise
-        if item.final:
-            self._containers.pop(kind).close()
+        finally:
+            if item.final and kind in self._containers:
+                self._containers.pop(kind).close()
 
     def _wanted(self, frames: list[Frame]) -> list[Frame]:
         """The sound of a video goes only to a model that hears."""

@@ -35,20 +35,21 @@ class Mailbox(Generic[M]):
         self._bytes = 0
         self._peak_bytes = 0
         self._readable: asyncio.Event = asyncio.Event()
-        self._writers: deque[asyncio.Future[None]] = deque()
+        self._writers: deque[asyncio.Event] = deque()  # one each, in the order in which they came
         self._closed = False
 
     async def put(self, message: M, size_bytes: int = 0) -> None:
-        """Data: waits while the lane is full (one message always fits an empty lane). Raises MailboxClosed."""
-        while not self._closed and self._data and self._bytes + size_bytes > self._limit:
-            room = asyncio.get_running_loop().create_future()
-            self._writers.append(room)
-            try:
-                await room
-            finally:
-                if room in self._writers:
-                    self._writers.remove(room)
-        self.put_now(message, size_bytes)
+        """Data: waits its turn while the lane is full (one message always fits an empty lane). Raises MailboxClosed."""
+        mine = asyncio.Event()
+        self._writers.append(mine)
+        try:
+            while not self._closed and (self._writers[0] is not mine or not self._fits(size_bytes)):
+                mine.clear()
+                await mine.wait()
+            self.put_now(message, size_bytes)
+        finally:
+            self._writers.remove(mine)
+            self._call_writer()
 
     def put_now(self, message: M, size_bytes: int = 0) -> None:
         """Data, whatever the lane holds; for senders that keep a bound of their own."""
@@ -83,21 +84,15 @@ class Mailbox(Generic[M]):
             return None
         message, size = self._data.popleft()
         self._bytes -= size
-        while self._writers:
-            room = self._writers.popleft()
-            if not room.done():
-                room.set_result(None)
-                break
+        self._call_writer()
         return message
 
     def close(self) -> None:
-        """Nothing more goes in; what is in can still be read."""
+        """Nothing more goes in, also from writers that wait; what is in can still be read."""
         self._closed = True
         self._readable.set()
-        while self._writers:
-            room = self._writers.popleft()
-            if not room.done():
-                room.set_result(None)
+        for writer in self._writers:
+            writer.set()
 
     def statistics(self) -> dict[str, int]:
         return {
@@ -107,6 +102,14 @@ class Mailbox(Generic[M]):
             "peak_bytes": self._peak_bytes,
             "writers": len(self._writers),
         }
+
+    def _fits(self, size_bytes: int) -> bool:
+        return not self._data or self._bytes + size_bytes <= self._limit
+
+    def _call_writer(self) -> None:
+        """There may be room for the writer that came first; it looks for itself."""
+        if self._writers:
+            self._writers[0].set()
 
     def _check(self) -> None:
         if self._closed:

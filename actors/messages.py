@@ -1,14 +1,14 @@
 """What the actors say to each other. Frozen structs; no callables, futures, locks or models, so each can be encoded.
 
-    client    -> decode     Open, Fork, Forget (control), Take, Flush, Converse (data)
-    client    -> schedule   Open, Accept, Fork, Interrupt, Hurry, Park, Close (control)
-    decode    -> encode     Segments, Converse (data), Fork, Forget (control)
-    decode    -> schedule   Resolved, Failed, Notice (control)
-    encode    -> decode     Encoded (control)
-    encode    -> schedule   Announce, Spans, Resolved, Failed (control)
-    schedule  -> encode     Grant, Discard (control)
-    schedule  -> generate   Plan; generate -> schedule   Result (its reply), Broken
-    schedule  -> client     Tell
+client    -> decode     Open, Fork, Forget (control), Take, Flush, Converse (data)
+client    -> schedule   Open, Accept, Fork, Interrupt, Hurry, Park, Transcribe, Close (control)
+decode    -> encode     Segments, Converse (data), Open, Fork, Forget (control)
+decode    -> schedule   Resolved, Notice, Close (control)
+encode    -> decode     Encoded (control)
+encode    -> schedule   Announce, Spans, Resolved, Failed, Notice (control)
+schedule  -> encode     Grant, Discard (control)
+schedule  -> generate   Plan; generate -> schedule   Result (its reply), Broken
+schedule  -> client     Tell
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import msgspec
 
 from ..engine.plan import Plan, Result
 from ..engine.span import Prompt, Span
+from ..engine.stream import TranscriptRow
 from ..streams.event import Event
 from ..streams.item import Item
 from ..streams.request import Request, SamplingParams
@@ -57,7 +58,9 @@ class Converse(msgspec.Struct, frozen=True, tag=True, eq=False):
 
 
 class Fork(msgspec.Struct, frozen=True, tag=True):
-    """Stream `twin` begins as a copy of `stream`, with its inputs before number `before`."""
+    """Stream `twin` begins as a copy of `stream`, with its inputs before number `before`, none of which is on its
+    way.
+    """
 
     stream: int
     twin: int
@@ -80,7 +83,7 @@ class Segments(msgspec.Struct, frozen=True, tag=True, eq=False):
 
 
 class Announce(msgspec.Struct, frozen=True, tag=True):
-    """Segments wait to be encoded: (index, rows, media time at which it stops, modality, start) each, of input `seq`."""
+    """Segments of input `seq` wait to be encoded: (index, rows, media time at which it stops, modality, start) each."""
 
     stream: int
     seq: int
@@ -121,10 +124,11 @@ class Resolved(msgspec.Struct, frozen=True, tag=True):
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """Input `seq` could not be used; the stream goes on."""
+    """Segment `index` of input `seq` could not be encoded; the stream goes on without it."""
 
     stream: int
     seq: int
+    index: int
     code: str
     message: str
 
@@ -149,10 +153,11 @@ class Accept(msgspec.Struct, frozen=True, tag=True):
 
 
 class Interrupt(msgspec.Struct, frozen=True, tag=True):
-    """End the running reply behind its token `at`; acts at the next step boundary, ahead of what waits."""
+    """End reply `reply` behind its token `at` if it runs; acts at the next step boundary, ahead of what waits."""
 
     stream: int
-    at: int | None
+    reply: int
+    at: int
 
 
 class Hurry(msgspec.Struct, frozen=True, tag=True):
@@ -169,6 +174,13 @@ class Park(msgspec.Struct, frozen=True, tag=True):
     parked: bool
 
 
+class Transcribe(msgspec.Struct, frozen=True, tag=True):
+    """Tell what the cache holds of a stream; `ticket` comes back with it."""
+
+    stream: int
+    ticket: int
+
+
 class Close(msgspec.Struct, frozen=True, tag=True):
     """A stream ends."""
 
@@ -183,18 +195,39 @@ class Broken(msgspec.Struct, frozen=True, tag=True):
 
 
 class Tell(msgspec.Struct, frozen=True, tag=True):
-    """Events of one stream for its client. `opened`: the format in force and why; `resolved`: inputs that are done with."""
+    """Events of one stream for its client.
+
+    `opened`: the format in force and why. `resolved`: inputs that are neither in decode nor in encode any more.
+    `running`: the reply that a fork goes on with: its number, its input, how many tokens it has. `transcripts`: answers
+    to `Transcribe`.
+    """
 
     stream: int
     events: list[Event]
     opened: tuple[str, str] | None = None
     resolved: list[int] = []
+    running: tuple[int, int, int] | None = None
+    transcripts: list[tuple[int, list[TranscriptRow]]] = []
 
 
 DecodeMessage = Open | Fork | Forget | Take | Flush | Converse | Encoded
-EncodeMessage = Segments | Converse | Fork | Forget | Grant | Discard
+EncodeMessage = Segments | Converse | Open | Fork | Forget | Grant | Discard
 ScheduleMessage = (
-    Open | Accept | Fork | Interrupt | Hurry | Park | Close | Announce | Spans | Resolved | Failed | Notice | Result | Broken
+    Open
+    | Accept
+    | Fork
+    | Interrupt
+    | Hurry
+    | Park
+    | Transcribe
+    | Close
+    | Announce
+    | Spans
+    | Resolved
+    | Failed
+    | Notice
+    | Result
+    | Broken
 )
 GenerateMessage = Plan
 ClientMessage = Tell

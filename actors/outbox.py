@@ -1,4 +1,5 @@
-"""Events on their way to one client. Bounded: tokens are kept, progress is merged, a client that does not read parks its stream.
+"""Events on their way to one client. Bounded: tokens are kept, progress is merged, a client that does not read parks
+its stream.
 
 Nothing waits on an outbox. One task reads it.
 """
@@ -10,16 +11,15 @@ from collections import deque
 
 import msgspec
 
-from ..streams.event import Appended, Closed, Credit, Event, Held, ReplyDone, Token
+from ..streams.event import Appended, Closed, Credit, Dropped, Event, Held, Token
 
-# Tokens that a client may leave unread before its stream is parked, and other events before the oldest progress goes.
+# Tokens that a client may leave unread before its stream is parked, and events before the oldest progress goes.
 MOST_UNREAD_TOKENS = 512
-_MOST_EVENTS = 1024
-_PROGRESS = (Appended, Credit, Held)
+MOST_UNREAD_EVENTS = 1024
 
 
 class Outbox:
-    """The events of one stream, numbered as they are put."""
+    """The events of one stream, numbered as they are read."""
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
@@ -29,33 +29,33 @@ class Outbox:
         self.attached = False  # somebody reads the events
         self.closed = False
 
+    @property
+    def unread_tokens(self) -> int:
+        return self._tokens
+
+    @property
+    def unread_events(self) -> int:
+        return len(self._events)
+
     def put(self, event: Event) -> None:
         """Take one event; never waits."""
         if self.closed:
             return
         if isinstance(event, Credit | Held):
-            self._events = deque(other for other in self._events if type(other) is not type(event))
-        self._numbers += 1
-        self._events.append(msgspec.structs.replace(event, number=self._numbers))
+            self._keep(lambda other: type(other) is not type(event))
+        elif isinstance(event, Dropped) and self._events and (merged := _together(self._events[-1], event)):
+            self._events.pop()
+            event = merged
+        self._events.append(event)
         self._tokens += isinstance(event, Token)
-        if len(self._events) > _MOST_EVENTS:
-            self._merge()
+        if len(self._events) > MOST_UNREAD_EVENTS:
+            self._let_go()
         self.closed = isinstance(event, Closed)
         self._readable.set()
 
-    def cut(self, reply: int, keep: int) -> None:
-        """Tokens of `reply` from number `keep` on have been taken back; those that nobody has read yet are not told."""
-        kept = deque(
-            event
-            for event in self._events
-            if not (isinstance(event, Token) and event.reply == reply and event.index >= keep)
-        )
-        self._tokens -= len(self._events) - len(kept)
-        self._events = kept
-
-    @property
-    def unread_tokens(self) -> int:
-        return self._tokens
+    def cut(self, reply: int, keep: int) -> list[Token]:
+        """Take back the unread tokens of `reply` from number `keep` on; returns them."""
+        return self._keep(lambda event: not (isinstance(event, Token) and event.reply == reply and event.index >= keep))
 
     async def get(self) -> Event | None:
         """The next event; None after the last. A cancelled wait has taken nothing."""
@@ -67,12 +67,38 @@ class Outbox:
             await self._readable.wait()
         event = self._events.popleft()
         self._tokens -= isinstance(event, Token)
-        return event
+        self._numbers += 1
+        return msgspec.structs.replace(event, number=self._numbers)
 
-    def _merge(self) -> None:
-        """Let the oldest progress event go; where nobody reads, the oldest of all."""
+    def _keep(self, wanted) -> list[Token]:
+        """Let go of unread events that are not wanted; returns the tokens among them."""
+        gone = [event for event in self._events if not wanted(event)]
+        if gone:
+            self._events = deque(event for event in self._events if wanted(event))
+        tokens = [event for event in gone if isinstance(event, Token)]
+        self._tokens -= len(tokens)
+        return tokens
+
+    def _let_go(self) -> None:
+        """The oldest progress event goes; where nobody reads, the oldest of all."""
+        if not self.attached:
+            self._tokens -= isinstance(self._events.popleft(), Token)
+            return
         for place, event in enumerate(self._events):
-            if isinstance(event, _PROGRESS) or (not self.attached and not isinstance(event, ReplyDone)):
+            if isinstance(event, Appended | Dropped):
                 del self._events[place]
-                self._tokens -= isinstance(event, Token)
                 return
+
+
+def _together(first: Event, second: Dropped) -> Dropped | None:
+    """Two neighbouring notices of drops of one kind as one, under the newer input's number."""
+    if not isinstance(first, Dropped) or (first.modality, first.reason) != (second.modality, second.reason):
+        return None
+    starts = [time for time in (first.start_us, second.start_us) if time is not None]
+    stops = [time for time in (first.stop_us, second.stop_us) if time is not None]
+    return msgspec.structs.replace(
+        second,
+        count=first.count + second.count,
+        start_us=min(starts, default=None),
+        stop_us=max(stops, default=None),
+    )

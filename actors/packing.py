@@ -11,14 +11,14 @@ import msgspec
 import numpy as np
 import torch
 
-from ..engine import plan, span
+from ..engine import plan, span, stream
 from ..streams import event, item, request, segment
 from . import messages
 
 _KIND = "$"
 _TYPES: dict[str, type[msgspec.Struct]] = {
     kind.__name__: kind
-    for module in (event, item, request, segment, span, plan, messages)
+    for module in (event, item, request, segment, span, plan, stream, messages)
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 }
@@ -45,10 +45,10 @@ def _plain(value: Any) -> Any:
         case msgspec.Struct():
             fields = {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
             return {_KIND: type(value).__name__, **fields}
-        case np.ndarray():
+        case np.ndarray() if not value.dtype.hasobject:
             return {_KIND: "array", "dtype": value.dtype.str, "shape": value.shape, "data": value.tobytes()}
         case torch.Tensor():
-            bits = value.detach().cpu().contiguous().view(torch.uint8) if value.numel() else torch.empty(0, dtype=torch.uint8)
+            bits = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
             kind = str(value.dtype).removeprefix("torch.")
             return {_KIND: "tensor", "dtype": kind, "shape": list(value.shape), "data": bits.numpy().tobytes()}
         case tuple():
@@ -67,7 +67,7 @@ def _rich(value: Any) -> Any:
         return value
     match value[_KIND]:
         case "array":
-            return np.frombuffer(bytearray(value["data"]), dtype=value["dtype"]).reshape(value["shape"])
+            return np.ndarray(value["shape"], value["dtype"], bytearray(value["data"]))
         case "tensor":
             dtype = getattr(torch, value["dtype"])
             if not value["data"]:

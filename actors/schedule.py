@@ -1,10 +1,12 @@
-"""The schedule actor: decides each step and what is encoded next; the one that changes streams' lives and hands out pages.
+"""The schedule actor: decides each step and what is encoded next; the one that changes streams' lives and hands out
+pages.
 
 While a step runs, what arrives waits; it takes effect at the step boundary.
 """
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections import deque
 from typing import assert_never
@@ -13,8 +15,9 @@ from ..codecs.errors import PenstockError
 from ..engine.plan import Plan, Result
 from ..engine.policy import grant
 from ..engine.scheduler import Scheduler
+from ..engine.span import Span
 from ..engine.stream import Input
-from ..streams.event import Closed, Dropped, Error, Event
+from ..streams.event import Closed, Dropped, Error, ReplyStarted
 from .actor import Actor
 from .mailbox import Mailbox
 from .messages import (
@@ -38,10 +41,17 @@ from .messages import (
     ScheduleMessage,
     Spans,
     Tell,
+    Transcribe,
 )
 
 # Segments of a camera that may wait for the encoder; the oldest go first.
 _LATEST_SEGMENTS = 4
+# Rows of spans that may wait for their turn before a stream's next segments are encoded.
+_AHEAD_ROWS = 4096
+# No segment is due later than this from now, whatever its media time says.
+_FARTHEST_US = 10_000_000
+
+Key = tuple[int, int, int]  # stream, seq, index
 
 
 class EngineBroken(Exception):
@@ -51,8 +61,11 @@ class EngineBroken(Exception):
 class _Announced:
     """A segment that waits for its grant."""
 
-    def __init__(self, key: tuple[int, int, int], rows: int, due_us: int, event: Dropped) -> None:
-        self.key, self.rows, self.due_us, self.event = key, rows, due_us, event
+    def __init__(self, key: Key, rows: int, due_us: int, event: Dropped) -> None:
+        self.key = key
+        self.rows = rows
+        self.due_us = due_us
+        self.event = event  # what is told where it is dropped
 
 
 class Schedule(Actor[ScheduleMessage]):
@@ -73,8 +86,8 @@ class Schedule(Actor[ScheduleMessage]):
         self._encoder_tokens = encoder_tokens
         self._plan: Plan | None = None  # the step in flight
         self._later: deque[ScheduleMessage] = deque()  # what came while it ran
-        self._announced: list[_Announced] = []
-        self._granted: dict[tuple[int, int, int], int] = {}  # rows that the encoder works on
+        self._announced: dict[int, deque[_Announced]] = {}  # by stream, in the order in which they have to be encoded
+        self._granted: set[Key] = set()  # what the encoder works on
         self._clocks: dict[int, int] = {}  # per stream: now minus its media time, in us
         self._latest: set[int] = set()  # streams with policy "latest"
         self._told: dict[int, Tell] = {}
@@ -103,7 +116,11 @@ class Schedule(Actor[ScheduleMessage]):
                 self._generate.put_control(self._plan)
 
     def statistics(self) -> dict[str, int]:
-        return {**self._scheduler.statistics(), "steps": self.steps, "segments_waiting": len(self._announced)}
+        return {
+            **self._scheduler.statistics(),
+            "steps": self.steps,
+            "segments_waiting": sum(map(len, self._announced.values())),
+        }
 
     def check(self) -> None:
         """The conservation law of pages; between steps."""
@@ -124,29 +141,32 @@ class Schedule(Actor[ScheduleMessage]):
                 scheduler.accept(stream, Input(seq, kind, text, params, done=done, at=at))
             case Fork(stream, twin, before):
                 self._fork(stream, twin, before)
-            case Interrupt(stream, at):
-                scheduler.interrupt(stream, at)
+            case Interrupt(stream, reply, at):
+                state = scheduler.streams.get(stream)
+                if state is not None and state.reply is not None and state.reply.id == reply:
+                    scheduler.interrupt(stream, at)
             case Hurry(stream, seq):
                 scheduler.hurry(stream, seq)
             case Park(stream, parked):
                 scheduler.park(stream, parked)
+            case Transcribe(stream, ticket):
+                if stream in scheduler.streams:
+                    self._news(stream).transcripts.append((ticket, scheduler.transcript(stream)))
             case Close(stream, reason):
                 self._close(stream, reason)
             case Announce():
                 self._announce(message)
             case Spans(stream, spans):
-                for span in spans:
-                    self._granted.pop((stream, getattr(span, "seq", 0), getattr(span, "index", 0)), None)
+                self._granted -= {(stream, span.seq, span.index) for span in spans if isinstance(span, Span)}
                 scheduler.spans(stream, spans)
             case Resolved(stream, seq):
-                self._resolve(stream, seq)
-            case Failed(stream, seq, code, text):
-                self._tell(stream, [Error(code, text, seq)])
-                for key in [key for key in self._granted if key[:2] == (stream, seq)]:
-                    del self._granted[key]
-                self._resolve(stream, seq)
+                scheduler.resolve(stream, seq)
+                self._news(stream).resolved.append(seq)
+            case Failed(stream, seq, index, code, text):
+                self._granted.discard((stream, seq, index))
+                self._news(stream).events.append(Error(code, text, seq))
             case Notice(stream, event):
-                self._tell(stream, [event])
+                self._news(stream).events.append(event)
             case _:
                 assert_never(message)
 
@@ -154,78 +174,94 @@ class Schedule(Actor[ScheduleMessage]):
         try:
             opened = self._scheduler.open(message.stream, message.request)
         except PenstockError as error:
-            self._tell(message.stream, [Error(error.code, str(error), fatal=True), Closed("error")])
+            self._refuse(message.stream, error)
             return
+        self._announced[message.stream] = deque()
         if message.request.policy == "latest":
             self._latest.add(message.stream)
-        told = self._told.get(message.stream)
-        self._told[message.stream] = Tell(message.stream, told.events if told else [], opened)
+        self._told[message.stream] = Tell(message.stream, [], opened)
 
     def _fork(self, stream: int, twin: int, before: int) -> None:
         try:
             if stream not in self._scheduler.streams:
-                raise PenstockError(f"fork: stream {stream} has ended")
-            format, why = self._scheduler.fork(stream, twin, before)
+                raise PenstockError(f"fork: expected an open stream, got stream {stream}, which has ended")
+            opened = self._scheduler.fork(stream, twin, before)
         except PenstockError as error:
-            self._tell(twin, [Error(error.code, str(error), fatal=True), Closed("error")])
+            self._refuse(twin, error)
             return
-        self._told[twin] = Tell(twin, [], (format, why))
+        self._announced[twin] = deque()
+        if stream in self._latest:
+            self._latest.add(twin)
+        if stream in self._clocks:
+            self._clocks[twin] = self._clocks[stream]
+        reply = self._scheduler.streams[twin].reply
+        if reply is None:
+            self._told[twin] = Tell(twin, [], opened)
+        else:
+            running = (reply.id, reply.seq, len(reply.ids))
+            self._told[twin] = Tell(twin, [ReplyStarted(reply.id, reply.seq)], opened, running=running)
+
+    def _refuse(self, stream: int, error: PenstockError) -> None:
+        self._told[stream] = Tell(stream, [Error(error.code, str(error), fatal=True), Closed("error")])
 
     def _close(self, stream: int, reason: str) -> None:
         if stream in self._scheduler.streams:
-            self._publish()
+            self._collect()
             self._scheduler.close(stream)
-            self._tell(stream, [Closed(reason)])
-        self._announced = [waiting for waiting in self._announced if waiting.key[0] != stream]
-        self._granted = {key: rows for key, rows in self._granted.items() if key[0] != stream}
+            self._news(stream).events.append(Closed(reason))
+        self._announced.pop(stream, None)
+        self._granted = {key for key in self._granted if key[0] != stream}
         self._clocks.pop(stream, None)
         self._latest.discard(stream)
 
-    def _resolve(self, stream: int, seq: int) -> None:
-        self._scheduler.resolve(stream, seq)
-        told = self._told.setdefault(stream, Tell(stream, []))
-        told.resolved.append(seq)
-
     def _announce(self, message: Announce) -> None:
-        """Segments are due when their media time comes round on the stream's own clock, which its first segment sets."""
+        """Segments are due when their media time comes round on the stream's clock, which its first segment sets."""
         stream, now_us = message.stream, time.monotonic_ns() // 1000
+        waiting = self._announced.get(stream)
+        if waiting is None:
+            return  # the stream has ended, and encode will be told
         for index, rows, stop_us, modality, start_us in message.sizes:
-            media_us = stop_us or 0
-            clock = self._clocks.setdefault(stream, now_us - media_us)
+            due_us = now_us
+            if stop_us is not None:
+                due_us = min(self._clocks.setdefault(stream, now_us - stop_us) + stop_us, now_us + _FARTHEST_US)
             event = Dropped(message.seq, modality.removesuffix("Segment").lower(), 1, start_us, stop_us, "latest")
-            key = (stream, message.seq, index)
-            self._announced.append(_Announced(key, rows, clock + media_us, event))
+            waiting.append(_Announced((stream, message.seq, index), rows, due_us, event))
         if stream in self._latest:
-            mine = [waiting for waiting in self._announced if waiting.key[0] == stream]
-            self._discard(mine[: max(0, len(mine) - _LATEST_SEGMENTS)])
-
-    def _discard(self, gone: list[_Announced]) -> None:
-        if not gone:
-            return
-        keys = {waiting.key for waiting in gone}
-        self._announced = [waiting for waiting in self._announced if waiting.key not in keys]
-        for waiting in gone:
-            self._tell(waiting.key[0], [waiting.event])
-        self._encode.put_control(Discard([waiting.key for waiting in gone]))
+            gone = [waiting.popleft() for _ in range(len(waiting) - _LATEST_SEGMENTS)]
+            self._news(stream).events.extend(old.event for old in gone)
+            if gone:
+                self._encode.put_control(Discard([old.key for old in gone]))
 
     def _grant(self) -> None:
-        """Let the encoder begin on what is due first, as far as its budget goes; a stream's own segments stay in order."""
-        if not self._announced or self._granted:
+        """Let the encoder begin on what is due first, as far as its budget goes; a stream's own segments stay in
+        order.
+        """
+        if self._granted:
             return
-        self._announced.sort(key=lambda waiting: waiting.due_us)
-        count = grant([(waiting.due_us, waiting.rows) for waiting in self._announced], self._encoder_tokens)
-        chosen, self._announced = self._announced[:count], self._announced[count:]
-        # Within a stream the order of inputs holds, whatever their media times say.
-        chosen.sort(key=lambda waiting: waiting.key)
-        self._granted = {waiting.key: waiting.rows for waiting in chosen}
-        self._encode.put_control(Grant([waiting.key for waiting in chosen]))
+        queues = [waiting for stream, waiting in self._announced.items() if waiting and self._wants_spans(stream)]
+        order = list(heapq.merge(*queues, key=lambda waiting: waiting.due_us))
+        count = grant([(waiting.due_us, waiting.rows) for waiting in order], self._encoder_tokens)
+        if count:
+            keys = [self._announced[waiting.key[0]].popleft().key for waiting in order[:count]]
+            self._granted = set(keys)
+            self._encode.put_control(Grant(keys))
 
-    def _tell(self, stream: int, events: list[Event]) -> None:
-        self._told.setdefault(stream, Tell(stream, [])).events.extend(events)
+    def _wants_spans(self, stream: int) -> bool:
+        """Nothing is encoded ahead for a stream that is parked, or that holds many spans whose turn has not come."""
+        state = self._scheduler.streams[stream]
+        rows = sum(len(span.ids) for input in state.inputs for span in input.spans if isinstance(span, Span))
+        return not state.parked and rows < _AHEAD_ROWS
+
+    def _news(self, stream: int) -> Tell:
+        """What the stream's client will be told next."""
+        return self._told.setdefault(stream, Tell(stream, []))
+
+    def _collect(self) -> None:
+        for stream, event in self._scheduler.events():
+            self._news(stream).events.append(event)
 
     def _publish(self) -> None:
-        for stream, event in self._scheduler.events():
-            self._tell(stream, [event])
+        self._collect()
         told, self._told = self._told, {}
         for message in told.values():
             self._client.put_control(message)

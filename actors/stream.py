@@ -1,9 +1,14 @@
-"""The client's side of one stream: `Stream` and `Reply`. Safe to use from several tasks of one event loop at once."""
+"""The client's side of one stream. In: calls of its client, `Tell` messages. Out: messages to decode and schedule,
+events.
+
+Safe to use from several tasks of one event loop at once. It knows no segments, spans or pages.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -16,14 +21,18 @@ from ..codecs.errors import (
     MediaError,
     PenstockError,
     StreamClosedError,
+    WorkerError,
 )
 from ..streams.event import Closed, Credit, Error, Event, ReplyDone, ReplyStarted, Token
-from ..streams.item import MEDIA, AudioChunk, Embedding, Item, Text, VideoFrame
+from ..streams.item import AudioChunk, Item, Text, VideoFrame
 from ..streams.request import Request, SamplingParams
-from .messages import Accept, Close, Flush, Fork, Hurry, Interrupt, Park, Take, Tell
-from .outbox import MOST_UNREAD_TOKENS, Outbox
+from .inputs import check_item, item_bytes, own_copy
+from .messages import Accept, Flush, Hurry, Interrupt, Park, Take, Tell, Transcribe
+from .outbox import MOST_UNREAD_EVENTS, MOST_UNREAD_TOKENS, Outbox
+from .reply import Reply
 
 if TYPE_CHECKING:
+    from ..engine.stream import TranscriptRow
     from .engine import Engine
 
 # Media of one stream that may be on its way into the cache.
@@ -32,124 +41,79 @@ CREDIT_MEDIA_US = 60_000_000
 
 _BY_CODE: dict[str, type[PenstockError]] = {
     kind.code: kind
-    for kind in (MediaError, FormatError, LimitError, DamagedError, InputError, ContextOverflowError, StreamClosedError)
+    for kind in (
+        MediaError,
+        FormatError,
+        LimitError,
+        DamagedError,
+        WorkerError,
+        InputError,
+        ContextOverflowError,
+        StreamClosedError,
+    )
 }
-
-
-class Reply:
-    """One reply while it comes: `async for token in reply`. Several tasks may read it; each sees all tokens."""
-
-    def __init__(self, stream: Stream, id: int, seq: int) -> None:
-        self._stream = stream
-        self.id = id
-        self.seq = seq
-        self.reason: str | None = None  # how it ended; None while it runs
-        self.error: PenstockError | None = None
-        self._tokens: list[Token] = []
-        self._rest = ""
-        self._more = asyncio.Event()
-        self.taken = 0  # tokens that somebody has read
-
-    async def __aiter__(self) -> AsyncIterator[Token]:
-        """The tokens from the first on; ends when the reply does. Raises the stream's error where it ended with one."""
-        place = 0
-        while True:
-            while place < len(self._tokens):
-                place += 1
-                self.taken = max(self.taken, place)
-                self._stream.read()
-                yield self._tokens[place - 1]
-            if self.reason is not None:
-                if self.error is not None:
-                    raise self.error
-                return
-            self._more.clear()
-            await self._more.wait()
-
-    async def text(self) -> str:
-        """The whole text, when the reply has ended."""
-        words = [token.text async for token in self]
-        return "".join(words[: len(self._tokens)]) + self._rest
-
-    @property
-    def unread(self) -> int:
-        return len(self._tokens) - self.taken
-
-    def put(self, token: Token) -> None:
-        self._tokens.append(token)
-        self._wake()
-
-    def end(self, reason: str, keep: int | None = None, rest: str = "", error: PenstockError | None = None) -> None:
-        if self.reason is not None:
-            return
-        if keep is not None:
-            del self._tokens[keep:]
-            self.taken = min(self.taken, keep)
-        self.reason, self._rest, self.error = reason, rest, error
-        self._wake()
-
-    def _wake(self) -> None:
-        self._more.set()
 
 
 class Stream:
     """One live conversation. Made by `Engine.stream`.
 
-    Also an async context manager (closes at the end) and an async iterator of its events, in order, for one reader.
-    Cancelling any awaited call leaves the stream usable: an input is in or it is not.
+    Also an async context manager (closes at the end) and an async iterator of its events, in order, for one reader. Who
+    has begun to read events has to go on: a stream whose events or tokens stay unread is parked, and closed after a
+    time. Cancelling any awaited call leaves the stream usable: an input is in or it is not.
     """
 
-    def __init__(self, engine: Engine, id: int, request: Request, prompted: bool) -> None:
+    def __init__(self, engine: Engine, id: int, request: Request, twin_of: Stream | None = None) -> None:
+        future = asyncio.get_running_loop().create_future
         self._engine = engine
         self.id = id
         self.request = request
         self.format = ""  # in force, once the stream is open
         self.why = ""
         self.trained = engine.info.live_trained
-        self._seq = int(prompted)
-        self._media = False
-        self._ended = False
+        self.reply: Reply | None = None  # the one that runs
+        prompted = request.messages is not None and twin_of is None
+        self._seq = int(prompted) if twin_of is None else twin_of._seq
+        self._media = twin_of is not None and twin_of._media  # a question has to flush decoders
+        self._ended = twin_of is not None and twin_of._ended
         self._closing = False
-        self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._outbox = Outbox()
-        self._asked: dict[int, asyncio.Future[Reply]] = {}
+        self._opened: asyncio.Future[None] = future()
+        self._prompted: asyncio.Future[Reply] | None = future() if prompted else None
+        self._asked: dict[int, asyncio.Future[Reply]] = {} if self._prompted is None else {1: self._prompted}
         self._replies: dict[int, Reply] = {}
-        self._current: Reply | None = None
-        self._pending: dict[int, int] = {}  # bytes of inputs that are on their way, by number
+        self._held: dict[int, list[Token]] = {}  # by reply: token events behind an interrupt
+        self._transcripts: dict[int, asyncio.Future[list[TranscriptRow]]] = {}
+        self._tickets = itertools.count(1)
+        self._on_way: dict[int, int] = {1: 0} if prompted else {}  # bytes of inputs in decode or encode, by number
         self._times: dict[int, int] = {}  # media time of these, where it is known
         self._newest_us = 0
-        self._room = asyncio.Event()
+        self._forks = 0  # forks that wait for what is on its way; new inputs wait for them
+        self._changed = asyncio.Event()  # something that a call may wait for
         self._parked = False
-        if prompted:
-            self._asked[1] = asyncio.get_running_loop().create_future()
 
     async def append(self, item: Item) -> int:
         """Append media or words; returns the input's number.
 
-        With policy "block" it waits until there is credit; with "latest" it never waits, and what is too old is dropped and
-        reported. Raises InputError for what this model does not take, StreamClosedError after the end. What is wrong with the
-        bytes themselves is found later and comes as an `Error` event with this number.
+        With policy "block" it waits until there is credit. With "latest" it does not wait with frames and chunks of
+        samples: those that are too old are dropped and reported. Raises InputError for what this model does not take,
+        StreamClosedError after the end. What is wrong with the bytes themselves is found later and comes as an `Error`
+        event with this number. After a cancelled wait the item is not in.
         """
         self._check_open()
-        if isinstance(item, Embedding):
-            raise InputError("embeddings as input: not supported yet")
+        check_item(item, self._engine.info.modalities)
         if isinstance(item, Text):
+            await self._until(lambda: not self._forks)
             return self._accept("text", text=item.text)
-        if not isinstance(item, MEDIA):
-            raise InputError(f"expected an item (Text, Image, VideoFrame, ...), got {type(item).__name__}")
-        if self._ended:
-            raise InputError("the media of this stream has ended: expected no more, got one")
-        if not self._engine.info.modalities:
-            raise InputError(f"this model takes text only, got {type(item).__name__}")
-        size = item.data.nbytes if hasattr(item.data, "nbytes") else len(item.data)
-        while self.request.policy == "block" and self._pending and self.credit_bytes < size:
-            self._room.clear()
-            await self._room.wait()
-            self._check_open()
+        self._check_media()
+        item = own_copy(item)
+        size = item_bytes(item)
+        waits = self.request.policy == "block" or not isinstance(item, VideoFrame | AudioChunk)
+        await self._until(lambda: not self._forks and not (waits and self._on_way and self.credit_bytes < size))
+        self._check_media()
         self._media = True
         seq = self._accept("media", done=False)
-        self._pending[seq] = size
-        if isinstance(item, VideoFrame | AudioChunk):
+        self._on_way[seq] = size
+        if isinstance(item, VideoFrame | AudioChunk) and item.pts_us is not None:
             self._times[seq] = item.pts_us
             self._newest_us = max(self._newest_us, item.pts_us)
         self._engine.decode.put_now(Take(self.id, seq, item), size)
@@ -160,16 +124,20 @@ class Stream:
     ) -> Reply:
         """Ask; returns the reply when it begins, which is when all earlier inputs are in the cache.
 
-        `wait_ms`: how long the question waits for media that is still being decoded or encoded; None: as long as it takes.
-        Raises InputError, ContextOverflowError or StreamClosedError where it is refused. After a cancelled wait the question
-        is asked all the same.
+        `wait_ms`: how long the question waits for media that is still being decoded or encoded; None: as long as it
+        takes. Raises InputError, ContextOverflowError or StreamClosedError where it is refused. After a cancelled wait
+        the question is asked all the same.
         """
         self._check_open()
         (params or self.request.params).check()
+        if not isinstance(question, str):
+            raise InputError(f"question: expected str, got {type(question).__name__}")
+        await self._until(lambda: not self._forks)
+        asked = asyncio.get_running_loop().create_future()
         seq = self._accept("ask", text=question, params=params, done=not self._media)
-        asked = self._asked[seq] = asyncio.get_running_loop().create_future()
+        self._asked[seq] = asked
         if self._media:
-            self._engine.decode.put_now(Flush(self.id, seq))
+            self._flush(seq)
             if wait_ms is not None:
                 hurry = Hurry(self.id, seq)
                 timer = asyncio.get_running_loop().call_later(wait_ms / 1000, self._engine.send, hurry)
@@ -177,38 +145,61 @@ class Stream:
         return await asyncio.shield(asked)
 
     async def prompted(self) -> Reply:
-        """The reply to the request's own messages."""
-        if 1 not in self._asked and not any(reply.seq == 1 for reply in self._replies.values()):
+        """The reply to the request's own messages. Raises as `ask` does, InputError where there are no messages."""
+        if self._prompted is None:
             raise InputError("expected a request with messages, got one without")
-        for reply in self._replies.values():
-            if reply.seq == 1:
-                return reply
-        return await asyncio.shield(self._asked[1])
+        return await asyncio.shield(self._prompted)
 
     async def interrupt(self, at: int | None = None) -> None:
-        """End the running reply behind its token `at` (default: the last that was taken), keep its KV up to there."""
+        """End the running reply behind its token `at` (default: the last that was taken), keep its KV up to there.
+
+        Tokens behind it that nobody has read are not told. Does nothing where no reply runs.
+        """
         self._check_open()
-        if self._current is not None:
-            self._engine.send(Interrupt(self.id, self._current.taken - 1 if at is None else at))
+        if self.reply is not None:
+            keep = self.reply.taken if at is None else max(0, at + 1)
+            self._hold(self.reply, keep)
+            self._engine.send(Interrupt(self.id, self.reply.id, keep - 1))
 
     async def end(self) -> None:
         """No more media will come; a reply that is held open may end."""
         self._check_open()
+        await self._until(lambda: not self._forks)
         if not self._ended:
             self._ended = True
             seq = self._accept("end", done=not self._media)
             if self._media:
-                self._engine.decode.put_now(Flush(self.id, seq))
+                self._flush(seq)
 
     async def fork(self) -> Stream:
-        """A stream that is what this one is now: pages are shared, what either appends the other does not see."""
+        """A stream that is what this one is now: pages are shared, what either appends the other does not see.
+
+        It waits until what was appended before is encoded; other inputs wait for it. A reply that runs goes on in both:
+        the twin's is `twin.reply`, from its next token on. Of a file that is being sent only what is decoded goes
+        along. After a cancelled wait there is no twin.
+        """
         self._check_open()
-        return await self._engine.fork(self)
+        self._forks += 1
+        try:
+            await self._until(lambda: not self._on_way)
+            return await self._engine.fork(self)
+        finally:
+            self._forks -= 1
+            self._changed.set()
+
+    async def transcript(self) -> list[TranscriptRow]:
+        """What the KV cache holds of this stream, in order."""
+        self._check_open()
+        ticket = next(self._tickets)
+        answer = self._transcripts[ticket] = asyncio.get_running_loop().create_future()
+        self._engine.send(Transcribe(self.id, ticket))
+        return await asyncio.shield(answer)
 
     async def close(self) -> None:
-        """End the stream and free what it holds. May be called again."""
+        """End the stream and free what it holds. May be called again; after a cancelled wait it ends all the same."""
         if not self._closing:
             self._closing = True
+            self._changed.set()
             self._engine.end_stream(self.id, "closed")
         await self._engine.closed(self.id)
 
@@ -220,108 +211,159 @@ class Stream:
     ) -> None:
         await self.close()
 
-    async def __aiter__(self) -> AsyncIterator[Event]:
-        while (event := await self._outbox.get()) is not None:
-            if isinstance(event, Token) and event.reply in self._replies:
-                reply = self._replies[event.reply]
-                reply.taken = max(reply.taken, event.index + 1)
-            self.read()
-            yield event
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        """The next event; a cancelled wait has taken nothing."""
+        event = await self._outbox.get()
+        if event is None:
+            raise StopAsyncIteration
+        if isinstance(event, Token) and event.reply in self._replies:
+            reply = self._replies[event.reply]
+            reply.taken = max(reply.taken, event.index + 1)
+        self._watch_reader()
+        return event
 
     @property
     def credit_bytes(self) -> int:
         """How many bytes of media may be appended without waiting."""
-        return max(0, CREDIT_BYTES - sum(self._pending.values()))
+        return max(0, CREDIT_BYTES - sum(self._on_way.values()))
 
     @property
     def closed(self) -> bool:
         return self._outbox.closed
 
-    def read(self) -> None:
-        """Somebody has read something: a parked stream may go on."""
-        if self._parked and self._unread() <= MOST_UNREAD_TOKENS // 2:
-            self._parked = False
-            self._engine.send(Park(self.id, False))
-            self._engine.unparked(self.id)
-
     def told(self, message: Tell) -> None:
-        """Events from the engine."""
+        """News from the engine."""
         if message.opened is not None:
             self.format, self.why = message.opened
             if not self._opened.done():
                 self._opened.set_result(None)
+        if message.running is not None:
+            self._begin(*message.running)
         for event in message.events:
             self._event(event)
-        for seq in message.resolved:
-            self._pending.pop(seq, None)
-            self._times.pop(seq, None)
-        if message.resolved and not self.closed:
-            self._room.set()
-            waiting_us = self._newest_us - min(self._times.values(), default=self._newest_us)
-            self._outbox.put(Credit(self.credit_bytes, max(0, CREDIT_MEDIA_US - waiting_us)))
-        if not self._parked and not self.closed and self._unread() > MOST_UNREAD_TOKENS:
-            self._parked = True
-            self._engine.send(Park(self.id, True))
-            self._engine.parked(self.id)
+        for ticket, rows in message.transcripts:
+            answer = self._transcripts.pop(ticket, None)
+            if answer is not None and not answer.done():
+                answer.set_result(rows)
+        if message.resolved:
+            self._arrived(message.resolved)
+        self._watch_reader()
+
+    async def opened(self) -> None:
+        """Wait until the stream is open. Raises what refused it."""
+        await asyncio.shield(self._opened)
 
     def next_seq(self) -> int:
         """The number that the next input will have."""
         return self._seq + 1
 
-    async def opened(self) -> None:
-        await asyncio.shield(self._opened)
+    def _arrived(self, seqs: list[int]) -> None:
+        for seq in seqs:
+            self._on_way.pop(seq, None)
+            self._times.pop(seq, None)
+        self._changed.set()
+        waiting_us = self._newest_us - min(self._times.values(), default=self._newest_us)
+        self._outbox.put(Credit(self.credit_bytes, max(0, CREDIT_MEDIA_US - waiting_us)))
 
     def _event(self, event: Event) -> None:
         match event:
             case ReplyStarted(id, seq):
-                self._current = self._replies[id] = Reply(self, id, seq)
-                asked = self._asked.pop(seq, None)
-                if asked is not None and not asked.done():
-                    asked.set_result(self._current)
+                self._begin(id, seq)
             case Token(reply):
-                if reply in self._replies:
-                    self._replies[reply].put(event)
+                if reply in self._replies and not self._replies[reply].put(event):
+                    self._held.setdefault(reply, []).append(event)
+                    return
             case ReplyDone(reply, reason, tokens, text):
                 self._outbox.cut(reply, tokens)
+                for token in self._held.pop(reply, []):
+                    if token.index < tokens:  # the interrupt came too late
+                        self._outbox.put(token)
                 if reply in self._replies:
                     self._replies.pop(reply).end(reason, tokens, text)
-                if self._current is not None and self._current.id == reply:
-                    self._current = None
+                if self.reply is not None and self.reply.id == reply:
+                    self.reply = None
             case Error(code, message, seq, fatal):
                 self._fail(_BY_CODE.get(code, PenstockError)(message), seq, fatal)
             case Closed(reason):
                 self._fail(StreamClosedError(f"the stream has ended: {reason}"), None, True)
         self._outbox.put(event)
 
+    def _begin(self, id: int, seq: int, first: int = 0) -> None:
+        if id not in self._replies:
+            self.reply = self._replies[id] = Reply(id, seq, self._watch_reader, first)
+            asked = self._asked.pop(seq, None)
+            if asked is not None and not asked.done():
+                asked.set_result(self.reply)
+
     def _fail(self, error: PenstockError, seq: int | None, fatal: bool) -> None:
+        """Input `seq` has come to nothing; fatal: the stream has."""
         for number in [number for number in self._asked if fatal or number == seq]:
-            asked = self._asked.pop(number)
-            if not asked.done():
-                asked.set_exception(error)
-                asked.exception()  # a question whose caller has gone is no news to the event loop
+            _refuse(self._asked.pop(number), error)
         if not fatal:
             return
-        if not self._opened.done():
-            self._opened.set_exception(error)
-            self._opened.exception()
+        _refuse(self._opened, error)
+        for answer in self._transcripts.values():
+            _refuse(answer, error)
+        calm = isinstance(error, StreamClosedError) and self._closing
         for reply in self._replies.values():
-            interrupted = isinstance(error, StreamClosedError) and self._closing
-            reply.end("interrupted" if interrupted else "error", error=None if interrupted else error)
+            reply.end("interrupted" if calm else "error", error=None if calm else error)
+            self._outbox.put(ReplyDone(reply.id, reply.reason or "", reply.count))
         self._replies.clear()
-        self._room.set()
+        self.reply = None
+        self._closing = True
+        self._changed.set()
 
     def _accept(self, kind: str, text: str = "", params: SamplingParams | None = None, done: bool = True) -> int:
         self._seq += 1
-        at = None if self._current is None else self._current.taken - 1
+        at = None if self.reply is None else self.reply.taken - 1
+        if self.reply is not None and self.format == "interrupt" and kind in ("text", "ask"):
+            self._hold(self.reply, self.reply.taken)
         self._engine.send(Accept(self.id, self._seq, kind, text, params, done, at))
         return self._seq
 
-    def _unread(self) -> int:
-        if self._outbox.attached:
-            return self._outbox.unread_tokens
-        return self._current.unread if self._current is not None else 0
+    def _flush(self, seq: int) -> None:
+        self._on_way[seq] = 0
+        self._engine.decode.put_now(Flush(self.id, seq))
+
+    def _hold(self, reply: Reply, keep: int) -> None:
+        """Tell no token of `reply` behind its first `keep`, until it is known where it ends."""
+        reply.hold(keep)
+        held = self._held.setdefault(reply.id, [])
+        held[:0] = self._outbox.cut(reply.id, keep)
+
+    def _watch_reader(self) -> None:
+        """Park a stream whose client does not read; let it go on when it does."""
+        if self.closed:
+            return
+        tokens = self._outbox.unread_tokens if self._outbox.attached else (self.reply.unread if self.reply else 0)
+        events = self._outbox.unread_events if self._outbox.attached else 0
+        most = 1 if not self._parked else 2
+        behind = tokens * most > MOST_UNREAD_TOKENS or events * most > MOST_UNREAD_EVENTS
+        if behind != self._parked:
+            self._parked = behind
+            self._engine.send(Park(self.id, behind))
+            self._engine.park(self.id, behind)
+
+    async def _until(self, ready: Callable[[], bool]) -> None:
+        while not ready():
+            self._changed.clear()
+            await self._changed.wait()
+            self._check_open()
+
+    def _check_media(self) -> None:
+        if self._ended:
+            raise InputError("the media of this stream has ended: expected no more, got one")
 
     def _check_open(self) -> None:
         if self._closing or self.closed:
             raise StreamClosedError("the stream has ended: expected no further call, got one")
         self._engine.check_alive()
+
+
+def _refuse(future: asyncio.Future, error: PenstockError) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # a caller that has gone is no news to the event loop

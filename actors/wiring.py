@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..codecs.limits import MediaLimits
@@ -61,7 +61,8 @@ class Wiring:
         generate: Mailbox[GenerateMessage] = mailbox("generate")
         client: Mailbox[ClientMessage] = mailbox("client")
         scheduler, language = make_parts(loaded, config)
-        gate = Gate()
+        self._gate = gate = Gate()
+        gate.watch(loaded.towers.blocks)
         threads = max(2, os.cpu_count() or 2)
         pool = WorkerPool(threads, limits) if config.decode == "workers" else None
         self._supervisor = Supervisor(broken)
@@ -69,25 +70,35 @@ class Wiring:
         self.decode = Decode(
             loaded.family.spec, Decoders(limits, pool), self._supervisor, threads, decode, encode, schedule
         )
-        encoder = Encoder(loaded.towers, config.encoder_cache_bytes, gate)
+        encoder = Encoder(loaded.towers, config.encoder_cache_bytes)
         self.encode = Encode(encoder, self._threads[0], encode, decode, schedule)
         self.schedule = Schedule(scheduler, config.encoder_tokens, schedule, encode, generate, client)
         self.generate = Generate(language, self._threads[1], generate, schedule)
         self._actors: list[Actor[Any]] = [
             self.decode, self.encode, self.schedule, self.generate, Client(client, told)
         ]  # fmt: skip
-        self._tasks = [self._supervisor.spawn(f"actor.{actor.name}", actor.run()) for actor in self._actors]
+        for actor in self._actors:
+            self._supervisor.spawn(f"actor.{actor.name}", actor.run())
 
     async def stop(self) -> None:
         """Close the mailboxes, end the tasks, wait for the threads. A step that runs is waited for, never cut."""
         for actor in self._actors:
             actor.mailbox.close()
-        for thread in self._threads:
-            thread.stop()
-        self.decode.stop()
-        with contextlib.suppress(Exception):
-            await self._supervisor.stop()
+        await self._supervisor.stop()
+        await asyncio.to_thread(self._release)
+
+    def spawn(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task of this engine."""
+        return self._supervisor.spawn(name, work)
 
     def statistics(self) -> dict[str, Any]:
         mailboxes = {actor.name: actor.mailbox.statistics() for actor in self._actors}
         return {**self.schedule.statistics(), "mailboxes": mailboxes}
+
+    def _release(self) -> None:
+        """Let go of what the actors own; no task of theirs runs any more."""
+        for thread in self._threads:
+            thread.stop()
+        self.decode.stop()
+        self.encode.stop()
+        self._gate.unwatch()

@@ -16,7 +16,7 @@ def pixels(frame: av.VideoFrame) -> np.ndarray:
     Colours are converted by swscale with the frame's own matrix and range (BT.601, limited, where it does not say).
     Only the sign of the matrix' entries is read: turns by 90 degrees and mirrors, which is what cameras write.
     """
-    rgb = frame.to_ndarray(format="rgb24")
+    rgb = frame.reformat(format="rgb24", threads=1).to_ndarray()
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return rgb

@@ -262,7 +262,9 @@ class _Tracks:
                     chosen.append(stream)
                     break
         if not chosen:
-            have = ", ".join(sorted({stream.type for stream in container.streams})) or "no tracks"
+            if not len(container.streams):
+                raise DamagedError(f"media: expected {' or '.join(self._kinds)}, got no track in what there is")
+            have = ", ".join(sorted({stream.type for stream in container.streams}))
             raise FormatError(f"media: expected {' or '.join(self._kinds)} in {OPENED}, got {have}")
         return chosen
 

@@ -72,8 +72,10 @@ def raw_picture(
         return np.frombuffer(view, np.uint8).reshape(height, width, 3)
     import av
 
+    from . import avframe
+
     planes = np.frombuffer(view, np.uint8).reshape(height * 3 // 2, width)
-    return av.VideoFrame.from_ndarray(planes, format=encoding).to_ndarray(format="rgb24")
+    return avframe.pixels(av.VideoFrame.from_ndarray(planes, format=encoding))
 
 
 def check_pixels(pixels: np.ndarray, limits: MediaLimits = DEFAULT_LIMITS) -> np.ndarray:

@@ -49,11 +49,11 @@ class Intake:
         return self._take(len(self._held))
 
     def finish(self) -> bytes:
-        """The bytes that were held back. DamagedError where the file ended before its format was known."""
+        """The bytes that were held back, without half boxes. DamagedError where the format is not known by the end."""
         if self.name is None:
             raise DamagedError(f"media: expected {OPENED}, got {len(self._held)} bytes {first_bytes(self._held)}")
         if self.name == "mov":
-            self._boxes.whole(self._held)
+            return self._take(self._boxes.whole(self._held))
         return self._take(len(self._held))
 
     def _take(self, size: int) -> bytes:

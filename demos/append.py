@@ -2,9 +2,7 @@
 
 import asyncio
 
-from penstock.actors.engine import Engine
-from penstock.streams.item import VideoFrame
-from penstock.streams.request import Request, SamplingParams
+from penstock import Engine, Request, SamplingParams, VideoFrame
 
 from .film import draw
 

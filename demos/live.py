@@ -12,19 +12,30 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
-from penstock.codecs.errors import PenstockError
-from penstock.server.client import connect
-from penstock.server.client_stream import ClientStream
-from penstock.streams.event import Appended, Closed, Dropped, Error, Event, ReplyDone, ReplyStarted, Token
-from penstock.streams.item import VideoBytes
-from penstock.streams.request import Request, SamplingParams
+from penstock import (
+    Appended,
+    Closed,
+    Dropped,
+    Error,
+    Event,
+    Item,
+    PenstockError,
+    ReplyDone,
+    ReplyStarted,
+    Request,
+    SamplingParams,
+    Token,
+    VideoBytes,
+    connect,
+)
 
 from .film import CONTAINERS, Piece, make_film, pieces
 from .process import running_server
-from .view import JsonView, TextView, View
+from .view import Facts, JsonView, TextView, View
 
 PICTURES = ("video", "unit", "image", "frame")
 
@@ -42,9 +53,9 @@ class Watcher:
         self.tokens_after_end = 0
         self._view = view
 
-    async def follow(self, stream: ClientStream, reply_over: asyncio.Event) -> None:
-        """Take the events of the stream to its end. PenstockError where it fails."""
-        async for event in stream:
+    async def follow(self, events: AsyncIterator[Event], reply_over: asyncio.Event) -> None:
+        """Take the events of a stream to its end. PenstockError where it fails."""
+        async for event in events:
             self._note(event)
             if isinstance(event, ReplyDone):
                 reply_over.set()
@@ -71,7 +82,19 @@ class Watcher:
             self._view.event(event, self.played_us)
 
 
-async def play(stream: ClientStream, film: Sequence[Piece], watcher: Watcher, third: asyncio.Event) -> None:
+class Screen(Protocol):
+    """The stream that the film is played to."""
+
+    async def append(self, item: Item) -> int:
+        """Send an item."""
+        ...
+
+    async def end(self) -> None:
+        """Say that the media has ended."""
+        ...
+
+
+async def play(stream: Screen, film: Sequence[Piece], watcher: Watcher, third: asyncio.Event) -> None:
     """Send the film at its own pace. Sets `third` when a third of it has been sent."""
     started = time.monotonic()
     length_us = film[-1].time_us
@@ -91,7 +114,17 @@ async def watch(url: str, film: Sequence[Piece], options: argparse.Namespace, vi
     watcher = Watcher(view)
     async with connect(url, options.api_key) as connection:
         stream = await connection.stream(Request(format="live"))
-        view.started(connection.welcome, stream, film[-1].time_us)
+        welcome = connection.welcome
+        view.started(
+            Facts(
+                model=welcome.model,
+                family=welcome.family,
+                live_trained=welcome.live_trained,
+                format=stream.format,
+                why=stream.why,
+                length_us=film[-1].time_us,
+            )
+        )
         third, reply_over = asyncio.Event(), asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(watcher.follow(stream, reply_over), name="events")

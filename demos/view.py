@@ -6,12 +6,21 @@ In come tokens and events with media times; out go lines on stdout. Knows nothin
 from __future__ import annotations
 
 import sys
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
-from penstock.server.client_stream import ClientStream
-from penstock.server.wire import Welcome
-from penstock.streams.event import Closed, Dropped, Error, Event, ReplyDone, ReplyStarted, Token
+from penstock import Closed, Dropped, Error, Event, ReplyDone, ReplyStarted, Token
+
+
+class Facts(NamedTuple):
+    """What a viewer should know before the film begins."""
+
+    model: str
+    family: str
+    live_trained: bool
+    format: str
+    why: str  # This format was chosen.
+    length_us: int
 
 
 class View(Protocol):
@@ -21,7 +30,7 @@ class View(Protocol):
         """Something that takes a while has begun."""
         ...
 
-    def started(self, welcome: Welcome, stream: ClientStream, length_us: int) -> None:
+    def started(self, facts: Facts) -> None:
         """The stream is open, the film begins."""
         ...
 
@@ -45,16 +54,9 @@ class JsonView:
         """Goes to stderr."""
         print(what, file=sys.stderr, flush=True)
 
-    def started(self, welcome: Welcome, stream: ClientStream, length_us: int) -> None:
+    def started(self, facts: Facts) -> None:
         """{"type": "started"}."""
-        self._line(
-            type="started",
-            model=welcome.model,
-            format=stream.format,
-            why=stream.why,
-            trained=stream.trained,
-            length_us=length_us,
-        )
+        self._line(type="started", **facts._asdict())
 
     def token(self, token: Token, seen_us: int | None, played_us: int) -> None:
         """A token's line has no "type"."""
@@ -88,12 +90,12 @@ class TextView:
         """A plain line."""
         print(what, flush=True)
 
-    def started(self, welcome: Welcome, stream: ClientStream, length_us: int) -> None:
+    def started(self, facts: Facts) -> None:
         """The header."""
-        print(f"\nmodel   {welcome.model} ({welcome.family})")
-        print(f"format  {stream.format}: {stream.why}")
-        print(f"film    {length_us / 1e6:.1f} s, sent at its own pace\n")
-        if not welcome.live_trained:
+        print(f"\nmodel   {facts.model} ({facts.family})")
+        print(f"format  {facts.format}: {facts.why}")
+        print(f"film    {facts.length_us / 1e6:.1f} s, sent at its own pace\n")
+        if not facts.live_trained:
             print("This model was not trained to speak while it watches. Of the small random model that runs where no")
             print("other is named, the words are MEANINGLESS: look at the times.\n")
         print("film sent | newest frame seen | words")

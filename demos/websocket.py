@@ -3,9 +3,7 @@
 import asyncio
 import sys
 
-from penstock.server.client import connect
-from penstock.streams.item import VideoFrame
-from penstock.streams.request import Request, SamplingParams
+from penstock import Request, SamplingParams, VideoFrame, connect
 
 from .film import draw
 

@@ -1,14 +1,17 @@
 """The engine: segments in, tokens out. Synchronous; knows torch and transformers, not asyncio, bytes or sockets.
 
-    config.py core.py       how it is set up; load a checkpoint and drive the three parts by hand
-    scheduler.py            the owner of streams' lives and pages: plan() before a step, commit() after it
-      policy.py pages.py    which rows go next (pure); who holds which page
-      stream.py layout.py   one stream's rows; events to rows by the format's table
-      positions.py reply.py span.py plan.py     positions; one reply; what goes between the parts
-      detokenize.py         text that never shows half a character
-    language.py             the owner of the language model and the KV cache: carries out a plan
-      attention.py attention_cpu.py sampler.py  paged attention (door, reference, CPU); drawing tokens
-    encoder.py gate.py      the towers behind a cache by content; steps go before towers
-    family.py template.py families/             what a family of models is; learning a chat template
-    brook/                  the embedded model's home
+config.py core.py       how it is set up; load a checkpoint and drive the three parts by hand
+scheduler.py            the owner of streams' lives and pages: plan() before a step, commit() after it
+  policy.py pages.py    which rows go next (pure); who holds which page
+  stream.py kept.py     one stream's rows; the spans that are kept to feed it anew
+  conversation.py       inputs become rows, sampled tokens become replies
+  layout.py             events to rows by the format's table
+  positions.py reply.py span.py plan.py     positions; one reply; what goes between the parts
+  detokenize.py         text that never shows half a character
+language.py             the owner of the language model and the KV cache: carries out a plan
+  attention.py attention_cpu.py sampler.py  paged attention (door, reference, CPU); drawing tokens
+library.py              the one door to transformers
+encoder.py gate.py      the towers behind a cache by content; steps go before towers
+family.py template.py families/             what a family of models is; learning a chat template
+brook/                  the embedded model's home
 """

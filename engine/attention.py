@@ -1,10 +1,11 @@
 """Attention over paged keys and values: the door from `transformers` and the reference backend.
 
-What comes in: a flattened batch of query rows (all streams' rows of one step, back to back), the pages of one layer, and where
-each row's history lies. What goes out: the attended values and the log-sum-exp of each row. It knows no streams and no models.
+What comes in: a flattened batch of query rows (all streams' rows of one step, back to back), the pages of one layer,
+and where each row's history lies. What goes out: the attended values and the log-sum-exp of each row. It knows no
+streams and no models.
 
-A row's history may be given in several parts (a shared prefix, a window); the parts are attended apart and merged by their
-log-sum-exp (Flash-Decoding, and arXiv 2402.02082, section 4).
+A row's history may be given in several parts (a shared prefix, a window); the parts are attended apart and merged by
+their log-sum-exp (Flash-Decoding, and arXiv 2402.02082, section 4).
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import torch
-from transformers import AttentionInterface
+
+from .library import transformers
 
 NAME = "penstock"
 
 
 class Part:
-    """One part of the rows' histories: row r attends to the first `lengths[r]` rows of the page list `tables[slots[r]]`.
+    """One part of the rows' histories: row r attends to the first `lengths[r]` rows of the page list
+    `tables[slots[r]]`.
 
-    tables `(sequences, pages)` int32, slots `(rows,)` int32, lengths `(rows,)` int32. `runs` lists (start, stop, slot) of
-    consecutive query rows of one sequence, in order.
+    tables `(sequences, pages)` int32, slots `(rows,)` int32, lengths `(rows,)` int32. `runs` lists (start, stop,
+    slot) of consecutive query rows of one sequence, in order.
     """
 
     def __init__(
@@ -49,7 +52,12 @@ class Step:
     """What the attention of one forward pass needs: where new rows are written and where each row looks."""
 
     def __init__(
-        self, backend: Backend, keys: list[torch.Tensor], values: list[torch.Tensor], target: torch.Tensor, parts: list[Part]
+        self,
+        backend: Backend,
+        keys: list[torch.Tensor],
+        values: list[torch.Tensor],
+        target: torch.Tensor,
+        parts: list[Part],
     ) -> None:
         self.backend = backend
         self.keys, self.values = keys, values  # one tensor per layer
@@ -123,4 +131,4 @@ def paged_attention(
     return out[None], None
 
 
-AttentionInterface.register(NAME, paged_attention)
+transformers.AttentionInterface.register(NAME, paged_attention)

@@ -8,8 +8,8 @@ import msgspec
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How a checkpoint is served; fixed at start.
 
-    kv_tokens: rows of KV cache over all streams. page_tokens: rows per page; 0 takes the backend's best. backend: "cpu" or
-    "reference". decode: "inline" (threads) or "workers" (processes with limits) for client media.
+    kv_tokens: rows of KV cache over all streams. page_tokens: rows per page; 0 takes the backend's best. backend:
+    "cpu" or "reference". decode: "inline" (threads) or "workers" (processes with limits) for client media.
     """
 
     device: str = "cpu"

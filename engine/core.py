@@ -1,16 +1,17 @@
 """The engine without actors: load a checkpoint, then plan, run, commit, driven by hand. Synchronous; one thread.
 
-The actors share out its three parts (scheduler, towers, language model); tests and offline use drive them here in one place.
+The actors share out its three parts (scheduler, towers, language model); tests and offline use drive them here in one
+place.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from ..codecs.errors import ModelError
-from ..codecs.wheels import mend_wheels
 from ..streams.event import Event
 from ..streams.request import Request, SamplingParams
 from ..streams.segment import Segment
@@ -26,17 +27,15 @@ def load(path: str | Path | None, config: EngineConfig) -> Loaded:
 
     Raises ModelError that says why not.
     """
-    mend_wheels()
     if path is None:
         from .brook.recipe import model_path
 
         path = model_path("omni")
-    from transformers import AutoConfig
-
     from .families import loader
+    from .library import transformers
 
     try:
-        model_type = AutoConfig.from_pretrained(path).model_type
+        model_type = transformers.AutoConfig.from_pretrained(path).model_type
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: expected a checkpoint that transformers can load, got: {error}") from error
     return loader(model_type)(Path(path), getattr(torch, config.dtype), torch.device(config.device))
@@ -85,7 +84,13 @@ class Core:
         self.scheduler.resolve(stream, seq)
 
     def words(
-        self, stream: int, seq: int, kind: str, text: str = "", params: SamplingParams | None = None, flushed: list[Segment] = []
+        self,
+        stream: int,
+        seq: int,
+        kind: str,
+        text: str = "",
+        params: SamplingParams | None = None,
+        flushed: Sequence[Segment] = (),
     ) -> None:
         """Text, a question or the end of the media; `flushed` are the segments that it flushes."""
         self.scheduler.accept(stream, Input(seq, kind, text, params, done=False))

@@ -1,4 +1,7 @@
-"""From token ids to text while they come, never half a character, never a part of a stop string. Knows a tokenizer only."""
+"""From token ids to text while they come, never half a character, never a part of a stop string.
+
+Knows a tokenizer only.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ class Decoder(Protocol):
 class Detokenizer:
     """The text of one reply.
 
-    Text is decoded from a short tail of ids, so that a token costs the same however long the reply is. `ends[i]` is the length
-    of the text that is complete after token i.
+    Text is decoded from a short tail of ids, so that a token costs the same however long the reply is. `ends[i]` is
+    the length of the text that is complete after token i.
     """
 
     def __init__(self, tokenizer: Decoder, stop: tuple[str, ...]) -> None:
@@ -56,7 +59,10 @@ class Detokenizer:
         return min(found, default=None)
 
     def finish(self, tokens: int) -> str:
-        """The reply keeps `tokens` tokens (and the words before a stop string): return what has not been shown of it."""
+        """The reply keeps `tokens` tokens (and the words before a stop string):
+
+        return what has not been shown of it.
+        """
         end = self.stopped
         if end is None:
             end = len(self.text) if tokens >= len(self.ends) else (self.ends[tokens - 1] if tokens else 0)

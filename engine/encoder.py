@@ -1,7 +1,7 @@
 """Encodes what is new only: a cache of spans by content before the towers. One thread uses it.
 
-The key is the content of the segment; the model, its processor and its type are fixed for the cache's life. Sound is not kept:
-its features hang on what the stream has heard before.
+The key is the content of the segment; the model, its processor and its type are fixed for the cache's life. Sound is
+not kept: its features hang on what the stream has heard before.
 """
 
 from __future__ import annotations
@@ -11,25 +11,23 @@ from collections import OrderedDict
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from ..streams.segment import AudioSegment, ImageSegment, Segment, UnitSegment, VideoSegment
 from .family import Towers
-from .gate import Gate
 from .span import Prompt, Span
 
 
 class Encoder:
-    """The towers of one model behind a cache of `cache_bytes`; rests at `gate` between their blocks."""
+    """The towers of one model behind a cache of `cache_bytes`."""
 
-    def __init__(self, towers: Towers, cache_bytes: int, gate: Gate | None = None) -> None:
+    def __init__(self, towers: Towers, cache_bytes: int) -> None:
         self._towers = towers
         self._limit = cache_bytes
         self._cache: OrderedDict[bytes, Span] = OrderedDict()
         self._bytes = 0
         self.hits = 0
         self.encoded = 0  # segments that went through a tower
-        if gate is not None:
-            gate.watch(towers.blocks)
 
     def rows(self, segment: Segment) -> int:
         """How many rows the segment will have."""
@@ -38,23 +36,21 @@ class Encoder:
     def encode(self, batch: list[tuple[int, Segment]]) -> list[Span]:
         """Spans of (stream, segment) pairs, in their order."""
         keys = [_key(segment) for _, segment in batch]
-        fresh = [place for place, key in enumerate(keys) if key is None or key not in self._cache]
-        encoded = self._towers.encode([batch[place] for place in fresh]) if fresh else []
+        known = {key: self._cache[key] for key in keys if key in self._cache}
+        fresh: dict[bytes | int, int] = {}  # content (or, where it has no key, the place) -> first place
+        for place, key in enumerate(keys):
+            if key not in known:
+                fresh.setdefault(place if key is None else key, place)
+        encoded = self._towers.encode([batch[place] for place in fresh.values()]) if fresh else []
         self.encoded += len(fresh)
+        self.hits += len(batch) - len(fresh)
         found = dict(zip(fresh, encoded, strict=True))
         spans = []
         for place, (key, (_, segment)) in enumerate(zip(keys, batch, strict=True)):
-            span = found.get(place)
-            if span is None:
-                assert key is not None
-                self.hits += 1
-                self._cache.move_to_end(key)
-                times = {"start_us": segment.start_us, "stop_us": segment.stop_us}
-                span = msgspec.structs.replace(self._cache[key], seq=segment.seq, index=segment.index, **times)
-            spans.append(span)
-        for place, span in found.items():
-            key = keys[place]
-            if key is not None and key not in self._cache:
+            span = found[place] if key is None else known.get(key) or found[key]
+            own = {name: getattr(segment, name) for name in ("seq", "index", "start_us", "stop_us")}
+            spans.append(msgspec.structs.replace(span, **own))
+            if key is not None:
                 self._keep(key, span)
         return spans
 
@@ -70,9 +66,17 @@ class Encoder:
     def forget(self, stream: int) -> None:
         self._towers.forget(stream)
 
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes of embeddings that the cache holds."""
+        return self._bytes
+
     def _keep(self, key: bytes, span: Span) -> None:
-        self._cache[key] = span
-        self._bytes += span.embeds.nbytes
+        """The span is the newest of the cache; the oldest go where it holds too much."""
+        if key not in self._cache:
+            self._cache[key] = span
+            self._bytes += span.embeds.nbytes
+        self._cache.move_to_end(key)
         while self._bytes > self._limit:
             _, oldest = self._cache.popitem(last=False)
             self._bytes -= oldest.embeds.nbytes
@@ -83,5 +87,6 @@ def _key(segment: Segment) -> bytes | None:
         return None
     assert isinstance(segment, ImageSegment | VideoSegment)
     pixels = segment.pixels
-    head = f"{type(segment).__name__} {pixels.shape} {pixels.dtype}".encode()
-    return hashlib.blake2b(head + pixels.tobytes(), digest_size=16).digest()
+    content = hashlib.blake2b(f"{type(segment).__name__} {pixels.shape} {pixels.dtype}".encode(), digest_size=16)
+    content.update(np.ascontiguousarray(pixels).data)
+    return content.digest()

@@ -1,7 +1,7 @@
 """What a family of models is to the rest of the engine: ids, positions and media, as plain data and small rules.
 
-A `Family` holds what the schedule needs (no tensors); `Towers` encode media; `LanguageModel` (language.py) runs the rest.
-One family module makes all three from a checkpoint.
+A `Family` holds what the schedule needs (no tensors); `Towers` encode media; `LanguageModel` (language.py) runs the
+rest. One family module makes all three from a checkpoint.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from .span import Prompt, Span
 class FamilyData(msgspec.Struct, frozen=True):
     """The plain data of one checkpoint.
 
-    turn_ids: the chat template's wrappers "user_start", "user_end", "assistant_start", "assistant_end". block_ids: for each
-    modality the ids that open and close a block. system_ids: what stands before and after the words of a system prompt;
-    default_system_ids: what the template begins with where none is given. stop_ids end a reply. classes: the streamability
-    class of each modality: "A" exact per patch, "B" exact per encoder window, "D" atomic. per_second: positions a second of
-    video; 0 where the model has one axis.
+    turn_ids: the chat template's wrappers "user_start", "user_end", "assistant_start", "assistant_end". block_ids:
+    for each modality the ids that open and close a block. system_ids: what stands before and after the words of a
+    system prompt; default_system_ids: what the template begins with where none is given. stop_ids end a reply.
+    classes: the streamability class of each modality: "A" exact per patch, "B" exact per encoder window, "D" atomic.
+    per_second: positions a second of video; 0 where the model has one axis.
     """
 
     name: str
@@ -82,7 +82,9 @@ class Family:
         """Raise InputError where a modality of this model cannot be appended in `format`."""
         changing = [name for name, kind in self.data.classes.items() if kind == "F"]
         if format == "live" and changing:
-            raise InputError(f"format live: {', '.join(changing)} of {self.data.name} would change what is cached already")
+            raise InputError(
+                f"format live: {', '.join(changing)} of {self.data.name} would change what is cached already"
+            )
 
 
 class Towers(Protocol):
@@ -113,8 +115,8 @@ class Towers(Protocol):
 
 
 class Loaded(NamedTuple):
-    """A checkpoint, ready to serve: `text` is the decoder of the `transformers` model, `head` its output layer, `config` the
-    decoder's configuration."""
+    """A checkpoint, ready to serve: `text` is the decoder of the `transformers` model, `head` its output layer,
+    `config` the decoder's configuration."""
 
     family: Family
     towers: Towers

@@ -19,7 +19,9 @@ from .sampler import sample
 class LanguageModel:
     """The decoder of one checkpoint over a paged cache of `(pages, page_tokens, kv_heads, head_dim)` per layer."""
 
-    def __init__(self, loaded: Loaded, pages: int, page_tokens: int, slots: int, backend: Backend | None = None) -> None:
+    def __init__(
+        self, loaded: Loaded, pages: int, page_tokens: int, slots: int, backend: Backend | None = None
+    ) -> None:
         config = loaded.config
         self.text = loaded.text
         self.head = loaded.head
@@ -50,8 +52,8 @@ class LanguageModel:
         if not drawn:
             return Result(plan.number, [])
         rows = torch.tensor([row for row, _ in drawn], device=self.device)
-        self.logits = self.head(hidden[rows])
-        tokens = sample(self.logits, [draw for _, draw in drawn])
+        logits = self.logits = self.head(hidden[rows])
+        tokens = sample(logits, [draw for _, draw in drawn])
         return Result(plan.number, tokens.tolist())
 
     def _move_pages(self, plan: Plan) -> None:
@@ -100,10 +102,15 @@ class LanguageModel:
         counts = [sum(len(run) for run in feed.rows) for feed in feeds]
         slots = np.repeat(np.array([feed.slot for feed in feeds], dtype=np.int32), counts)
         places = np.concatenate(
-            [np.arange(feed.first, feed.first + count, dtype=np.int64) for feed, count in zip(feeds, counts, strict=True)]
+            [
+                np.arange(feed.first, feed.first + count, dtype=np.int64)
+                for feed, count in zip(feeds, counts, strict=True)
+            ]
         )
         stops = np.cumsum(counts)
-        runs = [(int(stop - count), int(stop), feed.slot) for stop, count, feed in zip(stops, counts, feeds, strict=True)]
+        runs = [
+            (int(stop - count), int(stop), feed.slot) for stop, count, feed in zip(stops, counts, feeds, strict=True)
+        ]
         row_slots = torch.from_numpy(slots).to(self.device)
         row_places = torch.from_numpy(places).to(self.device)
         pages = self.tables[row_slots.long(), row_places // self.page_tokens].long()

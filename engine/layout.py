@@ -1,7 +1,8 @@
 """From events to rows: wrappers, open blocks and positions of one stream, in the order in which its KV will hold them.
 
-What comes in: text, spans, questions, ends of replies, in order. What goes out: `Rows`. It knows the stream's format and the
-family's ids, not pages, steps or sampling. Blocks are a pure function of that order: anything else in between closes one.
+What comes in: text, spans, questions, ends of replies, in order. What goes out: `Rows`. It knows the stream's format
+and the family's ids, not pages, steps or sampling. Blocks are a pure function of that order: anything else in between
+closes one.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class Layout:
         """A whole prompt, laid out elsewhere; a reply follows."""
         self._opening = []
         self.state = State.ASSISTANT
-        for run in prompt.rows:
-            self.cursor.passed(run.positions)
+        behind = int(prompt.rows[-1].positions.max()) + 1  # where the library's `generate` goes on
+        self.cursor = Cursor(behind, behind)
         return prompt.rows
 
     def text(self, text: str) -> list[Rows]:

@@ -1,8 +1,8 @@
 """Who holds which page of the KV cache. Ids only: no tensors, no torch, no streams.
 
-A `PagePool` counts the holders of each page. A `PageTable` is one sequence's list of pages in one cache group; a `Sequence`
-is the tables of all groups, moved together. What has to happen to the tensors (copies of pages or rows) comes back as plain
-data, to be carried out before the next forward pass.
+A `PagePool` counts the holders of each page. A `PageTable` is one sequence's list of pages in one cache group; a
+`Sequence` is the tables of all groups, moved together. What has to happen to the tensors (copies of pages or rows)
+comes back as plain data, to be carried out before the next forward pass.
 
 The law: `free + held == total`, where the held set is found by walking every live table (`PagePool.check`).
 """
@@ -27,8 +27,8 @@ class OutOfPages(PenstockError):
 class Edit(msgspec.Struct, frozen=True):
     """What an operation did to one table, to be mirrored where the tensors are.
 
-    `pages` are now at indices `[index, index + len(pages))`. `copies` are (source page, target page) pairs, copied whole;
-    `moves` are (source row, target row) pairs in pool rows (`page * page_tokens + offset`), done in order.
+    `pages` are now at indices `[index, index + len(pages))`. `copies` are (source page, target page) pairs, copied
+    whole; `moves` are (source row, target row) pairs in pool rows (`page * page_tokens + offset`), done in order.
     """
 
     index: int = 0

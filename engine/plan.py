@@ -1,4 +1,7 @@
-"""What one step is told and what it answers. Plain data that `msgspec` can encode; another process could carry it out."""
+"""What one step is told and what it answers.
+
+Plain data that `msgspec` can encode; another process could carry it out.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ class Draw(msgspec.Struct, frozen=True):
 
 
 class Feed(msgspec.Struct, frozen=True):
-    """One stream's part of a step: `rows` go behind row `first - 1` of its cache; `draw` samples from the last of them."""
+    """One stream's part of a step:
+
+    `rows` go behind row `first - 1` of its cache; `draw` samples from the last of them.
+    """
 
     stream: int
     slot: int
@@ -38,9 +44,9 @@ class TableEdit(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True, tag="plan"):
     """One step, in the order in which it is carried out.
 
-    saves: pages copied to host memory under a stream's number. copies: whole pages (source, target). moves: single rows.
-    edits: changes of page tables. restores: pages brought back from the host, where the copy is let go. drops: host copies
-    let go. feeds: the forward pass; may be empty.
+    saves: pages copied to host memory under a stream's number. copies: whole pages (source, target). moves: single
+    rows. edits: changes of page tables. restores: pages brought back from the host, where the copy is let go. drops:
+    host copies let go. feeds: the forward pass; may be empty.
     """
 
     number: int

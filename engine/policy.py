@@ -1,8 +1,9 @@
 """What the next step holds: a pure function of the streams' needs, the free pages and the budgets. No torch, no state.
 
-Order. Decode rows always fit the row budget; appended rows share what is left, oldest need first. Pages go to the oldest need
-first as well: it may take the pages of idle streams, then of younger ones (they move to host memory and come back). So the
-oldest runnable stream always goes on, and since a need that is served becomes young again, every one is served.
+Order. Decode rows always fit the row budget; appended rows share what is left, oldest need first. Pages go to the
+oldest need first as well: it may take the pages of idle streams, then of younger ones (they move to host memory and
+come back). So the oldest runnable stream always goes on, and since a need that is served becomes young again, every
+one is served.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import msgspec
 class Need(msgspec.Struct, frozen=True):
     """What one stream could do now.
 
-    `since` orders needs by age. `pieces` are the waiting rows from the front: (count, atomic); `token` says that the first of
-    them is a sampled token. `room` rows fit into its last page; `copy` is 1 where that page is shared and must be copied
-    first. `away` is how many pages it has in host memory (all of them, then), `own` how many it would set free.
-    `movable`: its pages may be taken.
+    `since` orders needs by age. `pieces` are the waiting rows from the front: (count, atomic); `token` says that the
+    first of them is a sampled token. `room` rows fit into its last page; `copy` is 1 where that page is shared and
+    must be copied first. `away` is how many pages it has in host memory (all of them, then), `own` how many it would
+    set free. `movable`: its pages may be taken.
     """
 
     stream: int
@@ -31,7 +32,10 @@ class Need(msgspec.Struct, frozen=True):
 
 
 class Budget(msgspec.Struct, frozen=True):
-    """`rows` a step may hold; of these `append_rows` for appends while some reply decodes, so that it does not stall."""
+    """`rows` a step may hold;
+
+    of these `append_rows` for appends while some reply decodes, so that it does not stall.
+    """
 
     rows: int
     append_rows: int

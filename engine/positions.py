@@ -1,7 +1,8 @@
 """Where rows stand: the cursor of a stream and the position rule of each kind of block. Integers and numpy only.
 
-A stream keeps its own cursor; positions are never worked out again from a list of tokens (the library's own code gives
-one-axis positions on a filled cache). Every row has three positions (time, height, width); models with one axis use the first.
+A stream keeps its own cursor; positions are never worked out again from a list of tokens (the library's own code
+gives one-axis positions on a filled cache). Every row has three positions (time, height, width); models with one axis
+use the first.
 
 Sources: `get_rope_index` of transformers' Qwen2.5-Omni; Qwen2-VL, arXiv 2409.12191, section 2.1 (M-RoPE).
 """
@@ -15,8 +16,8 @@ import numpy as np
 class Cursor(msgspec.Struct):
     """The next positions of a stream.
 
-    `text_next`: where text or media after a block goes by the family's rule. `reply_next`: where a sampled token goes: the
-    largest position of all so far plus one, or by the library's rule behind the last row.
+    `text_next`: where text or media after a block goes by the family's rule. `reply_next`: where a sampled token
+    goes: the largest position of all so far plus one, or by the library's rule behind the last row.
     """
 
     text_next: int = 0
@@ -62,7 +63,10 @@ class Clock(msgspec.Struct, frozen=True):
 
 
 def grid(start: int, offsets: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Positions `(3, len(offsets) * height * width)` of patches: time `start + offset`, row and column counted from `start`."""
+    """Positions `(3, len(offsets) * height * width)` of patches:
+
+    time `start + offset`, row and column counted from `start`.
+    """
     count = len(offsets)
     time = np.repeat(offsets, height * width)
     rows = np.tile(np.repeat(np.arange(height, dtype=np.int64), width), count)

@@ -21,8 +21,8 @@ class Splice(msgspec.Struct, frozen=True, eq=False):
 class Reply:
     """The sampling state of one reply. Spliced rows do not touch it; it goes on across them.
 
-    `places[i]` and `positions[i]` are the row and the position of token i in the stream; `row` and `position` those of the
-    first token, whether it is there yet or not.
+    `places[i]` and `positions[i]` are the row and the position of token i in the stream; `row` and `position` those
+    of the first token, whether it is there yet or not.
     """
 
     def __init__(self, id: int, seq: int, params: SamplingParams, text: Detokenizer, row: int, position: int) -> None:

@@ -1,7 +1,8 @@
-"""Drawing tokens from logits. Stateless: a draw depends on the row's logits and its `Draw` alone, so it can be repeated.
+"""Drawing tokens from logits. Stateless: a draw depends on the row's logits and its `Draw` alone, so it can be
+repeated.
 
-Filters, in order: temperature, top-k, top-p (arXiv 1904.09751), min-p (arXiv 2407.01082). The draw itself is the Gumbel-max
-trick on noise made from the token's own seed.
+Filters, in order: temperature, top-k, top-p (arXiv 1904.09751), min-p (arXiv 2407.01082). The draw itself is the
+Gumbel-max trick on noise made from the token's own seed.
 """
 
 from __future__ import annotations

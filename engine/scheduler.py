@@ -1,8 +1,9 @@
-"""Who goes next and who holds what: the one owner of streams' lives and of pages. Plain Python: no tensors are computed here.
+"""Who goes next and who holds what: the one owner of streams' lives and of pages. Plain Python: no tensors are
+computed here.
 
-What comes in: accepted inputs, spans, interrupts. What goes out: a `Plan` for each step and, when its `Result` is committed,
-events. Calls fall between steps only: after `plan()` comes `commit()`, then anything else. It knows no model, no clock and no
-sockets.
+What comes in: accepted inputs, spans, interrupts. What goes out: a `Plan` for each step and, when its `Result` is
+committed, events. Calls fall between steps only: after `plan()` comes `commit()`, then anything else. It knows no
+model, no clock and no sockets.
 """
 
 from __future__ import annotations
@@ -13,25 +14,26 @@ from collections.abc import Callable
 import msgspec
 
 from ..codecs.errors import InputError, PenstockError
-from ..streams.event import Appended, Error, Event, ReplyDone, ReplyStarted, Token
-from ..streams.format import State, choose
-from ..streams.request import Request, SamplingParams
-from .detokenize import Detokenizer
+from ..streams.event import Appended, Event
+from ..streams.format import choose
+from ..streams.request import Request
+from .conversation import Conversation
 from .family import Family
+from .kept import Kept
 from .layout import Layout
 from .pages import PagePool, PageTable, Sequence
 from .plan import Draw, Feed, Plan, Result, TableEdit
 from .policy import Budget, Need
 from .policy import plan as choose_rows
-from .reply import Reply, Splice
 from .span import Prompt, Rows, Span
 from .stream import Input, Limits, StreamState, TranscriptRow
+
 
 class SchedulerConfig(msgspec.Struct, frozen=True):
     """Sizes, fixed at start.
 
-    host_pages: how many pages may lie in host memory. span_bytes: how many bytes of spans are kept to feed a stream anew; when
-    it is more, the oldest are let go, and such a stream can only be moved to the host whole.
+    host_pages: how many pages may lie in host memory. span_bytes: how many bytes of spans are kept to feed a stream
+    anew; when it is more, the oldest are let go, and such a stream can only be moved to the host whole.
     """
 
     pages: int
@@ -57,10 +59,9 @@ class Scheduler:
         self._numbers = itertools.count(1)
         self._edits: list[TableEdit] = []  # changes since the last plan
         self._drops: list[int] = []
-        self._kept_bytes = 0
+        self._talks: dict[int, Conversation] = {}
+        self.kept = Kept(config.span_bytes)
         self._host_used = 0
-        # The closing ids of a turn, one row for a token that is still to be fed, and one for a first token.
-        self.reserve = len(family.turn_ids["assistant_end"]) + 2
 
     # Streams' lives.
 
@@ -70,9 +71,11 @@ class Scheduler:
             raise InputError(f"expected at most {self.config.slots} open streams, got one more")
         format, why = choose(request.format, self.family.live_trained)
         self.family.check_format(format.name)
-        layout = Layout(self.family, format, request.positions, self.family.grid_seconds(request.video_fps), request.system)
+        layout = Layout(
+            self.family, format, request.positions, self.family.grid_seconds(request.video_fps), request.system
+        )
         sequence = Sequence({"full": PageTable(self.pool)})
-        self.streams[id] = StreamState(id, self._slots.pop(), request, layout, sequence)
+        self._add(StreamState(id, self._slots.pop(), request, layout, sequence))
         return format.name, why
 
     def fork(self, id: int, twin: int, before: int) -> tuple[str, str]:
@@ -85,20 +88,29 @@ class Scheduler:
         stream = self.streams[id]
         if stream.away:
             self._recall_for_fork(stream)
-        state = self.streams[twin] = stream.fork(twin, self._slots.pop(), before)
+        state = stream.fork(twin, self._slots.pop(), before)
+        self._add(state)
         self._edits.append(TableEdit(state.slot, 0, list(state.sequence.tables["full"].pages)))
-        self._count_kept(state.laid)
+        self.kept.add(state.laid)
         return state.layout.format.name, f"fork of stream {id}"
 
     def close(self, id: int) -> None:
-        """End a stream and free what it holds. A reply that runs ends "interrupted". Does nothing for an unknown stream."""
+        """End a stream and free what it holds.
+
+        A reply that runs ends "interrupted". Does nothing for an unknown stream.
+        """
         stream = self.streams.pop(id, None)
         if stream is None:
             return
         self._forget_away(stream)
         stream.sequence.clear()
         self._slots.append(stream.slot)
-        self._kept_bytes -= sum(_bytes(run) for run in stream.laid)
+        del self._talks[id]
+        self.kept.remove(stream.laid)
+
+    def _add(self, stream: StreamState) -> None:
+        self.streams[stream.id] = stream
+        self._talks[stream.id] = Conversation(self.family, stream, self.limits, self.kept)
 
     def park(self, id: int, parked: bool) -> None:
         """Feed nothing to a stream whose client does not read, or go on."""
@@ -108,61 +120,39 @@ class Scheduler:
     # Inputs, in order.
 
     def accept(self, id: int, input: Input) -> None:
-        """The next input of a stream. Where it is not `done`, spans may follow, and `resolve` ends them."""
-        if id not in self.streams:
-            return
-        stream = self.streams[id]
-        stream.inputs.append(input)
-        self._advance(stream)
+        """The next input of a stream; dropped where the stream has ended."""
+        self._tell(id, lambda talk: talk.accept(input))
 
     def spans(self, id: int, spans: list[Span | Prompt]) -> None:
         """Spans of inputs that were accepted; those of a stream that has ended are dropped."""
-        if id not in self.streams:
-            return
-        stream = self.streams[id]
-        for span in spans:
-            for input in stream.inputs:
-                if isinstance(span, Prompt) or input.seq == span.seq:
-                    input.spans.append(span)
-                    break
-        self._advance(stream)
+        self._tell(id, lambda talk: talk.spans(spans))
 
     def resolve(self, id: int, seq: int) -> None:
         """No further spans will come for input `seq`."""
-        if id not in self.streams:
-            return
-        stream = self.streams[id]
-        for input in stream.inputs:
-            if input.seq == seq:
-                input.done = True
-        self._advance(stream)
+        self._tell(id, lambda talk: talk.resolve(seq))
 
     def hurry(self, id: int, seq: int) -> None:
         """Let question `seq` wait no longer for media before it that is still being decoded or encoded."""
-        if id not in self.streams:
-            return
-        stream = self.streams[id]
-        input = next((input for input in stream.inputs if input.seq == seq), None)
-        if input is None:
-            return
-        if not input.done:  # what it flushes comes behind it
-            rest = Input(seq, "media", done=False)
-            stream.inputs.insert(stream.inputs.index(input) + 1, rest)
-            input.done = True
-        before = itertools.takewhile(lambda other: other is not input, stream.inputs)
-        late = next((place for place, other in enumerate(before) if not other.done), None)
-        if late is not None:
-            stream.inputs.remove(input)
-            stream.inputs.insert(late, input)
-        self._advance(stream)
+        self._tell(id, lambda talk: talk.hurry(seq))
 
     def interrupt(self, id: int, at: int | None = None) -> None:
-        """End the running reply behind its token `at` (None: behind its last), keep its KV up to there, and go on from it."""
-        stream = self.streams.get(id)
-        if stream is None or stream.reply is None:
+        """End the running reply behind its token `at` (None:
+
+        behind its last), keep its KV up to there, and go on from it.
+        """
+        self._tell(id, lambda talk: talk.interrupt(at))
+
+    def _tell(self, id: int, change: Callable[[Conversation], None]) -> None:
+        talk = self._talks.get(id)
+        if talk is None:
             return
-        self._cut(stream, self._keep(stream.reply, at), "interrupted")
-        self._advance(stream)
+        self._renew(talk.stream)
+        change(talk)
+
+    def _renew(self, stream: StreamState) -> None:
+        """A stream that has nothing to do begins a new need."""
+        if stream.fed == stream.rows:
+            stream.since = next(self._ages)
 
     # One step.
 
@@ -202,11 +192,13 @@ class Scheduler:
                 continue
             for row, run in stream.passed():
                 self._report(stream, row, run)
-            stream.since = next(self._ages) if stream.fed == stream.rows and token is None else stream.since
-            if token is not None:
-                self._sampled(stream, token)
-            self._advance(stream)
-        self._let_go()
+            talk = self._talks[feed.stream]
+            if token is None:
+                self._renew(stream)
+            else:
+                talk.sampled(token)
+            talk.advance()
+        self.kept.let_go(self.streams.values())
 
     def events(self) -> list[tuple[int, Event]]:
         """What has happened since the last call, per stream in order."""
@@ -231,7 +223,7 @@ class Scheduler:
             "pages": self.pool.pages,
             "pages_free": self.pool.free,
             "pages_host": self._host_used,
-            "span_bytes": self._kept_bytes,
+            "span_bytes": self.kept.bytes,
         }
 
     # Planning.
@@ -297,7 +289,9 @@ class Scheduler:
     def _recall_for_fork(self, stream: StreamState) -> None:
         """A stream whose pages are away is forked by feeding both anew."""
         if not stream.whole:
-            raise InputError("fork: expected a stream whose pages are in the cache, got one that is moved to host memory")
+            raise InputError(
+                "fork: expected a stream whose pages are in the cache, got one that is moved to host memory"
+            )
         self._forget_away(stream)
         stream.head = 0
 
@@ -317,191 +311,4 @@ class Scheduler:
             stream.announced = row + len(run)
             seen = run.seen
             place = int(run.positions[:, 0].min())
-            stream.events.append(
-                Appended(seen.seq, seen.modality, seen.start_us, seen.stop_us, row, len(run), place)
-            )
-
-    def _sampled(self, stream: StreamState, id: int) -> None:
-        reply = stream.reply
-        assert reply is not None
-        reply.held = False
-        if id in self.family.stop_ids or id in reply.params.stop_token_ids:
-            if stream.layout.format.holds and not stream.over and id not in reply.params.stop_token_ids:
-                reply.held = True
-            else:
-                self._finish(stream, "stop")
-            return
-        index = len(reply.ids)
-        text = reply.text.push(id)
-        reply.ids.append(id)
-        self._lay_token(stream, reply, id)
-        stream.events.append(Token(reply.id, index, id, text, stream.newest))
-        stopped = reply.text.stopped
-        if stopped is not None:
-            self._cut(stream, reply.text.kept(stopped), "stop")
-        elif len(reply.ids) >= reply.params.max_tokens or self._full(stream):
-            self._finish(stream, "length")
-
-    def _lay_token(self, stream: StreamState, reply: Reply, id: int) -> None:
-        rows = stream.layout.token(id)
-        reply.places.append(stream.rows)
-        reply.positions.append(int(rows.positions[0, 0]))
-        stream.lay([rows])
-
-    def _full(self, stream: StreamState) -> bool:
-        """The next token would not leave room for the closing of its turn."""
-        closing = self.reserve - 1
-        return (
-            stream.rows + closing > self.limits.rows or stream.layout.cursor.reply_next + closing > self.limits.positions
-        )
-
-    def _finish(self, stream: StreamState, reason: str, close: bool = True) -> None:
-        reply = stream.reply
-        assert reply is not None
-        stream.reply = None
-        stream.events.append(ReplyDone(reply.id, reason, len(reply.ids), reply.text.finish(len(reply.ids))))
-        if close:
-            stream.lay(stream.layout.end())
-
-    def _keep(self, reply: Reply, at: int | None) -> int:
-        """How many tokens stay when a reply is cut behind token `at`."""
-        return len(reply.ids) if at is None else max(0, min(at + 1, len(reply.ids)))
-
-    def _cut(self, stream: StreamState, keep: int, reason: str) -> None:
-        """End a reply at its first `keep` tokens: the KV is truncated there, spans behind the cut are laid again in order."""
-        reply = stream.reply
-        assert reply is not None
-        row, position, behind = reply.cut(keep)
-        self._uncount_from(stream, row)
-        stream.cut(row)
-        self._truncate(stream, row)
-        stream.layout.back_to(position)
-        for splice in behind:
-            rows = stream.layout.media(splice.input) if isinstance(splice.input, Span) else stream.layout.text(splice.input)
-            stream.lay(rows)
-            self._count_kept(rows)
-        self._finish(stream, reason)
-
-    def _truncate(self, stream: StreamState, row: int) -> None:
-        if stream.away:
-            stream.away_rows = min(stream.away_rows, row)
-        elif row < stream.sequence.length:
-            stream.sequence.truncate(row)
-
-    # Inputs becoming rows.
-
-    def _advance(self, stream: StreamState) -> None:
-        """Let inputs act, in order, as far as their spans have come and the conversation allows."""
-        if stream.fed == stream.rows:
-            stream.since = next(self._ages)
-        while stream.inputs:
-            input = stream.inputs[0]
-            if not self._act(stream, input):
-                return
-            stream.inputs.popleft()
-
-    def _act(self, stream: StreamState, input: Input) -> bool:
-        """Lay what has come of an input, then the input itself; True when that is done."""
-        if input.kind == "prompt":
-            return self._lay_prompt(stream, input)
-        if not self._lay_media(stream, input) or not input.done:
-            return False
-        match input.kind:
-            case "media":
-                return True
-            case "end":
-                return self._end_media(stream)
-            case _:
-                return self._lay_words(stream, input)
-
-    def _lay_media(self, stream: StreamState, input: Input) -> bool:
-        while input.spans:
-            if stream.layout.step("media") is None or self._mid_character(stream):
-                return False
-            span = input.spans.popleft()
-            assert isinstance(span, Span)
-            if self._laid(stream, input.seq, lambda layout, span=span: layout.media(span)) and stream.reply is not None:
-                stream.reply.splices.append(Splice(len(stream.reply.ids), span))
-        return True
-
-    def _lay_prompt(self, stream: StreamState, input: Input) -> bool:
-        if not input.spans:
-            return input.done
-        prompt = input.spans.popleft()
-        assert isinstance(prompt, Prompt)
-        if self._laid(stream, input.seq, lambda layout: layout.prompt(prompt)):
-            self._start(stream, input)
-        return True
-
-    def _lay_words(self, stream: StreamState, input: Input) -> bool:
-        reply, layout = stream.reply, stream.layout
-        if reply is not None and input.kind in layout.format.cuts:
-            self._cut(stream, self._keep(reply, input.at), "interrupted")
-            reply = None
-        if layout.step(input.kind) is None or self._mid_character(stream):
-            return False
-        if not input.text and (input.kind == "text" or layout.state is not State.USER):
-            message = f"{input.kind}: expected words, or a question behind media in the open turn; got neither"
-            stream.events.append(Error("input", message, input.seq))
-        elif input.kind == "text":
-            if self._laid(stream, input.seq, lambda layout: layout.text(input.text)) and reply is not None:
-                reply.splices.append(Splice(len(reply.ids), input.text))
-        elif self._laid(stream, input.seq, lambda layout: layout.ask(input.text)):
-            if reply is not None:
-                self._finish(stream, "stop", close=False)
-            self._start(stream, input)
-        return True
-
-    def _end_media(self, stream: StreamState) -> bool:
-        stream.over = True
-        if stream.reply is not None and stream.reply.held:
-            self._finish(stream, "stop")
-        return True
-
-    def _laid(self, stream: StreamState, seq: int, lay: Callable[[Layout], list[Rows]]) -> bool:
-        """Lay rows if they fit; else tell the client, with the numbers, and go on without them."""
-        try:
-            self._count_kept(stream.lay_within(self.limits, lay, self.reserve))
-        except PenstockError as error:
-            stream.events.append(Error(error.code, str(error), seq))
-            return False
-        return True
-
-    def _start(self, stream: StreamState, input: Input) -> None:
-        stream.replies += 1
-        params = input.params or stream.request.params
-        text = Detokenizer(self.family.tokenizer, params.stop)
-        stream.reply = Reply(stream.replies, input.seq, params, text, stream.rows, stream.layout.cursor.reply_next)
-        stream.events.append(ReplyStarted(stream.replies, input.seq))
-
-    def _mid_character(self, stream: StreamState) -> bool:
-        """A running reply is inside a character: what is to be spliced waits for its end."""
-        return stream.reply is not None and not stream.reply.held and stream.reply.text.open
-
-    # What is kept to feed a stream anew.
-
-    def _count_kept(self, rows: list[Rows]) -> None:
-        self._kept_bytes += sum(_bytes(run) for run in rows)
-
-    def _uncount_from(self, stream: StreamState, row: int) -> None:
-        for place in range(len(stream.laid) - 1, -1, -1):
-            if stream.starts[place] < row:
-                break
-            self._kept_bytes -= _bytes(stream.laid[place])
-
-    def _let_go(self) -> None:
-        """Keep the spans within their bytes: the oldest fed ones go first, of the stream that keeps most entries."""
-        while self._kept_bytes > self.config.span_bytes:
-            stream = max(self.streams.values(), key=lambda stream: stream.head - stream.kept_from, default=None)
-            if stream is None or stream.kept_from >= stream.head:
-                return
-            run = stream.laid[stream.kept_from]
-            if run.embeds is not None:
-                self._kept_bytes -= _bytes(run)
-                stream.laid[stream.kept_from] = msgspec.structs.replace(run, embeds=None)
-                stream.whole = False
-            stream.kept_from += 1
-
-
-def _bytes(run: Rows) -> int:
-    return 0 if run.embeds is None else run.embeds.numel() * run.embeds.element_size()
+            stream.events.append(Appended(seen.seq, seen.modality, seen.start_us, seen.stop_us, row, len(run), place))

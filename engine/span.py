@@ -1,4 +1,7 @@
-"""Spans and rows: what goes from the towers to the language model. Plain data that holds tensors; no streams, no pages."""
+"""Spans and rows:
+
+what goes from the towers to the language model. Plain data that holds tensors; no streams, no pages.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,9 @@ from ..streams.event import Seen
 class Span(msgspec.Struct, frozen=True, eq=False, tag="span"):
     """A segment after its encoder: `n` rows that still need positions.
 
-    `ids` is `(n,)` int64, the placeholder ids; `embeds` is `(n, hidden)`. `grid` is (temporal patches, height, width) in merged
-    patches, (0, 0, 0) for sound; `audio_rows` of the rows, the last ones, are sound. `run` is the run of sound it belongs to.
+    `ids` is `(n,)` int64, the placeholder ids; `embeds` is `(n, hidden)`. `grid` is (temporal patches, height, width)
+    in merged patches, (0, 0, 0) for sound; `audio_rows` of the rows, the last ones, are sound. `run` is the run of
+    sound it belongs to.
     """
 
     seq: int
@@ -33,7 +37,8 @@ class Span(msgspec.Struct, frozen=True, eq=False, tag="span"):
 
 
 class Rows(msgspec.Struct, frozen=True, eq=False):
-    """Rows with their places, ready to be fed: `ids` `(n,)`, `positions` `(3, n)` int64, `embeds` `(n, hidden)` or None.
+    """Rows with their places, ready to be fed: `ids` `(n,)`, `positions` `(3, n)` int64, `embeds` `(n, hidden)` or
+    None.
 
     `seen` names the span they are, None for text and wrappers. An `atomic` run may not be cut between two steps.
     """

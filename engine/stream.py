@@ -1,7 +1,7 @@
 """One stream's own state: inputs in order, rows laid out, how far they are fed. It hands out no pages and runs nothing.
 
-    inputs      accepted, in the order in which they act; the first waits for its spans or for its turn
-    laid        rows in the order of the KV; [0, fed) of them are in the cache, the rest is to be fed
+inputs      accepted, in the order in which they act; the first waits for its spans or for its turn
+laid        rows in the order of the KV; [0, fed) of them are in the cache, the rest is to be fed
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from .span import Prompt, Rows, Span
 class Input(msgspec.Struct, eq=False):
     """An accepted input: `kind` "media", "prompt", "text", "ask" or "end".
 
-    Its spans come first (for words: what the question flushes); `done`: no further ones will come. `at`: the last token that
-    the client had taken of the running reply when it sent this.
+    Its spans come first (for words: what the question flushes); `done`: no further ones will come. `at`: the last
+    token that the client had taken of the running reply when it sent this.
     """
 
     seq: int
@@ -98,13 +98,14 @@ class StreamState:
         count = sum(len(run) for run in rows)
         if self.rows + count + reserve > limits.rows:
             raise ContextOverflowError(
-                f"the cache holds {limits.rows} rows for a stream: expected at most {limits.rows - self.rows - reserve} "
-                f"more, got {count} (of {self.rows} rows so far; {reserve} are kept for a reply)"
+                f"the cache holds {limits.rows} rows for a stream: expected at most "
+                f"{limits.rows - self.rows - reserve} more, got {count} ({self.rows} so far; {reserve} kept for a reply)"
             )
         last = max((int(run.positions.max()) for run in rows if len(run)), default=0)
         if last + reserve >= limits.positions:
             raise ContextOverflowError(
-                f"the model has {limits.positions} positions: expected at most {limits.positions - reserve - 1}, got {last}"
+                f"the model has {limits.positions} positions: expected at most "
+                f"{limits.positions - reserve - 1}, got {last}"
             )
         self.layout = trial
         self.lay(rows)
@@ -131,16 +132,25 @@ class StreamState:
             self.head += 1
         return done
 
-    def cut(self, row: int) -> None:
-        """Forget what is laid from `row` on; rows in the cache behind it are for the caller to truncate."""
+    def cut(self, row: int) -> list[Rows]:
+        """Forget what is laid from `row` on, and take it out of the cache. Returns the runs that went."""
         keep = bisect_right(self.starts, row - 1) if row else 0
+        gone = self.laid[keep:]
         del self.laid[keep:], self.starts[keep:]
         if keep and self.starts[-1] + len(self.laid[-1]) > row:
-            self.laid[-1] = self.laid[-1].part(0, row - self.starts[-1])
+            size = row - self.starts[-1]
+            gone.insert(0, self.laid[-1].part(size, len(self.laid[-1])))
+            self.laid[-1] = self.laid[-1].part(0, size)
         self.rows = row
         self.announced = min(self.announced, row)
         self.head = min(self.head, keep)
+        self.kept_from = min(self.kept_from, keep)
         self.newest = next((run.seen for run in reversed(self.laid[: self.head]) if run.seen), None)
+        if self.away:
+            self.away_rows = min(self.away_rows, row)
+        elif row < self.sequence.length:
+            self.sequence.truncate(row)
+        return gone
 
     def transcript(self) -> list[TranscriptRow]:
         """What the KV cache holds, in order."""

@@ -1,7 +1,7 @@
 """Learns what a chat template wraps around turns and media, by rendering it around marker words. No model, no tensors.
 
-What comes in: a tokenizer or processor of `transformers`. What goes out: ids. Markers are plain words, so that whatever stands
-between two of them is the template's own.
+What comes in: a tokenizer or processor of `transformers`. What goes out: ids. Markers are plain words, so that
+whatever stands between two of them is the template's own.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 In come typed commands (`offer`, which never waits); out go answers and events into the connection's outbox. Commands of
 one stream are carried out one after the other by the stream's own worker, so that an append that waits holds up no
-other stream. Knows neither sockets nor JSON.
+other stream; a question only takes its place there, and waits for its reply on its own. Knows neither sockets nor JSON.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ class Channel:
         self._ordered = _Lane()
         self._urgent = _Lane()  # What overtakes.
         self._waiting_bytes = 0
-        self._asks = 0  # Questions that the engine has not accepted yet.
+        self._asks = 0  # Questions whose reply has not begun.
+        self._begun = asyncio.Event()  # A reply has begun, or a question was refused.
+        self._running: set[asyncio.Task[None]] = set()  # Questions and interrupts that wait.
         self._replies: set[int] = set()  # Replies that are running.
         self._counts = {"inputs": 0, "bytes": 0, "replies": 0, "tokens": 0}
 
@@ -97,7 +99,7 @@ class Channel:
     # ---- from the connection's receive task: nothing here waits ----
     def offer(self, order: Order | ForkOrder) -> None:
         """Take a command. ServerLimitError or DrainingError where it is refused."""
-        waiting = len(self._ordered.orders) + len(self._urgent.orders)
+        waiting = len(self._ordered.orders) + len(self._urgent.orders) + len(self._running)
         if waiting >= WAITING_COMMANDS:
             raise ServerLimitError(f"stream {self.name!r}: at most {WAITING_COMMANDS} messages may wait, got one more")
         if isinstance(order, wire.Ask):
@@ -111,12 +113,8 @@ class Channel:
                     f"stream {self.name!r}: at most {self._limit_bytes} bytes may wait, got {waiting_bytes}"
                 )
             self._waiting_bytes = waiting_bytes
-        lane = self._urgent if self._overtakes(order) else self._ordered
+        lane = self._urgent if isinstance(order, wire.Interrupt | wire.Close) else self._ordered
         lane.put(order)
-
-    def _overtakes(self, order: Order | ForkOrder) -> bool:
-        """Close never waits. Interrupt waits only for questions before it: it is meant for their replies."""
-        return isinstance(order, wire.Close) or (isinstance(order, wire.Interrupt) and self._asks == 0)
 
     # ---- the channel's own tasks ----
     async def run(self, opening: wire.Open | ForkOrder, opener: Opener) -> None:
@@ -140,12 +138,12 @@ class Channel:
         try:
             async with asyncio.TaskGroup() as tasks:
                 workers = [
-                    tasks.create_task(self._work(lane), name=f"{self.label} {name} worker")
+                    tasks.create_task(self._work(lane, tasks), name=f"{self.label} {name} worker")
                     for name, lane in (("ordered", self._ordered), ("urgent", self._urgent))
                 ]
                 reason = await self._pump(stream)
-                for worker in workers:
-                    worker.cancel()
+                for task in (*workers, *self._running):
+                    task.cancel()
         finally:
             counts = " ".join(f"{name}={count}" for name, count in self._counts.items())
             seconds = time.monotonic() - started
@@ -192,22 +190,41 @@ class Channel:
                 self._counts["tokens"] += 1
             case ReplyStarted():
                 self._replies.add(event.reply)
+                self._begun.set()
                 self._counts["replies"] += 1
             case ReplyDone():
                 self._replies.discard(event.reply)
                 self._changed()
 
-    async def _work(self, lane: _Lane) -> None:
+    async def _work(self, lane: _Lane, tasks: asyncio.TaskGroup) -> None:
         while True:
             order = await lane.next()
-            try:
+            if isinstance(order, wire.Ask | wire.Interrupt):
+                # Both may wait for a reply to begin or to end, and media must go on meanwhile.
+                work = self._ask(order) if isinstance(order, wire.Ask) else self._interrupt(order)
+                task = tasks.create_task(work, name=f"{self.label} {type(order).__name__.lower()}")
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+                await asyncio.sleep(0)  # The question takes its number in its first step: before what comes behind it.
+            else:
                 await self._perform(order)
-            finally:
                 if isinstance(order, wire.Input):
                     self._waiting_bytes -= order.bytes
-                if isinstance(order, wire.Ask):
-                    self._asks -= 1
-                    self._changed()
+
+    async def _ask(self, order: wire.Ask) -> None:
+        try:
+            await self._perform(order)
+        finally:
+            self._asks -= 1
+            self._begun.set()
+            self._changed()
+
+    async def _interrupt(self, order: wire.Interrupt) -> None:
+        """Cut the reply that runs; where none does, that of the question which the client has asked before."""
+        while self._asks and not self._replies:
+            self._begun.clear()
+            await self._begun.wait()
+        await self._perform(order)
 
     async def _perform(self, order: Order | ForkOrder) -> None:
         assert self.stream is not None

@@ -1,4 +1,4 @@
-"""The command line: `penstock serve`, `penstock bench`.
+"""The command line: `penstock serve`, `penstock trace`, `penstock bench`.
 
 In come arguments and the environment (PENSTOCK_API_KEY); out go an exit code (0, or 2 with one line on stderr) and,
 from `serve`, one line with the address on stdout. Loads torch, starlette and uvicorn only
@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"penstock {_version()}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="serve a model over WebSocket"))
+    _add_trace(commands.add_parser("trace", help="show the messages of one frame from socket to token"))
     bench = commands.add_parser("bench", help="measure")
     benches = bench.add_subparsers(title="benchmarks", required=True, metavar="WHAT")
     _add_bench_append(benches.add_parser("append", help="time per append and per decode step, by history"))
@@ -90,10 +91,19 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
 
 
+def _add_trace(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_trace)
+    parser.add_argument("model", nargs="?", help="a model's name or folder; without one a small random model")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--tokens", type=int, default=2, help="length of the reply (default 2)")
+
+
 def _add_bench_append(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_bench)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--rounds", type=int, default=20, help="rounds that medians are taken over (default 20)")
+    parser.add_argument("--tokens", type=int, default=600, help="tokens of the timed reply (default 600)")
     parser.add_argument("--histories", type=_numbers, default=(1_000, 20_000), help="tokens, separated by commas")
 
 
@@ -165,6 +175,12 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _announce(url: str) -> None:
     print(f"penstock: serving on {url}", flush=True)
+
+
+def _trace(options: argparse.Namespace) -> int:
+    from . import trace
+
+    return trace.main(options)
 
 
 def _bench(options: argparse.Namespace) -> int:

@@ -36,6 +36,9 @@ _event_decoder = msgspec.json.Decoder(events.Event)
 _ANSWERS = {"welcome", "opened", "forked", "accepted", "pong"}
 
 
+DEFAULTS = Request()
+
+
 class Connection:
     """One WebSocket to a server. An async context manager; `welcome` is what the server said first."""
 
@@ -88,13 +91,17 @@ class Connection:
             await self._socket.close()
             await self._reader
 
-    async def stream(self, request: Request = Request(), *, name: str | None = None) -> ClientStream:
+    async def stream(self, request: Request = DEFAULTS, *, name: str | None = None) -> ClientStream:
         """Open a stream. PenstockError where the server refuses it."""
         name = name or f"stream-{next(self._numbers)}"
         fields = {field: getattr(request, field) for field in Request.__struct_fields__}
         params = {field: getattr(request.params, field) for field in SamplingParams.__struct_fields__}
         fields["params"] = wire.Params(**params)
-        return await self._open(name, lambda ref: wire.encode_command(wire.Open(stream=name, ref=ref, **fields)))
+        return await self._open(
+            name,
+            lambda ref: wire.encode_command(wire.Open(stream=name, ref=ref, **fields)),
+            request.messages is not None,
+        )
 
     async def open_copy(self, source: ClientStream) -> ClientStream:
         """A fork of `source`."""
@@ -105,10 +112,12 @@ class Connection:
         """Wait for an answer of the server."""
         await self.call(lambda ref: wire.encode_command(wire.Ping(ref=ref)), None)
 
-    async def _open(self, name: str, encode: Encode) -> ClientStream:
+    async def _open(self, name: str, encode: Encode, prompted: bool = False) -> ClientStream:
         if name in self._streams:
             raise InputError(f"name: expected one that is not in use, got {name!r}")
-        stream = self._streams[name] = ClientStream(self, name)  # Its events may come right behind the answer.
+        stream = self._streams[name] = ClientStream(
+            self, name, prompted
+        )  # Its events may come right behind the answer.
         try:
             await self.call(encode, name)
         except PenstockError:

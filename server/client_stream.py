@@ -15,12 +15,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..codecs.errors import InputError, StreamClosedError
+from ..codecs.errors import InputError, PenstockError, StreamClosedError
 from ..streams import event as events
 from ..streams import item as items
 from ..streams.request import SamplingParams
 from . import wire
-from .errors import ConnectionLostError
+from .errors import ConnectionLostError, error_from_code
 
 UNREAD_EVENTS = 10_000
 Encode = Callable[[str], str | bytes]
@@ -43,45 +43,52 @@ class Link(Protocol):
 
 
 class ClientReply:
-    """One reply: an async iterator of its tokens, for one consumer. `reason` says how it ended, None before."""
+    """One reply while it comes: `async for token in reply`. Several tasks may read it; each sees all tokens."""
 
     def __init__(self, reply: int) -> None:
         self.id = reply
         self.seq: int | None = None  # Number of the question among the stream's inputs.
-        self.reason: str | None = None
+        self.reason: str | None = None  # How it ended; None while it runs.
+        self.error: PenstockError | None = None
         self._rest = ""  # Text that was held back until the end.
-        self._texts: list[str] = []
-        self._tokens: deque[events.Token] = deque()
-        self._changed = asyncio.Event()
+        self._tokens: list[events.Token] = []
+        self._more = asyncio.Event()
 
-    def __aiter__(self) -> AsyncIterator[events.Token]:
-        return self
-
-    async def __anext__(self) -> events.Token:
-        """The next token. Safe to cancel."""
-        while not self._tokens:
+    async def __aiter__(self) -> AsyncIterator[events.Token]:
+        """The tokens from the first on; ends when the reply does. Raises the stream's error where it ended with one."""
+        place = 0
+        while True:
+            while place < len(self._tokens):
+                place += 1
+                yield self._tokens[place - 1]
             if self.reason is not None:
-                raise StopAsyncIteration
-            self._changed.clear()
-            await self._changed.wait()
-        token = self._tokens.popleft()
-        self._texts.append(token.text)
-        return token
+                if self.error is not None:
+                    raise self.error
+                return
+            self._more.clear()
+            await self._more.wait()
 
     async def text(self) -> str:
-        """Wait for the end; the whole text, tokens already taken included. Safe to cancel."""
-        async for _ in self:
-            pass
-        return "".join(self._texts) + self._rest
+        """The whole text, when the reply has ended. Safe to cancel."""
+        words = [token.text async for token in self]
+        return "".join(words[: len(self._tokens)]) + self._rest
 
-    def put(self, event: events.Token | events.ReplyDone | events.Closed) -> None:
-        """Take an event of this reply, or the end of its stream."""
-        if isinstance(event, events.Token):
-            self._tokens.append(event)
-        elif self.reason is None:
-            self.reason = event.reason if isinstance(event, events.ReplyDone) else "error"
-            self._rest = event.text if isinstance(event, events.ReplyDone) else ""
-        self._changed.set()
+    def put(self, token: events.Token) -> None:
+        """Take a token."""
+        self._tokens.append(token)
+        self._more.set()
+
+    def done(self, event: events.ReplyDone) -> None:
+        """The reply has ended and keeps its first `event.tokens` tokens."""
+        del self._tokens[event.tokens :]
+        self.reason, self._rest = event.reason, event.text
+        self._more.set()
+
+    def fail(self, error: PenstockError | None) -> None:
+        """Its stream has ended before it; None: because its client closed it."""
+        if self.reason is None:
+            self.reason, self.error = "error" if error else "interrupted", error
+            self._more.set()
 
 
 class ClientStream:
@@ -90,7 +97,7 @@ class ClientStream:
     A cancelled call leaves the stream usable; what it had sent may have been accepted.
     """
 
-    def __init__(self, connection: Link, name: str) -> None:
+    def __init__(self, connection: Link, name: str, prompted: bool = False) -> None:
         self.name = name
         self.id = 0
         self.format = ""
@@ -98,11 +105,14 @@ class ClientStream:
         self.trained = False
         self.missed = 0  # Events that went unread because there were too many.
         self._connection = connection
+        self._prompted = prompted  # Its request had messages: input 1 is their reply.
         self._events: deque[events.Event] = deque()
         self._changed = asyncio.Event()
         self._replies: dict[int, ClientReply] = {}  # Running, and those whose question is not answered yet.
         self._asking = 0
+        self._closing = False  # This side has asked for the end.
         self._closed: str | None = None  # Why, once it is.
+        self._error: PenstockError | None = None  # What has ended it.
 
     async def append(self, item: items.Item) -> int:
         """Append an item; returns its number in the stream. PenstockError where the server refuses it."""
@@ -116,7 +126,7 @@ class ClientStream:
     async def ask(
         self, question: str = "", params: SamplingParams | None = None, *, wait_ms: int | None = None
     ) -> ClientReply:
-        """Ask for a reply; returns as soon as the server has taken the question."""
+        """Ask; returns the reply when it begins."""
         chosen = None
         if params is not None:
             chosen = wire.Params(**{name: getattr(params, name) for name in SamplingParams.__struct_fields__})
@@ -131,6 +141,18 @@ class ClientStream:
         if reply.reason is not None:
             self._replies.pop(reply.id, None)
         return reply
+
+    async def prompted(self) -> ClientReply:
+        """The reply to the request's own messages. Safe to cancel."""
+        if not self._prompted:
+            raise InputError("expected a request with messages, got one without")
+        while True:
+            for reply in self._replies.values():
+                if reply.seq == 1:
+                    return reply
+            if self._closed is not None:
+                raise self._error or StreamClosedError(f"the stream has ended: {self._closed}")
+            await self._next_change()
 
     async def interrupt(self, at: int | None = None) -> None:
         """Cut the running reply behind token `at`; None: behind the last one that the server sent."""
@@ -147,6 +169,7 @@ class ClientStream:
     async def close(self) -> None:
         """End the stream and wait until the server says so; idempotent. A lost connection has ended it too."""
         if self._closed is None:
+            self._closing = True
             try:
                 await self._connection.send(wire.encode_command(wire.Close(stream=self.name)))
             except ConnectionLostError:
@@ -184,14 +207,22 @@ class ClientStream:
             self._events.popleft()
             self.missed += 1
         self._events.append(event)
-        if isinstance(event, events.Token | events.ReplyDone) and (self._asking or event.reply in self._replies):
-            self._reply(event.reply).put(event)
-            if isinstance(event, events.ReplyDone) and not self._asking:
-                del self._replies[event.reply]
-        if isinstance(event, events.Closed):
-            for reply in self._replies.values():
-                reply.put(event)
-            self._closed = event.reason
+        match event:
+            case events.ReplyStarted() if event.seq == 1 and self._prompted:
+                self._reply(event.reply).seq = 1
+            case events.Token() if self._asking or event.reply in self._replies:
+                self._reply(event.reply).put(event)
+            case events.ReplyDone() if self._asking or event.reply in self._replies:
+                self._reply(event.reply).done(event)
+                if not self._asking and self._reply(event.reply).seq != 1:
+                    del self._replies[event.reply]
+            case events.Error() if event.fatal:
+                self._error = error_from_code(event.code, event.message)
+            case events.Closed():
+                self._closed = event.reason
+                error = self._error or StreamClosedError(f"the stream has ended: {event.reason}")
+                for reply in self._replies.values():
+                    reply.fail(None if self._closing else error)
         self._changed.set()
 
     def _reply(self, reply: int) -> ClientReply:

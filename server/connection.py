@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -85,7 +86,7 @@ class Connection:
         info, config = self._engine.info, self._config
         return wire.Welcome(
             version=wire.VERSION,
-            model=info.model,
+            model=Path(info.model).name if Path(info.model).is_absolute() else info.model,  # No paths of the server.
             family=info.family,
             modalities=info.modalities,
             formats=info.formats,

@@ -115,7 +115,7 @@ class ImageHeader(_Message, frozen=True, kw_only=True, tag="image"):
 class FrameHeader(_Message, frozen=True, kw_only=True, tag="frame"):
     """Header of one frame of a live video; raw encodings need `width` and `height`."""
 
-    pts_us: TimeUs
+    pts_us: TimeUs | None = None
     encoding: str = "picture"
     width: Side = 0
     height: Side = 0
@@ -131,8 +131,8 @@ class VideoHeader(_Message, frozen=True, kw_only=True, tag="video"):
 class PcmHeader(_Message, frozen=True, kw_only=True, tag="pcm"):
     """Header of the next samples of a live sound."""
 
-    pts_us: TimeUs
     rate: Count
+    pts_us: TimeUs | None = None
     channels: Count = 1
     encoding: str = "s16le"
 

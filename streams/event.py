@@ -10,7 +10,10 @@ import msgspec
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """The newest span that a row could attend to: input number, modality and the media time where it starts and stops."""
+    """The newest span that a row could attend to:
+
+    input number, modality and the media time where it starts and stops.
+    """
 
     seq: int
     modality: str
@@ -100,7 +103,10 @@ class Evicted(msgspec.Struct, frozen=True, tag="evicted"):
 
 
 class Error(msgspec.Struct, frozen=True, tag="error"):
-    """Something was refused or failed. `fatal`: the stream has ended; else it can go on. `seq` names the input, if one."""
+    """Something was refused or failed.
+
+    `fatal`: the stream has ended; else it can go on. `seq` names the input, if one.
+    """
 
     code: str
     message: str
@@ -110,7 +116,10 @@ class Error(msgspec.Struct, frozen=True, tag="error"):
 
 
 class Closed(msgspec.Struct, frozen=True, tag="closed"):
-    """The stream has ended; always the last event. `reason`: "closed", "error", "idle", "slow reader", "engine stopped"."""
+    """The stream has ended;
+
+    always the last event. `reason`: "closed", "error", "idle", "slow reader", "engine stopped".
+    """
 
     reason: str
     number: int = 0

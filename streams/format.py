@@ -1,7 +1,7 @@
 """Formats: how events become turns of the model's chat template. Pure tables; no ids, no models.
 
-A stream's conversation is in one of three states. For each state and event the table says which wrappers are fed and which
-state follows; the engine's adapter turns wrapper names into token ids.
+A stream's conversation is in one of three states. For each state and event the table says which wrappers are fed and
+which state follows; the engine's adapter turns wrapper names into token ids.
 
     CLOSED          no turn is open (the start, or behind a finished reply)
     USER            a user turn is open; media and text go into it
@@ -56,8 +56,9 @@ _LIVE = _TURNS | {
 class Format(msgspec.Struct, frozen=True):
     """One format.
 
-    `table` as above. `holds`: a reply stays open when the model ends it while media is still expected. `cuts`: these events
-    end a running reply at the last token that was taken, and keep its KV (media does not: a camera would cut every reply).
+    `table` as above. `holds`: a reply stays open when the model ends it while media is still expected. `cuts`: these
+    events end a running reply at the last token that was taken, and keep its KV (media does not: a camera would cut
+    every reply).
     """
 
     name: str

@@ -28,12 +28,13 @@ class Image(msgspec.Struct, frozen=True, eq=False, tag="image"):
 class VideoFrame(msgspec.Struct, frozen=True, eq=False, tag="frame"):
     """One frame of a live video.
 
-    `data` is `(h, w, 3)` uint8 RGB, or bytes in `encoding`: "picture" (JPEG, PNG, WebP), "rgb24", "yuv420p" or "nv12"; the
-    raw ones need `width` and `height`.
+    `data` is `(h, w, 3)` uint8 RGB, or bytes in `encoding`: "picture" (JPEG, PNG, WebP), "rgb24", "yuv420p" or
+    "nv12"; the raw ones need `width` and `height`. Without `pts_us` it follows the frame before it at the rate the
+    model gets.
     """
 
     data: Buffer | np.ndarray
-    pts_us: int = 0
+    pts_us: int | None = None
     encoding: str = "picture"
     width: int = 0
     height: int = 0
@@ -51,11 +52,14 @@ class VideoBytes(msgspec.Struct, frozen=True, eq=False, tag="video"):
 
 
 class AudioChunk(msgspec.Struct, frozen=True, eq=False, tag="pcm"):
-    """The next samples of a live sound: `(channels, n)` float32, or bytes as "s16le" or "f32le", interleaved."""
+    """The next samples of a live sound: `(channels, n)` float32, or bytes as "s16le" or "f32le", interleaved.
+
+    Without `pts_us` it follows the samples before it without a gap.
+    """
 
     data: Buffer | np.ndarray
     rate: int
-    pts_us: int = 0
+    pts_us: int | None = None
     encoding: str = "s16le"
     channels: int = 1
 

@@ -14,9 +14,9 @@ FORMATS = ("auto", "turns", "live", "interrupt")
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """How the tokens of one reply are chosen.
 
-    `temperature` 0 takes the likeliest token (greedy). `top_k` 0, `top_p` 1 and `min_p` 0 switch these filters off; they are
-    applied in this order after the temperature. `seed` makes the draws of this reply repeatable. `stop` strings end the
-    reply and are not part of it; `stop_token_ids` are added to the model's own end tokens.
+    `temperature` 0 takes the likeliest token (greedy). `top_k` 0, `top_p` 1 and `min_p` 0 switch these filters off;
+    they are applied in this order after the temperature. `seed` makes the draws of this reply repeatable. `stop`
+    strings end the reply and are not part of it; `stop_token_ids` are added to the model's own end tokens.
     """
 
     max_tokens: int = 256
@@ -46,14 +46,14 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What a stream (or a one-shot `generate`) starts from.
 
-    system: the system prompt; None takes the chat template's own, if it has one.
-    messages: a conversation in the chat template's form (`{"role", "content"}`); with it a reply starts at once.
-    format: "turns", "live", "interrupt", or "auto" (live where the model declares training for it, else turns).
-    policy: what happens when media comes faster than it is taken: "block" (files) or "latest" (cameras: the oldest goes).
-    video_fps: frames per second that the model gets; None takes the model's own rate.
-    expected_frames: how many frames the video will have, where that is known; sizes frames as the model's processor would.
-    audio_in_video: sound and picture are one source and go in as interleaved units of the model.
-    positions: "max" (after a block go on behind the largest position of all axes) or "transformers" (the installed
+    system: the system prompt; None takes the chat template's own, if it has one. messages: a conversation in the chat
+    template's form (`{"role", "content"}`); with it a reply starts at once. format: "turns", "live", "interrupt", or
+    "auto" (live where the model declares training for it, else turns). policy: what happens when media comes faster
+    than it is taken: "block" (files) or "latest" (cameras: the oldest goes). video_fps: frames per second that the
+    model gets; None takes the model's own rate. expected_frames: how many frames the video will have, where that is
+    known; sizes frames as the model's processor would. audio_in_video: sound and picture are one source and go in as
+    interleaved units of the model. positions: "max" (after a block go on behind the largest position of all axes) or
+    "transformers" (the installed
         library's rule).
     lateness_us: how far media may arrive out of order, in media time; segments wait that long.
     """

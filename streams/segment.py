@@ -11,7 +11,9 @@ import numpy as np
 
 
 class SizeRule(msgspec.Struct, frozen=True):
-    """Both sides become multiples of `factor`, the area lies in `[min_pixels, max_pixels]`, the aspect ratio about stays."""
+    """Both sides become multiples of `factor`, the area lies in `[min_pixels, max_pixels]`, the aspect ratio about
+    stays.
+    """
 
     factor: int
     min_pixels: int
@@ -48,7 +50,9 @@ class ImageSegment(msgspec.Struct, frozen=True, eq=False, tag="image"):
 
 
 class VideoSegment(msgspec.Struct, frozen=True, eq=False, tag="video"):
-    """One temporal patch of a video, `(temporal_patch, h, w, 3)` uint8, at the size that was fixed when the video opened."""
+    """One temporal patch of a video, `(temporal_patch, h, w, 3)` uint8, at the size that was fixed when the video
+    opened.
+    """
 
     seq: int
     index: int
@@ -60,9 +64,10 @@ class VideoSegment(msgspec.Struct, frozen=True, eq=False, tag="video"):
 class AudioSegment(msgspec.Struct, frozen=True, eq=False, tag="audio"):
     """One encoder block of sound: mono float32 samples at the model's rate.
 
-    `samples[lead:]` is the block itself followed by what there is of the look-ahead; `samples[:lead]` are the real samples
-    before it (lead 0: a run begins here, the log-mel reflects). `frames` is the number of mel frames of the block.
-    `run` counts the unbroken runs of sound in the stream; a block continues the one before it only inside its run.
+    `samples[lead:]` is the block itself followed by what there is of the look-ahead; `samples[:lead]` are the real
+    samples before it (lead 0: a run begins here, the log-mel reflects). `frames` is the number of mel frames of the
+    block. `run` counts the unbroken runs of sound in the stream; a block continues the one before it only inside its
+    run.
     """
 
     seq: int
@@ -78,7 +83,8 @@ class AudioSegment(msgspec.Struct, frozen=True, eq=False, tag="audio"):
 class UnitSegment(msgspec.Struct, frozen=True, eq=False, tag="unit"):
     """Two seconds of a video and of its sound, which the model takes interleaved: the frames, then the sound.
 
-    `pixels` is `(n * temporal_patch, h, w, 3)` uint8 with n at least 1; `audio` the unit's block or None where there is none.
+    `pixels` is `(n * temporal_patch, h, w, 3)` uint8 with n at least 1; `audio` the unit's block or None where there
+    is none.
     """
 
     seq: int

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ...codecs.errors import InputError
 from ...streams.segment import MediaSpec, Segment
 from ..attention import NAME
 from ..family import Family, FamilyData, Loaded
+from ..library import transformers
 from ..span import Prompt, Rows, Span
 from ..template import learn_turns
 
@@ -28,7 +28,9 @@ class NoTowers:
         raise InputError(f"expected text, got {type(segment).__name__}: this model takes no media")
 
     def encode(self, batch: list[tuple[int, Segment]]) -> list[Span]:
-        raise InputError(f"expected text, got {len(batch)} pieces of media: this model takes none")
+        if batch:
+            raise InputError(f"expected text, got {len(batch)} pieces of media: this model takes none")
+        return []
 
     def prompt(
         self, messages: list[dict[str, Any]], system: str | None, fps: float | None, audio_in_video: bool
@@ -52,9 +54,11 @@ class NoTowers:
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     """A text Qwen from `path`, in `dtype` on `device`, its attention replaced."""
-    config = AutoConfig.from_pretrained(path)
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=NAME).to(device).eval()
+    config = transformers.AutoConfig.from_pretrained(path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    model = (
+        transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=NAME).to(device).eval()
+    )
 
     def render(messages: list[dict[str, Any]], prompt: bool) -> str:
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)

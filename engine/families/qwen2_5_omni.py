@@ -13,15 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
-from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig
 
 from ...codecs.errors import InputError
-from ...codecs.mel import LogMel
+from ...codecs.mel import LogMel, floor_and_scale
 from ...streams.event import Seen
 from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, SizeRule, UnitSegment, VideoSegment
 from ..attention import NAME
 from ..family import Family, FamilyData, Loaded
+from ..library import transformers
 from ..span import Prompt, Rows, Span
 from ..template import learn_block, learn_turns
 
@@ -38,7 +37,11 @@ class OmniTowers:
         self.device = model.device
         extractor = processor.feature_extractor
         self.mel = LogMel(
-            extractor.feature_size, extractor.sampling_rate, extractor.n_fft, extractor.hop_length, device=str(self.device)
+            extractor.feature_size,
+            extractor.sampling_rate,
+            extractor.n_fft,
+            extractor.hop_length,
+            device=str(self.device),
         )
         self.blocks = [*self.model.visual.blocks, *self.model.audio_tower.layers]
         self._loudest: dict[int, float] = {}
@@ -61,7 +64,8 @@ class OmniTowers:
         sounds = [
             (stream, audio)
             for stream, segment in batch
-            if (audio := segment.audio if isinstance(segment, UnitSegment) else segment) and isinstance(audio, AudioSegment)
+            if (audio := segment.audio if isinstance(segment, UnitSegment) else segment)
+            and isinstance(audio, AudioSegment)
         ]
         image = iter(self._images([segment.pixels for segment in images]))
         clip = iter(self._clips([segment.pixels for segment in clips]))
@@ -92,8 +96,10 @@ class OmniTowers:
     ) -> Prompt:
         """Template, processor, features and positions exactly as `transformers` has them for a whole prompt.
 
-        Content parts: `{"type": "text" | "image" | "video" | "audio", <type>: value}`; an image is a PIL image or an array
-        `(h, w, 3)`, a video an array `(n, h, w, 3)`, a sound a float32 array `(n,)` at the processor's rate.
+        Content parts: `{"type": "text" | "image" | "video" | "audio", <type>: value}`; an image is a PIL image or an
+        array `(h, w, 3)`, a video an array `(n, h, w, 3)`, a sound a float32 array `(n,)` at the processor's rate.
+        With `audio_in_video` there is one sound per video, in the same order; it has no place of its own in the
+        template.
         """
         if system is not None:
             messages = [{"role": "system", "content": [{"type": "text", "text": system}]}, *messages]
@@ -104,7 +110,8 @@ class OmniTowers:
                     media[part["type"]].append(part[part["type"]])
                 elif part.get("type") != "text":
                     raise InputError(f"content part: expected text, image, video or audio, got {part.get('type')!r}")
-        text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        shown = _without_sound(messages) if audio_in_video else messages
+        text = self.processor.apply_chat_template(shown, tokenize=False, add_generation_prompt=True)
         options: dict[str, Any] = {"fps": fps} if fps is not None and media["video"] else {}
         if audio_in_video:
             if len(media["audio"]) != len(media["video"]):
@@ -129,7 +136,9 @@ class OmniTowers:
         for name, token, features in self._prompt_features(inputs):
             mask = ids == token
             if int(mask.sum()) != len(features):
-                raise InputError(f"{name}: expected {int(mask.sum())} placeholder rows in the prompt, got {len(features)}")
+                raise InputError(
+                    f"{name}: expected {int(mask.sum())} placeholder rows in the prompt, got {len(features)}"
+                )
             embeds[mask] = features.to(embeds.dtype)
             media |= mask.cpu()
         sound = inputs.get("feature_attention_mask")
@@ -192,7 +201,10 @@ class OmniTowers:
         return [(rows, (t, h // merge, w // merge)) for rows, (t, h, w) in zip(features, grids.tolist(), strict=True)]
 
     def _sounds(self, sounds: list[tuple[int, AudioSegment]]) -> list[torch.Tensor]:
-        """Features of blocks; each block's floor hangs on the loudest frame that its stream has had up to and with it."""
+        """Features of blocks;
+
+        each block's floor hangs on the loudest frame that its stream has had up to and with it.
+        """
         if not sounds:
             return []
         mels = []
@@ -200,7 +212,7 @@ class OmniTowers:
             samples = torch.from_numpy(block.samples).to(self.device)
             power = self.mel.power(samples, block.lead, block.frames)
             self._loudest[stream] = max(self._loudest.get(stream, float("-inf")), float(power.max()))
-            mels.append(self.mel.floor_and_scale(power, self._loudest[stream]))
+            mels.append(floor_and_scale(power, self._loudest[stream]))
         longest = max(mel.shape[1] for mel in mels)
         features = torch.stack([torch.nn.functional.pad(mel, (0, longest - mel.shape[1])) for mel in mels])
         lengths = torch.tensor([mel.shape[1] for mel in mels], device=self.device)
@@ -236,11 +248,18 @@ def _as_tensor(value: Any) -> torch.Tensor | None:
     return None if value is None else torch.as_tensor(value)
 
 
+def _without_sound(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {**message, "content": [part for part in message["content"] if part["type"] != "audio"]}
+        if isinstance(message["content"], list)
+        else message
+        for message in messages
+    ]
+
+
 def _in_video_options(videos: int) -> dict[str, Any]:
     """What the installed library's processor takes for sound inside each of `videos` videos."""
-    from transformers import processing_utils
-
-    if hasattr(processing_utils, "OmniModalProcessingKwargs"):
+    if hasattr(transformers.processing_utils, "OmniModalProcessingKwargs"):
         return {"load_audio_from_video": True, "audio_from_video_indices": list(range(videos))}
     return {"use_audio_in_video": True}
 
@@ -263,7 +282,7 @@ def _unit_block(processor: Any, render: Callable, ids: Callable, tokens: set[int
     return [int(id) for id in row[: places[0]]], [int(id) for id in row[places[-1] + 1 :]]
 
 
-def _spec(processor: Any, config: Qwen2_5OmniThinkerConfig) -> MediaSpec:
+def _spec(processor: Any, config: Any) -> MediaSpec:
     images, videos, sounds = processor.image_processor, processor.video_processor, processor.feature_extractor
     factor = images.patch_size * images.merge_size
     cap = getattr(videos, "cap_pixels_per_frame", None)
@@ -286,9 +305,12 @@ def _spec(processor: Any, config: Qwen2_5OmniThinkerConfig) -> MediaSpec:
 
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
-    """The thinker from `path`, in `dtype` on `device`; the language model's attention replaced, the towers' left alone."""
-    processor = Qwen2_5OmniProcessor.from_pretrained(path)
-    model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
+    """The thinker from `path`, in `dtype` on `device`;
+
+    the language model's attention replaced, the towers' left alone.
+    """
+    processor = transformers.Qwen2_5OmniProcessor.from_pretrained(path)
+    model: Any = transformers.Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
         path,
         dtype=dtype,
         attn_implementation={"": "sdpa", "text_config": NAME, "vision_config": "sdpa", "audio_config": "sdpa"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -74,9 +75,9 @@ def encode_file(
     """A file with a frame at each of `times` (milliseconds), and sound that lasts until 100 ms after the last."""
     file = io.BytesIO()
     with av.open(file, "w", format=container, options=options or {}) as output:
-        streams = []
+        streams: list[Any] = []
         if video:
-            stream = output.add_stream(video, rate=10, options=_CODEC_OPTIONS.get(video, {}))
+            stream: Any = output.add_stream(video, rate=10, options=_CODEC_OPTIONS.get(video, {}))
             stream.width, stream.height, stream.pix_fmt, stream.gop_size = *size, "yuv420p", 5
             stream.codec_context.time_base = Fraction(1, 1000)
             if rotation is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -18,7 +19,7 @@ from penstock.codecs.frame import Frame, Pixels, Samples
 from penstock.codecs.limits import MediaLimits
 
 
-def decode(data: bytes, cuts: list[int] = [], **options) -> list[Frame]:  # noqa: B006
+def decode(data: bytes, cuts: Sequence[int] = (), **options) -> list[Frame]:
     decoder = MediaDecoder(**options)
     try:
         frames, at = [], 0
@@ -30,7 +31,7 @@ def decode(data: bytes, cuts: list[int] = [], **options) -> list[Frame]:  # noqa
         decoder.close()
 
 
-def facts(frames: list[Frame]) -> list[tuple]:
+def facts(frames: Sequence[Frame]) -> list[tuple]:
     return [
         ("pixels", frame.pts_us, frame.pixels.shape, frame.pixels.tobytes())
         if isinstance(frame, Pixels)
@@ -49,7 +50,7 @@ def sounds(frames: list[Frame]) -> list[Samples]:
 
 def test_frames_equal_those_of_the_whole_file_opened_by_pyav(file: bytes) -> None:
     frames = decode(file)
-    with av.open(io.BytesIO(file)) as container:
+    with av.open(io.BytesIO(file), "r") as container:
         expected = list(container.decode(*container.streams.video[:1], *container.streams.audio[:1]))
     wanted = [frame.to_ndarray(format="rgb24") for frame in expected if isinstance(frame, av.VideoFrame)]
     got = [frame.pixels for frame in pictures(frames)]

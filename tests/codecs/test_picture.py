@@ -58,7 +58,7 @@ def test_sixteen_bit_colour_png_from_another_encoder() -> None:
     deep = np.random.default_rng(2).integers(0, 65536, (8, 16, 3), dtype=np.uint16)
     encoder = av.CodecContext.create("png", "w")
     encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 16, 8, "rgb48be", Fraction(1)
-    frame = av.VideoFrame.from_ndarray(deep.astype(">u2").view(np.uint16), format="rgb48be")
+    frame = av.VideoFrame.from_ndarray(deep, format="rgb48be")
     packets = encoder.encode(frame) + encoder.encode(None)
     assert np.array_equal(decode_picture(bytes(packets[0])), (deep >> 8).astype(np.uint8))
 

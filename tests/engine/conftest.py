@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 import transformers
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
@@ -10,6 +11,8 @@ from penstock.engine.core import load
 from penstock.engine.family import Loaded
 
 transformers.logging.set_verbosity_error()
+# The models are so small that a second thread costs more than it gives.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

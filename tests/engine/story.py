@@ -100,11 +100,11 @@ class Story:
         self.format = format
         self.parts: list[Part] = [p.System(system)]
         self.state = "closed"
+        self.reply = 0  # the number of the newest reply
         self.begin = 0  # first part of the running reply
         self.places: list[int] = []  # part of each of its tokens
         self.splices: list[tuple[int, Media | str]] = []
         self.waiting: list[Callable[[], None]] = []
-        self.whole = True  # the last part may be continued
 
     def copy(self) -> Story:
         """The same story, to be told on; only while nothing waits."""
@@ -127,22 +127,23 @@ class Story:
         self._lay_media(what)
 
     def text(self, words: str) -> None:
-        if self._waits(self.format == "turns", lambda: self.text(words)):
-            return
         if self.replying and self.format == "interrupt":
             self.cut(len(self.places))
+        if self._waits(self.format == "turns", lambda: self.text(words)):
+            return
         if self.replying:
             self.splices.append((len(self.places), words))
         self._lay_text(words)
 
     def ask(self, words: str) -> None:
-        if self._waits(self.format == "turns", lambda: self.ask(words)):
-            return
         if self.replying and self.format == "interrupt":
             self.cut(len(self.places))
+        if self._waits(self.format == "turns", lambda: self.ask(words)):
+            return
         self._open_user()
         self.parts += [*([p.Text(words)] if words else []), p.UserEnd(), p.AssistantStart()]
-        self.state, self.begin, self.places, self.splices = "assistant", len(self.parts), [], []
+        self.state, self.reply = "assistant", self.reply + 1
+        self.begin, self.places, self.splices = len(self.parts), [], []
 
     def token(self, id: int) -> None:
         assert self.replying

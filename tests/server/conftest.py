@@ -8,7 +8,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 
-@pytest.fixture(params=["fake"])
+@pytest.fixture(params=["fake", "real"])
 def engine_kind(request: pytest.FixtureRequest) -> str:
     """Which engine a test of the protocol runs with; see `harness.running_engine`."""
     return request.param

@@ -17,6 +17,8 @@ from penstock.streams.event import Appended, Closed, Error, Event, ReplyDone, Re
 from penstock.streams.item import Item, Text, VideoBytes
 from penstock.streams.request import Request, SamplingParams
 
+DEFAULTS = Request()
+
 
 class FakeInfo(msgspec.Struct, frozen=True, kw_only=True):
     model: str = "fake"
@@ -78,9 +80,9 @@ class FakeStream:
     ) -> FakeReply:
         if self.closed:
             raise StreamClosedError(f"stream {self.id} is closed")
+        reply = FakeReply(next(self._engine.reply_numbers), next(self._seq))
         if self._engine.hold_ask is not None:
             await self._engine.hold_ask.wait()
-        reply = FakeReply(next(self._engine.reply_numbers), next(self._seq))
         count = params.max_tokens if params is not None else self._engine.tokens
         task = asyncio.create_task(self._speak(reply, count), name=f"fake reply {reply.id}")
         self._replies[reply.id] = task
@@ -158,14 +160,14 @@ class FakeEngine:
         self.tokens = tokens
         self.gate: asyncio.Semaphore | None = None  # One token a permit.
         self.hold_append: asyncio.Event | None = None  # Appends wait for it.
-        self.hold_ask: asyncio.Event | None = None  # Questions wait for it.
+        self.hold_ask: asyncio.Event | None = None  # Replies wait for it to begin; so do their questions.
         self.refuse: Callable[[Item], None] | None = None  # May raise.
         self.break_events = False
         self.reply_numbers = itertools.count(1)
         self.streams: list[FakeStream] = []
         self.open: set[FakeStream] = set()
 
-    async def stream(self, request: Request = Request()) -> FakeStream:
+    async def stream(self, request: Request = DEFAULTS) -> FakeStream:
         if request.system == "refuse me":
             raise InputError("system: expected something else, got 'refuse me'")
         if self.failed is not None:

@@ -35,7 +35,7 @@ def run(main: Callable[[], Coroutine[Any, Any, None]], loop: str = "asyncio") ->
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until `condition` holds; the deadline of `run` bounds it."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110 - the condition is state of code that knows no event.
         await asyncio.sleep(0.005)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -144,7 +145,7 @@ def test_a_configuration_does_not_show_its_key() -> None:
 
 
 @contextlib.asynccontextmanager
-async def draining(engine: FakeEngine, **options: Any) -> Any:
+async def draining(engine: FakeEngine, **options: Any) -> AsyncIterator[Any]:
     """A server whose app can be drained without a signal: (url, drain)."""
     from penstock.server import app as module
 

@@ -15,6 +15,8 @@ from penstock.server.cli import _parser as parser
 from penstock.server.cli import main, server_config
 from penstock.server.client import connect
 from penstock.streams.event import Closed, Token
+from penstock.streams.item import Text
+from penstock.streams.request import SamplingParams
 
 HERE = Path(__file__).parent
 FAKE_SERVER = """
@@ -86,14 +88,13 @@ def test_a_signal_drains_the_server(number: signal.Signals) -> None:
         async with connect(url) as connection:
             stream = await connection.stream()
             reply = await stream.ask()
-            await anext(reply)
+            tokens = aiter(reply)
+            await anext(tokens)
             process.send_signal(number)
             while "draining" not in await asyncio.to_thread(process.stderr.readline):  # type: ignore[union-attr]
                 pass
-            from penstock.streams.item import Text
-
             await stream.append(Text("lets the other tokens through"))
-            assert len([token async for token in reply]) == 39
+            assert len([token async for token in tokens]) == 39
             told = [event async for event in stream]
             assert isinstance(told[-1], Closed)
             assert sum(isinstance(event, Token) for event in told) == 40
@@ -105,3 +106,37 @@ def test_a_signal_drains_the_server(number: signal.Signals) -> None:
         process.kill()
     assert process.returncode == 0, err
     assert out == "clean\n"
+
+
+def test_the_command_serves_and_drains(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w+") as log:
+        command = [sys.executable, "-m", "penstock.server.cli", "serve", "--port", "0"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert process.stdout is not None
+
+        async def talk(url: str) -> None:
+            async with connect(url) as connection:
+                stream = await connection.stream()
+                reply = await stream.ask("Hello.", SamplingParams(max_tokens=40))
+                tokens = aiter(reply)
+                await anext(tokens)
+                process.send_signal(signal.SIGTERM)
+                assert len([token async for token in tokens]) == 39
+                assert reply.reason == "length"
+                told = [event async for event in stream]
+                assert isinstance(told[-1], Closed)
+
+        try:
+            line = process.stdout.readline()
+            log.seek(0)
+            assert line.startswith("penstock: serving on http://127.0.0.1:"), log.read()
+            url = line.split()[-1]
+            run(lambda: talk(url))
+            assert process.wait(timeout=20) == 0
+        finally:
+            process.kill()
+            process.stdout.close()
+        log.seek(0)
+        told = log.read()
+        assert "stream start" in told and "stream end" in told and "Traceback" not in told
+        assert "Hello" not in told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from typing import Any
+from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from fake_engine import FakeEngine
 from harness import run, serving, until
 from penstock.codecs.errors import InputError, LimitError, PenstockError, StreamClosedError
 from penstock.server.client import connect
+from penstock.server.client_stream import ClientStream
 from penstock.server.errors import ConnectionLostError, ServerLimitError, error_from_code
 from penstock.streams.event import Closed, Error, ReplyDone, Token
 from penstock.streams.item import AudioBytes, AudioChunk, Image, Item, Text, VideoBytes, VideoFrame
@@ -135,7 +136,7 @@ def test_a_stream_that_dies_ends_what_waits_on_it() -> None:
             await connection.ping()
             await engine.streams[0]._stop_replies()
             engine.streams[0].fail("the engine has failed")
-            assert await waits == "w0 "
+            assert await waits == "w0 "  # It was interrupted before.
             with pytest.raises(StreamClosedError):
                 await appending
             told = [event async for event in stream]
@@ -154,9 +155,11 @@ def test_a_lost_connection_ends_everything_that_waits() -> None:
         async with serving(engine) as url, connect(url) as connection:
             stream = await connection.stream()
             reply = await stream.ask()
-            reading = asyncio.create_task(anext(aiter(reply), None), name="reading")
+            reading = asyncio.create_task(reply.text(), name="reading")
+            await asyncio.sleep(0)
             connection._socket.transport.abort()
-            assert await reading is None
+            with pytest.raises(StreamClosedError, match="connection lost"):
+                await reading
             assert reply.reason == "error"
             assert [type(event) for event in [event async for event in stream]][-1] is Closed
             with pytest.raises(ConnectionLostError):
@@ -193,17 +196,19 @@ def test_interrupt_cuts_the_reply() -> None:
         async with serving(engine) as url, connect(url) as connection:
             stream = await connection.stream()
             reply = await stream.ask()
-            first = [await anext(reply), await anext(reply)]
+            tokens = aiter(reply)
+            first = [await anext(tokens), await anext(tokens)]
             await stream.interrupt()
-            assert [token async for token in reply] == [] and reply.reason == "interrupted"
+            assert [token async for token in tokens] == [] and reply.reason == "interrupted"
             assert [token.index for token in first] == [0, 1]
+            assert await reply.text() == "w0 w1 "
             done = [event async for event in _until_done(stream)]
             assert done[-1].tokens == 2
 
     run(main)
 
 
-async def _until_done(stream: Any) -> Any:
+async def _until_done(stream: ClientStream) -> AsyncIterator[ReplyDone]:
     async for event in stream:
         if isinstance(event, ReplyDone):
             yield event

@@ -183,7 +183,7 @@ def test_interrupt_overtakes_media_but_not_the_question_before_it() -> None:
             await client.send(type="ask", stream="a", question="1")
             await client.send(type="interrupt", stream="a")
             await client.send(type="ping")
-            await client.receive_until("pong")  # Both have been received, the question is not accepted yet.
+            await client.receive_until("pong")  # Both have been received, the reply has not begun.
             engine.hold_ask.set()
             assert (await client.receive_until("done"))[-1]["reason"] == "interrupted"
             await client.send(type="ask", stream="a", question="2")
@@ -194,6 +194,27 @@ def test_interrupt_overtakes_media_but_not_the_question_before_it() -> None:
             assert (await client.receive_until("done"))[-1]["reason"] == "interrupted"
             assert not engine.streams[0].items
             engine.hold_append.set()
+
+    run(main)
+
+
+def test_media_goes_on_while_a_question_waits_for_its_turn() -> None:
+    engine = FakeEngine()
+
+    async def main() -> None:
+        engine.gate = asyncio.Semaphore(1)
+        async with serving(engine) as url, raw_client(url) as client:
+            await client.open("a")
+            await client.send(type="ask", stream="a", question="1")
+            await client.receive_until("token")
+            engine.hold_ask = asyncio.Event()
+            await client.send(type="ask", stream="a", question="2", ref="second")
+            await client.send(type="text", stream="a", text="behind it", ref="t")
+            assert (await client.receive_until("accepted", ref="t"))[-1]["seq"] == 3
+            await client.send(type="interrupt", stream="a")  # For the reply that runs.
+            assert (await client.receive_until("done"))[-1]["reply"] == 1
+            engine.hold_ask.set()
+            assert (await client.receive_until("accepted", ref="second"))[-1]["seq"] == 2
 
     run(main)
 

@@ -62,7 +62,7 @@ def test_a_wrong_text_message_names_its_path(message: str, path: str, stream: st
         (binary({"type": "text", "stream": "a", "text": ""}), "$.type"),
         (binary({"type": "frame", "stream": "a", "pts_us": "soon"}), "$.pts_us"),
         (binary({"type": "frame", "stream": "a", "pts_us": 2**60}), "$.pts_us"),
-        (binary({"type": "frame", "stream": "a"}), "$.pts_us"),
+        (binary({"type": "pcm", "stream": "a"}), "$.rate"),
         (binary({"type": "pcm", "stream": "a", "pts_us": 0, "rate": -1}), "$.rate"),
         (binary({"type": "image", "stream": "a"}, b""), None),
         (binary({"type": "video", "stream": "a"}, b""), None),
@@ -88,6 +88,7 @@ def test_any_bytes_are_an_input_or_a_message_error(data: bytes) -> None:
     [
         ({"type": "image", "pts_us": 5}, items.Image(b"xyz", 5)),
         ({"type": "frame", "pts_us": 5}, items.VideoFrame(b"xyz", 5)),
+        ({"type": "frame"}, items.VideoFrame(b"xyz")),
         (
             {"type": "frame", "pts_us": -5, "encoding": "nv12", "width": 4, "height": 2},
             items.VideoFrame(b"xyz", -5, "nv12", 4, 2),

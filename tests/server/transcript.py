@@ -17,20 +17,25 @@ from harness import RawClient, raw_client, serving
 from PIL import Image
 
 
+def tell(*words: str) -> None:
+    """One line on stdout."""
+    sys.stdout.write(" ".join(words) + "\n")
+
+
 class Recorder(RawClient):
     """A client that prints what goes by."""
 
     async def send(self, **message: Any) -> None:
-        print(">", json.dumps(message))
+        tell(">", json.dumps(message))
         await super().send(**message)
 
     async def send_binary(self, header: dict[str, Any], payload: bytes) -> None:
-        print(">", f"[{len(json.dumps(header))} as u16]", json.dumps(header), f"[{len(payload)} bytes]")
+        tell(">", f"[{len(json.dumps(header))} as u16]", json.dumps(header), f"[{len(payload)} bytes]")
         await super().send_binary(header, payload)
 
     async def receive(self) -> dict[str, Any]:
         message = await super().receive()
-        print("<", json.dumps(message))
+        tell("<", json.dumps(message))
         return message
 
 
@@ -44,7 +49,7 @@ def picture(red: int) -> bytes:
 async def exchange(url: str) -> None:
     async with raw_client(url) as raw:
         client = Recorder(raw.socket)
-        print("<", json.dumps(raw.welcome))
+        tell("<", json.dumps(raw.welcome))
         await client.send(type="open", stream="door", system="You watch a door.", format="live")
         await client.receive_until("opened")
         for number in range(2):

@@ -1,0 +1,162 @@
+"""What one append and one decode step cost, by history; and how a running reply fares while others append.
+
+In: sizes. Out: plain figures. The first part drives the engine by hand (no event loop, no sockets), the second runs
+the actors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+import torch
+
+from ..engine.attention import Part
+from ..engine.config import EngineConfig
+from ..engine.core import Core, load
+from ..engine.family import Loaded
+from ..engine.plan import Plan
+from ..streams.item import VideoFrame
+from ..streams.request import Request, SamplingParams
+from ..streams.segment import VideoSegment
+from .engine import Engine
+
+_SIDE = 112
+
+
+class AppendCost(msgspec.Struct, frozen=True):
+    """Medians at one history: rows of an append, host bytes handed to the model for it, milliseconds of it and of a
+    decode step. `append_ms` has the encoder in it."""
+
+    history: int
+    rows: int
+    bytes: int
+    append_ms: float
+    decode_ms: float
+
+
+class Latency(msgspec.Struct, frozen=True):
+    """Milliseconds between tokens of one reply while `others` streams append two frames a second each."""
+
+    others: int
+    tokens: int
+    median_ms: float
+    p95_ms: float
+    worst_ms: float
+    frames_appended: int
+
+
+def append_costs(
+    histories: list[int], rounds: int, config: EngineConfig, model: str | None = None
+) -> Iterator[AppendCost]:
+    """Time appends and decode steps of one live stream at each length of history, interleaved over `rounds` rounds."""
+    loaded = load(model, config)
+    core = Core(loaded, msgspec.structs.replace(config, kv_tokens=sum(histories) + len(histories) * 64 * (rounds + 8)))
+    clips = np.random.default_rng(0)
+    for number, history in enumerate(histories, 1):
+        core.open(number, Request(format="live"))
+        _fill(core, number, history)
+    measured: dict[int, list[tuple[float, float, int, int]]] = {history: [] for history in histories}
+    seq = 10_000
+    for turn in range(rounds + 2):
+        for number, history in enumerate(histories, 1):
+            seq += 1
+            pixels = clips.integers(0, 255, (2, _SIDE, _SIDE, 3), dtype=np.uint8)
+            segment = VideoSegment(seq, 0, pixels, seq * 1_000_000, seq * 1_000_000 + 500_000)
+            begun = time.perf_counter()
+            core.append(number, seq, [segment])
+            done = core.step()
+            append_ms = (time.perf_counter() - begun) * 1000
+            begun = time.perf_counter()
+            core.step()
+            decode_ms = (time.perf_counter() - begun) * 1000
+            assert done is not None
+            if turn >= 2:
+                rows, size = _handed_over(done[0])
+                measured[history].append((append_ms, decode_ms, rows, size))
+    for history, runs in measured.items():
+        columns = [statistics.median(column) for column in zip(*runs, strict=True)]
+        yield AppendCost(history, int(columns[2]), int(columns[3]), round(columns[0], 3), round(columns[1], 3))
+
+
+class _NoAttention:
+    """Leaves attention out while a history is filled: what the cache holds does not change what a step costs."""
+
+    page_tokens = 16
+
+    def attend(
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros_like(query), torch.zeros(query.shape[:2])
+
+
+def _fill(core: Core, stream: int, history: int) -> None:
+    """Bring a stream to `history` rows: words, then a question whose reply stays open."""
+    backend, core.language.backend = core.language.backend, _NoAttention()
+    words = "what is there to see and to hear in this scene now ? " * 8
+    seq = 0
+    while core.scheduler.streams[stream].rows < history - 150:
+        seq += 1
+        core.words(stream, seq, "text", words)
+        core.run()
+    core.words(stream, seq + 1, "ask", "What do you see?", SamplingParams(max_tokens=1_000_000))
+    while core.scheduler.streams[stream].fed < history:
+        core.step()
+    core.scheduler.events()
+    core.language.backend = backend
+
+
+def _handed_over(plan: Plan) -> tuple[int, int]:
+    runs = [run for feed in plan.feeds for run in feed.rows]
+    size = sum(run.ids.nbytes + run.positions.nbytes + (0 if run.embeds is None else run.embeds.nbytes) for run in runs)
+    return sum(len(run) for run in runs), size + sum(4 * len(edit.pages) for edit in plan.edits)
+
+
+async def latencies(others: list[int], tokens: int, config: EngineConfig, model: str | None = None) -> list[Latency]:
+    """Time between the tokens of one reply with each number of other streams that append two frames a second."""
+    loaded: Loaded = await asyncio.to_thread(load, model, config)
+    engine = Engine(loaded, config)
+    try:
+        await engine.warm_up()
+        return [await _latency(engine, count, tokens) for count in others]
+    finally:
+        await engine.close()
+
+
+async def _latency(engine: Engine, others: int, tokens: int) -> Latency:
+    frames = 0
+    stop = asyncio.Event()
+
+    async def camera(place: int) -> None:
+        nonlocal frames
+        draw = np.random.default_rng(place)
+        async with await engine.stream(Request(format="turns", policy="latest")) as stream:
+            begun = time.perf_counter()
+            count = 0
+            while not stop.is_set():
+                pixels = draw.integers(0, 255, (_SIDE, _SIDE, 3), dtype=np.uint8)
+                await stream.append(VideoFrame(pixels, count * 500_000))
+                count += 1
+                frames += 1
+                await asyncio.sleep(max(0.0, begun + (count + place / max(1, others)) * 0.5 - time.perf_counter()))
+
+    async with asyncio.TaskGroup() as group:
+        for place in range(others):
+            group.create_task(camera(place), name=f"bench.camera.{place}")
+        async with await engine.stream(Request(format="live")) as stream:
+            reply = await stream.ask("What do you see?", SamplingParams(max_tokens=tokens))
+            times = [time.perf_counter() async for _ in reply]
+        stop.set()
+    gaps = sorted((later - earlier) * 1000 for earlier, later in zip(times, times[1:], strict=False))
+    return Latency(
+        others,
+        len(times),
+        round(statistics.median(gaps), 3),
+        round(gaps[int(len(gaps) * 0.95)], 3),
+        round(gaps[-1], 3),
+        frames,
+    )

@@ -1,0 +1,77 @@
+"""What a client may hand in, looked at where it enters. In: items and conversations. Out: the same as plain data, or
+InputError.
+"""
+
+from __future__ import annotations
+
+from typing import Any, get_type_hints
+
+import msgspec
+import numpy as np
+
+from ..codecs.errors import InputError
+from ..streams.item import MEDIA, Embedding, Item, Text
+
+_FIELDS = {kind: get_type_hints(kind) for kind in (Text, *MEDIA)}
+
+
+def check_item(item: Item, takes: tuple[str, ...]) -> None:
+    """Raise InputError where `item` is not one, holds a field of a wrong type, or is media for a model that takes
+    none.
+    """
+    if isinstance(item, Embedding):
+        raise InputError("embeddings as input: not supported yet")
+    if type(item) not in _FIELDS:
+        raise InputError(f"expected an item (Text, Image, VideoFrame, ...), got {type(item).__name__}")
+    if not isinstance(item, Text) and not takes:
+        raise InputError(f"this model takes text only, got {type(item).__name__}")
+    for name, expected in _FIELDS[type(item)].items():
+        value = getattr(item, name)
+        if not isinstance(value, expected):
+            kind = getattr(expected, "__name__", str(expected))
+            raise InputError(f"{type(item).__name__}.{name}: expected {kind}, got {type(value).__name__}")
+
+
+def own_copy(item: Item) -> Item:
+    """The item, which the caller can no longer change."""
+    if isinstance(item, Text) or isinstance(item.data, bytes):
+        return item
+    if isinstance(item.data, memoryview):
+        return item if item.data.readonly else msgspec.structs.replace(item, data=bytes(item.data))
+    return msgspec.structs.replace(item, data=item.data.copy())
+
+
+def item_bytes(item: Item) -> int:
+    """Bytes of media in an item."""
+    if isinstance(item, Text):
+        return 0
+    return len(item.data) if isinstance(item.data, bytes | bytearray) else item.data.nbytes
+
+
+def plain_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Messages as plain data: PIL images as arrays `(h, w, 3)` uint8, sequences of frames as one array.
+
+    Raises InputError where they are not a conversation.
+    """
+    try:
+        return [_plain_message(message) for message in messages]
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        expected = "a list of {'role': ..., 'content': text or a list of parts}"
+        raise InputError(f"messages: expected {expected}, got {type(error).__name__}: {error}") from error
+
+
+def _plain_message(message: dict[str, Any]) -> dict[str, Any]:
+    content = message["content"]
+    if not isinstance(content, str):
+        content = [{name: _plain(value) for name, value in part.items()} for part in content]
+    return {**message, "content": content}
+
+
+def _plain(value: Any) -> Any:
+    from PIL.Image import Image as Picture
+
+    if isinstance(value, Picture):
+        return np.asarray(value.convert("RGB"))
+    if isinstance(value, list | tuple) and value and isinstance(value[0], Picture | np.ndarray):
+        return np.stack([_plain(entry) for entry in value])
+    return value

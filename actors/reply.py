@@ -1,0 +1,112 @@
+"""The client's side of one reply. Knows its tokens and who has read how many; no events, no messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Self
+
+from ..codecs.errors import PenstockError
+from ..streams.event import Token
+
+
+class Reply:
+    """One reply while it comes: `async for token in reply`. Several tasks may read it; each sees all tokens.
+
+    A reply that a fork goes on with begins, there, with its token `first`.
+    """
+
+    def __init__(self, id: int, seq: int, read: Callable[[], None], first: int = 0) -> None:
+        self.id = id
+        self.seq = seq
+        self.reason: str | None = None  # how it ended; None while it runs
+        self.error: PenstockError | None = None  # what its stream ended with, if the reply ended with it
+        self.taken = first  # tokens that somebody has read
+        self._read = read  # called when somebody reads
+        self._first = first
+        self._tokens: list[Token] = []
+        self._held: list[Token] = []  # tokens behind `_limit`, told only where the reply turns out to keep them
+        self._limit: int | None = None
+        self._rest = ""
+        self._more = asyncio.Event()
+
+    def __aiter__(self) -> AsyncIterator[Token]:
+        """The tokens from the first on; ends when the reply does. Raises the stream's error where it ended with one.
+
+        A cancelled wait has taken nothing.
+        """
+        return _Tokens(self)
+
+    async def text(self) -> str:
+        """The whole text, when the reply has ended. Raises the stream's error where it ended with one."""
+        async for _ in self:
+            pass
+        return "".join(token.text for token in self._tokens) + self._rest
+
+    @property
+    def unread(self) -> int:
+        return max(0, self._first + len(self._tokens) - self.taken)
+
+    @property
+    def count(self) -> int:
+        """Tokens so far."""
+        return self._first + len(self._tokens)
+
+    def put(self, token: Token) -> bool:
+        """Take the next token; False where it lies behind an interrupt."""
+        if self._limit is not None and token.index >= self._limit:
+            self._held.append(token)
+            return False
+        self._tokens.append(token)
+        self._more.set()
+        return True
+
+    def hold(self, keep: int) -> None:
+        """The reply is about to be cut behind its first `keep` tokens: the others are not told."""
+        self._limit = keep if self._limit is None else min(self._limit, keep)
+        place = max(0, self._limit - self._first)
+        self._held = self._tokens[place:] + self._held
+        del self._tokens[place:]
+
+    def end(self, reason: str, keep: int | None = None, rest: str = "", error: PenstockError | None = None) -> None:
+        """It has ended with `keep` tokens (None: those that were told) and the words `rest` behind them."""
+        if keep is not None:
+            self._tokens = (self._tokens + self._held)[: max(0, keep - self._first)]
+            self.taken = min(self.taken, keep)
+        self._held = []
+        self.reason, self._rest, self.error = reason, rest, error
+        self._more.set()
+
+    def token(self, place: int) -> Token | None:
+        """Token number `place` of those that are here, marked as read; None where there is none yet."""
+        if place >= len(self._tokens):
+            return None
+        self.taken = max(self.taken, self._first + place + 1)
+        self._read()
+        return self._tokens[place]
+
+    async def more(self) -> None:
+        """Wait for a token or for the end."""
+        self._more.clear()
+        await self._more.wait()
+
+
+class _Tokens:
+    """One reader's place in a reply."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+        self._place = 0
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Token:
+        while (token := self._reply.token(self._place)) is None:
+            if self._reply.reason is not None:
+                if self._reply.error is not None:
+                    raise self._reply.error
+                raise StopAsyncIteration
+            await self._reply.more()
+        self._place += 1
+        return token

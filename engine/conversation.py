@@ -1,0 +1,232 @@
+"""One stream's conversation: accepted inputs become rows, sampled tokens become replies. No pages, no steps.
+
+What comes in: inputs, spans, interrupts, sampled tokens, all between two steps. What goes out: rows laid in the
+stream's state, and events. Inputs act in order; each waits for its spans and for its turn in the stream's format.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+from ..codecs.errors import PenstockError
+from ..streams.event import Error, ReplyDone, ReplyStarted, Token
+from ..streams.format import State
+from .detokenize import Detokenizer
+from .family import Family
+from .kept import Kept
+from .layout import Layout
+from .reply import Reply, Splice
+from .span import Prompt, Rows, Span
+from .stream import Input, Limits, StreamState
+
+
+class Conversation:
+    """The rules by which one stream's state changes. `kept` counts the spans that are laid."""
+
+    def __init__(self, family: Family, stream: StreamState, limits: Limits, kept: Kept) -> None:
+        self.family = family
+        self.stream = stream
+        self.limits = limits
+        self.kept = kept
+        # The closing ids of a turn, one row for a token that is still to be fed, and one for a first token.
+        self.reserve = len(family.turn_ids["assistant_end"]) + 2
+
+    def accept(self, input: Input) -> None:
+        """The next input. Where it is not `done`, spans may follow, and `resolve` ends them."""
+        self.stream.inputs.append(input)
+        self.advance()
+
+    def spans(self, spans: list[Span | Prompt]) -> None:
+        """Spans of inputs that were accepted; those of an input that is gone are dropped."""
+        for span in spans:
+            for input in self.stream.inputs:
+                if isinstance(span, Prompt) or input.seq == span.seq:
+                    input.spans.append(span)
+                    break
+        self.advance()
+
+    def resolve(self, seq: int) -> None:
+        """No further spans will come for input `seq`."""
+        for input in self.stream.inputs:
+            if input.seq == seq:
+                input.done = True
+        self.advance()
+
+    def hurry(self, seq: int) -> None:
+        """Let question `seq` wait no longer for media before it that is still being decoded or encoded."""
+        inputs = self.stream.inputs
+        input = next((input for input in inputs if input.seq == seq), None)
+        if input is None:
+            return
+        if not input.done:  # what it flushes comes behind it
+            inputs.insert(inputs.index(input) + 1, Input(seq, "media", done=False))
+            input.done = True
+        before = itertools.takewhile(lambda other: other is not input, inputs)
+        late = next((place for place, other in enumerate(before) if not other.done), None)
+        if late is not None:
+            inputs.remove(input)
+            inputs.insert(late, input)
+        self.advance()
+
+    def interrupt(self, at: int | None) -> None:
+        """End the running reply behind its token `at` (None:
+
+        behind its last), keep its KV up to there, and go on from it.
+        """
+        if self.stream.reply is not None:
+            self._cut(self._keep(self.stream.reply, at), "interrupted")
+            self.advance()
+
+    def sampled(self, id: int) -> None:
+        """A token was drawn for the running reply."""
+        reply = self.stream.reply
+        assert reply is not None
+        reply.held = False
+        if id in self.family.stop_ids or id in reply.params.stop_token_ids:
+            if self.stream.layout.format.holds and not self.stream.over and id not in reply.params.stop_token_ids:
+                reply.held = True
+            else:
+                self._finish("stop")
+            return
+        index = len(reply.ids)
+        text = reply.text.push(id)
+        reply.ids.append(id)
+        self._lay_token(reply, id)
+        self.stream.events.append(Token(reply.id, index, id, text, self.stream.newest))
+        stopped = reply.text.stopped
+        if stopped is not None:
+            self._cut(reply.text.kept(stopped), "stop")
+        elif len(reply.ids) >= reply.params.max_tokens or self._full():
+            self._finish("length")
+
+    def _lay_token(self, reply: Reply, id: int) -> None:
+        rows = self.stream.layout.token(id)
+        reply.places.append(self.stream.rows)
+        reply.positions.append(int(rows.positions[0, 0]))
+        self.stream.lay([rows])
+
+    def _full(self) -> bool:
+        """The next token would not leave room for the closing of its turn."""
+        closing = self.reserve - 1
+        return (
+            self.stream.rows + closing > self.limits.rows
+            or self.stream.layout.cursor.reply_next + closing > self.limits.positions
+        )
+
+    def _finish(self, reason: str, close: bool = True) -> None:
+        reply = self.stream.reply
+        assert reply is not None
+        self.stream.reply = None
+        self.stream.events.append(ReplyDone(reply.id, reason, len(reply.ids), reply.text.finish(len(reply.ids))))
+        if close:
+            self.stream.lay(self.stream.layout.end())
+
+    def _keep(self, reply: Reply, at: int | None) -> int:
+        """How many tokens stay when a reply is cut behind token `at`."""
+        return len(reply.ids) if at is None else max(0, min(at + 1, len(reply.ids)))
+
+    def _cut(self, keep: int, reason: str) -> None:
+        """End a reply at its first `keep` tokens:
+
+        the KV is truncated there, spans behind the cut are laid again in order.
+        """
+        reply = self.stream.reply
+        assert reply is not None
+        row, position, behind = reply.cut(keep)
+        self.kept.remove(self.stream.cut(row))
+        self.stream.layout.back_to(position)
+        layout = self.stream.layout
+        for splice in behind:
+            rows = layout.media(splice.input) if isinstance(splice.input, Span) else layout.text(splice.input)
+            self.stream.lay(rows)
+            self.kept.add(rows)
+        self._finish(reason)
+
+    def advance(self) -> None:
+        """Let inputs act, in order, as far as their spans have come and the conversation allows."""
+        while self.stream.inputs:
+            input = self.stream.inputs[0]
+            if not self._act(input):
+                return
+            self.stream.inputs.popleft()
+
+    def _act(self, input: Input) -> bool:
+        """Lay what has come of an input, then the input itself; True when that is done."""
+        if input.kind == "prompt":
+            return self._lay_prompt(input)
+        if not self._lay_media(input) or not input.done:
+            return False
+        match input.kind:
+            case "media":
+                return True
+            case "end":
+                return self._end_media()
+            case _:
+                return self._lay_words(input)
+
+    def _lay_media(self, input: Input) -> bool:
+        while input.spans:
+            if self.stream.layout.step("media") is None or self._mid_character():
+                return False
+            span = input.spans.popleft()
+            assert isinstance(span, Span)
+            if self._laid(input.seq, lambda layout, span=span: layout.media(span)) and self.stream.reply is not None:
+                self.stream.reply.splices.append(Splice(len(self.stream.reply.ids), span))
+        return True
+
+    def _lay_prompt(self, input: Input) -> bool:
+        if not input.spans:
+            return input.done
+        prompt = input.spans.popleft()
+        assert isinstance(prompt, Prompt)
+        if self._laid(input.seq, lambda layout: layout.prompt(prompt)):
+            self._start(input)
+        return True
+
+    def _lay_words(self, input: Input) -> bool:
+        reply, layout = self.stream.reply, self.stream.layout
+        if reply is not None and input.kind in layout.format.cuts:
+            self._cut(self._keep(reply, input.at), "interrupted")
+            reply = None
+        if layout.step(input.kind) is None or self._mid_character():
+            return False
+        if not input.text and (input.kind == "text" or layout.state is not State.USER):
+            message = f"{input.kind}: expected words, or a question behind media in the open turn; got neither"
+            self.stream.events.append(Error("input", message, input.seq))
+        elif input.kind == "text":
+            if self._laid(input.seq, lambda layout: layout.text(input.text)) and reply is not None:
+                reply.splices.append(Splice(len(reply.ids), input.text))
+        elif self._laid(input.seq, lambda layout: layout.ask(input.text)):
+            if reply is not None:
+                self._finish("stop", close=False)
+            self._start(input)
+        return True
+
+    def _end_media(self) -> bool:
+        self.stream.over = True
+        if self.stream.reply is not None and self.stream.reply.held:
+            self._finish("stop")
+        return True
+
+    def _laid(self, seq: int, lay: Callable[[Layout], list[Rows]]) -> bool:
+        """Lay rows if they fit; else tell the client, with the numbers, and go on without them."""
+        try:
+            self.kept.add(self.stream.lay_within(self.limits, lay, self.reserve))
+        except PenstockError as error:
+            self.stream.events.append(Error(error.code, str(error), seq))
+            return False
+        return True
+
+    def _start(self, input: Input) -> None:
+        stream = self.stream
+        stream.replies += 1
+        params = input.params or stream.request.params
+        text = Detokenizer(self.family.tokenizer, params.stop)
+        place = stream.layout.cursor.reply_next
+        stream.reply = Reply(stream.replies, input.seq, params, text, stream.rows, place)
+        stream.events.append(ReplyStarted(stream.replies, input.seq))
+
+    def _mid_character(self) -> bool:
+        """A running reply is inside a character: what is to be spliced waits for its end."""
+        return self.stream.reply is not None and not self.stream.reply.held and self.stream.reply.text.open

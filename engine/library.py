@@ -1,0 +1,11 @@
+"""The one door to `transformers`: its optional wheels are mended before it is imported, since it looks at them then."""
+
+from __future__ import annotations
+
+from ..codecs.wheels import mend_wheels
+
+mend_wheels()
+
+import transformers  # noqa: E402 (the mending has to come first)
+
+__all__ = ("transformers",)

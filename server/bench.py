@@ -1,0 +1,38 @@
+"""`penstock bench append`: prints what actors/bench.py measures, as a table or as one JSON object a line."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import platform
+
+import msgspec
+
+from ..actors.bench import append_costs, latencies
+from ..engine.config import EngineConfig
+
+
+def main(options: argparse.Namespace) -> int:
+    """Time per append and per decode step by history, then the time between tokens with other streams appending."""
+    config = EngineConfig(device=options.device)
+    histories = list(options.histories)
+    costs = list(append_costs(histories, options.rounds, config))
+    if options.json:
+        for cost in costs:
+            print(msgspec.json.encode(cost).decode(), flush=True)
+    else:
+        print(
+            f"{platform.processor() or platform.machine()}, device {options.device}, medians of {options.rounds} rounds"
+        )
+        print(f"{'history':>8} {'rows':>5} {'bytes':>7} {'append ms':>10} {'decode ms':>10}")
+        for cost in costs:
+            print(f"{cost.history:8} {cost.rows:5} {cost.bytes:7} {cost.append_ms:10.2f} {cost.decode_ms:10.2f}")
+    for latency in asyncio.run(latencies([0, 8], options.tokens, config)):
+        if options.json:
+            print(msgspec.json.encode(latency).decode(), flush=True)
+        else:
+            print(
+                f"{latency.others} other streams at 2 frames/s: {latency.median_ms:.2f} ms between tokens (median), "
+                f"{latency.p95_ms:.2f} (95 %), {latency.worst_ms:.2f} (worst) over {latency.tokens} tokens"
+            )
+    return 0

@@ -1,0 +1,148 @@
+"""Every message survives being encoded and decoded; what is not data is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from penstock.actors import messages as m
+from penstock.actors import packing
+from penstock.actors.packing import pack, unpack
+from penstock.engine.plan import Draw, Feed, Plan, Result, TableEdit
+from penstock.engine.span import Prompt, Rows, Span
+from penstock.engine.stream import TranscriptRow
+from penstock.streams import event as e
+from penstock.streams import item as i
+from penstock.streams import segment as s
+from penstock.streams.request import Request, SamplingParams
+
+PIXELS = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+SAMPLES = np.linspace(-1, 1, 10, dtype=np.float32)
+AUDIO = s.AudioSegment(2, 0, SAMPLES, 3, 1, 0, 0, 2_000_000)
+SEEN = e.Seen(1, "video", 0, None)
+SPAN = Span(1, 0, "video", np.arange(3), torch.rand(3, 4), (1, 1, 3), 0, 0, 0, 1_000)
+ROWS = Rows(np.arange(2), np.arange(6).reshape(3, 2), torch.rand(2, 4).bfloat16(), SEEN, True)
+PARAMS = SamplingParams(max_tokens=3, stop=("a", "b"), stop_token_ids=(1, 2), seed=7)
+MESSAGES: list[msgspec.Struct] = [
+    m.Open(1, Request(system="Look.", params=PARAMS)),
+    m.Take(1, 2, i.Image(b"jpeg")),
+    m.Take(1, 2, i.Image(PIXELS, 5)),
+    m.Take(1, 2, i.VideoFrame(memoryview(b"abc")[1:], 5, "rgb24", 1, 1)),
+    m.Take(1, 2, i.VideoBytes(bytearray(b"abc"), True)),
+    m.Take(1, 2, i.AudioChunk(SAMPLES[None], 16_000)),
+    m.Take(1, 2, i.AudioBytes(b"")),
+    m.Flush(1, 3),
+    m.Converse(1, 1, [{"role": "user", "content": [{"type": "image", "image": PIXELS}, {"n": (1, 2.5, None)}]}], Request()),
+    m.Fork(1, 2, 9),
+    m.Forget(1),
+    m.Segments(1, 2, [s.ImageSegment(2, 0, PIXELS), s.UnitSegment(2, 1, PIXELS[None], AUDIO, 0, 1)], True),
+    m.Segments(1, 2, [s.VideoSegment(2, 0, PIXELS[None], 0, 1), AUDIO], False),
+    m.Announce(1, 2, [(0, 12, None, "ImageSegment", None), (1, 3, 5, "AudioSegment", 4)]),
+    m.Grant([(1, 2, 3), (4, 5, 6)]),
+    m.Discard([(1, 2, 3)]),
+    m.Encoded(1, 100),
+    m.Spans(1, [SPAN, Prompt([ROWS, Rows(np.zeros(0, np.int64), np.zeros((3, 0), np.int64))])]),
+    m.Resolved(1, 2),
+    m.Failed(1, 2, 0, "media", "no"),
+    m.Notice(1, e.Dropped(2, "video", 1, None, 3, "latest")),
+    m.Accept(1, 2, "ask", "Who?", PARAMS, False, -1),
+    m.Interrupt(1, 1, 4),
+    m.Hurry(1, 2),
+    m.Park(1, True),
+    m.Transcribe(1, 2),
+    m.Close(1, "closed"),
+    m.Broken("no"),
+    m.Tell(1, [e.Appended(1, "video", 0, None, 3, 4, 5), e.Token(1, 0, 5, "a", SEEN), e.ReplyStarted(1, 2)], ("live", "so")),
+    m.Tell(1, [e.ReplyDone(1, "stop", 3), e.Held(1, 0), e.Credit(5, 6), e.Evicted(0, 1)], resolved=[1, 2]),
+    m.Tell(1, [e.Error("input", "no", 3), e.Closed("closed")], running=(1, 2, 3)),
+    m.Tell(1, [], transcripts=[(1, [TranscriptRow(0, [1, 2], [[0, 1], [0, 1], [0, 1]], SEEN)])]),
+    Plan(1, [(1, [2, 3])], [(0, 1)], [], [TableEdit(0, 0, [1])], [(2, [5])], [7], [Feed(1, 0, 4, [ROWS], Draw(0.5, seed=2**40))]),
+    Result(1, [5, 6]),
+]  # fmt: skip
+
+
+def same(first: Any, second: Any) -> bool:
+    """Equal, all the way down, with the same types of data."""
+    if isinstance(first, msgspec.Struct):
+        names = first.__struct_fields__
+        return type(first) is type(second) and all(same(getattr(first, n), getattr(second, n)) for n in names)
+    if isinstance(first, np.ndarray):
+        return first.dtype == second.dtype and first.shape == second.shape and bool((first == second).all())
+    if isinstance(first, torch.Tensor):
+        return first.dtype == second.dtype and first.shape == second.shape and bool((first == second).all())
+    if isinstance(first, bytearray | memoryview):
+        return bytes(first) == bytes(second)
+    if type(first) is not type(second):
+        return False
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    return first == second
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_message_survives(message: msgspec.Struct) -> None:
+    assert same(message, unpack(pack(message)))
+
+
+def test_every_kind_of_message_is_among_them() -> None:
+    kinds = set(m.Message.__args__)
+    assert kinds <= {type(message) for message in MESSAGES}
+    assert set(e.Event.__args__) <= {type(event) for tell in MESSAGES if isinstance(tell, m.Tell) for event in tell.events} | {e.Dropped}
+
+
+def test_names_of_structs_are_told_apart() -> None:
+    modules = (e, i, s, m, packing.plan, packing.span, packing.stream, packing.request)
+    kinds = {
+        kind for module in modules for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    }  # fmt: skip
+    assert not [name for name, count in Counter(kind.__name__ for kind in kinds).items() if count > 1]
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool]
+)
+@pytest.mark.parametrize("shape", [(2, 3), (0, 4), (), (3, 1, 2)])
+def test_tensors_survive(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    tensor = (torch.rand(shape) * 4).to(dtype)
+    assert same(m.Spans(1, [msgspec.structs.replace(SPAN, embeds=tensor)]), unpack(pack(m.Spans(1, [msgspec.structs.replace(SPAN, embeds=tensor)]))))
+
+
+def test_views_are_packed_as_they_look() -> None:
+    matrix = torch.arange(12).reshape(3, 4)
+    message = m.Spans(1, [msgspec.structs.replace(SPAN, embeds=matrix[:, 1:3].T, ids=np.arange(10)[::3])])
+    assert same(message, unpack(pack(message)))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.int64, np.bool_, ">i2"])
+@pytest.mark.parametrize("shape", [(2, 3), (0, 4), ()])
+def test_arrays_survive_and_may_be_written(dtype: Any, shape: tuple[int, ...]) -> None:
+    array = np.ones(shape, dtype)
+    got = unpack(pack(m.Take(1, 1, i.Image(array)))).item.data
+    assert same(array, got)
+    assert got.flags.writeable
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [print, lambda: 0, threading.Lock(), torch.nn.Linear(1, 1), object(), np.array([object()]), {1, 2}, i.Image],
+    ids=str,
+)
+def test_what_is_not_data_is_refused(thing: Any) -> None:
+    with pytest.raises(TypeError):
+        pack(m.Converse(1, 1, [{"x": thing}], Request()))
+
+
+def test_future_is_refused() -> None:
+    loop = asyncio.new_event_loop()
+    with pytest.raises(TypeError):
+        pack(m.Take(1, 1, i.Image(loop.create_future())))  # type: ignore[arg-type]
+    loop.close()

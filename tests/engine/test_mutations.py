@@ -1,0 +1,172 @@
+"""A test of the tests: what is wrong in the engine turns the comparison with the reference red.
+
+Each mutation breaks one thing. Those of positions and pages must show in the logits alone; those that lose rows show in ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from penstock.engine import layout, positions
+from penstock.engine.core import Core
+from penstock.engine.family import Family, Loaded
+from penstock.engine.language import LanguageModel
+from penstock.engine.layout import Layout
+from penstock.engine.positions import Block, Cursor
+from penstock.engine.span import Rows
+from penstock.engine.stream import StreamState
+
+from .acts import Client
+from .rig import Rig, Session
+
+Mutation = Callable[[pytest.MonkeyPatch], None]
+
+
+def cursor_off_by_one(patch: pytest.MonkeyPatch) -> None:
+    leave = Block.leave
+
+    def late(self: Block, cursor: Cursor, rule: str) -> None:
+        leave(self, cursor, rule)
+        cursor.text_next += 1
+        cursor.reply_next += 1
+
+    patch.setattr(Block, "leave", late)
+
+
+def height_and_width_swapped(patch: pytest.MonkeyPatch) -> None:
+    grid = positions.grid
+    patch.setattr(positions, "grid", lambda *place: grid(*place)[[0, 2, 1]])
+
+
+def wrong_second_per_grid(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Family, "grid_seconds", lambda self, fps: 0.5)
+
+
+def stale_page(patch: pytest.MonkeyPatch) -> None:
+    """A page that is added to a sequence does not reach the runner's page table."""
+    move = LanguageModel._move_pages
+
+    def forgetful(self: LanguageModel, plan: Any) -> None:
+        plan.edits[:] = [edit for edit in plan.edits if edit.index == 0]
+        move(self, plan)
+
+    patch.setattr(LanguageModel, "_move_pages", forgetful)
+
+
+def features_dropped(patch: pytest.MonkeyPatch) -> None:
+    """A span's rows are fed as the embeddings of their placeholder ids."""
+    media = Layout.media
+
+    def plain(self: Layout, span: Any) -> list[Rows]:
+        return [Rows(rows.ids, rows.positions, None, rows.seen) for rows in media(self, span)]
+
+    patch.setattr(layout.Layout, "media", plain)
+
+
+def features_of_another(patch: pytest.MonkeyPatch) -> None:
+    """Spans are fed with the rows of their features in another order."""
+    media = Layout.media
+
+    def turned(self: Layout, span: Any) -> list[Rows]:
+        laid = media(self, span)
+        return [
+            Rows(rows.ids, rows.positions, None if rows.embeds is None else rows.embeds.flip(0), rows.seen)
+            for rows in laid
+        ]
+
+    patch.setattr(layout.Layout, "media", turned)
+
+
+def span_skipped(patch: pytest.MonkeyPatch) -> None:
+    append, calls = Core.append, iter(range(1000))
+
+    def lossy(self: Core, stream: int, seq: int, segments: list[Any]) -> None:
+        append(self, stream, seq, segments[:0] if next(calls) == 3 else segments)
+
+    patch.setattr(Core, "append", lossy)
+
+
+def append_does_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Core, "append", lambda self, stream, seq, segments: None)
+
+
+def token_dropped(patch: pytest.MonkeyPatch) -> None:
+    """A sampled token is told, but not fed."""
+    lay, calls = StreamState.lay, iter(range(1000))
+
+    def lossy(self: StreamState, rows: list[Rows]) -> None:
+        sampled = len(rows) == 1 and len(rows[0]) == 1
+        lay(self, [] if sampled and next(calls) == 4 else rows)
+
+    patch.setattr(StreamState, "lay", lossy)
+
+
+IN_LOGITS: list[Mutation] = [
+    cursor_off_by_one,
+    height_and_width_swapped,
+    wrong_second_per_grid,
+    stale_page,
+    features_dropped,
+    features_of_another,
+]
+IN_ROWS: list[Mutation] = [span_skipped, append_does_nothing, token_dropped]
+
+
+@pytest.fixture
+def patch() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+def spoken(loaded: Loaded) -> Session:
+    """A reply that media is spliced into."""
+    rig = Rig(loaded, page_tokens=16, kv_tokens=1024)
+    client = Client(rig.open(format="live"))
+    for _ in range(3):
+        client.do("pair")
+    client.do("ask", max_tokens=16)
+    rig.step(3)
+    for kind in ("pair", "pair", "image"):
+        client.do(kind)
+        rig.step(3)
+    rig.run()
+    return client.session
+
+
+def test_without_a_mutation_it_is_green(omni: tuple[Any, Any], omni_loaded: Loaded) -> None:
+    assert spoken(omni_loaded).check(*omni) == 16
+
+
+@pytest.mark.parametrize("mutate", IN_LOGITS, ids=lambda mutate: mutate.__name__)
+def test_the_logits_turn_red(
+    omni: tuple[Any, Any], omni_loaded: Loaded, patch: pytest.MonkeyPatch, mutate: Mutation
+) -> None:
+    mutate(patch)
+    session = spoken(omni_loaded)
+    with pytest.raises(AssertionError, match="logits differ"):
+        session.check_logits(omni[0], session.expected(*omni))
+
+
+@pytest.mark.parametrize(
+    "mutate",
+    [cursor_off_by_one, height_and_width_swapped, wrong_second_per_grid, *IN_ROWS],
+    ids=lambda mutate: mutate.__name__,
+)
+def test_the_rows_turn_red(
+    omni: tuple[Any, Any], omni_loaded: Loaded, patch: pytest.MonkeyPatch, mutate: Mutation
+) -> None:
+    mutate(patch)
+    session = spoken(omni_loaded)
+    with pytest.raises(AssertionError):
+        session.check_places(session.expected(*omni))
+
+
+def test_one_frame_swapped_turns_the_logits_red(omni: tuple[Any, Any], omni_loaded: Loaded) -> None:
+    session = spoken(omni_loaded)
+    clip = next(part for part in session.story.parts if hasattr(part, "frames"))
+    object.__setattr__(clip, "frames", tuple(np.ascontiguousarray(frame[::-1]) for frame in clip.frames))
+    with pytest.raises(AssertionError, match="logits differ"):
+        session.check(*omni)

@@ -1,0 +1,169 @@
+"""One shot equals `transformers.generate`, greedy, token for token."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from penstock.codecs.errors import InputError
+from penstock.engine.brook.recipe import model_path
+from penstock.engine.config import EngineConfig
+from penstock.engine.core import Core, load
+from penstock.engine.family import Loaded
+from penstock.streams.event import ReplyDone, Token
+from penstock.streams.request import Request, SamplingParams
+
+from tests.reference.check import smallest_margin
+from tests.reference.media import frames, picture, sound
+
+REPLY = 16
+STREAM = 1_000_000  # no other test opens these
+
+image, other_image = picture(1, 100, 70), picture(2, 56, 120)
+clip, long_clip = frames(3, 4), frames(4, 12, 70, 90)
+short_sound, long_sound = sound(5, 0.7), sound(6, 4.7)
+
+
+def turn(*parts: str | tuple[str, np.ndarray]) -> dict[str, Any]:
+    """A user turn of words and media."""
+    content = [
+        {"type": "text", "text": part} if isinstance(part, str) else {"type": part[0], part[0]: part[1]}
+        for part in parts
+    ]
+    return {"role": "user", "content": content}
+
+
+def said(words: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": [{"type": "text", "text": words}]}
+
+
+CASES: dict[str, list[dict[str, Any]]] = {
+    "text": [turn("What do you see?")],
+    "several turns": [turn("What do you see?"), said("A red door."), turn("Who came in?")],
+    "image": [turn(("image", image), "What do you see?")],
+    "several images": [turn("One", ("image", image), "two", ("image", other_image), ("image", picture(3)), "and?")],
+    "video": [turn(("video", clip), "What do you see?")],
+    "two videos": [turn(("video", clip), "then", ("video", long_clip), "What has changed?")],
+    "sound": [turn(("audio", long_sound), "What do you hear?")],
+    "sounds": [turn(("audio", long_sound), ("audio", short_sound), "What do you hear?")],
+    "all": [turn(("image", image), ("video", clip), ("audio", long_sound), "Well?")],
+    "all, the other way": [turn(("audio", short_sound), "Well?", ("video", long_clip), ("image", image))],
+    "media in two turns": [turn(("video", clip), "Well?"), said("A door."), turn(("image", image), "And now?")],
+}
+IN_VIDEO: dict[str, list[dict[str, Any]]] = {
+    "as long": [turn(("video", long_clip), ("audio", sound(7, 6.0)), "Well?")],
+    "sound is shorter": [turn(("video", long_clip), ("audio", sound(9, 2.4)), "Well?")],
+    "sound ends inside the last unit": [turn(("video", frames(4, 8)), ("audio", sound(9, 2.4)), "Well?")],
+    "sound is longer": [turn(("video", clip), ("audio", sound(7, 5.1)), "Well?")],
+    "two": [turn(("video", clip), ("audio", sound(7, 2.0)), "then", ("video", clip), ("audio", sound(8, 2.0)), "Well?")],
+}
+
+
+def generated(loaded: Loaded, request: Request, backend: str = "cpu") -> tuple[list[int], list[torch.Tensor], str]:
+    """Ids, logits and reason of the end of a one-shot request."""
+    core = Core(loaded, EngineConfig(kv_tokens=2048, backend=backend))
+    core.open(STREAM, request)
+    core.prompt(STREAM, request)
+    logits, events = [], core.scheduler.events()
+    while (done := core.step()) is not None:
+        if done[1].tokens:
+            assert core.language.logits is not None
+            logits.append(core.language.logits[0].clone())
+        events += core.scheduler.events()
+    (reason,) = [event.reason for _, event in events if isinstance(event, ReplyDone)]
+    return [event.id for _, event in events if isinstance(event, Token)], logits, reason
+
+
+def stock(model: Any, processor: Any, messages: list[dict[str, Any]], **options: Any) -> tuple[list[int], torch.Tensor]:
+    """Ids and logits of `generate` after the processor; `options`: of audio in video."""
+    media = {name: [] for name in ("image", "video", "audio")}
+    for message in messages:
+        for part in message["content"]:
+            if part["type"] in media:
+                media[part["type"]].append(part[part["type"]])
+    if options:  # sound in video has no place of its own in the template
+        messages = [m | {"content": [part for part in m["content"] if part["type"] != "audio"]} for m in messages]
+    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    inputs = processor(
+        text=[text],
+        images=media["image"] or None,
+        videos=media["video"] or None,
+        audio=media["audio"] or None,
+        return_tensors="pt",
+        **options,
+    )
+    model.model.rope_deltas = None
+    result = model.generate(
+        **inputs,
+        use_audio_in_video=bool(options),
+        max_new_tokens=REPLY,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    return result.sequences[0, inputs["input_ids"].shape[1] :].tolist(), torch.cat(result.logits)
+
+
+def assert_equal(got: tuple[list[int], list[torch.Tensor], str], expected: tuple[list[int], torch.Tensor]) -> None:
+    assert smallest_margin(expected[1]) > 1e-3, "the fixture decides too narrowly to compare its tokens"
+    assert got[0] == expected[0]
+    torch.testing.assert_close(torch.stack(got[1]), expected[1], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_omni(omni: tuple[Any, Any], omni_loaded: Loaded, name: str) -> None:
+    messages = CASES[name]
+    request = Request(messages=messages, positions="transformers", params=SamplingParams(max_tokens=REPLY))
+    assert_equal(generated(omni_loaded, request), stock(*omni, messages))
+
+
+@pytest.mark.parametrize("name", IN_VIDEO)
+def test_omni_with_sound_in_video(omni: tuple[Any, Any], omni_loaded: Loaded, name: str) -> None:
+    messages = IN_VIDEO[name]
+    params = SamplingParams(max_tokens=REPLY)
+    request = Request(messages=messages, audio_in_video=True, params=params)
+    count = sum(part["type"] == "video" for part in messages[0]["content"])
+    options = {"load_audio_from_video": True, "audio_from_video_indices": list(range(count))}
+    assert_equal(generated(omni_loaded, request), stock(*omni, messages, **options))
+
+
+def test_omni_refuses_sound_in_video_without_a_sound_for_each(omni_loaded: Loaded) -> None:
+    request = Request(messages=CASES["video"], audio_in_video=True)
+    with pytest.raises(InputError, match="0 for 1"):
+        generated(omni_loaded, request)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("question", ["What do you see?", "Who came in?", "a" * 300])
+def test_text(text_qwen: tuple[Any, Any], text_loaded: Loaded, question: str, backend: str) -> None:
+    model, tokenizer = text_qwen
+    messages = [{"role": "system", "content": "You watch a door."}, {"role": "user", "content": question}]
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    result = model.generate(**prompt, max_new_tokens=REPLY, return_dict_in_generate=True, output_logits=True)
+    ids = result.sequences[0, prompt["input_ids"].shape[1] :].tolist()
+    request = Request(messages=messages, params=SamplingParams(max_tokens=REPLY))
+    assert_equal(generated(text_loaded, request, backend), (ids, torch.cat(result.logits)))
+
+
+def test_the_checkpoints_end_tokens_count(text_qwen: tuple[Any, Any], tmp_path: Path) -> None:
+    """A checkpoint whose generation configuration ends replies at a token that this reply has."""
+    model, tokenizer = text_qwen
+    messages = [{"role": "user", "content": "What do you see?"}]
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    whole = model.generate(**prompt, max_new_tokens=REPLY)[0, prompt["input_ids"].shape[1] :].tolist()
+    end = whole[REPLY // 2]
+
+    folder = tmp_path / "model"
+    shutil.copytree(model_path("text"), folder)
+    written = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(written | {"eos_token_id": [end]}))
+    request = Request(messages=messages, params=SamplingParams(max_tokens=REPLY))
+    ids, _, reason = generated(load(folder, EngineConfig()), request)
+
+    theirs = model.generate(**prompt, max_new_tokens=REPLY, eos_token_id=[end])[0, prompt["input_ids"].shape[1] :]
+    assert theirs.tolist() == [*ids, end]
+    assert reason == "stop"
