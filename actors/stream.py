@@ -122,7 +122,7 @@ class Stream:
     async def ask(
         self, question: str = "", params: SamplingParams | None = None, *, wait_ms: int | None = None
     ) -> Reply:
-        """Ask; returns the reply when it begins, which is when all earlier inputs are in the cache.
+        """Ask; returns the reply when it begins, which is when all earlier inputs have their places in the cache.
 
         `wait_ms`: how long the question waits for media that is still being decoded or encoded; None: as long as it
         takes. Raises InputError, ContextOverflowError or StreamClosedError where it is refused. After a cancelled wait

@@ -107,3 +107,19 @@ def pieces(file: bytes, step_us: int = 40_000) -> Iterator[Piece]:
             start = end
     last_us = max(time_us for _, time_us in ends) - zero_us
     yield Piece(file[start:], last_us)
+
+
+class Film(NamedTuple):
+    """A film that can be played: what it is made of, in words, and its pieces."""
+
+    contents: str
+    pieces: list[Piece]
+
+
+def read_film(file: bytes) -> Film:
+    """The film in the bytes of a file. ValueError where it cannot be read as one."""
+    cut = list(pieces(file))
+    with av.open(io.BytesIO(file), "r") as container:
+        pictures = [f"{track.codec_context.name} {track.width} x {track.height}" for track in container.streams.video]
+        sounds = [track.codec_context.name for track in container.streams.audio]
+    return Film(" and ".join(pictures + sounds), cut)

@@ -33,7 +33,7 @@ from penstock import (
     connect,
 )
 
-from .film import CONTAINERS, Piece, make_film, pieces
+from .film import CONTAINERS, Film, Piece, make_film, read_film
 from .process import running_server
 from .view import Facts, JsonView, TextView, View
 
@@ -109,7 +109,7 @@ async def play(stream: Screen, film: Sequence[Piece], watcher: Watcher, third: a
     await stream.end()
 
 
-async def watch(url: str, film: Sequence[Piece], options: argparse.Namespace, view: View) -> Watcher:
+async def watch(url: str, film: Film, options: argparse.Namespace, view: View) -> Watcher:
     """Play `film` to the server at `url`, ask, and follow the reply until it ends."""
     watcher = Watcher(view)
     async with connect(url, options.api_key) as connection:
@@ -122,13 +122,14 @@ async def watch(url: str, film: Sequence[Piece], options: argparse.Namespace, vi
                 live_trained=welcome.live_trained,
                 format=stream.format,
                 why=stream.why,
-                length_us=film[-1].time_us,
+                film=film.contents,
+                length_us=film.pieces[-1].time_us,
             )
         )
         third, reply_over = asyncio.Event(), asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(watcher.follow(stream, reply_over), name="events")
-            playing = tasks.create_task(play(stream, film, watcher, third), name="player")
+            playing = tasks.create_task(play(stream, film.pieces, watcher, third), name="player")
             await third.wait()
             watcher.asked_at = time.monotonic()
             await stream.ask(options.question, SamplingParams(max_tokens=options.max_tokens))
@@ -148,9 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     view = JsonView() if options.json else TextView()
     try:
-        film = list(
-            pieces(options.file.read_bytes() if options.file else make_film(options.seconds, options.container))
-        )
+        film = read_film(options.file.read_bytes() if options.file else make_film(options.seconds, options.container))
         return asyncio.run(_run(film, options, view))
     except KeyboardInterrupt:
         return 130
@@ -162,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-async def _run(film: Sequence[Piece], options: argparse.Namespace, view: View) -> int:
+async def _run(film: Film, options: argparse.Namespace, view: View) -> int:
     if options.url is not None:
         watcher = await watch(options.url, film, options, view)
     else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 import tempfile
 import urllib.error
@@ -25,9 +26,10 @@ async def running_server(model: str | None, waiting: Callable[[str], None]) -> A
     OSError with the end of its log where it does not start. Cancelled, it ends the process too.
     """
     command = [sys.executable, "-m", "penstock.server.cli", "serve", "--port", "0", *([model] if model else [])]
+    environment = {name: value for name, value in os.environ.items() if name != "PENSTOCK_API_KEY"}  # It is ours alone.
     with tempfile.TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(
-            *command, stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True
+            *command, stdout=asyncio.subprocess.PIPE, stderr=log, env=environment, start_new_session=True
         )
         try:
             waiting("starting the server and loading the model ...")

@@ -5,6 +5,7 @@ In come tokens and events with media times; out go lines on stdout. Knows nothin
 
 from __future__ import annotations
 
+import shutil
 import sys
 from typing import Any, NamedTuple, Protocol
 
@@ -20,6 +21,7 @@ class Facts(NamedTuple):
     live_trained: bool
     format: str
     why: str  # This format was chosen.
+    film: str  # What it is made of.
     length_us: int
 
 
@@ -81,10 +83,19 @@ class JsonView:
 
 
 class TextView:
-    """For people: a new line of words whenever the model has seen a newer frame."""
+    """For people: a new block of words whenever the model has seen a newer frame, as wide as the terminal.
+
+    Of a block that is longer than `ROWS` rows the rest is counted, not shown: a small model fills a screen in a second.
+    """
+
+    ROWS = 3
 
     def __init__(self) -> None:
-        self._seen_us: int | None = -1  # Of the line that is open; -1: none is.
+        self._width = shutil.get_terminal_size().columns - 1
+        self._seen_us: int | None = -1  # Of the block that is open; -1: none is.
+        self._column = 0
+        self._row = 0  # Rows of the block so far.
+        self._hidden = 0  # Tokens of the block that are not shown.
 
     def waiting(self, what: str) -> None:
         """A plain line."""
@@ -94,21 +105,31 @@ class TextView:
         """The header."""
         print(f"\nmodel   {facts.model} ({facts.family})")
         print(f"format  {facts.format}: {facts.why}")
-        print(f"film    {facts.length_us / 1e6:.1f} s, sent at its own pace\n")
+        print(f"film    {facts.film}, {facts.length_us / 1e6:.1f} s, sent at its own pace\n")
         if not facts.live_trained:
-            print("This model was not trained to speak while it watches. Of the small random model that runs where no")
-            print("other is named, the words are MEANINGLESS: look at the times.\n")
+            print("This model was not trained to speak while it watches. Where no model is named,")
+            print("a small one with random weights runs, whose words are MEANINGLESS: look at the")
+            print("times. They say which frame the model had seen when it spoke.\n")
         print("film sent | newest frame seen | words")
-        print("----------+-------------------+------", flush=True)
+        print("----------+-------------------+".ljust(min(self._width, 79), "-"), flush=True)
 
     def token(self, token: Token, seen_us: int | None, played_us: int) -> None:
         """A word, behind the times that hold for it."""
         if seen_us != self._seen_us:
-            self._end_line()
+            self._end_block()
             seen = "nothing yet" if seen_us is None else f"{seen_us / 1e6:.2f} s"
-            print(f"{played_us / 1e6:7.2f} s | {seen:>17} | ", end="")
+            self._begin_row(f"{played_us / 1e6:7.2f} s", seen)
             self._seen_us = seen_us
-        print("".join(char if char.isprintable() else " " for char in token.text), end="", flush=True)
+        text = "".join(char if char.isprintable() else " " for char in token.text)
+        if self._hidden or (self._column + len(text) > self._width and self._row == self.ROWS):
+            self._hidden += 1
+            return
+        if self._column + len(text) > self._width:
+            print()
+            self._begin_row()
+            text = text.lstrip()
+        print(text, end="", flush=True)
+        self._column += len(text)
 
     def event(self, event: Event, played_us: int) -> None:
         """Only what a viewer wants to know."""
@@ -130,10 +151,20 @@ class TextView:
         print(f"\n{before} tokens while the film was running, {after} after it; {first}.", flush=True)
 
     def _note(self, played_us: int, text: str) -> None:
-        self._end_line()
+        self._end_block()
         print(f"{played_us / 1e6:7.2f} s | {text}", flush=True)
 
-    def _end_line(self) -> None:
-        if self._seen_us != -1:
-            print()
-        self._seen_us = -1
+    def _begin_row(self, sent: str = "", seen: str = "") -> None:
+        head = f"{sent:9} | {seen:>17} | "
+        print(head, end="")
+        self._column = len(head)
+        self._row += 1
+
+    def _end_block(self) -> None:
+        if self._seen_us == -1:
+            return
+        print()
+        if self._hidden:
+            self._begin_row()
+            print(f"... and {self._hidden} tokens more")
+        self._seen_us, self._row, self._hidden = -1, 0, 0

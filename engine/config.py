@@ -9,14 +9,15 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How a checkpoint is served; fixed at start.
 
     kv_tokens: rows of KV cache over all streams. page_tokens: rows per page; 0 takes the backend's best. backend:
-    "cpu" or "reference". decode: "inline" (threads) or "workers" (processes with limits) for client media.
+    "cpu", "reference", or "auto" for the one that fits the device. decode: "inline" (threads) or "workers" (processes
+    with limits) for client media.
     """
 
     device: str = "cpu"
     dtype: str = "float32"
     kv_tokens: int = 32_768
     page_tokens: int = 0
-    backend: str = "cpu"
+    backend: str = "auto"
     slots: int = 256
     step_rows: int = 1024
     append_rows: int = 256

@@ -146,10 +146,18 @@ class Conversation:
     def advance(self) -> None:
         """Let inputs act, in order, as far as their spans have come and the conversation allows."""
         while self.stream.inputs:
+            self._cut_for_words()
             input = self.stream.inputs[0]
             if not self._act(input):
                 return
             self.stream.inputs.popleft()
+
+    def _cut_for_words(self) -> None:
+        """Where the format says so, words that wait cut the running reply, also those behind media that waits."""
+        reply, cuts = self.stream.reply, self.stream.layout.format.cuts
+        words = next((input for input in self.stream.inputs if input.kind in cuts), None) if cuts else None
+        if reply is not None and words is not None:
+            self._cut(self._keep(reply, words.at), "interrupted")
 
     def _act(self, input: Input) -> bool:
         """Lay what has come of an input, then the input itself; True when that is done."""
@@ -186,9 +194,6 @@ class Conversation:
 
     def _lay_words(self, input: Input) -> bool:
         reply, layout = self.stream.reply, self.stream.layout
-        if reply is not None and input.kind in layout.format.cuts:
-            self._cut(self._keep(reply, input.at), "interrupted")
-            reply = None
         if layout.step(input.kind) is None or self._mid_character():
             return False
         if not input.text and (input.kind == "text" or layout.state is not State.USER):

@@ -15,8 +15,11 @@ from ..codecs.errors import ModelError
 from ..streams.event import Event
 from ..streams.request import Request, SamplingParams
 from ..streams.segment import Segment
+from .attention import Backend, ReferenceBackend
 from .config import EngineConfig
 from .family import Loaded
+from .language import LanguageModel
+from .library import transformers
 from .plan import Plan, Result
 from .scheduler import Scheduler, SchedulerConfig
 from .stream import Input
@@ -32,7 +35,6 @@ def load(path: str | Path | None, config: EngineConfig) -> Loaded:
 
         path = model_path("omni")
     from .families import loader
-    from .library import transformers
 
     try:
         model_type = transformers.AutoConfig.from_pretrained(path).model_type
@@ -41,21 +43,17 @@ def load(path: str | Path | None, config: EngineConfig) -> Loaded:
     return loader(model_type)(Path(path), getattr(torch, config.dtype), torch.device(config.device))
 
 
-def make_backend(config: EngineConfig):
-    """The attention backend that `config` names."""
-    if config.backend == "reference":
-        from .attention import ReferenceBackend
-
+def make_backend(config: EngineConfig) -> Backend:
+    """The attention backend that `config` names; "auto": the compiled one on a CPU, else the reference."""
+    if config.backend == "reference" or (config.backend == "auto" and config.device != "cpu"):
         return ReferenceBackend()
     from .attention_cpu import CpuBackend
 
     return CpuBackend()
 
 
-def make_parts(loaded: Loaded, config: EngineConfig):
+def make_parts(loaded: Loaded, config: EngineConfig) -> tuple[Scheduler, LanguageModel]:
     """A scheduler and a language model for a loaded checkpoint, of one size."""
-    from .language import LanguageModel
-
     backend = make_backend(config)
     page_tokens = config.page_tokens or backend.page_tokens
     pages = config.kv_tokens // page_tokens

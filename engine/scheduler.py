@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -19,6 +20,7 @@ from ..streams.format import choose
 from ..streams.request import Request
 from .conversation import Conversation
 from .family import Family
+from .journal import Journal
 from .kept import Kept
 from .layout import Layout
 from .pages import PagePool, PageTable, Sequence
@@ -48,9 +50,11 @@ class SchedulerConfig(msgspec.Struct, frozen=True):
 class Scheduler:
     """Streams, their pages, and the choice of the next step."""
 
-    def __init__(self, family: Family, config: SchedulerConfig) -> None:
+    def __init__(self, family: Family, config: SchedulerConfig, journal: Journal | None = None) -> None:
         self.family = family
         self.config = config
+        self.journal = journal  # notes every call that changes something; None: nothing is noted
+        self._reserved: dict[int, int] = {}  # rows that streams have declared as their most
         self.pool = PagePool(config.pages, config.page_tokens)
         self.streams: dict[int, StreamState] = {}
         self.limits = Limits(config.pages * config.page_tokens, family.max_positions)
@@ -71,12 +75,25 @@ class Scheduler:
             raise InputError(f"expected at most {self.config.slots} open streams, got one more")
         format, why = choose(request.format, self.family.live_trained)
         self.family.check_format(format.name)
+        limits = self._admit(id, request)
+        self._note("open", id, request)
         layout = Layout(
             self.family, format, request.positions, self.family.grid_seconds(request.video_fps), request.system
         )
         sequence = Sequence({"full": PageTable(self.pool)})
-        self._add(StreamState(id, self._slots.pop(), request, layout, sequence))
+        self._add(StreamState(id, self._slots.pop(), request, layout, sequence), limits)
         return format.name, why
+
+    def _admit(self, id: int, request: Request) -> Limits:
+        """The limits of a new stream. What it declares as its most is reserved, or refused with the numbers."""
+        declared = request.reserve_tokens
+        if declared is None:
+            return self.limits
+        free = self.limits.rows - sum(self._reserved.values())
+        if declared > free:
+            raise InputError(f"reserve_tokens: expected at most {free} of {self.limits.rows} tokens, got {declared}")
+        self._reserved[id] = declared
+        return Limits(declared, self.limits.positions)
 
     def fork(self, id: int, twin: int, before: int) -> tuple[str, str]:
         """Begin stream `twin` as a copy of stream `id` as it stands, with its inputs before number `before`.
@@ -86,10 +103,12 @@ class Scheduler:
         if not self._slots:
             raise InputError(f"expected at most {self.config.slots} open streams, got one more")
         stream = self.streams[id]
+        limits = self._admit(twin, stream.request)
+        self._note("fork", id, twin, before)
         if stream.away:
             self._recall_for_fork(stream)
         state = stream.fork(twin, self._slots.pop(), before)
-        self._add(state)
+        self._add(state, limits)
         self._edits.append(TableEdit(state.slot, 0, list(state.sequence.tables["full"].pages)))
         self.kept.add(state.laid)
         return state.layout.format.name, f"fork of stream {id}"
@@ -102,37 +121,48 @@ class Scheduler:
         stream = self.streams.pop(id, None)
         if stream is None:
             return
+        self._note("close", id)
+        self._reserved.pop(id, None)
         self._forget_away(stream)
         stream.sequence.clear()
         self._slots.append(stream.slot)
         del self._talks[id]
         self.kept.remove(stream.laid)
 
-    def _add(self, stream: StreamState) -> None:
+    def _add(self, stream: StreamState, limits: Limits) -> None:
         self.streams[stream.id] = stream
-        self._talks[stream.id] = Conversation(self.family, stream, self.limits, self.kept)
+        self._talks[stream.id] = Conversation(self.family, stream, limits, self.kept)
+
+    def _note(self, call: str, *arguments: Any) -> None:
+        if self.journal is not None:
+            self.journal.note(call, *arguments)
 
     def park(self, id: int, parked: bool) -> None:
         """Feed nothing to a stream whose client does not read, or go on."""
         if id in self.streams:
+            self._note("park", id, parked)
             self.streams[id].parked = parked
 
     # Inputs, in order.
 
     def accept(self, id: int, input: Input) -> None:
         """The next input of a stream; dropped where the stream has ended."""
-        self._tell(id, lambda talk: talk.accept(input))
+        self._note("accept", id, input)
+        self._tell(id, lambda talk: talk.accept(input.copy()))
 
     def spans(self, id: int, spans: list[Span | Prompt]) -> None:
         """Spans of inputs that were accepted; those of a stream that has ended are dropped."""
+        self._note("spans", id, list(spans))
         self._tell(id, lambda talk: talk.spans(spans))
 
     def resolve(self, id: int, seq: int) -> None:
         """No further spans will come for input `seq`."""
+        self._note("resolve", id, seq)
         self._tell(id, lambda talk: talk.resolve(seq))
 
     def hurry(self, id: int, seq: int) -> None:
         """Let question `seq` wait no longer for media before it that is still being decoded or encoded."""
+        self._note("hurry", id, seq)
         self._tell(id, lambda talk: talk.hurry(seq))
 
     def interrupt(self, id: int, at: int | None = None) -> None:
@@ -140,6 +170,7 @@ class Scheduler:
 
         behind its last), keep its KV up to there, and go on from it.
         """
+        self._note("interrupt", id, at)
         self._tell(id, lambda talk: talk.interrupt(at))
 
     def _tell(self, id: int, change: Callable[[Conversation], None]) -> None:
@@ -158,6 +189,7 @@ class Scheduler:
 
     def plan(self) -> Plan | None:
         """The next step, or None where there is nothing to do."""
+        self._note("step")
         needs = [self._need(stream) for stream in self.streams.values()]
         budget = Budget(self.config.step_rows, self.config.append_rows, self.config.page_tokens)
         decision = choose_rows(needs, self.pool.free, budget)

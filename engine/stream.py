@@ -99,7 +99,7 @@ class StreamState:
         if self.rows + count + reserve > limits.rows:
             raise ContextOverflowError(
                 f"the cache holds {limits.rows} rows for a stream: expected at most "
-                f"{limits.rows - self.rows - reserve} more, got {count} ({self.rows} so far; {reserve} kept for a reply)"
+                f"{limits.rows - self.rows - reserve} more, got {count} ({self.rows} so far, {reserve} kept free)"
             )
         last = max((int(run.positions.max()) for run in rows if len(run)), default=0)
         if last + reserve >= limits.positions:

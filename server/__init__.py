@@ -1,6 +1,8 @@
 """The wire and its server: WebSocket and HTTP in front of `actors.engine.Engine`. Knows no torch.
 
 cli         the command `penstock`
+trace       `penstock trace`: the messages of one frame from socket to token
+bench       `penstock bench`
 config      address, key, limits
 app         routes, life of the server, SIGTERM
 access      origin and key
@@ -9,6 +11,6 @@ channel     one stream of a socket: commands in order, events out
 outbox      what a client has not read yet, bounded
 wire        messages of `/v1/stream`, typed both ways
 websocket   uvicorn's protocol, with a cut
-client      the client library
+client      the client library; client_stream: one stream of it, and its replies
 errors      errors of the wire and the server
 """

@@ -135,9 +135,22 @@ def bind(config: ServerConfig) -> socket.socket:
     config.check()
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     try:
-        return socket.create_server((config.host, config.port), family=family, backlog=512)
+        listener = socket.create_server((config.host, config.port), family=family, backlog=512)
     except OSError as error:
         raise ConfigError(f"cannot listen on {config.host}:{config.port}: {error.strerror or error}") from None
+    # Connections inherit it. asyncio would not set it for a listener that it has not made, and a token would wait for
+    # the client to acknowledge the one before it, up to 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """An event loop for a server: uvloop's where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 async def serve(

@@ -151,15 +151,10 @@ def _serve(options: argparse.Namespace) -> int:
 
     import asyncio
 
-    from .app import bind, serve
+    from .app import bind, new_loop, serve
 
     listener = bind(config)  # Before the model is loaded: a port that is taken should not cost a minute.
     from ..actors.engine import Engine, EngineConfig
-
-    try:
-        from uvloop import new_event_loop
-    except ImportError:
-        new_event_loop = None
 
     async def run() -> None:
         engine = await Engine.load(options.model, config=EngineConfig(decode=options.decode))
@@ -168,7 +163,7 @@ def _serve(options: argparse.Namespace) -> int:
         finally:
             await engine.close()
 
-    with listener, asyncio.Runner(loop_factory=new_event_loop) as runner:
+    with listener, asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(run())
     return 0
 

@@ -1,14 +1,15 @@
 """`penstock trace`: the way of one frame from socket to token, message by message.
 
-Starts an engine and a server in this process, sends a frame pair and a question over a WebSocket, and shows each message
-as it is put into a mailbox, until the first tokens are back at the client. In come options; out go lines on stdout.
-Knows the messages by name and by shape; changes none.
+Starts an engine and a server in this process, sends a frame pair and a question over a WebSocket, and shows each
+message as it is put into a mailbox, until the first tokens are back at the client. In come options; out go lines on
+stdout. Knows the messages by name and by shape; changes none.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,12 +20,13 @@ import numpy as np
 from ..actors import messages as m
 from ..actors.engine import Engine
 from ..engine.plan import Plan, Result
-from ..streams.event import Closed, Event, ReplyDone, Token
+from ..streams.event import Event, ReplyDone, Token
 from ..streams.item import VideoFrame
 from ..streams.request import Request, SamplingParams
 from . import wire
-from .app import bind, serve
+from .app import bind, new_loop, serve
 from .client import Connection
+from .client_stream import ClientStream
 from .config import ServerConfig
 
 STEP_US = 500_000  # Between the frames of the pair: 2 frames a second.
@@ -47,7 +49,7 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Trace:
-    """Makes lines of messages; silent until `begin`."""
+    """Makes lines of messages, from `begin` until the client has been told the end of a reply."""
 
     def __init__(self, show: Callable[[Line], None]) -> None:
         self._show = show
@@ -75,6 +77,8 @@ class Trace:
         seen = event.seen if isinstance(event, Token) else None
         summary = f"{event.text!r}, has seen input {seen and seen.seq}" if isinstance(event, Token) else _short(event)
         self._line("socket", "out", type(event).__name__, None, getattr(event, "seq", seen and seen.seq), summary)
+        if isinstance(event, ReplyDone):
+            self._began = None
 
     def _line(self, mailbox: str, lane: str, kind: str, stream: int | None, seq: int | None, summary: str) -> None:
         if self._began is None:
@@ -97,7 +101,9 @@ class _Traced(Connection):
 
 
 async def run(model: str | None, tokens: int, show: Callable[[Line], None]) -> None:
-    """Trace one frame pair and a question with `tokens` tokens to answer. PenstockError where the model is not served."""
+    """Trace one frame pair and a question whose reply has `tokens` tokens. PenstockError where something is refused."""
+    params = SamplingParams(max_tokens=tokens)
+    params.check()
     trace = Trace(show)
     listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     config = ServerConfig(port=0)
@@ -107,27 +113,35 @@ async def run(model: str | None, tokens: int, show: Callable[[Line], None]) -> N
                 serve(engine, config, listener=listener, on_listening=listening.set_result), name="traced server"
             )
             try:
-                await _talk(await listening, trace, tokens)
+                await _talk(await listening, trace, params)
             finally:
                 server.cancel()
                 await asyncio.wait([server])
 
 
-async def _talk(url: str, trace: Trace, tokens: int) -> None:
+async def _talk(url: str, trace: Trace, params: SamplingParams) -> None:
     rows, columns = np.indices((SIDE, SIDE))
     async with _Traced(url, trace) as connection:
         trace.begin()
         stream = await connection.stream(Request(format="live"))
-        for number in range(2):
-            pixels = np.stack([rows * 3, columns * 3, rows * 0 + 100 * number], axis=-1).astype(np.uint8)
-            await stream.append(VideoFrame(pixels, number * STEP_US))
-        asking = asyncio.create_task(stream.ask("What is there?", SamplingParams(max_tokens=tokens)), name="question")
-        async for event in stream:
-            trace.heard(event)
-            if isinstance(event, ReplyDone | Closed):
-                break
-        await asking
-        await stream.close()
+        listening = asyncio.create_task(_listen(stream, trace), name="traced events")
+        try:
+            for number in range(2):
+                pixels = np.stack([rows * 3, columns * 3, rows * 0 + 100 * number], axis=-1).astype(np.uint8)
+                await stream.append(VideoFrame(pixels, number * STEP_US))
+            await (await stream.ask("What is there?", params)).text()
+            await listening
+        finally:
+            listening.cancel()
+            await asyncio.wait([listening])
+            await stream.close()
+
+
+async def _listen(stream: ClientStream, trace: Trace) -> None:
+    async for event in stream:
+        trace.heard(event)
+        if isinstance(event, ReplyDone):
+            return
 
 
 def says(message: Any) -> str:
@@ -215,5 +229,7 @@ def main(options: argparse.Namespace) -> int:
         seq = "" if line.seq is None else line.seq
         print(f"{line.ms:8.2f}  {line.mailbox:8} {line.lane:7} {line.type:12} {seq:>5}  {line.summary}".rstrip())
 
-    asyncio.run(run(options.model, options.tokens, show))
+    logging.basicConfig(level=logging.ERROR)
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(run(options.model, options.tokens, show))
     return 0

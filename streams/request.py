@@ -55,6 +55,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     interleaved units of the model. positions: "max" (after a block go on behind the largest position of all axes) or
     "transformers" (the installed
         library's rule).
+    reserve_tokens: rows of KV cache that the stream will need at most; they are reserved, or the stream is refused.
     lateness_us: how far media may arrive out of order, in media time; segments wait that long.
     """
 
@@ -67,6 +68,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     audio_in_video: bool = False
     positions: str = "max"
     lateness_us: int = 0
+    reserve_tokens: int | None = None
     params: SamplingParams = SamplingParams()
 
     def check(self) -> None:
@@ -82,6 +84,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             raise InputError(f"video_fps: expected more than 0 and at most 60, got {self.video_fps}")
         if self.expected_frames is not None and self.expected_frames < 1:
             raise InputError(f"expected_frames: expected at least 1, got {self.expected_frames}")
+        if self.reserve_tokens is not None and self.reserve_tokens < 1:
+            raise InputError(f"reserve_tokens: expected at least 1, got {self.reserve_tokens}")
         if self.lateness_us < 0:
             raise InputError(f"lateness_us: expected 0 or more, got {self.lateness_us}")
         self.params.check()

@@ -56,9 +56,8 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     """A text Qwen from `path`, in `dtype` on `device`, its attention replaced."""
     config = transformers.AutoConfig.from_pretrained(path)
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-    model = (
-        transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=NAME).to(device).eval()
-    )
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=NAME)
+    model = model.to(device).eval()
 
     def render(messages: list[dict[str, Any]], prompt: bool) -> str:
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)

@@ -16,6 +16,7 @@ import torch
 
 from ...codecs.errors import InputError
 from ...codecs.mel import LogMel, floor_and_scale
+from ...codecs.resample import resample
 from ...streams.event import Seen
 from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, SizeRule, UnitSegment, VideoSegment
 from ..attention import NAME
@@ -97,7 +98,8 @@ class OmniTowers:
         """Template, processor, features and positions exactly as `transformers` has them for a whole prompt.
 
         Content parts: `{"type": "text" | "image" | "video" | "audio", <type>: value}`; an image is a PIL image or an
-        array `(h, w, 3)`, a video an array `(n, h, w, 3)`, a sound a float32 array `(n,)` at the processor's rate.
+        array `(h, w, 3)`, a video an array `(n, h, w, 3)`, a sound a float32 array `(n,)` at
+        the processor's rate, or at the part's own `sampling_rate`.
         With `audio_in_video` there is one sound per video, in the same order; it has no place of its own in the
         template.
         """
@@ -106,7 +108,9 @@ class OmniTowers:
         media: dict[str, list[Any]] = {"image": [], "video": [], "audio": []}
         for message in messages:
             for part in message["content"] if isinstance(message["content"], list) else []:
-                if part.get("type") in media:
+                if part.get("type") == "audio":
+                    media["audio"].append(self._at_rate(part["audio"], part.get("sampling_rate")))
+                elif part.get("type") in media:
                     media[part["type"]].append(part[part["type"]])
                 elif part.get("type") != "text":
                     raise InputError(f"content part: expected text, image, video or audio, got {part.get('type')!r}")
@@ -128,6 +132,13 @@ class OmniTowers:
             **options,
         ).to(self.device)
         return Prompt(self._prompt_rows(inputs, audio_in_video))
+
+    def _at_rate(self, samples: Any, rate: int | None) -> np.ndarray:
+        """A sound at the processor's rate."""
+        wanted = self.processor.feature_extractor.sampling_rate
+        if rate is None or rate == wanted:
+            return samples
+        return resample(torch.as_tensor(samples, device=self.device), rate, wanted).cpu().numpy()
 
     def _prompt_rows(self, inputs: Any, audio_in_video: bool) -> list[Rows]:
         ids = inputs["input_ids"][0]

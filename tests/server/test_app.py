@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from fake_engine import FakeEngine
 from harness import get, raw_client, run, serving
 from penstock.server.access import origin_allowed
-from penstock.server.app import create_app
+from penstock.server.app import bind, create_app
 from penstock.server.config import ServerConfig
 from penstock.server.errors import ConfigError
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -48,6 +49,13 @@ def test_a_public_server_takes_its_own_name_as_origin() -> None:
     config = ServerConfig(host="0.0.0.0", api_key="k")
     assert origin_allowed({"host": "my.example:8000", "origin": "http://my.example:8000"}, config)
     assert not origin_allowed({"host": "my.example:8000", "origin": "http://evil.example:8000"}, config)
+
+
+def test_a_token_does_not_wait_for_the_one_before_it() -> None:
+    with bind(ServerConfig(port=0)) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def refused(url: str, **options: Any) -> int:

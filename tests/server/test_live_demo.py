@@ -11,8 +11,9 @@ import pytest
 from fake_engine import FakeEngine
 from harness import run, serving
 from penstock.demos import live
-from penstock.demos.film import CONTAINERS, FPS, make_film, pieces
+from penstock.demos.film import CONTAINERS, FPS, make_film, pieces, read_film
 from penstock.demos.view import JsonView, TextView, View
+from penstock.streams.event import Closed, Token
 from penstock.streams.item import Item, VideoBytes
 
 SECONDS = 1.2
@@ -63,7 +64,7 @@ def play(film: bytes, view: View) -> tuple[FakeEngine, live.Watcher]:
 
         engine.refuse = one_token
         async with serving(engine) as url:
-            found.append(await live.watch(url, list(pieces(film)), options, view))
+            found.append(await live.watch(url, read_film(film), options, view))
 
     run(main)
     return engine, found[0]
@@ -91,3 +92,22 @@ def test_people_are_told_that_the_words_mean_nothing(film: bytes, capsys: pytest
     play(film, TextView())
     told = capsys.readouterr().out
     assert "MEANINGLESS" in told and "newest frame seen" in told and "w0 w1" in told
+    assert "h264 320 x 240 and aac, 1.2 s" in told
+    assert max(map(len, told.splitlines())) <= 80
+
+
+def test_a_long_block_of_words_is_wrapped_and_the_rest_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    view = TextView()
+    for index in range(100):
+        view.token(Token(1, index, 0, " word", None), 1_000_000 if index < 99 else 2_000_000, 3_000_000)
+    view.event(Closed("closed"), 4_000_000)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) < 80 for line in lines)
+    first, rest, last = lines[: TextView.ROWS], lines[TextView.ROWS], lines[TextView.ROWS + 1]
+    assert first[0].startswith("   3.00 s |            1.00 s |  word word") and first[1].split("|")[:2] == [
+        " " * 10,
+        " " * 19,
+    ]
+    shown = " ".join(first).count("word")
+    assert f"... and {99 - shown} tokens more" in rest and "2.00 s |  word" in last
+    assert lines[-1] == "   4.00 s | stream closed"

@@ -1,0 +1,63 @@
+"""Every Python block of the documentation runs as it stands; those for a socket against a real server."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from pages import Block, blocks
+
+HERE = "127.0.0.1:8000"
+ANNOUNCED = "penstock: serving on "
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """Host and port of `penstock serve` with the small random model, in a process of its own."""
+    command = [sys.executable, "-m", "penstock.server.cli", "serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith(ANNOUNCED), f"expected the server's address, got {line!r}"
+            yield line.removeprefix(ANNOUNCED).strip().removeprefix("http://")
+        finally:
+            process.terminate()
+
+
+def run(block: Block, text: str) -> str:
+    """Run a block as a program; what it prints."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(text, block.name, "exec"), {"__name__": "__main__"})
+    return out.getvalue()
+
+
+PYTHON = blocks("python")
+LOCAL = [block for block in PYTHON if HERE not in block.text]
+SOCKET = [block for block in PYTHON if HERE in block.text]
+
+
+@pytest.mark.parametrize("block", LOCAL, ids=lambda block: block.name)
+def test_a_local_example_runs_and_prints(block: Block) -> None:
+    assert run(block, block.text).strip()
+
+
+@pytest.mark.parametrize("block", SOCKET, ids=lambda block: block.name)
+def test_a_socket_example_runs_and_prints(block: Block, server: str) -> None:
+    assert run(block, block.text.replace(HERE, server)).strip()
+
+
+def test_the_first_example_shows_a_reply_that_sees_what_came_while_it_ran() -> None:
+    first = LOCAL[0]
+    assert first.page == "README.md"
+    printed = run(first, first.text)
+    seen = re.search(r"^seen: video up to ([\d.]+) s$", printed, re.MULTILINE)
+    assert seen is not None, printed
+    assert float(seen[1]) >= 4.0
+    assert printed[: seen.start()].strip(), "expected words before the first frame was seen, got none"

@@ -1,0 +1,161 @@
+"""What the documentation says is so, where it can be looked up: commands, links, paths, errors, tables of formats."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from pages import PAGES, ROOT, Block, anchors, blocks, prose, tables
+from penstock.codecs.errors import PenstockError
+from penstock.demos import live
+from penstock.server import cli, errors
+from penstock.streams.format import INTERRUPT, LIVE, TURNS, Format
+from penstock.streams.request import FORMATS
+
+MAKEFILE = (ROOT / "Makefile").read_text()
+NOT_OURS = ("python3", ".venv/bin/python", "sudo", ".")  # the system's own
+
+
+def check_make(arguments: list[str]) -> None:
+    """Every target and every variable is in the Makefile."""
+    for argument in arguments:
+        variable, is_set, _ = argument.partition("=")
+        pattern = rf"^{variable} \?=" if is_set else rf"^{argument}:"
+        assert re.search(pattern, MAKEFILE, re.MULTILINE), f"make knows no {argument}"
+
+
+def check_penstock(arguments: list[str]) -> None:
+    """The command line takes these arguments."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            cli._parser().parse_args(arguments)
+        except SystemExit as left:
+            assert left.code == 0, f"penstock does not take {' '.join(arguments)}"
+
+
+def commands(block: Block) -> list[list[str]]:
+    """The commands of a shell block, without comments and without variables set in front."""
+    lines = [shlex.split(line, comments=True) for line in block.text.splitlines()]
+    while any(line and re.fullmatch(r"[A-Z_]+=.*", line[0]) for line in lines):
+        lines = [line[1:] if line and re.fullmatch(r"[A-Z_]+=.*", line[0]) else line for line in lines]
+    return [line for line in lines if line]
+
+
+@pytest.mark.parametrize("block", blocks("sh"), ids=lambda block: block.name)
+def test_commands_exist(block: Block) -> None:
+    for name, *arguments in commands(block):
+        if name == "make":
+            check_make(arguments)
+        elif name == "penstock":
+            check_penstock(arguments)
+        else:
+            assert name in NOT_OURS, f"a command that nobody checks: {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_the_text_exist(page: Path) -> None:
+    for line in re.findall(r"`([^`\n]+)`", prose(page)):
+        name, *arguments = line.split()
+        if name == "make":
+            check_make(arguments)
+        elif name == "penstock" and arguments:
+            check_penstock(arguments)
+        elif line.startswith("python -m penstock"):
+            assert importlib.util.find_spec(arguments[1]) is not None, line
+
+
+@pytest.mark.parametrize("flag", ["--file", "--model", "--url"])
+def test_flags_of_the_demo_exist(flag: str) -> None:
+    live._parser().parse_args([flag, "x"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{page.name}: no {target}"
+        assert not anchor or anchor in anchors(file), f"{page.name}: no heading for {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_exist(page: Path) -> None:
+    folders = "codecs|streams|engine|actors|server|demos|tests|docs"
+    for path in re.findall(rf"`((?:{folders})/[\w./]*)`", page.read_text()):
+        assert (ROOT / path).exists(), f"{page.name}: no {path}"
+
+
+def test_the_tree_of_the_readme_is_that_of_the_repository() -> None:
+    tree = next(block.text for block in blocks("") if "codecs/  " in block.text)
+    named, parent = [], ""
+    for line in tree.splitlines():
+        entry = line.split()[0]
+        if line.startswith(" "):
+            named.append(parent + entry)
+        else:
+            parent = entry
+            named.append(entry)
+    for path in named:
+        assert (ROOT / path).exists(), path
+    have = {path.name for path in ROOT.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    assert have <= {path.rstrip("/") for path in named}
+
+
+def _classes(root: type[PenstockError]) -> set[type[PenstockError]]:
+    found = {root}
+    for child in root.__subclasses__():
+        found |= _classes(child)
+    return found
+
+
+def _documented() -> list[type[PenstockError]]:
+    """The errors that users meet; others stay inside the engine."""
+    return [kind for kind in _classes(PenstockError) if kind.__module__ in (PenstockError.__module__, errors.__name__)]
+
+
+def test_the_tree_of_errors_is_that_of_the_code() -> None:
+    known = {kind.__name__: (kind.code, kind.__mro__[1].__name__) for kind in _documented()}
+    tree = next(block.text for block in blocks("") if block.page == "errors.md")
+    written, above = {}, {-1: "Exception"}
+    for line in tree.splitlines():
+        name, code = re.findall(r"\w+", line)[:2]
+        depth = line.index(name) // 4
+        above[depth] = name
+        written[name] = (code, above[depth - 1])
+    assert written == known
+
+
+def test_every_code_is_explained() -> None:
+    codes = {kind.code for kind in _documented()}
+    explained = {row[0].strip("`") for row in tables(ROOT / "docs" / "errors.md", "code")}
+    assert explained == codes
+
+
+def _written(rows: list[list[str]]) -> dict[tuple[str, str], tuple[str, str, str]]:
+    return {(state, event): (before, after, follows) for state, event, before, after, follows in rows}
+
+
+def _coded(format: Format) -> dict[tuple[str, str], tuple[str, str, str]]:
+    return {
+        (str(state), event): (" ".join(step.before), " ".join(step.after), str(step.state))
+        for (state, event), step in format.table.items()
+    }
+
+
+def test_the_tables_of_formats_are_those_of_the_code() -> None:
+    written = _written(tables(ROOT / "docs" / "formats.md", "state"))
+    assert written == _coded(LIVE)
+    common = {key: row for key, row in written.items() if key in _coded(TURNS)}
+    assert common == _coded(TURNS) == _coded(INTERRUPT)
+
+
+def test_every_format_is_described() -> None:
+    described = {row[0].strip("`") for row in tables(ROOT / "docs" / "formats.md", "format")}
+    assert described == set(FORMATS) - {"auto"}
