@@ -117,6 +117,11 @@ class Decode(Actor[DecodeMessage]):
             case _:
                 assert_never(message)
 
+    @property
+    def streams(self) -> int:
+        """Streams whose decoders are kept."""
+        return len(self._lanes) + len(self._ending)
+
     def stop(self) -> None:
         """Close all decoders; the actor and its lanes no longer run."""
         self._decoders.close()  # first, so that no thread waits for a worker

@@ -86,6 +86,11 @@ class Encode(Actor[EncodeMessage]):
             case _:
                 assert_never(message)
 
+    @property
+    def streams(self) -> int:
+        """Streams of which something is kept."""
+        return len({*self._open, *(key[0] for key in (*self._waiting, *self._left, *self._last))})
+
     def stop(self) -> None:
         """Forget all streams; the actor no longer runs."""
         for stream in list(self._open):

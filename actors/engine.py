@@ -128,8 +128,7 @@ class Engine:
         """One reply to the request's messages, whole. Equal to `transformers.generate` on the same conversation."""
         if not request.messages:
             raise InputError("generate: expected a request with messages, got none")
-        if params is not None:
-            request = msgspec.structs.replace(request, params=params)
+        request = msgspec.structs.replace(request, params=params or request.params, positions="transformers")
         async with await self.stream(request) as stream:
             return await (await stream.prompted()).text()
 

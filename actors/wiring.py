@@ -93,7 +93,8 @@ class Wiring:
 
     def statistics(self) -> dict[str, Any]:
         mailboxes = {actor.name: actor.mailbox.statistics() for actor in self._actors}
-        return {**self.schedule.statistics(), "mailboxes": mailboxes}
+        known = {"streams_decode": self.decode.streams, "streams_encode": self.encode.streams}
+        return {**self.schedule.statistics(), **known, "mailboxes": mailboxes}
 
     def _release(self) -> None:
         """Let go of what the actors own; no task of theirs runs any more."""

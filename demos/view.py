@@ -95,6 +95,7 @@ class TextView:
         self._seen_us: int | None = -1  # Of the block that is open; -1: none is.
         self._column = 0
         self._row = 0  # Rows of the block so far.
+        self._fresh = True  # No word stands in the row yet.
         self._hidden = 0  # Tokens of the block that are not shown.
 
     def waiting(self, what: str) -> None:
@@ -127,7 +128,9 @@ class TextView:
         if self._column + len(text) > self._width:
             print()
             self._begin_row()
+        if self._fresh:
             text = text.lstrip()
+            self._fresh = not text
         print(text, end="", flush=True)
         self._column += len(text)
 
@@ -139,7 +142,8 @@ class TextView:
             case ReplyDone():
                 self._note(played_us, f"the reply has ended ({event.reason}) after {event.tokens} tokens")
             case Dropped():
-                self._note(played_us, f"{event.count} {event.modality} dropped ({event.reason})")
+                what = "samples of sound" if event.modality == "audio" else event.modality
+                self._note(played_us, f"{event.count} {what} dropped ({event.reason})")
             case Error():
                 self._note(played_us, f"error: {event.message}")
             case Closed():
@@ -159,6 +163,7 @@ class TextView:
         print(head, end="")
         self._column = len(head)
         self._row += 1
+        self._fresh = True
 
     def _end_block(self) -> None:
         if self._seen_us == -1:

@@ -5,6 +5,7 @@ scheduler.py            the owner of streams' lives and pages: plan() before a s
   policy.py pages.py    which rows go next (pure); who holds which page
   stream.py kept.py     one stream's rows; the spans that are kept to feed it anew
   conversation.py       inputs become rows, sampled tokens become replies
+  journal.py            what happened, so that a run can be repeated
   layout.py             events to rows by the format's table
   positions.py reply.py span.py plan.py     positions; one reply; what goes between the parts
   detokenize.py         text that never shows half a character

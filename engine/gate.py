@@ -25,6 +25,11 @@ class Gate:
         self._tower: int | None = None  # the thread that is inside `tower`
         self._hooks: list[Any] = []
 
+    @property
+    def steps(self) -> int:
+        """Steps that wait or run."""
+        return self._steps
+
     @contextmanager
     def step(self) -> Iterator[None]:
         """Hold the gate for one step; waits for the tower's current block at most."""

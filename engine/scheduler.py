@@ -182,7 +182,7 @@ class Scheduler:
 
     def _renew(self, stream: StreamState) -> None:
         """A stream that has nothing to do begins a new need."""
-        if stream.fed == stream.rows:
+        if stream.past == stream.rows:
             stream.since = next(self._ages)
 
     # One step.
@@ -190,10 +190,12 @@ class Scheduler:
     def plan(self) -> Plan | None:
         """The next step, or None where there is nothing to do."""
         self._note("step")
-        needs = [self._need(stream) for stream in self.streams.values()]
+        needs = self._needs()
         budget = Budget(self.config.step_rows, self.config.append_rows, self.config.page_tokens)
         decision = choose_rows(needs, self.pool.free, budget)
-        saves = [self._move_away(self.streams[id]) for id in decision.moved]
+        # Host memory goes first to those that cannot be fed anew.
+        moved = sorted((self.streams[id] for id in decision.moved), key=lambda stream: stream.whole)
+        saves = [self._move_away(stream) for stream in moved]
         copies: list[tuple[int, int]] = []
         restores: list[tuple[int, list[int]]] = []
         feeds: list[Feed] = []
@@ -260,13 +262,22 @@ class Scheduler:
 
     # Planning.
 
-    def _need(self, stream: StreamState) -> Need:
+    def _needs(self) -> list[Need]:
+        """What every stream needs. Those that cannot be fed anew are movable as far as host memory reaches for all."""
+        needs, left = [], self.config.host_pages - self._host_used
+        for stream in self.streams.values():
+            pages = len(stream.sequence.tables["full"].pages)
+            needs.append(self._need(stream, stream.whole or pages <= left))
+            left -= pages if not stream.whole and pages <= left else 0
+        return needs
+
+    def _need(self, stream: StreamState, movable: bool) -> Need:
         table = stream.sequence.tables["full"]
         size = self.config.page_tokens
         length = stream.fed
         pieces: tuple[tuple[int, bool], ...] = ()
         token = False
-        if stream.rows > length and not stream.parked:
+        if stream.rows > stream.past and not stream.parked:
             runs = stream.waiting(self.config.step_rows)
             pieces = tuple((len(run), run.atomic) for run in runs)
             token = stream.reply is not None and bool(stream.reply.places) and stream.reply.places[-1] == length
@@ -279,7 +290,7 @@ class Scheduler:
             copy=int(not stream.away and length % size != 0 and self.pool.shared(table.pages[-1])),
             away=stream.away,
             own=table.own,
-            movable=stream.whole or self._host_used + len(table.pages) <= self.config.host_pages,
+            movable=movable,
         )
 
     def _take(self, stream: StreamState, first: int, count: int) -> list[Rows]:
@@ -305,7 +316,7 @@ class Scheduler:
         rows = stream.sequence.length
         stream.sequence.clear()
         if self._host_used + len(pages) > self.config.host_pages:
-            stream.head = 0
+            stream.head, stream.cold = 0, max(stream.cold, rows)
             return None
         stream.away, stream.away_rows = len(pages), rows
         self._host_used += len(pages)
@@ -324,8 +335,8 @@ class Scheduler:
             raise InputError(
                 "fork: expected a stream whose pages are in the cache, got one that is moved to host memory"
             )
+        stream.head, stream.cold = 0, stream.past
         self._forget_away(stream)
-        stream.head = 0
 
     def _forget_away(self, stream: StreamState) -> None:
         if stream.away:

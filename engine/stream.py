@@ -71,6 +71,7 @@ class StreamState:
         self.parked = False  # its client does not read: nothing is fed
         self.away = 0  # pages in host memory; its table is empty then
         self.away_rows = 0
+        self.cold = 0  # rows [0, cold) were in the cache and are to be fed anew, once there is anything new
         self.since = 0  # age of its need
         self.whole = True  # every span that was laid is still kept
         self.kept_from = 0  # entries of `laid` before this have let their embeddings go
@@ -80,6 +81,11 @@ class StreamState:
     def fed(self) -> int:
         """Rows in the cache, wherever its pages are."""
         return self.away_rows if self.away else self.sequence.length
+
+    @property
+    def past(self) -> int:
+        """Rows that are in the cache or have been."""
+        return max(self.fed, self.cold)
 
     def lay(self, rows: list[Rows]) -> None:
         for run in rows:
@@ -143,6 +149,7 @@ class StreamState:
             self.laid[-1] = self.laid[-1].part(0, size)
         self.rows = row
         self.announced = min(self.announced, row)
+        self.cold = min(self.cold, row)
         self.head = min(self.head, keep)
         self.kept_from = min(self.kept_from, keep)
         self.newest = next((run.seen for run in reversed(self.laid[: self.head]) if run.seen), None)
@@ -153,11 +160,11 @@ class StreamState:
         return gone
 
     def transcript(self) -> list[TranscriptRow]:
-        """What the KV cache holds, in order."""
+        """What the KV cache holds or would be fed anew, in order."""
         return [
             TranscriptRow(start, run.ids.tolist(), run.positions.tolist(), run.seen)
             for start, run in zip(self.starts, self.laid, strict=True)
-            if start + len(run) <= self.fed
+            if start + len(run) <= self.past
         ]
 
     def fork(self, id: int, slot: int, before: int) -> StreamState:

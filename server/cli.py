@@ -1,7 +1,7 @@
 """The command line: `penstock serve`, `penstock trace`, `penstock bench`.
 
 In come arguments and the environment (PENSTOCK_API_KEY); out go an exit code (0, or 2 with one line on stderr) and,
-from `serve`, one line with the address on stdout. Loads torch, starlette and uvicorn only
+from `serve`, a line with the address and some with what is served, on stdout. Loads torch, starlette and uvicorn only
 in the command that needs them.
 """
 
@@ -14,11 +14,14 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..codecs.errors import PenstockError
 from .config import LIMITS, ServerConfig
 from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from ..actors.engine import EngineInfo
 
 _LIMIT_HELP = {
     "max_connections": "open sockets",
@@ -157,19 +160,35 @@ def _serve(options: argparse.Namespace) -> int:
     from ..actors.engine import Engine, EngineConfig
 
     async def run() -> None:
-        engine = await Engine.load(options.model, config=EngineConfig(decode=options.decode))
-        try:
-            await serve(engine, config, listener=listener, on_listening=_announce)
-        finally:
-            await engine.close()
+        async with await Engine.load(options.model, config=EngineConfig(decode=options.decode)) as engine:
+
+            def announce(url: str) -> None:
+                print(f"penstock: serving on {url}")
+                for name, what in _facts(url, engine.info, config, options.model is None):
+                    print(f"  {name:9} {what}", flush=True)
+
+            await serve(engine, config, listener=listener, on_listening=announce)
 
     with listener, asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(run())
     return 0
 
 
-def _announce(url: str) -> None:
-    print(f"penstock: serving on {url}", flush=True)
+def _facts(url: str, info: EngineInfo, config: ServerConfig, meaningless: bool) -> list[tuple[str, str]]:
+    """What a person should know of a server that has started, by name."""
+    auto = "live" if info.live_trained else "turns: the model claims no training for live"
+    return [
+        ("model", f"{info.model} ({info.family}), {info.dtype} on {info.device}"),
+        *([("", "a small model with random weights: its words mean nothing")] if meaningless else []),
+        ("takes", ", ".join(["text", *info.modalities])),
+        ("formats", f"{', '.join(info.formats)} (auto: {auto})"),
+        ("socket", f"{url.replace('http', 'ws', 1)}/v1/stream"),
+        ("health", f"{url}/health, {url}/ready"),
+        ("key", "wanted" if config.api_key is not None else "none: everyone who reaches it may use it"),
+        ("limits", f"{config.max_connections} connections, {config.max_streams} streams each"),
+        ("", f"{info.kv_tokens} rows of KV cache for all, {info.max_positions} positions a stream"),
+        ("", f"{config.max_message_bytes} bytes a message, {config.idle_seconds:g} s idle"),
+    ]
 
 
 def _trace(options: argparse.Namespace) -> int:

@@ -2,6 +2,9 @@
 
 Each module has `load(path, dtype, device) -> Loaded`. Families outside this folder register under the entry point group
 `penstock.families` with the model type as the name and such a `load` as the object.
+
+    qwen2.py            text-only Qwen2 and Qwen2.5
+    qwen2_5_omni.py     the thinker of Qwen2.5-Omni: images, video, sound, sound inside video
 """
 
 from __future__ import annotations

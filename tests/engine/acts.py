@@ -45,7 +45,7 @@ class Client:
                 self.do("frame")
                 self.do("frame")
             case "sound":
-                count = (size + 1) * RATE // 2
+                count = (size + 1) * RATE // 4
                 start = self.heard % (len(SOUND) - 3 * RATE)
                 session.sound(SOUND[start : start + count])
                 self.heard += count
@@ -73,13 +73,15 @@ def perform(rig: Rig, client: Client, todo: list[Act]) -> None:
         client.do(act.kind, act.size)
 
 
-def strangers(rig: Rig, count: int, with_media: bool) -> list[Client]:
-    """Other streams in mid-reply: one is slow to come, one has media."""
+def strangers(rig: Rig, count: int, load: int, with_media: bool) -> list[Client]:
+    """Other streams in mid-reply, in all formats, with `load` words each and some with media."""
     others = []
     for number in range(count):
         client = Client(rig.open(format=("live", "turns", "interrupt")[number % 3]), offset=10 * number)
+        if load:
+            client.session.text("door " * load)
         if with_media and number % 2 == 0:
             client.do("pair")
-        client.do("ask", number, max_tokens=12 + 6 * number)
+        client.do("ask", number, max_tokens=12 + 8 * number)
         others.append(client)
     return others

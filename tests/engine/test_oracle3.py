@@ -15,28 +15,36 @@ from penstock.engine.family import Loaded
 from .acts import Act, Client, acts, perform, strangers
 from .rig import Rig
 
-# Rows of KV cache: enough for all streams, or hardly for one, so that streams take pages from each other.
-AMPLE, TIGHT = 4096, 512
+# Tokens of a page, and rows of KV cache: enough for all streams, or for hardly more than one, so that streams take
+# pages from each other.
+CACHES = [(4, 4096), (16, 4096), (256, 4096), (4, 256), (16, 256), (256, 256)]
 
-engines = st.fixed_dictionaries(
-    {
-        "page_tokens": st.sampled_from([4, 16, 256]),
-        "append_rows": st.sampled_from([5, 32, 256]),
-        "backend": st.sampled_from(["cpu", "reference"]),
-        "kv_tokens": st.sampled_from([AMPLE, TIGHT]),
-        "host_pages": st.sampled_from([0, 1 << 16]),
-    }
+
+def engine(cache: tuple[int, int], append_rows: int, backend: str, host_pages: int) -> dict[str, Any]:
+    page_tokens, kv_tokens = cache
+    sizes = {"page_tokens": page_tokens, "kv_tokens": kv_tokens, "append_rows": append_rows}
+    return {**sizes, "backend": backend, "host_pages": host_pages}
+
+
+engines = st.builds(
+    engine,
+    st.sampled_from(CACHES),
+    st.sampled_from([5, 32, 256]),
+    st.sampled_from(["cpu", "reference"]),
+    st.sampled_from([0, 8, 1 << 16]),
 )
 rules = st.sampled_from(["max", "transformers"])
+# How many other streams, how many words each of them begins with, and whether they ask first: then they are served first.
+crowds = st.tuples(st.integers(0, 3), st.sampled_from([0, 20, 60, 90]), st.booleans())
 MEDIA = ("frame", "pair", "sound", "image")
 
 
 @given(
     config=engines,
     rule=rules,
-    before=acts(*MEDIA, "text", most=4),
-    during=acts(*MEDIA, "text"),
-    others=st.integers(0, 3),
+    before=acts(*MEDIA, "text", most=3),
+    during=acts(*MEDIA, "text", most=4),
+    crowd=crowds,
     cut=st.none() | st.integers(0, 20),
 )
 def test_omni(
@@ -46,14 +54,16 @@ def test_omni(
     rule: str,
     before: list[Act],
     during: list[Act],
-    others: int,
+    crowd: tuple[int, int, bool],
     cut: int | None,
 ) -> None:
     rig = Rig(omni_loaded, **config)
     client = Client(rig.open(format="live", positions=rule))
-    beside = strangers(rig, others, with_media=True)
+    others, load, first = crowd
+    beside = strangers(rig, others, load, with_media=True) if first else []
     perform(rig, client, before)
     client.do("ask", max_tokens=20)
+    beside += [] if first else strangers(rig, others, load, with_media=True)
     perform(rig, client, during)
     if cut is not None:
         rig.step(3)
@@ -69,8 +79,8 @@ def test_omni(
 
 @given(
     config=engines,
-    during=acts("text"),
-    others=st.integers(0, 3),
+    during=acts("text", most=4),
+    crowd=crowds,
     cut=st.none() | st.integers(0, 20),
 )
 def test_text(
@@ -78,14 +88,16 @@ def test_text(
     text_loaded: Loaded,
     config: dict[str, Any],
     during: list[Act],
-    others: int,
+    crowd: tuple[int, int, bool],
     cut: int | None,
 ) -> None:
     rig = Rig(text_loaded, **config)
     client = Client(rig.open(format="live", system="You watch a door."))
-    beside = strangers(rig, others, with_media=False)
+    others, load, first = crowd
+    beside = strangers(rig, others, load, with_media=False) if first else []
     client.do("text", 3)
     client.do("ask", max_tokens=20)
+    beside += [] if first else strangers(rig, others, load, with_media=False)
     perform(rig, client, during)
     if cut is not None:
         rig.step(3)

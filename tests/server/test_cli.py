@@ -133,6 +133,16 @@ def test_the_command_serves_and_drains(tmp_path: Path) -> None:
             url = line.split()[-1]
             run(lambda: talk(url))
             assert process.wait(timeout=20) == 0
+            facts = process.stdout.read()
+            for fact in (
+                "words mean nothing",
+                "text, image, video",
+                "turns, live, interrupt",
+                "/v1/stream",
+                "key",
+                "rows",
+            ):
+                assert fact in facts
         finally:
             process.kill()
             process.stdout.close()

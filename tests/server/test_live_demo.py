@@ -104,10 +104,10 @@ def test_a_long_block_of_words_is_wrapped_and_the_rest_is_counted(capsys: pytest
     lines = capsys.readouterr().out.splitlines()
     assert all(len(line) < 80 for line in lines)
     first, rest, last = lines[: TextView.ROWS], lines[TextView.ROWS], lines[TextView.ROWS + 1]
-    assert first[0].startswith("   3.00 s |            1.00 s |  word word") and first[1].split("|")[:2] == [
+    assert first[0].startswith("   3.00 s |            1.00 s | word word") and first[1].split("|")[:2] == [
         " " * 10,
         " " * 19,
     ]
     shown = " ".join(first).count("word")
-    assert f"... and {99 - shown} tokens more" in rest and "2.00 s |  word" in last
+    assert f"... and {99 - shown} tokens more" in rest and "2.00 s | word" in last
     assert lines[-1] == "   4.00 s | stream closed"

@@ -1,0 +1,119 @@
+"""The cache of spans by content: what was encoded once is not encoded again, and the cache keeps to its bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from penstock.engine.encoder import Encoder
+from penstock.engine.family import Loaded
+from penstock.streams.event import Appended
+from penstock.streams.item import Image
+from penstock.streams.request import SamplingParams
+from penstock.streams.segment import AudioSegment, ImageSegment, VideoSegment
+
+from tests.actors.conftest import House
+from tests.actors.watch import Reader, ids, shots
+from tests.reference.media import frames, picture, sound
+
+SHORT = SamplingParams(max_tokens=6)
+
+
+class Counting:
+    """The towers of a model; counts what they encode."""
+
+    def __init__(self, towers: Any) -> None:
+        self._towers = towers
+        self.encoded: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._towers, name)
+
+    def encode(self, batch: list[Any]) -> Any:
+        self.encoded += batch
+        return self._towers.encode(batch)
+
+
+def image(seed: int, seq: int = 1, start_us: int | None = None) -> ImageSegment:
+    return ImageSegment(seq, 0, picture(seed, 56, 56), start_us, start_us)
+
+
+def test_same_picture_is_encoded_once_across_streams(house: House) -> None:
+    async def work() -> None:
+        towers = Counting(house.loaded.towers)
+        async with house.engine(house.loaded._replace(towers=towers)) as engine:
+            answers = []
+            for _ in range(2):
+                async with await engine.stream() as stream:
+                    reader = Reader(stream)
+                    await stream.append(Image(picture(1)))
+                    for frame in shots(2, 2):
+                        await stream.append(frame)
+                    answers.append(await ids(await stream.ask("What?", SHORT)))
+                    assert [event.seq for event in reader.of(Appended)] == [1, 3]
+            assert answers[0] == answers[1]
+            assert len(towers.encoded) == 2
+
+    house.run(work())
+
+
+def test_span_from_the_cache_is_the_segments_own(loaded: Loaded) -> None:
+    encoder = Encoder(loaded.towers, 1 << 20)
+    (first,) = encoder.encode([(1, image(1, 1, 0))])
+    again, twice, other = encoder.encode([(2, image(1, 5, 9)), (3, image(1, 6)), (3, image(2, 7))])
+    assert (encoder.encoded, encoder.hits) == (2, 2)
+    assert [(span.seq, span.start_us) for span in (first, again, twice, other)] == [(1, 0), (5, 9), (6, None), (7, None)]
+    assert torch.equal(first.embeds, again.embeds) and torch.equal(first.embeds, twice.embeds)
+    assert not torch.equal(first.embeds, other.embeds)
+
+
+def test_equal_pictures_in_one_batch_are_encoded_once(loaded: Loaded) -> None:
+    towers = Counting(loaded.towers)
+    encoder = Encoder(towers, 0)  # also where nothing fits the cache
+    spans = encoder.encode([(1, image(1, seq)) for seq in range(1, 5)])
+    assert len(towers.encoded) == 1 and encoder.cached_bytes == 0
+    assert [span.seq for span in spans] == [1, 2, 3, 4]
+
+
+def test_a_picture_is_not_a_frame_and_size_counts(loaded: Loaded) -> None:
+    encoder = Encoder(loaded.towers, 1 << 20)
+    plain = np.zeros((2, 56, 112, 3), np.uint8)
+    encoder.encode(
+        [
+            (1, VideoSegment(1, 0, plain, 0, 1)),
+            (1, ImageSegment(2, 0, plain[0])),
+            (1, ImageSegment(3, 0, plain[0].reshape(112, 56, 3))),
+            (1, VideoSegment(4, 0, frames(1, 2, 56, 112), 0, 1)),
+        ]
+    )
+    assert (encoder.encoded, encoder.hits) == (4, 0)
+
+
+def test_sound_is_not_cached(loaded: Loaded) -> None:
+    """Its features hang on what its stream has heard before."""
+    encoder = Encoder(loaded.towers, 1 << 20)
+    block = AudioSegment(1, 0, sound(1, 2.0025), 0, 200, 0, 0, 2_000_000)
+    for stream in (901, 902):
+        encoder.encode([(stream, block)])
+        encoder.forget(stream)
+    assert (encoder.encoded, encoder.hits, encoder.cached_bytes) == (2, 0, 0)
+
+
+@given(st.lists(st.lists(st.integers(1, 6), min_size=1, max_size=4), max_size=8), st.integers(0, 4))
+def test_cache_keeps_to_its_bytes_and_changes_nothing(loaded: Loaded, batches: list[list[int]], fits: int) -> None:
+    (one,) = loaded.towers.encode([(1, image(1))])
+    encoder = Encoder(loaded.towers, fits * one.embeds.nbytes)
+    recent: list[int] = []
+    for seeds in batches:
+        known = set(recent)
+        encoded = encoder.encoded
+        spans = encoder.encode([(1, image(seed)) for seed in seeds])
+        assert encoder.encoded - encoded == len(set(seeds) - known)
+        for seed in seeds:
+            recent = [*(other for other in recent if other != seed), seed][-fits or len(recent) + 1 :]
+        assert encoder.cached_bytes == len(recent) * one.embeds.nbytes <= fits * one.embeds.nbytes
+        for seed, span in zip(seeds, spans, strict=True):
+            torch.testing.assert_close(span.embeds, loaded.towers.encode([(1, image(seed))])[0].embeds, rtol=0, atol=1e-5)

@@ -1,0 +1,21 @@
+"""`penstock bench append` prints one JSON object a line: costs by history, then latencies by load."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+
+def test_bench_append_prints_costs_and_latencies() -> None:
+    command = [sys.executable, "-m", "penstock.server.cli", "bench", "append", "--json"]
+    options = ["--histories", "200,400", "--rounds", "2", "--tokens", "30"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=240, check=True)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    costs, latencies = lines[:2], lines[2:]
+    assert [cost["history"] for cost in costs] == [200, 400]
+    assert all({"history", "rows", "bytes", "append_ms", "decode_ms"} <= set(cost) for cost in costs)
+    assert costs[0]["rows"] == costs[1]["rows"] > 1
+    assert costs[0]["bytes"] == costs[1]["bytes"]
+    assert [latency["others"] for latency in latencies] == [0, 8]
+    assert latencies[1]["frames_appended"] >= 8
