@@ -9,23 +9,28 @@ import copy
 from collections.abc import Iterator
 from typing import Protocol
 
+import msgspec
 import numpy as np
+import torch
 
 from ..codecs.container import MediaDecoder
 from ..codecs.errors import InputError, MediaError
-from ..codecs.frame import Frame, Pixels
+from ..codecs.frame import Frame, Pixels, Samples
 from ..codecs.limits import MediaLimits
+from ..codecs.mel import LogMel
 from ..codecs.pcm import decode_pcm
 from ..codecs.picture import check_pixels, decode_picture, raw_picture
 from ..codecs.resample import Resampler
 from ..codecs.worker import WorkerPool
 from ..streams.item import AudioBytes, AudioChunk, Buffer, Image, Item, VideoBytes, VideoFrame
 from ..streams.request import Request
-from ..streams.segment import MediaSpec
+from ..streams.segment import AudioSegment, MediaSpec
 from ..streams.timeline import Output, Timeline
 
 # An encoded file is decoded in pieces of this size, so that segments go on while the rest is decoded.
 _PIECE_BYTES = 64 << 10
+# A whole file of sound up to this size is decoded before any of it goes on.
+_CLIP_BYTES = 8 << 20
 
 
 class ContainerDecoder(Protocol):
@@ -105,7 +110,11 @@ class Intake:
             case VideoBytes():
                 yield from self._file(seq, "video", item)
             case AudioBytes():
-                yield from self._file(seq, "audio", item)
+                whole = item.final and "audio" not in self._containers and len(item.data) <= _CLIP_BYTES
+                if whole and self._spec.audio_rate:
+                    yield self._clip(seq, item)
+                else:
+                    yield from self._file(seq, "audio", item)
             case _:
                 raise InputError(f"expected media, got {type(item).__name__}")
 
@@ -140,6 +149,31 @@ class Intake:
         finally:
             if item.final and kind in self._containers:
                 self._containers.pop(kind).close()
+
+    def _clip(self, seq: int, item: AudioBytes) -> Output:
+        """A whole file of sound: its log-mel hangs on its own loudest frame, as in the model's processor."""
+        container = self._decoders.container("audio", item.pts_us)
+        data = memoryview(item.data)
+        frames: list[Frame] = []
+        try:
+            for start in range(0, len(data), _PIECE_BYTES):
+                frames += container.feed(data[start : start + _PIECE_BYTES])
+            frames += container.flush()
+        finally:
+            container.close()
+        output = self._timeline.clip(seq, [frame for frame in frames if isinstance(frame, Samples)])
+        blocks = [segment for segment in output.segments if isinstance(segment, AudioSegment)]
+        run = max((block.run for block in blocks), default=0)
+        mine = [block for block in blocks if block.run == run]
+        if not mine or len(blocks) != len(output.segments):
+            return output
+        loudest = max(float(self._mel().power(torch.from_numpy(b.samples), b.lead, b.frames).max()) for b in mine)
+        segments = [msgspec.structs.replace(b, loudest=loudest) if b.run == run else b for b in blocks]
+        return msgspec.structs.replace(output, segments=segments)
+
+    def _mel(self) -> LogMel:
+        spec = self._spec
+        return LogMel(spec.mel_bins, spec.audio_rate, 2 * spec.lead_samples, spec.hop_samples)
 
     def _wanted(self, frames: list[Frame]) -> list[Frame]:
         """The sound of a video goes only to a model that hears."""

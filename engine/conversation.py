@@ -70,10 +70,7 @@ class Conversation:
         self.advance()
 
     def interrupt(self, at: int | None) -> None:
-        """End the running reply behind its token `at` (None:
-
-        behind its last), keep its KV up to there, and go on from it.
-        """
+        """End the running reply behind its token `at`, or behind its last; keep its KV up to there."""
         if self.stream.reply is not None:
             self._cut(self._keep(self.stream.reply, at), "interrupted")
             self.advance()
@@ -127,9 +124,9 @@ class Conversation:
         return len(reply.ids) if at is None else max(0, min(at + 1, len(reply.ids)))
 
     def _cut(self, keep: int, reason: str) -> None:
-        """End a reply at its first `keep` tokens:
+        """End a reply at its first `keep` tokens.
 
-        the KV is truncated there, spans behind the cut are laid again in order.
+        The KV is truncated there; spans behind the cut are laid again in order.
         """
         reply = self.stream.reply
         assert reply is not None
@@ -153,10 +150,13 @@ class Conversation:
             self.stream.inputs.popleft()
 
     def _cut_for_words(self) -> None:
-        """Where the format says so, words that wait cut the running reply, also those behind media that waits."""
+        """Where the format says so, words cut the running reply when all media before them has come."""
         reply, cuts = self.stream.reply, self.stream.layout.format.cuts
-        words = next((input for input in self.stream.inputs if input.kind in cuts), None) if cuts else None
-        if reply is not None and words is not None:
+        if reply is None or not cuts:
+            return
+        come = itertools.takewhile(lambda input: input.done, self.stream.inputs)
+        words = next((input for input in come if input.kind in cuts), None)
+        if words is not None:
             self._cut(self._keep(reply, words.at), "interrupted")
 
     def _act(self, input: Input) -> bool:

@@ -59,10 +59,7 @@ class Detokenizer:
         return min(found, default=None)
 
     def finish(self, tokens: int) -> str:
-        """The reply keeps `tokens` tokens (and the words before a stop string):
-
-        return what has not been shown of it.
-        """
+        """What has not been shown of a reply that keeps `tokens` tokens, and the words before a stop string."""
         end = self.stopped
         if end is None:
             end = len(self.text) if tokens >= len(self.ends) else (self.ends[tokens - 1] if tokens else 0)

@@ -32,9 +32,9 @@ class Need(msgspec.Struct, frozen=True):
 
 
 class Budget(msgspec.Struct, frozen=True):
-    """`rows` a step may hold;
+    """How many rows a step may hold.
 
-    of these `append_rows` for appends while some reply decodes, so that it does not stall.
+    Of `rows`, `append_rows` are for appends while some reply decodes, so that it does not stall.
     """
 
     rows: int

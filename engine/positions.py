@@ -63,9 +63,9 @@ class Clock(msgspec.Struct, frozen=True):
 
 
 def grid(start: int, offsets: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Positions `(3, len(offsets) * height * width)` of patches:
+    """Positions of patches, `(3, len(offsets) * height * width)`.
 
-    time `start + offset`, row and column counted from `start`.
+    Time is `start + offset`; row and column count from `start`.
     """
     count = len(offsets)
     time = np.repeat(offsets, height * width)

@@ -166,10 +166,7 @@ class Scheduler:
         self._tell(id, lambda talk: talk.hurry(seq))
 
     def interrupt(self, id: int, at: int | None = None) -> None:
-        """End the running reply behind its token `at` (None:
-
-        behind its last), keep its KV up to there, and go on from it.
-        """
+        """End the running reply behind its token `at`, or behind its last; keep its KV up to there."""
         self._note("interrupt", id, at)
         self._tell(id, lambda talk: talk.interrupt(at))
 

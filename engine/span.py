@@ -1,6 +1,6 @@
-"""Spans and rows:
+"""Spans and rows, on their way from the towers to the language model.
 
-what goes from the towers to the language model. Plain data that holds tensors; no streams, no pages.
+Plain data that holds tensors; knows no streams and no pages.
 """
 
 from __future__ import annotations

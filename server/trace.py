@@ -20,7 +20,8 @@ import numpy as np
 from ..actors import messages as m
 from ..actors.engine import Engine
 from ..engine.plan import Plan, Result
-from ..streams.event import Event, ReplyDone, Token
+from ..engine.span import Span
+from ..streams.event import Appended, Event, ReplyDone, Token
 from ..streams.item import VideoFrame
 from ..streams.request import Request, SamplingParams
 from . import wire
@@ -150,7 +151,7 @@ def says(message: Any) -> str:
         case m.Open():
             return f"format {message.request.format}, policy {message.request.policy}"
         case m.Take(item=item):
-            return f"{type(item).__name__}, {len(item.data)} bytes"
+            return f"{type(item).__name__}, {len(getattr(item, 'data', ''))} bytes"
         case m.Segments(segments=segments, last=last):
             return ", ".join([_segment(segment) for segment in segments] + ["no more"] * last)
         case m.Announce(sizes=sizes):
@@ -158,7 +159,9 @@ def says(message: Any) -> str:
         case m.Grant(segments=keys) | m.Discard(segments=keys):
             return f"(stream, input, segment) {', '.join(map(str, keys))}"
         case m.Spans(spans=spans):
-            return ", ".join(f"embeddings {_shape(span.embeds)}" for span in spans)
+            return ", ".join(
+                f"embeddings {_shape(span.embeds)}" if isinstance(span, Span) else "prompt" for span in spans
+            )
         case m.Encoded():
             return f"{message.bytes} bytes"
         case m.Accept():
@@ -214,7 +217,9 @@ def _short(event: Event) -> str:
             return f"Token {event.index}"
         case ReplyDone():
             return f"ReplyDone {event.reason}"
-    return f"{type(event).__name__}{f' {event.rows} rows' if hasattr(event, 'rows') else ''}"
+        case Appended():
+            return f"Appended {event.rows} rows"
+    return type(event).__name__
 
 
 def main(options: argparse.Namespace) -> int:

@@ -10,9 +10,9 @@ import msgspec
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """The newest span that a row could attend to:
+    """The newest span that a row could attend to.
 
-    input number, modality and the media time where it starts and stops.
+    Its input number, its modality, and the media time where it starts and stops.
     """
 
     seq: int
@@ -116,9 +116,9 @@ class Error(msgspec.Struct, frozen=True, tag="error"):
 
 
 class Closed(msgspec.Struct, frozen=True, tag="closed"):
-    """The stream has ended;
+    """The stream has ended; always the last event.
 
-    always the last event. `reason`: "closed", "error", "idle", "slow reader", "engine stopped".
+    `reason`: "closed", "error", "idle", "slow reader", "engine stopped".
     """
 
     reason: str

@@ -46,17 +46,18 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What a stream (or a one-shot `generate`) starts from.
 
-    system: the system prompt; None takes the chat template's own, if it has one. messages: a conversation in the chat
-    template's form (`{"role", "content"}`); with it a reply starts at once. format: "turns", "live", "interrupt", or
-    "auto" (live where the model declares training for it, else turns). policy: what happens when media comes faster
-    than it is taken: "block" (files) or "latest" (cameras: the oldest goes). video_fps: frames per second that the
-    model gets; None takes the model's own rate. expected_frames: how many frames the video will have, where that is
-    known; sizes frames as the model's processor would. audio_in_video: sound and picture are one source and go in as
-    interleaved units of the model. positions: "max" (after a block go on behind the largest position of all axes) or
-    "transformers" (the installed
+    system: the system prompt; None takes the chat template's own, if it has one.
+    messages: a conversation in the chat template's form (`{"role", "content"}`); with it a reply starts at once.
+    format: "turns", "live", "interrupt", or "auto" (live where the model declares training for it, else turns).
+    policy: when media comes faster than it is taken, "block" (files) or "latest" (cameras: the oldest goes).
+    video_fps: frames per second that the model gets; None takes the model's own rate.
+    expected_frames: how many frames the video will have, where known; sizes frames as the model's processor would.
+    audio_in_video: sound and picture are one source and go in as interleaved units of the model.
+    positions: "max" (behind a block go on from the largest position of all axes) or "transformers" (the installed
         library's rule).
-    reserve_tokens: rows of KV cache that the stream will need at most; they are reserved, or the stream is refused.
     lateness_us: how far media may arrive out of order, in media time; segments wait that long.
+    reserve_tokens: rows of KV cache that the stream will need at most; they are reserved, or the stream is refused.
+    params: how replies are sampled where a question does not say.
     """
 
     system: str | None = None

@@ -31,6 +31,7 @@ class MediaSpec(msgspec.Struct, frozen=True, kw_only=True):
     video_fps: float = 2.0
     audio_rate: int = 0  # 0: no sound
     hop_samples: int = 160
+    mel_bins: int = 0
     # A block is `block_samples` long; its first mel frames reach back `lead_samples`, its last `look_ahead_samples` on.
     block_samples: int = 32_000
     lead_samples: int = 200
@@ -67,7 +68,7 @@ class AudioSegment(msgspec.Struct, frozen=True, eq=False, tag="audio"):
     `samples[lead:]` is the block itself followed by what there is of the look-ahead; `samples[:lead]` are the real
     samples before it (lead 0: a run begins here, the log-mel reflects). `frames` is the number of mel frames of the
     block. `run` counts the unbroken runs of sound in the stream; a block continues the one before it only inside its
-    run.
+    run. `loudest` is the largest log-mel power of the whole clip where that is known; None: the stream's so far counts.
     """
 
     seq: int
@@ -78,6 +79,7 @@ class AudioSegment(msgspec.Struct, frozen=True, eq=False, tag="audio"):
     run: int
     start_us: int
     stop_us: int
+    loudest: float | None = None
 
 
 class UnitSegment(msgspec.Struct, frozen=True, eq=False, tag="unit"):

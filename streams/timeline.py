@@ -106,6 +106,20 @@ class Timeline:
         segments.append(ImageSegment(0, 0, self._resize(pixels, *size), pts_us, pts_us))
         return self._output(seq, segments, dropped)
 
+    def clip(self, seq: int, sounds: Sequence[Samples]) -> Output:
+        """Take a complete sound: a run of its own, given out whole. Inside units of video it is fed like any other."""
+        if self._audio is None:
+            return self.feed(seq, sounds)
+        segments: list[Segment] = []
+        dropped: list[Dropped] = []
+        self._take(self._order.all(), segments, dropped)
+        segments += [block.audio for block in self._audio.end()]
+        for samples in sounds:
+            segments += [block.audio for block in self._audio.feed(samples)]
+        segments += [block.audio for block in self._audio.end()]
+        dropped += self._lost_sound(self._audio, seq)
+        return self._output(seq, segments, dropped)
+
     def flush(self, seq: int) -> Output:
         """Give out all that is held: an odd frame, a short block, an open unit. Runs of sound end; video goes on."""
         segments: list[Segment] = []

@@ -212,9 +212,9 @@ class OmniTowers:
         return [(rows, (t, h // merge, w // merge)) for rows, (t, h, w) in zip(features, grids.tolist(), strict=True)]
 
     def _sounds(self, sounds: list[tuple[int, AudioSegment]]) -> list[torch.Tensor]:
-        """Features of blocks;
+        """Features of blocks.
 
-        each block's floor hangs on the loudest frame that its stream has had up to and with it.
+        Each block's floor hangs on the loudest frame that its stream has had up to and with it, or on its clip's.
         """
         if not sounds:
             return []
@@ -222,8 +222,10 @@ class OmniTowers:
         for stream, block in sounds:
             samples = torch.from_numpy(block.samples).to(self.device)
             power = self.mel.power(samples, block.lead, block.frames)
-            self._loudest[stream] = max(self._loudest.get(stream, float("-inf")), float(power.max()))
-            mels.append(floor_and_scale(power, self._loudest[stream]))
+            loudest = block.loudest
+            if loudest is None:
+                loudest = self._loudest[stream] = max(self._loudest.get(stream, float("-inf")), float(power.max()))
+            mels.append(floor_and_scale(power, loudest))
         longest = max(mel.shape[1] for mel in mels)
         features = torch.stack([torch.nn.functional.pad(mel, (0, longest - mel.shape[1])) for mel in mels])
         lengths = torch.tensor([mel.shape[1] for mel in mels], device=self.device)
@@ -307,6 +309,7 @@ def _spec(processor: Any, config: Any) -> MediaSpec:
         video_fps=2.0,
         audio_rate=sounds.sampling_rate,
         hop_samples=sounds.hop_length,
+        mel_bins=sounds.feature_size,
         block_samples=block,
         lead_samples=sounds.n_fft // 2,
         look_ahead_samples=sounds.n_fft // 2 - sounds.hop_length,
@@ -316,9 +319,9 @@ def _spec(processor: Any, config: Any) -> MediaSpec:
 
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
-    """The thinker from `path`, in `dtype` on `device`;
+    """The thinker from `path`, in `dtype` on `device`.
 
-    the language model's attention replaced, the towers' left alone.
+    The attention of the language model is replaced, that of the towers left alone.
     """
     processor = transformers.Qwen2_5OmniProcessor.from_pretrained(path)
     model: Any = transformers.Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(

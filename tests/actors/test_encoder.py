@@ -65,7 +65,12 @@ def test_span_from_the_cache_is_the_segments_own(loaded: Loaded) -> None:
     (first,) = encoder.encode([(1, image(1, 1, 0))])
     again, twice, other = encoder.encode([(2, image(1, 5, 9)), (3, image(1, 6)), (3, image(2, 7))])
     assert (encoder.encoded, encoder.hits) == (2, 2)
-    assert [(span.seq, span.start_us) for span in (first, again, twice, other)] == [(1, 0), (5, 9), (6, None), (7, None)]
+    assert [(span.seq, span.start_us) for span in (first, again, twice, other)] == [
+        (1, 0),
+        (5, 9),
+        (6, None),
+        (7, None),
+    ]
     assert torch.equal(first.embeds, again.embeds) and torch.equal(first.embeds, twice.embeds)
     assert not torch.equal(first.embeds, other.embeds)
 
@@ -116,4 +121,6 @@ def test_cache_keeps_to_its_bytes_and_changes_nothing(loaded: Loaded, batches: l
             recent = [*(other for other in recent if other != seed), seed][-fits or len(recent) + 1 :]
         assert encoder.cached_bytes == len(recent) * one.embeds.nbytes <= fits * one.embeds.nbytes
         for seed, span in zip(seeds, spans, strict=True):
-            torch.testing.assert_close(span.embeds, loaded.towers.encode([(1, image(seed))])[0].embeds, rtol=0, atol=1e-5)
+            torch.testing.assert_close(
+                span.embeds, loaded.towers.encode([(1, image(seed))])[0].embeds, rtol=0, atol=1e-5
+            )

@@ -147,6 +147,12 @@ def test_nothing_is_lost_doubled_or_stuck_under_cancellation(acts: list[tuple[st
                 taken.append((await box.get()).number)
                 await settle()
         assert taken == [number for number, task in enumerate(puts) if not task.cancelled()]
-        assert box.statistics() == {"control": 0, "data": 0, "data_bytes": 0, "peak_bytes": box.statistics()["peak_bytes"], "writers": 0}
+        assert box.statistics() == {
+            "control": 0,
+            "data": 0,
+            "data_bytes": 0,
+            "peak_bytes": box.statistics()["peak_bytes"],
+            "writers": 0,
+        }
 
     run_in(asyncio.new_event_loop, work())

@@ -95,7 +95,9 @@ def test_message_survives(message: msgspec.Struct) -> None:
 def test_every_kind_of_message_is_among_them() -> None:
     kinds = set(m.Message.__args__)
     assert kinds <= {type(message) for message in MESSAGES}
-    assert set(e.Event.__args__) <= {type(event) for tell in MESSAGES if isinstance(tell, m.Tell) for event in tell.events} | {e.Dropped}
+    assert set(e.Event.__args__) <= {
+        type(event) for tell in MESSAGES if isinstance(tell, m.Tell) for event in tell.events
+    } | {e.Dropped}
 
 
 def test_names_of_structs_are_told_apart() -> None:
@@ -108,12 +110,16 @@ def test_names_of_structs_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    "dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool]
+    "dtype",
+    [torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool],
 )
 @pytest.mark.parametrize("shape", [(2, 3), (0, 4), (), (3, 1, 2)])
 def test_tensors_survive(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     tensor = (torch.rand(shape) * 4).to(dtype)
-    assert same(m.Spans(1, [msgspec.structs.replace(SPAN, embeds=tensor)]), unpack(pack(m.Spans(1, [msgspec.structs.replace(SPAN, embeds=tensor)]))))
+    assert same(
+        m.Spans(1, [msgspec.structs.replace(SPAN, embeds=tensor)]),
+        unpack(pack(m.Spans(1, [msgspec.structs.replace(SPAN, embeds=tensor)]))),
+    )
 
 
 def test_views_are_packed_as_they_look() -> None:

@@ -541,7 +541,9 @@ def test_cancelling_any_call_leaves_the_stream_usable(house: House, acts: list[t
         places = [said.index(words[seq]) for seq in sorted(words)]
         assert places == sorted(places)
         assert all(said.count(word) == 1 for word in words.values())
-        assert not [number for number in range(len(acts)) if f"({number})" in said and f"({number})" not in words.values()]
+        assert not [
+            number for number in range(len(acts)) if f"({number})" in said and f"({number})" not in words.values()
+        ]
         for other in (stream, *spare):
             await other.close()
 

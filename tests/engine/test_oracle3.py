@@ -6,6 +6,7 @@ plain `transformers`, which has no pages, no batch and no stream.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from hypothesis import given
@@ -107,3 +108,72 @@ def test_text(
     assert client.session.check(*text_qwen) >= (6 if cut is not None else 20)
     for other in beside:
         assert other.session.check(*text_qwen) >= 12
+
+
+@given(
+    cache=st.sampled_from(CACHES),
+    before=acts("pair", "sound", "image", most=2),
+    steps=st.integers(0, 8),
+    one=acts(*MEDIA, "text", most=3),
+    other=acts(*MEDIA, "text", most=3),
+)
+def test_forked_equals_replayed(
+    omni: tuple[Any, Any],
+    omni_loaded: Loaded,
+    cache: tuple[int, int],
+    before: list[Act],
+    steps: int,
+    one: list[Act],
+    other: list[Act],
+) -> None:
+    """A fork in mid-reply; both streams go on, each with its own media. The reference replays each from its start."""
+    page_tokens, kv_tokens = cache
+    rig = Rig(omni_loaded, page_tokens=page_tokens, kv_tokens=2 * kv_tokens)
+    client = Client(rig.open(format="live"))
+    perform(rig, client, before)
+    client.do("ask", max_tokens=16)
+    rig.step(steps)
+    twin = Client(rig.fork(client.session))
+    twin.shown, twin.heard = client.shown, client.heard
+    perform(rig, client, one)
+    perform(rig, twin, other)
+    rig.run()
+    for session in (client.session, twin.session):
+        assert session.check(*omni) == 16
+        assert session.ends() == [("length", 16)]
+    if not one and not other:
+        assert client.session.ids() == twin.session.ids()
+
+
+def test_a_reply_is_held_open_while_media_is_expected(omni: tuple[Any, Any], omni_loaded: Loaded) -> None:
+    """The model's end token in `live` is neither told nor fed; the next span makes the last row be sampled again."""
+    plain = Client(Rig(omni_loaded).open(format="live"))
+    plain.do("ask", max_tokens=8)
+    plain.session.rig.run()
+    end = plain.session.ids()[5]
+    assert end not in plain.session.ids()[:5]
+
+    rig = Rig(ending_at(omni_loaded, end))
+    client = Client(rig.open(format="live"))
+    client.do("ask", max_tokens=40)
+    rig.run()
+    assert client.session.ids() == plain.session.ids()[:5]
+    assert client.session.ends() == []
+    client.do("pair")
+    rig.run()
+    told = len(client.session.ids())
+    assert told > 5, "the fixture goes on for a while with this pair"
+    assert client.session.check(*omni) == told
+    client.do("image")
+    rig.step(1)
+    client.session.end()
+    rig.run()
+    assert client.session.ends()[0][0] == "stop"
+    assert client.session.check(*omni) == client.session.ends()[0][1]
+
+
+def ending_at(loaded: Loaded, id: int) -> Loaded:
+    """The same model, but `id` ends its replies."""
+    family = copy.copy(loaded.family)
+    family.stop_ids = frozenset([id])
+    return loaded._replace(family=family)

@@ -54,9 +54,10 @@ class Watched:
             for feed in plan.feeds:
                 if feed.stream == self.stream:
                     self.feeds.append(feed)
-            for feed, logits in zip(drawn, language.logits if drawn else (), strict=True):
+            for number, feed in enumerate(drawn):
                 if feed.stream == self.stream:
-                    self.logits.append(logits.clone())
+                    assert language.logits is not None and len(language.logits) == len(drawn)
+                    self.logits.append(language.logits[number].clone())
             return result
 
         scheduler.plan, language.run = held_plan, kept_step
