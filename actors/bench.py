@@ -135,23 +135,28 @@ async def latencies(others: list[int], tokens: int, config: EngineConfig, model:
 async def _latency(engine: Engine, others: int, tokens: int) -> Latency:
     frames = 0
     stop = asyncio.Event()
+    begun = asyncio.Semaphore(0)  # one for each camera that has sent its first frame
 
     async def camera(place: int) -> None:
         nonlocal frames
         draw = np.random.default_rng(place)
         async with await engine.stream(Request(format="turns", policy="latest")) as stream:
-            begun = time.perf_counter()
+            start = time.perf_counter()
             count = 0
             while not stop.is_set():
                 pixels = draw.integers(0, 255, (_SIDE, _SIDE, 3), dtype=np.uint8)
                 await stream.append(VideoFrame(pixels, count * 500_000))
                 count += 1
                 frames += 1
-                await asyncio.sleep(max(0.0, begun + (count + place / max(1, others)) * 0.5 - time.perf_counter()))
+                if count == 1:
+                    begun.release()
+                await asyncio.sleep(max(0.0, start + (count + place / max(1, others)) * 0.5 - time.perf_counter()))
 
     async with asyncio.TaskGroup() as group:
         for place in range(others):
             group.create_task(camera(place), name=f"bench.camera.{place}")
+        for _ in range(others):
+            await begun.acquire()
         async with await engine.stream(Request(format="live")) as stream:
             reply = await stream.ask("What do you see?", SamplingParams(max_tokens=tokens))
             times = [time.perf_counter() async for _ in reply]

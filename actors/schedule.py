@@ -120,6 +120,7 @@ class Schedule(Actor[ScheduleMessage]):
             **self._scheduler.statistics(),
             "steps": self.steps,
             "segments_waiting": sum(map(len, self._announced.values())),
+            "stepping": int(self._plan is not None),
         }
 
     def check(self) -> None:

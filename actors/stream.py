@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from ..engine.stream import TranscriptRow
     from .engine import Engine
 
+__all__ = ("Reply", "Stream")
+
 # Media of one stream that may be on its way into the cache.
 CREDIT_BYTES = 32 << 20
 CREDIT_MEDIA_US = 60_000_000

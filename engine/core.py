@@ -36,6 +36,8 @@ def load(path: str | Path | None, config: EngineConfig) -> Loaded:
         path = model_path("omni")
     from .families import loader
 
+    if Path(path).is_absolute() and not Path(path).is_dir():
+        raise ModelError(f"{path}: expected the folder of a checkpoint, got no such folder")
     try:
         model_type = transformers.AutoConfig.from_pretrained(path).model_type
     except (OSError, ValueError) as error:

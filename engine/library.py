@@ -8,4 +8,6 @@ mend_wheels()
 
 import transformers  # noqa: E402 (the mending has to come first)
 
+transformers.logging.disable_progress_bar()
+
 __all__ = ("transformers",)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -77,7 +77,7 @@ def test_span_from_the_cache_is_the_segments_own(loaded: Loaded) -> None:
 
 def test_equal_pictures_in_one_batch_are_encoded_once(loaded: Loaded) -> None:
     towers = Counting(loaded.towers)
-    encoder = Encoder(towers, 0)  # also where nothing fits the cache
+    encoder = Encoder(cast(Any, towers), 0)  # also where nothing fits the cache
     spans = encoder.encode([(1, image(1, seq)) for seq in range(1, 5)])
     assert len(towers.encoded) == 1 and encoder.cached_bytes == 0
     assert [span.seq for span in spans] == [1, 2, 3, 4]

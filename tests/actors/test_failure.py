@@ -125,7 +125,9 @@ def test_failing_tower_costs_one_input(house: House, caplog: pytest.LogCaptureFi
         house.run(work())
 
 
-def test_failing_decoder_costs_one_stream(house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:  # fmt: skip
+def test_failing_decoder_costs_one_stream(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def broken(data: Any, limits: Any) -> np.ndarray:
         raise ZeroDivisionError("a mistake of ours")
 

@@ -1,4 +1,4 @@
-"""The oracles once more through the actors: a dense forward of plain `transformers`, its `generate`, and a stream alone."""
+"""The oracles through the actors: a dense forward of plain `transformers`, its `generate`, and a stream alone."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def live(stream: Stream, clip: np.ndarray) -> tuple[list[int], list[Transc
 
     camera = asyncio.create_task(film())
     async for token in reply:
-        read.append(token.id)
+        read.append(token.id)  # noqa: PERF401 (the camera reads along)
     await camera
     rows: list[TranscriptRow] = []
     async with asyncio.timeout(20):

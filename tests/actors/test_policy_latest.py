@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from penstock.actors import intake
+from penstock.actors import stream as stream_module
 from penstock.engine.family import Loaded
 from penstock.streams.event import Appended, Dropped
 from penstock.streams.item import AudioChunk, Image, VideoFrame
@@ -131,10 +132,10 @@ def test_camera_faster_than_encode(house: House, policy: str) -> None:
     house.run(work())
 
 
-def test_parts_of_a_file_are_never_dropped(house: House, monkeypatch: pytest.MonkeyPatch, slow_decode: tuple[threading.Event, threading.Event]) -> None:  # fmt: skip
+def test_parts_of_a_file_are_never_dropped(
+    house: House, monkeypatch: pytest.MonkeyPatch, slow_decode: tuple[threading.Event, threading.Event]
+) -> None:
     """Pictures and files wait for credit under either policy."""
-    from penstock.actors import stream as stream_module
-
     begun, go = slow_decode
 
     async def work() -> None:

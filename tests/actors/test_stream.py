@@ -41,10 +41,8 @@ async def texts(engine: Engine, stream: Stream, loaded: Loaded) -> str:
 
 
 async def quiet(engine: Engine) -> None:
-    """Wait until no step follows another."""
-    steps = -1
-    while steps != (steps := engine.statistics()["steps"]):
-        await asyncio.sleep(0.02)
+    """Wait until there is nothing to feed."""
+    await until(lambda: not engine.statistics()["stepping"])
 
 
 class Holding:
@@ -444,7 +442,8 @@ def test_nothing_is_taken_after_close(house: House) -> None:
             await stream.close()
             await reader.task
             assert [type(event) for event in reader.events] == [Closed]
-            for call in (stream.append(Text("late")), stream.ask("late"), stream.interrupt(), stream.end(), stream.fork(), stream.transcript()):  # fmt: skip
+            calls = [stream.append(Text("late")), stream.ask("late"), stream.interrupt(), stream.end()]
+            for call in (*calls, stream.fork(), stream.transcript()):
                 with pytest.raises(StreamClosedError):
                     await call
 

@@ -30,7 +30,7 @@ def big_picture(seed: int) -> np.ndarray:
 async def until(ready: Callable[[], bool], seconds: float = 20.0) -> None:
     """Wait until something is so; fails when it does not become so."""
     async with asyncio.timeout(seconds):
-        while not ready():
+        while not ready():  # noqa: ASYNC110 (what is waited for has no event of its own)
             await asyncio.sleep(0.001)
 
 
