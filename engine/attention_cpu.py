@@ -52,76 +52,93 @@ def _weigh(scores, powers, floats, count, best):
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _read(page, shift, columns, rows, count, dim):
-    """Bit patterns `(n, dim)` of one page and head, each shifted to a float32's own place.
-
-    Written as columns `(dim, tokens)` where `columns`, else as rows `(tokens, dim)`.
-    """
+def _read(page, shift, rows, count, dim):
+    """Bit patterns `(n, dim)` of one page and head, each shifted to a float32's own place, into `rows`."""
     for token in range(count):
         for i in range(dim):
-            bits = np.uint32(page[token, i]) << shift
-            if columns:
-                rows[i, token] = bits
-            else:
-                rows[token, i] = bits
+            rows[token, i] = np.uint32(page[token, i]) << shift
+
+
+@numba.njit(nogil=True, cache=True, fastmath=_FAST, inline="always")
+def _scores(wanted, key, scores, visible, dim, scale, best):
+    """scores[:visible] become the scaled products with `key` `(tokens, dim)`; returns the largest, or `best` if larger."""
+    for token in range(0, visible, 4):  # four at a time share the loads of the query
+        a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+        for i in range(dim):
+            a += wanted[i] * key[token, i]
+            b += wanted[i] * key[token + 1, i]
+            c += wanted[i] * key[token + 2, i]
+            d += wanted[i] * key[token + 3, i]
+        scores[token], scores[token + 1], scores[token + 2], scores[token + 3] = a, b, c, d
+    for token in range(visible):
+        scores[token] *= scale
+        best = max(best, scores[token])
+    return best
+
+
+@numba.njit(nogil=True, cache=True, fastmath=_FAST, inline="always")
+def _gather(weighted, value, scores, visible, dim):
+    """weighted `(dim,)` grows by the weighted rows of `value` `(tokens, dim)`; weights behind `visible` are 0."""
+    for token in range(0, visible, 4):
+        a, b, c, d = scores[token], scores[token + 1], scores[token + 2], scores[token + 3]
+        for i in range(dim):
+            weighted[i] += (
+                a * value[token, i] + b * value[token + 1, i] + c * value[token + 2, i] + d * value[token + 3, i]
+            )
 
 
 @numba.njit(parallel=True, fastmath=_FAST, nogil=True, cache=True)
-def _attend(query, keys, values, shift, tables, slots, lengths, tiles, scale, out, lse):
+def _attend(query, keys, values, shift, tables, slots, lengths, tiles, parts, scale, out, lse):
     heads, dim = query.shape[1], query.shape[2]
     size, kv_heads = keys.shape[1], keys.shape[2]
     group = heads // kv_heads
-    for job in numba.prange(len(tiles) * kv_heads):
-        first, last = tiles[job // kv_heads]
-        head = job % kv_heads
+    span = kv_heads // parts  # key heads of one job; it reads each page once, front to back
+    for job in numba.prange(len(tiles) * parts):
+        first, last = tiles[job // parts]
+        base = job % parts * span
         count = (last - first) * group
-        weighted = np.zeros((count, dim), np.float32)
-        top = np.full(count, -np.inf, np.float32)
-        total = np.zeros(count, np.float32)
+        weighted = np.zeros((span * count, dim), np.float32)
+        top = np.full(span * count, -np.inf, np.float32)
+        total = np.zeros(span * count, np.float32)
         scores = np.empty(size, np.float32)
         powers = np.empty(size, np.int32)
-        key_bits = np.zeros((dim, size), np.uint32)
+        key_bits = np.zeros((size, dim), np.uint32)
         value_bits = np.zeros((size, dim), np.uint32)
         key, value, floats = key_bits.view(np.float32), value_bits.view(np.float32), powers.view(np.float32)
         table = tables[slots[first]]
         for place in range((lengths[last - 1] + size - 1) // size):
             page = table[place]
             here = min(size, lengths[last - 1] - place * size)
-            _read(keys[page, :, head], shift, True, key_bits, here, dim)
-            _read(values[page, :, head], shift, False, value_bits, here, dim)
-            for line in range(count):
-                row = first + line // group
-                visible = min(size, lengths[row] - place * size)
-                if visible <= 0:
-                    continue
-                wanted = query[row, head * group + line % group]
-                scores[:] = 0
-                for i in range(dim):
-                    for token in range(size):
-                        scores[token] += wanted[i] * key[i, token]
-                best = top[line]
-                for token in range(visible):
-                    scores[token] *= scale
-                    best = max(best, scores[token])
-                if best > top[line]:
-                    shrink = np.float32(math.exp(top[line] - best))
-                    total[line] *= shrink
+            for side in range(span):
+                head = base + side
+                _read(keys[page, :, head], shift, key_bits, here, dim)
+                _read(values[page, :, head], shift, value_bits, here, dim)
+                for row in range(first, last):
+                    visible = min(size, lengths[row] - place * size)
+                    if visible <= 0:
+                        continue
+                    for column in range(group):
+                        line = side * count + (row - first) * group + column
+                        wanted = query[row, head * group + column]
+                        best = _scores(wanted, key, scores, visible, dim, scale, top[line])
+                        if best > top[line]:
+                            shrink = np.float32(math.exp(top[line] - best))
+                            total[line] *= shrink
+                            for i in range(dim):
+                                weighted[line, i] *= shrink
+                            top[line] = best
+                        total[line] += _weigh(scores, powers, floats, visible, best)
+                        scores[visible:] = 0
+                        _gather(weighted[line], value, scores, visible, dim)
+        for side in range(span):
+            for row in range(first, last):
+                for column in range(group):
+                    line = side * count + (row - first) * group + column
+                    place = (base + side) * group + column
+                    lse[row, place] = top[line] + math.log(total[line]) if total[line] > 0 else -np.inf
+                    part = 1 / total[line] if total[line] > 0 else np.float32(0)
                     for i in range(dim):
-                        weighted[line, i] *= shrink
-                    top[line] = best
-                total[line] += _weigh(scores, powers, floats, visible, best)
-                for token in range(visible):
-                    for i in range(dim):
-                        weighted[line, i] += scores[token] * value[token, i]
-        for line in range(count):
-            row, column = first + line // group, head * group + line % group
-            if total[line] > 0:
-                lse[row, column] = top[line] + math.log(total[line])
-                for i in range(dim):
-                    out[row, column, i] = weighted[line, i] / total[line]
-            else:
-                lse[row, column] = -np.inf
-                out[row, column] = 0
+                        out[row, place, i] = weighted[line, i] * part
 
 
 def _tiles(part: Part) -> np.ndarray:
@@ -142,7 +159,10 @@ def _bits(tensor: torch.Tensor) -> np.ndarray:
 
 
 class CpuBackend:
-    """Attention on the CPU over float32 or bfloat16 pages; sums are taken in float32."""
+    """Attention on the CPU over float32 or bfloat16 pages; sums are taken in float32.
+
+    Pages hold a multiple of 4 tokens.
+    """
 
     page_tokens = 32
 
@@ -153,7 +173,10 @@ class CpuBackend:
         lse = torch.empty(query.shape[:2], dtype=torch.float32)
         tables, slots, lengths = (tensor.numpy() for tensor in (part.tables, part.slots, part.lengths))
         pages = (_bits(keys), _bits(values), np.uint32(16 if keys.dtype == torch.bfloat16 else 0))
-        rows = (tables, slots, lengths, _tiles(part), np.float32(scale))
+        tiles = _tiles(part)
+        # One job per tile streams whole pages; where tiles are fewer than cores, the key heads are shared out as well.
+        parts = 1 if len(tiles) >= 2 * numba.get_num_threads() else keys.shape[2]
+        rows = (tables, slots, lengths, tiles, parts, np.float32(scale))
         call: Any = _attend  # a compiled function
         with _LOCK:
             call(query.float().numpy(), *pages, *rows, out.numpy(), lse.numpy())

@@ -88,6 +88,36 @@ def test_what_was_good_before_the_damage_stays(house: House, monkeypatch: pytest
     house.run(work())
 
 
+def test_decoders_are_closed_with_their_stream_or_engine(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[int] = []
+
+    class Open:
+        def __init__(self, *_: Any) -> None:
+            pass
+
+        def feed(self, data: Any) -> list[Any]:
+            return []
+
+        def close(self) -> None:
+            closed.append(id(self))
+
+    monkeypatch.setattr(intake, "MediaDecoder", Open)
+
+    async def work() -> None:
+        async with house.engine() as engine:
+            first, second = await engine.stream(), await engine.stream()
+            for stream in (first, second):
+                await stream.append(VideoBytes(bytes(10)))
+                await stream.append(AudioBytes(bytes(10)))
+                await (await stream.ask("What?", SHORT)).text()
+            assert not closed
+            await first.close()
+            await until(lambda: len(closed) == 2)
+        assert len(set(closed)) == len(closed) == 4
+
+    house.run(work())
+
+
 class Picky:
     """The towers of a model, of which one refuses pictures that are black."""
 

@@ -40,7 +40,7 @@ class Actors:
             except BaseException as error:
                 self._errors.append(error)
 
-        self._threads.append(threading.Thread(target=guarded))
+        self._threads.append(threading.Thread(target=guarded, daemon=True))
         self._threads[-1].start()
 
 

@@ -73,7 +73,7 @@ def perform(rig: Rig, client: Client, todo: list[Act]) -> None:
         client.do(act.kind, act.size)
 
 
-def strangers(rig: Rig, count: int, load: int, with_media: bool) -> list[Client]:
+def strangers(rig: Rig, count: int, load: int = 0, with_media: bool = True) -> list[Client]:
     """Other streams in mid-reply, in all formats, with `load` words each and some with media."""
     others = []
     for number in range(count):

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Callable
+from collections.abc import Sequence as Row
 from typing import Any
 
 import numpy as np
 import torch
-from penstock.codecs.frame import Pixels, Samples
+from penstock.codecs.frame import Frame, Pixels, Samples
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import Core
 from penstock.engine.family import Loaded
@@ -112,7 +114,7 @@ class Session:
         self.story = Story(request.format, request.system)
         self.draws: dict[int, tuple[int, torch.Tensor]] = {}  # by the row that was drawn from
         self.events: list[Event] = []
-        self.frames: list[np.ndarray] = []  # frames that no pair has yet
+        self.frames: list[tuple[int, np.ndarray]] = []  # with their times: frames that no pair has yet
         self.sound_run, self.blocks = Run(), 0
         self.heard = 0
         self.film, self.units = Film(), 0
@@ -121,15 +123,21 @@ class Session:
 
     def frame(self, pixels: np.ndarray, time_us: int) -> None:
         """The next frame of the video, at the size that the model takes."""
-        self._show(pixels)
-        self._append(self.timeline.feed(self._next(), [Pixels(pixels, time_us)]).segments)
+        self.feed([Pixels(pixels, time_us)])
 
     def sound(self, samples: np.ndarray) -> None:
         """The next samples, `(n,)`."""
-        self._hear(samples)
-        time_us = self.heard * 1_000_000 // RATE
-        self.heard += len(samples)
-        self._append(self.timeline.feed(self._next(), [Samples(samples[None], RATE, time_us)]).segments)
+        self.feed([Samples(samples[None], RATE, self.heard * 1_000_000 // RATE)])
+
+    def feed(self, media: Row[Frame], as_taken: Callable[[np.ndarray], np.ndarray] = np.asarray) -> None:
+        """Frames and chunks of sound as one input. `as_taken`: a frame at the size at which the model takes it."""
+        for frame in media:
+            if isinstance(frame, Pixels):
+                self._show(as_taken(frame.pixels), frame.pts_us)
+            else:
+                self._hear(frame.samples[0])
+                self.heard += frame.samples.shape[1]
+        self._append(self.timeline.feed(self._next(), media).segments)
 
     def image(self, pixels: np.ndarray) -> None:
         self._append(self.timeline.image(self._next(), pixels).segments, pixels)
@@ -230,8 +238,12 @@ class Session:
         self.seq += 1
         return self.seq
 
-    def _show(self, pixels: np.ndarray) -> None:
-        (self.film.frames if self.request.audio_in_video else self.frames).append(pixels)
+    def _show(self, pixels: np.ndarray, time_us: int) -> None:
+        if self.request.audio_in_video:
+            self.film.frames.append(pixels)
+        else:
+            self.frames.append((time_us, pixels))
+            self.frames.sort(key=lambda frame: frame[0])
 
     def _hear(self, samples: np.ndarray) -> None:
         run = self.film.sound if self.request.audio_in_video else self.sound_run
@@ -258,7 +270,7 @@ class Session:
                     self.story.media(Still(still))
                 case VideoSegment():
                     pair, self.frames = self.frames[:2], self.frames[2:]
-                    self.story.media(Clip((pair[0], pair[-1])))
+                    self.story.media(Clip((pair[0][1], pair[-1][1])))
                 case AudioSegment():
                     self.story.media(Sound(self.sound_run, self.blocks, 1))
                     self.blocks += 1

@@ -53,7 +53,7 @@ def test_every_stream_is_served(
     parked: bool,
 ) -> None:
     """More streams than pages: the cache holds hardly more than the largest of them. `Rig.step` checks the pages."""
-    longest = 14 + 12 + max(words) + 2 * REPLY + 20
+    longest = len(text_loaded.family.text_ids("door" * max(words))) + 2 * REPLY + 60
     pages = -(-longest // page_tokens) + pages_over
     rig = Rig(
         text_loaded,
@@ -154,7 +154,7 @@ def test_spans_that_are_let_go_are_never_fed_anew(
     omni: tuple[Any, Any], omni_loaded: Loaded, span_bytes: int
 ) -> None:
     """Where embeddings are not kept, host memory is for the streams that need it, and the others are fed anew."""
-    rig = Rig(omni_loaded, page_tokens=4, kv_tokens=256, host_pages=24, span_bytes=span_bytes)
+    rig = Rig(omni_loaded, page_tokens=4, kv_tokens=256, host_pages=48, span_bytes=span_bytes)
     clients = [Client(rig.open(format="live"), offset=4 * number) for number in range(6)]
     for number, client in enumerate(clients):
         if number % 2:

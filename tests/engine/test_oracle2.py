@@ -1,0 +1,196 @@
+"""Streamed in any cuts and order of arrival equals one append of all, and both equal the reference.
+
+No reply runs while media comes. Compared are ids, positions (to the bit), the logits of the reply that follows, and its ids.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from penstock.codecs.frame import Frame, Pixels, Samples
+from penstock.engine.family import Loaded
+from penstock.streams.event import Appended
+from penstock.streams.segment import SizeRule
+
+from tests.reference.media import frames, picture, sound
+
+from .rig import FRAME_US, RATE, TOLERANCE, Rig, Session
+
+REPLY = 10
+FILM = frames(5, 9)
+NOISE = sound(5, 5.0)
+QUIET_THEN_LOUD = np.concatenate([NOISE[: 2 * RATE] * 1e-3, NOISE[2 * RATE :]])
+
+cuts = st.lists(st.integers(1, 5 * RATE - 1), max_size=5)
+rules = st.sampled_from(["max", "transformers"])
+
+
+def film(count: int, first: int = 0) -> list[Frame]:
+    return [Pixels(FILM[index % len(FILM)], index * FRAME_US) for index in range(first, first + count)]
+
+
+def chunks(samples: np.ndarray, places: list[int]) -> list[Frame]:
+    borders = [0, *sorted({place for place in places if place < len(samples)}), len(samples)]
+    return [
+        Samples(samples[None, start:stop], RATE, start * 1_000_000 // RATE)
+        for start, stop in zip(borders, borders[1:], strict=False)
+    ]
+
+
+def grouped(media: list[Frame], sizes: list[int]) -> list[list[Frame]]:
+    """The media as several inputs of the drawn sizes; what is left is one more."""
+    groups, rest = [], list(media)
+    for size in sizes:
+        groups.append(rest[:size])
+        rest = rest[size:]
+    return [group for group in (*groups, rest) if group]
+
+
+def answered(session: Session) -> Session:
+    session.ask("What do you see?", max_tokens=REPLY)
+    session.rig.run()
+    return session
+
+
+def assert_same(session: Session, whole: Session) -> None:
+    """Everything but the numbers of the inputs."""
+    ids, places = session.transcript()
+    whole_ids, whole_places = whole.transcript()
+    assert ids == whole_ids
+    assert torch.equal(places, whole_places)
+    assert session.draws.keys() == whole.draws.keys()
+    for row, (token, logits) in session.draws.items():
+        assert token == whole.draws[row][0]
+        assert float((logits - whole.draws[row][1]).abs().max()) < TOLERANCE
+
+
+@given(
+    count=st.integers(1, 8),
+    sizes=st.lists(st.integers(1, 3), max_size=4),
+    places=cuts,
+    steps=st.booleans(),
+    quiet=st.booleans(),
+    rule=rules,
+)
+def test_cut_anywhere(
+    omni: tuple[Any, Any],
+    omni_loaded: Loaded,
+    count: int,
+    sizes: list[int],
+    places: list[int],
+    steps: bool,
+    quiet: bool,
+    rule: str,
+) -> None:
+    """Frames, an odd number of them too, then a picture, then sound that may be quiet at first; then a second turn."""
+    wave = QUIET_THEN_LOUD if quiet else NOISE
+
+    def streamed(pieces: list[int], sizes: list[int]) -> Session:
+        rig = Rig(omni_loaded)
+        session = rig.open(format="turns", positions=rule)
+        for turn in range(2):
+            for group in grouped(film(count, first=turn * count), sizes):
+                session.feed(group)
+                rig.step(2 * steps)
+            session.image(picture(turn))
+            for chunk in chunks(wave, pieces) if turn == 0 else []:
+                session.feed([chunk])
+                rig.step(2 * steps)
+            answered(session)
+        return session
+
+    session = streamed(places, sizes)
+    whole = streamed([], [])
+    assert session.check(*omni) == whole.check(*omni) == 2 * REPLY
+    assert_same(session, whole)
+
+
+@given(places=cuts, order=st.permutations(range(6)))
+def test_in_any_order_of_arrival(
+    omni: tuple[Any, Any], omni_loaded: Loaded, places: list[int], order: list[int]
+) -> None:
+    """Six frames in any order, and sound cut anywhere between them, all inside the lateness."""
+
+    def streamed(media: list[Frame]) -> Session:
+        session = Rig(omni_loaded).open(format="turns", lateness_us=10_000_000)
+        for frame in media:
+            session.feed([frame])
+        return answered(session)
+
+    shown, heard = film(6), chunks(NOISE, places)
+    mixed: list[Frame] = []
+    for place in order:
+        mixed += [shown[place], *heard[:1]]
+        heard = heard[1:]
+    session = streamed([*mixed, *heard])
+    whole = streamed([*film(6), *chunks(NOISE, [])])
+    assert session.check(*omni) == whole.check(*omni) == REPLY
+    assert_same(session, whole)
+
+
+@given(places=cuts, count=st.integers(4, 9), sizes=st.lists(st.integers(1, 4), max_size=4), rule=rules)
+def test_sound_in_video(
+    omni: tuple[Any, Any], omni_loaded: Loaded, places: list[int], count: int, sizes: list[int], rule: str
+) -> None:
+    """Units are made of what belongs to their time, however it came; the last one is flushed by the question."""
+    length = count * RATE // 2
+
+    def streamed(pieces: list[int], sizes: list[int]) -> Session:
+        session = Rig(omni_loaded).open(format="turns", audio_in_video=True, lateness_us=10_000_000, positions=rule)
+        for group in grouped(film(count), sizes):
+            session.feed(group)
+        for chunk in chunks(NOISE[:length], pieces):
+            session.feed([chunk])
+        return answered(session)
+
+    session, whole = streamed(places, sizes), streamed([], [])
+    assert session.check(*omni) == whole.check(*omni) == REPLY
+    assert_same(session, whole)
+
+
+@pytest.mark.parametrize("count", [2, 12])
+def test_a_frame_has_the_size_that_it_had_when_the_video_opened(
+    omni: tuple[Any, Any], omni_loaded: Loaded, count: int
+) -> None:
+    """Frames of a camera do not shrink while more of them come, though a processor would shrink those of a longer clip."""
+    loaded = with_pixels(omni_loaded, 112 * 112 * 4)
+    big = frames(6, count, 120, 150)
+
+    def stock_size(pixels: np.ndarray) -> np.ndarray:
+        planes = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None]
+        taken = torch.nn.functional.interpolate(planes, (84, 112), mode="bicubic", antialias=True)
+        return taken[0].permute(1, 2, 0).numpy()
+
+    session = Rig(loaded).open(format="turns")
+    for index, pixels in enumerate(big):
+        session.feed([Pixels(pixels, index * FRAME_US)], as_taken=stock_size)
+    answered(session)
+    assert {event.rows for event in session.of(Appended)} == {3 * 4}
+    assert session.check(*omni) == REPLY
+
+
+def test_a_declared_length_shrinks_the_first_frame_already(omni_loaded: Loaded) -> None:
+    loaded = with_pixels(omni_loaded, 112 * 112 * 4)
+    sizes = []
+    for expected in (None, 2, 16):
+        session = Rig(loaded).open(format="turns", expected_frames=expected)
+        for index, pixels in enumerate(frames(6, 2, 120, 150)):
+            session.feed([Pixels(pixels, index * FRAME_US)])
+        answered(session)
+        sizes.append([event.rows for event in session.of(Appended)])
+    assert sizes == [[12], [12], [6]]
+
+
+def with_pixels(loaded: Loaded, total: int) -> Loaded:
+    """The same model, but all frames of one video together may have `total` pixels."""
+    family = copy.copy(loaded.family)
+    assert isinstance(family.spec.video, SizeRule)
+    family.spec = msgspec.structs.replace(family.spec, video_total_pixels=total)
+    return loaded._replace(family=family)
