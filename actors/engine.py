@@ -25,6 +25,9 @@ _PARKED_SECONDS = 60.0
 # How long `close` waits for the streams to be told, which takes one step.
 _CLOSE_SECONDS = 10.0
 
+# Of all engines of a process: towers keep state by stream, and one loaded model may serve several engines.
+_IDS = itertools.count(1)
+
 
 class EngineInfo(msgspec.Struct, frozen=True):
     """What an engine serves."""
@@ -74,7 +77,6 @@ class Engine:
         self.failed: BaseException | None = None
         self._parked_seconds = parked_seconds
         self._streams: dict[int, Stream] = {}
-        self._ids = itertools.count(1)
         self._ends: dict[int, asyncio.Future[None]] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._wiring = Wiring(loaded, config, limits or MediaLimits(), observer, self._told, self._broken)
@@ -205,7 +207,7 @@ class Engine:
         self._fits(request)
         plain = msgspec.structs.replace(request, messages=None)
         messages = None if twin_of is not None or request.messages is None else plain_messages(request.messages)
-        id = next(self._ids)
+        id = next(_IDS)
         stream = self._streams[id] = Stream(self, id, request, twin_of)
         first = Open(id, plain) if twin_of is None else Fork(twin_of.id, id, twin_of.next_seq())
         self.decode.put_control(first)

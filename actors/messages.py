@@ -150,6 +150,7 @@ class Accept(msgspec.Struct, frozen=True, tag=True):
     params: SamplingParams | None = None
     done: bool = True
     at: int | None = None
+    reply: int | None = None
 
 
 class Interrupt(msgspec.Struct, frozen=True, tag=True):

@@ -138,8 +138,8 @@ class Schedule(Actor[ScheduleMessage]):
                 raise EngineBroken(reason)
             case Open():
                 self._open(message)
-            case Accept(stream, seq, kind, text, params, done, at):
-                scheduler.accept(stream, Input(seq, kind, text, params, done=done, at=at))
+            case Accept(stream, seq, kind, text, params, done, at, reply):
+                scheduler.accept(stream, Input(seq, kind, text, params, done=done, at=at, reply=reply))
             case Fork(stream, twin, before):
                 self._fork(stream, twin, before)
             case Interrupt(stream, reply, at):

@@ -320,10 +320,10 @@ class Stream:
 
     def _accept(self, kind: str, text: str = "", params: SamplingParams | None = None, done: bool = True) -> int:
         self._seq += 1
-        at = None if self.reply is None else self.reply.taken - 1
+        at, reply = (None, None) if self.reply is None else (self.reply.taken - 1, self.reply.id)
         if self.reply is not None and self.format == "interrupt" and kind in ("text", "ask"):
             self._hold(self.reply, self.reply.taken)
-        self._engine.send(Accept(self.id, self._seq, kind, text, params, done, at))
+        self._engine.send(Accept(self.id, self._seq, kind, text, params, done, at, reply))
         return self._seq
 
     def _flush(self, seq: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -13,9 +13,9 @@ R = TypeVar("R")
 
 
 class WorkThread:
-    """One thread; `turn()` is held around each call (the gate between steps and towers)."""
+    """One thread; `turn()` is held around each call (a step's side of the gate between steps and towers)."""
 
-    def __init__(self, name: str, turn: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(self, name: str, turn: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._turn = turn
 

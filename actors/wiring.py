@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from typing import Any
 
 from ..codecs.limits import MediaLimits
@@ -66,7 +67,9 @@ class Wiring:
         threads = max(2, os.cpu_count() or 2)
         pool = WorkerPool(threads, limits) if config.decode == "workers" else None
         self._supervisor = Supervisor(broken)
-        self._threads = [WorkThread("penstock-encode", gate.tower), WorkThread("penstock-model", gate.step)]
+        self._towers = loaded.towers
+        self._towers.turn = gate.tower
+        self._threads = [WorkThread("penstock-encode"), WorkThread("penstock-model", gate.step)]
         self.decode = Decode(
             loaded.family.spec, Decoders(limits, pool), self._supervisor, threads, decode, encode, schedule
         )
@@ -103,3 +106,4 @@ class Wiring:
         self.decode.stop()
         self.encode.stop()
         self._gate.unwatch()
+        self._towers.turn = nullcontext

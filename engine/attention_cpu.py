@@ -61,7 +61,10 @@ def _read(page, shift, rows, count, dim):
 
 @numba.njit(nogil=True, cache=True, fastmath=_FAST, inline="always")
 def _scores(wanted, key, scores, visible, dim, scale, best):
-    """scores[:visible] become the scaled products with `key` `(tokens, dim)`; returns the largest, or `best` if larger."""
+    """scores[:visible] become the scaled products with `key` `(tokens, dim)`;
+
+    returns the largest, or `best` if larger.
+    """
     for token in range(0, visible, 4):  # four at a time share the loads of the query
         a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
         for i in range(dim):

@@ -157,7 +157,8 @@ class Conversation:
         come = itertools.takewhile(lambda input: input.done, self.stream.inputs)
         words = next((input for input in come if input.kind in cuts), None)
         if words is not None:
-            self._cut(self._keep(reply, words.at), "interrupted")
+            at = words.at if words.reply == reply.id else None  # what was taken of another reply says nothing
+            self._cut(self._keep(reply, at), "interrupted")
 
     def _act(self, input: Input) -> bool:
         """Lay what has come of an input, then the input itself; True when that is done."""

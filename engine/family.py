@@ -6,6 +6,8 @@ rest. One family module makes all three from a checkpoint.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -90,10 +92,12 @@ class Family:
 class Towers(Protocol):
     """The encoders of one model and their per-stream state (the loudest sound so far). One thread uses them.
 
-    `blocks` are the modules between whose forward passes a step may run.
+    `blocks` are the modules between whose forward passes a step may run. `turn()` is held around each pass of a tower,
+    not around what prepares it.
     """
 
     blocks: list[Any]
+    turn: Callable[[], AbstractContextManager[None]]
 
     def rows(self, segment: Segment) -> int:
         """How many rows the segment will have."""

@@ -153,8 +153,7 @@ class PageTable:
             return Edit(len(self.pages))
         size, first = self.pool.page_tokens, start // self.pool.page_tokens
         keep = -(-(self.length - (stop - start)) // size)
-        written = range(first, keep) if stop < self.length else range(0)
-        shared = [index for index in written if self.pool.shared(self.pages[index])]
+        shared = self._shared_behind(start, stop)
         fresh = self.pool.take(len(shared))
         copies = []
         for index, page in zip(shared, fresh, strict=True):
@@ -166,6 +165,17 @@ class PageTable:
         del self.pages[keep:]
         self.length -= stop - start
         return Edit(first, self.pages[first:], copies, moves)
+
+    def evict_need(self, start: int, stop: int) -> int:
+        """How many free pages `evict(start, stop)` would take, for private copies of shared pages."""
+        return len(self._shared_behind(start, stop))
+
+    def _shared_behind(self, start: int, stop: int) -> list[int]:
+        """Indices of the shared pages that later rows move into when rows `[start, stop)` go."""
+        size = self.pool.page_tokens
+        keep = -(-(self.length - (stop - start)) // size)
+        written = range(start // size, keep) if start < stop < self.length else range(0)
+        return [index for index in written if self.pool.shared(self.pages[index])]
 
     def row(self, place: int) -> int:
         """The pool row that holds row `place` of this sequence."""
@@ -202,6 +212,11 @@ class Sequence:
         return {name: table.truncate(length) for name, table in self.tables.items()}
 
     def evict(self, start: int, stop: int) -> dict[str, Edit]:
+        """Take rows out of every group, or OutOfPages and no change in any."""
+        for name, table in self.tables.items():
+            if table.evict_need(start, stop) > table.pool.free:
+                need, free = table.evict_need(start, stop), table.pool.free
+                raise OutOfPages(f"group {name}: expected {need} free pages, got {free}")
         return {name: table.evict(start, stop) for name, table in self.tables.items()}
 
     def fork(self) -> Sequence:

@@ -59,7 +59,7 @@ def plan(needs: list[Need], free: int, budget: Budget) -> Decision:
     """Choose the rows of one step. `needs` holds all streams, those with nothing to do included."""
     waiting = sorted((need for need in needs if need.pieces), key=lambda need: need.since)
     decodes = sum(need.token for need in waiting)
-    left = budget.append_rows if decodes else budget.rows
+    most = left = budget.append_rows if decodes else budget.rows
     movable = _movable(needs, waiting)
     gone: set[int] = set()
     grants: list[tuple[int, int]] = []
@@ -67,7 +67,7 @@ def plan(needs: list[Need], free: int, budget: Budget) -> Decision:
     for need in waiting:
         if need.stream in gone:
             continue
-        rows = _rows(need, left)
+        rows = _rows(need, left, most)
         while rows:
             short = pages_for(need, rows, budget.page_tokens) - free
             victims = _victims(movable, need, gone | granted, short)
@@ -78,7 +78,7 @@ def plan(needs: list[Need], free: int, budget: Budget) -> Decision:
             continue
         gone.update(victim.stream for victim in victims)
         free += sum(victim.own for victim in victims) - pages_for(need, rows, budget.page_tokens)
-        left -= rows - need.token
+        left = max(0, left - (rows - need.token))
         grants.append((need.stream, rows))
         granted.add(need.stream)
     return Decision(grants, [need.stream for need in movable if need.stream in gone])
@@ -91,15 +91,15 @@ def _movable(needs: list[Need], waiting: list[Need]) -> list[Need]:
     return [need for need in order if need.movable and need.own and not need.away]
 
 
-def _rows(need: Need, left: int) -> int:
-    """How many of the waiting rows fit into `left` append rows: a token always, atomic pieces whole or not at all."""
-    rows, left = (1, left) if need.token else (0, left)
-    for place, (count, atomic) in enumerate(need.pieces):
-        if place == 0 and need.token:
-            continue
+def _rows(need: Need, left: int, most: int) -> int:
+    """How many of the waiting rows fit into `left` append rows: a token always, atomic pieces whole or not at all.
+
+    An atomic piece larger than `most`, what a step has for appends, goes as the only append of a step.
+    """
+    rows = 1 if need.token else 0
+    for count, atomic in need.pieces[rows:]:
         if count > left and atomic:
-            # An atomic piece larger than any step's budget goes alone, as the only append.
-            return rows if rows else count
+            return count if rows == 0 and left == most < count else rows
         taken = min(count, left)
         rows, left = rows + taken, left - taken
         if taken < count:

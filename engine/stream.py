@@ -25,7 +25,7 @@ class Input(msgspec.Struct, eq=False):
     """An accepted input: `kind` "media", "prompt", "text", "ask" or "end".
 
     Its spans come first (for words: what the question flushes); `done`: no further ones will come. `at`: the last
-    token that the client had taken of the running reply when it sent this.
+    token that the client had taken of reply number `reply`, the one that ran when it sent this.
     """
 
     seq: int
@@ -35,6 +35,7 @@ class Input(msgspec.Struct, eq=False):
     spans: deque[Span | Prompt] = msgspec.field(default_factory=deque)
     done: bool = True
     at: int | None = None
+    reply: int | None = None
 
     def copy(self) -> Input:
         return msgspec.structs.replace(self, spans=deque(self.spans))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ class NoTowers:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.blocks: list[Any] = []
+        self.turn: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def rows(self, segment: Segment) -> int:
         raise InputError(f"expected text, got {type(segment).__name__}: this model takes no media")

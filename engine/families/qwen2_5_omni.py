@@ -7,6 +7,7 @@ Positions follow `get_rope_index` of transformers (positions.py); encoders are a
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ class OmniTowers:
             device=str(self.device),
         )
         self.blocks = [*self.model.visual.blocks, *self.model.audio_tower.layers]
+        self.turn: Callable[[], AbstractContextManager[None]] = nullcontext
         self._loudest: dict[int, float] = {}
 
     def rows(self, segment: Segment) -> int:
@@ -175,16 +177,21 @@ class OmniTowers:
     def _prompt_features(self, inputs: Any) -> list[tuple[str, int, torch.Tensor]]:
         found = []
         if "pixel_values" in inputs:
-            output = self.model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True)
+            with self.turn():
+                output = self.model.get_image_features(
+                    inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True
+                )
             found.append(("image", self.config.image_token_id, torch.cat(output.pooler_output)))
         if "pixel_values_videos" in inputs:
-            output = self.model.get_video_features(
-                inputs["pixel_values_videos"], inputs["video_grid_thw"], return_dict=True
-            )
+            with self.turn():
+                output = self.model.get_video_features(
+                    inputs["pixel_values_videos"], inputs["video_grid_thw"], return_dict=True
+                )
             found.append(("video", self.config.video_token_id, torch.cat(output.pooler_output)))
         if "input_features" in inputs:
             mask = inputs["feature_attention_mask"]
-            output = self.model.get_audio_features(inputs["input_features"], mask, return_dict=True)
+            with self.turn():
+                output = self.model.get_audio_features(inputs["input_features"], mask, return_dict=True)
             found.append(("audio", self.config.audio_token_id, output.last_hidden_state))
         return found
 
@@ -193,7 +200,8 @@ class OmniTowers:
             return []
         inputs = self.processor.image_processor(pixels, do_resize=False, return_tensors="pt").to(self.device)
         grids = inputs["image_grid_thw"]
-        output = self.model.get_image_features(inputs["pixel_values"], grids, return_dict=True)
+        with self.turn():
+            output = self.model.get_image_features(inputs["pixel_values"], grids, return_dict=True)
         return self._merged(output.pooler_output, grids)
 
     def _clips(self, pixels: list[np.ndarray]) -> list[tuple[torch.Tensor, tuple[int, int, int]]]:
@@ -204,7 +212,8 @@ class OmniTowers:
             videos, do_resize=False, do_sample_frames=False, return_tensors="pt"
         ).to(self.device)
         grids = inputs["video_grid_thw"]
-        output = self.model.get_video_features(inputs["pixel_values_videos"], grids, return_dict=True)
+        with self.turn():
+            output = self.model.get_video_features(inputs["pixel_values_videos"], grids, return_dict=True)
         return self._merged(output.pooler_output, grids)
 
     def _merged(self, features: Any, grids: torch.Tensor) -> list[tuple[torch.Tensor, tuple[int, int, int]]]:
@@ -230,7 +239,8 @@ class OmniTowers:
         features = torch.stack([torch.nn.functional.pad(mel, (0, longest - mel.shape[1])) for mel in mels])
         lengths = torch.tensor([mel.shape[1] for mel in mels], device=self.device)
         mask = torch.arange(longest, device=self.device) < lengths[:, None]
-        output = self.model.get_audio_features(features.to(self.model.dtype), mask.long(), return_dict=True)
+        with self.turn():
+            output = self.model.get_audio_features(features.to(self.model.dtype), mask.long(), return_dict=True)
         return list(torch.split(output.last_hidden_state, [sound_rows(frames) for frames in lengths.tolist()]))
 
     def _span(

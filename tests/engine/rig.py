@@ -1,7 +1,8 @@
 """An engine driven by hand, with its witnesses: what was offered, what was drawn, and what the reference makes of it.
 
-A `Rig` owns a `Core` and several `Session`s, one per stream. A session leads media through a `Timeline` into the core, tells
-its `Story`, and keeps the logits of each token. `check` compares it with a dense forward of plain `transformers`.
+A `Rig` owns a `Core` and several `Session`s, one per stream. A session leads media through a `Timeline` into the
+core, tells its `Story`, and keeps the logits of each token. `check` compares it with a dense forward of plain
+`transformers`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a stream's KV must hold, told from outside: from what was offered and after which tokens it was spliced.
 
-In: the calls of a test in their order, the sampled ids, where replies ended. Out: the reference's pieces. It is a second
-telling of the formats and shares no code with the engine.
+In: the calls of a test in their order, the sampled ids, where replies ended. Out: the reference's pieces. It is a
+second telling of the formats and shares no code with the engine.
 
     outside a reply         media and text go into the open user turn, which the first of them opens; spans of one kind
                             with nothing in between are one piece; a question closes the turn and opens the reply

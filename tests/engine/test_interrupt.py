@@ -32,7 +32,9 @@ def embedded(rig: Rig) -> Iterator[list[int]]:
         hook.remove()
 
 
-@given(during=acts("pair", "image", "sound", "text", most=5), at=st.none() | st.integers(0, REPLY - 1), late=st.booleans())
+@given(
+    during=acts("pair", "image", "sound", "text", most=5), at=st.none() | st.integers(0, REPLY - 1), late=st.booleans()
+)
 def test_no_other_row_is_fed(
     omni: tuple[Any, Any], omni_loaded: Loaded, during: list[Act], at: int | None, late: bool
 ) -> None:
@@ -86,7 +88,9 @@ def test_counted_by_hand(omni: tuple[Any, Any], omni_loaded: Loaded) -> None:
 
 
 @pytest.mark.parametrize("at", [None, 0, 3, 7])
-def test_without_splices_only_the_closing_ids_are_fed(text_qwen: tuple[Any, Any], text_loaded: Loaded, at: int | None) -> None:
+def test_without_splices_only_the_closing_ids_are_fed(
+    text_qwen: tuple[Any, Any], text_loaded: Loaded, at: int | None
+) -> None:
     rig = Rig(text_loaded, kv_tokens=1024)
     session = rig.open(format="turns")
     session.ask("What do you see?", max_tokens=REPLY)
@@ -101,7 +105,10 @@ def test_without_splices_only_the_closing_ids_are_fed(text_qwen: tuple[Any, Any]
 
 
 def test_a_stop_string_that_is_found_late(text_qwen: tuple[Any, Any], text_loaded: Loaded) -> None:
-    """The string lies across tokens: those that hold a part of it are cut away, and so is what was spliced behind them."""
+    """The string lies across tokens:
+
+    those that hold a part of it are cut away, and so is what was spliced behind them.
+    """
     model, tokenizer = text_qwen
     plain = Rig(text_loaded).open(format="live")
     plain.ask("What do you see?", max_tokens=12)
@@ -144,7 +151,9 @@ def test_a_splice_behind_a_late_stop_string_is_laid_again(omni: tuple[Any, Any],
 
 
 @pytest.mark.parametrize("first", [(), ("pair",), ("pair", "image", "sound")])
-def test_in_format_interrupt_a_question_cuts(omni: tuple[Any, Any], omni_loaded: Loaded, first: tuple[str, ...]) -> None:
+def test_in_format_interrupt_a_question_cuts(
+    omni: tuple[Any, Any], omni_loaded: Loaded, first: tuple[str, ...]
+) -> None:
     """Also where media that came before it waits for the end of the reply."""
     rig = Rig(omni_loaded)
     client = Client(rig.open(format="interrupt"))

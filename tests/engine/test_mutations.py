@@ -1,6 +1,7 @@
 """A test of the tests: what is wrong in the engine turns the comparison with the reference red.
 
-Each mutation breaks one thing. Those of positions and pages must show in the logits alone; those that lose rows show in ids.
+Each mutation breaks one thing. Those of positions and pages must show in the logits alone; those that lose rows show
+in ids.
 """
 
 from __future__ import annotations

@@ -60,7 +60,9 @@ IN_VIDEO: dict[str, list[dict[str, Any]]] = {
     "sound is shorter": [turn(("video", long_clip), ("audio", sound(9, 2.4)), "Well?")],
     "sound ends inside the last unit": [turn(("video", frames(4, 8)), ("audio", sound(9, 2.4)), "Well?")],
     "sound is longer": [turn(("video", clip), ("audio", sound(7, 5.1)), "Well?")],
-    "two": [turn(("video", clip), ("audio", sound(7, 2.0)), "then", ("video", clip), ("audio", sound(8, 2.0)), "Well?")],
+    "two": [
+        turn(("video", clip), ("audio", sound(7, 2.0)), "then", ("video", clip), ("audio", sound(8, 2.0)), "Well?")
+    ],
 }
 
 

@@ -1,6 +1,7 @@
 """Streamed in any cuts and order of arrival equals one append of all, and both equal the reference.
 
-No reply runs while media comes. Compared are ids, positions (to the bit), the logits of the reply that follows, and its ids.
+No reply runs while media comes. Compared are ids, positions (to the bit), the logits of the reply that follows, and
+its ids.
 """
 
 from __future__ import annotations
@@ -159,7 +160,9 @@ def test_sound_in_video(
 def test_a_frame_has_the_size_that_it_had_when_the_video_opened(
     omni: tuple[Any, Any], omni_loaded: Loaded, count: int
 ) -> None:
-    """Frames of a camera do not shrink while more of them come, though a processor would shrink those of a longer clip."""
+    """Frames of a camera do not shrink while more of them come, though a processor would shrink those of a longer
+    clip.
+    """
     loaded = with_pixels(omni_loaded, 112 * 112 * 4)
     big = frames(6, count, 120, 150)
 

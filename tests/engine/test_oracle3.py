@@ -1,7 +1,7 @@
 """Appended while decoding equals a dense forward over the same final order of tokens and positions.
 
-Each test lets hypothesis splice media into a running reply and compares ids, positions and the logits of every token with
-plain `transformers`, which has no pages, no batch and no stream.
+Each test lets hypothesis splice media into a running reply and compares ids, positions and the logits of every token
+with plain `transformers`, which has no pages, no batch and no stream.
 """
 
 from __future__ import annotations

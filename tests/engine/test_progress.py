@@ -150,9 +150,7 @@ def test_idle_streams_give_way_first(text_qwen: tuple[Any, Any], text_loaded: Lo
 
 
 @pytest.mark.parametrize("span_bytes", [0, 4_000])
-def test_spans_that_are_let_go_are_never_fed_anew(
-    omni: tuple[Any, Any], omni_loaded: Loaded, span_bytes: int
-) -> None:
+def test_spans_that_are_let_go_are_never_fed_anew(omni: tuple[Any, Any], omni_loaded: Loaded, span_bytes: int) -> None:
     """Where embeddings are not kept, host memory is for the streams that need it, and the others are fed anew."""
     rig = Rig(omni_loaded, page_tokens=4, kv_tokens=256, host_pages=48, span_bytes=span_bytes)
     clients = [Client(rig.open(format="live"), offset=4 * number) for number in range(6)]

@@ -1,0 +1,111 @@
+"""The backends against each other and against torch's own attention, on ragged batches over scattered pages."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from penstock.engine.attention import Backend, Part, ReferenceBackend, merge
+from penstock.engine.attention_cpu import CpuBackend
+
+HEADS, KV_HEADS, DIM = 4, 2, 16
+SCALE = DIM**-0.5
+# Of each sequence: rows of history, and how many of the last of them are queried.
+shapes = st.lists(st.tuples(st.integers(1, 70), st.integers(1, 20)), min_size=1, max_size=4)
+sizes = st.sampled_from([4, 16, 256])
+
+
+class Batch:
+    """Queries, and keys and values in pages that are dealt out at random."""
+
+    def __init__(self, shape: list[tuple[int, int]], size: int, seed: int, dtype: torch.dtype = torch.float32) -> None:
+        noise = torch.Generator().manual_seed(seed)
+        pages = sum(-(-history // size) for history, _ in shape)
+        order = torch.randperm(pages + 3, generator=noise).tolist()
+        slots = len(shape) + 1
+        self.tables = torch.full((slots, pages + 3), 10_000, dtype=torch.int32)
+        self.keys = torch.full((pages + 3, size, KV_HEADS, DIM), float("nan"), dtype=dtype)
+        self.values = self.keys.clone()
+        self.plain = []
+        runs, lengths, queries = [], [], []
+        for number, (history, asked) in enumerate(shape):
+            asked = min(asked, history)
+            key, value = (torch.randn(history, KV_HEADS, DIM, generator=noise).to(dtype) for _ in range(2))
+            query = torch.randn(asked, HEADS, DIM, generator=noise).to(dtype)
+            self.plain.append((query, key, value))
+            slot = slots - 1 - number
+            for index in range(-(-history // size)):
+                page = order.pop()
+                self.tables[slot, index] = page
+                here = slice(index * size, min(history, (index + 1) * size))
+                self.keys[page, : here.stop - here.start] = key[here]
+                self.values[page, : here.stop - here.start] = value[here]
+            start = len(lengths)
+            lengths += range(history - asked + 1, history + 1)
+            runs.append((start, len(lengths), slot))
+            queries.append(query)
+        self.query = torch.cat(queries)
+        self.lengths = torch.tensor(lengths, dtype=torch.int32)
+        slots_of_rows = [slot for start, stop, slot in runs for _ in range(start, stop)]
+        self.slots = torch.tensor(slots_of_rows, dtype=torch.int32)
+        self.part = Part(self.tables, self.slots, self.lengths, runs)
+
+    def attend(self, backend: Backend, part: Part | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        return backend.attend(self.query, self.keys, self.values, part or self.part, SCALE)
+
+
+def plainly(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """By the definition, in float64."""
+    outs, lses = [], []
+    for query, key, value in batch.plain:
+        key, value = (rows.double().repeat_interleave(HEADS // KV_HEADS, 1) for rows in (key, value))
+        scores = torch.einsum("rhd,khd->hrk", query.double(), key) * SCALE
+        rows, history = scores.shape[1:]
+        mask = torch.ones(rows, history).tril(history - rows).bool()
+        scores = scores.masked_fill(~mask, float("-inf"))
+        outs.append(torch.einsum("hrk,khd->rhd", scores.softmax(-1), value))
+        lses.append(scores.logsumexp(-1).T)
+    return torch.cat(outs), torch.cat(lses)
+
+
+@pytest.mark.parametrize("backend", [CpuBackend(), ReferenceBackend()], ids=["cpu", "reference"])
+@given(shape=shapes, size=sizes, seed=st.integers(0, 1000))
+def test_float32(backend: Backend, shape: list[tuple[int, int]], size: int, seed: int) -> None:
+    """Rows of pages behind a sequence's length, and entries of its table behind its pages, are never read."""
+    batch = Batch(shape, size, seed)
+    out, lse = batch.attend(backend)
+    expected_out, expected_lse = plainly(batch)
+    torch.testing.assert_close(out.double(), expected_out, rtol=0, atol=1e-5)
+    torch.testing.assert_close(lse.double(), expected_lse, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", [CpuBackend(), ReferenceBackend()], ids=["cpu", "reference"])
+@given(shape=shapes, size=sizes, seed=st.integers(0, 1000))
+def test_bfloat16(backend: Backend, shape: list[tuple[int, int]], size: int, seed: int) -> None:
+    """Sums are taken in float32: the only error is the rounding of what comes out."""
+    batch = Batch(shape, size, seed, torch.bfloat16)
+    out, lse = batch.attend(backend)
+    expected_out, expected_lse = plainly(batch)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.double(), expected_out, rtol=2**-8, atol=1e-5)
+    torch.testing.assert_close(lse.double(), expected_lse, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", [CpuBackend(), ReferenceBackend()], ids=["cpu", "reference"])
+@given(shape=shapes, size=st.sampled_from([4, 16]), pages=st.integers(0, 6), seed=st.integers(0, 1000))
+def test_two_parts_are_merged_to_one(
+    backend: Backend, shape: list[tuple[int, int]], size: int, pages: int, seed: int
+) -> None:
+    """The first pages of every history apart from the rest; either part may be empty for a row."""
+    batch = Batch(shape, size, seed)
+    head = batch.lengths.clamp(max=pages * size)
+    first = Part(batch.tables, batch.slots, head, batch.part.runs)
+    rest = Part(batch.tables[:, pages:].contiguous(), batch.slots, batch.lengths - head, batch.part.runs)
+    parts = [batch.attend(backend, part) for part in (first, rest)]
+    empty = batch.lengths - head == 0
+    assert bool(parts[1][1][empty].eq(float("-inf")).all()) and bool(parts[1][0][empty].eq(0).all())
+    out, lse = merge([out for out, _ in parts], [lse for _, lse in parts])
+    whole_out, whole_lse = batch.attend(backend)
+    torch.testing.assert_close(out, whole_out, rtol=0, atol=1e-5)
+    torch.testing.assert_close(lse, whole_lse, rtol=0, atol=1e-5)

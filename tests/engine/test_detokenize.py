@@ -1,0 +1,89 @@
+"""Text while it comes: all of it, in whole characters, and nothing of a stop string."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from penstock.engine.detokenize import Detokenizer
+
+texts = st.text(alphabet="aé🙂漢 \n<|door", max_size=30) | st.text(max_size=20)
+
+
+def pushed(tokenizer: Any, ids: list[int], stop: tuple[str, ...] = ()) -> tuple[list[str], Detokenizer]:
+    """The pieces that are shown, up to a stop string."""
+    text = Detokenizer(tokenizer, stop)
+    shown = []
+    for id in ids:
+        shown.append(text.push(id))
+        if text.stopped is not None:
+            break
+    return shown, text
+
+
+def ids_of(tokenizer: Any, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@given(text=texts)
+@example("🙂🙂")
+@example("door 漢字 é")
+def test_all_of_it_in_whole_characters(text_qwen: tuple[Any, Any], text: str) -> None:
+    tokenizer = text_qwen[1]
+    ids = ids_of(tokenizer, text)
+    whole = tokenizer.decode(ids, skip_special_tokens=True)
+    shown, last = pushed(tokenizer, ids)
+    assert "".join(shown) + last.finish(len(ids)) == whole
+    assert not any("\ufffd" in piece for piece in shown) or "\ufffd" in whole
+
+
+@given(st.lists(st.integers(0, 744), max_size=40))
+def test_any_ids(text_qwen: tuple[Any, Any], ids: list[int]) -> None:
+    """Also bytes that never become a character; one that is still open at the end is left out."""
+    tokenizer = text_qwen[1]
+    shown, last = pushed(tokenizer, ids)
+    whole = tokenizer.decode(ids, skip_special_tokens=True)
+    assert ("".join(shown) + last.finish(len(ids))).rstrip("\ufffd") == whole.rstrip("\ufffd")
+
+
+@given(text=texts, stop=st.text(alphabet="aé🙂漢 door", min_size=1, max_size=4), other=st.sampled_from([(), ("zzz",)]))
+@example("the door is red", "door", ())
+@example("do do door", "door", ())
+def test_nothing_of_a_stop_string_is_shown(
+    text_qwen: tuple[Any, Any], text: str, stop: str, other: tuple[str, ...]
+) -> None:
+    tokenizer = text_qwen[1]
+    ids = ids_of(tokenizer, text)
+    whole = tokenizer.decode(ids, skip_special_tokens=True)
+    shown, last = pushed(tokenizer, ids, (stop, *other))
+    found = min((place for word in (stop, *other) if (place := whole.find(word)) >= 0), default=None)
+    assert last.stopped == found
+    kept = len(shown) if found is None else last.kept(found)
+    assert "".join(shown) + last.finish(kept) == whole[:found]
+    if found is not None:
+        before = tokenizer.decode(ids[:kept], skip_special_tokens=True)
+        assert (
+            len(before.rstrip("\ufffd")) <= found < len(tokenizer.decode(ids[: len(shown)], skip_special_tokens=True))
+        )
+
+
+@given(text=texts, keep=st.integers(0, 20))
+def test_a_copy_goes_on_alone(text_qwen: tuple[Any, Any], text: str, keep: int) -> None:
+    tokenizer = text_qwen[1]
+    ids = ids_of(tokenizer, text)
+    shown, first = pushed(tokenizer, ids[:keep])
+    twin = first.copy()
+    rest = [twin.push(id) for id in ids[keep:]]
+    assert "".join([*shown, *rest]) + twin.finish(len(ids)) == tokenizer.decode(ids, skip_special_tokens=True)
+    assert first.text == "".join(shown)
+
+
+@given(text=texts)
+def test_open_says_that_a_character_has_begun(text_qwen: tuple[Any, Any], text: str) -> None:
+    tokenizer = text_qwen[1]
+    last = Detokenizer(tokenizer, ())
+    for count, id in enumerate(ids_of(tokenizer, text), 1):
+        last.push(id)
+        whole = tokenizer.decode(ids_of(tokenizer, text)[:count], skip_special_tokens=True)
+        assert last.open == (whole.endswith("\ufffd") and not text.startswith(whole)) or "\ufffd" in text

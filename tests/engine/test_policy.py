@@ -1,0 +1,105 @@
+"""Laws of the choice of a step, over drawn needs, pages and budgets."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from penstock.engine.policy import Budget, Need, grant, pages_for, plan
+
+PAGE = 4
+
+
+@st.composite
+def needs(draw: st.DrawFn, atomics: bool = True) -> list[Need]:
+    count = draw(st.integers(1, 6))
+    ages = draw(st.permutations(range(count)))
+    found = []
+    for stream in range(count):
+        token = draw(st.booleans())
+        rest = draw(st.lists(st.tuples(st.integers(1, 9), st.booleans() if atomics else st.just(False)), max_size=3))
+        pieces = tuple([(1, False)] * token + rest)
+        away = draw(st.integers(0, 4)) if draw(st.booleans()) else 0
+        room = draw(st.integers(0, PAGE - 1))
+        own = 0 if away else draw(st.integers(0, 5))
+        copy = draw(st.integers(0, 1)) if room and not away else 0
+        movable = draw(st.booleans())
+        found.append(Need(stream, ages[stream], pieces, token, room, copy, away, own, movable))
+    return found
+
+
+budgets = st.builds(Budget, st.integers(8, 20), st.integers(1, 8), st.just(PAGE))
+
+
+def cut_points(need: Need) -> set[int]:
+    """How many rows may be fed without cutting an atomic piece."""
+    allowed, total = {0}, 0
+    for count, atomic in need.pieces:
+        allowed |= {total + count} if atomic else set(range(total + 1, total + count + 1))
+        total += count
+    return allowed
+
+
+def least(need: Need) -> int:
+    """The fewest rows that it can be served with."""
+    count, atomic = need.pieces[0]
+    return count if atomic else 1
+
+
+@given(needs(), st.integers(0, 12), budgets)
+def test_laws(all_needs: list[Need], free: int, budget: Budget) -> None:
+    by_stream = {need.stream: need for need in all_needs}
+    decision = plan(all_needs, free, budget)
+    granted = [by_stream[stream] for stream, _ in decision.grants]
+    moved = [by_stream[stream] for stream in decision.moved]
+
+    assert len(set(decision.moved) | {need.stream for need in granted}) == len(moved) + len(granted)
+    for need, (_, rows) in zip(granted, decision.grants, strict=True):
+        assert rows > 0
+        assert rows in cut_points(need), "an atomic piece is fed whole or not at all"
+
+    taken = sum(pages_for(need, rows, PAGE) for need, (_, rows) in zip(granted, decision.grants, strict=True))
+    assert taken <= free + sum(need.own for need in moved), "no page is spent twice"
+
+    appends = [rows - need.token for need, (_, rows) in zip(granted, decision.grants, strict=True)]
+    most = budget.append_rows if any(need.token and need.pieces for need in all_needs) else budget.rows
+    single = [rows for rows in appends if rows]
+    assert sum(appends) <= most or (len(single) == 1 and single[0] > most), "the budget holds but for one atomic piece"
+    if sum(appends) > most:
+        (need,) = [need for need, rows in zip(granted, appends, strict=True) if rows]
+        assert need.pieces[0] == (single[0], True)
+
+    for need in moved:
+        assert need.movable and need.own
+        assert not need.pieces or any(need.since > other.since for other in granted), "only idle or younger ones go"
+
+
+@given(needs(), st.integers(0, 12), budgets)
+def test_the_oldest_is_served_where_pages_can_be_had(all_needs: list[Need], free: int, budget: Budget) -> None:
+    waiting = [need for need in all_needs if need.pieces]
+    if not waiting:
+        assert plan(all_needs, free, budget).grants == []
+        return
+    oldest = min(waiting, key=lambda need: need.since)
+    reachable = free + sum(need.own for need in all_needs if need.movable and need is not oldest and not need.away)
+    served = oldest.stream in dict(plan(all_needs, free, budget).grants)
+    assert served == (pages_for(oldest, least(oldest), PAGE) <= reachable)
+
+
+@given(needs(atomics=False), budgets)
+def test_with_pages_enough_every_token_is_fed_and_nobody_moves(all_needs: list[Need], budget: Budget) -> None:
+    decision = plan(all_needs, 1_000, budget)
+    assert decision.moved == []
+    assert {need.stream for need in all_needs if need.token} <= {stream for stream, _ in decision.grants}
+
+
+@given(needs(), st.integers(0, 12), budgets)
+def test_it_is_a_function_of_its_arguments(all_needs: list[Need], free: int, budget: Budget) -> None:
+    assert plan(all_needs, free, budget) == plan(all_needs[::-1], free, budget)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=8), st.integers(1, 100))
+def test_the_encoder_begins_as_much_as_fits_but_the_first_always(sizes: list[int], tokens: int) -> None:
+    count = grant([(due, size) for due, size in enumerate(sizes)], tokens)
+    assert count >= 1
+    assert count == 1 or sum(sizes[:count]) <= tokens
+    assert count == len(sizes) or sum(sizes[: count + 1]) > tokens
