@@ -12,6 +12,7 @@ from collections import deque
 from typing import assert_never
 
 from ..codecs.errors import PenstockError
+from ..engine.pace import Pace
 from ..engine.plan import Plan, Result
 from ..engine.policy import grant
 from ..engine.scheduler import Scheduler
@@ -76,14 +77,18 @@ class Schedule(Actor[ScheduleMessage]):
     def __init__(
         self,
         scheduler: Scheduler,
-        encoder_tokens: int,
+        steps: Pace,
+        turns: Pace,
         mailbox: Mailbox[ScheduleMessage],
         encode: Mailbox[EncodeMessage],
         generate: Mailbox[GenerateMessage],
         client: Mailbox[ClientMessage],
     ) -> None:
         self._scheduler = scheduler
-        self._encoder_tokens = encoder_tokens
+        self._pace = steps  # of rows that a step appends
+        self._turns = turns  # of rows that the encoder is granted at once
+        self._began = self._granted_at = 0.0
+        self._granted_rows = 0
         self._plan: Plan | None = None  # the step in flight
         self._later: deque[ScheduleMessage] = deque()  # what came while it ran
         self._announced: dict[int, deque[_Announced]] = {}  # by stream, in the order in which they have to be encoded
@@ -109,10 +114,12 @@ class Schedule(Actor[ScheduleMessage]):
             self._act(waiting)
         if self._plan is None:
             self._grant()
+            self._scheduler.pace(self._pace.rows)
             self._plan = self._scheduler.plan()
             self._publish()
             if self._plan is not None:
                 self.steps += 1
+                self._began = time.perf_counter()
                 self._generate.put_control(self._plan)
 
     def statistics(self) -> dict[str, int]:
@@ -133,6 +140,7 @@ class Schedule(Actor[ScheduleMessage]):
             case Result():
                 assert self._plan is not None
                 plan, self._plan = self._plan, None
+                self._timed(plan)
                 scheduler.commit(plan, message)
             case Broken(reason):
                 raise EngineBroken(reason)
@@ -158,7 +166,10 @@ class Schedule(Actor[ScheduleMessage]):
             case Announce():
                 self._announce(message)
             case Spans(stream, spans):
-                self._granted -= {(stream, span.seq, span.index) for span in spans if isinstance(span, Span)}
+                done = {(stream, span.seq, span.index) for span in spans if isinstance(span, Span)}
+                if self._granted and self._granted <= done:
+                    self._turns.took(self._granted_rows, (time.perf_counter() - self._granted_at) * 1000)
+                self._granted -= done
                 scheduler.spans(stream, spans)
             case Resolved(stream, seq):
                 scheduler.resolve(stream, seq)
@@ -233,6 +244,16 @@ class Schedule(Actor[ScheduleMessage]):
             if gone:
                 self._encode.put_control(Discard([old.key for old in gone]))
 
+    def _timed(self, plan: Plan) -> None:
+        """Learn what a step takes: decode rows alone, or appended rows with them."""
+        ms = (time.perf_counter() - self._began) * 1000
+        rows = sum(len(run) for feed in plan.feeds for run in feed.rows)
+        decodes = sum(feed.draw is not None for feed in plan.feeds)
+        if rows > decodes:
+            self._pace.took(rows - decodes, ms)
+        elif rows:
+            self._pace.idle(ms)
+
     def _grant(self) -> None:
         """Let the encoder begin on what is due first, as far as its budget goes; a stream's own segments stay in
         order.
@@ -241,10 +262,12 @@ class Schedule(Actor[ScheduleMessage]):
             return
         queues = [waiting for stream, waiting in self._announced.items() if waiting and self._wants_spans(stream)]
         order = list(heapq.merge(*queues, key=lambda waiting: waiting.due_us))
-        count = grant([(waiting.due_us, waiting.rows) for waiting in order], self._encoder_tokens)
+        count = grant([(waiting.due_us, waiting.rows) for waiting in order], self._turns.rows)
         if count:
             keys = [self._announced[waiting.key[0]].popleft().key for waiting in order[:count]]
             self._granted = set(keys)
+            self._granted_at = time.perf_counter()
+            self._granted_rows = sum(waiting.rows for waiting in order[:count])
             self._encode.put_control(Grant(keys))
 
     def _wants_spans(self, stream: int) -> bool:

@@ -15,6 +15,7 @@ from ..engine.core import make_parts
 from ..engine.encoder import Encoder
 from ..engine.family import Loaded
 from ..engine.gate import Gate
+from ..engine.pace import Pace
 from .actor import Actor, Supervisor
 from .decode import Decode
 from .encode import Encode
@@ -75,7 +76,9 @@ class Wiring:
         )
         encoder = Encoder(loaded.towers, config.encoder_cache_bytes)
         self.encode = Encode(encoder, self._threads[0], encode, decode, schedule)
-        self.schedule = Schedule(scheduler, config.encoder_tokens, schedule, encode, generate, client)
+        steps = Pace(config.step_ms, 16, config.append_rows)
+        turns = Pace(config.encoder_ms, 16, config.encoder_tokens)
+        self.schedule = Schedule(scheduler, steps, turns, schedule, encode, generate, client)
         self.generate = Generate(language, self._threads[1], generate, schedule)
         self._actors: list[Actor[Any]] = [
             self.decode, self.encode, self.schedule, self.generate, Client(client, told)

@@ -3,6 +3,7 @@
 config.py core.py       how it is set up; load a checkpoint and drive the three parts by hand
 scheduler.py            the owner of streams' lives and pages: plan() before a step, commit() after it
   policy.py pages.py    which rows go next (pure); who holds which page
+  pace.py               how many rows fit into a time
   stream.py kept.py     one stream's rows; the spans that are kept to feed it anew
   conversation.py       inputs become rows, sampled tokens become replies
   journal.py            what happened, so that a run can be repeated

@@ -25,6 +25,9 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     span_bytes: int = 1 << 30
     encoder_cache_bytes: int = 256 << 20
     encoder_tokens: int = 4096
+    # A step that appends while a reply decodes, and one turn of the encoder, are sized to take about so long.
+    step_ms: float = 50.0
+    encoder_ms: float = 200.0
     decode: str = "inline"
     # Messages between actors are encoded and decoded, as they would be between processes.
     encoded: bool = False

@@ -34,6 +34,7 @@ class Detokenizer:
         self.text = ""
         self.sent = 0
         self.ends: list[int] = []
+        self._inside: list[bool] = []  # whether token i ends inside a character
 
     @property
     def open(self) -> bool:
@@ -49,6 +50,7 @@ class Detokenizer:
             self.text += after[len(before) :]
             self._start, self._done = self._done, len(self._ids)
         self.ends.append(len(self.text))
+        self._inside.append(self.open)
         return self._show(len(self.text) - self._hold) if self.stopped is None else ""
 
     @property
@@ -66,12 +68,13 @@ class Detokenizer:
         return self._show(end)
 
     def kept(self, end: int) -> int:
-        """How many tokens lie wholly before character `end`."""
-        return sum(1 for stop in self.ends if stop <= end)
+        """How many tokens lie wholly before character `end`; one that begins that character does not."""
+        return sum(stop + inside <= end for stop, inside in zip(self.ends, self._inside, strict=True))
 
     def copy(self) -> Detokenizer:
         twin = object.__new__(Detokenizer)
-        twin.__dict__.update(self.__dict__, _ids=list(self._ids), ends=list(self.ends))
+        lists = {"_ids": list(self._ids), "ends": list(self.ends), "_inside": list(self._inside)}
+        twin.__dict__.update(self.__dict__, **lists)
         return twin
 
     def _decode(self, start: int, stop: int) -> str:

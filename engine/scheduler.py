@@ -53,6 +53,7 @@ class Scheduler:
     def __init__(self, family: Family, config: SchedulerConfig, journal: Journal | None = None) -> None:
         self.family = family
         self.config = config
+        self._append_rows = config.append_rows  # of a step while some reply decodes
         self.journal = journal  # notes every call that changes something; None: nothing is noted
         self._reserved: dict[int, int] = {}  # rows that streams have declared as their most
         self.pool = PagePool(config.pages, config.page_tokens)
@@ -184,11 +185,17 @@ class Scheduler:
 
     # One step.
 
+    def pace(self, append_rows: int) -> None:
+        """How many rows a step may append while some reply decodes, at most what the configuration says."""
+        if append_rows != self._append_rows:
+            self._note("pace", append_rows)
+            self._append_rows = min(append_rows, self.config.append_rows)
+
     def plan(self) -> Plan | None:
         """The next step, or None where there is nothing to do."""
         self._note("step")
         needs = self._needs()
-        budget = Budget(self.config.step_rows, self.config.append_rows, self.config.page_tokens)
+        budget = Budget(self.config.step_rows, self._append_rows, self.config.page_tokens)
         decision = choose_rows(needs, self.pool.free, budget)
         # Host memory goes first to those that cannot be fed anew.
         moved = sorted((self.streams[id] for id in decision.moved), key=lambda stream: stream.whole)

@@ -1,75 +1,122 @@
-"""What does not fit is refused with both numbers, a running reply ends with "length", and the stream stays usable."""
+"""More than a stream can hold: refused with both numbers, a running reply ends with "length", and the stream goes on."""
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any
 
-import msgspec
 import pytest
-from penstock.engine.family import Family, Loaded
+from hypothesis import given
+from hypothesis import strategies as st
+from penstock.engine.family import Loaded
 from penstock.streams.event import Error
 
-from tests.reference.media import sound
-
 from .acts import Client
-from .rig import Rig
+from .rig import Rig, Session
 
-ROWS = 256
-
-
-def error_of(client: Client) -> str:
-    (error,) = client.session.of(Error)
-    assert error.code == "context_overflow" and not error.fatal
-    return error.message
+ROWS = 96
 
 
-def test_media_that_does_not_fit_the_cache_is_refused(omni: tuple[Any, Any], omni_loaded: Loaded) -> None:
-    rig = Rig(omni_loaded, kv_tokens=ROWS, page_tokens=16)
+def with_positions(loaded: Loaded, positions: int) -> Loaded:
+    """The same model, but with fewer positions."""
+    family = copy.copy(loaded.family)
+    family.max_positions = positions
+    return loaded._replace(family=family)
+
+
+def rows(session: Session) -> int:
+    return session.rig.core.scheduler.streams[session.stream].rows
+
+
+@pytest.mark.parametrize("format", ["turns", "live"])
+def test_too_many_rows(text_qwen: tuple[Any, Any], text_loaded: Loaded, format: str) -> None:
+    rig = Rig(text_loaded, kv_tokens=ROWS, page_tokens=16)
+    session = rig.open(format=format)
+    session.ask("What do you see?", max_tokens=4)
+    rig.run()
+    before, story = rows(session), session.story.copy()
+    words = " door" * 100
+    session.text(words)
+    (error,) = session.of(Error)
+    held, most, got = (int(number) for number in re.findall(r"\d+", error.message)[:3])
+    assert (error.code, error.seq, error.fatal) == ("context_overflow", 2, False)
+    assert held == ROWS and got >= 100 and most < ROWS - before
+    session.story = story
+    assert rows(session) == before
+    session.ask("Who?", max_tokens=4)
+    rig.run()
+    assert session.ends() == [("length", 4)] * 2
+    assert session.check(*text_qwen) == 8
+
+
+def test_too_much_media_while_a_reply_runs(omni: tuple[Any, Any], omni_loaded: Loaded) -> None:
+    """Spans that do not fit are left out; the reply goes on without them."""
+    rig = Rig(omni_loaded, kv_tokens=ROWS, page_tokens=4)
+    client = Client(rig.open(format="live"))
+    session = client.session
+    client.do("ask", max_tokens=12)
+    while not session.of(Error):
+        rig.step(1)
+        story = session.story.copy()
+        client.do("image", 1)
+    session.story = story
+    rig.run()
+    assert session.ends() == [("length", 12)]
+    assert session.check(*omni) == 12
+
+
+@given(page_tokens=st.sampled_from([4, 16]), words=st.integers(0, 12), positions=st.booleans())
+def test_a_reply_that_fills_the_stream(
+    text_qwen: tuple[Any, Any], text_loaded: Loaded, page_tokens: int, words: int, positions: bool
+) -> None:
+    """It takes every row there is but those of its closing, and those of no other stream."""
+    loaded = with_positions(text_loaded, ROWS) if positions else text_loaded
+    rig = Rig(loaded, kv_tokens=4 * ROWS if positions else ROWS, page_tokens=page_tokens)
+    session = rig.open(format="turns")
+    session.ask("What" + " door" * words, max_tokens=4 * ROWS)
+    rig.run()
+    ((reason, told),) = session.ends()
+    assert reason == "length" and told > 10
+    assert rows(session) == ROWS
+    assert session.check(*text_qwen) == told
+    session.ask("And?", max_tokens=2)
+    (error,) = session.of(Error)
+    assert error.code == "context_overflow" and str(ROWS) in error.message
+    other = rig.open(format="turns")
+    other.ask("What?", max_tokens=2)
+    rig.run()
+    assert other.ends() == [("length", 2)]
+    assert other.check(*text_qwen) == 2
+
+
+def test_too_many_positions(omni: tuple[Any, Any], omni_loaded: Loaded) -> None:
+    """A video runs through positions faster than through rows: 25 for each second."""
+    rig = Rig(with_positions(omni_loaded, 115), kv_tokens=2048)
     client = Client(rig.open(format="turns"))
-    client.session.sound(sound(1, 10.1))  # blocks of 2 s are 50 rows each
-    rig.run()
-    numbers = [int(number) for number in re.findall(r"\d+", error_of(client))]
-    assert numbers[0] == ROWS and numbers[2] == 50 > numbers[1]
-    heard = client.session.transcript()[0]
-    client.do("ask", max_tokens=8)
-    rig.run()
-    assert client.session.transcript()[0][: len(heard)] == heard
-    assert client.session.ends() == [("length", 8)]
-
-
-def test_a_reply_ends_where_the_cache_ends(omni_loaded: Loaded) -> None:
-    rig = Rig(omni_loaded, kv_tokens=ROWS, page_tokens=16)
-    client = Client(rig.open(format="turns"))
-    client.do("ask", max_tokens=10_000)
-    rig.run()
-    ids = client.session.transcript()[0]
-    ((reason, tokens),) = client.session.ends()
-    assert reason == "length" and ROWS - 16 < len(ids) <= ROWS
-    assert ids[-2:] == omni_loaded.family.turn_ids["assistant_end"]
-    client.do("ask", 1)
-    rig.run()
-    assert str(ROWS) in error_of(client)
-
-
-@pytest.fixture
-def short_sighted(omni_loaded: Loaded) -> Loaded:
-    """The same model with few positions."""
-    data = msgspec.structs.replace(omni_loaded.family.data, max_positions=120)
-    return omni_loaded._replace(family=Family(data, omni_loaded.family.tokenizer))
-
-
-def test_positions_run_out_before_rows_do(short_sighted: Loaded) -> None:
-    rig = Rig(short_sighted, kv_tokens=4096)
-    client = Client(rig.open(format="turns"))
-    for _ in range(6):  # a pair is a second: 25 positions in 6 rows
+    session = client.session
+    while not session.of(Error):
+        story = session.story.copy()
         client.do("pair")
+    (error,) = session.of(Error)
+    limit, most, got = (int(number) for number in re.findall(r"\d+", error.message)[:3])
+    assert error.code == "context_overflow" and limit == 115 and most < 115 <= got + 25
+    session.story = story
+    client.do("ask", max_tokens=3)
     rig.run()
-    errors = client.session.of(Error)
-    assert errors and all("120 positions" in error.message for error in errors)
-    assert max(max(axis) for axis in client.session.transcript()[1].tolist()) < 120
-    client.do("ask", max_tokens=500)
+    assert session.ends() == [("length", 3)]
+    assert session.check(*omni) == 3
+
+
+@pytest.mark.parametrize("kind", ["ask", "text"])
+def test_without_words(text_qwen: tuple[Any, Any], text_loaded: Loaded, kind: str) -> None:
+    rig = Rig(text_loaded)
+    session = rig.open(format="turns")
+    story = session.story.copy()
+    session.ask("") if kind == "ask" else session.text("")
+    session.story = story
+    (error,) = session.of(Error)
+    assert error.code == "input" and "expected words" in error.message
+    session.ask("What?", max_tokens=2)
     rig.run()
-    refused = client.session.of(Error)[len(errors) :]
-    assert client.session.ends() and client.session.ends()[0][0] == "length" or refused
-    assert len(client.session.transcript()[0]) < 4096
+    assert session.check(*text_qwen) == 2
