@@ -24,7 +24,7 @@ class Part:
     `tables[slots[r]]`.
 
     tables `(sequences, pages)` int32, slots `(rows,)` int32, lengths `(rows,)` int32. `runs` lists (start, stop,
-    slot) of consecutive query rows of one sequence, in order.
+    slot) of consecutive query rows of one sequence, in order; every row is in one, and lengths never fall inside one.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Step:
 
 
 class ReferenceBackend:
-    """Slow and obvious: gathers each sequence's history and takes a softmax in float32 (float64 for float64 inputs)."""
+    """Slow and obvious: gathers each sequence's history and takes a softmax in float32."""
 
     page_tokens = 16
 

@@ -103,10 +103,11 @@ def _attend(query, keys, values, shift, tables, slots, lengths, tiles, parts, sc
         weighted = np.zeros((span * count, dim), np.float32)
         top = np.full(span * count, -np.inf, np.float32)
         total = np.zeros(span * count, np.float32)
-        scores = np.empty(size, np.float32)
+        wide = (size + 3) // 4 * 4  # tokens go four at a time
+        scores = np.empty(wide, np.float32)
         powers = np.empty(size, np.int32)
-        key_bits = np.zeros((size, dim), np.uint32)
-        value_bits = np.zeros((size, dim), np.uint32)
+        key_bits = np.zeros((wide, dim), np.uint32)
+        value_bits = np.zeros((wide, dim), np.uint32)
         key, value, floats = key_bits.view(np.float32), value_bits.view(np.float32), powers.view(np.float32)
         table = tables[slots[first]]
         for place in range((lengths[last - 1] + size - 1) // size):
@@ -162,10 +163,7 @@ def _bits(tensor: torch.Tensor) -> np.ndarray:
 
 
 class CpuBackend:
-    """Attention on the CPU over float32 or bfloat16 pages; sums are taken in float32.
-
-    Pages hold a multiple of 4 tokens.
-    """
+    """Attention on the CPU over float32 or bfloat16 pages; sums are taken in float32."""
 
     page_tokens = 32
 

@@ -57,7 +57,7 @@ def pages_for(need: Need, rows: int, page_tokens: int) -> int:
 
 def plan(needs: list[Need], free: int, budget: Budget) -> Decision:
     """Choose the rows of one step. `needs` holds all streams, those with nothing to do included."""
-    waiting = sorted((need for need in needs if need.pieces), key=lambda need: need.since)
+    waiting = sorted((need for need in needs if need.pieces), key=_age)
     decodes = sum(need.token for need in waiting)
     most = left = budget.append_rows if decodes else budget.rows
     movable = _movable(needs, waiting)
@@ -68,13 +68,14 @@ def plan(needs: list[Need], free: int, budget: Budget) -> Decision:
         if need.stream in gone:
             continue
         rows = _rows(need, left, most)
-        while rows:
-            short = pages_for(need, rows, budget.page_tokens) - free
-            victims = _victims(movable, need, gone | granted, short)
-            if victims is not None:
-                break
-            rows = _fewer(need, rows, free, budget.page_tokens)
-        else:
+        victims: list[Need] = []
+        if pages_for(need, rows, budget.page_tokens) > free:
+            takeable = _takeable(movable, need, gone | granted)
+            reach = free + sum(other.own for other in takeable)
+            if pages_for(need, rows, budget.page_tokens) > reach:
+                rows = _fewer(need, rows, reach, budget.page_tokens)
+            victims = _victims(takeable, pages_for(need, rows, budget.page_tokens) - free)
+        if rows == 0:
             continue
         gone.update(victim.stream for victim in victims)
         free += sum(victim.own for victim in victims) - pages_for(need, rows, budget.page_tokens)
@@ -84,10 +85,15 @@ def plan(needs: list[Need], free: int, budget: Budget) -> Decision:
     return Decision(grants, [need.stream for need in movable if need.stream in gone])
 
 
+def _age(need: Need) -> tuple[int, int]:
+    """Older is smaller. A fork has the age of its stream until it is served: the lower number counts as older."""
+    return need.since, need.stream
+
+
 def _movable(needs: list[Need], waiting: list[Need]) -> list[Need]:
     """Streams whose pages may be taken, the first to go first: idle ones, then the youngest need."""
     idle = [need for need in needs if not need.pieces]
-    order = sorted(idle, key=lambda need: need.since) + waiting[::-1]
+    order = sorted(idle, key=_age) + waiting[::-1]
     return [need for need in order if need.movable and need.own and not need.away]
 
 
@@ -118,17 +124,24 @@ def _fewer(need: Need, rows: int, free: int, page_tokens: int) -> int:
     return total
 
 
-def _victims(movable: list[Need], need: Need, taken: set[int], short: int) -> list[Need] | None:
-    """Streams to move so that `short` more pages are free; None where that cannot be had from idle or younger ones."""
+def _takeable(movable: list[Need], need: Need, taken: set[int]) -> list[Need]:
+    """Those of `movable` whose pages `need` may take: idle or younger ones that this step has not touched yet."""
+    return [
+        other
+        for other in movable
+        if other.stream != need.stream and other.stream not in taken and (not other.pieces or _age(other) > _age(need))
+    ]
+
+
+def _victims(takeable: list[Need], short: int) -> list[Need]:
+    """The first of `takeable` that together set `short` pages free."""
     victims: list[Need] = []
-    for other in movable:
+    for other in takeable:
         if short <= 0:
             break
-        younger = not other.pieces or other.since > need.since
-        if other.stream != need.stream and other.stream not in taken and younger:
-            victims.append(other)
-            short -= other.own
-    return victims if short <= 0 else None
+        victims.append(other)
+        short -= other.own
+    return victims
 
 
 def grant(announced: list[tuple[int, int]], tokens: int) -> int:

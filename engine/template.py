@@ -61,6 +61,14 @@ def learn_turns(render: Any, parts: bool) -> Turns:
     return Turns(wrappers, system_text, default)
 
 
+def stop_ids(generation: Any, tokenizer: Any, assistant_end: list[int]) -> frozenset[int]:
+    """The ids that end a reply: the checkpoint's generation configuration, else the tokenizer's end and the turn's."""
+    ends = generation.eos_token_id
+    if ends is None:
+        return frozenset({tokenizer.eos_token_id, assistant_end[0]} - {None})
+    return frozenset(ends if isinstance(ends, list) else [ends])
+
+
 def learn_block(render: Any, modality: str, placeholder: str, user_start: str) -> tuple[str, str]:
     """What stands before and after the placeholder of one piece of media in a user turn."""
     content = [{"type": modality, modality: "x"}, {"type": "text", "text": _USER}]

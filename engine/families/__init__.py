@@ -15,7 +15,11 @@ from importlib.metadata import entry_points
 
 from ...codecs.errors import ModelError
 
-BUILT_IN = {"qwen2": ".qwen2", "qwen2_5_omni_thinker": ".qwen2_5_omni"}
+BUILT_IN = {
+    "qwen2": ".qwen2",
+    "qwen2_5_omni": ".qwen2_5_omni",  # the whole checkpoint: only its thinker is loaded
+    "qwen2_5_omni_thinker": ".qwen2_5_omni",
+}
 
 
 def loader(model_type: str) -> Callable:

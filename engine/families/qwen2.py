@@ -16,7 +16,7 @@ from ..attention import NAME
 from ..family import Family, FamilyData, Loaded
 from ..library import transformers
 from ..span import Prompt, Rows, Span
-from ..template import learn_turns
+from ..template import learn_turns, stop_ids
 
 
 class NoTowers:
@@ -70,16 +70,16 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     def ids(text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    ends = model.generation_config.eos_token_id
+    turn_ids = {name: ids(text) for name, text in turns.wrappers.items()}
     data = FamilyData(
         name="qwen2",
         model=str(path),
         spec=MediaSpec(),
-        turn_ids={name: ids(text) for name, text in turns.wrappers.items()},
+        turn_ids=turn_ids,
         block_ids={},
         system_ids=(ids(turns.system[0]), ids(turns.system[1])),
         default_system_ids=ids(turns.default_system),
-        stop_ids=frozenset(ends if isinstance(ends, list) else [ends]),
+        stop_ids=stop_ids(model.generation_config, tokenizer, turn_ids["assistant_end"]),
         classes={},
         per_second=0.0,
         axes=1,

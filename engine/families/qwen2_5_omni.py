@@ -24,7 +24,7 @@ from ..attention import NAME
 from ..family import Family, FamilyData, Loaded
 from ..library import transformers
 from ..span import Prompt, Rows, Span
-from ..template import learn_block, learn_turns
+from ..template import learn_block, learn_turns, stop_ids
 
 _CLASSES = {"image": "A", "video": "A", "audio": "B", "unit": "B"}
 
@@ -355,16 +355,16 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         before, after = learn_block(render, modality, placeholder, turns.wrappers["user_start"])
         blocks[modality] = (ids(before), ids(after))
     blocks["unit"] = _unit_block(processor, render, ids, {config.video_token_id, config.audio_token_id})
-    ends = model.generation_config.eos_token_id
+    turn_ids = {name: ids(text) for name, text in turns.wrappers.items()}
     data = FamilyData(
         name="qwen2_5_omni",
         model=str(path),
         spec=_spec(processor, config),
-        turn_ids={name: ids(text) for name, text in turns.wrappers.items()},
+        turn_ids=turn_ids,
         block_ids=blocks,
         system_ids=(ids(turns.system[0]), ids(turns.system[1])),
         default_system_ids=ids(turns.default_system),
-        stop_ids=frozenset(ends if isinstance(ends, list) else [ends]),
+        stop_ids=stop_ids(model.generation_config, tokenizer, turn_ids["assistant_end"]),
         classes=dict(_CLASSES),
         per_second=float(config.position_id_per_seconds),
         axes=3,

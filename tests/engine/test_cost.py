@@ -1,7 +1,8 @@
 """What an append and a decode step cost does not grow with the history.
 
-Counted, not timed: bytes and rows of the tensors that reach torch (the model's weights, the cache's pools and the page tables
-are there once and for all, and what attention itself reads is left out), calls of Python functions, and the size of the plan.
+Counted, not timed: bytes and rows of the tensors that reach torch, calls of Python functions, and the size of the plan.
+The model's weights, the cache's pools and the page tables are there once and for all; attention's own reading is left
+out.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from penstock.engine.stream import StreamState
 
 from .acts import Client
 from .rig import Rig, Session
+from .story import Clip
 
 Mutation = Callable[[pytest.MonkeyPatch], None]
 
@@ -167,7 +168,7 @@ def test_the_rows_turn_red(
 
 def test_one_frame_swapped_turns_the_logits_red(omni: tuple[Any, Any], omni_loaded: Loaded) -> None:
     session = spoken(omni_loaded)
-    clip = next(part for part in session.story.parts if hasattr(part, "frames"))
+    clip = next(part for part in session.story.parts if isinstance(part, Clip))
     object.__setattr__(clip, "frames", tuple(np.ascontiguousarray(frame[::-1]) for frame in clip.frames))
     with pytest.raises(AssertionError, match="logits differ"):
         session.check(*omni)

@@ -35,7 +35,7 @@ engines = st.builds(
     st.sampled_from([0, 8, 1 << 16]),
 )
 rules = st.sampled_from(["max", "transformers"])
-# How many other streams, how many words each of them begins with, and whether they ask first: then they are served first.
+# How many other streams, how many words each begins with, and whether they ask first: then they are served first.
 crowds = st.tuples(st.integers(0, 3), st.sampled_from([0, 20, 60, 90]), st.booleans())
 MEDIA = ("frame", "pair", "sound", "image")
 

@@ -1,4 +1,4 @@
-"""More than a stream can hold: refused with both numbers, a running reply ends with "length", and the stream goes on."""
+"""More than a stream can hold: refused with both numbers; a running reply ends with "length"; the stream goes on."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Pages against a plain list: whatever is done to sequences, each reads back what it holds, and pages conserve.
 
-What an operation says has to happen to the tensors is carried out on a dictionary of rows. Two groups with different pages
-go along: one sequence owns several tables, which move together.
+What an operation says has to happen to the tensors is carried out on a dictionary of rows. Two groups with different
+pages go along: one sequence owns several tables, which move together.
 """
 
 from __future__ import annotations
@@ -35,10 +35,8 @@ class Pages(RuleBasedStateMachine):
 
     @rule(target=sequences)
     def open(self) -> Mirror:
-        mirror = Mirror(
-            Sequence({name: PageTable(pool) for name, pool in self.pools.items()}), [], dict.fromkeys(SIZES)
-        )
-        mirror.tables = {name: [] for name in SIZES}
+        sequence = Sequence({name: PageTable(pool) for name, pool in self.pools.items()})
+        mirror = Mirror(sequence, [], {name: [] for name in SIZES})
         self.live.append(mirror)
         return mirror
 

@@ -1,0 +1,62 @@
+"""What is learnt from a checkpoint, and which checkpoints are taken."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from penstock.codecs.errors import ModelError
+from penstock.engine.brook.recipe import model_path
+from penstock.engine.config import EngineConfig
+from penstock.engine.core import load
+from penstock.engine.family import Loaded
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, Qwen2_5OmniConfig
+
+
+def test_wrappers_are_those_of_the_template(omni_loaded: Loaded) -> None:
+    family = omni_loaded.family
+    words = {name: family.tokenizer.decode(ids) for name, ids in family.turn_ids.items()}
+    assert words == {
+        "user_start": "<|im_start|>user\n",
+        "user_end": "<|im_end|>\n",
+        "assistant_start": "<|im_start|>assistant\n",
+        "assistant_end": "<|im_end|>\n",
+    }
+    blocks = {name: tuple(map(family.tokenizer.decode, ids)) for name, ids in family.block_ids.items()}
+    assert blocks == {
+        "image": ("<|vision_bos|>", "<|vision_eos|>"),
+        "video": ("<|vision_bos|>", "<|vision_eos|>"),
+        "audio": ("<|audio_bos|>", "<|audio_eos|>"),
+        "unit": ("<|vision_bos|><|audio_bos|>", "<|audio_eos|><|vision_eos|>"),
+    }
+    assert family.tokenizer.decode(family.system_ids(None)).startswith("<|im_start|>system\nYou are")
+    assert family.tokenizer.decode(family.system_ids("Watch.")) == "<|im_start|>system\nWatch.<|im_end|>\n"
+
+
+def test_only_the_thinker_of_a_whole_checkpoint_is_loaded(tmp_path: Path, omni_loaded: Loaded) -> None:
+    source, whole = model_path("omni"), tmp_path / "whole"
+    shutil.copytree(source, whole)
+    thinker = AutoConfig.from_pretrained(source).to_dict()
+    Qwen2_5OmniConfig(thinker_config=thinker, architectures=["Qwen2_5OmniModel"]).save_pretrained(whole)
+    weights = {f"thinker.{name}": tensor for name, tensor in load_file(source / "model.safetensors").items()}
+    others = {"talker.model.norm.weight": torch.zeros(4), "token2wav.proj.weight": torch.zeros(4, 4)}
+    save_file(weights | others, whole / "model.safetensors", metadata={"format": "pt"})
+    (whole / "generation_config.json").unlink()
+
+    loaded = load(whole, EngineConfig())
+
+    ours, same = loaded.text.state_dict(), omni_loaded.text.state_dict()
+    assert ours.keys() == same.keys() and all(torch.equal(ours[name], same[name]) for name in ours)
+    assert loaded.family.stop_ids == {loaded.family.tokenizer.convert_tokens_to_ids("<|im_end|>")}
+
+
+def test_a_checkpoint_that_cannot_be_served_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such folder"):
+        load(tmp_path / "nothing", EngineConfig())
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(ModelError, match=r"model type 'bert' is not served; expected one of qwen2, .*qwen2_5_omni"):
+        load(tmp_path, EngineConfig())
