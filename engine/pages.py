@@ -73,6 +73,9 @@ class PagePool:
             if self._holders[page] == 0:
                 heapq.heappush(self._free, page)
 
+    def holders(self, page: int) -> int:
+        return self._holders[page]
+
     def shared(self, page: int) -> bool:
         return self._holders[page] > 1
 
@@ -101,6 +104,13 @@ class PageTable:
         if not self.forked:
             return len(self.pages)
         return sum(not self.pool.shared(page) for page in self.pages)
+
+    @property
+    def shared(self) -> tuple[tuple[int, int], ...]:
+        """The pages that others hold as well, (page, holders)."""
+        if not self.forked:
+            return ()
+        return tuple((page, self.pool.holders(page)) for page in self.pages if self.pool.shared(page))
 
     def need(self, rows: int) -> int:
         """How many free pages `append(rows)` would take, a private copy of a shared last page included."""

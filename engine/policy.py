@@ -8,6 +8,8 @@ one is served.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 
 
@@ -16,8 +18,8 @@ class Need(msgspec.Struct, frozen=True):
 
     `since` orders needs by age. `pieces` are the waiting rows from the front: (count, atomic); `token` says that the
     first of them is a sampled token. `room` rows fit into its last page; `copy` is 1 where that page is shared and
-    must be copied first. `away` is how many pages it has in host memory (all of them, then), `own` how many it would
-    set free. `movable`: its pages may be taken.
+    must be copied first. `away` is how many pages it has in host memory (all of them, then), `own` how many nobody else
+    holds; `shared` are the others, (page, holders). `movable`: its pages may be taken.
     """
 
     stream: int
@@ -29,6 +31,7 @@ class Need(msgspec.Struct, frozen=True):
     away: int = 0
     own: int = 0
     movable: bool = True
+    shared: tuple[tuple[int, int], ...] = ()
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -61,7 +64,7 @@ def plan(needs: list[Need], free: int, budget: Budget) -> Decision:
     decodes = sum(need.token for need in waiting)
     most = left = budget.append_rows if decodes else budget.rows
     movable = _movable(needs, waiting)
-    gone: set[int] = set()
+    gone: dict[int, Need] = {}
     grants: list[tuple[int, int]] = []
     granted: set[int] = set()
     for need in waiting:
@@ -70,15 +73,16 @@ def plan(needs: list[Need], free: int, budget: Budget) -> Decision:
         rows = _rows(need, left, most)
         victims: list[Need] = []
         if pages_for(need, rows, budget.page_tokens) > free:
-            takeable = _takeable(movable, need, gone | granted)
-            reach = free + sum(other.own for other in takeable)
+            takeable = _takeable(movable, need, gone.keys() | granted)
+            reach = free + _freed([*gone.values(), *takeable]) - _freed([*gone.values()])
             if pages_for(need, rows, budget.page_tokens) > reach:
                 rows = _fewer(need, rows, reach, budget.page_tokens)
-            victims = _victims(takeable, pages_for(need, rows, budget.page_tokens) - free)
+            victims = _victims(takeable, [*gone.values()], pages_for(need, rows, budget.page_tokens) - free)
         if rows == 0:
             continue
-        gone.update(victim.stream for victim in victims)
-        free += sum(victim.own for victim in victims) - pages_for(need, rows, budget.page_tokens)
+        free -= _freed([*gone.values()]) + pages_for(need, rows, budget.page_tokens)
+        gone |= {victim.stream: victim for victim in victims}
+        free += _freed([*gone.values()])
         left = max(0, left - (rows - need.token))
         grants.append((need.stream, rows))
         granted.add(need.stream)
@@ -94,7 +98,7 @@ def _movable(needs: list[Need], waiting: list[Need]) -> list[Need]:
     """Streams whose pages may be taken, the first to go first: idle ones, then the youngest need."""
     idle = [need for need in needs if not need.pieces]
     order = sorted(idle, key=_age) + waiting[::-1]
-    return [need for need in order if need.movable and need.own and not need.away]
+    return [need for need in order if need.movable and (need.own or need.shared) and not need.away]
 
 
 def _rows(need: Need, left: int, most: int) -> int:
@@ -133,14 +137,20 @@ def _takeable(movable: list[Need], need: Need, taken: set[int]) -> list[Need]:
     ]
 
 
-def _victims(takeable: list[Need], short: int) -> list[Need]:
-    """The first of `takeable` that together set `short` pages free."""
+def _freed(moved: list[Need]) -> int:
+    """How many pages become free when all of these are moved: a shared page when all its holders are."""
+    held = Counter(page for need in moved for page in need.shared)
+    return sum(need.own for need in moved) + sum(count == holders for (_, holders), count in held.items())
+
+
+def _victims(takeable: list[Need], gone: list[Need], short: int) -> list[Need]:
+    """The first of `takeable` that set `short` pages free, together with those that are gone already."""
     victims: list[Need] = []
+    before = _freed(gone)
     for other in takeable:
-        if short <= 0:
+        if _freed(gone + victims) - before >= short:
             break
         victims.append(other)
-        short -= other.own
     return victims
 
 

@@ -294,6 +294,7 @@ class Scheduler:
             copy=int(not stream.away and length % size != 0 and self.pool.shared(table.pages[-1])),
             away=stream.away,
             own=table.own,
+            shared=table.shared,
             movable=movable,
         )
 

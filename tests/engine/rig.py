@@ -11,7 +11,7 @@ import copy
 import itertools
 from collections.abc import Callable
 from collections.abc import Sequence as Row
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from penstock.streams.segment import AudioSegment, ImageSegment, Segment, UnitSe
 from penstock.streams.timeline import Timeline
 
 from tests.reference.dense import Sequence, build, forward
+from tests.reference.places import Rule
 
 from .story import Clip, Film, Run, Sound, Still, Story, Units
 
@@ -205,7 +206,7 @@ class Session:
 
     def expected(self, model: Any, processor: Any) -> Sequence:
         """The finished sequence, by the reference."""
-        return build(model, processor, self.story.told(), positions=self.request.positions, **self._rate())
+        return build(model, processor, self.story.told(), positions=cast(Rule, self.request.positions), **self._rate())
 
     def check_places(self, sequence: Sequence) -> None:
         """Ids and positions of all rows that are fed equal the reference's."""

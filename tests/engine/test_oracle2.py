@@ -24,6 +24,8 @@ from tests.reference.media import frames, picture, sound
 
 from .rig import FRAME_US, RATE, TOLERANCE, Rig, Session
 
+pytestmark = pytest.mark.timeout(3600)  # many examples
+
 REPLY = 10
 FILM = frames(5, 9)
 NOISE = sound(5, 5.0)

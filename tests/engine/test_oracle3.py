@@ -9,12 +9,15 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock.engine.family import Loaded
 
 from .acts import Act, Client, acts, perform, strangers
 from .rig import Rig
+
+pytestmark = pytest.mark.timeout(3600)  # many examples
 
 # Tokens of a page, and rows of KV cache: enough for all streams, or for hardly more than one, so that streams take
 # pages from each other.

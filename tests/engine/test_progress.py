@@ -15,6 +15,8 @@ from penstock.streams.event import Error
 from .acts import Client
 from .rig import Rig, Session
 
+pytestmark = pytest.mark.timeout(3600)  # many examples
+
 REPLY = 12
 
 
