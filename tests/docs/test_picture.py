@@ -55,7 +55,7 @@ def play(core: Core, format: str, words: int) -> list[Event]:
             told = 1
         elif told == 1 and tokens == ASK_BEHIND + ahead:
             params = SamplingParams(max_tokens=3)
-            question = Input(4, "ask", QUESTIONS["question 2"], params, at=ASK_BEHIND - 1)
+            question = Input(4, "ask", QUESTIONS["question 2"], params, at=ASK_BEHIND - 1, reply=1)
             core.scheduler.accept(1, question)
             told = 2
         events += [event for _, event in core.scheduler.events()]

@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock.engine.family import Loaded
+from penstock.engine.stream import Input
 from penstock.streams.event import Appended, ReplyDone, Token
+from penstock.streams.request import SamplingParams
 
 from .acts import Act, Client, acts, perform
 from .rig import Rig
@@ -189,3 +191,16 @@ def test_before_the_first_token(text_qwen: tuple[Any, Any], text_loaded: Loaded)
     rig.run()
     assert session.ends() == [("interrupted", 0), ("length", 4)]
     assert session.check(*text_qwen) == 4
+
+
+@pytest.mark.parametrize(("reply", "kept"), [(1, 2), (7, 5)])
+def test_what_was_taken_of_another_reply_does_not_cut_this_one(omni_loaded: Loaded, reply: int, kept: int) -> None:
+    """A question carries the token its client had reached, and of which reply."""
+    rig = Rig(omni_loaded)
+    session = rig.open(format="interrupt")
+    session.ask("What do you see?", max_tokens=30)
+    rig.step(5)
+    question = Input(9, "ask", "Who came in?", SamplingParams(max_tokens=2), at=1, reply=reply)
+    rig.core.scheduler.accept(session.stream, question)
+    rig.deliver()
+    assert session.ends() == [("interrupted", kept)]
