@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import ParamSpec, TypeVar
 
 import msgspec
 import numpy as np
@@ -19,24 +20,33 @@ from ..engine.attention import Part
 from ..engine.config import EngineConfig
 from ..engine.core import Core, load
 from ..engine.family import Loaded
-from ..engine.plan import Plan
+from ..engine.plan import Plan, Result
 from ..streams.item import VideoFrame
 from ..streams.request import Request, SamplingParams
 from ..streams.segment import VideoSegment
+from .bench_stock import Stock
 from .engine import Engine
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _SIDE = 112
 
 
 class AppendCost(msgspec.Struct, frozen=True):
-    """Medians at one history: rows of an append, host bytes handed to the model for it, milliseconds of it and of a
-    decode step. `append_ms` has the encoder in it."""
+    """Medians at one history, ours and those of plain `transformers` in the same rounds.
+
+    rows: of an append of one frame pair. bytes: that are handed to the model for it. append_ms: the append, the encoder
+    included. decode_ms: one decode step. `transformers` has one user and a kept cache.
+    """
 
     history: int
     rows: int
     bytes: int
     append_ms: float
     decode_ms: float
+    transformers_append_ms: float
+    transformers_decode_ms: float
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -56,12 +66,14 @@ def append_costs(
     """Time appends and decode steps of one live stream at each length of history, interleaved over `rounds` rounds."""
     loaded = load(model, config)
     core = Core(loaded, msgspec.structs.replace(config, kv_tokens=sum(histories) + len(histories) * 64 * (rounds + 8)))
+    stock_model = Stock.load(loaded.family.data.model, getattr(torch, config.dtype))
+    stocks = {history: Stock(*stock_model, history) for history in histories}
     clips = np.random.default_rng(0)
     for number, history in enumerate(histories, 1):
         core.open(number, Request(format="live"))
         _fill(core, number, history)
         core.scheduler.park(number, True)  # only the stream that is measured runs
-    measured: dict[int, list[tuple[float, float, int, int]]] = {history: [] for history in histories}
+    measured: dict[int, list[tuple[float, ...]]] = {history: [] for history in histories}
     seq = 10_000
     for turn in range(rounds + 2):
         for number, history in enumerate(histories, 1):
@@ -71,21 +83,30 @@ def append_costs(
                 core.step()  # a splice would wait for the open character
             pixels = clips.integers(0, 255, (2, _SIDE, _SIDE, 3), dtype=np.uint8)
             segment = VideoSegment(seq, 0, pixels, seq * 1_000_000, seq * 1_000_000 + 500_000)
-            begun = time.perf_counter()
-            core.append(number, seq, [segment])
-            done = core.step()
-            append_ms = (time.perf_counter() - begun) * 1000
-            begun = time.perf_counter()
-            core.step()
-            decode_ms = (time.perf_counter() - begun) * 1000
+            done, append_ms = _timed(_append, core, number, seq, segment)
+            _, decode_ms = _timed(core.step)
+            _, stock_append_ms = _timed(stocks[history].append, pixels)
+            _, stock_decode_ms = _timed(stocks[history].decode)
             core.scheduler.park(number, True)
             assert done is not None
             if turn >= 2:
                 rows, size = _handed_over(done[0])
-                measured[history].append((append_ms, decode_ms, rows, size))
+                measured[history].append((rows, size, append_ms, decode_ms, stock_append_ms, stock_decode_ms))
     for history, runs in measured.items():
         columns = [statistics.median(column) for column in zip(*runs, strict=True)]
-        yield AppendCost(history, int(columns[2]), int(columns[3]), round(columns[0], 3), round(columns[1], 3))
+        yield AppendCost(history, int(columns[0]), int(columns[1]), *(round(ms, 3) for ms in columns[2:]))
+
+
+def _append(core: Core, stream: int, seq: int, segment: VideoSegment) -> tuple[Plan, Result] | None:
+    core.append(stream, seq, [segment])
+    return core.step()
+
+
+def _timed(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, float]:
+    """What `work` gives, and its milliseconds."""
+    begun = time.perf_counter()
+    result = work(*args, **kwargs)
+    return result, (time.perf_counter() - begun) * 1000
 
 
 class _NoAttention:

@@ -1,4 +1,4 @@
-"""The same appends and decode steps by plain `transformers`: one user, one kept `DynamicCache`. For comparison in benchmarks."""
+"""The same appends and decode steps by plain `transformers`, for comparison: one user, one kept `DynamicCache`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Stock:
 
     @torch.inference_mode()
     def append(self, pixels: np.ndarray) -> None:
-        """A frame pair `(2, h, w, 3)` with its two wrappers and the last sampled token: encoded, fed, one token drawn."""
+        """A frame pair `(2, h, w, 3)`, its wrappers and the last token: encoded, fed, one token drawn."""
         clip = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         inputs = self._processor.video_processor([clip], do_resize=False, do_sample_frames=False, return_tensors="pt")
         model = self._model.model

@@ -24,9 +24,12 @@ def main(options: argparse.Namespace) -> int:
         print(
             f"{platform.processor() or platform.machine()}, device {options.device}, medians of {options.rounds} rounds"
         )
-        print(f"{'history':>8} {'rows':>5} {'bytes':>7} {'append ms':>10} {'decode ms':>10}")
+        print(f"{'':>22}{'penstock, ms':>20}{'transformers, ms':>20}")
+        print(f"{'history':>8} {'rows':>5} {'bytes':>7}{'append':>10}{'decode':>10}{'append':>10}{'decode':>10}")
         for cost in costs:
-            print(f"{cost.history:8} {cost.rows:5} {cost.bytes:7} {cost.append_ms:10.2f} {cost.decode_ms:10.2f}")
+            ours = f"{cost.append_ms:10.2f}{cost.decode_ms:10.2f}"
+            theirs = f"{cost.transformers_append_ms:10.2f}{cost.transformers_decode_ms:10.2f}"
+            print(f"{cost.history:8} {cost.rows:5} {cost.bytes:7}{ours}{theirs}")
     for latency in asyncio.run(latencies([0, 8], options.tokens, config)):
         if options.json:
             print(msgspec.json.encode(latency).decode(), flush=True)
