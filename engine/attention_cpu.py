@@ -1,8 +1,8 @@
 """The CPU backend: one compiled loop over (rows, key heads) that reads each sequence's pages where they lie.
 
-Nothing of the history is copied as a whole and nothing in Python runs per stream: numba compiles the loop once per
-data type, and the rows of a step (decode rows and appended rows alike) are shared out over the cores. Softmax runs on
-line, page by page (arXiv 1805.02867). bfloat16 is read as the upper half of a float32.
+For decode rows nothing of the history is copied and nothing in Python runs per stream: numba compiles the loop once per
+data type, and the rows of a step are shared out over the cores. Softmax runs on line, page by page (arXiv 1805.02867).
+bfloat16 is read as the upper half of a float32.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ import numba
 import numpy as np
 import torch
 
-from .attention import Part
+from .attention import Part, merge
 
 # numba's parallel loops may be entered by one thread at a time.
 _LOCK = threading.Lock()
 # Query rows of one sequence that share one pass over its pages.
 _TILE_ROWS = 8
+# A run of so many rows is attended over a copy of its pages.
+_LONG_ROWS = 16
+_FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 
@@ -145,14 +148,10 @@ def _attend(query, keys, values, shift, tables, slots, lengths, tiles, parts, sc
                         out[row, place, i] = weighted[line, i] * part
 
 
-def _tiles(part: Part) -> np.ndarray:
-    """Cut the runs into tiles of a few rows, `(tiles, 2)`: first and last row, half open."""
+def _tiles(runs: list[tuple[int, int]]) -> np.ndarray:
+    """Cut runs into tiles of a few rows, `(tiles, 2)`: first and last row, half open."""
     return np.array(
-        [
-            (first, min(first + _TILE_ROWS, stop))
-            for start, stop, _ in part.runs
-            for first in range(start, stop, _TILE_ROWS)
-        ],
+        [(first, min(first + _TILE_ROWS, stop)) for start, stop in runs for first in range(start, stop, _TILE_ROWS)],
         dtype=np.int64,
     ).reshape(-1, 2)
 
@@ -162,8 +161,38 @@ def _bits(tensor: torch.Tensor) -> np.ndarray:
     return tensor.view(torch.uint16 if tensor.dtype == torch.bfloat16 else torch.uint32).numpy()
 
 
+def _gathered(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    pages: torch.Tensor,
+    first: int,
+    last: int,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A long run of one sequence, `(rows, heads, dim)`, by torch's own kernel over a copy of its pages.
+
+    Its rows see `first`, ..., `last` rows of the history, or all of them `last`: what all see without a mask, and the
+    run's own triangle, merged by their log-sum-exp.
+    """
+    key, value = (pool[pages].float().flatten(0, 1)[None, :last].transpose(1, 2) for pool in (keys, values))
+    wanted = query.float().transpose(0, 1)[None]
+    common = last if first == last else first - 1
+    pieces = []
+    if common:
+        pieces.append(_FLASH(wanted, key[:, :, :common], value[:, :, :common], 0.0, False, scale=scale))
+    if first != last:
+        pieces.append(_FLASH(wanted, key[:, :, common:], value[:, :, common:], 0.0, True, scale=scale))
+    outs = [out[0].transpose(0, 1) for out, _ in pieces]
+    return merge(outs, [lse[0].transpose(0, 1).float() for _, lse in pieces])
+
+
 class CpuBackend:
-    """Attention on the CPU over float32 or bfloat16 pages; sums are taken in float32."""
+    """Attention on the CPU over float32 or bfloat16 pages; sums are taken in float32.
+
+    Decode rows and short runs go through the compiled loop. A long run of appended rows would read its history as often
+    as it has tiles; there a copy of the pages and a matrix kernel are cheaper.
+    """
 
     page_tokens = 32
 
@@ -172,13 +201,38 @@ class CpuBackend:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         out = torch.empty(query.shape, dtype=torch.float32)
         lse = torch.empty(query.shape[:2], dtype=torch.float32)
+        short = []
+        for start, stop, slot in part.runs:
+            first, last = (
+                (int(part.lengths[start]), int(part.lengths[stop - 1])) if stop - start >= _LONG_ROWS else (0, 0)
+            )
+            if first and last - first in (0, stop - start - 1):
+                pages = part.tables[slot, : -(-last // keys.shape[1])].long()
+                out[start:stop], lse[start:stop] = _gathered(query[start:stop], keys, values, pages, first, last, scale)
+            else:
+                short.append((start, stop))
+        if short:
+            self._compiled(query, keys, values, part, _tiles(short), scale, out, lse)
+        return out.to(query.dtype), lse
+
+    def _compiled(
+        self,
+        query: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        part: Part,
+        tiles: np.ndarray,
+        scale: float,
+        out: torch.Tensor,
+        lse: torch.Tensor,
+    ) -> None:
         tables, slots, lengths = (tensor.numpy() for tensor in (part.tables, part.slots, part.lengths))
         pages = (_bits(keys), _bits(values), np.uint32(16 if keys.dtype == torch.bfloat16 else 0))
-        tiles = _tiles(part)
         # One job per tile streams whole pages; where tiles are fewer than cores, the key heads are shared out as well.
         parts = 1 if len(tiles) >= 2 * numba.get_num_threads() else keys.shape[2]
-        rows = (tables, slots, lengths, tiles, parts, np.float32(scale))
         call: Any = _attend  # a compiled function
         with _LOCK:
-            call(query.float().numpy(), *pages, *rows, out.numpy(), lse.numpy())
-        return out.to(query.dtype), lse
+            call(
+                query.float().numpy(), *pages, tables, slots, lengths, tiles, parts, np.float32(scale),
+                out.numpy(), lse.numpy(),
+            )  # fmt: skip
