@@ -1,6 +1,7 @@
 """What all tests share: hypothesis profiles, the wheels' mending before `transformers` is imported, fixture models.
 
-`quick` is the default profile; `deep` runs when slow tests are asked for (`-m slow`) or with `PENSTOCK_TESTS=deep`.
+`quick` is the default profile. Where slow tests are asked for (`-m slow`), all property tests run in the profile `deep`
+beside those that are marked; `PENSTOCK_TESTS=deep` sets that profile for any choice of tests.
 """
 
 from __future__ import annotations
@@ -22,10 +23,21 @@ settings.register_profile(
 settings.register_profile("deep", settings.get_profile("quick"), max_examples=300, derandomize=False)
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def slow_are_asked_for(config: pytest.Config) -> bool:
     chosen = str(config.getoption("markexpr", "") or "")
-    deep = os.environ.get("PENSTOCK_TESTS") == "deep" or ("slow" in chosen and "not slow" not in chosen)
+    return "slow" in chosen and "not slow" not in chosen
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    deep = os.environ.get("PENSTOCK_TESTS") == "deep" or slow_are_asked_for(config)
     settings.load_profile("deep" if deep else "quick")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Where slow tests are asked for every property test is one, with time for it."""
+    if slow_are_asked_for(item.config) and getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+        item.add_marker(pytest.mark.slow)
+        item.add_marker(pytest.mark.timeout(3600))
 
 
 @pytest.fixture(scope="session")

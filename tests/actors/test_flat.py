@@ -1,0 +1,57 @@
+"""Memory is flat: streams that have come and gone leave nothing behind, and a long reply costs its tokens only."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+
+from penstock.actors.engine import Engine
+from penstock.streams.item import AudioChunk
+from penstock.streams.request import Request, SamplingParams
+
+from tests.actors.conftest import House
+from tests.actors.watch import ids, shots
+from tests.reference.media import RATE, sound
+
+CYCLES = 12
+
+
+async def visit(engine: Engine) -> None:
+    """A client that shows, says, asks, interrupts and goes; in every format."""
+    for format in ("turns", "live", "interrupt"):
+        async with await engine.stream(Request(format=format)) as stream:
+            for frame in shots(3, 6):
+                await stream.append(frame)
+            await stream.append(AudioChunk(sound(1, 2.5)[None], RATE, 0))
+            reply = await stream.ask("What do you see?", SamplingParams(max_tokens=12))
+            await stream.append(shots(4, 8)[-1])
+            if format == "interrupt":
+                await stream.interrupt(0)
+            else:
+                assert len(await ids(reply)) == 12
+
+
+def measured() -> tuple[int, int]:
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0], len(gc.get_objects())
+
+
+def test_streams_leave_nothing_behind(house: House) -> None:
+    async def work() -> tuple[tuple[int, int], tuple[int, int]]:
+        async with house.engine() as engine:
+            for _ in range(4):
+                await visit(engine)
+            tracemalloc.start()
+            try:
+                await visit(engine)
+                before = measured()
+                for _ in range(CYCLES):
+                    await visit(engine)
+                return before, measured()
+            finally:
+                tracemalloc.stop()
+
+    (bytes_before, objects_before), (bytes_after, objects_after) = house.run(work())
+    # A stream that is kept holds its spans, its timeline and its events: some hundred objects and 100 kB.
+    assert objects_after - objects_before < 20 * CYCLES, objects_after - objects_before
+    assert bytes_after - bytes_before < 10_000 * CYCLES, bytes_after - bytes_before
