@@ -23,6 +23,7 @@ from .errors import ConfigError
 if TYPE_CHECKING:
     from ..actors.engine import EngineInfo
 
+_TAKES = {"unit": "sound inside video"}
 _LIMIT_HELP = {
     "max_connections": "open sockets",
     "max_streams": "open streams of one socket",
@@ -180,7 +181,7 @@ def _facts(url: str, info: EngineInfo, config: ServerConfig, meaningless: bool) 
     return [
         ("model", f"{info.model} ({info.family}), {info.dtype} on {info.device}"),
         *([("", "a small model with random weights: its words mean nothing")] if meaningless else []),
-        ("takes", ", ".join(["text", *info.modalities])),
+        ("takes", ", ".join(["text", *(_TAKES.get(name, name) for name in info.modalities)])),
         ("formats", f"{', '.join(info.formats)} (auto: {auto})"),
         ("socket", f"{url.replace('http', 'ws', 1)}/v1/stream"),
         ("health", f"{url}/health, {url}/ready"),
