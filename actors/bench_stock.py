@@ -34,7 +34,7 @@ class Stock:
         """A frame pair `(2, h, w, 3)`, its wrappers and the last token: encoded, fed, one token drawn."""
         clip = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         inputs = self._processor.video_processor([clip], do_resize=False, do_sample_frames=False, return_tensors="pt")
-        model = self._model.model
+        model = self._model
         output = model.get_video_features(inputs["pixel_values_videos"], inputs["video_grid_thw"], return_dict=True)
         wrapper = model.get_input_embeddings()(torch.tensor([0, 0, 0]))
         self._feed(torch.cat([wrapper[:2], torch.cat(output.pooler_output), wrapper[2:]]))
@@ -42,12 +42,13 @@ class Stock:
     @torch.inference_mode()
     def decode(self) -> None:
         """One token fed, one drawn."""
-        self._feed(self._model.model.get_input_embeddings()(torch.tensor([0])))
+        self._feed(self._model.get_input_embeddings()(torch.tensor([0])))
 
     def _feed(self, embeds: torch.Tensor) -> None:
         places = torch.arange(self._position, self._position + len(embeds)).expand(3, 1, -1)
         self._position += len(embeds)
-        states = self._model.model.language_model(
+        decoder = getattr(self._model.model, "language_model", self._model.model)
+        states = decoder(
             inputs_embeds=embeds[None], position_ids=places, past_key_values=self._cache, use_cache=True
         ).last_hidden_state
         self._model.lm_head(states[:, -1]).argmax().item()

@@ -33,7 +33,7 @@ class OmniTowers:
     """The vision and the audio tower, and how loud each stream has been."""
 
     def __init__(self, model: Any, processor: Any) -> None:
-        self.model = model.model
+        self.model = _with_towers(model)
         self.config = model.config
         self.processor = processor
         self.device = model.device
@@ -267,6 +267,11 @@ def sound_rows(frames: int) -> int:
     return ((frames - 1) // 2 + 1 - 2) // 2 + 1
 
 
+def _with_towers(model: Any) -> Any:
+    """The part that holds the towers: some versions of the library have them on the model itself."""
+    return model.model if hasattr(model.model, "visual") else model
+
+
 def _as_tensor(value: Any) -> torch.Tensor | None:
     return None if value is None else torch.as_tensor(value)
 
@@ -371,4 +376,5 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         max_positions=config.text_config.max_position_embeddings,
     )
     family = Family(data, tokenizer)
-    return Loaded(family, OmniTowers(model, processor), model.model.language_model, model.lm_head, config.text_config)
+    decoder = getattr(model.model, "language_model", model.model)
+    return Loaded(family, OmniTowers(model, processor), decoder, model.lm_head, config.text_config)

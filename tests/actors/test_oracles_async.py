@@ -142,7 +142,7 @@ def test_generate_equals_transformers(house: House, omni: tuple[Any, Any]) -> No
     messages = [{"role": "user", "content": [{"type": kind, kind: value} for kind, value in parts]}]
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     inputs = processor(text=[text], images=[image], videos=[clip], return_tensors="pt")
-    model.model.rope_deltas = None
+    model.model.rope_deltas = model.rope_deltas = None
     result = model.generate(**inputs, max_new_tokens=TOKENS)[0, inputs["input_ids"].shape[1] :]
     expected = processor.tokenizer.decode(result, skip_special_tokens=True)
 

@@ -20,6 +20,7 @@ from penstock.streams.request import Request, SamplingParams
 
 from tests.reference.check import smallest_margin
 from tests.reference.media import frames, picture, sound
+from tests.reference.stock import in_video_options
 
 REPLY = 16
 STREAM = 1_000_000  # no other test opens these
@@ -99,7 +100,7 @@ def stock(model: Any, processor: Any, messages: list[dict[str, Any]], **options:
         return_tensors="pt",
         **options,
     )
-    model.model.rope_deltas = None
+    model.model.rope_deltas = model.rope_deltas = None
     result = model.generate(
         **inputs,
         use_audio_in_video=bool(options),
@@ -129,8 +130,7 @@ def test_omni_with_sound_in_video(omni: tuple[Any, Any], omni_loaded: Loaded, na
     params = SamplingParams(max_tokens=REPLY)
     request = Request(messages=messages, audio_in_video=True, params=params)
     count = sum(part["type"] == "video" for part in messages[0]["content"])
-    options = {"load_audio_from_video": True, "audio_from_video_indices": list(range(count))}
-    assert_equal(generated(omni_loaded, request), stock(*omni, messages, **options))
+    assert_equal(generated(omni_loaded, request), stock(*omni, messages, **in_video_options(count)))
 
 
 def test_omni_refuses_sound_in_video_without_a_sound_for_each(omni_loaded: Loaded) -> None:

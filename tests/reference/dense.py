@@ -9,6 +9,7 @@ The oracle's rooms, none of which imports the package under test:
     dense.py      build a sequence, run it dense, continue it greedily
     check.py      is a fixture model able to see, hear and order what it is given?
     media.py      pictures and sounds drawn from a seed
+    stock.py      how the installed library is asked for sound in video
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ def greedy(model: Any, sequence: Sequence, count: int) -> tuple[list[int], torch
 
 
 def _run(model: Any, embeds: torch.Tensor, positions: torch.Tensor, total: int, cache: Any) -> torch.Tensor:
-    with_axes = hasattr(model.model, "language_model")
-    inner = model.model.language_model if with_axes else model.model
+    with_axes = model.config.model_type.startswith("qwen2_5_omni")
+    inner = getattr(model.model, "language_model", model.model)
     states = inner(
         inputs_embeds=embeds[None],
         position_ids=positions[:, None] if with_axes else positions[:1],

@@ -13,6 +13,7 @@ from tests.reference.check import REPLY, sees, smallest_margin
 from tests.reference.dense import Sequence, build, forward, greedy
 from tests.reference.media import frames, picture, sound
 from tests.reference.sound import RunningFloor, clip_features, run_blocks
+from tests.reference.stock import in_video_options
 
 QUESTION = "What do you see?"
 MARKERS = {p.ImagePiece: "image", p.VideoPiece: "video", p.AudioPiece: "audio", p.AvPiece: "video", p.Text: "text"}
@@ -42,7 +43,7 @@ def stock(processor: Any, pieces: list[p.Piece], fps: float = 2.0) -> dict[str, 
         do_resize=False,
         do_sample_frames=False,
         return_tensors="pt",
-        **({"load_audio_from_video": True, "audio_from_video_indices": list(range(len(sounds)))} if in_video else {}),
+        **(in_video_options(len(sounds)) if in_video else {}),
     )
 
 
@@ -96,7 +97,7 @@ def test_equals_stock_generation(omni: tuple[Any, Any], name: str) -> None:
     assert ours.ids.tolist() == inputs["input_ids"][0].tolist()
     assert torch.equal(ours.positions, stock_positions(model, inputs, in_video))
 
-    model.model.rope_deltas = None
+    model.model.rope_deltas = model.rope_deltas = None
     result = model.generate(
         **inputs,
         use_audio_in_video=in_video,
