@@ -52,6 +52,7 @@ def test_streams_leave_nothing_behind(house: House) -> None:
                 tracemalloc.stop()
 
     (bytes_before, objects_before), (bytes_after, objects_after) = house.run(work())
-    # A stream that is kept holds its spans, its timeline and its events: some hundred objects and 100 kB.
+    # A stream that is kept holds its spans, its timeline and its events: some twenty objects and, in frames, 80 kB.
+    # What Python keeps in its free lists is not more than a few hundred kB in all, and no objects.
     assert objects_after - objects_before < 20 * CYCLES, objects_after - objects_before
-    assert bytes_after - bytes_before < 10_000 * CYCLES, bytes_after - bytes_before
+    assert bytes_after - bytes_before < 30_000 * CYCLES, bytes_after - bytes_before
