@@ -117,9 +117,3 @@ class LanguageModel:
         target = pages * self.page_tokens + row_places % self.page_tokens
         part = Part(self.tables, row_slots, (row_places + 1).int(), runs)
         return Step(self.backend, self.keys, self.values, target, [part])
-
-
-def kv_bytes_per_token(config: Any, dtype: torch.dtype) -> int:
-    """Bytes of KV cache for one token over all layers."""
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * dtype.itemsize
