@@ -5,8 +5,6 @@ What comes in: a `Plan`. What goes out: a token for each feed that draws. It kno
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
