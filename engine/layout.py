@@ -125,7 +125,7 @@ class Layout:
     def _inside(self, span: Span) -> Rows:
         assert self.block is not None
         positions = self.block.extend(span.grid[0], span.audio_rows, self.clock)
-        # The cursor follows at once, so that limits see it; `leave` gives the same place when the block closes.
+        # The cursor follows at once: whatever comes next, the block's closing or the check of limits, goes on from it.
         self.block.leave(self.cursor, self.rule)
         return Rows(span.ids, positions, span.embeds, span.seen, self.family.atomic(span.modality))
 

@@ -207,12 +207,12 @@ class Scheduler:
             stream = self.streams[id]
             if stream.away:
                 restores.append(self._bring_back(stream))
-            first = stream.fed
+            first, rows = stream.fed, stream.take(count)
             edit = stream.sequence.append(count)["full"]
             copies += edit.copies
             if edit.pages:
                 self._edits.append(TableEdit(stream.slot, edit.index, edit.pages))
-            feeds.append(Feed(id, stream.slot, first, self._take(stream, first, count), self._draw(stream)))
+            feeds.append(Feed(id, stream.slot, first, rows, self._draw(stream)))
         if not feeds and not self._drops:
             return None
         edits, self._edits = self._edits, []
@@ -297,18 +297,6 @@ class Scheduler:
             shared=table.shared,
             movable=movable,
         )
-
-    def _take(self, stream: StreamState, first: int, count: int) -> list[Rows]:
-        runs, left = [], count
-        for place in range(stream.head, len(stream.laid)):
-            run, start = stream.laid[place], stream.starts[place]
-            run = run.part(max(0, first - start), len(run)) if start < first else run
-            run = run.part(0, left) if len(run) > left else run
-            runs.append(run)
-            left -= len(run)
-            if left == 0:
-                break
-        return runs
 
     def _draw(self, stream: StreamState) -> Draw | None:
         if stream.reply is None or stream.sequence.length < stream.rows:

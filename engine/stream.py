@@ -131,6 +131,12 @@ class StreamState:
                 break
         return runs
 
+    def take(self, count: int) -> list[Rows]:
+        """The next `count` rows to be fed."""
+        runs = self.waiting(count)
+        over = sum(len(run) for run in runs) - count
+        return [*runs[:-1], runs[-1].part(0, len(runs[-1]) - over)] if over else runs
+
     def passed(self) -> list[tuple[int, Rows]]:
         """Move the head behind what is fed; return (first row, run) of the runs that are wholly fed now."""
         done = []
@@ -153,7 +159,8 @@ class StreamState:
         self.cold = min(self.cold, row)
         self.head = min(self.head, keep)
         self.kept_from = min(self.kept_from, keep)
-        self.newest = next((run.seen for run in reversed(self.laid[: self.head]) if run.seen), None)
+        fed = (self.laid[place].seen for place in range(self.head - 1, -1, -1))
+        self.newest = next((seen for seen in fed if seen), None)
         if self.away:
             self.away_rows = min(self.away_rows, row)
         elif row < self.sequence.length:
