@@ -1,0 +1,138 @@
+"""Lessons side by side, as tensors. In: lessons. Out: what one training step takes.
+
+Pictures and blocks of sound of all lessons stand in one row each; rows of the language model say which of them they
+take. It does not know weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from .layout import IGNORED, Vocabulary
+from .lessons import Lesson, LessonMaker
+from .senses import BLOCK_FRAMES, BLOCK_ROWS, FIELDS, block_rows, power
+from .sound import RATE, Bank
+from .towers import sight_labels
+
+
+class Batch(NamedTuple):
+    """`ids` and `labels` `(b, n)`, `positions` `(3, b, n)`; `pictures` `(p, 2, h, w, 3)` uint8, `mels` `(a, bins,
+    BLOCK_FRAMES)` of `frames` `(a,)`; `fields` and `offsets` are what the pictures' fields hold.
+
+    `video_at` and `audio_at` are rows of the flattened ids that take features; `audio_from` which of the flattened
+    features of sound.
+    """
+
+    lessons: list[Lesson]
+    ids: Tensor
+    positions: Tensor
+    labels: Tensor
+    pictures: Tensor
+    fields: Tensor
+    offsets: Tensor
+    mels: Tensor
+    frames: Tensor
+    video_at: Tensor
+    audio_at: Tensor
+    audio_from: Tensor
+
+
+class Batches(IterableDataset):
+    """Batches without end. `seconds` is the range of lengths; all lessons of a batch have one length."""
+
+    def __init__(
+        self,
+        seed: int,
+        rows: int,
+        seconds: tuple[float, float],
+        bank: Bank,
+        vocabulary: Vocabulary,
+        banks: Tensor,
+        drawn: bool,
+    ) -> None:
+        self._seed, self._rows, self._seconds, self._drawn = seed, rows, seconds, drawn
+        self._bank, self._vocabulary, self._banks = bank, vocabulary, banks
+
+    def __iter__(self) -> Iterator[Batch]:
+        random = np.random.default_rng(self._seed)
+        maker = LessonMaker(random, self._bank, self._vocabulary)
+        while True:
+            seconds = float(np.round(random.uniform(*self._seconds), 1))
+            lessons: list[Lesson] = []
+            longest = 0
+            while longest * (len(lessons) + 1) < self._rows:
+                lessons.append(maker.lesson(seconds))
+                longest = max(longest, len(lessons[-1].rows.ids))
+            yield collate(lessons, self._banks, random if self._drawn else None)
+
+
+def collate(lessons: list[Lesson], banks: Tensor, camera: np.random.Generator | None) -> Batch:
+    count, longest = len(lessons), max(len(lesson.rows.ids) for lesson in lessons)
+    ids = np.zeros((count, longest), np.int64)
+    labels = np.full((count, longest), IGNORED, np.int64)
+    positions = np.zeros((3, count, longest), np.int64)
+    pictures, mels, frames = [], [], []
+    fields, offsets = [], []
+    video_at, audio_at, audio_from = [], [], []
+    field_rows = np.arange(FIELDS * FIELDS)
+    for number, lesson in enumerate(lessons):
+        rows = lesson.rows
+        length = len(rows.ids)
+        ids[number, :length], labels[number, :length] = rows.ids, rows.labels
+        positions[:, number, :length] = rows.positions
+        for first, kind, piece in rows.media:
+            at = number * longest + first
+            if kind == "audio":
+                used = block_rows(lesson.blocks[piece][1])
+                audio_at.append(at + np.arange(used))
+                audio_from.append((len(mels) + piece) * BLOCK_ROWS + np.arange(used))
+            else:
+                video_at.append(at + field_rows)
+        if camera is not None:
+            pictures.append(lesson.pictures(camera))
+        for times in lesson.pairs:
+            field, offset = sight_labels(lesson.scene, times)
+            fields.append(field)
+            offsets.append(offset)
+        mels += blocks_of(lesson, banks)
+        frames += [length for _, length in lesson.blocks]
+    return Batch(
+        [lesson._replace(track=None) for lesson in lessons],
+        torch.from_numpy(ids),
+        torch.from_numpy(positions),
+        torch.from_numpy(labels),
+        torch.from_numpy(np.concatenate(pictures)) if pictures else torch.zeros(0),
+        torch.from_numpy(np.stack(fields)) if fields else torch.zeros(0, FIELDS * FIELDS, 6, dtype=torch.long),
+        torch.from_numpy(np.stack(offsets)) if fields else torch.zeros(0, FIELDS * FIELDS, 2),
+        torch.stack(mels) if mels else torch.zeros(0, banks.shape[1], BLOCK_FRAMES),
+        torch.tensor(frames, dtype=torch.long),
+        _joined(video_at),
+        _joined(audio_at),
+        _joined(audio_from),
+    )
+
+
+def blocks_of(lesson: Lesson, banks: Tensor) -> list[Tensor]:
+    """Log-mel features `(bins, BLOCK_FRAMES)` of each block, floored by the loudest frame so far."""
+    if lesson.track is None or not lesson.blocks:
+        return []
+    mel = power(lesson.track, banks)
+    loudest, blocks = -math.inf, []
+    for start, frames in lesson.blocks:
+        first = round(start * RATE / 320)
+        block = mel[:, first : first + frames]
+        loudest = max(loudest, float(block.max()))
+        block = (torch.clamp(block, min=loudest - 8) + 4) / 4
+        blocks.append(torch.nn.functional.pad(block, (0, BLOCK_FRAMES - block.shape[1])))
+    return blocks
+
+
+def _joined(pieces: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.concatenate(pieces)) if pieces else torch.zeros(0, dtype=torch.long)

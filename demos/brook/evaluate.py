@@ -1,0 +1,243 @@
+"""Examines a model that a running server serves: `python -m penstock.demos.brook.evaluate --url URL --seed N`.
+
+In: a URL and a seed. Out: for each kind of question how many were asked, how many answers were right to the letter, and
+what the best constant answer would have had; for narration how much of what happened was told within a unit (one second
+of media), and how much was invented. Films are made here and sent as WebM (VP8 and Opus); the truth never leaves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple
+
+from penstock import Appended, Event, PenstockError, ReplyDone, Request, SamplingParams, Token, VideoBytes, connect
+
+from ..film import pieces
+from .exam import NARRATED, Examiner, Paper, evaluation_bank, events
+from .film import FPS, encode
+from .narration import opening
+from .sound import Bank
+from .world import Scene
+
+MEDIA = ("true", "blank", "other", "none")
+PLAYED = 8  # films at a time
+_ANSWER = SamplingParams(max_tokens=60)
+
+
+class Line(NamedTuple):
+    """One line of the table: shares are of `n`."""
+
+    kind: str
+    n: int
+    right: float
+    constant: float
+
+
+class Score:
+    """Collects answers and narration."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[tuple[str, str, str]]] = defaultdict(list)  # question, right answer, given answer
+        self.told: dict[str, list[bool]] = defaultdict(list)
+        self.invented: list[bool] = []
+
+    def lines(self) -> list[Line]:
+        lines = []
+        for kind, answers in self.answers.items():
+            right = sum(right == given for _, right, given in answers)
+            constant = Counter(right for _, right, _ in answers).most_common(1)[0][1]
+            lines.append(Line(kind, len(answers), right / len(answers), constant / len(answers)))
+        told = {f"narrated: {kind}": self.told[kind] for kind in NARRATED if self.told[kind]}
+        lines += [Line(kind, len(marks), sum(marks) / len(marks), 0.0) for kind, marks in told.items()]
+        if every := [mark for kind in NARRATED for mark in self.told[kind]]:
+            lines.append(Line("narrated: all", len(every), sum(every) / len(every), 0.0))
+        if self.invented:
+            lines.append(Line("narration: invented", len(self.invented), sum(self.invented) / len(self.invented), 0.0))
+        return lines
+
+
+class Sentence(NamedTuple):
+    """A sentence of narration and the media time that had been seen when it began, in seconds."""
+
+    text: str
+    seen: float
+
+
+async def answer(url: str, paper: Paper, film: bytes | None, score: Score) -> None:
+    """Show a film, then ask every question on a copy of the stream, so that no question helps another."""
+    async with connect(url) as connection:
+        stream = await connection.stream(Request(format="turns", params=_ANSWER))
+        if film is not None:
+            await stream.append(VideoBytes(film, final=True))
+            await _settled(stream, paper.scene.seconds)
+        for kind, question in paper.questions:
+            copy = await stream.fork()
+            if question.lead is not None:
+                await (await copy.ask(question.lead.text)).text()
+            given = (await (await copy.ask(question.text)).text()).strip()
+            score.answers[kind].append((question.text, question.answer, given))
+            await copy.close()
+        await stream.close()
+
+
+async def _settled(stream: AsyncIterator[Event], seconds: float) -> None:
+    """Wait until all whole pieces of the film are in the cache, so that every copy has them."""
+    pairs, blocks = int((seconds * FPS - 1) / FPS * 2 + 1) // 2, int(seconds - 0.1)
+    missing = {"video": pairs - 0.5, "audio": float(blocks)}
+    async for event in stream:
+        if isinstance(event, Appended) and event.stop_us is not None:
+            if event.stop_us / 1e6 >= missing.get(event.modality, 0.0) - 0.05:
+                missing.pop(event.modality, None)
+            if not missing:
+                return
+    raise PenstockError(f"expected a film of {seconds} s to be taken in, got the stream's end")
+
+
+async def narrate(url: str, paper: Paper, film: bytes, pace: float, score: Score) -> None:
+    """Play a film at `pace` times its speed while the model tells what happens; compare with what did."""
+    async with connect(url) as connection:
+        stream = await connection.stream(Request(format="live"))
+        await stream.ask("Tell me what happens.", SamplingParams(max_tokens=2000))
+        following = asyncio.create_task(_sentences(stream))
+        started = time.monotonic()
+        cut = list(pieces(film))
+        for number, piece in enumerate(cut, 1):
+            await asyncio.sleep(started + piece.time_us / 1e6 / pace - time.monotonic())
+            await stream.append(VideoBytes(piece.data, final=number == len(cut)))
+        await stream.end()
+        sentences = await following
+        await stream.close()
+    _mark(paper.scene, sentences, score)
+
+
+async def _sentences(stream: AsyncIterator[Event]) -> list[Sentence]:
+    """What is said until the reply ends, cut at periods."""
+    sentences: list[Sentence] = []
+    words, begun, seen = "", None, 0.0
+    async for event in stream:
+        if isinstance(event, Appended) and event.stop_us is not None:
+            seen = event.stop_us / 1e6
+        elif isinstance(event, Token):
+            if event.seen is not None and event.seen.stop_us is not None:
+                seen = event.seen.stop_us / 1e6
+            begun = seen if begun is None else begun
+            words += event.text
+            if words.endswith("."):
+                sentences.append(Sentence(words.strip(), begun))
+                words, begun = "", None
+        elif isinstance(event, ReplyDone):
+            break
+    return sentences
+
+
+def _mark(scene: Scene, sentences: list[Sentence], score: Score) -> None:
+    """An event is told where its sentence was said once it had happened, at the latest in the next unit."""
+    said = [sentence for sentence in sentences if not sentence.text.startswith("I see ")]
+    start = [sentence for sentence in sentences if sentence.text.startswith("I see ")]
+    score.answers["narration: opening"].append(
+        ("", opening(scene, start[0].seen) if start else opening(scene, 0.0), start[0].text if start else "")
+    )
+    unused = list(said)
+    for event in events(scene, True):
+        last = int(event.time) + 2.05
+        found = [s for s in unused if s.text == event.sentence and event.time - 0.1 <= s.seen]
+        in_time = bool(found) and found[0].seen <= last
+        if found:
+            unused.remove(found[0])
+        if event.time < scene.seconds - 1.0:
+            score.told[event.kind].append(in_time)
+    score.invented += [False] * (len(said) - len(unused)) + [True] * len(unused)
+
+
+def _shown(media: str, scene: Scene, other: Scene, bank: Bank) -> bytes | None:
+    """The film for a column: the true one, a blank one of its length, that of another scene, none."""
+    if media == "none":
+        return None
+    if media == "blank":
+        scene = scene._replace(things=(), changes=(), sounds=(), foreign="")
+    return encode(other if media == "other" else scene, bank)
+
+
+async def examine(options: argparse.Namespace, score: Score) -> None:
+    """Ask everything; several films at a time."""
+    bank = evaluation_bank(options.seed)
+    examiner = Examiner(options.seed, bank, options.count, options.hold_out)
+    places = asyncio.Semaphore(PLAYED)
+    papers = list(examiner.papers())
+    narrations = list(examiner.narrations(options.narrations)) if options.media == "true" else []
+
+    async def one(number: int) -> None:
+        async with places:
+            paper, other = papers[number], papers[number - 1]
+            film = await asyncio.to_thread(_shown, options.media, paper.scene, other.scene, bank)
+            await answer(options.url, paper, film, score)
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(len(papers)):
+            tasks.create_task(one(number))
+    lanes = asyncio.Semaphore(options.lanes)
+
+    async def tell(paper: Paper) -> None:
+        async with lanes:
+            film = await asyncio.to_thread(encode, paper.scene, bank)
+            await narrate(options.url, paper, film, options.pace, score)
+
+    async with asyncio.TaskGroup() as tasks:
+        for paper in narrations:
+            tasks.create_task(tell(paper))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run an examination; 0 when it could be held, whatever came out."""
+    options = _parser().parse_args(arguments)
+    score = Score()
+    try:
+        asyncio.run(examine(options, score))
+    except KeyboardInterrupt:
+        return 130
+    except (OSError, PenstockError) as error:
+        print(f"evaluate: error: {error}", file=sys.stderr)
+        return 1
+    except ExceptionGroup as group:
+        print(f"evaluate: error: {group.exceptions[0]!r}", file=sys.stderr)
+        return 1
+    if options.wrong:
+        for kind, answers in score.answers.items():
+            for question, right, given in answers:
+                if right != given:
+                    print(f"{kind}: {question} expected {right!r}, got {given!r}", file=sys.stderr)
+    if not options.json:
+        print(f"{'kind':22} {'n':>5} {'right':>7} {'constant':>9}")
+    for line in score.lines():
+        if options.json:
+            print(json.dumps({**line._asdict(), "media": options.media, "seed": options.seed}))
+        else:
+            print(f"{line.kind:22} {line.n:5} {line.right:7.1%} {line.constant:9.1%}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m penstock.demos.brook.evaluate", description="How much of Brook's world a served model knows."
+    )
+    parser.add_argument("--url", required=True, help="a running server, as ws://host:port")
+    parser.add_argument("--seed", type=int, default=1, help="of the films and voices (default 1)")
+    parser.add_argument("--count", type=int, default=40, help="questions of each kind (default 40)")
+    parser.add_argument("--narrations", type=int, default=20, help="films to be narrated (default 20)")
+    parser.add_argument("--hold-out", action="store_true", help="also ask about combinations never trained on")
+    parser.add_argument("--media", choices=MEDIA, default="true", help="what is shown instead of the right film")
+    parser.add_argument("--pace", type=float, default=1.0, help="how fast films are played for narration (default 1)")
+    parser.add_argument("--lanes", type=int, default=4, help="films narrated at a time (default 4)")
+    parser.add_argument("--wrong", action="store_true", help="print wrong answers to standard error")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

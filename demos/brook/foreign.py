@@ -1,0 +1,87 @@
+"""What lies outside Brook's world: words to say and questions to ask that it knows nothing of. Plain data.
+
+Everything is in two halves: the first is for training, the second for evaluation only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+SPOKEN = (
+    "house river window garden table music doctor winter summer mother father letter paper mountain children "
+    "people water bread coffee apple banana orange-juice potato kitchen morning evening tomorrow yesterday village "
+    "hammer ladder pencil carpet engine rocket planet forest animal monkey tiger elephant rabbit chicken pigeon "
+    "butter cheese sugar pepper silver copper market office school teacher student lawyer farmer sailor pilot "
+    "monday friday january august holiday birthday weather thunder shadow mirror bottle basket candle curtain",
+    "airport bicycle camera dolphin envelope fountain guitar hospital island jacket kangaroo lemon museum "
+    "napkin ocean pumpkin quarter railway sandwich trumpet umbrella violin wallet yogurt zebra blanket cousin "
+    "dragon elbow feather giraffe helmet",
+)
+
+_THINGS = (
+    "dog cat horse car house tree bird fish king queen city country river mountain book song film game star-sign "
+    "planet moon sun ship train bicycle computer phone teacher doctor president minister company bank school "
+    "church hospital garden kitchen table chair window door shoe hat coat shirt apple bread cheese soup cake",
+    "lamp spoon castle bridge airport hotel painter writer island desert forest engine battery camera violin "
+    "sandwich umbrella professor neighbour senator",
+)
+_NAMES = (
+    "Anna Peter France Spain Germany Japan London Paris Rome Berlin Mary John Robert Susan India China Egypt",
+    "Oslo Madrid Brazil Canada Thomas Laura Vienna Kenya",
+)
+_FORMS = (
+    (
+        "What is the capital of {name}?",
+        "Who is {name}?",
+        "How old is the {thing}?",
+        "Where does {name} live?",
+        "Tell me a joke about a {thing}.",
+        "How much does a {thing} cost?",
+        "What is the name of the {thing}?",
+        "Why is the {thing} so loud?",
+        "Who made the {thing}?",
+        "Write a poem about a {thing}.",
+        "Do you like {name}?",
+        "What is the weather in {name}?",
+        "When was {name} born?",
+        "What does the {thing} say?",
+        "Is {name} older than {other}?",
+        "Translate {thing} into French.",
+        "What is the {thing} made of?",
+        "Where is the {thing}?",
+        "What colour is the {thing}?",
+        "Is there a {thing}?",
+        "How many of the {thing} are open?",
+        "Can you play a {thing}?",
+        "What did {name} eat?",
+        "How do I get to {name}?",
+        "What time is it?",
+        "How are you?",
+        "What is your name?",
+        "What is love?",
+    ),
+    (
+        "Who is the president of {name}?",
+        "How far is it to {name}?",
+        "How heavy is a {thing}?",
+        "Tell me a story about a {thing}.",
+        "What is the price of a {thing}?",
+        "How old is {name}?",
+        "Who wrote about the {thing}?",
+        "What colour is the {thing}?",
+        "Where is the {thing}?",
+        "Where can I buy a {thing}?",
+    ),
+)
+
+
+def spoken(half: int) -> list[str]:
+    """Words to be said: `half` 0 for training, 1 for evaluation."""
+    return list(SPOKEN[half].split())
+
+
+def question(random: np.random.Generator, half: int) -> str:
+    """A question that only somebody who knows more than this world could answer."""
+    form = str(random.choice(_FORMS[half]))
+    names = [str(name) for name in random.choice(_NAMES[half].split(), 2, replace=False)]
+    return form.format(name=names[0], other=names[1], thing=str(random.choice(_THINGS[half].split())))

@@ -1,0 +1,268 @@
+"""Streams to learn from: a scene cut into pieces of media as Penstock cuts it, questions in between, what to say.
+
+In: a generator of random numbers. Out: `Lesson`s, each the rows of one stream with the pictures and blocks of sound
+that they need. It knows how a stream is cut and when something can have been seen, no weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from .draw import Camera, Painter
+from .layout import Rows, Vocabulary, Writer
+from .moment import Moment
+from .narration import change_told, opening, sound_told
+from .questions import KINDS, Question, ask
+from .senses import BLOCK_FRAMES, FIELDS, SIDE, block_rows
+from .sound import RATE
+from .world import Scene, SceneMaker, Wish
+
+NARRATE = (
+    "Tell me what happens.",
+    "Tell me what you see and hear.",
+    "Say what happens.",
+    "Narrate.",
+    "Describe what happens.",
+    "Watch and tell me what happens.",
+    "What is happening?",
+    "Tell me everything that happens.",
+    "Go on and tell me what changes.",
+)
+_TICK = 0.5
+_WEIGHTS = {"what": 2.0, "unknown": 0.5, "nothing": 0.3, "follow-up": 1.5, "words": 1.5, "heard": 1.5, "together": 1.5}
+
+
+class Piece(NamedTuple):
+    """A piece of media: `kind` "video" (ticks `start` and `stop`), "image" (at `start`), "audio" (from `start` to
+    `stop`). `run` counts runs of sound. `forced`: a question made it come before its time."""
+
+    kind: str
+    start: float
+    stop: float
+    run: int = 0
+    forced: bool = False
+
+
+class Lesson(NamedTuple):
+    """The rows, the times of the frame pairs, the track and the blocks (start, frames) that are cut from it."""
+
+    scene: Scene
+    rows: Rows
+    pairs: list[tuple[float, float]]
+    track: np.ndarray | None
+    blocks: list[tuple[float, int]]
+
+    def pictures(self, random: np.random.Generator) -> np.ndarray:
+        """The frame pairs `(p, 2, SIDE, SIDE, 3)` as some camera took them."""
+        painter, camera = Painter(self.scene, SIDE), Camera.drawn(random)
+        pairs = [np.stack([camera.take(painter.picture(time), random) for time in times]) for times in self.pairs]
+        return np.stack(pairs) if pairs else np.zeros((0, 2, SIDE, SIDE, 3), np.uint8)
+
+
+class Plan(NamedTuple):
+    """What a stream shall be: which tracks it has, when something is asked, and how it speaks."""
+
+    seconds: float
+    video: bool
+    audio: bool
+    live: bool
+    asks: list[float]
+
+
+def cut(plan: Plan) -> Iterator[Piece | float]:
+    """Pieces and the times of questions, in the order in which a stream has them."""
+    tick, waiting = 0, None
+    block, run = 0.0, 0
+    asks = [*plan.asks, plan.seconds]
+    for ask_time in asks:
+        while True:
+            tick_time = tick * _TICK if plan.video else np.inf
+            block_time = block + 1.0 if plan.audio else np.inf
+            if min(tick_time, block_time) > ask_time:
+                break
+            if tick_time <= block_time:
+                if waiting is None:
+                    waiting = tick_time
+                else:
+                    yield Piece("video", waiting, tick_time)
+                    waiting = None
+                tick += 1
+            else:
+                yield Piece("audio", block, block_time, run)
+                block = block_time
+        if ask_time == plan.seconds:
+            return
+        if waiting is not None:
+            yield Piece("video", waiting, waiting, forced=True)
+            waiting = None
+        if plan.audio and ask_time - block >= 0.06:
+            yield Piece("audio", block, ask_time, run, forced=True)
+            block = ask_time
+            run += 1
+        yield ask_time
+
+
+class LessonMaker:
+    """Draws lessons. `bank` says the words."""
+
+    def __init__(self, random: np.random.Generator, bank, vocabulary: Vocabulary) -> None:
+        self._random = random
+        self._bank = bank
+        self._words = vocabulary
+        self._maker = SceneMaker(random, bank.seconds)
+        self._weights = np.array([_WEIGHTS.get(kind, 1.0) for kind in KINDS])
+        self._weights /= self._weights.sum()
+
+    def lesson(self, seconds: float, most_things: int = 4) -> Lesson:
+        """A stream of about so many seconds."""
+        random = self._random
+        draw = random.random()
+        audio, video = draw > 0.28, draw < 0.9
+        foreign = str(random.choice(["noise", "texture", "photo"])) if video and random.random() < 0.06 else ""
+        calm = random.random() < 0.12
+        wish = Wish(
+            seconds=seconds,
+            most_things=most_things,
+            change_gap=0 if calm else float(random.uniform(1.4, 3.0)),
+            sound_gap=0 if audio and random.random() < 0.1 else float(random.uniform(0.5, 1.6)),
+            beeps=float(random.choice([0.3, 0.5, 0.9])),
+            others=float(random.choice([0.0, 0.0, 0.15])),
+            foreign=foreign,
+        )
+        scene = self._maker.scene(wish)
+        live = video and random.random() < 0.45
+        asks = self._asks(seconds, live)
+        return self._lesson(scene, Plan(seconds, video, audio, live, asks))
+
+    def _asks(self, seconds: float, live: bool) -> list[float]:
+        """When questions are asked: in `live` often at the very start."""
+        random = self._random
+        if live:
+            first = 0.0 if random.random() < 0.4 else float(random.uniform(0.1, min(2.5, seconds - 0.2)))
+            later = [float(random.uniform(first + 0.5, seconds)) for _ in range(int(random.integers(0, 2)))]
+            asks = [first, *later]
+        else:
+            count = int(random.integers(1, 2 + int(seconds // 4)))
+            asks = [float(random.uniform(min(1.0, seconds / 2), seconds)) for _ in range(count - 1)] + [seconds - 0.001]
+        return sorted(round(time, 2) for time in asks)
+
+    def _lesson(self, scene: Scene, plan: Plan) -> Lesson:
+        stream = _Stream(self._random, scene, plan, self._words)
+        for step in cut(plan):
+            if isinstance(step, Piece):
+                stream.take(step)
+            else:
+                self._question(stream, step)
+        if not plan.live:
+            self._turns(stream, plan.seconds)
+        track = self._bank.track(scene) if plan.audio else None
+        return Lesson(scene, stream.writer.rows(), stream.pairs, track, stream.blocks)
+
+    def _question(self, stream: _Stream, time: float) -> None:
+        if not stream.plan.live:
+            self._turns(stream, time)
+            return
+        if stream.replies and self._random.random() < 0.25:
+            return
+        if self._random.random() < (0.8 if not stream.replies else 0.2):
+            stream.narrate(NARRATE[int(self._random.integers(len(NARRATE)))])
+        elif (question := self._drawn(stream, time)) is not None:
+            stream.answer(question)
+
+    def _turns(self, stream: _Stream, time: float) -> None:
+        for _ in range(int(self._random.integers(3, 8))):
+            question = self._drawn(stream, time)
+            if question is None:
+                continue
+            if question.lead is not None:
+                stream.answer(question.lead)
+            stream.answer(question)
+
+    def _drawn(self, stream: _Stream, time: float) -> Question | None:
+        moment = Moment(stream.scene, stream.seen, time if stream.plan.audio else None, self._random)
+        for _ in range(8):
+            question = ask(KINDS[int(self._random.choice(len(KINDS), p=self._weights))], moment)
+            if question is not None and not (stream.plan.live and question.lead):
+                return question
+        return None
+
+
+class _Stream:
+    """One stream while it is written: what has been seen, what has to be said."""
+
+    def __init__(self, random: np.random.Generator, scene: Scene, plan: Plan, words: Vocabulary) -> None:
+        self.scene, self.plan = scene, plan
+        self.writer = Writer(words)
+        self.pairs: list[tuple[float, float]] = []
+        self.blocks: list[tuple[float, int]] = []
+        self.seen: float | None = None
+        self.replies = 0
+        self._random = random
+        self._words = words
+        self._run = 0
+        self._told = -1.0  # changes up to here are told or too late to tell
+        self._heard = -1.0
+        self._queue: list[int] = []  # tokens that are still to be said
+        self._merged = False
+
+    def take(self, piece: Piece) -> None:
+        """Lay a piece of media; during a reply, say what it shows."""
+        sentences = self._news(piece)
+        if piece.kind == "video":
+            self.writer.video(len(self.pairs), FIELDS, FIELDS)
+            self.pairs.append((piece.start, piece.stop))
+            self.seen = piece.stop
+        else:
+            frames = min(round((piece.stop - piece.start) * RATE / 320), BLOCK_FRAMES)
+            self.writer.audio(len(self.blocks), block_rows(frames), piece.run != self._run)
+            self._run = piece.run
+            self.blocks.append((piece.start, frames))
+        if self.writer.state != "assistant":
+            return
+        for sentence in sentences:
+            self._queue += self._words.ids(f" {sentence}")
+        if not piece.forced:
+            self._speak()
+
+    def _news(self, piece: Piece) -> list[str]:
+        if piece.kind == "video":
+            first = self.seen is None
+            changes = [c for c in self.scene.changes if self._told < c.time <= piece.stop]
+            self._told = piece.stop
+            return [opening(self.scene, piece.stop)] if first else [change_told(change) for change in changes]
+        sounds = [s for s in self.scene.sounds if self._heard < s.stop <= piece.stop + 0.03]
+        self._heard = piece.stop + 0.03
+        return [sound_told(sound) for sound in sounds]
+
+    def _speak(self) -> None:
+        """Say what is queued: all of it, or now and then only a part before the next piece comes."""
+        draw = self._random.random()
+        if draw < 0.06:
+            return
+        if draw < 0.16 and len(self._queue) > 1:
+            part = int(self._random.integers(1, len(self._queue)))
+            said, self._queue = self._queue[:part], self._queue[part:]
+            self.writer.say(said, None, "narrated")
+            return
+        said, self._queue = self._queue, []
+        self.writer.say(said, self._words.silence, "narrated" if said else "silent")
+
+    def narrate(self, request: str) -> None:
+        """Ask for narration; it begins with what is there."""
+        self._start(request)
+        words = [] if self.seen is None else self._words.ids(opening(self.scene, self.seen))
+        self.writer.say(words, self._words.silence, "narrated" if words else "silent")
+
+    def answer(self, question: Question) -> None:
+        self._start(question.text)
+        self.writer.say(self._words.ids(question.answer), self._words.end, question.kind)
+        if not self.plan.live:
+            self.writer.finish()
+
+    def _start(self, text: str) -> None:
+        self._queue = []
+        self.replies += 1
+        self.writer.ask(text)

@@ -1,0 +1,168 @@
+"""Runs the towers' lessons: `python -m penstock.demos.brook.teach sight|hearing --steps N --out FILE`.
+
+In: a seed. Out: a file with one tower's weights (`torch.save` of a state dict, for train.py). Data is drawn while it
+runs; nothing is read but espeak-ng's voices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from .bank import training_bank
+from .checkpoint import HIDDEN, build_model, build_processor, build_tokenizer
+from .draw import Camera, Painter
+from .senses import BLOCK_FRAMES, SIDE, hear, patches, power, see
+from .towers import HearingHeads, Oracle, SightHeads, hearing_labels, sight_labels
+from .world import SceneMaker, Wish
+
+
+class Sights(IterableDataset):
+    """Batches of frame pairs with their labels; half of them lie on a change."""
+
+    def __init__(self, seed: int, batch: int, word_seconds: dict[str, list[float]]) -> None:
+        self._seed, self._batch, self._word_seconds = seed, batch, word_seconds
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
+        random = np.random.default_rng(self._seed)
+        maker = SceneMaker(random, self._word_seconds)
+        while True:
+            rows = [row for _ in range(self._batch // 4) for row in self._pairs(random, maker)]
+            yield tuple(np.stack(column) for column in zip(*rows, strict=True))
+
+    def _pairs(self, random: np.random.Generator, maker: SceneMaker) -> Iterator[tuple[np.ndarray, ...]]:
+        draw = random.random()
+        foreign = str(random.choice(["noise", "texture", "photo"])) if draw < 0.08 else ""
+        most = 0 if draw > 0.97 else 4
+        scene = maker.scene(Wish(seconds=10.0, sound_gap=0, change_gap=1.3, foreign=foreign, most_things=most or 1))
+        painter, camera = Painter(scene, SIDE), Camera.drawn(random)
+        for number in range(4):
+            first = float(random.uniform(0, 9.4))
+            if number % 2 and scene.changes:
+                change = scene.changes[int(random.integers(len(scene.changes)))]
+                first = float(np.clip(random.uniform(change.start - 0.5, change.stop), 0, 9.4))
+            times = (first, first + 0.5 if random.random() < 0.9 else first)
+            pair = np.stack([camera.take(painter.picture(moment), random) for moment in times])
+            yield pair, *sight_labels(scene, times), np.array(bool(foreign), np.float32)
+
+
+class Sounds(IterableDataset):
+    """Batches of blocks of sound with their labels, cut as a stream cuts them."""
+
+    def __init__(self, seed: int, batch: int, bank: Any, banks: Tensor) -> None:
+        self._seed, self._batch, self._bank, self._banks = seed, batch, bank, banks
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
+        random = np.random.default_rng(self._seed)
+        maker = SceneMaker(random, self._bank.seconds)
+        while True:
+            rows = [row for _ in range(self._batch // 6) for row in self._blocks(random, maker)]
+            yield tuple(np.stack(column) for column in zip(*rows, strict=True))
+
+    def _blocks(self, random: np.random.Generator, maker: SceneMaker) -> Iterator[tuple[np.ndarray, ...]]:
+        scene = maker.scene(Wish(seconds=7.0, change_gap=0, sound_gap=0.5, beeps=0.25, others=0.2))
+        mel = power(self._bank.track(scene), self._banks)
+        loudest = -math.inf
+        shift = int(random.integers(0, BLOCK_FRAMES))
+        for number in range(6):
+            first = shift + number * BLOCK_FRAMES
+            frames = BLOCK_FRAMES if random.random() < 0.9 else int(random.integers(6, BLOCK_FRAMES))
+            block = mel[:, first : first + BLOCK_FRAMES]
+            loudest = max(loudest, float(block[:, :frames].max()))
+            features = (torch.clamp(block, min=loudest - 8) + 4) / 4
+            yield features.numpy(), np.array(frames), *hearing_labels(scene, first / 50, frames)
+
+
+def teach_sight(model: Any, steps: int, batch: int, seed: int) -> None:
+    tower, heads = model.model.visual, SightHeads(HIDDEN)
+    data = Sights(seed, batch, {word: [0.4] for word in training_bank().clips})
+
+    def lesson(pairs: Tensor, labels: Tensor, offsets: Tensor, foreign: Tensor) -> tuple[Tensor, Any]:
+        features = see(tower, patches(pairs.numpy()), 8, 8)
+        return heads.loss(features, labels, offsets, foreign), lambda: heads.right(features.float(), labels)
+
+    _run(data, lesson, [*tower.parameters(), *heads.parameters()], steps)
+
+
+def fit_sight(model: Any, steps: int, batch: int, seed: int, sight: Path) -> None:
+    """Teach a tower that sees to say it as the oracle does. Prints the error by field: with a thing, without."""
+    tower, oracle = model.model.visual, Oracle(HIDDEN)
+    tower.load_state_dict(torch.load(sight))
+    data = Sights(seed, batch, {word: [0.4] for word in training_bank().clips})
+
+    def lesson(pairs: Tensor, labels: Tensor, offsets: Tensor, foreign: Tensor) -> tuple[Tensor, Any]:
+        errors = (see(tower, patches(pairs.numpy()), 8, 8).float() - oracle(labels, offsets)).square().mean(-1)
+        some = (labels > 0).any(-1)
+        loss = errors[some].mean() + 0.5 * errors[~some].mean()
+        return loss, lambda: [float(errors[some].mean()), float(errors[~some].mean())]
+
+    _run(data, lesson, list(tower.parameters()), steps)
+
+
+def teach_hearing(model: Any, steps: int, batch: int, seed: int) -> None:
+    tower, heads = model.model.audio_tower, HearingHeads(HIDDEN)
+    filters = build_processor(build_tokenizer([])).feature_extractor.mel_filters
+    data = Sounds(seed, batch, training_bank(), torch.from_numpy(filters).float())
+
+    def lesson(mels: Tensor, frames: Tensor, kinds: Tensor, onsets: Tensor) -> tuple[Tensor, Any]:
+        features = hear(tower, mels, frames)
+        return heads.loss(features, kinds, onsets), lambda: heads.right(features.float(), kinds)
+
+    _run(data, lesson, [*tower.parameters(), *heads.parameters()], steps)
+
+
+def _run(data: IterableDataset, lesson: Any, weights: list[Tensor], steps: int) -> None:
+    loader = iter(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
+    optimizer = torch.optim.AdamW(weights, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * min(step / steps, 1)))
+    )
+    started, losses = time.monotonic(), []
+    for step in range(1, steps + 1):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, right = lesson(*next(loader))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(float(loss.detach()))
+        if step % 50 == 0 or step == steps:
+            shares = " ".join(f"{share:.3f}" for share in right())
+            spent = time.monotonic() - started
+            print(f"step {step} loss {np.mean(losses[-50:]):.3f} right {shares} {spent:.0f} s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m penstock.demos.brook.teach", description=__doc__)
+    parser.add_argument("tower", choices=("sight", "fit", "hearing"))
+    parser.add_argument("--sight", type=Path, help="what `sight` wrote, for `fit`")
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--batch", type=int, default=96)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    model = build_model(build_tokenizer([]))
+    if options.tower == "sight":
+        teach_sight(model, options.steps, options.batch, options.seed)
+        torch.save(model.model.visual.state_dict(), options.out)
+    elif options.tower == "fit":
+        fit_sight(model, options.steps, options.batch, options.seed, options.sight)
+        torch.save(model.model.visual.state_dict(), options.out)
+    else:
+        teach_hearing(model, options.steps, options.batch, options.seed)
+        torch.save(model.model.audio_tower.state_dict(), options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""Trains Brook: `python -m penstock.demos.brook.train --sight FILE --hearing FILE --steps N --out FOLDER`.
+
+In: towers that teach.py has taught. Out: a folder that `Engine.load` takes, and `training.pt` to go on from. Data is
+drawn while it runs, from a seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from .bank import training_bank
+from .batch import Batch, Batches
+from .checkpoint import HIDDEN, build_model, build_processor, build_tokenizer, save
+from .layout import IGNORED, Vocabulary
+from .senses import hear, patches, see
+from .sound import Bank
+from .speech import speak
+from .towers import Oracle
+from .words import sentences
+
+
+class Learner:
+    """The model with what training needs beside it."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.tokenizer = build_tokenizer(sentences())
+        self.processor = build_processor(self.tokenizer)
+        self.model: Any = build_model(self.tokenizer)
+        self.oracle = Oracle(HIDDEN)
+        self.vocabulary = Vocabulary(self.tokenizer)
+        inner = self.model.model
+        self.sight, self.hearing, self.language = inner.visual, inner.audio_tower, inner.language_model
+        if options.resume:
+            self.model.load_state_dict(torch.load(options.resume))
+        if options.sight:
+            self.sight.load_state_dict(torch.load(options.sight))
+        if options.hearing:
+            self.hearing.load_state_dict(torch.load(options.hearing))
+
+    def batches(self, seed: int, bank: Bank, rows: int, seconds: tuple[float, float]) -> Batches:
+        banks = torch.from_numpy(self.processor.feature_extractor.mel_filters).float()
+        return Batches(seed, rows, seconds, bank, self.vocabulary, banks, not self.options.oracle)
+
+    def seen(self, batch: Batch) -> Tensor:
+        """Features of the pictures, by the tower or by the oracle."""
+        if not self.options.oracle:
+            return see(self.sight, patches(batch.pictures.numpy()), 8, 8).float()
+        features = self.oracle(batch.fields, batch.offsets)
+        return features + torch.randn_like(features) * 0.15
+
+    def logits(self, batch: Batch, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and labels of the rows behind which something is said."""
+        embeds = self.language.embed_tokens(batch.ids).flatten(0, 1)
+        if len(seen):
+            embeds = embeds.index_copy(0, batch.video_at, seen.flatten(0, 1).to(embeds.dtype))
+        if len(batch.audio_at):
+            heard = hear(self.hearing, batch.mels, batch.frames).flatten(0, 1)[batch.audio_from]
+            embeds = embeds.index_copy(0, batch.audio_at, heard.to(embeds.dtype))
+        hidden = speak(self.language, embeds.view(*batch.ids.shape, -1), batch.positions)
+        said = batch.labels != IGNORED
+        return self.model.lm_head(hidden[said]).float(), batch.labels[said]
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """How wrong what is said is; and, where the towers learn, how far the sight is from the oracle's."""
+        seen = self.seen(batch)
+        logits, labels = self.logits(batch, seen)
+        weight = torch.where(labels == self.vocabulary.silence, 0.3, 1.0)
+        losses = functional.cross_entropy(logits, labels, reduction="none")
+        said = (losses * weight).sum() / weight.sum()
+        if self.options.oracle or not self.options.towers or not len(seen):
+            return said, torch.zeros(())
+        errors = (seen - self.oracle(batch.fields, batch.offsets)).square().mean(-1)
+        some = (batch.fields > 0).any(-1)
+        return said, errors[some].sum() / some.sum().clamp(min=1) + 0.5 * errors[~some].mean()
+
+    @torch.no_grad()
+    def right(self, batches: list[Batch]) -> dict[str, tuple[int, int]]:
+        """By kind: how much of what is said is right to the last token, and how much there is."""
+        counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+        for batch in batches:
+            with torch.autocast("cpu", torch.bfloat16):
+                logits, _ = self.logits(batch, self.seen(batch))
+            guess = torch.full_like(batch.labels, IGNORED)
+            guess[batch.labels != IGNORED] = logits.argmax(-1)
+            same = (guess == batch.labels) | (batch.labels == IGNORED)
+            for number, lesson in enumerate(batch.lessons):
+                for kind, first, stop in lesson.rows.said:
+                    counts[kind][0] += bool(same[number, first:stop].all())
+                    counts[kind][1] += 1
+        return {kind: (right, count) for kind, (right, count) in counts.items()}
+
+    def save(self) -> None:
+        folder = self.options.out
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / "draft.pt"
+        torch.save(self.model.state_dict(), draft)
+        draft.rename(folder / "training.pt")
+        save(self.model, self.processor, folder / "model")
+
+
+def groups(learner: Learner, towers: float) -> list[dict[str, Any]]:
+    """Weights with their share of the learning rate: `towers` of it for the towers, 0 freezes them."""
+    slow = [*learner.sight.parameters(), *learner.hearing.parameters()]
+    fast = [*learner.language.parameters(), *learner.model.lm_head.parameters()]
+    for weight in slow:
+        weight.requires_grad_(towers > 0)
+    return [{"params": fast, "share": 1.0}, *([{"params": slow, "share": towers}] if towers else [])]
+
+
+def train(learner: Learner) -> None:
+    options = learner.options
+    data = learner.batches(options.seed, training_bank(), options.rows, tuple(options.seconds))
+    loader = iter(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
+    unseen = iter(learner.batches(99, Bank(range(10_000, 10_008), 1), options.rows, tuple(options.seconds)))
+    trial = [next(unseen) for _ in range(options.trial)]
+    weights = groups(learner, options.towers)
+    optimizer = torch.optim.AdamW(weights, lr=options.rate, betas=(0.9, 0.98), weight_decay=0.02)
+    started, losses = time.monotonic(), []
+    for step in range(1, options.steps + 1):
+        pace = min(1.0, step / 100) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * step / options.steps)))
+        for group in optimizer.param_groups:
+            group["lr"] = options.rate * pace * group["share"]
+        with torch.autocast("cpu", torch.bfloat16):
+            said, seen = learner.loss(next(loader))
+        optimizer.zero_grad(set_to_none=True)
+        (said + seen).backward()
+        torch.nn.utils.clip_grad_norm_([weight for group in weights for weight in group["params"]], 1.0)
+        optimizer.step()
+        losses.append((float(said.detach()), float(seen.detach())))
+        if step % 50 == 0:
+            now, apart = np.mean(losses[-50:], axis=0)
+            print(f"step {step} loss {now:.4f} sight {apart:.4f} {time.monotonic() - started:.0f} s", flush=True)
+        if step % options.every == 0 or step == options.steps:
+            shares = learner.right(trial)
+            print(" ".join(f"{kind}:{100 * r / n:.0f}" for kind, (r, n) in sorted(shares.items())), flush=True)
+            learner.save()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m penstock.demos.brook.train", description=__doc__)
+    parser.add_argument("--sight", type=Path)
+    parser.add_argument("--hearing", type=Path)
+    parser.add_argument("--resume", type=Path)
+    parser.add_argument("--oracle", action="store_true", help="take what is seen from the scene, not from the tower")
+    parser.add_argument("--towers", type=float, default=0.0, help="share of the rate for the towers; 0 freezes them")
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--rows", type=int, default=7000)
+    parser.add_argument("--seconds", type=float, nargs=2, default=(3.0, 8.0))
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--every", type=int, default=300)
+    parser.add_argument("--trial", type=int, default=8, help="batches that are tried at every save")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    train(Learner(options))
+
+
+if __name__ == "__main__":
+    main()

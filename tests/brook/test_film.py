@@ -1,0 +1,64 @@
+"""Films of scenes and exam papers made of them."""
+
+from __future__ import annotations
+
+import io
+
+import av
+import numpy as np
+import pytest
+from penstock.demos.brook.draw import Painter
+from penstock.demos.brook.exam import FOREIGN, HELD_OUT, STRANGE, Examiner, events
+from penstock.demos.brook.film import CONTAINERS, FPS, encode
+from penstock.demos.brook.questions import KINDS
+from penstock.demos.brook.sound import RATE, Bank
+from penstock.demos.brook.world import SceneMaker, Wish
+
+
+def psnr(one: np.ndarray, other: np.ndarray) -> float:
+    error = float(np.square(one.astype(float) - other.astype(float)).mean())
+    return 10 * np.log10(255**2 / max(error, 1e-9))
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_film_shows_and_sounds_its_scene(bank: Bank, container: str):
+    scene = SceneMaker(np.random.default_rng(5), bank.seconds).scene(Wish(seconds=4.0, sound_gap=0.5))
+    file = encode(scene, bank, container)
+    painter = Painter(scene, 224)
+    with av.open(io.BytesIO(file)) as film:
+        frames = list(film.decode(video=0))
+    assert len(frames) == 4 * FPS
+    for number, frame in enumerate(frames):
+        assert frame.time == pytest.approx(number / FPS, abs=0.025)  # AAC's lead moves the pictures of an MP4
+        assert psnr(frame.to_ndarray(format="rgb24"), painter.picture(number / FPS)) > 24
+    with av.open(io.BytesIO(file)) as film:
+        heard = np.concatenate([frame.to_ndarray()[0] for frame in film.decode(audio=0)])
+    assert len(heard) / 48_000 == pytest.approx(4.0, abs=0.05)
+    track = bank.track(scene)
+    assert scene.sounds
+    for sound in scene.sounds:
+        inside = heard[round(sound.start * 48_000) : round(sound.stop * 48_000)]
+        original = track[round(sound.start * RATE) : round(sound.stop * RATE)]
+        assert np.sqrt(np.square(inside).mean()) == pytest.approx(np.sqrt(np.square(original).mean()), rel=0.25)
+
+
+def test_a_film_without_a_bank_is_silent(bank: Bank):
+    scene = SceneMaker(np.random.default_rng(5), bank.seconds).scene(Wish(seconds=1.0))
+    with av.open(io.BytesIO(encode(scene, None))) as film:
+        assert not film.streams.audio
+
+
+def test_papers_come_from_their_seed_and_ask_every_kind(bank: Bank):
+    papers = list(Examiner(3, bank, 3, held_out=True).papers())
+    assert papers == list(Examiner(3, bank, 3, held_out=True).papers())
+    asked = [kind for paper in papers for kind, _ in paper.questions]
+    for kind in (*KINDS, FOREIGN, STRANGE, HELD_OUT):
+        assert asked.count(kind) >= 3
+
+
+def test_narration_tells_every_change_and_sound_in_order(bank: Bank):
+    for paper in Examiner(4, bank, 1, held_out=False).narrations(20):
+        told = events(paper.scene, True)
+        assert len(told) == len(paper.scene.changes) + len(paper.scene.sounds)
+        assert [event.time for event in told] == sorted(event.time for event in told)
+        assert not events(paper.scene, False) or paper.scene.changes
