@@ -23,7 +23,7 @@ PIN = $(shell sed -n 's/^$(1)==/$(1)==/p' constraints.txt)
 .NOTPARALLEL:
 
 demo: $(STAMP)
-	@$(BIN)/python -m penstock.demos.live $(if $(JSON),--json)
+	@$(BIN)/python -m penstock.demos.show $(if $(JSON),--json)
 
 test: $(STAMP)
 	@start=$$(date +%s); \

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ..engine.attention import Part
+from ..engine.brook.recipe import model_path
 from ..engine.config import EngineConfig
 from ..engine.core import Core, load
 from ..engine.family import Loaded
@@ -64,7 +65,7 @@ def append_costs(
     histories: list[int], rounds: int, config: EngineConfig, model: str | None = None
 ) -> Iterator[AppendCost]:
     """Time appends and decode steps of one live stream at each length of history, interleaved over `rounds` rounds."""
-    loaded = load(model, config)
+    loaded = load(model or model_path("omni"), config)
     core = Core(loaded, msgspec.structs.replace(config, kv_tokens=sum(histories) + len(histories) * 64 * (rounds + 8)))
     stock_model = Stock.load(loaded.family.data.model, getattr(torch, config.dtype))
     stocks = {history: Stock(*stock_model, history) for history in histories}
@@ -144,7 +145,7 @@ def _handed_over(plan: Plan) -> tuple[int, int]:
 
 async def latencies(others: list[int], tokens: int, config: EngineConfig, model: str | None = None) -> list[Latency]:
     """Time between the tokens of one reply with each number of other streams that append two frames a second."""
-    loaded: Loaded = await asyncio.to_thread(load, model, config)
+    loaded: Loaded = await asyncio.to_thread(load, model or model_path("omni"), config)
     engine = Engine(loaded, config)
     try:
         await engine.warm_up()

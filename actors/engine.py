@@ -96,8 +96,8 @@ class Engine:
     ) -> Self:
         """Load a checkpoint and warm it up.
 
-        model: a folder, or an id that `transformers` finds; None: a small model with random weights, built on the spot,
-        whose words mean nothing. Raises ModelError that says why it cannot be served. A cancelled load leaves nothing
+        model: a folder, or an id that `transformers` finds; None: Brook, which comes with Penstock and knows
+        coloured shapes, beeps and a few spoken words. Raises ModelError that says why it cannot be served. A cancelled load leaves nothing
         behind.
         """
         from ..engine.core import load
@@ -114,7 +114,7 @@ class Engine:
 
     async def warm_up(self) -> None:
         """One short reply, so that what compiles or allocates at first use does so now."""
-        stream = await self._open(Request(params=SamplingParams(max_tokens=2)))
+        stream = await self._open(Request(format="turns", params=SamplingParams(max_tokens=2)))
         async with stream:
             await (await stream.ask("Hello.")).text()
         self.ready = True

@@ -9,16 +9,17 @@ from .film import draw
 
 async def main() -> None:
     """Show two seconds, ask, and show more while the answer comes."""
-    engine = await Engine.load()  # Or the name of a model; without one a small random model, whose words mean nothing.
-    async with await engine.stream(Request(system="You watch a door.", format="live")) as stream:
-        for second in range(2):
-            await stream.append(VideoFrame(draw(second), pts_us=second * 1_000_000))
-        reply = await stream.ask("Who came in?", SamplingParams(max_tokens=64))
+    engine = await Engine.load()  # Or the name of a model; without one Brook, which knows coloured shapes.
+    async with await engine.stream(Request(format="live")) as stream:
+        for frame in range(4):
+            await stream.append(VideoFrame(draw(frame / 2), pts_us=frame * 500_000))
+        reply = await stream.ask("Tell me what happens.", SamplingParams(max_tokens=64))
+        for frame in range(4, 16):  # The film goes on while the model speaks.
+            await stream.append(VideoFrame(draw(frame / 2), pts_us=frame * 500_000))
+            await asyncio.sleep(0.1)
+        await stream.end()
         async for token in reply:
             print(token.text, end="", flush=True)
-            if token.index % 16 == 8:  # The film goes on while the model speaks.
-                second += 1
-                await stream.append(VideoFrame(draw(second), pts_us=second * 1_000_000))
         print()
     await engine.close()
 

@@ -1,78 +1,59 @@
-"""A small film, drawn and encoded: coloured shapes that move, and a beep for each second.
+"""A small film of Brook's world, and any film in pieces.
 
-In come a length and a container; out go the bytes of a real file (H.264 and AAC in fragmented MP4, or VP9 and Opus in
+In come a length and a container; out go the bytes of a real file (H.264 and AAC in fragmented MP4, or VP8 and Opus in
 WebM), and for any such file the pieces in which it is played. Knows PyAV and numpy; no engine, no sockets.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Iterator
-from fractions import Fraction
 from typing import NamedTuple
 
 import av
 import numpy as np
-from av.audio.stream import AudioStream
 from av.error import FFmpegError
-from av.video.stream import VideoStream
 
-WIDTH, HEIGHT, FPS, RATE = 320, 240, 15, 48_000
-COLOURS = ((220, 40, 40), (40, 180, 70), (50, 90, 220), (230, 200, 40))
-CONTAINERS = ("mp4", "webm")
-SOUND_SAMPLES = 960  # 20 ms: what an Opus frame holds; AAC cuts its own.
+from .brook.draw import Painter
+from .brook.film import SIZE, encode
+from .brook.sound import Bank
+from .brook.world import Change, Scene, Sound, Thing
+
+_CIRCLE = Thing(0, "circle", "red", "large", 0.15, 1 / 6, 0.5, 3)
+_SQUARE = Thing(1, "square", "yellow", "small", 0.1, 0.5, 5 / 6, 7)
+_STAR = Thing(2, "star", "green", "large", 0.15, 0.5, 1 / 6, 1)
+STORY = Scene(
+    seed=3,
+    seconds=12.0,
+    things=(_CIRCLE, _SQUARE),
+    changes=(
+        Change("moved", 2.0, 2.9, _CIRCLE, _CIRCLE._replace(x=5 / 6, place=5), "right"),
+        Change("turned", 4.2, 4.2, _SQUARE, _SQUARE._replace(colour="blue")),
+        Change("came", 6.2, 6.2, _STAR, _STAR),
+        Change("left", 8.2, 8.2, _SQUARE._replace(colour="blue"), _SQUARE._replace(colour="blue")),
+        Change(
+            "turned", 10.2, 10.2, _CIRCLE._replace(x=5 / 6, place=5), _CIRCLE._replace(x=5 / 6, place=5, colour="white")
+        ),
+    ),
+    sounds=(Sound("beep", "high", 1.3, 1.5, 1), Sound("beep", "low", 5.3, 5.5, 2), Sound("beep", "high", 9.3, 9.5, 3)),
+)
 
 
 def draw(time_s: float) -> np.ndarray:
-    """The picture at `time_s`, `(HEIGHT, WIDTH, 3)` uint8 RGB: a disc that crosses, a square that falls."""
-    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
-    pixels = np.full((HEIGHT, WIDTH, 3), 24, np.uint8)
-    second = int(time_s)
-    centre = (40 + 60 * time_s) % WIDTH
-    pixels[(x - centre) ** 2 + (y - 90) ** 2 < 40**2] = COLOURS[second % 4]
-    top = int(80 * time_s) % HEIGHT
-    pixels[top : top + 36, 220:256] = COLOURS[(second + 2) % 4]
-    return pixels
+    """The picture at `time_s`, `(224, 224, 3)` uint8 RGB: a circle that moves, a square that changes its colour."""
+    return _painter().picture(time_s)
 
 
-def beep(start: int, count: int) -> np.ndarray:
-    """Samples `[start, start + count)` of the sound, `(1, count)` float32: 0.2 s of a rising note each second."""
-    time_s = np.arange(start, start + count) / RATE
-    note = 330.0 * 2 ** ((np.floor(time_s) % 8) / 8)
-    return (0.4 * np.sin(2 * np.pi * note * time_s) * (time_s % 1 < 0.2)).astype(np.float32)[None]
+@functools.cache
+def _painter() -> Painter:
+    return Painter(STORY, SIZE)
 
 
 def make_film(seconds: float, container: str = "mp4") -> bytes:
-    """A film of `seconds` as the bytes of a file that can be played while it arrives."""
-    file = io.BytesIO()
-    # Fragments of 0.2 s. A fragment for each frame would be sooner, but FFmpeg then writes wrong times beside sound.
-    fragments = {"movflags": "empty_moov+default_base_moof", "frag_duration": "200000"}
-    clusters = {"live": "1", "cluster_time_limit": "200"}
-    video_codec, audio_codec = ("libx264", "aac") if container == "mp4" else ("libvpx-vp9", "libopus")
-    with av.open(file, "w", format=container, options=fragments if container == "mp4" else clusters) as output:
-        video = output.add_stream(video_codec, rate=FPS)
-        assert isinstance(video, VideoStream)
-        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        video.codec_context.time_base = Fraction(1, FPS)
-        video.codec_context.gop_size = 2 * FPS
-        speed: dict[str, object] = {"preset": "ultrafast", "tune": "zerolatency"}
-        live: dict[str, object] = {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"}
-        video.options = speed if container == "mp4" else live
-        sound = output.add_stream(audio_codec, rate=RATE, layout="mono")
-        assert isinstance(sound, AudioStream)
-        said = 0
-        for index in range(round(seconds * FPS)):
-            picture = av.VideoFrame.from_ndarray(draw(index / FPS), format="rgb24")
-            picture.pts, picture.time_base = index, Fraction(1, FPS)
-            output.mux(video.encode(picture))
-            while said < (index + 1) * RATE // FPS:
-                samples = av.AudioFrame.from_ndarray(beep(said, SOUND_SAMPLES), format="fltp", layout="mono")
-                samples.pts, samples.sample_rate, samples.time_base = said, RATE, Fraction(1, RATE)
-                output.mux(sound.encode(samples))
-                said += SOUND_SAMPLES
-        output.mux(video.encode(None))
-        output.mux(sound.encode(None))
-    return file.getvalue()
+    """The first `seconds` of the story as the bytes of a file that can be played while it arrives."""
+    sounds = tuple(sound for sound in STORY.sounds if sound.stop < seconds)
+    return encode(STORY._replace(seconds=seconds, sounds=sounds), Bank((), half=0), container)
 
 
 class Piece(NamedTuple):

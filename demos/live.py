@@ -33,7 +33,8 @@ from penstock import (
     connect,
 )
 
-from .film import CONTAINERS, Film, Piece, make_film, read_film
+from .brook.film import CONTAINERS
+from .film import Film, Piece, make_film, read_film
 from .process import running_server
 from .view import Facts, JsonView, TextView, View
 
@@ -177,12 +178,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--seconds", type=float, default=12.0, help="length of the film that is drawn (default 12)")
-    parser.add_argument("--container", choices=CONTAINERS, default="mp4", help="H.264 and AAC, or VP9 and Opus")
+    parser.add_argument("--container", choices=CONTAINERS, default="mp4", help="H.264 and AAC, or VP8 and Opus")
     parser.add_argument("--file", type=Path, help="play this film instead (WebM, fragmented MP4, MPEG-TS)")
     parser.add_argument("--url", help="a server that runs already")
     parser.add_argument("--api-key", help="its key")
-    parser.add_argument("--model", help="the model to serve; without it a small random one, whose words mean nothing")
-    parser.add_argument("--question", default="What is moving in this film?")
+    parser.add_argument("--model", help="the model to serve; without it Brook")
+    parser.add_argument("--question", default="Tell me what happens.")
     parser.add_argument("--max-tokens", type=int, default=4000)
     parser.add_argument(
         "--tail-seconds", type=float, default=1.0, help="how long the reply may go on after the film (default 1)"

@@ -108,9 +108,8 @@ class TextView:
         print(f"format  {facts.format}: {facts.why}")
         print(f"film    {facts.film}, {facts.length_us / 1e6:.1f} s, sent at its own pace\n")
         if not facts.live_trained:
-            print("This model was not trained to speak while it watches. Where no model is named,")
-            print("a small one with random weights runs, whose words are MEANINGLESS: look at the")
-            print("times. They say which frame the model had seen when it spoke.\n")
+            print("This model was not trained to speak while it watches: expect odd words, and look")
+            print("at the times. They say which frame it had seen when it spoke.\n")
         print("film sent | newest frame seen | words")
         print("----------+-------------------+".ljust(min(self._width, 79), "-"), flush=True)
 

@@ -9,14 +9,15 @@ from .film import draw
 
 
 async def main(url: str) -> None:
-    """Show two seconds, ask, and read the answer."""
+    """Show two seconds, ask, show more, and read what is said."""
     async with connect(url) as connection:
         async with await connection.stream(Request(format="live")) as stream:
-            for second in range(2):
-                await stream.append(VideoFrame(draw(second), pts_us=second * 1_000_000))
-            reply = await stream.ask("What is moving?", SamplingParams(max_tokens=64))
-            await stream.append(VideoFrame(draw(2.0), pts_us=2_000_000))
-            await stream.append(VideoFrame(draw(3.0), pts_us=3_000_000))
+            for frame in range(4):
+                await stream.append(VideoFrame(draw(frame / 2), pts_us=frame * 500_000))
+            reply = await stream.ask("Tell me what happens.", SamplingParams(max_tokens=64))
+            for frame in range(4, 12):
+                await stream.append(VideoFrame(draw(frame / 2), pts_us=frame * 500_000))
+                await asyncio.sleep(0.1)
             await stream.end()
             async for token in reply:
                 print(token.text, end="", flush=True)

@@ -24,18 +24,20 @@ from .plan import Plan, Result
 from .scheduler import Scheduler, SchedulerConfig
 from .stream import Input
 
+BROOK = Path(__file__).parent / "brook"
+
 
 def load(path: str | Path | None, config: EngineConfig) -> Loaded:
-    """The checkpoint at `path`: a folder, or an id that `transformers` finds; None: the small random one of `brook`.
+    """The checkpoint at `path`: a folder, or an id that `transformers` finds; None: Brook, which comes with Penstock.
 
     Raises ModelError that says why not.
     """
-    if path is None:
-        from .brook.recipe import model_path
-
-        path = model_path("omni")
     from .families import loader
 
+    if path is None:
+        path = BROOK
+        if not (path / "model.safetensors").is_file():
+            raise ModelError(f"{path}: expected the weights of Brook, which come with Penstock, got an incomplete copy")
     if Path(path).is_absolute() and not Path(path).is_dir():
         raise ModelError(f"{path}: expected the folder of a checkpoint, got no such folder")
     try:

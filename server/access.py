@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping, Sequence
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from .config import ServerConfig, is_loopback
 from .wire import KEY_SUBPROTOCOL
@@ -38,12 +38,16 @@ def origin_allowed(headers: Mapping[str, str], config: ServerConfig) -> bool:
 def key_allowed(headers: Mapping[str, str], subprotocols: Sequence[str], config: ServerConfig) -> bool:
     """Whether a handshake shows the key: `Authorization: Bearer <key>`, or the subprotocol `penstock.key.<key>`.
 
-    The second is for browsers, which cannot set headers. The comparison takes the same time for every wrong key.
+    The second is for browsers, which cannot set headers; a subprotocol cannot hold every character, so the key may be
+    percent-encoded in it. The comparison takes the same time for every wrong key.
     """
     if config.api_key is None:
         return True
     scheme, _, shown = headers.get("authorization", "").partition(" ")
     candidates = [shown.strip()] if scheme.lower() == "bearer" else []
-    candidates += [name.removeprefix(KEY_SUBPROTOCOL) for name in subprotocols if name.startswith(KEY_SUBPROTOCOL)]
+    for name in subprotocols:
+        if name.startswith(KEY_SUBPROTOCOL):
+            plain = name.removeprefix(KEY_SUBPROTOCOL)
+            candidates += [plain, unquote(plain)]
     matches = [hmac.compare_digest(shown.encode(), config.api_key.encode()) for shown in candidates]
     return any(matches)

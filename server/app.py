@@ -1,4 +1,4 @@
-"""The server: one port for HTTP (`/health`, `/ready`) and for the WebSocket `/v1/stream`, until SIGTERM.
+"""The server: one port for HTTP (`/health`, `/ready`, the page at `/`) and for the WebSocket `/v1/stream`, until SIGTERM.
 
 In come an engine and a `ServerConfig`; out goes a Starlette app (`create_app`), or a running server (`serve`). Knows
 neither the wire's messages nor torch.
@@ -12,13 +12,13 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -27,6 +27,7 @@ from .access import key_allowed, origin_allowed
 from .config import ServerConfig
 from .connection import FLUSH_SECONDS, Connection
 from .errors import ConfigError
+from .static import page_routes
 from .websocket import CuttableProtocol
 from .wire import SUBPROTOCOL
 
@@ -71,9 +72,14 @@ class Service:
             return _json(200, {"ready": True})
         return _json(503, {"ready": False, "reason": reason})
 
+    async def access(self, request: Request) -> Response:
+        """204 where a WebSocket with these headers would be let in, else its refusal: a browser hides that from pages."""
+        refusal = self._refusal(request, ())
+        return Response(status_code=204) if refusal is None else PlainTextResponse(refusal[1], refusal[0])
+
     async def stream(self, websocket: WebSocket) -> None:
         """The WebSocket route: refuse the handshake, or serve one connection to its end."""
-        refusal = self._refusal(websocket)
+        refusal = self._refusal(websocket, websocket.scope["subprotocols"])
         if refusal is not None:
             status, reason = refusal
             log.warning("refused %d %s", status, reason)
@@ -93,10 +99,10 @@ class Service:
             del self._connections[number]
             self._gone.set()
 
-    def _refusal(self, websocket: WebSocket) -> tuple[int, str] | None:
-        if not origin_allowed(websocket.headers, self.config):
+    def _refusal(self, client: HTTPConnection, subprotocols: Sequence[str]) -> tuple[int, str] | None:
+        if not origin_allowed(client.headers, self.config):
             return 403, "foreign origin: expected the server's own or one of --allow-origin"
-        if not key_allowed(websocket.headers, websocket.scope["subprotocols"], self.config):
+        if not key_allowed(client.headers, subprotocols, self.config):
             return 401, "expected an API key: Authorization: Bearer <key>"
         if self.draining:
             return 503, "the server is going down"
@@ -123,7 +129,9 @@ def create_app(engine: Engine, config: ServerConfig) -> Starlette:
         routes=[
             Route("/health", service.health),
             Route("/ready", service.ready),
+            Route("/v1/access", service.access),
             WebSocketRoute("/v1/stream", service.stream),
+            *page_routes(),
         ]
     )
     app.state.service = service

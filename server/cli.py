@@ -67,7 +67,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     defaults = ServerConfig()
     parser.set_defaults(command=_serve)
     parser.add_argument(
-        "model", nargs="?", help="a model's name or folder; without one a small random model, whose words mean nothing"
+        "model", nargs="?", help="a model's name or folder; without one Brook, a small model of coloured shapes and sounds"
     )
     parser.add_argument("--host", default=defaults.host, help="address to listen on (default %(default)s)")
     parser.add_argument("--port", type=int, default=defaults.port, help="0 takes a free one (default %(default)s)")
@@ -97,7 +97,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 def _add_trace(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_trace)
-    parser.add_argument("model", nargs="?", help="a model's name or folder; without one a small random model")
+    parser.add_argument("model", nargs="?", help="a model's name or folder; without one Brook")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--tokens", type=int, default=2, help="length of the reply (default 2)")
 
@@ -175,12 +175,12 @@ def _serve(options: argparse.Namespace) -> int:
     return 0
 
 
-def _facts(url: str, info: EngineInfo, config: ServerConfig, meaningless: bool) -> list[tuple[str, str]]:
+def _facts(url: str, info: EngineInfo, config: ServerConfig, own: bool) -> list[tuple[str, str]]:
     """What a person should know of a server that has started, by name."""
     auto = "live" if info.live_trained else "turns: the model claims no training for live"
     return [
         ("model", f"{info.model} ({info.family}), {info.dtype} on {info.device}"),
-        *([("", "a small model with random weights: its words mean nothing")] if meaningless else []),
+        *([("", "Brook: knows coloured shapes, beeps and a few spoken words, nothing else")] if own else []),
         ("takes", ", ".join(["text", *(_TAKES.get(name, name) for name in info.modalities)])),
         ("formats", f"{', '.join(info.formats)} (auto: {auto})"),
         ("socket", f"{url.replace('http', 'ws', 1)}/v1/stream"),

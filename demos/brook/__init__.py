@@ -13,6 +13,7 @@ table of accuracy comes out. Nothing here imports the engine; what examines need
     sounds.py      questions about sound, and about both together
     questions.py   all kinds of questions, follow-ups among them
     exam.py        films with questions, drawn from seeds that training never used
+    marking.py     narration against the truth
     evaluate.py    `python -m penstock.demos.brook.evaluate`: examines a server by its URL
     checkpoint.py  Brook's configuration, tokenizer and processor
     words.py       the sentences that the tokenizer is made from

@@ -180,4 +180,5 @@ def _config(ids: dict[str, int]) -> dict[str, Any]:
         "position_id_per_seconds": PER_SECOND,
         "seconds_per_chunk": 1,
         "pad_token_id": ids["<|endoftext|>"],
+        "live_trained": True,  # Penstock's `format="auto"` takes `live`
     }

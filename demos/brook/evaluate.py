@@ -16,11 +16,12 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
-from penstock import Appended, Event, PenstockError, ReplyDone, Request, SamplingParams, Token, VideoBytes, connect
+from penstock import Appended, Event, PenstockError, ReplyDone, Request, SamplingParams, VideoBytes, connect
 
 from ..film import pieces
-from .exam import NARRATED, Examiner, Paper, evaluation_bank, events
+from .exam import NARRATED, Examiner, Paper, evaluation_bank
 from .film import FPS, encode
+from .marking import Listener, Marker, Sentence
 from .narration import opening
 from .sound import Bank
 from .world import Scene
@@ -60,13 +61,6 @@ class Score:
         if self.invented:
             lines.append(Line("narration: invented", len(self.invented), sum(self.invented) / len(self.invented), 0.0))
         return lines
-
-
-class Sentence(NamedTuple):
-    """A sentence of narration and the media time that had been seen when it began, in seconds."""
-
-    text: str
-    seen: float
 
 
 async def answer(url: str, paper: Paper, film: bytes | None, score: Score) -> None:
@@ -117,42 +111,26 @@ async def narrate(url: str, paper: Paper, film: bytes, pace: float, score: Score
 
 
 async def _sentences(stream: AsyncIterator[Event]) -> list[Sentence]:
-    """What is said until the reply ends, cut at periods."""
-    sentences: list[Sentence] = []
-    words, begun, seen = "", None, 0.0
+    """What is said until the reply ends."""
+    listener, sentences = Listener(), []
     async for event in stream:
-        if isinstance(event, Appended) and event.stop_us is not None:
-            seen = event.stop_us / 1e6
-        elif isinstance(event, Token):
-            if event.seen is not None and event.seen.stop_us is not None:
-                seen = event.seen.stop_us / 1e6
-            begun = seen if begun is None else begun
-            words += event.text
-            if words.endswith("."):
-                sentences.append(Sentence(words.strip(), begun))
-                words, begun = "", None
-        elif isinstance(event, ReplyDone):
+        sentence = listener.hear(event)
+        if sentence is not None:
+            sentences.append(sentence)
+        if isinstance(event, ReplyDone):
             break
     return sentences
 
 
 def _mark(scene: Scene, sentences: list[Sentence], score: Score) -> None:
-    """An event is told where its sentence was said once it had happened, at the latest in the next unit."""
-    said = [sentence for sentence in sentences if not sentence.text.startswith("I see ")]
     start = [sentence for sentence in sentences if sentence.text.startswith("I see ")]
-    score.answers["narration: opening"].append(
-        ("", opening(scene, start[0].seen) if start else opening(scene, 0.0), start[0].text if start else "")
-    )
-    unused = list(said)
-    for event in events(scene, True):
-        last = int(event.time) + 2.05
-        found = [s for s in unused if s.text == event.sentence and event.time - 0.1 <= s.seen]
-        in_time = bool(found) and found[0].seen <= last
-        if found:
-            unused.remove(found[0])
-        if event.time < scene.seconds - 1.0:
-            score.told[event.kind].append(in_time)
-    score.invented += [False] * (len(said) - len(unused)) + [True] * len(unused)
+    right = opening(scene, start[0].seen if start else 0.0)
+    score.answers["narration: opening"].append(("", right, start[0].text if start else ""))
+    marker = Marker(scene)
+    told = [marker.mark(sentence) for sentence in sentences if sentence not in start]
+    for event, in_time in marker.finish(scene.seconds - 1.0):
+        score.told[event.kind].append(in_time)
+    score.invented += [event is None for event in told]
 
 
 def _shown(media: str, scene: Scene, other: Scene, bank: Bank) -> bytes | None:

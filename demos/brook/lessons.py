@@ -141,7 +141,7 @@ class LessonMaker:
         """When questions are asked: in `live` often at the very start."""
         random = self._random
         if live:
-            first = 0.0 if random.random() < 0.4 else float(random.uniform(0.1, min(2.5, seconds - 0.2)))
+            first = 0.0 if random.random() < 0.4 else float(random.uniform(0.1, min(2.5, seconds - 0.8)))
             later = [float(random.uniform(first + 0.5, seconds)) for _ in range(int(random.integers(0, 2)))]
             asks = [first, *later]
         else:
@@ -173,7 +173,7 @@ class LessonMaker:
             stream.answer(question)
 
     def _turns(self, stream: _Stream, time: float) -> None:
-        for _ in range(int(self._random.integers(3, 8))):
+        for _ in range(int(self._random.integers(4, 11))):
             question = self._drawn(stream, time)
             if question is None:
                 continue

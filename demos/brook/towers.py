@@ -94,7 +94,7 @@ class Oracle(nn.Module):
         self.places = nn.Embedding(FIELDS * FIELDS, hidden)
         self.offset = nn.Linear(2, hidden)
         for weight in (*(table.weight for table in tables), self.places.weight, self.offset.weight):
-            nn.init.normal_(weight, std=0.35, generator=dice)
+            nn.init.normal_(weight, std=0.0875, generator=dice)
         nn.init.zeros_(self.offset.bias)
         self.requires_grad_(False)
 

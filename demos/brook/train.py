@@ -7,7 +7,6 @@ drawn while it runs, from a seed.
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -58,7 +57,7 @@ class Learner:
         if not self.options.oracle:
             return see(self.sight, patches(batch.pictures.numpy()), 8, 8).float()
         features = self.oracle(batch.fields, batch.offsets)
-        return features + torch.randn_like(features) * 0.15
+        return features + torch.randn_like(features) * 0.04
 
     def logits(self, batch: Batch, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and labels of the rows behind which something is said."""
@@ -83,7 +82,7 @@ class Learner:
             return said, torch.zeros(())
         errors = (seen - self.oracle(batch.fields, batch.offsets)).square().mean(-1)
         some = (batch.fields > 0).any(-1)
-        return said, errors[some].sum() / some.sum().clamp(min=1) + 0.5 * errors[~some].mean()
+        return said, 16 * (errors[some].sum() / some.sum().clamp(min=1) + 0.5 * errors[~some].mean())
 
     @torch.no_grad()
     def right(self, batches: list[Batch]) -> dict[str, tuple[int, int]]:
@@ -129,7 +128,7 @@ def train(learner: Learner) -> None:
     optimizer = torch.optim.AdamW(weights, lr=options.rate, betas=(0.9, 0.98), weight_decay=0.02)
     started, losses = time.monotonic(), []
     for step in range(1, options.steps + 1):
-        pace = min(1.0, step / 100) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * step / options.steps)))
+        pace = min(1.0, step / 100, 0.02 + (1 - step / options.steps) / options.cooling)
         for group in optimizer.param_groups:
             group["lr"] = options.rate * pace * group["share"]
         with torch.autocast("cpu", torch.bfloat16):
@@ -144,7 +143,9 @@ def train(learner: Learner) -> None:
             print(f"step {step} loss {now:.4f} sight {apart:.4f} {time.monotonic() - started:.0f} s", flush=True)
         if step % options.every == 0 or step == options.steps:
             shares = learner.right(trial)
-            print(" ".join(f"{kind}:{100 * r / n:.0f}" for kind, (r, n) in sorted(shares.items())), flush=True)
+            total = sum(right for right, _ in shares.values()) / sum(count for _, count in shares.values())
+            table = " ".join(f"{kind}:{100 * right / count:.0f}" for kind, (right, count) in sorted(shares.items()))
+            print(f"all:{100 * total:.1f} {table}", flush=True)
             learner.save()
 
 
@@ -159,6 +160,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=7000)
     parser.add_argument("--seconds", type=float, nargs=2, default=(3.0, 8.0))
     parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--cooling", type=float, default=0.3, help="share of the steps in which the rate falls to 0")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--every", type=int, default=300)

@@ -1,8 +1,9 @@
-"""The home of the embedded model. It takes nothing and gives a folder that `from_pretrained` can load.
+"""The home of Brook, the embedded model, and of the small models that tests run on.
 
+    model.safetensors and the .json files   Brook, as `from_pretrained` loads it; trained by `penstock.demos.brook`
     recipe.py    small models with random weights, their tokenizer and processor, and the cache they live in
     text.py      the vocabulary's sentences and the chat templates
 
-Until trained weights live here, the engine's default model is the small random one that `recipe.py` builds: its words
-mean nothing, but it sees, hears and orders what it is given.
+Brook is what is loaded where no model is named. The random models' words mean nothing, but they see, hear and order
+what they are given.
 """

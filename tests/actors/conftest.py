@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import uvloop
 from penstock.actors.engine import Engine
+from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
 from penstock.engine.family import Loaded
@@ -77,7 +78,7 @@ class House:
 @pytest.fixture(scope="session")
 def loaded() -> Loaded:
     """The small Qwen2.5-Omni thinker as the engine serves it. Its towers are shared by all engines of the run."""
-    return load(None, EngineConfig())
+    return load(model_path("omni"), EngineConfig())
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "encoded"])

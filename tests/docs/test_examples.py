@@ -18,7 +18,7 @@ ANNOUNCED = "penstock: serving on "
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """Host and port of `penstock serve` with the small random model, in a process of its own."""
+    """Host and port of `penstock serve` with Brook, in a process of its own."""
     command = [sys.executable, "-m", "penstock.server.cli", "serve", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
@@ -57,7 +57,5 @@ def test_the_first_example_shows_a_reply_that_sees_what_came_while_it_ran() -> N
     first = LOCAL[0]
     assert first.page == "README.md"
     printed = run(first, first.text)
-    seen = re.search(r"^seen: video up to ([\d.]+) s$", printed, re.MULTILINE)
-    assert seen is not None, printed
-    assert float(seen[1]) >= 4.0
-    assert printed[: seen.start()].strip(), "expected words before the first frame was seen, got none"
+    seen = [float(time) for time in re.findall(r"\. +\[seen: video up to ([\d.]+) s\]$", printed, re.MULTILINE)]
+    assert len(seen) >= 2 and seen == sorted(seen) and seen[0] < seen[-1], printed

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 from pages import ROOT
+from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import Core, load
 from penstock.engine.family import Loaded
@@ -22,7 +23,7 @@ B_BEHIND, ASK_BEHIND = 3, 5  # tokens of the first reply that are there when B a
 
 @pytest.fixture(scope="module")
 def loaded() -> Loaded:
-    return load(None, CONFIG)
+    return load(model_path("omni"), CONFIG)
 
 
 def boxes(format: str) -> list[str]:

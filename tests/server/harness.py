@@ -46,8 +46,9 @@ async def running_engine(kind: str) -> AsyncIterator[Any]:
         engine: Any = FakeEngine()
     else:
         from penstock.actors.engine import Engine
+        from penstock.engine.brook.recipe import model_path
 
-        engine = await Engine.load()
+        engine = await Engine.load(model_path("omni"))
     try:
         yield engine
     finally:

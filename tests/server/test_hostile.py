@@ -24,6 +24,7 @@ from harness import RawClient, raw_client, run, serving, until
 from penstock.actors.engine import Engine
 from penstock.codecs.limits import DEFAULT_LIMITS
 from penstock.demos.film import make_film
+from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.server.client import Connection, connect
 from penstock.streams.item import VideoFrame
@@ -55,7 +56,7 @@ def beside_a_reply(act: Act, config: EngineConfig | None = None, **options: Any)
 
     async def main() -> None:
         before = set(multiprocessing.active_children())
-        async with await Engine.load(config=config) as engine:
+        async with await Engine.load(model_path("omni"), config=config) as engine:
             async with serving(engine, **options) as url:
                 async with connect(url) as connection:
                     alone = await bystander(connection)

@@ -16,6 +16,7 @@ import pytest
 import torch
 from harness import run, serving
 from penstock.actors.engine import Engine
+from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.plan import Feed, Plan, Result
 from penstock.server.client import connect
@@ -122,7 +123,10 @@ def seen_by_plan(feeds: list[Feed]) -> list[Seen | None]:
 @pytest.mark.parametrize("encoded", [False, True])
 def test_a_frame_changes_the_very_next_token_and_none_before(encoded: bool) -> None:
     async def main() -> None:
-        async with await Engine.load(config=EngineConfig(encoded=encoded)) as engine, serving(engine) as url:
+        async with (
+            await Engine.load(model_path("omni"), config=EngineConfig(encoded=encoded)) as engine,
+            serving(engine) as url,
+        ):
             watched, events = await play(engine, url, [pair(1), pair(2), pair(3)])
             same, same_events = await play(engine, url, [pair(1), pair(2), pair(3)])
             other, other_events = await play(engine, url, [pair(1), pair(2), pair(4)])

@@ -11,12 +11,13 @@ import pytest
 from fake_engine import FakeEngine
 from harness import run, serving
 from penstock.demos import live
-from penstock.demos.film import CONTAINERS, FPS, make_film, pieces, read_film
+from penstock.demos.brook.film import CONTAINERS, FPS
+from penstock.demos.film import make_film, pieces, read_film
 from penstock.demos.view import JsonView, TextView, View
 from penstock.streams.event import Closed, Token
 from penstock.streams.item import Item, VideoBytes
 
-SECONDS = 1.2
+SECONDS = 1.25
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +89,13 @@ def test_the_demo_sends_the_whole_film_and_prints_times(film: bytes, capsys: pyt
     assert kinds[0] == "started" and {"appended", "reply", "done", "closed"} <= set(kinds)
 
 
-def test_people_are_told_that_the_words_mean_nothing(film: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+def test_people_are_told_where_a_model_was_not_trained_for_live(
+    film: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
     play(film, TextView())
     told = capsys.readouterr().out
-    assert "MEANINGLESS" in told and "newest frame seen" in told and "w0 w1" in told
-    assert "h264 320 x 240 and aac, 1.2 s" in told
+    assert "not trained to speak while it watches" in told and "newest frame seen" in told and "w0 w1" in told
+    assert "h264 224 x 224 and aac, 1.2 s" in told
     assert max(map(len, told.splitlines())) <= 80
 
 

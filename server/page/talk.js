@@ -1,0 +1,142 @@
+// One stream of a connection: media and questions in, replies out. In: a link, the server's messages for this stream.
+// Out: calls of `heard`. It keeps the stream's media clock, which starts when the server has opened it. It knows
+// neither where media comes from nor how replies are shown.
+
+import { Figures } from "./figures.js";
+import { packet } from "./wire.js";
+
+const MOST_WAITING_BYTES = 512 * 1024; // In the browser; beyond it frames are dropped here.
+const LONGEST_REPLY_TOKENS = 2000;
+
+let streams = 0;
+
+/**
+ * `heard` has `opened(info)`, `began(reply)`, `token(reply, event)`, `ended(reply, reason)`, `full()`,
+ * `failed(text)` and `closed(reason)`. A reply is `{kind, question, told}`: `kind` as it was asked with, `told` the
+ * number of its tokens.
+ */
+export class Talk {
+  name = `page-${++streams}`;
+  state = "opening"; // then "open", "full" (its memory), "closed"
+  format = "";
+  reply = null; // the one that runs
+  asked = []; // questions whose replies have not begun
+  figures;
+  #link;
+  #heard;
+  #started = 0;
+  #refs = 0;
+
+  constructor(link, limits, heard) {
+    this.#link = link;
+    this.#heard = heard;
+    this.figures = new Figures(limits);
+    link.send({ type: "open", stream: this.name, policy: "latest" });
+  }
+
+  /** Media time of a moment of `performance.now()`; now without one. */
+  at_us(moment = performance.now()) {
+    return this.state === "opening" ? 0 : Math.round((moment - this.#started) * 1000);
+  }
+
+  get #takes() {
+    return this.state === "open";
+  }
+
+  /** A JPEG file that was taken at `moment`. */
+  frame(file, moment) {
+    const pts_us = this.at_us(moment);
+    if (!this.#takes || pts_us < 0) return;
+    if (this.#link.waiting > MOST_WAITING_BYTES) {
+      this.figures.dropped += 1;
+      return;
+    }
+    this.#link.send(packet({ type: "frame", stream: this.name, pts_us }, file));
+    this.figures.sent += 1;
+  }
+
+  /** Samples, 16 bits each, one channel, the first of them from `moment`. */
+  sound(samples, rate, moment) {
+    const pts_us = this.at_us(moment);
+    if (!this.#takes || pts_us < 0) return;
+    this.#link.send(packet({ type: "pcm", stream: this.name, pts_us, rate, encoding: "s16le" }, samples.buffer));
+  }
+
+  /** Ask; `kind` comes back with the reply. */
+  ask(question, kind) {
+    if (this.state === "opening" || this.state === "closed") return;
+    const ref = `q${++this.#refs}`;
+    this.asked.push({ ref, kind, question, told: 0, asked: performance.now() });
+    this.#link.send({ type: "ask", stream: this.name, question, params: { max_tokens: LONGEST_REPLY_TOKENS }, ref });
+  }
+
+  /** Cut the reply that runs. */
+  interrupt() {
+    if (this.reply !== null) this.#link.send({ type: "interrupt", stream: this.name });
+  }
+
+  close() {
+    if (this.state === "closed") return;
+    this.state = "closed";
+    this.#link.send({ type: "close", stream: this.name });
+  }
+
+  /** A message of the server about this stream. */
+  take(message) {
+    switch (message.type) {
+      case "opened":
+        this.#started = performance.now();
+        this.state = "open";
+        this.format = message.format;
+        this.#heard.opened(message);
+        break;
+      case "appended":
+        this.figures.appended(message);
+        break;
+      case "dropped":
+        this.figures.lost(message);
+        break;
+      case "reply":
+        this.reply = this.asked.shift() ?? { kind: "", question: "", told: 0 };
+        this.#heard.began(this.reply);
+        break;
+      case "token":
+        this.#token(message);
+        break;
+      case "done": {
+        const reply = this.reply;
+        this.reply = null;
+        if (reply !== null) this.#heard.ended(reply, message.reason);
+        break;
+      }
+      case "error":
+        this.#error(message);
+        break;
+      case "closed":
+        this.state = "closed";
+        this.#heard.closed(message.reason);
+        break;
+    }
+  }
+
+  #token(event) {
+    const reply = this.reply;
+    if (reply === null) return;
+    if (reply.told === 0 && reply.kind !== "narration") this.figures.latency = performance.now() - reply.asked;
+    reply.told += 1;
+    this.figures.token(this.at_us());
+    this.#heard.token(reply, event);
+  }
+
+  #error(message) {
+    this.asked = this.asked.filter(({ ref }) => ref !== message.ref);
+    if (message.code === "context_overflow") {
+      const first = this.state === "open";
+      if (first) this.state = "full";
+      if (first) this.#heard.full();
+      return;
+    }
+    if (message.fatal) this.state = "closed";
+    this.#heard.failed(message.message);
+  }
+}

@@ -1,0 +1,40 @@
+"""The main demo, run as people run it: a film of Brook's world through a real server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from penstock.demos.brook.exam import events
+from penstock.demos.show import make_show
+
+
+def show(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "penstock.demos.show", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=280)
+
+
+@pytest.mark.parametrize("container", ["mp4", "webm"])
+def test_brook_speaks_while_the_film_runs_and_is_marked(container: str) -> None:
+    ran = show("--json", "--seconds", "12", "--container", container)
+    assert ran.returncode == 0, ran.stderr
+    lines = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert lines[0]["type"] == "started" and lines[0]["format"] == "live" and lines[0]["model"] == "brook"
+    scene = make_show(4, 12.0, container).scene
+    truth = [(line["time"], line["text"]) for line in lines if line["type"] == "truth"]
+    assert truth == [(round(event.time, 2), event.sentence) for event in events(scene, True)]
+    said = [line for line in lines if line["type"] == "said"]
+    assert said and all(line["text"].endswith(".") for line in said)
+    summary = lines[-1]
+    assert summary["type"] == "summary" and summary["answers"] >= 2
+    assert summary["right"] <= summary["answers"] and summary["told"] <= summary["events"]
+
+
+def test_the_terminal_view_fits_eighty_columns() -> None:
+    ran = show("--seconds", "8")
+    assert ran.returncode == 0, ran.stderr
+    assert max(map(len, ran.stdout.splitlines())) <= 100
+    assert "? Tell me what happens." in ran.stdout and "Brook says" in ran.stdout
+    assert "events within a second of media" in ran.stdout
