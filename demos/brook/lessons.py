@@ -32,7 +32,13 @@ NARRATE = (
     "Go on and tell me what changes.",
 )
 _TICK = 0.5
-_WEIGHTS = {"what": 2.0, "unknown": 0.5, "nothing": 0.3, "follow-up": 1.5, "words": 1.5, "heard": 1.5, "together": 1.5}
+# How often a kind is asked: what is hard to learn more often.
+_WEIGHTS = {
+    **dict.fromkeys(("where", "is there", "follow-up"), 3.0),
+    **dict.fromkeys(("colour", "count", "shape"), 2.5),
+    **dict.fromkeys(("what", "start", "size", "words", "heard", "together", "before"), 1.5),
+    **dict.fromkeys(("left", "moved", "nothing", "unknown", "pitch"), 0.6),
+}
 
 
 class Piece(NamedTuple):

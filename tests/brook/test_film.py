@@ -25,13 +25,13 @@ def test_a_film_shows_and_sounds_its_scene(bank: Bank, container: str):
     scene = SceneMaker(np.random.default_rng(5), bank.seconds).scene(Wish(seconds=4.0, sound_gap=0.5))
     file = encode(scene, bank, container)
     painter = Painter(scene, 224)
-    with av.open(io.BytesIO(file)) as film:
+    with av.open(io.BytesIO(file), "r") as film:
         frames = list(film.decode(video=0))
     assert len(frames) == 4 * FPS
     for number, frame in enumerate(frames):
         assert frame.time == pytest.approx(number / FPS, abs=0.025)  # AAC's lead moves the pictures of an MP4
         assert psnr(frame.to_ndarray(format="rgb24"), painter.picture(number / FPS)) > 24
-    with av.open(io.BytesIO(file)) as film:
+    with av.open(io.BytesIO(file), "r") as film:
         heard = np.concatenate([frame.to_ndarray()[0] for frame in film.decode(audio=0)])
     assert len(heard) / 48_000 == pytest.approx(4.0, abs=0.05)
     track = bank.track(scene)
@@ -44,7 +44,7 @@ def test_a_film_shows_and_sounds_its_scene(bank: Bank, container: str):
 
 def test_a_film_without_a_bank_is_silent(bank: Bank):
     scene = SceneMaker(np.random.default_rng(5), bank.seconds).scene(Wish(seconds=1.0))
-    with av.open(io.BytesIO(encode(scene, None))) as film:
+    with av.open(io.BytesIO(encode(scene, None)), "r") as film:
         assert not film.streams.audio
 
 

@@ -72,7 +72,7 @@ def test_turns_are_laid_as_in_training(brook: Loaded) -> None:
     said = iter(replies)
     pairs = blocks = run = 0
     for step in [*cut(Plan(4.01, True, True, False, list(asks)))]:
-        if isinstance(step, float):
+        if not isinstance(step, Piece):
             writer.ask(asks[step])
             writer.say([id for id in next(said) if id not in ends], None, "answer")
             writer.finish()
@@ -145,7 +145,7 @@ def test_the_towers_see_and_hear_as_in_training(brook: Loaded) -> None:
     towers = brook.towers
     clips = [VideoSegment(1, number, pair, 0, 0) for number, pair in enumerate(pairs)]
     sounds = [AudioSegment(2, 3, track[: RATE + 400], 0, 50, 0, 0, 1_000_000)]
-    spans = towers.encode([(1, clip) for clip in clips] + [(1, sound) for sound in sounds])
+    spans = towers.encode([*((1, clip) for clip in clips), *((1, sound) for sound in sounds)])
     model = towers.model  # pyright: ignore[reportAttributeAccessIssue]
     banks = torch.from_numpy(towers.processor.feature_extractor.mel_filters).float()  # pyright: ignore
     with torch.no_grad():
