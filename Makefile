@@ -1,6 +1,6 @@
 # Penstock. Needs Python 3.11 or newer, git and make; everything else goes into .venv.
 #
-#   make demo          a real file through a WebSocket, answered while it plays   (JSON=1: one JSON object a line)
+#   make demo          Brook tells what happens in a film while it plays   (JSON=1: one JSON object a line)
 #   make test          checks, then all tests                                     (SLOW=1: the long ones as well)
 #   make check         ruff and pyright
 #   make venv          only the environment
@@ -16,6 +16,7 @@ JSON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+START := $(shell date +%s)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIN = $(shell sed -n 's/^$(1)==/$(1)==/p' constraints.txt)
 
@@ -23,7 +24,7 @@ PIN = $(shell sed -n 's/^$(1)==/$(1)==/p' constraints.txt)
 .NOTPARALLEL:
 
 demo: $(STAMP)
-	@$(BIN)/python -m penstock.demos.show $(if $(JSON),--json)
+	@PENSTOCK_STARTED=$(START) $(BIN)/python -m penstock.demos.show $(if $(JSON),--json)
 
 test: $(STAMP)
 	@start=$$(date +%s); \

@@ -1,0 +1,78 @@
+"""The examination, against a real server that serves Brook, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from penstock.demos import brook
+from penstock.demos.brook.exam import FOREIGN, HELD_OUT, STRANGE
+from penstock.demos.brook.questions import KINDS
+from penstock.demos.brook.sound import Bank
+
+ANNOUNCED = "penstock: serving on "
+EVALUATE = [sys.executable, "-m", "penstock.demos.brook.evaluate"]
+
+
+@pytest.fixture(scope="module")
+def server(bank: Bank) -> Iterator[str]:
+    """The URL of `penstock serve` without a model: Brook. Films need words, so espeak-ng."""
+    command = [sys.executable, "-m", "penstock.server.cli", "serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith(ANNOUNCED), f"expected the server's address, got {line!r}"
+            yield line.removeprefix(ANNOUNCED).strip()
+        finally:
+            process.terminate()
+
+
+def examined(url: str, *options: str) -> dict[str, dict[str, object]]:
+    command = [*EVALUATE, "--url", url, "--json", "--seed", "3", *options]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert ran.returncode == 0, ran.stderr
+    return {line["kind"]: line for line in map(json.loads, ran.stdout.splitlines())}
+
+
+def test_it_needs_neither_torch_nor_transformers() -> None:
+    check = (
+        "import sys, penstock.demos.brook.evaluate\n"
+        "wrong = {'torch', 'transformers', 'penstock.engine.core'} & set(sys.modules)\n"
+        "assert not wrong, wrong"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("file", sorted(Path(brook.__file__).parent.glob("*.py")), ids=lambda file: file.name)
+def test_brooks_world_and_training_know_no_engine(file: Path) -> None:
+    assert not re.search(r"^\s*(from|import) .*\bengine\b", file.read_text(), re.MULTILINE)
+
+
+def test_every_kind_is_examined_and_brook_knows_more_than_a_constant(server: str) -> None:
+    lines = examined(server, "--count", "6", "--narrations", "2", "--hold-out", "--pace", "2")
+    for kind in (*KINDS, FOREIGN, STRANGE, HELD_OUT, "narrated: all", "narration: invented"):
+        line = lines[kind]
+        assert line["n"] and 0 <= float(str(line["right"])) <= 1
+    asked = [lines[kind] for kind in KINDS]
+    right = sum(float(str(line["right"])) for line in asked) / len(asked)
+    constant = sum(float(str(line["constant"])) for line in asked) / len(asked)
+    assert right > constant + 0.15
+
+
+def test_without_its_media_a_question_is_not_answered(server: str) -> None:
+    lines = examined(server, "--count", "4", "--media", "none")
+    for kind in ("what", "where", "colour", "words", "start"):
+        assert float(str(lines[kind]["right"])) <= float(str(lines[kind]["constant"])) + 0.25
+    assert "narrated: all" not in lines
+
+
+def test_a_server_that_is_not_there_is_one_line() -> None:
+    ran = subprocess.run([*EVALUATE, "--url", "ws://127.0.0.1:9", "--count", "1"], capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("evaluate: error:") and "Traceback" not in ran.stderr
