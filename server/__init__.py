@@ -6,6 +6,7 @@ bench       `penstock bench`
 config      address, key, limits
 app         routes, life of the server, SIGTERM
 access      origin and key
+static      the files of the web page, `page/`
 connection  one socket: receive, send, idle, drain
 channel     one stream of a socket: commands in order, events out
 outbox      what a client has not read yet, bounded
