@@ -42,7 +42,7 @@ class Learner:
         inner = self.model.model
         self.sight, self.hearing, self.language = inner.visual, inner.audio_tower, inner.language_model
         if options.resume:
-            self.model.load_state_dict(torch.load(options.resume))
+            self.model.load_state_dict(_weights(options.resume))
         if options.sight:
             self.sight.load_state_dict(torch.load(options.sight))
         if options.hearing:
@@ -109,6 +109,13 @@ class Learner:
         save(self.model, self.processor, folder / "model")
 
 
+def _weights(path: Path) -> dict[str, Tensor]:
+    """Weights of a `training.pt`, or of a folder with a checkpoint."""
+    if path.is_dir():
+        return type(build_model(build_tokenizer([]))).from_pretrained(path, dtype=torch.float).state_dict()
+    return torch.load(path)
+
+
 def groups(learner: Learner, towers: float) -> list[dict[str, Any]]:
     """Weights with their share of the learning rate: `towers` of it for the towers, 0 freezes them."""
     slow = [*learner.sight.parameters(), *learner.hearing.parameters()]
@@ -153,7 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m penstock.demos.brook.train", description=__doc__)
     parser.add_argument("--sight", type=Path)
     parser.add_argument("--hearing", type=Path)
-    parser.add_argument("--resume", type=Path)
+    parser.add_argument("--resume", type=Path, help="a training.pt, or a folder with a checkpoint")
     parser.add_argument("--oracle", action="store_true", help="take what is seen from the scene, not from the tower")
     parser.add_argument("--towers", type=float, default=0.0, help="share of the rate for the towers; 0 freezes them")
     parser.add_argument("--steps", type=int, required=True)

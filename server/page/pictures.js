@@ -24,8 +24,8 @@ export class Pictures {
     this.#busy = true;
     this.#canvas.toBlob(
       async (file) => {
-        this.#heard(await file.arrayBuffer(), moment);
         this.#busy = false;
+        if (file !== null) this.#heard(await file.arrayBuffer(), moment);
       },
       "image/jpeg",
       QUALITY,

@@ -1,0 +1,216 @@
+// The page: buttons, states and words around one stream. In: what a person does, what the server says. Out: the page.
+
+import { Link } from "./link.js";
+import { Pictures } from "./pictures.js";
+import { outline, PAINTS, Pond, SHAPES } from "./pond.js";
+import { Sentences } from "./sentences.js";
+import { Sound, SOUND_WORKS } from "./sound.js";
+import { Sources } from "./sources.js";
+import { Talk } from "./talk.js";
+
+const REQUEST = "Tell me what happens.";
+const HEARD = "What did you hear last?";
+const AFTER_TALKING_MS = 300; // the last piece of sound is on its way
+const MOST_LINES = 200;
+const BROOK =
+  "Brook, the model that comes with Penstock, knows coloured shapes, what they do, high and low beeps, and the spoken " +
+  "words zero to nine and eight colours. Put something in the pond and ask about it.";
+
+const at = (id) => document.getElementById(id);
+let talk = null;
+let sentences = new Sentences();
+let lines = new Map(); // of the running reply, by sentence
+let colour = "red";
+let limits = {};
+
+const pond = new Pond(at("pond"));
+const sound = new Sound((samples, rate, moment) => talk?.sound(samples, rate, moment));
+const sources = new Sources(pond, at("video"), sound);
+const link = new Link({ state: showState, welcome, message: (message) => message.stream === talk?.name && talk.take(message) });
+new Pictures((pen, side) => sources.draw(pen, side), (file, moment) => talk?.frame(file, moment));
+
+function showState({ name, text, seconds }) {
+  at("state").dataset.state = name;
+  at("state").textContent = seconds ? `${text}, trying again in ${seconds} s` : text;
+  at("key-form").hidden = name !== "key";
+  if (name !== "open" && talk !== null) {
+    note("The connection is gone; the model's memory of this talk with it.");
+    talk = null;
+  }
+}
+
+function welcome(message) {
+  limits = { rows: message.limits.kv_tokens, positions: message.limits.max_positions };
+  at("knows").textContent = message.model === "brook" ? BROOK : `${message.model} looks and listens. Ask it about what it sees.`;
+  begin();
+}
+
+function begin() {
+  talk?.close();
+  const mine = new Talk(link, limits, {
+    opened: () => at("narrate").checked && mine.ask(REQUEST, "narration"),
+    began: (reply) => {
+      sentences = new Sentences();
+      lines = new Map();
+      if (reply.kind === "question") line("question", mine.at_us(), reply.question);
+    },
+    token: (reply, event) => say(event.text, event.seen?.stop_us ?? mine.figures.seen_us),
+    ended: (reply, reason) => {
+      sentences.end();
+      if (reason === "interrupted") note("Interrupted.");
+    },
+    full: () => note("The model's memory is full: start anew."),
+    failed: (text) => note(text),
+    closed: () => {},
+  });
+  talk = mine;
+}
+
+function say(text, seen_us) {
+  const sentence = sentences.say(text, seen_us);
+  if (sentence === null) return;
+  const item = lines.get(sentence.number) ?? line("said", sentence.parts[0].seen_us, "");
+  lines.set(sentence.number, item);
+  item.querySelector("span").textContent = sentence.text;
+}
+
+function line(kind, time_us, text) {
+  const list = at("told");
+  const item = document.createElement("li");
+  item.className = kind;
+  const time = document.createElement("time");
+  time.textContent = time_us === null || time_us === undefined ? "" : `${(time_us / 1e6).toFixed(1)} s`;
+  const words = document.createElement("span");
+  words.textContent = text;
+  item.append(time, words);
+  list.append(item);
+  while (list.children.length > MOST_LINES) list.firstChild.remove();
+  list.scrollTop = list.scrollHeight;
+  return item;
+}
+
+function note(text) {
+  line("note", null, text);
+}
+
+function trouble(text) {
+  at("trouble").textContent = text;
+  at("trouble").hidden = text === "";
+}
+
+async function choose(name, file) {
+  trouble(Sources.refusal(name));
+  at("film").hidden = name !== "file";
+  const shown = name === "pond" || !at("trouble").hidden || (name === "file" && !file);
+  try {
+    if (shown) await sources.use("pond");
+    else await sources.use(name, file);
+  } catch (error) {
+    trouble(`No ${name}: ${error.message}`);
+  }
+  const pondShown = shown || !at("trouble").hidden;
+  at("pond").hidden = at("pond-tools").hidden = !pondShown;
+  at("video").hidden = pondShown;
+}
+
+function button(name, paint, shape, press) {
+  const made = document.createElement("button");
+  made.type = "button";
+  made.className = "paint";
+  made.title = name;
+  made.setAttribute("aria-label", name);
+  const canvas = document.createElement("canvas");
+  canvas.width = canvas.height = 28;
+  const pen = canvas.getContext("2d");
+  pen.translate(14, 14);
+  pen.scale(11, 11);
+  pen.fillStyle = paint;
+  pen.fill(outline(shape));
+  made.append(canvas);
+  made.addEventListener("click", press);
+  return made;
+}
+
+for (const shape of SHAPES) {
+  const add = () => pond.add(shape, colour) || trouble("The pond holds four things: take one out first.");
+  at("shapes").append(button(`Put in a ${shape}`, "gray", shape, add));
+}
+for (const [name, paint] of Object.entries(PAINTS)) {
+  const press = () => {
+    colour = name;
+    pond.paint(name);
+  };
+  at("colours").append(button(name, paint, "square", press));
+}
+at("size").addEventListener("click", () => pond.resize());
+at("remove").addEventListener("click", () => {
+  pond.remove();
+  trouble("");
+});
+for (const pitch of ["high", "low"]) at(pitch).addEventListener("click", () => sound.beep(pitch));
+at("sources").addEventListener("change", ({ target }) => choose(target.value));
+at("film").addEventListener("change", ({ target }) => target.files[0] && choose("file", target.files[0]));
+at("narrate").addEventListener("change", ({ target }) => (target.checked ? talk?.ask(REQUEST, "narration") : talk?.interrupt()));
+at("interrupt").addEventListener("click", () => talk?.interrupt());
+at("anew").addEventListener("click", () => {
+  at("told").replaceChildren();
+  begin();
+});
+at("ask-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const question = at("question").value.trim();
+  if (question === "" || talk === null) return;
+  talk.ask(question, "question");
+  at("question").value = "";
+});
+at("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  link.useKey(at("key").value);
+});
+
+let deaf = null; // ends the push-to-talk that runs
+
+async function press() {
+  if (deaf !== null) return;
+  deaf = () => {};
+  try {
+    const media = await navigator.mediaDevices.getUserMedia({ audio: true });
+    const stop = await sound.listen(media);
+    deaf = () => {
+      stop();
+      for (const track of media.getTracks()) track.stop();
+    };
+  } catch (error) {
+    deaf = null;
+    trouble(`No microphone: ${error.message}`);
+  }
+}
+
+function release() {
+  if (deaf === null) return;
+  window.setTimeout(() => {
+    deaf?.();
+    deaf = null;
+    talk?.ask(HEARD, "question");
+  }, AFTER_TALKING_MS);
+}
+
+const push = at("push");
+push.disabled = !SOUND_WORKS;
+push.addEventListener("pointerdown", press);
+push.addEventListener("pointerup", release);
+push.addEventListener("keydown", (event) => event.key === " " && !event.repeat && press());
+push.addEventListener("keyup", (event) => event.key === " " && release());
+at("high").disabled = at("low").disabled = !SOUND_WORKS;
+
+window.addEventListener("pointerdown", () => sound.wake(), { once: true });
+window.setInterval(() => {
+  if (talk === null) return;
+  const { latency, freshness, dropped, memory } = talk.figures;
+  at("latency").textContent = latency === null ? "-" : `${latency.toFixed(0)} ms`;
+  at("freshness").textContent = freshness === null ? "-" : `${freshness.toFixed(0)} ms`;
+  at("dropped").textContent = dropped;
+  at("memory").textContent = `${(100 * memory).toFixed(0)} %`;
+}, 500);
+
+link.connect();

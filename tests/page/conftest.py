@@ -1,0 +1,103 @@
+"""A real Chromium and a real server that serves Brook. Without Chromium these tests are skipped; `.ci/run` has it."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--autoplay-policy=no-user-gesture-required",
+)
+
+
+class Server:
+    """`penstock serve` on one port, which can be killed and started again."""
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "penstock.server.cli", "serve", "--port", str(self.port)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert self._process.stdout is not None
+        assert "serving on" in self._process.stdout.readline()
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    running = Server()
+    running.start()
+    yield running
+    running.kill()
+
+
+@pytest.fixture(scope="session")
+def devices(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Chromium's flags for a camera that shows a red circle and a microphone that beeps."""
+    from penstock.demos.film import draw
+
+    folder = tmp_path_factory.mktemp("devices")
+    video, sound = folder / "camera.y4m", folder / "microphone.wav"
+    _y4m(video, draw(0.0))
+    with wave.open(str(sound), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(48_000)
+        time = np.arange(2 * 48_000) / 48_000
+        beep = 0.4 * np.sin(2 * np.pi * 1500 * time) * ((time > 0.5) & (time < 0.75))
+        file.writeframes((beep * 32767).astype(np.int16).tobytes())
+    return [
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-video-capture={video}",
+        f"--use-file-for-fake-audio-capture={sound}",
+    ]
+
+
+def _y4m(path: Path, picture: np.ndarray) -> None:
+    """A film of one picture, 4:2:0."""
+    import av
+
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24").reformat(format="yuv420p")
+    planes = frame.to_ndarray()
+    height, width = picture.shape[:2]
+    header = f"YUV4MPEG2 W{width} H{height} F10:1 Ip A1:1 C420jpeg\n".encode()
+    path.write_bytes(header + 10 * (b"FRAME\n" + planes.tobytes()))
+
+
+@pytest.fixture(scope="session")
+def browser(devices: list[str]) -> Iterator[object]:
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *devices])
+        yield running
+        running.close()
