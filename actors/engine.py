@@ -96,9 +96,9 @@ class Engine:
     ) -> Self:
         """Load a checkpoint and warm it up.
 
-        model: a folder, or an id that `transformers` finds; None: Brook, which comes with Penstock and knows
-        coloured shapes, beeps and a few spoken words. Raises ModelError that says why it cannot be served. A cancelled load leaves nothing
-        behind.
+        model: a folder, or an id that `transformers` finds; None: Brook, which comes with Penstock and knows coloured
+        shapes, beeps and a few spoken words. Raises ModelError that says why it cannot be served. A cancelled load
+        leaves nothing behind.
         """
         from ..engine.core import load
 

@@ -1,4 +1,4 @@
-"""The server: one port for HTTP (`/health`, `/ready`, the page at `/`) and for the WebSocket `/v1/stream`, until SIGTERM.
+"""The server: one port for HTTP (`/health`, `/ready`, the page at `/`) and the WebSocket `/v1/stream`, until SIGTERM.
 
 In come an engine and a `ServerConfig`; out goes a Starlette app (`create_app`), or a running server (`serve`). Knows
 neither the wire's messages nor torch.
@@ -73,7 +73,7 @@ class Service:
         return _json(503, {"ready": False, "reason": reason})
 
     async def access(self, request: Request) -> Response:
-        """204 where a WebSocket with these headers would be let in, else its refusal: a browser hides that from pages."""
+        """204 where a WebSocket with these headers is let in, else its refusal, which a browser hides from pages."""
         refusal = self._refusal(request, ())
         return Response(status_code=204) if refusal is None else PlainTextResponse(refusal[1], refusal[0])
 

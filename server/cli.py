@@ -67,7 +67,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     defaults = ServerConfig()
     parser.set_defaults(command=_serve)
     parser.add_argument(
-        "model", nargs="?", help="a model's name or folder; without one Brook, a small model of coloured shapes and sounds"
+        "model", nargs="?", help="a model's name or folder; without one Brook, which knows coloured shapes and sounds"
     )
     parser.add_argument("--host", default=defaults.host, help="address to listen on (default %(default)s)")
     parser.add_argument("--port", type=int, default=defaults.port, help="0 takes a free one (default %(default)s)")

@@ -1,88 +1,166 @@
-// The pond: things with a shape, a colour, a size and a place, and which of them is chosen. In: what a person does to
-// them. Out: "change" events. Lengths are in widths of the pond. It knows neither how things look nor the hand.
+// The pond: up to four coloured things on a canvas that a person puts in, drags, paints and takes out, with a pointer
+// or with keys. In: presses and keys. Out: a picture for the person, and one without marks for the model. It knows no
+// streams. Lengths are in widths of the pond.
 
 export const SHAPES = ["circle", "square", "triangle", "star", "cross", "ring"];
-export const COLOURS = ["red", "orange", "yellow", "green", "blue", "purple", "pink", "white"];
-export const RADII = { small: 0.095, large: 0.16 };
-export const MOST_THINGS = 4; // Brook has never seen more.
+export const PAINTS = {
+  red: "rgb(220 40 40)",
+  orange: "rgb(245 140 25)",
+  yellow: "rgb(240 225 50)",
+  green: "rgb(45 165 70)",
+  blue: "rgb(45 85 220)",
+  purple: "rgb(135 55 180)",
+  pink: "rgb(250 150 190)",
+  white: "rgb(240 240 240)",
+};
+const WATER = "rgb(16 52 60)";
+const RADII = { large: 0.16, small: 0.095 };
+const MOST = 4; // Brook has never seen more.
+const FIELD = 1 / 3;
+const WAYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-const ROWS = ["top", "", "bottom"];
-const COLUMNS = ["left", "", "right"];
-const FIELDS = [4, 3, 5, 1, 7, 0, 2, 6, 8]; // In which order they are filled: the middle first.
+/** A shape of radius 1 around the origin. */
+export function outline(shape) {
+  const path = new Path2D();
+  const quarter = Math.PI / 2;
+  const corners = (count, corner) => {
+    for (let i = 0; i < count; i += 1) {
+      const [angle, length] = corner(i);
+      path.lineTo(Math.cos(angle) * length, Math.sin(angle) * length);
+    }
+  };
+  const arm = 0.36; // half the width of a cross's arm
+  const tip = Math.atan2(arm, 1);
+  const side = [[-tip, Math.hypot(arm, 1)], [tip, Math.hypot(arm, 1)], [quarter / 2, Math.hypot(arm, arm)]];
+  if (shape === "circle" || shape === "ring") path.arc(0, 0, 1, 0, 2 * Math.PI);
+  if (shape === "ring") path.arc(0, 0, 0.58, 0, 2 * Math.PI, true);
+  if (shape === "square") corners(4, (i) => [quarter / 2 + quarter * i, 1.15]);
+  if (shape === "triangle") corners(3, (i) => [-quarter + ((2 * Math.PI) / 3) * i, 1.15]);
+  if (shape === "star") corners(10, (i) => [-quarter + (Math.PI / 5) * i, i % 2 ? 0.48 : 1.15]);
+  if (shape === "cross") corners(12, (i) => [side[i % 3][0] + quarter * Math.floor(i / 3), side[i % 3][1]]);
+  path.closePath();
+  return path;
+}
 
-export class Pond extends EventTarget {
-  things = []; // The last lies on top.
-  chosen = null;
+export class Pond {
+  #canvas;
+  #things = []; // The last lies on top.
+  #chosen = null;
+  #held = null; // {dx, dy} while the chosen thing is dragged
 
-  get full() {
-    return this.things.length >= MOST_THINGS;
+  constructor(canvas) {
+    this.#canvas = canvas;
+    canvas.addEventListener("pointerdown", (event) => this.#press(event));
+    canvas.addEventListener("pointermove", (event) => this.#drag(event));
+    canvas.addEventListener("pointerup", () => (this.#held = null));
+    canvas.addEventListener("pointercancel", () => (this.#held = null));
+    canvas.addEventListener("keydown", (event) => this.#key(event));
+    this.#show();
   }
 
-  /** A new thing at `x`, `y`, or without them at a free place. Null where the pond is full. */
-  add(shape, colour, size, x, y) {
-    if (this.full) return null;
-    const place = x === undefined ? this.#free(RADII[size]) : { x, y };
-    const thing = { shape, colour, size, ...place };
-    this.things.push(thing);
-    this.#changed();
-    return thing;
+  /** Put a thing on the first free field and choose it; false where the pond is full. */
+  add(shape, colour) {
+    if (this.#things.length >= MOST) return false;
+    const centres = Array.from({ length: 9 }, (_, i) => [((i % 3) + 0.5) / 3, (Math.floor(i / 3) + 0.5) / 3]);
+    const free = ([x, y]) => this.#things.every((thing) => Math.hypot(thing.x - x, thing.y - y) > 0.3);
+    const [x, y] = centres.find(free) ?? [0.5, 0.5];
+    this.#chosen = { shape, colour, size: "large", x, y };
+    this.#things.push(this.#chosen);
+    this.#show();
+    return true;
   }
 
-  choose(thing) {
-    this.chosen = thing;
-    this.#changed();
+  /** Give the chosen thing another colour. */
+  paint(colour) {
+    if (this.#chosen !== null) this.#chosen.colour = colour;
+    this.#show();
   }
 
-  /** Put a thing there; it may leave the pond, `inside` keeps it in. */
-  move(thing, x, y, inside = false) {
-    const least = inside ? RADII[thing.size] * 0.9 : -1;
-    thing.x = Math.min(Math.max(x, least), 1 - least);
-    thing.y = Math.min(Math.max(y, least), 1 - least);
-    this.#changed();
+  /** Small becomes large, large small. */
+  resize() {
+    if (this.#chosen !== null) this.#chosen.size = this.#chosen.size === "large" ? "small" : "large";
+    this.#show();
   }
 
-  /** Give a thing another colour or size: `{colour}` or `{size}`. */
-  alter(thing, look) {
-    Object.assign(thing, look);
-    this.#changed();
+  /** Take the chosen thing out. */
+  remove() {
+    this.#things = this.#things.filter((thing) => thing !== this.#chosen);
+    this.#chosen = this.#things.at(-1) ?? null;
+    this.#show();
   }
 
-  remove(thing) {
-    this.things = this.things.filter((other) => other !== thing);
-    if (this.chosen === thing) this.chosen = null;
-    this.#changed();
+  /** The picture that the model gets. */
+  draw(pen, side) {
+    pen.fillStyle = WATER;
+    pen.fillRect(0, 0, side, side);
+    for (const thing of this.#things) {
+      pen.save();
+      pen.translate(thing.x * side, thing.y * side);
+      pen.scale(RADII[thing.size] * side, RADII[thing.size] * side);
+      pen.fillStyle = PAINTS[thing.colour];
+      pen.fill(outline(thing.shape));
+      pen.restore();
+    }
+    return true;
   }
 
-  /** The topmost thing at a point, or null. */
-  at(x, y) {
+  #show() {
+    const pen = this.#canvas.getContext("2d");
+    const side = this.#canvas.width;
+    this.draw(pen, side);
+    if (this.#chosen === null) return;
+    pen.strokeStyle = "rgb(255 255 255 / 70%)";
+    pen.lineWidth = 2;
+    pen.setLineDash([6, 6]);
+    pen.beginPath();
+    pen.arc(this.#chosen.x * side, this.#chosen.y * side, RADII[this.#chosen.size] * side * 1.3, 0, 2 * Math.PI);
+    pen.stroke();
+    pen.setLineDash([]);
+  }
+
+  #place(event) {
+    const box = this.#canvas.getBoundingClientRect();
+    return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+  }
+
+  #press(event) {
+    const [x, y] = this.#place(event);
     const hit = (thing) => Math.hypot(thing.x - x, thing.y - y) <= RADII[thing.size] * 1.15;
-    return this.things.findLast(hit) ?? null;
+    this.#chosen = this.#things.findLast(hit) ?? null;
+    if (this.#chosen !== null) {
+      this.#held = { dx: this.#chosen.x - x, dy: this.#chosen.y - y };
+      this.#canvas.setPointerCapture(event.pointerId);
+    }
+    this.#show();
   }
 
-  /** Whether the middle of a thing has left the pond. */
-  isOutside({ x, y }) {
-    return x < 0 || x > 1 || y < 0 || y > 1;
+  #drag(event) {
+    if (this.#held === null || this.#chosen === null) return;
+    const [x, y] = this.#place(event);
+    this.#move(x + this.#held.dx, y + this.#held.dy);
   }
 
-  #free(radius) {
-    const centres = FIELDS.map((field) => ({ x: ((field % 3) * 2 + 1) / 6, y: (Math.floor(field / 3) * 2 + 1) / 6 }));
-    const room = ({ x, y }) =>
-      Math.min(...this.things.map((thing) => Math.hypot(thing.x - x, thing.y - y) - RADII[thing.size] - radius), 1);
-    return centres.find((centre) => room(centre) >= 0) ?? centres.reduce((a, b) => (room(b) > room(a) ? b : a));
+  #move(x, y) {
+    const least = RADII[this.#chosen.size];
+    this.#chosen.x = Math.min(Math.max(x, least), 1 - least);
+    this.#chosen.y = Math.min(Math.max(y, least), 1 - least);
+    this.#show();
   }
 
-  #changed() {
-    this.dispatchEvent(new Event("change"));
+  #key(event) {
+    const way = WAYS[event.key];
+    if (event.key === "n" && this.#things.length > 0) {
+      this.#chosen = this.#things[(this.#things.indexOf(this.#chosen) + 1) % this.#things.length];
+      this.#show();
+    } else if (this.#chosen === null) {
+      return;
+    } else if (way) {
+      this.#move(this.#chosen.x + way[0] * FIELD, this.#chosen.y + way[1] * FIELD);
+    } else if (event.key === "Delete") {
+      this.remove();
+    } else {
+      return;
+    }
+    event.preventDefault();
   }
-}
-
-/** "large red circle" */
-export function nameOf({ size, colour, shape }) {
-  return `${size} ${colour} ${shape}`;
-}
-
-/** One of nine: "top left", "middle", ... */
-export function placeOf({ x, y }) {
-  const third = (part) => Math.min(2, Math.max(0, Math.floor(part * 3)));
-  return [ROWS[third(y)], COLUMNS[third(x)]].filter(Boolean).join(" ") || "middle";
 }

@@ -95,7 +95,7 @@ def test_people_are_told_where_a_model_was_not_trained_for_live(
     play(film, TextView())
     told = capsys.readouterr().out
     assert "not trained to speak while it watches" in told and "newest frame seen" in told and "w0 w1" in told
-    assert "h264 224 x 224 and aac, 1.2 s" in told
+    assert "h264 224 x 224 and aac, 1.3 s" in told
     assert max(map(len, told.splitlines())) <= 80
 
 
