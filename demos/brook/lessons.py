@@ -147,7 +147,9 @@ class LessonMaker:
         """When questions are asked: in `live` often at the very start."""
         random = self._random
         if live:
-            first = 0.0 if random.random() < 0.4 else float(random.uniform(0.1, min(2.5, seconds - 0.8)))
+            draw = random.random()
+            before = -0.05  # nothing has been shown when it is asked
+            first = before if draw < 0.3 else 0.0 if draw < 0.5 else float(random.uniform(0.1, min(2.5, seconds - 0.8)))
             later = [float(random.uniform(first + 0.5, seconds)) for _ in range(int(random.integers(0, 2)))]
             asks = [first, *later]
         else:
