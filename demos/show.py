@@ -33,6 +33,8 @@ from .process import running_server
 
 REQUEST = "Tell me what happens."
 _ASKED = ("colour", "where", "count", "word", "beeps", "what", "moved")
+SHORTEST = 8.0
+_FIRST_SEEN = 0.7  # seconds; the first pair of frames is there
 _TAIL_SECONDS = 1.5
 
 
@@ -107,18 +109,29 @@ class Screen:
 
 
 def make_show(seed: int, seconds: float, container: str) -> Show:
-    """A film with something of everything in it, and three questions at calm moments."""
+    """A film with something of everything in it, and up to three questions at calm moments.
+
+    ValueError for less than 8 seconds, or where no such film is found.
+    """
+    if seconds < SHORTEST:
+        raise ValueError(f"--seconds: expected at least {SHORTEST:g}, got {seconds:g}")
     spoken = shutil.which("espeak-ng") is not None
     bank = Bank(range(30_000 + seed, 30_004 + seed) if spoken else (), half=1, others=0)
     random = np.random.default_rng(seed)
     maker = SceneMaker(random, bank.seconds)
     wish = Wish(seconds=seconds, most_things=3, change_gap=2.5, sound_gap=2.2, beeps=0.5 if spoken else 1.0)
-    while True:
+    for _ in range(10_000):
         scene = maker.scene(wish)
         questions = list(_questions(scene, random))
         varied = len({change.kind for change in scene.changes}) >= min(3, seconds // 4)
-        if varied and scene.things and len(scene.sounds) >= min(3, seconds // 4) and len(questions) >= 2:
+        if (
+            varied
+            and scene.things
+            and len(scene.sounds) >= min(3, seconds // 4)
+            and len(questions) >= (2 if seconds >= 12 else 1)
+        ):
             return Show(scene, list(pieces(encode(scene, bank, container))), questions[:3], spoken)
+    raise ValueError(f"no film of {seconds:g} s from seed {seed} has enough in it")
 
 
 def _questions(scene: Scene, random: np.random.Generator) -> Iterator[tuple[float, Question]]:
@@ -178,7 +191,7 @@ class Performance:
         """Send the film at its own pace; show what it shows; ask."""
         told = [(event.time, event.sentence, None) for event in self.marker.waiting]
         asked = [(time, question.text, question) for time, question in self.show.questions]
-        cues = sorted([*told, *asked], key=lambda cue: cue[0])
+        cues = sorted([*told, *asked, (_FIRST_SEEN, REQUEST, None)], key=lambda cue: cue[0])
         started = time.monotonic()
         for number, piece in enumerate(self.show.film, 1):
             await asyncio.sleep(started + piece.time_us / 1e6 - time.monotonic())
@@ -186,12 +199,13 @@ class Performance:
             self.played = piece.time_us / 1e6
             while cues and cues[0][0] <= self.played:
                 moment, text, question = cues.pop(0)
-                if question is None:
+                if question is None and text != REQUEST:
                     self.screen.truth(moment, text)
                     continue
                 self.screen.asked(self.played, text)
                 reply = await stream.ask(text, SamplingParams(max_tokens=2000))
-                self.answers[reply.id] = question
+                if question is not None:
+                    self.answers[reply.id] = question
         await asyncio.sleep(_TAIL_SECONDS)
         await stream.end()
 
@@ -204,8 +218,6 @@ async def perform(url: str, show: Show, screen: Screen, api_key: str | None = No
         screen.head(connection.welcome.model, stream.format, show)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(run.follow(stream), name="events")
-            screen.asked(0.0, REQUEST)
-            await stream.ask(REQUEST, SamplingParams(max_tokens=2000))
             await run.play(stream)
             await stream.close()
     marks = run.marker.finish(show.scene.seconds - 1.0)

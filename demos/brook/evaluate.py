@@ -28,6 +28,7 @@ from .world import Scene
 
 MEDIA = ("true", "blank", "other", "none")
 PLAYED = 8  # films at a time
+FIRST_SEEN_US = 700_000  # the first pair of frames is there: now narration is asked for
 _ANSWER = SamplingParams(max_tokens=60)
 
 
@@ -97,13 +98,15 @@ async def narrate(url: str, paper: Paper, film: bytes, pace: float, score: Score
     """Play a film at `pace` times its speed while the model tells what happens; compare with what did."""
     async with connect(url) as connection:
         stream = await connection.stream(Request(format="live"))
-        await stream.ask("Tell me what happens.", SamplingParams(max_tokens=2000))
         following = asyncio.create_task(_sentences(stream))
         started = time.monotonic()
-        cut = list(pieces(film))
+        cut, asked = list(pieces(film)), False
         for number, piece in enumerate(cut, 1):
             await asyncio.sleep(started + piece.time_us / 1e6 / pace - time.monotonic())
             await stream.append(VideoBytes(piece.data, final=number == len(cut)))
+            if not asked and piece.time_us >= FIRST_SEEN_US:
+                await stream.ask("Tell me what happens.", SamplingParams(max_tokens=2000))
+                asked = True
         await stream.end()
         sentences = await following
         await stream.close()

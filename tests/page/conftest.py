@@ -49,7 +49,7 @@ class Server:
             self._process = None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     running = Server()
     running.start()
@@ -91,8 +91,9 @@ def _y4m(path: Path, picture: np.ndarray) -> None:
     path.write_bytes(header + 10 * (b"FRAME\n" + planes.tobytes()))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(devices: list[str]) -> Iterator[object]:
+    """Chromium, for one module: while it runs, its thread has an event loop that other tests would trip over."""
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed")
     from playwright.sync_api import sync_playwright
