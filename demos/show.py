@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -101,8 +103,10 @@ class Screen:
         print("" if spent is None else f"From `make demo` to the first right sentence: {spent:.0f} s.", flush=True)
 
     def _row(self, time: str, left: str, right: str) -> None:
-        column = (self._width - 12) // 2
-        print(f"{time:>8} | {left:{column}} | {right}".rstrip(), flush=True)
+        column = (self._width - 15) // 2
+        cells = (textwrap.wrap(left, column), textwrap.wrap(right, column))
+        for head, *parts in itertools.zip_longest([time], *cells, fillvalue=""):
+            print(f"{head:>8} | {parts[0]:{column}} | {parts[1]}".rstrip(), flush=True)
 
     def _object(self, kind: str, **fields: Any) -> None:
         print(json.dumps({"type": kind, **fields}), flush=True)

@@ -35,6 +35,6 @@ def test_brook_speaks_while_the_film_runs_and_is_marked(container: str) -> None:
 def test_the_terminal_view_fits_eighty_columns() -> None:
     ran = show("--seconds", "8")
     assert ran.returncode == 0, ran.stderr
-    assert max(map(len, ran.stdout.splitlines())) <= 100
+    assert max(map(len, ran.stdout.splitlines())) <= 80
     assert "? Tell me what happens." in ran.stdout and "Brook says" in ran.stdout
     assert "events within a second of media" in ran.stdout
