@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -63,6 +65,24 @@ def _sound_frame(samples: np.ndarray, codec: av.AudioCodecContext, at: int) -> a
     return frame
 
 
+@contextlib.contextmanager
+def usual_priority() -> Iterator[None]:
+    """Afterwards this thread is scheduled as before.
+
+    As root, SVT-AV1 makes the thread that opens it SCHED_FIFO at 99. Each later thread and process of the run would
+    inherit that, and a spinning one would starve the machine.
+    """
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
+
+
+@usual_priority()
 def encode_file(
     container: str,
     video: str | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import threading
 from collections.abc import Sequence
@@ -327,3 +328,10 @@ def test_nothing_at_all_is_damaged() -> None:
     for data in (b"", b"\x1aE", b"OggS"):
         with pytest.raises(DamagedError):
             decode(data)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="Linux only")
+def test_encoding_leaves_the_scheduling_of_this_process_alone(encode) -> None:
+    before = os.sched_getscheduler(0)
+    encode("webm", video="libsvtav1")
+    assert os.sched_getscheduler(0) == before
