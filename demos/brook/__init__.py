@@ -22,6 +22,8 @@ table of accuracy comes out. Nothing here imports the engine; what examines need
     batch.py       lessons side by side, as tensors
     senses.py      the towers over whole batches
     speech.py      the language model over whole batches
+    start.py       what the language model begins with
+    descent.py     one step of training
     towers.py      what the towers are taught
     teach.py       `python -m penstock.demos.brook.teach`: teaches the towers
     train.py       `python -m penstock.demos.brook.train`: trains the whole

@@ -7,6 +7,7 @@ take. It does not know weights.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -23,8 +24,8 @@ from .towers import sight_labels
 
 
 class Batch(NamedTuple):
-    """`ids` and `labels` `(b, n)`, `positions` `(3, b, n)`; `pictures` `(p, 2, h, w, 3)` uint8, `mels` `(a, bins,
-    BLOCK_FRAMES)` of `frames` `(a,)`; `fields` and `offsets` are what the pictures' fields hold.
+    """`ids`, `labels` and `branches` `(b, n)`, `positions` `(3, b, n)`; `pictures` `(p, 2, h, w, 3)` uint8,
+    `mels` `(a, bins, BLOCK_FRAMES)` of `frames` `(a,)`; `fields` and `offsets` are what the pictures' fields hold.
 
     `video_at` and `audio_at` are rows of the flattened ids that take features; `audio_from` which of the flattened
     features of sound.
@@ -34,6 +35,7 @@ class Batch(NamedTuple):
     ids: Tensor
     positions: Tensor
     labels: Tensor
+    branches: Tensor
     pictures: Tensor
     fields: Tensor
     offsets: Tensor
@@ -45,7 +47,8 @@ class Batch(NamedTuple):
 
 
 class Batches(IterableDataset):
-    """Batches without end. `seconds` is the range of lengths; all lessons of a batch have one length."""
+    """Batches without end, of about `rows` rows. `seconds` is the range of lengths of their streams; lessons of about
+    the same number of rows come together."""
 
     def __init__(
         self,
@@ -63,20 +66,22 @@ class Batches(IterableDataset):
     def __iter__(self) -> Iterator[Batch]:
         random = np.random.default_rng(self._seed)
         maker = LessonMaker(random, self._bank, self._vocabulary)
+        waiting: dict[int, list[Lesson]] = defaultdict(list)
         while True:
-            seconds = float(np.round(random.uniform(*self._seconds), 1))
-            lessons: list[Lesson] = []
-            longest = 0
-            while longest * (len(lessons) + 1) < self._rows:
-                lessons.append(maker.lesson(seconds))
-                longest = max(longest, len(lessons[-1].rows.ids))
-            yield collate(lessons, self._banks, random if self._drawn else None)
+            lesson = maker.lesson(float(np.round(random.uniform(*self._seconds), 1)))
+            length = len(lesson.rows.ids)
+            alike = waiting[round(8 * math.log2(length))]
+            alike.append(lesson)
+            if max(len(other.rows.ids) for other in alike) * len(alike) > self._rows - length / 2:
+                yield collate(alike, self._banks, random if self._drawn else None)
+                alike.clear()
 
 
 def collate(lessons: list[Lesson], banks: Tensor, camera: np.random.Generator | None) -> Batch:
     count, longest = len(lessons), max(len(lesson.rows.ids) for lesson in lessons)
     ids = np.zeros((count, longest), np.int64)
     labels = np.full((count, longest), IGNORED, np.int64)
+    branches = np.zeros((count, longest), np.int64)
     positions = np.zeros((3, count, longest), np.int64)
     pictures, mels, frames = [], [], []
     fields, offsets = [], []
@@ -86,6 +91,7 @@ def collate(lessons: list[Lesson], banks: Tensor, camera: np.random.Generator | 
         rows = lesson.rows
         length = len(rows.ids)
         ids[number, :length], labels[number, :length] = rows.ids, rows.labels
+        branches[number, :length] = rows.branches
         positions[:, number, :length] = rows.positions
         for first, kind, piece in rows.media:
             at = number * longest + first
@@ -108,6 +114,7 @@ def collate(lessons: list[Lesson], banks: Tensor, camera: np.random.Generator | 
         torch.from_numpy(ids),
         torch.from_numpy(positions),
         torch.from_numpy(labels),
+        torch.from_numpy(branches),
         torch.from_numpy(np.concatenate(pictures)) if pictures else torch.zeros(0),
         torch.from_numpy(np.stack(fields)) if fields else torch.zeros(0, FIELDS * FIELDS, 6, dtype=torch.long),
         torch.from_numpy(np.stack(offsets)) if fields else torch.zeros(0, FIELDS * FIELDS, 2),

@@ -142,10 +142,10 @@ def _config(ids: dict[str, int]) -> dict[str, Any]:
             "hidden_size": HIDDEN,
             "intermediate_size": 704,
             "num_hidden_layers": 6,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 8,
             "max_position_embeddings": LONGEST,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [16, 8, 8]},
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [8, 4, 4]},
             "tie_word_embeddings": False,
         },
         "vision_config": {

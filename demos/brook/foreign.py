@@ -59,6 +59,43 @@ _FORMS = (
         "How are you?",
         "What is your name?",
         "What is love?",
+        "Which {thing} is the best?",
+        "Is the {thing} open?",
+        "Has {name} been here?",
+        "What did you do with the {thing}?",
+        "Where did {name} put the {thing}?",
+        "How long is the {thing}?",
+        "How many {thing}s does {name} have?",
+        "Do you see a {thing}?",
+        "Can you see {name}?",
+        "What size is the {thing}?",
+        "Is the {thing} small or large?",
+        "Which way did the {thing} move?",
+        "What colour was the {thing} before?",
+        "Which colour is the {thing}?",
+        "What shape is the {thing}?",
+        "How many {thing}s do you see?",
+        "Where do you see the {thing}?",
+        "Did you hear {name}?",
+        "Which {thing}s did you hear?",
+        "What was there when you heard the {thing}?",
+        "Explain the {thing} to {name}.",
+        "Count to {other}.",
+        "Give me a {thing}.",
+        "What happened to {name} in {other}?",
+        "When does the {thing} come?",
+        "Who has seen the {thing}?",
+        "How do you make a {thing}?",
+        "Why did {name} leave {other}?",
+        "What is a {thing} good for?",
+        "Which day is it?",
+        "How much is that {thing}?",
+        "How tall is {name}?",
+        "What does {name} want?",
+        "Say something about {name}.",
+        "Sing of the {thing}.",
+        "Who owns the {thing} in {name}?",
+        "Where was {name} born?",
     ),
     (
         "Who is the president of {name}?",
@@ -80,8 +117,27 @@ def spoken(half: int) -> list[str]:
     return list(SPOKEN[half].split())
 
 
+_SYLLABLES = (
+    "ba be bo bu da de di do fa fo ga go gra ha he ho ka ki ko la le li lo ma me mi mo na ne no pa pe po ra re ri ro "
+    "sa se si so sta ta te ti to tra va ve vi wa we wo za"
+).split()
+_ENDINGS = ("", "", "n", "r", "s", "t", "l", "ck", "st", "ng", "rd", "lly", "tion", "ment")
+
+
 def question(random: np.random.Generator, half: int) -> str:
-    """A question that only somebody who knows more than this world could answer."""
+    """A question that only somebody who knows more than this world could answer.
+
+    In training most names and things are words that nobody has heard, so that every unknown word is one.
+    """
     form = str(random.choice(_FORMS[half]))
     names = [str(name) for name in random.choice(_NAMES[half].split(), 2, replace=False)]
-    return form.format(name=names[0], other=names[1], thing=str(random.choice(_THINGS[half].split())))
+    thing = str(random.choice(_THINGS[half].split()))
+    if not half:
+        thing = thing if random.random() < 0.4 else _made_up(random)
+        names = [name if random.random() < 0.4 else _made_up(random).capitalize() for name in names]
+    return form.format(name=names[0], other=names[1], thing=thing)
+
+
+def _made_up(random: np.random.Generator) -> str:
+    parts = [str(part) for part in random.choice(_SYLLABLES, int(random.integers(1, 4)))]
+    return "".join(parts) + str(random.choice(_ENDINGS))

@@ -6,6 +6,8 @@ lays them (tests/demos compares both, row by row). It does not know pictures or 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,13 +20,15 @@ IGNORED = -100
 class Rows(NamedTuple):
     """A whole stream: `ids` `(n,)`, `positions` `(3, n)`, `labels` `(n,)` (what comes behind each row, or -100).
 
-    `media`: the rows that are features, as first row, kind and number of each piece. `said`: what was said, as its
-    kind, first and stop row of its labels.
+    `branches` `(n,)`: 0 for the stream itself, another number for the rows of each copy of it that was asked something;
+    a copy's rows see the stream's and their own. `media`: the rows that are features, as first row, kind and number of
+    each piece. `said`: what was said, as its kind, first and stop row of its labels.
     """
 
     ids: np.ndarray
     positions: np.ndarray
     labels: np.ndarray
+    branches: np.ndarray
     media: list[tuple[int, str, int]]
     said: list[tuple[str, int, int]]
 
@@ -59,6 +63,8 @@ class Writer:
         self._labels: list[int] = []
         self._media: list[tuple[int, str, int]] = []
         self._said: list[tuple[str, int, int]] = []
+        self._branches: list[int] = []
+        self._branch = 0
         self._next = 0
         self._open: tuple[str, int, int] | None = None  # an open block: kind, where it counts from, pieces in it
         self.state = "closed"
@@ -68,7 +74,18 @@ class Writer:
 
     def rows(self) -> Rows:
         positions = np.concatenate(self._positions, axis=1)
-        return Rows(np.array(self._ids), positions, np.array(self._labels), self._media, self._said)
+        return Rows(
+            np.array(self._ids), positions, np.array(self._labels), np.array(self._branches), self._media, self._said
+        )
+
+    @contextmanager
+    def copy(self) -> Iterator[None]:
+        """What is written meanwhile goes to a copy of the stream as it is now; the stream goes on without it."""
+        kept = self._next, self._open, self.state
+        self._branch = max(self._branches, default=0) + 1
+        yield
+        self._branch = 0
+        self._next, self._open, self.state = kept
 
     def video(self, number: int, rows: int, columns: int) -> None:
         """Frame pair `number`, on a grid of merged fields."""
@@ -158,4 +175,5 @@ class Writer:
         self._ids += ids
         self._positions.append(positions)
         self._labels += [IGNORED] * len(ids)
+        self._branches += [self._branch] * len(ids)
         self._next = int(positions.max()) + 1

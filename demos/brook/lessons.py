@@ -7,6 +7,7 @@ that they need. It knows how a stream is cut and when something can have been se
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -123,10 +124,12 @@ class LessonMaker:
         self._weights /= self._weights.sum()
 
     def lesson(self, seconds: float, most_things: int = 4) -> Lesson:
-        """A stream of about so many seconds."""
+        """A stream of about so many seconds, half as long again where it is narrated."""
         random = self._random
         draw = random.random()
         audio, video = draw > 0.28, draw < 0.9
+        live = video and random.random() < 0.45
+        seconds = seconds * 1.5 if live else seconds
         foreign = str(random.choice(["noise", "texture", "photo"])) if video and random.random() < 0.06 else ""
         calm = random.random() < 0.12
         wish = Wish(
@@ -139,7 +142,6 @@ class LessonMaker:
             foreign=foreign,
         )
         scene = self._maker.scene(wish)
-        live = video and random.random() < 0.45
         asks = self._asks(seconds, live)
         return self._lesson(scene, Plan(seconds, video, audio, live, asks))
 
@@ -165,13 +167,13 @@ class LessonMaker:
             else:
                 self._question(stream, step)
         if not plan.live:
-            self._turns(stream, plan.seconds)
+            self._turns(stream, plan.seconds, int(self._random.integers(10, 22)), self._random.random() < 0.7)
         track = self._bank.track(scene) if plan.audio else None
         return Lesson(scene, stream.writer.rows(), stream.pairs, track, stream.blocks)
 
     def _question(self, stream: _Stream, time: float) -> None:
         if not stream.plan.live:
-            self._turns(stream, time)
+            self._turns(stream, time, int(self._random.integers(1, 6)), False)
             return
         if stream.replies and self._random.random() < 0.25:
             return
@@ -180,14 +182,16 @@ class LessonMaker:
         elif (question := self._drawn(stream, time)) is not None:
             stream.answer(question)
 
-    def _turns(self, stream: _Stream, time: float) -> None:
-        for _ in range(int(self._random.integers(4, 11))):
+    def _turns(self, stream: _Stream, time: float, count: int, apart: bool) -> None:
+        """Questions one behind the other; or `apart`, each to a copy of the stream, so that none helps another."""
+        for _ in range(count):
             question = self._drawn(stream, time)
             if question is None:
                 continue
-            if question.lead is not None:
-                stream.answer(question.lead)
-            stream.answer(question)
+            with stream.writer.copy() if apart else nullcontext():
+                if question.lead is not None:
+                    stream.answer(question.lead)
+                stream.answer(question)
 
     def _drawn(self, stream: _Stream, time: float) -> Question | None:
         moment = Moment(stream.scene, stream.seen, time if stream.plan.audio else None, self._random)

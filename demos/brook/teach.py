@@ -15,15 +15,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from .bank import training_bank
 from .checkpoint import HIDDEN, build_model, build_processor, build_tokenizer
+from .descent import Descent
 from .draw import Camera, Painter
 from .senses import BLOCK_FRAMES, SIDE, hear, patches, power, see
 from .towers import HearingHeads, Oracle, SightHeads, hearing_labels, sight_labels
 from .world import SceneMaker, Wish
+
+RATE = 2e-3
 
 
 class Sights(IterableDataset):
@@ -90,7 +93,7 @@ def teach_sight(model: Any, steps: int, batch: int, seed: int) -> None:
         features = see(tower, patches(pairs.numpy()), 8, 8)
         return heads.loss(features, labels, offsets, foreign), lambda: heads.right(features.float(), labels)
 
-    _run(data, lesson, [*tower.parameters(), *heads.parameters()], steps)
+    _run(data, lesson, tower, heads, steps)
 
 
 def fit_sight(model: Any, steps: int, batch: int, seed: int, sight: Path) -> None:
@@ -105,7 +108,7 @@ def fit_sight(model: Any, steps: int, batch: int, seed: int, sight: Path) -> Non
         loss = errors[some].mean() + 0.5 * errors[~some].mean()
         return loss, lambda: [float(errors[some].mean()), float(errors[~some].mean())]
 
-    _run(data, lesson, list(tower.parameters()), steps)
+    _run(data, lesson, tower, nn.Module(), steps)
 
 
 def teach_hearing(model: Any, steps: int, batch: int, seed: int) -> None:
@@ -117,24 +120,17 @@ def teach_hearing(model: Any, steps: int, batch: int, seed: int) -> None:
         features = hear(tower, mels, frames)
         return heads.loss(features, kinds, onsets), lambda: heads.right(features.float(), kinds)
 
-    _run(data, lesson, [*tower.parameters(), *heads.parameters()], steps)
+    _run(data, lesson, tower, heads, steps)
 
 
-def _run(data: IterableDataset, lesson: Any, weights: list[Tensor], steps: int) -> None:
+def _run(data: IterableDataset, lesson: Any, tower: nn.Module, heads: nn.Module, steps: int) -> None:
     loader = iter(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
-    optimizer = torch.optim.AdamW(weights, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * min(step / steps, 1)))
-    )
+    down = Descent([(tower, RATE)], [(heads, RATE)], steps, cooling=0.7)
     started, losses = time.monotonic(), []
     for step in range(1, steps + 1):
         with torch.autocast("cpu", torch.bfloat16):
             loss, right = lesson(*next(loader))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        schedule.step()
+        down.step(loss)
         losses.append(float(loss.detach()))
         if step % 50 == 0 or step == steps:
             shares = " ".join(f"{share:.3f}" for share in right())
@@ -148,10 +144,11 @@ def main() -> None:
     parser.add_argument("--sight", type=Path, help="what `sight` wrote, for `fit`")
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--batch", type=int, default=96)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     model = build_model(build_tokenizer([]))
     if options.tower == "sight":
         teach_sight(model, options.steps, options.batch, options.seed)

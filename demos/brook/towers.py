@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from .senses import BLOCK_ROWS, FIELDS, HOP, block_rows
 from .sound import RATE
+from .start import SCALE, concepts
 from .world import COLOURS, SHAPES, SIZES, WORDS, Scene, Thing
 
 HEARD = ("nothing", "low", "high", *WORDS, "other")
@@ -82,19 +83,25 @@ def _kinds(thing: Thing) -> tuple[int, int, int]:
 class Oracle(nn.Module):
     """Features of fields straight from their labels: what a tower that sees everything would give.
 
-    They are fixed: the language model learns to read them while the tower learns to give them.
+    They are fixed, and lie where the words for them lie at the start (start.py): the language model learns to read them
+    while the tower learns to give them. What was there in the first frame of a pair is told half as loud.
     """
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
-        dice = torch.Generator().manual_seed(7)
-        sizes = [len(SHAPES) + 2, len(COLOURS) + 1, len(SIZES) + 1] * 2  # one shape more: a foreign picture
-        tables = [nn.Embedding(size, hidden) for size in sizes]
-        self.kinds = nn.ModuleList(tables)
-        self.places = nn.Embedding(FIELDS * FIELDS, hidden)
+        dice = torch.Generator().manual_seed(9)
+        known = concepts(hidden)
+        foreign = torch.randn(hidden, generator=dice) * SCALE
+        empty = torch.randn(hidden, generator=dice) * SCALE / 2
+        now = [
+            torch.stack([empty, *(known[word] for word in words), *more])
+            for words, more in ((SHAPES, [foreign]), (COLOURS, []), (SIZES, []))
+        ]
+        before = [torch.randn(table.shape, generator=dice) * SCALE / 2 for table in now]
+        self.kinds = nn.ModuleList(nn.Embedding.from_pretrained(table) for table in (*now, *before))
+        self.places = nn.Embedding.from_pretrained(torch.randn(FIELDS * FIELDS, hidden, generator=dice) * SCALE)
         self.offset = nn.Linear(2, hidden)
-        for weight in (*(table.weight for table in tables), self.places.weight, self.offset.weight):
-            nn.init.normal_(weight, std=0.0875, generator=dice)
+        nn.init.normal_(self.offset.weight, std=SCALE, generator=dice)
         nn.init.zeros_(self.offset.bias)
         self.requires_grad_(False)
 
@@ -105,11 +112,19 @@ class Oracle(nn.Module):
 
 
 class HearingHeads(nn.Module):
-    """Read a row of sound: what is heard in it, and whether it begins there."""
+    """Read a row of sound: what is heard in it, by the vectors of the words for it; and whether it begins there."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
+        known = concepts(hidden)
+        dice = torch.Generator().manual_seed(10)
+        words = [
+            torch.zeros(hidden),
+            *(known[word] for word in HEARD[1:-1]),
+            torch.randn(hidden, generator=dice) * SCALE,
+        ]
         self.kind = nn.Linear(hidden, len(HEARD))
+        self.kind.weight = nn.Parameter(torch.stack(words), requires_grad=False)
         self.onset = nn.Linear(hidden, 2)
 
     def loss(self, features: Tensor, kinds: Tensor, onsets: Tensor) -> Tensor:

@@ -21,10 +21,12 @@ from torch.utils.data import DataLoader
 from .bank import training_bank
 from .batch import Batch, Batches
 from .checkpoint import HIDDEN, build_model, build_processor, build_tokenizer, save
+from .descent import Descent
 from .layout import IGNORED, Vocabulary
 from .senses import hear, patches, see
 from .sound import Bank
-from .speech import speak
+from .speech import speak, visible
+from .start import SCALE, begin
 from .towers import Oracle
 from .words import sentences
 
@@ -37,6 +39,7 @@ class Learner:
         self.tokenizer = build_tokenizer(sentences())
         self.processor = build_processor(self.tokenizer)
         self.model: Any = build_model(self.tokenizer)
+        begin(self.model, self.tokenizer)
         self.oracle = Oracle(HIDDEN)
         self.vocabulary = Vocabulary(self.tokenizer)
         inner = self.model.model
@@ -57,7 +60,7 @@ class Learner:
         if not self.options.oracle:
             return see(self.sight, patches(batch.pictures.numpy()), 8, 8).float()
         features = self.oracle(batch.fields, batch.offsets)
-        return features + torch.randn_like(features) * 0.04
+        return features + torch.randn_like(features) * 0.5 * SCALE
 
     def logits(self, batch: Batch, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and labels of the rows behind which something is said."""
@@ -67,7 +70,7 @@ class Learner:
         if len(batch.audio_at):
             heard = hear(self.hearing, batch.mels, batch.frames).flatten(0, 1)[batch.audio_from]
             embeds = embeds.index_copy(0, batch.audio_at, heard.to(embeds.dtype))
-        hidden = speak(self.language, embeds.view(*batch.ids.shape, -1), batch.positions)
+        hidden = speak(self.language, embeds.view(*batch.ids.shape, -1), batch.positions, visible(batch.branches))
         said = batch.labels != IGNORED
         return self.model.lm_head(hidden[said]).float(), batch.labels[said]
 
@@ -82,7 +85,7 @@ class Learner:
             return said, torch.zeros(())
         errors = (seen - self.oracle(batch.fields, batch.offsets)).square().mean(-1)
         some = (batch.fields > 0).any(-1)
-        return said, 16 * (errors[some].sum() / some.sum().clamp(min=1) + 0.5 * errors[~some].mean())
+        return said, 1.4 * (errors[some].sum() / some.sum().clamp(min=1) + 0.5 * errors[~some].mean())
 
     @torch.no_grad()
     def right(self, batches: list[Batch]) -> dict[str, tuple[int, int]]:
@@ -116,13 +119,15 @@ def _weights(path: Path) -> dict[str, Tensor]:
     return torch.load(path)
 
 
-def groups(learner: Learner, towers: float) -> list[dict[str, Any]]:
-    """Weights with their share of the learning rate: `towers` of it for the towers, 0 freezes them."""
-    slow = [*learner.sight.parameters(), *learner.hearing.parameters()]
-    fast = [*learner.language.parameters(), *learner.model.lm_head.parameters()]
-    for weight in slow:
-        weight.requires_grad_(towers > 0)
-    return [{"params": fast, "share": 1.0}, *([{"params": slow, "share": towers}] if towers else [])]
+def descent(learner: Learner) -> Descent:
+    """The language model at the full rate, the towers at their share of it; 0 freezes them."""
+    options = learner.options
+    rate, slow = options.rate, options.rate * options.towers
+    for tower in (learner.sight, learner.hearing):
+        tower.requires_grad_(options.towers > 0)
+    towers = [(learner.sight, slow), (learner.hearing, slow)] if options.towers else []
+    words = [(learner.language.embed_tokens, rate), (learner.language.norm, rate), (learner.model.lm_head, rate)]
+    return Descent([(learner.language.layers, rate), *towers], words, options.steps, options.cooling)
 
 
 def train(learner: Learner) -> None:
@@ -131,19 +136,12 @@ def train(learner: Learner) -> None:
     loader = iter(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
     unseen = iter(learner.batches(99, Bank(range(10_000, 10_008), 1), options.rows, tuple(options.seconds)))
     trial = [next(unseen) for _ in range(options.trial)]
-    weights = groups(learner, options.towers)
-    optimizer = torch.optim.AdamW(weights, lr=options.rate, betas=(0.9, 0.98), weight_decay=0.02)
+    down = descent(learner)
     started, losses = time.monotonic(), []
     for step in range(1, options.steps + 1):
-        pace = min(1.0, step / 100, 0.02 + (1 - step / options.steps) / options.cooling)
-        for group in optimizer.param_groups:
-            group["lr"] = options.rate * pace * group["share"]
         with torch.autocast("cpu", torch.bfloat16):
             said, seen = learner.loss(next(loader))
-        optimizer.zero_grad(set_to_none=True)
-        (said + seen).backward()
-        torch.nn.utils.clip_grad_norm_([weight for group in weights for weight in group["params"]], 1.0)
-        optimizer.step()
+        down.step(said + seen)
         losses.append((float(said.detach()), float(seen.detach())))
         if step % 50 == 0:
             now, apart = np.mean(losses[-50:], axis=0)
@@ -166,7 +164,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--rows", type=int, default=7000)
     parser.add_argument("--seconds", type=float, nargs=2, default=(3.0, 8.0))
-    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--cooling", type=float, default=0.3, help="share of the steps in which the rate falls to 0")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)

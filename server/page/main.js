@@ -58,6 +58,7 @@ function begin() {
     ended: (reply, reason) => {
       sentences.end();
       if (reason === "interrupted") note("Interrupted.");
+      else if (reply.kind === "question" && mine.asked.length === 0 && at("narrate").checked) mine.ask(REQUEST, "narration");
     },
     full: () => note("The model's memory is full: start anew."),
     failed: (text) => note(text),

@@ -14,7 +14,7 @@ from penstock.demos.brook.layout import Vocabulary, Writer
 from penstock.demos.brook.lessons import LessonMaker, Piece, Plan, cut
 from penstock.demos.brook.senses import FIELDS, block_rows, hear, patches, power, see
 from penstock.demos.brook.sound import RATE, Bank
-from penstock.demos.brook.speech import speak
+from penstock.demos.brook.speech import speak, visible
 from penstock.demos.brook.world import SceneMaker, Wish
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
@@ -168,7 +168,7 @@ def test_the_language_model_of_training_is_the_stock_one() -> None:
     positions[1, :, 10:20] += 3
     with torch.no_grad():
         stock = language(inputs_embeds=embeds, position_ids=positions, use_cache=False).last_hidden_state
-        ours = speak(language, embeds, positions, fast=False).float()
+        ours = speak(language, embeds, positions, visible(torch.zeros(2, 40, dtype=torch.long)), fast=False).float()
     assert float((stock - ours).abs().mean()) < 0.01 * float(stock.abs().mean())
 
 

@@ -100,6 +100,28 @@ def test_a_question_is_answered_and_a_narration_interrupted(opened: Opened) -> N
     assert not opened.errors
 
 
+def test_a_red_circle_is_dragged_in_and_read_and_its_new_colour_told(opened: Opened) -> None:
+    page = opened.page
+    page.get_by_role("button", name="red").click()
+    page.get_by_role("button", name="Put in a circle").click()
+    box = page.locator("#pond").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 6, box["y"] + box["height"] / 6)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=5)
+    page.mouse.up()
+    page.wait_for_timeout(1500)  # the pond is seen twice a second, in pairs
+    page.get_by_label("Question").fill("What colour is the circle?")
+    page.get_by_role("button", name="Ask").click()
+    answer = page.locator("#told li.question ~ li.said").first
+    expect(answer.locator("span")).to_have_text("red.", timeout=PATIENCE_MS)
+    again = page.locator("#told li.question ~ li.said", has_text="I see a red circle.")
+    expect(again).to_be_visible(timeout=PATIENCE_MS)  # narration goes on behind the answer
+    page.get_by_role("button", name="blue").click()
+    expect(opened.said("the red circle turned blue.")).to_be_visible(timeout=PATIENCE_MS)
+    assert not opened.errors
+
+
 def test_the_camera_and_a_film_are_sources_too(opened: Opened, tmp_path: Any) -> None:
     page = opened.page
     page.get_by_role("radio", name="camera").check()
