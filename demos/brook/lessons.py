@@ -35,10 +35,10 @@ NARRATE = (
 _TICK = 0.5
 # How often a kind is asked: what is hard to learn more often.
 _WEIGHTS = {
-    **dict.fromkeys(("where", "is there", "follow-up"), 3.0),
-    **dict.fromkeys(("colour", "count", "shape"), 2.5),
-    **dict.fromkeys(("what", "start", "size", "words", "heard", "together", "before"), 1.5),
-    **dict.fromkeys(("left", "moved", "nothing", "unknown", "pitch"), 0.6),
+    **dict.fromkeys(("changed", "before"), 4.0),
+    **dict.fromkeys(("beeps", "words", "moved", "way", "together"), 2.5),
+    **dict.fromkeys(("where", "count", "what", "follow-up", "start", "left"), 1.5),
+    **dict.fromkeys(("nothing", "unknown", "pitch"), 0.6),
 }
 
 
