@@ -19,6 +19,7 @@ table of accuracy comes out. Nothing here imports the engine; what examines need
     words.py       the sentences that the tokenizer is made from
     layout.py      a stream's rows and positions, as Penstock lays them
     lessons.py     streams to learn from
+    hints.py       what rows shall have found out half-way up
     batch.py       lessons side by side, as tensors
     senses.py      the towers over whole batches
     speech.py      the language model over whole batches

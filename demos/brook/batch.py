@@ -16,16 +16,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from .hints import SIZES, hints
 from .layout import IGNORED, Vocabulary
 from .lessons import Lesson, LessonMaker
 from .senses import BLOCK_FRAMES, BLOCK_ROWS, FIELDS, block_rows, power
 from .sound import RATE, Bank
 from .towers import sight_labels
 
+_LONG = 0.12  # share of long streams
+
 
 class Batch(NamedTuple):
     """`ids`, `labels` and `branches` `(b, n)`, `positions` `(3, b, n)`; `pictures` `(p, 2, h, w, 3)` uint8,
     `mels` `(a, bins, BLOCK_FRAMES)` of `frames` `(a,)`; `fields` and `offsets` are what the pictures' fields hold.
+
+    `hints` `(b, n, columns)`: see hints.py.
 
     `video_at` and `audio_at` are rows of the flattened ids that take features; `audio_from` which of the flattened
     features of sound.
@@ -36,6 +41,7 @@ class Batch(NamedTuple):
     positions: Tensor
     labels: Tensor
     branches: Tensor
+    hints: Tensor
     pictures: Tensor
     fields: Tensor
     offsets: Tensor
@@ -47,8 +53,8 @@ class Batch(NamedTuple):
 
 
 class Batches(IterableDataset):
-    """Batches without end, of about `rows` rows. `seconds` is the range of lengths of their streams; lessons of about
-    the same number of rows come together."""
+    """Batches without end, of about `rows` rows. `seconds` is the range of lengths of their streams, of which some are
+    up to four times as long; lessons of about the same number of rows come together."""
 
     def __init__(
         self,
@@ -68,7 +74,10 @@ class Batches(IterableDataset):
         maker = LessonMaker(random, self._bank, self._vocabulary)
         waiting: dict[int, list[Lesson]] = defaultdict(list)
         while True:
-            lesson = maker.lesson(float(np.round(random.uniform(*self._seconds), 1)))
+            shortest, longest = self._seconds
+            if random.random() < _LONG:
+                shortest, longest = longest, 4 * longest
+            lesson = maker.lesson(float(np.round(random.uniform(shortest, longest), 1)))
             length = len(lesson.rows.ids)
             alike = waiting[round(8 * math.log2(length))]
             alike.append(lesson)
@@ -83,6 +92,7 @@ def collate(lessons: list[Lesson], banks: Tensor, camera: np.random.Generator | 
     labels = np.full((count, longest), IGNORED, np.int64)
     branches = np.zeros((count, longest), np.int64)
     positions = np.zeros((3, count, longest), np.int64)
+    inside = np.full((count, longest, len(SIZES)), IGNORED, np.int64)
     pictures, mels, frames = [], [], []
     fields, offsets = [], []
     video_at, audio_at, audio_from = [], [], []
@@ -93,6 +103,7 @@ def collate(lessons: list[Lesson], banks: Tensor, camera: np.random.Generator | 
         ids[number, :length], labels[number, :length] = rows.ids, rows.labels
         branches[number, :length] = rows.branches
         positions[:, number, :length] = rows.positions
+        inside[number, :length] = hints(lesson)
         for first, kind, piece in rows.media:
             at = number * longest + first
             if kind == "audio":
@@ -115,6 +126,7 @@ def collate(lessons: list[Lesson], banks: Tensor, camera: np.random.Generator | 
         torch.from_numpy(positions),
         torch.from_numpy(labels),
         torch.from_numpy(branches),
+        torch.from_numpy(inside),
         torch.from_numpy(np.concatenate(pictures)) if pictures else torch.zeros(0),
         torch.from_numpy(np.stack(fields)) if fields else torch.zeros(0, FIELDS * FIELDS, 6, dtype=torch.long),
         torch.from_numpy(np.stack(offsets)) if fields else torch.zeros(0, FIELDS * FIELDS, 2),

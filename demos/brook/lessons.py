@@ -135,7 +135,9 @@ class LessonMaker:
         wish = Wish(
             seconds=seconds,
             most_things=most_things,
-            change_gap=0 if calm else float(random.uniform(1.4, 3.0)),
+            change_gap=0
+            if calm
+            else float(random.uniform(1.4, 3.0) if random.random() < 0.8 else random.uniform(3, 9)),
             sound_gap=0 if audio and random.random() < 0.1 else float(random.uniform(0.5, 1.6)),
             beeps=float(random.choice([0.3, 0.5, 0.9])),
             others=float(random.choice([0.0, 0.0, 0.15])),

@@ -94,14 +94,17 @@ _fast = (
 )
 
 
-def speak(language: Any, embeds: Tensor, positions: Tensor, mask: Tensor, fast: bool = True) -> Tensor:
-    """Hidden rows behind the last norm, bf16. `mask` as `visible` makes it."""
+def speak(
+    language: Any, embeds: Tensor, positions: Tensor, mask: Tensor, tap: int = 0, fast: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Hidden rows behind the last norm, bf16, and the normed ones above `tap` layers. `mask` as `visible` makes it."""
     normed, turned, gated = _fast if fast else (_normed, _turned, _gated)
     cos, sin = turns(language, positions)
     count, length, _ = embeds.shape
     width = 2 * cos.shape[-1]
     x = embeds.float()
-    for block in language.layers:
+    tapped = normed(x)
+    for number, block in enumerate(language.layers, 1):
         own, mlp = block.self_attn, block.mlp
         weight = torch.cat([own.q_proj.weight * width**-0.5, own.k_proj.weight, own.v_proj.weight])
         bias = torch.cat([own.q_proj.bias * width**-0.5, own.k_proj.bias, own.v_proj.bias])
@@ -115,7 +118,9 @@ def speak(language: Any, embeds: Tensor, positions: Tensor, mask: Tensor, fast: 
         x = x + _linear(mixed.transpose(1, 2).flatten(2), own.o_proj.weight)
         weight = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * block.post_attention_layernorm.weight
         x = x + _linear(gated(_linear(normed(x), weight)), mlp.down_proj.weight)
-    return normed(x) * language.norm.weight.to(torch.bfloat16)
+        if number == tap:
+            tapped = normed(x)
+    return normed(x) * language.norm.weight.to(torch.bfloat16), tapped
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -22,6 +22,7 @@ from .bank import training_bank
 from .batch import Batch, Batches
 from .checkpoint import HIDDEN, build_model, build_processor, build_tokenizer, save
 from .descent import Descent
+from .hints import TAP, HintHeads
 from .layout import IGNORED, Vocabulary
 from .senses import hear, patches, see
 from .sound import Bank
@@ -29,6 +30,8 @@ from .speech import speak, visible
 from .start import SCALE, begin
 from .towers import Oracle
 from .words import sentences
+
+HINTED = 0.25  # what a hint counts beside an answer
 
 
 class Learner:
@@ -41,15 +44,26 @@ class Learner:
         self.model: Any = build_model(self.tokenizer)
         begin(self.model, self.tokenizer)
         self.oracle = Oracle(HIDDEN)
+        self.heads = HintHeads(HIDDEN)
         self.vocabulary = Vocabulary(self.tokenizer)
         inner = self.model.model
         self.sight, self.hearing, self.language = inner.visual, inner.audio_tower, inner.language_model
         if options.resume:
-            self.model.load_state_dict(_weights(options.resume))
+            self._resume(options.resume)
         if options.sight:
             self.sight.load_state_dict(torch.load(options.sight))
         if options.hearing:
             self.hearing.load_state_dict(torch.load(options.hearing))
+
+    def _resume(self, path: Path) -> None:
+        """Go on from a `training.pt`, or from a folder with a checkpoint."""
+        if path.is_dir():
+            stored = type(self.model).from_pretrained(path, dtype=torch.float)
+            self.model.load_state_dict(stored.state_dict())
+            return
+        kept = torch.load(path)
+        self.model.load_state_dict(kept["model"])
+        self.heads.load_state_dict(kept["heads"])
 
     def batches(self, seed: int, bank: Bank, rows: int, seconds: tuple[float, float]) -> Batches:
         banks = torch.from_numpy(self.processor.feature_extractor.mel_filters).float()
@@ -62,30 +76,33 @@ class Learner:
         features = self.oracle(batch.fields, batch.offsets)
         return features + torch.randn_like(features) * 0.5 * SCALE
 
-    def logits(self, batch: Batch, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and labels of the rows behind which something is said."""
+    def logits(self, batch: Batch, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits and labels of the rows behind which something is said; and the rows in the middle of the model."""
         embeds = self.language.embed_tokens(batch.ids).flatten(0, 1)
         if len(seen):
             embeds = embeds.index_copy(0, batch.video_at, seen.flatten(0, 1).to(embeds.dtype))
         if len(batch.audio_at):
             heard = hear(self.hearing, batch.mels, batch.frames).flatten(0, 1)[batch.audio_from]
             embeds = embeds.index_copy(0, batch.audio_at, heard.to(embeds.dtype))
-        hidden = speak(self.language, embeds.view(*batch.ids.shape, -1), batch.positions, visible(batch.branches))
+        embeds = embeds.view(*batch.ids.shape, -1)
+        hidden, middle = speak(self.language, embeds, batch.positions, visible(batch.branches), TAP)
         said = batch.labels != IGNORED
-        return self.model.lm_head(hidden[said]).float(), batch.labels[said]
+        return self.model.lm_head(hidden[said]).float(), batch.labels[said], middle
 
-    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """How wrong what is said is; and, where the towers learn, how far the sight is from the oracle's."""
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """How wrong what is said is; what is found out on the way; and, where the towers learn, how far the sight is
+        from the oracle's."""
         seen = self.seen(batch)
-        logits, labels = self.logits(batch, seen)
+        logits, labels, middle = self.logits(batch, seen)
+        hints = self.heads.loss(middle, batch.hints)
         weight = torch.where(labels == self.vocabulary.silence, 0.3, 1.0)
         losses = functional.cross_entropy(logits, labels, reduction="none")
         said = (losses * weight).sum() / weight.sum()
         if self.options.oracle or not self.options.towers or not len(seen):
-            return said, torch.zeros(())
+            return said, hints, torch.zeros(())
         errors = (seen - self.oracle(batch.fields, batch.offsets)).square().mean(-1)
         some = (batch.fields > 0).any(-1)
-        return said, 1.4 * (errors[some].sum() / some.sum().clamp(min=1) + 0.5 * errors[~some].mean())
+        return said, hints, 1.4 * (errors[some].sum() / some.sum().clamp(min=1) + 0.5 * errors[~some].mean())
 
     @torch.no_grad()
     def right(self, batches: list[Batch]) -> dict[str, tuple[int, int]]:
@@ -93,7 +110,7 @@ class Learner:
         counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         for batch in batches:
             with torch.autocast("cpu", torch.bfloat16):
-                logits, _ = self.logits(batch, self.seen(batch))
+                logits, _, _ = self.logits(batch, self.seen(batch))
             guess = torch.full_like(batch.labels, IGNORED)
             guess[batch.labels != IGNORED] = logits.argmax(-1)
             same = (guess == batch.labels) | (batch.labels == IGNORED)
@@ -107,16 +124,9 @@ class Learner:
         folder = self.options.out
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / "draft.pt"
-        torch.save(self.model.state_dict(), draft)
+        torch.save({"model": self.model.state_dict(), "heads": self.heads.state_dict()}, draft)
         draft.rename(folder / "training.pt")
         save(self.model, self.processor, folder / "model")
-
-
-def _weights(path: Path) -> dict[str, Tensor]:
-    """Weights of a `training.pt`, or of a folder with a checkpoint."""
-    if path.is_dir():
-        return type(build_model(build_tokenizer([]))).from_pretrained(path, dtype=torch.float).state_dict()
-    return torch.load(path)
 
 
 def descent(learner: Learner) -> Descent:
@@ -126,8 +136,10 @@ def descent(learner: Learner) -> Descent:
     for tower in (learner.sight, learner.hearing):
         tower.requires_grad_(options.towers > 0)
     towers = [(learner.sight, slow), (learner.hearing, slow)] if options.towers else []
-    words = [(learner.language.embed_tokens, rate), (learner.language.norm, rate), (learner.model.lm_head, rate)]
-    return Descent([(learner.language.layers, rate), *towers], words, options.steps, options.cooling)
+    words = [learner.language.embed_tokens, learner.language.norm, learner.model.lm_head, learner.heads]
+    return Descent(
+        [(learner.language.layers, rate), *towers], [(module, rate) for module in words], options.steps, options.cooling
+    )
 
 
 def train(learner: Learner) -> None:
@@ -140,12 +152,13 @@ def train(learner: Learner) -> None:
     started, losses = time.monotonic(), []
     for step in range(1, options.steps + 1):
         with torch.autocast("cpu", torch.bfloat16):
-            said, seen = learner.loss(next(loader))
-        down.step(said + seen)
-        losses.append((float(said.detach()), float(seen.detach())))
+            parts = learner.loss(next(loader))
+        down.step(parts[0] + HINTED * parts[1] + parts[2])
+        losses.append([float(part.detach()) for part in parts])
         if step % 50 == 0:
-            now, apart = np.mean(losses[-50:], axis=0)
-            print(f"step {step} loss {now:.4f} sight {apart:.4f} {time.monotonic() - started:.0f} s", flush=True)
+            said, hinted, seen = np.mean(losses[-50:], axis=0)
+            passed = time.monotonic() - started
+            print(f"step {step} loss {said:.4f} hints {hinted:.4f} sight {seen:.4f} {passed:.0f} s", flush=True)
         if step % options.every == 0 or step == options.steps:
             shares = learner.right(trial)
             total = sum(right for right, _ in shares.values()) / sum(count for _, count in shares.values())

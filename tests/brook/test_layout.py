@@ -167,9 +167,12 @@ def test_the_language_model_of_training_is_the_stock_one() -> None:
     positions = torch.arange(40).expand(3, 2, 40).clone()
     positions[1, :, 10:20] += 3
     with torch.no_grad():
-        stock = language(inputs_embeds=embeds, position_ids=positions, use_cache=False).last_hidden_state
-        ours = speak(language, embeds, positions, visible(torch.zeros(2, 40, dtype=torch.long)), fast=False).float()
-    assert float((stock - ours).abs().mean()) < 0.01 * float(stock.abs().mean())
+        stock = language(inputs_embeds=embeds, position_ids=positions, use_cache=False, output_hidden_states=True)
+        mask = visible(torch.zeros(2, 40, dtype=torch.long))
+        ours, middle = speak(language, embeds, positions, mask, tap=4, fast=False)
+        tapped = torch.nn.functional.rms_norm(stock.hidden_states[4], (HIDDEN,), eps=1e-6)
+    for theirs, own in ((stock.last_hidden_state, ours), (tapped, middle)):
+        assert float((theirs - own.float()).abs().mean()) < 0.01 * float(theirs.abs().mean())
 
 
 def test_a_lesson_has_a_block_of_sound_for_each_piece() -> None:

@@ -1,0 +1,119 @@
+"""What the language model shall have found out half-way up, row by row, taught beside the answers.
+
+In: a lesson. Out: labels for its rows of pictures and sound: what happened in a field since the pair before, which
+colour its thing had before, how many things, beeps and words there have been. Small heads read them from the middle of
+the model and are thrown away. An answer teaches one row; these teach all, and answers then only have to look them up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .lessons import Lesson
+from .senses import FIELDS, HOP, block_rows
+from .sound import RATE
+from .world import COLOURS, MOST_THINGS, SHAPES, Scene, Thing
+
+TAP = 4  # layers below the heads
+EVENTS = ("nothing", "came", "left", "moved left", "moved right", "moved up", "moved down", "turned")
+MOST_COUNTED = 7
+# Columns of the labels, and how many classes each has.
+SIZES = {
+    "event": len(EVENTS),
+    "shape gone": len(SHAPES),
+    "colour gone": len(COLOURS),
+    "colour before": len(COLOURS) + 1,
+    "things": MOST_THINGS + 1,
+    "beeps": MOST_COUNTED + 1,
+    "high": MOST_COUNTED + 1,
+    "low": MOST_COUNTED + 1,
+    "words": MOST_COUNTED + 1,
+}
+_COLUMNS = {name: number for number, name in enumerate(SIZES)}
+_NONE = -100
+_ROW_SECONDS = 4 * HOP / RATE
+
+
+class HintHeads(nn.Module):
+    """Linear heads, one for each column."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.heads = nn.Linear(hidden, sum(SIZES.values()))
+
+    def loss(self, rows: Tensor, labels: Tensor) -> Tensor:
+        """`rows` `(b, n, hidden)` in the middle of the model, `labels` `(b, n, columns)`; classes that say that nothing
+        is there count less."""
+        known = (labels != _NONE).any(-1)
+        pieces = self.heads(rows[known]).float().split(list(SIZES.values()), -1)
+        total = rows.new_zeros((), dtype=pieces[0].dtype)
+        for piece, label, name in zip(pieces, labels[known].unbind(-1), SIZES, strict=True):
+            if (label != _NONE).any():
+                weights = piece.new_ones(piece.shape[-1])
+                weights[0] = 0.2 if name in ("event", "colour before") else 1.0
+                total = total + functional.cross_entropy(piece, label, weights, ignore_index=_NONE)
+        return total
+
+
+def hints(lesson: Lesson) -> np.ndarray:
+    """Labels `(n, columns)` of a lesson's rows; -100 where nothing is to be said."""
+    labels = np.full((len(lesson.rows.ids), len(SIZES)), _NONE, np.int64)
+    for first, kind, piece in lesson.rows.media:
+        if kind == "audio":
+            start, frames = lesson.blocks[piece]
+            rows = block_rows(frames)
+            for name, counts in _counted(lesson.scene, start, rows):
+                labels[first : first + rows, _COLUMNS[name]] = counts
+        elif not lesson.scene.foreign:
+            before = lesson.pairs[piece - 1][1] if piece else None
+            fields = labels[first : first + FIELDS * FIELDS]
+            _seen(fields, lesson.scene, before, lesson.pairs[piece][1])
+    return labels
+
+
+def _counted(scene: Scene, start: float, rows: int) -> Iterator[tuple[str, np.ndarray]]:
+    times = start + (np.arange(rows) + 1.5) * _ROW_SECONDS
+    beeps = [sound for sound in scene.sounds if sound.kind == "beep"]
+    for name, sounds in (
+        ("beeps", beeps),
+        ("high", [beep for beep in beeps if beep.value == "high"]),
+        ("low", [beep for beep in beeps if beep.value == "low"]),
+        ("words", [sound for sound in scene.sounds if sound.kind != "beep"]),
+    ):
+        stops = np.array([sound.stop for sound in sounds])
+        yield name, np.minimum(np.searchsorted(stops, times, side="right"), MOST_COUNTED)
+
+
+def _seen(labels: np.ndarray, scene: Scene, before: float | None, now: float) -> None:
+    """Fill the labels `(fields, columns)` of the pair that ends at `now`; the pair before ended at `before`."""
+    labels[:, _COLUMNS["event"]] = labels[:, _COLUMNS["colour before"]] = 0
+    labels[:, _COLUMNS["things"]] = len(scene.settled(now))
+    there = {thing.number: _field(thing) for thing in scene.at(now)}
+    for change in scene.changes_until(now):
+        field = there.get(change.after.number)
+        if change.kind == "turned" and field is not None:
+            labels[field, _COLUMNS["colour before"]] = COLOURS.index(change.before.colour) + 1
+    if before is None:
+        return
+    were = {thing.number: _field(thing) for thing in scene.at(before)}
+    for change in scene.changes_until(now):
+        if change.time <= before:
+            continue
+        number = change.after.number
+        field = were.get(number) if change.kind == "left" else there.get(number)
+        if field is None:
+            continue
+        labels[field, _COLUMNS["event"]] = EVENTS.index(f"{change.kind} {change.way}".strip())
+        if change.kind == "left":
+            labels[field, _COLUMNS["shape gone"]] = SHAPES.index(change.before.shape)
+            labels[field, _COLUMNS["colour gone"]] = COLOURS.index(change.before.colour)
+
+
+def _field(thing: Thing) -> int | None:
+    if not (0 <= thing.x < 1 and 0 <= thing.y < 1):
+        return None
+    return int(thing.y * FIELDS) * FIELDS + int(thing.x * FIELDS)

@@ -1,0 +1,84 @@
+"""Hints say of each row what a watcher would know there."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from penstock.demos.brook.hints import EVENTS, SIZES, HintHeads, hints
+from penstock.demos.brook.layout import Vocabulary
+from penstock.demos.brook.lessons import Lesson, LessonMaker, Plan
+from penstock.demos.brook.senses import FIELDS
+from penstock.demos.brook.sound import Bank
+from penstock.demos.brook.world import COLOURS, SHAPES, Change, Scene, Sound, Thing
+
+COLUMN = {name: number for number, name in enumerate(SIZES)}
+
+
+def thing(number: int, shape: str, colour: str, x: float, y: float, place: int) -> Thing:
+    return Thing(number, shape, colour, "small", 0.09, x, y, place)
+
+
+def lesson(scene: Scene) -> Lesson:
+    from penstock.demos.brook.checkpoint import build_tokenizer
+
+    bank = Bank((), half=0)
+    maker = LessonMaker(np.random.default_rng(0), bank, Vocabulary(build_tokenizer(["nothing"])))
+    return maker._lesson(scene, Plan(scene.seconds, True, True, False, [scene.seconds - 0.001]))
+
+
+def fields(made: Lesson, labels: np.ndarray, name: str) -> list[dict[int, int]]:
+    """For each pair: the fields whose label in this column says something."""
+    firsts = [first for first, kind, _ in made.rows.media if kind == "video"]
+    columns = [labels[first : first + FIELDS * FIELDS, COLUMN[name]] for first in firsts]
+    return [{int(field): int(column[field]) for field in np.flatnonzero(column > 0)} for column in columns]
+
+
+def test_what_happens_is_told_in_the_field_where_it_happens() -> None:
+    ring = thing(0, "ring", "red", 0.17, 0.17, 0)
+    star = thing(1, "star", "blue", 0.83, 0.83, 8)
+    blue = ring._replace(colour="blue")
+    right = blue._replace(x=0.83, place=2)
+    changes = (
+        Change("turned", 1.1, 1.1, ring, blue),
+        Change("came", 2.2, 2.2, star, star),
+        Change("moved", 3.0, 3.4, blue, right, "right"),
+        Change("left", 4.2, 4.2, star, star),
+    )
+    made = lesson(Scene(1, 6.0, (ring,), changes, ()))
+    labels = hints(made)
+    named = [{field: EVENTS[kind] for field, kind in pair.items()} for pair in fields(made, labels, "event")]
+    # Pairs end at 0.5, 1.5, 2.5, ... s.
+    assert named[:5] == [{}, {0: "turned"}, {15: "came"}, {3: "moved right"}, {15: "left"}]
+    red = COLOURS.index("red") + 1
+    assert fields(made, labels, "colour before")[:4] == [{}, {0: red}, {0: red}, {3: red}]
+    gone = labels[labels[:, COLUMN["shape gone"]] >= 0]
+    assert gone[:, [COLUMN["shape gone"], COLUMN["colour gone"]]].tolist() == [
+        [SHAPES.index("star"), COLOURS.index("blue")]
+    ]
+    counts = [set(pair.values()) for pair in fields(made, labels, "things")]
+    assert counts[:5] == [{1}, {1}, {2}, {2}, {1}]
+
+
+def test_sounds_are_counted_where_they_end() -> None:
+    beeps = ("high", 0.2, 0.4), ("low", 0.9, 1.1), ("high", 2.0, 2.2)
+    sounds = tuple(Sound("beep", pitch, start, stop, 3) for pitch, start, stop in beeps)
+    made = lesson(Scene(1, 4.0, (), (), sounds))
+    labels = hints(made)
+    rows = [row for first, kind, _ in made.rows.media if kind == "audio" for row in range(first, first + 12)][:36]
+    for name, many in (("beeps", [0, 1, 2, 3]), ("high", [0, 1, 2]), ("low", [0, 1]), ("words", [0])):
+        counted = labels[rows, COLUMN[name]]
+        assert (np.diff(counted) >= 0).all()
+        assert np.unique(counted).tolist() == many
+    # The second beep ends 0.1 s into the second block.
+    assert labels[rows[:16], COLUMN["beeps"]].tolist()[-5:] == [1, 2, 2, 2, 2]
+
+
+def test_rows_without_labels_do_not_count() -> None:
+    heads = HintHeads(8)
+    labels = torch.full((1, 4, len(SIZES)), -100)
+    labels[0, 1, COLUMN["beeps"]] = 2
+    rows = torch.randn(1, 4, 8)
+    other = rows.clone()
+    other[0, [0, 2, 3]] += 1
+    assert heads.loss(rows, labels) == heads.loss(other, labels)
+    assert heads.loss(rows, labels) != heads.loss(other + 1, labels)
