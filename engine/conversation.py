@@ -81,7 +81,8 @@ class Conversation:
         assert reply is not None
         reply.held = False
         if id in self.family.stop_ids or id in reply.params.stop_token_ids:
-            if self.stream.layout.format.holds and not self.stream.over and id not in reply.params.stop_token_ids:
+            holds = self.stream.layout.format.holds and reply.params.hold and not self.stream.over
+            if holds and id not in reply.params.stop_token_ids:
                 reply.held = True
             else:
                 self._finish("stop")

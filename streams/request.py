@@ -16,7 +16,9 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
 
     `temperature` 0 takes the likeliest token (greedy). `top_k` 0, `top_p` 1 and `min_p` 0 switch these filters off;
     they are applied in this order after the temperature. `seed` makes the draws of this reply repeatable. `stop`
-    strings end the reply and are not part of it; `stop_token_ids` are added to the model's own end tokens.
+    strings end the reply and are not part of it; `stop_token_ids` are added to the model's own end tokens. `hold`: in
+    the format `live`, where the model ends the reply while media is still expected, it stays open and may go on with
+    what comes; False ends it there, as an answer to a question.
     """
 
     max_tokens: int = 256
@@ -27,6 +29,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
+    hold: bool = True
 
     def check(self) -> None:
         """Raise InputError where a value is out of range; says the range and the value."""

@@ -23,7 +23,7 @@ from .senses import BLOCK_FRAMES, BLOCK_ROWS, FIELDS, block_rows, power
 from .sound import RATE, Bank
 from .towers import sight_labels
 
-_LONG = 0.12  # share of long streams
+_LONG = 0.03  # share of long streams
 
 
 class Batch(NamedTuple):

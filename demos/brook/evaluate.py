@@ -48,6 +48,7 @@ class Score:
         self.answers: dict[str, list[tuple[str, str, str]]] = defaultdict(list)  # question, right answer, given answer
         self.told: dict[str, list[bool]] = defaultdict(list)
         self.invented: list[bool] = []
+        self.mistold: list[str] = []  # what was missed, told late or invented, in words
 
     def lines(self) -> list[Line]:
         lines = []
@@ -133,6 +134,10 @@ def _mark(scene: Scene, sentences: list[Sentence], score: Score) -> None:
     told = [marker.mark(sentence) for sentence in sentences if sentence not in start]
     for event, in_time in marker.finish(scene.seconds - 1.0):
         score.told[event.kind].append(in_time)
+        if not in_time:
+            lateness = "missed" if event in marker.waiting else "late"
+            score.mistold.append(f"narration: {lateness}: {event.sentence!r}, which happened at {event.time:.1f} s")
+    score.mistold += [f"narration: invented: {said.text!r}, at {said.seen:.1f} s" for said in marker.invented]
     score.invented += [event is None for event in told]
 
 
@@ -193,6 +198,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for question, right, given in answers:
                 if right != given:
                     print(f"{kind}: {question} expected {right!r}, got {given!r}", file=sys.stderr)
+        for words in score.mistold:
+            print(words, file=sys.stderr)
     if not options.json:
         print(f"{'kind':22} {'n':>5} {'right':>7} {'constant':>9}")
     for line in score.lines():
@@ -215,7 +222,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--media", choices=MEDIA, default="true", help="what is shown instead of the right film")
     parser.add_argument("--pace", type=float, default=1.0, help="how fast films are played for narration (default 1)")
     parser.add_argument("--lanes", type=int, default=4, help="films narrated at a time (default 4)")
-    parser.add_argument("--wrong", action="store_true", help="print wrong answers to standard error")
+    parser.add_argument("--wrong", action="store_true", help="print what was wrong to standard error")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     return parser
 

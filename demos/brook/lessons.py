@@ -35,10 +35,12 @@ NARRATE = (
 _TICK = 0.5
 # How often a kind is asked: what is hard to learn more often.
 _WEIGHTS = {
-    **dict.fromkeys(("changed", "before"), 4.0),
-    **dict.fromkeys(("beeps", "words", "moved", "way", "together"), 2.5),
-    **dict.fromkeys(("where", "count", "what", "follow-up", "start", "left"), 1.5),
-    **dict.fromkeys(("nothing", "unknown", "pitch"), 0.6),
+    "before": 7.0,
+    "together": 5.0,
+    **dict.fromkeys(("changed", "way"), 4.0),
+    **dict.fromkeys(("where", "count", "what", "follow-up", "start", "beeps", "words", "moved"), 2.0),
+    "is there": 1.5,
+    **dict.fromkeys(("nothing", "unknown", "pitch", "first"), 0.6),
 }
 
 
@@ -143,7 +145,8 @@ class LessonMaker:
             others=float(random.choice([0.0, 0.0, 0.15])),
             foreign=foreign,
         )
-        scene = self._maker.scene(wish)
+        # The busier of two scenes: most mistakes are made where there is much to see.
+        scene = max(self._maker.scene(wish), self._maker.scene(wish), key=lambda scene: len(scene.things))
         asks = self._asks(seconds, live)
         return self._lesson(scene, Plan(seconds, video, audio, live, asks))
 
@@ -251,12 +254,13 @@ class _Stream:
         self._heard = piece.stop + 0.03
         return [sound_told(sound) for sound in sounds]
 
-    def _speak(self) -> None:
-        """Say what is queued: all of it, or now and then only a part before the next piece comes."""
+    def _speak(self, late: float = 0.06) -> None:
+        """Say what is queued: all of it, or now and then only a part, or nothing (a share of `late`), before the next
+        piece comes."""
         draw = self._random.random()
-        if draw < 0.06:
+        if draw < late:
             return
-        if draw < 0.16 and len(self._queue) > 1:
+        if draw < late + 0.2 and len(self._queue) > 1:
             part = int(self._random.integers(1, len(self._queue)))
             said, self._queue = self._queue[:part], self._queue[part:]
             self.writer.say(said, None, "narrated")
@@ -267,8 +271,9 @@ class _Stream:
     def narrate(self, request: str) -> None:
         """Ask for narration; it begins with what is there."""
         self._start(request)
-        words = [] if self.seen is None else self._words.ids(opening(self.scene, self.seen))
-        self.writer.say(words, self._words.silence, "narrated" if words else "silent")
+        if self.seen is not None:
+            self._queue = self._words.ids(opening(self.scene, self.seen))
+        self._speak(late=0.0)
 
     def answer(self, question: Question) -> None:
         self._start(question.text)

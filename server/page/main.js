@@ -72,7 +72,22 @@ function say(text, seen_us) {
   if (sentence === null) return;
   const item = lines.get(sentence.number) ?? line("said", sentence.parts[0].seen_us, "");
   lines.set(sentence.number, item);
-  item.querySelector("span").textContent = sentence.text;
+  item.querySelector("div").replaceChildren(...sentence.parts.map(part));
+}
+
+/** Words that had seen the same; style.css shows the time where it changes within a sentence. */
+function part({ text, seen_us }) {
+  const words = document.createElement("span");
+  words.textContent = text;
+  if (seen_us !== null) {
+    words.dataset.seen = seconds(seen_us);
+    words.title = `had seen up to ${seconds(seen_us)}`;
+  }
+  return words;
+}
+
+function seconds(time_us) {
+  return `${(time_us / 1e6).toFixed(1)} s`;
 }
 
 function line(kind, time_us, text) {
@@ -80,8 +95,8 @@ function line(kind, time_us, text) {
   const item = document.createElement("li");
   item.className = kind;
   const time = document.createElement("time");
-  time.textContent = time_us === null || time_us === undefined ? "" : `${(time_us / 1e6).toFixed(1)} s`;
-  const words = document.createElement("span");
+  time.textContent = time_us === null ? "" : seconds(time_us);
+  const words = document.createElement("div");
   words.textContent = text;
   item.append(time, words);
   list.append(item);

@@ -67,7 +67,8 @@ export class Talk {
     if (this.state === "opening" || this.state === "closed") return;
     const ref = `q${++this.#refs}`;
     this.asked.push({ ref, kind, question, told: 0, asked: performance.now() });
-    this.#link.send({ type: "ask", stream: this.name, question, params: { max_tokens: LONGEST_REPLY_TOKENS }, ref });
+    const params = { max_tokens: LONGEST_REPLY_TOKENS, hold: kind === "narration" };
+    this.#link.send({ type: "ask", stream: this.name, question, params, ref });
   }
 
   /** Cut the reply that runs. */

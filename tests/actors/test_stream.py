@@ -205,30 +205,49 @@ def test_words_go_into_the_turn_in_order(house: House) -> None:
     house.run(work())
 
 
-def test_end_ends_a_reply_that_is_held_open(house: House) -> None:
+async def stopping(house: House) -> tuple[Loaded, list[int]]:
+    """The fixture with an end token that it gives early, and what it says before that."""
+    async with house.engine() as engine, await engine.stream(Request(format="live")) as stream:
+        for frame in shots(1, 2):
+            await stream.append(frame)
+        learnt = await ids(await stream.ask(WORDS, most(6)))
+    data = msgspec.structs.replace(house.loaded.family.data, stop_ids=frozenset([learnt[3]]))
+    family = Family(data, house.loaded.family.tokenizer)
+    return house.loaded._replace(family=family), learnt[: learnt.index(learnt[3])]
+
+
+def test_a_reply_that_is_not_to_be_held_ends_where_the_model_ends_it(house: House) -> None:
     async def work() -> None:
-        async with house.engine() as engine, await engine.stream(Request(format="live")) as stream:
+        loaded, said = await stopping(house)
+        async with house.engine(loaded) as engine, await engine.stream(Request(format="live")) as stream:
             for frame in shots(1, 2):
                 await stream.append(frame)
-            learnt = await ids(await stream.ask(WORDS, most(6)))
-        data = msgspec.structs.replace(house.loaded.family.data, stop_ids=frozenset([learnt[3]]))
-        stopping = house.loaded._replace(family=Family(data, house.loaded.family.tokenizer))
-        short = learnt.index(learnt[3])
-        async with house.engine(stopping) as engine, await engine.stream(Request(format="live")) as stream:
+            reply = await stream.ask(WORDS, SamplingParams(max_tokens=50, hold=False))
+            assert await ids(reply) == said and reply.reason == "stop"
+            for frame in shots(2, 2, first=2):  # more media was to come
+                await stream.append(frame)
+
+    house.run(work())
+
+
+def test_end_ends_a_reply_that_is_held_open(house: House) -> None:
+    async def work() -> None:
+        loaded, said = await stopping(house)
+        async with house.engine(loaded) as engine, await engine.stream(Request(format="live")) as stream:
             reader = Reader(stream)
             for frame in shots(1, 2):
                 await stream.append(frame)
             reply = await stream.ask(WORDS, most(50))
-            await reader.see(Token, short)
+            await reader.see(Token, len(said))
             await quiet(engine)
-            assert reply.reason is None and [token.id for token in reader.of(Token)] == learnt[:short]
+            assert reply.reason is None and [token.id for token in reader.of(Token)] == said
             for frame in shots(2, 2, first=2):
                 await stream.append(frame)
             await reader.see(Appended, 2)
             await quiet(engine)
             assert reply.reason is None
             await stream.end()
-            assert (await ids(reply))[:short] == learnt[:short]
+            assert (await ids(reply))[: len(said)] == said
             assert reply.reason in ("stop", "length")
             with pytest.raises(InputError, match="has ended"):
                 await stream.append(Image(picture(1)))
