@@ -144,6 +144,7 @@ class LessonMaker:
             beeps=float(random.choice([0.3, 0.5, 0.9])),
             others=float(random.choice([0.0, 0.0, 0.15])),
             foreign=foreign,
+            echoes=0.4,
         )
         # The busier of two scenes: most mistakes are made where there is much to see.
         scene = max(self._maker.scene(wish), self._maker.scene(wish), key=lambda scene: len(scene.things))

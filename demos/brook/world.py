@@ -150,6 +150,7 @@ class Wish(NamedTuple):
     others: float = 0.0  # share of foreign words among sounds
     held_out: str = "never"
     foreign: str = ""
+    echoes: float = 0.0  # chance that the last word names a colour, or the number, of the things at the end
 
 
 class SceneMaker:
@@ -166,14 +167,9 @@ class SceneMaker:
             if wish.held_out == "start" and not any_held_out(list(things)):
                 continue
             changes = () if wish.foreign else tuple(self._changes(wish, things))
-            scene = Scene(
-                int(self._random.integers(2**31)),
-                wish.seconds,
-                things,
-                changes,
-                tuple(self._sounds(wish)),
-                wish.foreign,
-            )
+            scene = Scene(int(self._random.integers(2**31)), wish.seconds, things, changes, (), wish.foreign)
+            sounds = self._echoed(list(self._sounds(wish)), scene, wish)
+            scene = scene._replace(sounds=tuple(sounds))
             moments = [scene.settled(-1.0), *(scene.settled(change.time) for change in changes)]
             if wish.held_out == "never" and any(any_held_out(moment) for moment in moments):
                 continue
@@ -301,6 +297,21 @@ class SceneMaker:
             # Now and then sounds come in quick succession, so that beeps have to be counted.
             gap = self._random.uniform(0.25, 0.5) if self._random.random() < 0.35 else self._random.exponential(1.0)
             time += length + 0.25 + float(gap) * wish.sound_gap
+
+    def _echoed(self, sounds: list[Sound], scene: Scene, wish: Wish) -> list[Sound]:
+        """Now and then with another last word, where there is time for it."""
+        words = [number for number, sound in enumerate(sounds) if sound.kind == "word"]
+        if not words or self._random.random() >= wish.echoes:
+            return sounds
+        things = scene.settled(scene.seconds)
+        fitting = [*(thing.colour for thing in things), NUMBERS[len(things)]]
+        value = fitting[int(self._random.integers(len(fitting)))]
+        last = sounds[words[-1]]
+        said = last._replace(value=value, stop=last.start + self._length(value, last.take))
+        until = sounds[words[-1] + 1].start - 0.25 if words[-1] + 1 < len(sounds) else wish.seconds - 0.3
+        if said.stop <= until:
+            sounds[words[-1]] = said
+        return sounds
 
     def _length(self, word: str, take: int) -> float:
         takes = self._word_seconds[word]
