@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
+from ..codecs.errors import ModelError
 from .library import transformers
 
 NAME = "penstock"
@@ -113,6 +114,8 @@ def paged_attention(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     step: Step | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """What every decoder layer calls: query `(1, heads, rows, dim)`; returns `(1, rows, heads, dim)`.
@@ -121,6 +124,9 @@ def paged_attention(
     """
     assert step is not None and attention_mask is None
     layer: int = module.layer_idx  # type: ignore[assignment]
+    if sliding_window is not None or softcap is not None:
+        got = f"a window of {sliding_window} rows" if softcap is None else f"scores capped at {softcap}"
+        raise ModelError(f"layer {layer}: expected attention over the whole history, got {got}: not served yet")
     keys, values = step.keys[layer], step.values[layer]
     keys.view(-1, *keys.shape[2:])[step.target] = key[0].transpose(0, 1)
     values.view(-1, *values.shape[2:])[step.target] = value[0].transpose(0, 1)

@@ -301,7 +301,7 @@ class SceneMaker:
     def _echoed(self, sounds: list[Sound], scene: Scene, wish: Wish) -> list[Sound]:
         """Now and then with another last word, where there is time for it."""
         words = [number for number, sound in enumerate(sounds) if sound.kind == "word"]
-        if not words or self._random.random() >= wish.echoes:
+        if not words or not wish.echoes or self._random.random() >= wish.echoes:
             return sounds
         things = scene.settled(scene.seconds)
         fitting = [*(thing.colour for thing in things), NUMBERS[len(things)]]

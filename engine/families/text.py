@@ -1,4 +1,8 @@
-"""Text-only Qwen2 and Qwen2.5: `Qwen2ForCausalLM`."""
+"""Text-only decoders: causal language models of `transformers` whose attention can be replaced.
+
+Nothing in here is about one architecture. Llama, Qwen2 and Qwen3 are tested; any other is tried, and refused where
+what it computes here is not what it computes in the library (probe.py).
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...codecs.errors import InputError
+from ...codecs.errors import InputError, ModelError
 from ...streams.segment import MediaSpec, Segment
 from ..attention import NAME
 from ..family import Family, FamilyData, Loaded
 from ..library import transformers
+from ..probe import check_against_stock
 from ..span import Prompt, Rows, Span
 from ..template import learn_turns, stop_ids
 
@@ -56,10 +61,15 @@ class NoTowers:
 
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
-    """A text Qwen from `path`, in `dtype` on `device`, its attention replaced."""
+    """A text model from `path`, in `dtype` on `device`, its attention replaced. ModelError where it cannot be."""
     config = transformers.AutoConfig.from_pretrained(path)
+    if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ModelError("transformers has no causal language model for it")
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=NAME)
+    try:
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=NAME)
+    except ValueError as error:
+        raise ModelError(f"its attention cannot be replaced: {error}") from error
     model = model.to(device).eval()
 
     def render(messages: list[dict[str, Any]], prompt: bool) -> str:
@@ -72,7 +82,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
 
     turn_ids = {name: ids(text) for name, text in turns.wrappers.items()}
     data = FamilyData(
-        name="qwen2",
+        name=config.model_type,
         model=str(path),
         spec=MediaSpec(),
         turn_ids=turn_ids,
@@ -85,4 +95,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         axes=1,
         max_positions=config.max_position_embeddings,
     )
-    return Loaded(Family(data, tokenizer), NoTowers(tokenizer), model.model, model.lm_head, config)
+    family = Family(data, tokenizer)
+    loaded = Loaded(family, NoTowers(tokenizer), model.base_model, model.get_output_embeddings(), config)
+    check_against_stock(loaded, model)
+    return loaded
