@@ -29,7 +29,8 @@ class LanguageModel:
         self.backend = backend or ReferenceBackend()
         self.page_tokens = page_tokens
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        shape = (pages, page_tokens, config.num_key_value_heads, head_dim)
+        kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        shape = (pages, page_tokens, kv_heads, head_dim)
         dtype = self.embed.weight.dtype
         self.keys = [torch.zeros(shape, dtype=dtype, device=self.device) for _ in range(config.num_hidden_layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=self.device) for _ in range(config.num_hidden_layers)]

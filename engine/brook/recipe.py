@@ -27,13 +27,15 @@ from . import text as words
 VOCAB_ROWS = 1152  # rows of the embedding; the tokenizer has fewer entries, as in the large models
 OMNI_SEED = 22
 TEXT_SEED = 14
+QWEN3_SEED = 14
+LLAMA_SEED = 14
 MAX_POSITIONS = 32_768
 ROPE_THETA = 40.0
 LOGIT_GAIN = 4.0
 
 
 def model_path(name: str) -> Path:
-    """The folder of the model `name`, "omni" or "text"; built at the first call, then found in the cache.
+    """The folder of the model `name`, a key of `_BUILDERS`; built at the first call, then found in the cache.
 
     The cache is `$PENSTOCK_CACHE` or `~/.cache/penstock/fixtures`; the folder's name carries a hash of this recipe and
     of the library versions it was built with. Two processes that build at once are safe: the last step is a rename.
@@ -91,20 +93,60 @@ def build_omni(folder: Path) -> None:
 
 def build_text(folder: Path) -> None:
     """Write a small text Qwen2 in fp32 with its tokenizer."""
-    from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+    from transformers import Qwen2Config, Qwen2ForCausalLM
 
     tokenizer = _tokenizer(words.TEXT_CHAT_TEMPLATE, {})
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in words.SPECIAL_TOKENS}
     config = Qwen2Config(**_language(), eos_token_id=ids["<|im_end|>"], pad_token_id=ids["<|endoftext|>"])
-    model = Qwen2ForCausalLM(config).float().eval()
-    _draw(model, TEXT_SEED)
+    _save_text(folder, Qwen2ForCausalLM(config), tokenizer, TEXT_SEED, _endings(ids))
+
+
+def build_qwen3(folder: Path) -> None:
+    """Write a small text Qwen3 (norms on queries and keys, heads wider than hidden / heads) in fp32."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    tokenizer = _tokenizer(words.TEXT_CHAT_TEMPLATE, {})
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in words.SPECIAL_TOKENS}
+    config = Qwen3Config(**_language(), head_dim=24, eos_token_id=ids["<|im_end|>"], pad_token_id=ids["<|endoftext|>"])
+    _save_text(folder, Qwen3ForCausalLM(config), tokenizer, QWEN3_SEED, _endings(ids))
+
+
+def build_llama(folder: Path) -> None:
+    """Write a small text Llama with the rotary scaling and the chat template of Llama 3 in fp32."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = _tokenizer(words.LLAMA_CHAT_TEMPLATE, {}, words.LLAMA_SPECIAL_TOKENS, "<|eot_id|>")
+    start, end, _, _, turn_end = tokenizer.convert_tokens_to_ids(list(words.LLAMA_SPECIAL_TOKENS))
+    language = _language()
+    language["rope_parameters"] |= {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": MAX_POSITIONS // 8,
+    }
+    config = LlamaConfig(**language, bos_token_id=start, eos_token_id=[end, turn_end], pad_token_id=end)
+    endings = {"do_sample": False, "eos_token_id": [end, turn_end], "pad_token_id": end}
+    _save_text(folder, LlamaForCausalLM(config), tokenizer, LLAMA_SEED, endings)
+
+
+def _save_text(folder: Path, model: Any, tokenizer: Any, seed: int, endings: dict[str, Any]) -> None:
+    from transformers import GenerationConfig
+
+    model = model.float().eval()
+    _draw(model, seed)
     _quiet(model, tokenizer)
-    model.generation_config = GenerationConfig(**_endings(ids))
+    model.generation_config = GenerationConfig(**endings)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-_BUILDERS: dict[str, Callable[[Path], None]] = {"omni": build_omni, "text": build_text}
+_BUILDERS: dict[str, Callable[[Path], None]] = {
+    "omni": build_omni,
+    "text": build_text,
+    "qwen3": build_qwen3,
+    "llama": build_llama,
+}
 
 
 def _recipe_hash() -> str:
@@ -180,7 +222,12 @@ def _endings(ids: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _tokenizer(chat_template: str, named: dict[str, str]) -> Any:
+def _tokenizer(
+    chat_template: str,
+    named: dict[str, str],
+    special: tuple[str, ...] = words.SPECIAL_TOKENS,
+    end: str = "<|im_end|>",
+) -> Any:
     """A byte-level BPE tokenizer of Qwen's kind, trained on `text.SENTENCES`; training is deterministic."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import Qwen2Tokenizer
@@ -199,17 +246,17 @@ def _tokenizer(chat_template: str, named: dict[str, str]) -> Any:
     )
     trained = json.loads(trainee.to_str())["model"]
     vocab: dict[str, int] = dict(trained["vocab"])
-    for token in words.SPECIAL_TOKENS:
+    for token in special:
         vocab[token] = len(vocab)
     tokenizer = Qwen2Tokenizer(
         vocab=vocab,
         merges=[tuple(pair) for pair in trained["merges"]],  # pyright: ignore[reportArgumentType] (pairs, since v5)
-        eos_token="<|im_end|>",
+        eos_token=end,
         model_max_length=MAX_POSITIONS,
         chat_template=chat_template,
         extra_special_tokens=named,
     )
-    tokenizer.add_tokens(list(words.SPECIAL_TOKENS), special_tokens=True)
+    tokenizer.add_tokens(list(special), special_tokens=True)
     return tokenizer
 
 
@@ -250,7 +297,7 @@ def _quiet(model: Any, tokenizer: Any) -> None:
     """Zero the output rows of tokens that a greedy reply shall never hold: special, raw bytes, padding."""
     import torch
 
-    special = set(tokenizer.convert_tokens_to_ids(list(words.SPECIAL_TOKENS)))
+    special = set(tokenizer.added_tokens_decoder)
     with torch.no_grad():
         for token in range(VOCAB_ROWS):
             piece = tokenizer.decode([token]) if token < len(tokenizer) else ""

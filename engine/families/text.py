@@ -65,6 +65,9 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     config = transformers.AutoConfig.from_pretrained(path)
     if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ModelError("transformers has no causal language model for it")
+    longest = getattr(config, "max_position_embeddings", None)
+    if longest is None:
+        raise ModelError("expected max_position_embeddings in its configuration, got none")
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     try:
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=NAME)
@@ -93,7 +96,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         classes={},
         per_second=0.0,
         axes=1,
-        max_positions=config.max_position_embeddings,
+        max_positions=longest,
     )
     family = Family(data, tokenizer)
     loaded = Loaded(family, NoTowers(tokenizer), model.base_model, model.get_output_embeddings(), config)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import transformers
@@ -25,3 +27,23 @@ def omni_loaded() -> Loaded:
 def text_loaded() -> Loaded:
     """The small text Qwen as the engine serves it."""
     return load(model_path("text"), EngineConfig())
+
+
+@pytest.fixture(scope="session", params=["text", "qwen3", "llama"])
+def text_name(request: pytest.FixtureRequest) -> str:
+    """Each of the text models in turn."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def text_plain(text_name: str) -> tuple[Any, Any]:
+    """The text model and its tokenizer, loaded by plain `transformers`."""
+    path = model_path(text_name)
+    model = transformers.AutoModelForCausalLM.from_pretrained(path)
+    return model, transformers.AutoTokenizer.from_pretrained(path)
+
+
+@pytest.fixture(scope="session")
+def text_served(text_name: str) -> Loaded:
+    """The same text model as the engine serves it."""
+    return load(model_path(text_name), EngineConfig())

@@ -141,26 +141,26 @@ def test_omni_refuses_sound_in_video_without_a_sound_for_each(omni_loaded: Loade
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 @pytest.mark.parametrize("question", ["What do you see?", "Who came in?", "a" * 300])
-def test_text(text_qwen: tuple[Any, Any], text_loaded: Loaded, question: str, backend: str) -> None:
-    model, tokenizer = text_qwen
+def test_text(text_plain: tuple[Any, Any], text_served: Loaded, question: str, backend: str) -> None:
+    model, tokenizer = text_plain
     messages = [{"role": "system", "content": "You watch a door."}, {"role": "user", "content": question}]
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     result = model.generate(**prompt, max_new_tokens=REPLY, return_dict_in_generate=True, output_logits=True)
     ids = result.sequences[0, prompt["input_ids"].shape[1] :].tolist()
     request = Request(messages=messages, params=SamplingParams(max_tokens=REPLY))
-    assert_equal(generated(text_loaded, request, backend), (ids, torch.cat(result.logits)))
+    assert_equal(generated(text_served, request, backend), (ids, torch.cat(result.logits)))
 
 
-def test_the_checkpoints_end_tokens_count(text_qwen: tuple[Any, Any], tmp_path: Path) -> None:
+def test_the_checkpoints_end_tokens_count(text_plain: tuple[Any, Any], text_name: str, tmp_path: Path) -> None:
     """A checkpoint whose generation configuration ends replies at a token that this reply has."""
-    model, tokenizer = text_qwen
+    model, tokenizer = text_plain
     messages = [{"role": "user", "content": "What do you see?"}]
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     whole = model.generate(**prompt, max_new_tokens=REPLY)[0, prompt["input_ids"].shape[1] :].tolist()
     end = whole[REPLY // 2]
 
     folder = tmp_path / "model"
-    shutil.copytree(model_path("text"), folder)
+    shutil.copytree(model_path(text_name), folder)
     written = json.loads((folder / "generation_config.json").read_text())
     (folder / "generation_config.json").write_text(json.dumps(written | {"eos_token_id": [end]}))
     request = Request(messages=messages, params=SamplingParams(max_tokens=REPLY))

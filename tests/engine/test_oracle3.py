@@ -88,14 +88,14 @@ def test_omni(
     cut=st.none() | st.integers(0, 20),
 )
 def test_text(
-    text_qwen: tuple[Any, Any],
-    text_loaded: Loaded,
+    text_plain: tuple[Any, Any],
+    text_served: Loaded,
     config: dict[str, Any],
     during: list[Act],
     crowd: tuple[int, int, bool],
     cut: int | None,
 ) -> None:
-    rig = Rig(text_loaded, **config)
+    rig = Rig(text_served, **config)
     client = Client(rig.open(format="live", system="You watch a door."))
     others, load, first = crowd
     beside = strangers(rig, others, load, with_media=False) if first else []
@@ -108,9 +108,9 @@ def test_text(
         client.do("interrupt", cut)
         client.do("ask", 1, max_tokens=6)
     rig.run()
-    assert client.session.check(*text_qwen) >= (6 if cut is not None else 20)
+    assert client.session.check(*text_plain) >= (6 if cut is not None else 20)
     for other in beside:
-        assert other.session.check(*text_qwen) >= 12
+        assert other.session.check(*text_plain) >= 12
 
 
 @given(

@@ -85,6 +85,26 @@ def _run(model: Any, embeds: torch.Tensor, positions: torch.Tensor, total: int, 
     return model.lm_head(states)[0]
 
 
+@dataclass(frozen=True)
+class _Turns:
+    """What a chat template writes around the words of a turn; `first`: at the very start."""
+
+    first: str
+    before: str
+    after: str
+    end: str
+
+    def start(self, role: str) -> str:
+        return f"{self.before}{role}{self.after}"
+
+    def system(self, text: str) -> str:
+        return f"{self.first}{self.start('system')}{text}{self.end}"
+
+
+_CHAT_ML = _Turns("", "<|im_start|>", "\n", "<|im_end|>\n")
+_LLAMA_3 = _Turns("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>")
+
+
 class _Layer:
     """Lays pieces; what must be carried from piece to piece: positions and the maximum of the sound so far."""
 
@@ -92,6 +112,7 @@ class _Layer:
         self.model = model
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.turns = _LLAMA_3 if model.config.model_type == "llama" else _CHAT_ML
         self.places = Places(rule)
         self.floor = RunningFloor()
         self.second_per_grid = 2 / fps
@@ -117,13 +138,13 @@ class _Layer:
     def _piece(self, piece: p.Piece) -> None:
         match piece:
             case p.System(text):
-                self._text(self._default_system() if text is None else f"<|im_start|>system\n{text}<|im_end|>\n")
+                self._text(self._default_system() if text is None else self.turns.system(text))
             case p.UserStart():
-                self._text("<|im_start|>user\n")
+                self._text(self.turns.start("user"))
             case p.AssistantStart():
-                self._text("<|im_start|>assistant\n")
+                self._text(self.turns.start("assistant"))
             case p.UserEnd() | p.AssistantEnd():
-                self._text("<|im_end|>\n")
+                self._text(self.turns.end)
             case p.Text(text):
                 self._text(text)
             case p.Tokens(ids):
@@ -139,7 +160,7 @@ class _Layer:
 
     def _default_system(self) -> str:
         probe = self.tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
-        return probe.split("<|im_start|>user")[0]
+        return probe.split(self.turns.start("user"))[0]
 
     def _text(self, text: str) -> None:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -1,0 +1,85 @@
+"""Architectures that nobody named: tried at load against the library, served where the numbers agree, else refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as hf
+from penstock.codecs.errors import ModelError
+from penstock.engine.brook.recipe import model_path
+from penstock.engine.config import EngineConfig
+from penstock.engine.core import load
+
+from .rig import TOLERANCE, Rig
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 1152,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 512,
+    "pad_token_id": 0,
+}
+GROUPED = SIZES | {"num_key_value_heads": 2}
+SERVED = {
+    "mistral": hf.MistralConfig(**GROUPED, sliding_window=None),
+    "phi3": hf.Phi3Config(**GROUPED),
+    "gemma": hf.GemmaConfig(**GROUPED, head_dim=16),
+    "mixtral": hf.MixtralConfig(**GROUPED, num_local_experts=4, sliding_window=None),
+    "gpt_neox": hf.GPTNeoXConfig(**SIZES),
+    "gpt2": hf.GPT2Config(vocab_size=1152, n_embd=64, n_layer=2, n_head=4, n_positions=512),
+}
+REFUSED = {
+    "a window": (hf.MistralConfig(**GROUPED, sliding_window=64), "layer 0: expected .* a window of 64 rows"),
+    "capped scores": (hf.Gemma2Config(**GROUPED, head_dim=16), "layer 0: expected .* scores capped at 50.0"),
+    "scaled logits": (hf.GraniteConfig(**GROUPED, logits_scaling=8.0), "logits over pages differ .* by .* expected"),
+    "looks both ways": (hf.BertConfig(**SIZES, is_decoder=True), "logits over pages differ .* by .* expected"),
+    "no keys": (hf.MambaConfig(vocab_size=1152, hidden_size=64, num_hidden_layers=2), "max_position_embeddings"),
+    "no decoder": (hf.ViTConfig(hidden_size=64), "no causal language model"),
+}
+
+
+def checkpoint(folder: Path, config: Any) -> tuple[Path, Any]:
+    """A model with random weights beside the tokenizer of the small text model; the model as well."""
+    torch.manual_seed(0)
+    mapping = hf.MODEL_FOR_CAUSAL_LM_MAPPING
+    model = (hf.AutoModelForCausalLM if type(config) in mapping else hf.AutoModel).from_config(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim == 2:
+                weight.mul_(5)  # attention that matters
+    model.save_pretrained(folder)
+    for file in model_path("text").iterdir():
+        if "token" in file.name or "template" in file.name:
+            shutil.copy(file, folder)
+    return folder, model
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_one_that_computes_the_same_is_served(tmp_path: Path, name: str) -> None:
+    folder, model = checkpoint(tmp_path, SERVED[name])
+    rig = Rig(load(folder, EngineConfig()), page_tokens=4, append_rows=5)
+    session = rig.open()
+    session.ask("What do you see?", max_tokens=8)
+    rig.run()
+    ids, _ = session.transcript()
+    with torch.inference_mode():
+        logits = model(torch.tensor([ids])).logits[0]
+    assert len(session.draws) >= 8
+    for row, (token, drawn) in session.draws.items():
+        assert float((drawn - logits[row]).abs().max()) < TOLERANCE * max(1.0, float(logits[row].abs().max()))
+        assert token == int(drawn.argmax())
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_one_that_does_not_is_refused_with_the_reason_and_what_is_served(tmp_path: Path, name: str) -> None:
+    config, reason = REFUSED[name]
+    folder, _ = checkpoint(tmp_path, config)
+    with pytest.raises(ModelError, match=rf"model type '{config.model_type}' is not served: .*{reason}") as error:
+        load(folder, EngineConfig())
+    assert "served are llama, qwen2, qwen2_5_omni" in str(error.value)
