@@ -10,21 +10,29 @@ import msgspec
 import numpy as np
 
 from ..codecs.errors import InputError
-from ..streams.item import MEDIA, Embedding, Item, Text
+from ..streams.item import MEDIA, AudioBytes, AudioChunk, Embedding, Image, Item, Text, VideoBytes, VideoFrame
 
+_MODALITY = {
+    Image: "image",
+    VideoFrame: "video",
+    VideoBytes: "video",
+    AudioChunk: "audio",
+    AudioBytes: "audio",
+}
 _FIELDS = {kind: get_type_hints(kind) for kind in (Text, *MEDIA)}
 
 
 def check_item(item: Item, takes: tuple[str, ...]) -> None:
-    """Raise InputError where `item` is not one, holds a field of a wrong type, or is media for a model that takes
-    none.
+    """Raise InputError where `item` is not one, holds a field of a wrong type, or is media that the model does not
+    take.
     """
     if isinstance(item, Embedding):
         raise InputError("embeddings as input: not supported yet")
     if type(item) not in _FIELDS:
         raise InputError(f"expected an item (Text, Image, VideoFrame, ...), got {type(item).__name__}")
-    if not isinstance(item, Text) and not takes:
-        raise InputError(f"this model takes text only, got {type(item).__name__}")
+    if _MODALITY.get(type(item), "text") not in ("text", *takes):
+        taken = " only" if not takes else f", {', '.join(name for name in takes if name != 'unit')}"
+        raise InputError(f"this model takes text{taken}, got {type(item).__name__}")
     for name, expected in _FIELDS[type(item)].items():
         value = getattr(item, name)
         if not isinstance(value, expected):

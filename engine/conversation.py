@@ -131,9 +131,9 @@ class Conversation:
         """
         reply = self.stream.reply
         assert reply is not None
-        row, position, behind = reply.cut(keep)
+        row, cursor, behind = reply.cut(keep)
         self.kept.remove(self.stream.cut(row))
-        self.stream.layout.back_to(position)
+        self.stream.layout.back_to(cursor)
         layout = self.stream.layout
         for splice in behind:
             rows = layout.media(splice.input) if isinstance(splice.input, Span) else layout.text(splice.input)
@@ -230,8 +230,8 @@ class Conversation:
         stream.replies += 1
         params = input.params or stream.request.params
         text = Detokenizer(self.family.tokenizer, params.stop)
-        place = stream.layout.cursor.reply_next
-        stream.reply = Reply(stream.replies, input.seq, params, text, stream.rows, place)
+        cursor = stream.layout.cursor.copy()
+        stream.reply = Reply(stream.replies, input.seq, params, text, stream.rows, cursor)
         stream.events.append(ReplyStarted(stream.replies, input.seq))
 
     def _mid_character(self) -> bool:

@@ -25,7 +25,9 @@ class FamilyData(msgspec.Struct, frozen=True):
     for each modality the ids that open and close a block. system_ids: what stands before and after the words of a
     system prompt; default_system_ids: what the template begins with where none is given. stop_ids end a reply.
     classes: the streamability class of each modality: "A" exact per patch, "B" exact per encoder window, "D" atomic.
-    per_second: positions a second of video; 0 where the model has one axis.
+    per_second: positions a second of video; 0 where the model has one axis. clock: how time in a video becomes
+    positions, "seconds", "interval" (the product of rate and interval is rounded first) or "patches" (they are
+    counted). library_rule: where the library goes on behind a block (`Block.leave`).
     """
 
     name: str
@@ -41,6 +43,8 @@ class FamilyData(msgspec.Struct, frozen=True):
     axes: int
     max_positions: int
     live_trained: bool = False
+    clock: str = "seconds"
+    library_rule: str = "last"
 
 
 class Family:
@@ -75,6 +79,10 @@ class Family:
         return self.spec.temporal_patch / (fps or self.spec.video_fps)
 
     def clock(self, grid_seconds: float) -> Clock:
+        if self.data.clock == "patches":
+            return Clock(1.0, 1.0)
+        if self.data.clock == "interval":
+            return Clock(1.0, self.data.per_second * grid_seconds)
         return Clock(self.data.per_second, grid_seconds)
 
     def atomic(self, modality: str) -> bool:

@@ -21,7 +21,7 @@ class Layout:
     def __init__(self, family: Family, format: Format, rule: str, grid_seconds: float, system: str | None) -> None:
         self.family = family
         self.format = format
-        self.rule = rule  # "max" or "transformers"
+        self.rule = family.data.library_rule if rule == "transformers" else rule
         self.clock = family.clock(grid_seconds)
         self.state = State.CLOSED
         self.cursor = Cursor()
@@ -77,9 +77,9 @@ class Layout:
         """One sampled token, about to be fed."""
         return Rows(np.array([id], dtype=np.int64), self.cursor.token())
 
-    def back_to(self, position: int) -> None:
-        """Forget what was laid behind the reply token at `position`; the assistant turn is open again."""
-        self.cursor = Cursor(position + 1, position + 1)
+    def back_to(self, cursor: Cursor) -> None:
+        """Forget what was laid behind a reply token; `cursor` stands behind it. The assistant turn is open again."""
+        self.cursor = cursor
         self.block = None
         self.state = State.ASSISTANT
 

@@ -110,9 +110,15 @@ class Block(msgspec.Struct):
         return np.concatenate(pieces, axis=1)
 
     def leave(self, cursor: Cursor, rule: str) -> None:
-        """Move the cursor behind the block: `rule` "max" or "transformers".
+        """Move the cursor behind the block.
 
-        The library goes on behind the piece that was laid last, sampled tokens too; "max" behind the largest position.
+        `rule` "max": behind the largest position. The library's rules: "last", behind the piece that was laid last,
+        sampled tokens too (Qwen2.5-Omni); "sides", as far on as the longer side of a picture, whatever its time says,
+        and sampled tokens behind the largest position (Qwen2-VL, Qwen2.5-VL).
         """
+        if rule == "sides":
+            cursor.text_next = self.start + max(self.height, self.width)
+            cursor.reply_next = max(cursor.reply_next, self.largest + 1)
+            return
         cursor.text_next = (self.largest if rule == "max" else self.last) + 1
         cursor.reply_next = max(cursor.reply_next, cursor.text_next) if rule == "max" else cursor.text_next

@@ -7,6 +7,7 @@ import msgspec
 from ..streams.request import SamplingParams
 from .detokenize import Detokenizer
 from .plan import Draw
+from .positions import Cursor
 from .sampler import seed_of
 from .span import Span
 
@@ -21,17 +22,17 @@ class Splice(msgspec.Struct, frozen=True, eq=False):
 class Reply:
     """The sampling state of one reply. Spliced rows do not touch it; it goes on across them.
 
-    `places[i]` and `positions[i]` are the row and the position of token i in the stream; `row` and `position` those
-    of the first token, whether it is there yet or not.
+    `places[i]` and `positions[i]` are the row and the position of token i in the stream; `row` is that of the first
+    token, whether it is there yet or not, and `cursor` the stream's where the reply began.
     """
 
-    def __init__(self, id: int, seq: int, params: SamplingParams, text: Detokenizer, row: int, position: int) -> None:
+    def __init__(self, id: int, seq: int, params: SamplingParams, text: Detokenizer, row: int, cursor: Cursor) -> None:
         self.id = id
         self.seq = seq
         self.params = params
         self.text = text
         self.row = row
-        self.position = position
+        self.cursor = cursor
         self.ids: list[int] = []
         self.places: list[int] = []
         self.positions: list[int] = []
@@ -47,14 +48,15 @@ class Reply:
         seed = seed_of(self._seed, len(self.ids))
         return Draw(params.temperature, params.top_k, params.top_p, params.min_p, seed)
 
-    def cut(self, keep: int) -> tuple[int, int, list[Splice]]:
-        """Keep the first `keep` tokens. Returns (rows that stay, position of the last one, splices behind the cut)."""
+    def cut(self, keep: int) -> tuple[int, Cursor, list[Splice]]:
+        """Keep the first `keep` tokens. Returns (rows that stay, the cursor behind them, splices behind the cut)."""
         behind = [splice for splice in self.splices if splice.tokens >= keep]
         del self.ids[keep:], self.places[keep:], self.positions[keep:]
         self.splices = [splice for splice in self.splices if splice.tokens < keep]
         if keep == 0:
-            return self.row, self.position - 1, behind
-        return self.places[-1] + 1, self.positions[-1], behind
+            return self.row, self.cursor.copy(), behind
+        position = self.positions[-1] + 1
+        return self.places[-1] + 1, Cursor(position, position), behind
 
     def copy(self) -> Reply:
         twin = object.__new__(Reply)

@@ -29,6 +29,9 @@ def slow_are_asked_for(config: pytest.Config) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    from penstock.codecs.wheels import mend_wheels
+
+    mend_wheels()  # any test file may import transformers
     deep = os.environ.get("PENSTOCK_TESTS") == "deep" or slow_are_asked_for(config)
     settings.load_profile("deep" if deep else "quick")
 
@@ -43,9 +46,6 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 @pytest.fixture(scope="session")
 def omni() -> tuple[Any, Any]:
     """The small Qwen2.5-Omni thinker and its processor, loaded by plain `transformers`."""
-    from penstock.codecs.wheels import mend_wheels
-
-    mend_wheels()
     from penstock.engine.brook.recipe import model_path
     from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
 
@@ -57,11 +57,24 @@ def omni() -> tuple[Any, Any]:
 @pytest.fixture(scope="session")
 def text_qwen() -> tuple[Any, Any]:
     """The small text Qwen and its tokenizer, loaded by plain `transformers`."""
-    from penstock.codecs.wheels import mend_wheels
-
-    mend_wheels()
     from penstock.engine.brook.recipe import model_path
     from transformers import AutoTokenizer, Qwen2ForCausalLM
 
     path = model_path("text")
     return Qwen2ForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+
+
+@pytest.fixture(scope="session", params=["qwen2_vl", "qwen2_5_vl"])
+def sight_name(request: pytest.FixtureRequest) -> str:
+    """Each of the models in turn that see and do not hear."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def sight_plain(sight_name: str) -> tuple[Any, Any]:
+    """Such a model and its processor, loaded by plain `transformers`."""
+    from penstock.engine.brook.recipe import model_path
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    path = model_path(sight_name)
+    return AutoModelForImageTextToText.from_pretrained(path), AutoProcessor.from_pretrained(path)

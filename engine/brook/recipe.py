@@ -27,6 +27,8 @@ from . import text as words
 VOCAB_ROWS = 1152  # rows of the embedding; the tokenizer has fewer entries, as in the large models
 OMNI_SEED = 22
 TEXT_SEED = 14
+QWEN2_VL_SEED = 10
+QWEN2_5_VL_SEED = 13
 QWEN3_SEED = 14
 LLAMA_SEED = 14
 MAX_POSITIONS = 32_768
@@ -91,6 +93,63 @@ def build_omni(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
+def build_qwen2_vl(folder: Path) -> None:
+    """Write a small Qwen2-VL in fp32: vision tower, language model, processor."""
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+    vision = {"depth": 2, "embed_dim": 48, "hidden_size": 64, "num_heads": 3, "mlp_ratio": 2}
+    _build_vl(folder, "Qwen2VLProcessor", Qwen2VLConfig, Qwen2VLForConditionalGeneration, vision, QWEN2_VL_SEED)
+
+
+def build_qwen2_5_vl(folder: Path) -> None:
+    """Write a small Qwen2.5-VL in fp32, one block of its vision tower windowed, one full."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    vision = {
+        "depth": 2,
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_heads": 3,
+        "window_size": 56,
+        "out_hidden_size": 64,
+        "fullatt_block_indexes": [1],
+        "tokens_per_second": 4,
+    }
+    model = Qwen2_5_VLForConditionalGeneration
+    _build_vl(folder, "Qwen2_5_VLProcessor", Qwen2_5_VLConfig, model, vision, QWEN2_5_VL_SEED)
+
+
+def _build_vl(folder: Path, processor: str, config: Any, model: Any, vision: dict[str, Any], seed: int) -> None:
+    import transformers
+    from transformers import GenerationConfig, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
+
+    tokenizer = _tokenizer(words.VL_CHAT_TEMPLATE, {}, words.VL_SPECIAL_TOKENS)
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in words.VL_SPECIAL_TOKENS}
+    text = _language(mrope_section=[2, 3, 3]) | {"bos_token_id": None, "eos_token_id": ids["<|im_end|>"]}
+    made = model(
+        config(
+            text_config=text,
+            vision_config=vision,
+            image_token_id=ids["<|image_pad|>"],
+            video_token_id=ids["<|video_pad|>"],
+            vision_start_token_id=ids["<|vision_start|>"],
+            vision_end_token_id=ids["<|vision_end|>"],
+        )
+    )
+    made = made.float().eval()
+    _draw(made, seed)
+    _quiet(made, tokenizer)
+    made.generation_config = GenerationConfig(**_endings(ids))
+    made.save_pretrained(folder)
+    sizes = {"shortest_edge": 56 * 56, "longest_edge": 112 * 112}
+    getattr(transformers, processor)(
+        image_processor=Qwen2VLImageProcessor(size=dict(sizes)),
+        video_processor=Qwen2VLVideoProcessor(size=dict(sizes), cap_pixels_per_frame=False),
+        tokenizer=tokenizer,
+        chat_template=words.VL_CHAT_TEMPLATE,
+    ).save_pretrained(folder)
+
+
 def build_text(folder: Path) -> None:
     """Write a small text Qwen2 in fp32 with its tokenizer."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -143,6 +202,8 @@ def _save_text(folder: Path, model: Any, tokenizer: Any, seed: int, endings: dic
 
 _BUILDERS: dict[str, Callable[[Path], None]] = {
     "omni": build_omni,
+    "qwen2_vl": build_qwen2_vl,
+    "qwen2_5_vl": build_qwen2_5_vl,
     "text": build_text,
     "qwen3": build_qwen3,
     "llama": build_llama,

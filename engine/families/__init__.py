@@ -4,6 +4,8 @@ Each module has `load(path, dtype, device) -> Loaded`. Families outside this fol
 `penstock.families` with the model type as the name and such a `load` as the object.
 
     text.py             text-only decoders: Llama, Qwen2, Qwen3; others are tried
+    qwen_vl.py          Qwen2-VL, Qwen2.5-VL: images, video
+    qwen_pictures.py    what vision towers of the Qwen family share
     qwen2_5_omni.py     the thinker of Qwen2.5-Omni: images, video, sound, sound inside video
 """
 
@@ -22,6 +24,8 @@ BUILT_IN = {
     "qwen2": ".text",
     "qwen2_5_omni": ".qwen2_5_omni",  # the whole checkpoint: only its thinker is loaded
     "qwen2_5_omni_thinker": ".qwen2_5_omni",
+    "qwen2_5_vl": ".qwen_vl",
+    "qwen2_vl": ".qwen_vl",
     "qwen3": ".text",
 }
 

@@ -7,8 +7,6 @@ Positions follow `get_rope_index` of transformers (positions.py); encoders are a
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +16,24 @@ import torch
 from ...codecs.errors import InputError
 from ...codecs.mel import LogMel, floor_and_scale
 from ...codecs.resample import resample
-from ...streams.event import Seen
-from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, SizeRule, UnitSegment, VideoSegment
+from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, UnitSegment, VideoSegment
 from ..attention import NAME
 from ..family import Family, FamilyData, Loaded
 from ..library import transformers
-from ..span import Prompt, Rows, Span
+from ..span import Prompt, Span
 from ..template import learn_block, learn_turns, stop_ids
+from .qwen_pictures import Features, Pictures, PictureTowers, picture_rules, with_towers
 
 _CLASSES = {"image": "A", "video": "A", "audio": "B", "unit": "B"}
 
 
-class OmniTowers:
+class OmniTowers(PictureTowers):
     """The vision and the audio tower, and how loud each stream has been."""
 
+    kinds = ("text", "image", "video", "audio")
+
     def __init__(self, model: Any, processor: Any) -> None:
-        self.model = _with_towers(model)
-        self.config = model.config
-        self.processor = processor
-        self.device = model.device
+        super().__init__(with_towers(model), processor)
         extractor = processor.feature_extractor
         self.mel = LogMel(
             extractor.feature_size,
@@ -45,19 +42,15 @@ class OmniTowers:
             extractor.hop_length,
             device=str(self.device),
         )
-        self.blocks = [*self.model.visual.blocks, *self.model.audio_tower.layers]
-        self.turn: Callable[[], AbstractContextManager[None]] = nullcontext
+        self.blocks += self.model.audio_tower.layers
         self._loudest: dict[int, float] = {}
 
     def rows(self, segment: Segment) -> int:
         """How many rows the segment will have."""
         if isinstance(segment, AudioSegment):
             return sound_rows(segment.frames)
-        patch = self.processor.image_processor.patch_size * self.model.spatial_merge_size
-        *frames, height, width, _ = segment.pixels.shape
-        patches = frames[0] // self.processor.video_processor.temporal_patch_size if frames else 1
         audio = segment.audio if isinstance(segment, UnitSegment) else None
-        return patches * (height // patch) * (width // patch) + (0 if audio is None else sound_rows(audio.frames))
+        return self._picture_rows(segment) + (0 if audio is None else sound_rows(audio.frames))
 
     @torch.inference_mode()
     def encode(self, batch: list[tuple[int, Segment]]) -> list[Span]:
@@ -105,17 +98,8 @@ class OmniTowers:
         With `audio_in_video` there is one sound per video, in the same order; it has no place of its own in the
         template.
         """
-        if system is not None:
-            messages = [{"role": "system", "content": [{"type": "text", "text": system}]}, *messages]
-        media: dict[str, list[Any]] = {"image": [], "video": [], "audio": []}
-        for message in messages:
-            for part in message["content"] if isinstance(message["content"], list) else []:
-                if part.get("type") == "audio":
-                    media["audio"].append(self._at_rate(part["audio"], part.get("sampling_rate")))
-                elif part.get("type") in media:
-                    media[part["type"]].append(part[part["type"]])
-                elif part.get("type") != "text":
-                    raise InputError(f"content part: expected text, image, video or audio, got {part.get('type')!r}")
+        messages = self._with_system(messages, system)
+        media = self._media(messages)
         shown = _without_sound(messages) if audio_in_video else messages
         text = self.processor.apply_chat_template(shown, tokenize=False, add_generation_prompt=True)
         options: dict[str, Any] = {"fps": fps} if fps is not None and media["video"] else {}
@@ -133,27 +117,6 @@ class OmniTowers:
             return_tensors="pt",
             **options,
         ).to(self.device)
-        return Prompt(self._prompt_rows(inputs, audio_in_video))
-
-    def _at_rate(self, samples: Any, rate: int | None) -> np.ndarray:
-        """A sound at the processor's rate."""
-        wanted = self.processor.feature_extractor.sampling_rate
-        if rate is None or rate == wanted:
-            return samples
-        return resample(torch.as_tensor(samples, device=self.device), rate, wanted).cpu().numpy()
-
-    def _prompt_rows(self, inputs: Any, audio_in_video: bool) -> list[Rows]:
-        ids = inputs["input_ids"][0]
-        embeds = torch.zeros(len(ids), self.config.text_config.hidden_size, dtype=self.model.dtype, device=self.device)
-        media = torch.zeros(len(ids), dtype=torch.bool)
-        for name, token, features in self._prompt_features(inputs):
-            mask = ids == token
-            if int(mask.sum()) != len(features):
-                raise InputError(
-                    f"{name}: expected {int(mask.sum())} placeholder rows in the prompt, got {len(features)}"
-                )
-            embeds[mask] = features.to(embeds.dtype)
-            media |= mask.cpu()
         sound = inputs.get("feature_attention_mask")
         positions, _ = self.model.get_rope_index(
             inputs["input_ids"],
@@ -164,61 +127,28 @@ class OmniTowers:
             None if sound is None else sound.sum(-1),
             _as_tensor(inputs.get("video_second_per_grid")),
         )
-        places = positions[:, 0].cpu().numpy().astype(np.int64)
-        plain = ids.cpu().numpy()
-        rows, start = [], 0
-        for is_media, group in groupby(media.tolist()):
-            stop = start + len(list(group))
-            seen = Seen(1, "prompt", None, None) if is_media else None
-            rows.append(Rows(plain[start:stop], places[:, start:stop], embeds[start:stop] if is_media else None, seen))
-            start = stop
-        return rows
+        features = self._picture_features(inputs) + self._sound_features(inputs)
+        return Prompt(self._laid(inputs["input_ids"][0], positions[:, 0], features))
 
-    def _prompt_features(self, inputs: Any) -> list[tuple[str, int, torch.Tensor]]:
-        found = []
-        if "pixel_values" in inputs:
-            with self.turn():
-                output = self.model.get_image_features(
-                    inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True
-                )
-            found.append(("image", self.config.image_token_id, torch.cat(output.pooler_output)))
-        if "pixel_values_videos" in inputs:
-            with self.turn():
-                output = self.model.get_video_features(
-                    inputs["pixel_values_videos"], inputs["video_grid_thw"], return_dict=True
-                )
-            found.append(("video", self.config.video_token_id, torch.cat(output.pooler_output)))
-        if "input_features" in inputs:
-            mask = inputs["feature_attention_mask"]
-            with self.turn():
-                output = self.model.get_audio_features(inputs["input_features"], mask, return_dict=True)
-            found.append(("audio", self.config.audio_token_id, output.last_hidden_state))
-        return found
+    def _value(self, part: dict[str, Any]) -> Any:
+        if part["type"] == "audio":
+            return self._at_rate(part["audio"], part.get("sampling_rate"))
+        return super()._value(part)
 
-    def _images(self, pixels: list[np.ndarray]) -> list[tuple[torch.Tensor, tuple[int, int, int]]]:
-        if not pixels:
+    def _at_rate(self, samples: Any, rate: int | None) -> np.ndarray:
+        """A sound at the processor's rate."""
+        wanted = self.processor.feature_extractor.sampling_rate
+        if rate is None or rate == wanted:
+            return samples
+        return resample(torch.as_tensor(samples, device=self.device), rate, wanted).cpu().numpy()
+
+    def _sound_features(self, inputs: Any) -> Features:
+        if "input_features" not in inputs:
             return []
-        inputs = self.processor.image_processor(pixels, do_resize=False, return_tensors="pt").to(self.device)
-        grids = inputs["image_grid_thw"]
+        mask = inputs["feature_attention_mask"]
         with self.turn():
-            output = self.model.get_image_features(inputs["pixel_values"], grids, return_dict=True)
-        return self._merged(output.pooler_output, grids)
-
-    def _clips(self, pixels: list[np.ndarray]) -> list[tuple[torch.Tensor, tuple[int, int, int]]]:
-        if not pixels:
-            return []
-        videos = [torch.from_numpy(frames).permute(0, 3, 1, 2) for frames in pixels]
-        inputs = self.processor.video_processor(
-            videos, do_resize=False, do_sample_frames=False, return_tensors="pt"
-        ).to(self.device)
-        grids = inputs["video_grid_thw"]
-        with self.turn():
-            output = self.model.get_video_features(inputs["pixel_values_videos"], grids, return_dict=True)
-        return self._merged(output.pooler_output, grids)
-
-    def _merged(self, features: Any, grids: torch.Tensor) -> list[tuple[torch.Tensor, tuple[int, int, int]]]:
-        merge = self.model.spatial_merge_size
-        return [(rows, (t, h // merge, w // merge)) for rows, (t, h, w) in zip(features, grids.tolist(), strict=True)]
+            output = self.model.get_audio_features(inputs["input_features"], mask, return_dict=True)
+        return [("audio", self.config.audio_token_id, output.last_hidden_state)]
 
     def _sounds(self, sounds: list[tuple[int, AudioSegment]]) -> list[torch.Tensor]:
         """Features of blocks.
@@ -247,7 +177,7 @@ class OmniTowers:
         self,
         segment: Segment,
         modality: str,
-        seen: tuple[torch.Tensor, tuple[int, int, int]] | None,
+        seen: Pictures | None,
         heard: torch.Tensor | None,
         run: int = 0,
     ) -> Span:
@@ -265,11 +195,6 @@ class OmniTowers:
 def sound_rows(frames: int) -> int:
     """Rows of a block of so many mel frames: a convolution of stride 2, then pairs."""
     return ((frames - 1) // 2 + 1 - 2) // 2 + 1
-
-
-def _with_towers(model: Any) -> Any:
-    """The part that holds the towers: some versions of the library have them on the model itself."""
-    return model.model if hasattr(model.model, "visual") else model
 
 
 def _as_tensor(value: Any) -> torch.Tensor | None:
@@ -311,17 +236,10 @@ def _unit_block(processor: Any, render: Callable, ids: Callable, tokens: set[int
 
 
 def _spec(processor: Any, config: Any) -> MediaSpec:
-    images, videos, sounds = processor.image_processor, processor.video_processor, processor.feature_extractor
-    factor = images.patch_size * images.merge_size
-    cap = getattr(videos, "cap_pixels_per_frame", None)
-    total = int(getattr(videos, "max_video_tokens", 0) * factor * factor * 0.9) if cap else 0
+    sounds = processor.feature_extractor
     block = 2 * config.audio_config.n_window * sounds.hop_length
     return MediaSpec(
-        image=SizeRule(factor, images.size["shortest_edge"], images.size["longest_edge"]),
-        video=SizeRule(factor, videos.size["shortest_edge"], videos.size["longest_edge"]),
-        video_total_pixels=total,
-        temporal_patch=videos.temporal_patch_size,
-        video_fps=2.0,
+        **picture_rules(processor),
         audio_rate=sounds.sampling_rate,
         hop_samples=sounds.hop_length,
         mel_bins=sounds.feature_size,

@@ -47,3 +47,9 @@ def text_plain(text_name: str) -> tuple[Any, Any]:
 def text_served(text_name: str) -> Loaded:
     """The same text model as the engine serves it."""
     return load(model_path(text_name), EngineConfig())
+
+
+@pytest.fixture(scope="session")
+def sight_served(sight_name: str) -> Loaded:
+    """The same model as the engine serves it."""
+    return load(model_path(sight_name), EngineConfig())

@@ -11,6 +11,7 @@ from penstock.codecs.errors import ContextOverflowError
 from penstock.engine.family import Loaded
 from penstock.engine.layout import Layout
 from penstock.engine.pages import PagePool, PageTable, Sequence
+from penstock.engine.positions import Cursor
 from penstock.engine.span import Rows, Span
 from penstock.engine.stream import Limits, StreamState
 from penstock.streams.format import LIVE, TURNS, State
@@ -87,7 +88,7 @@ def test_back_to_a_token_forgets_what_was_laid_behind_it(omni_loaded: Loaded, ru
     layout.token(301)
     layout.end()
     layout.media(span("video"))
-    layout.back_to(place)
+    layout.back_to(Cursor(place + 1, place + 1))
     assert layout.state is State.ASSISTANT
     for one in (layout, twin):
         assert one.token(302).positions.tolist() == [[place + 1]] * 3

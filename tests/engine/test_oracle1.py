@@ -67,6 +67,10 @@ IN_VIDEO: dict[str, list[dict[str, Any]]] = {
 }
 
 
+def hears(messages: list[dict[str, Any]]) -> bool:
+    return any(part["type"] == "audio" for message in messages for part in message["content"])
+
+
 def generated(loaded: Loaded, request: Request, backend: str = "cpu") -> tuple[list[int], list[torch.Tensor], str]:
     """Ids, logits and reason of the end of a one-shot request."""
     core = Core(loaded, EngineConfig(kv_tokens=2048, backend=backend))
@@ -96,14 +100,14 @@ def stock(model: Any, processor: Any, messages: list[dict[str, Any]], **options:
         text=[text],
         images=media["image"] or None,
         videos=media["video"] or None,
-        audio=media["audio"] or None,
         return_tensors="pt",
+        **({"audio": media["audio"]} if media["audio"] else {}),
         **options,
     )
     model.model.rope_deltas = model.rope_deltas = None
     result = model.generate(
         **inputs,
-        use_audio_in_video=bool(options),
+        **({"use_audio_in_video": True} if options else {}),
         max_new_tokens=REPLY,
         return_dict_in_generate=True,
         output_logits=True,
@@ -122,6 +126,13 @@ def test_omni(omni: tuple[Any, Any], omni_loaded: Loaded, name: str) -> None:
     messages = CASES[name]
     request = Request(messages=messages, positions="transformers", params=SamplingParams(max_tokens=REPLY))
     assert_equal(generated(omni_loaded, request), stock(*omni, messages))
+
+
+@pytest.mark.parametrize("name", [name for name, messages in CASES.items() if not hears(messages)])
+def test_sight(sight_plain: tuple[Any, Any], sight_served: Loaded, name: str) -> None:
+    messages = CASES[name]
+    request = Request(messages=messages, positions="transformers", params=SamplingParams(max_tokens=REPLY))
+    assert_equal(generated(sight_served, request), stock(*sight_plain, messages))
 
 
 @pytest.mark.parametrize("name", IN_VIDEO)

@@ -115,6 +115,37 @@ def test_cut_anywhere(
     assert_same(session, whole)
 
 
+@given(
+    count=st.integers(1, 8), sizes=st.lists(st.integers(1, 3), max_size=4), order=st.permutations(range(4)), rule=rules
+)
+def test_pictures_cut_anywhere(
+    sight_plain: tuple[Any, Any],
+    sight_served: Loaded,
+    count: int,
+    sizes: list[int],
+    order: list[int],
+    rule: str,
+) -> None:
+    """Frames in inputs of any size, a picture, then frames in any order; two turns."""
+
+    def streamed(sizes: list[int], order: list[int]) -> Session:
+        session = Rig(sight_served).open(format="turns", positions=rule, lateness_us=10_000_000)
+        for turn in range(2):
+            first = turn * (count + len(order))
+            for group in grouped(film(count, first), sizes):
+                session.feed(group)
+            session.image(picture(turn))
+            later = film(len(order), first + count)
+            for place in order:
+                session.feed([later[place]])
+            answered(session)
+        return session
+
+    session, whole = streamed(sizes, order), streamed([], sorted(order))
+    assert session.check(*sight_plain) == whole.check(*sight_plain) == 2 * REPLY
+    assert_same(session, whole)
+
+
 @given(places=cuts, order=st.permutations(range(6)))
 def test_in_any_order_of_arrival(
     omni: tuple[Any, Any], omni_loaded: Loaded, places: list[int], order: list[int]

@@ -83,6 +83,39 @@ def test_omni(
 
 @given(
     config=engines,
+    rule=rules,
+    before=acts("frame", "pair", "image", "text", most=3),
+    during=acts("frame", "pair", "image", "text", most=4),
+    cut=st.none() | st.integers(0, 20),
+)
+def test_sight(
+    sight_plain: tuple[Any, Any],
+    sight_served: Loaded,
+    config: dict[str, Any],
+    rule: str,
+    before: list[Act],
+    during: list[Act],
+    cut: int | None,
+) -> None:
+    rig = Rig(sight_served, **config)
+    client = Client(rig.open(format="live", positions=rule))
+    beside = strangers(rig, 2, 20)
+    perform(rig, client, before)
+    client.do("ask", max_tokens=20)
+    perform(rig, client, during)
+    if cut is not None:
+        rig.step(3)
+        client.do("interrupt", cut)
+        client.do("pair")
+        client.do("ask", 1, max_tokens=6)
+    rig.run()
+    assert client.session.check(*sight_plain) >= (6 if cut is not None else 20)
+    for other in beside:
+        assert other.session.check(*sight_plain) >= 12
+
+
+@given(
+    config=engines,
     during=acts("text", most=4),
     crowd=crowds,
     cut=st.none() | st.integers(0, 20),

@@ -23,7 +23,7 @@ import torch
 from transformers import DynamicCache
 
 from . import pieces as p
-from .places import Places, Rule, grid_places, unit_grids, video_times
+from .places import Places, Rule, grid_places, times_of, unit_grids, video_times
 from .sound import RunningFloor, clip_features, run_blocks
 
 
@@ -73,7 +73,7 @@ def greedy(model: Any, sequence: Sequence, count: int) -> tuple[list[int], torch
 
 
 def _run(model: Any, embeds: torch.Tensor, positions: torch.Tensor, total: int, cache: Any) -> torch.Tensor:
-    with_axes = model.config.model_type.startswith("qwen2_5_omni")
+    with_axes = hasattr(model.config, "vision_config")
     inner = getattr(model.model, "language_model", model.model)
     states = inner(
         inputs_embeds=embeds[None],
@@ -113,8 +113,10 @@ class _Layer:
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.turns = _LLAMA_3 if model.config.model_type == "llama" else _CHAT_ML
-        self.places = Places(rule)
+        self.places = Places(rule, sides=model.config.model_type in ("qwen2_vl", "qwen2_5_vl"))
         self.floor = RunningFloor()
+        vl = hasattr(model.config, "vision_start_token_id") and not hasattr(model.config, "audio_config")
+        self.sight = ("<|vision_start|>", "<|vision_end|>") if vl else ("<|vision_bos|>", "<|vision_eos|>")
         self.second_per_grid = 2 / fps
         self.ids: list[int] = []
         self.positions: list[torch.Tensor] = []
@@ -132,7 +134,7 @@ class _Layer:
             positions=torch.cat(self.positions, dim=1),
             embeds=torch.cat(self.embeds),
             marks=tuple(marks),
-            next_position=self.places.next,
+            next_position=self.places.largest + 1 if self.places.sides else self.places.next,
         )
 
     def _piece(self, piece: p.Piece) -> None:
@@ -148,7 +150,7 @@ class _Layer:
             case p.Text(text):
                 self._text(text)
             case p.Tokens(ids):
-                self._tokens([int(token) for token in ids], self.places.text(len(ids)))
+                self._tokens([int(token) for token in ids], self.places.sampled(len(ids)))
             case p.ImagePiece(pixels):
                 self._image(pixels)
             case p.VideoPiece(frames):
@@ -185,10 +187,10 @@ class _Layer:
         grid = inputs["image_grid_thw"]
         embeds = torch.cat(list(self.model.get_image_features(inputs["pixel_values"], grid).pooler_output))
         _, height, width = (grid[0] // torch.tensor([1, 2, 2])).tolist()
-        self._wrapper("<|vision_bos|>")
+        self._wrapper(self.sight[0])
         places = self.places.grids(torch.zeros(1, dtype=torch.long), height, width)
         self._rows([self.model.config.image_token_id] * len(embeds), places, embeds)
-        self._wrapper("<|vision_eos|>")
+        self._wrapper(self.sight[1])
 
     def _grids(self, frames: np.ndarray) -> tuple[torch.Tensor, int, int]:
         """Embeddings `(grids, tokens, hidden)` of a block of video, its height and width in tokens."""
@@ -207,10 +209,10 @@ class _Layer:
 
     def _video(self, frames: np.ndarray) -> None:
         embeds, height, width = self._grids(frames)
-        self._wrapper("<|vision_bos|>")
-        places = self.places.grids(video_times(len(embeds), self.second_per_grid), height, width)
+        self._wrapper(self.sight[0])
+        places = self.places.grids(times_of(self.model.config, len(embeds), self.second_per_grid), height, width)
         self._rows([self.model.config.video_token_id] * places.shape[1], places, embeds.flatten(0, 1))
-        self._wrapper("<|vision_eos|>")
+        self._wrapper(self.sight[1])
 
     def _sound(self, samples: np.ndarray, first: int, count: int | None, clip: bool) -> list[torch.Tensor]:
         """Embeddings of each of the wanted blocks."""

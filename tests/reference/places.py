@@ -1,14 +1,15 @@
 """Positions on three axes (time, height, width). In: how many tokens or which grid. Out: `(3, n)` integer tensors.
 
-With the rule "max" everything goes on behind the largest position so far. With "transformers" it goes on behind the
-chunk that was laid last, as the library's own code does; after audio-in-video that chunk may end before the video does.
-A sampled token goes where text would go: the library's `generate` counts on from the last position of the prompt.
+With the rule "max" everything goes on behind the largest position so far. With "transformers" it goes on as the
+library's own code does. Qwen2.5-Omni: behind the chunk that was laid last; after audio-in-video that chunk may end
+before the video does; a sampled token goes where text would go. Qwen2-VL and Qwen2.5-VL (`sides`): as many positions
+behind a picture's or video's start as its longer side has tokens; a sampled token goes behind the largest position.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence as Row
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -22,6 +23,15 @@ def video_times(grids: int, second_per_grid: float) -> torch.Tensor:
     """The time position of each grid from its block's start; the product is rounded in float32, then cut."""
     seconds = torch.arange(grids) * torch.tensor(second_per_grid, dtype=torch.float32)
     return (seconds * POSITIONS_PER_SECOND).long()
+
+
+def times_of(config: Any, grids: int, second_per_grid: float) -> torch.Tensor:
+    """The same for the model of `config`: Qwen2-VL counts grids, Qwen2.5-VL rounds the interval first."""
+    if config.model_type == "qwen2_vl":
+        return torch.arange(grids)
+    if config.model_type == "qwen2_5_vl":
+        return (torch.arange(grids) * (config.vision_config.tokens_per_second * second_per_grid)).long()
+    return video_times(grids, second_per_grid)
 
 
 def unit_grids(times: torch.Tensor) -> list[tuple[int, int]]:
@@ -42,8 +52,9 @@ def grid_places(times: torch.Tensor, height: int, width: int) -> torch.Tensor:
 class Places:
     """Hands out positions in the order in which pieces are laid."""
 
-    def __init__(self, rule: Rule = "max") -> None:
+    def __init__(self, rule: Rule = "max", sides: bool = False) -> None:
         self.rule = rule
+        self.sides = sides and rule == "transformers"
         self.next = 0
         self.largest = -1
 
@@ -53,7 +64,17 @@ class Places:
 
     def grids(self, times: torch.Tensor, height: int, width: int) -> torch.Tensor:
         """A picture (one grid, time 0) or a block of video."""
-        return self._lay([grid_places(times, height, width)])
+        start = self.next
+        laid = self._lay([grid_places(times, height, width)])
+        if self.sides:
+            self.next = start + max(height, width)
+        return laid
+
+    def sampled(self, count: int) -> torch.Tensor:
+        """`count` sampled tokens."""
+        if self.sides and count:
+            self.next = self.largest + 1
+        return self.text(count)
 
     def twins(self) -> torch.Tensor:
         """Two wrapper tokens at one position: around audio-in-video both starts share one, and both ends."""

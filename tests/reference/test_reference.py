@@ -38,7 +38,7 @@ def stock(processor: Any, pieces: list[p.Piece], fps: float = 2.0) -> dict[str, 
         text=[text],
         images=images or None,
         videos=videos or None,
-        audio=sounds or None,
+        **({"audio": sounds} if sounds else {}),
         fps=fps,
         do_resize=False,
         do_sample_frames=False,
@@ -118,6 +118,57 @@ def test_video_positions_equal_stock(omni: tuple[Any, Any], fps: float) -> None:
     inputs = stock(processor, pieces, fps)
     ours = build(model, processor, pieces, fps=fps, positions="transformers")
     assert torch.equal(ours.positions, stock_positions(model, inputs))
+
+
+SILENT = [name for name, pieces in CASES.items() if not any(isinstance(x, p.AudioPiece | p.AvPiece) for x in pieces)]
+
+
+def stock_sight(processor: Any, pieces: list[p.Piece], fps: float = 2.0) -> dict[str, torch.Tensor]:
+    """`stock` with the nominal rate: the processor would take that of the clip's metadata, which arrays lack."""
+    inputs = stock(processor, pieces, fps)
+    if "second_per_grid_ts" in inputs:
+        inputs["second_per_grid_ts"] = torch.full_like(torch.as_tensor(inputs["second_per_grid_ts"]), 2 / fps)
+    return inputs
+
+
+def stock_sight_positions(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """`(3, T)` from the library's own code of a model that only sees."""
+    names = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts")
+    grids = {name: inputs[name] for name in names if name in inputs}
+    types, mask = inputs["mm_token_type_ids"], inputs["attention_mask"]
+    return model.model.get_rope_index(inputs["input_ids"], types, attention_mask=mask, **grids)[0][:, 0]
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_sight_equals_stock_generation(sight_plain: tuple[Any, Any], name: str) -> None:
+    model, processor = sight_plain
+    pieces = CASES[name]
+    inputs = stock_sight(processor, pieces)
+    ours = build(model, processor, pieces, positions="transformers")
+    assert ours.ids.tolist() == inputs["input_ids"][0].tolist()
+    assert torch.equal(ours.positions, stock_sight_positions(model, inputs))
+    model.model.rope_deltas = None
+    result = model.generate(
+        **inputs, max_new_tokens=REPLY, do_sample=False, return_dict_in_generate=True, output_logits=True
+    )
+    ids, logits = greedy(model, ours, REPLY)
+    assert ids == result.sequences[0, inputs["input_ids"].shape[1] :].tolist()
+    torch.testing.assert_close(logits, torch.cat(result.logits), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("fps", [0.5, 1.0, 1.7, 2.0, 3.0, 30.0])
+def test_sight_video_positions_equal_stock(sight_plain: tuple[Any, Any], fps: float) -> None:
+    model, processor = sight_plain
+    pieces = turn(p.VideoPiece(frames(1, 12)), p.VideoPiece(frames(2, 4)))
+    inputs = stock_sight(processor, pieces, fps)
+    ours = build(model, processor, pieces, fps=fps, positions="transformers")
+    assert torch.equal(ours.positions, stock_sight_positions(model, inputs))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_sight_fixtures_see(sight_plain: tuple[Any, Any], seed: int) -> None:
+    sight = sees(*sight_plain, seed)
+    assert sight.accepted, sight
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "in video" not in name and "with audio" not in name])

@@ -1,0 +1,71 @@
+"""Qwen2-VL and Qwen2.5-VL: images and video, as text out.
+
+Both lay a video as one open block of frame pairs. Time is the number of the pair in Qwen2-VL and counts seconds in
+Qwen2.5-VL (`get_rope_index` of both in transformers; Qwen2-VL, arXiv 2409.12191, section 2.1; Qwen2.5-VL, arXiv
+2502.13923, section 2.1.2).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...streams.segment import MediaSpec
+from ..attention import NAME
+from ..family import Family, FamilyData, Loaded
+from ..library import transformers
+from ..template import learn_block, learn_turns, stop_ids
+from .qwen_pictures import PictureTowers, picture_rules
+
+
+def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
+    """A Qwen2-VL or Qwen2.5-VL from `path`, in `dtype` on `device`.
+
+    The attention of the language model is replaced, that of the tower left alone.
+    """
+    processor = transformers.AutoProcessor.from_pretrained(path)
+    model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
+        path, dtype=dtype, attn_implementation={"": "sdpa", "text_config": NAME, "vision_config": "sdpa"}
+    )
+    model = model.to(device).eval()
+    config, tokenizer = model.config, processor.tokenizer
+
+    def render(messages: list[dict[str, Any]], prompt: bool) -> str:
+        return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+
+    def ids(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    turns = learn_turns(render, parts=True)
+    blocks = {}
+    for modality, placeholder in (("image", processor.image_token), ("video", processor.video_token)):
+        before, after = learn_block(render, modality, placeholder, turns.wrappers["user_start"])
+        blocks[modality] = (ids(before), ids(after))
+    turn_ids = {name: ids(text) for name, text in turns.wrappers.items()}
+    per_second = getattr(config.vision_config, "tokens_per_second", None)
+    data = FamilyData(
+        name=config.model_type,
+        model=str(path),
+        spec=MediaSpec(**picture_rules(processor)),
+        turn_ids=turn_ids,
+        block_ids=blocks,
+        system_ids=(ids(turns.system[0]), ids(turns.system[1])),
+        default_system_ids=ids(turns.default_system),
+        stop_ids=stop_ids(model.generation_config, tokenizer, turn_ids["assistant_end"]),
+        classes={"image": "A", "video": "A"},
+        per_second=float(per_second or 0),
+        axes=3,
+        max_positions=config.text_config.max_position_embeddings,
+        clock="patches" if per_second is None else "interval",
+        library_rule="sides",
+    )
+    family = Family(data, tokenizer)
+    return Loaded(
+        family,
+        PictureTowers(model.model, processor),
+        model.model.language_model,
+        model.lm_head,
+        config.text_config,
+    )
