@@ -31,6 +31,10 @@ class Moment:
         self.sounds = [] if heard is None else scene.sounds_until(heard)
         self.shows = seen is not None
 
+    def at(self, time: float) -> list[Thing]:
+        """What was there at `time`, as far as pictures were shown at all."""
+        return self.scene.settled(time) if self.shows else []
+
     def pick(self, choices: Sequence[_T]) -> _T:
         return choices[int(self.random.integers(len(choices)))]
 

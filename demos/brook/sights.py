@@ -225,7 +225,7 @@ def _start(m: Moment) -> tuple[str, str]:
         "What did you see first?",
         "What was there in the beginning?",
     )
-    return text, f"{things_listed(m.scene.settled(0.0))}."
+    return text, f"{things_listed(m.at(0.0))}."
 
 
 def _left(m: Moment) -> tuple[str, str]:

@@ -83,7 +83,7 @@ def _first(m: Moment) -> tuple[str, str] | None:
         moments.setdefault("the beep" if sound.kind == "beep" else "the word", sound.start)
     for change in m.changes:
         if change.kind == "came" and len(m.with_shape(change.after.shape)) == 1:
-            if change.after.shape not in {thing.shape for thing in m.scene.settled(0.0)}:
+            if change.after.shape not in {thing.shape for thing in m.at(0.0)}:
                 moments.setdefault(f"the {change.after.shape}", change.time)
     names = ["the beep", "the word", *(name for name in moments if name not in ("the beep", "the word"))]
     pair = [names[int(i)] for i in m.random.permutation(len(names))[:2]]
@@ -144,7 +144,7 @@ def _when_heard(m: Moment) -> tuple[str, str] | None:
     text = m.says(
         "What was there when you heard {n}?", "What did you see when you heard {n}?", "What was there at {n}?", n=name
     )
-    return text, f"{things_listed(m.scene.settled(sound.start))}."
+    return text, f"{things_listed(m.at(sound.start))}."
 
 
 SOUNDS: dict[str, Callable[[Moment], tuple[str, str] | None]] = {

@@ -119,3 +119,15 @@ def test_evaluation_has_foreign_words_of_its_own():
     training = {foreign.question(random, 0) for _ in range(5000)}
     evaluation = {foreign.question(random, 1) for _ in range(500)}
     assert not training & evaluation
+
+
+@given(seeds)
+def test_nothing_is_known_of_pictures_that_were_not_shown(seed: int):
+    random = np.random.default_rng(seed)
+    scene = SceneMaker(random, WORD_SECONDS).scene(Wish(seconds=10.0))
+    blind = Moment(scene, None, scene.seconds, random)
+    for kind in set(KINDS) - {"unknown"}:
+        question = ask(kind, blind)
+        if question is not None:
+            named = set(re.findall(r"\w+", question.answer)) & set(SHAPES)
+            assert named <= set(re.findall(r"\w+", question.text)), question
