@@ -5,6 +5,8 @@ What comes in: a `Plan`. What goes out: a token for each feed that draws. It kno
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -84,18 +86,32 @@ class LanguageModel:
         ids = torch.from_numpy(np.concatenate([run.ids for run in runs])).to(self.device)
         positions = torch.from_numpy(np.concatenate([run.positions for run in runs], axis=1)).to(self.device)
         embeds = self.embed(ids)
+        width = embeds.shape[1]
+        deep = None  # what is added behind the first layers, `(rows, layers * width)`
         start = 0
         for run in runs:
             if run.embeds is not None:
-                embeds[start : start + len(run)] = run.embeds.to(self.device, embeds.dtype)
+                features = run.embeds.to(self.device, embeds.dtype)
+                embeds[start : start + len(run)] = features[:, :width]
+                if features.shape[1] > width:
+                    if deep is None:
+                        deep = embeds.new_zeros(len(embeds), features.shape[1] - width)
+                    deep[start : start + len(run)] = features[:, width:]
             start += len(run)
         output = self.text(
             inputs_embeds=embeds[None],
             position_ids=positions[:, None] if self.axes == 3 else positions[:1],
             use_cache=False,
             step=self._attention(feeds),
+            **({} if deep is None else self._deep(deep, width)),
         )
         return output.last_hidden_state[0]
+
+    def _deep(self, deep: torch.Tensor, width: int) -> dict[str, Any]:
+        """DeepStack as the library's decoder takes it: for the batch's one sequence, dense, so that nothing waits for
+        the number of visual rows."""
+        whole = torch.zeros(1, dtype=torch.long, device=self.device)
+        return {"visual_pos_masks": whole, "deepstack_visual_embeds": [part[None] for part in deep.split(width, 1)]}
 
     def _attention(self, feeds: list[Feed]) -> Step:
         counts = [sum(len(run) for run in feed.rows) for feed in feeds]

@@ -67,7 +67,12 @@ class Layout:
         rows = self._wrap(step.before)
         if not self._continues(span):
             rows += self._close() + self._open(span)
+        if span.before:
+            rows.append(self._text(np.asarray(span.before, dtype=np.int64)))
+            self.block = self._block(span)
         rows.append(self._inside(span))
+        if span.after:
+            rows.append(self._text(np.asarray(span.after, dtype=np.int64)))
         if self.state is State.ASSISTANT:
             rows += self._close()
         self.state = step.state
@@ -119,8 +124,12 @@ class Layout:
     def _open(self, span: Span) -> list[Rows]:
         ids = np.asarray(self.family.block_ids[span.modality][0], dtype=np.int64)
         rows = [Rows(ids, self._wrapper(span.modality, len(ids)))] if len(ids) else []
-        self.block = Block(span.modality, self.cursor.text_next, span.grid[1], span.grid[2], span.run)
+        self.block = self._block(span)
         return rows
+
+    def _block(self, span: Span) -> Block:
+        """A block that counts from here."""
+        return Block(span.modality, self.cursor.text_next, span.grid[1], span.grid[2], span.run)
 
     def _inside(self, span: Span) -> Rows:
         assert self.block is not None

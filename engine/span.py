@@ -15,9 +15,11 @@ from ..streams.event import Seen
 class Span(msgspec.Struct, frozen=True, eq=False, tag="span"):
     """A segment after its encoder: `n` rows that still need positions.
 
-    `ids` is `(n,)` int64, the placeholder ids; `embeds` is `(n, hidden)`. `grid` is (temporal patches, height, width)
-    in merged patches, (0, 0, 0) for sound; `audio_rows` of the rows, the last ones, are sound. `run` is the run of
-    sound it belongs to.
+    `ids` is `(n,)` int64, the placeholder ids; `embeds` is `(n, hidden)`, or `(n, hidden * (1 + k))` where the tower
+    also gives what is added behind each of the decoder's first k layers (DeepStack, arXiv 2406.04334). `grid` is
+    (temporal patches, height, width) in merged patches, (0, 0, 0) for sound; `audio_rows` of the rows, the last ones,
+    are sound. `run` is the run of sound it belongs to. `before` and `after` are ids that stand around these rows alone,
+    as their time; such a span never counts on from the one before it.
     """
 
     seq: int
@@ -30,6 +32,8 @@ class Span(msgspec.Struct, frozen=True, eq=False, tag="span"):
     run: int
     start_us: int | None
     stop_us: int | None
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
 
     @property
     def seen(self) -> Seen:
@@ -37,8 +41,8 @@ class Span(msgspec.Struct, frozen=True, eq=False, tag="span"):
 
 
 class Rows(msgspec.Struct, frozen=True, eq=False):
-    """Rows with their places, ready to be fed: `ids` `(n,)`, `positions` `(3, n)` int64, `embeds` `(n, hidden)` or
-    None.
+    """Rows with their places, ready to be fed: `ids` `(n,)`, `positions` `(3, n)` int64, `embeds` as a span has them
+    or None.
 
     `seen` names the span they are, None for text and wrappers. An `atomic` run may not be cut between two steps.
     """

@@ -27,6 +27,8 @@ class MediaSpec(msgspec.Struct, frozen=True, kw_only=True):
     video: SizeRule | None = None
     # All frames of one video together may have this many pixels; 0: no such bound.
     video_total_pixels: int = 0
+    # All frames together have at least and at most so many pixels, where their number is known; (0, 0): no such rule.
+    video_budget: tuple[int, int] = (0, 0)
     temporal_patch: int = 2
     video_fps: float = 2.0
     audio_rate: int = 0  # 0: no sound

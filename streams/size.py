@@ -48,12 +48,17 @@ def fit(rule: SizeRule, height: int, width: int) -> tuple[int, int]:
 def video_rule(spec: MediaSpec, expected_frames: int | None) -> SizeRule:
     """The size rule of one frame of a video of `expected_frames` frames.
 
-    With a bound on the whole video each frame has an even share of it, `temporal_patch` frames counting as one, but at
-    least 1.05 times the smallest area and at most the area of the frame's own rule. Without a bound, or where
-    `expected_frames` is None, only the frame's own rule holds. InputError where the model takes no video.
+    With a budget for the whole video each frame has an even share of both its ends. With a bound each frame has an even
+    share of it, `temporal_patch` frames counting as one, but at least 1.05 times the smallest area and at most the area
+    of the frame's own rule. Without either, or where `expected_frames` is None, only the frame's own rule holds.
+    InputError where the model takes no video.
     """
     if spec.video is None:
         raise InputError("video: expected a model that takes video, got one that does not")
+    if expected_frames is not None and spec.video_budget[1]:
+        count = -(-expected_frames // spec.temporal_patch) * spec.temporal_patch
+        least, most = spec.video_budget
+        return SizeRule(spec.video.factor, -(-least // count), most // count)
     if not spec.video_total_pixels or expected_frames is None:
         return spec.video
     share = spec.video_total_pixels * spec.temporal_patch // expected_frames

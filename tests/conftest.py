@@ -64,7 +64,7 @@ def text_qwen() -> tuple[Any, Any]:
     return Qwen2ForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
 
 
-@pytest.fixture(scope="session", params=["qwen2_vl", "qwen2_5_vl"])
+@pytest.fixture(scope="session", params=["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
 def sight_name(request: pytest.FixtureRequest) -> str:
     """Each of the models in turn that see and do not hear."""
     return request.param

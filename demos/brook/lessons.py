@@ -37,8 +37,8 @@ _TICK = 0.5
 _WEIGHTS = {
     "before": 7.0,
     "together": 5.0,
-    **dict.fromkeys(("changed", "way"), 4.0),
-    **dict.fromkeys(("where", "count", "what", "follow-up", "start", "beeps", "words", "moved"), 2.0),
+    **dict.fromkeys(("changed", "way", "count"), 3.5),
+    **dict.fromkeys(("where", "what", "follow-up", "start", "beeps", "words", "moved"), 2.0),
     "is there": 1.5,
     **dict.fromkeys(("nothing", "unknown", "pitch", "first"), 0.6),
 }

@@ -29,6 +29,7 @@ OMNI_SEED = 22
 TEXT_SEED = 14
 QWEN2_VL_SEED = 10
 QWEN2_5_VL_SEED = 13
+QWEN3_VL_SEED = 22
 QWEN3_SEED = 14
 LLAMA_SEED = 14
 MAX_POSITIONS = 32_768
@@ -119,13 +120,34 @@ def build_qwen2_5_vl(folder: Path) -> None:
     _build_vl(folder, "Qwen2_5_VLProcessor", Qwen2_5_VLConfig, model, vision, QWEN2_5_VL_SEED)
 
 
+def build_qwen3_vl(folder: Path) -> None:
+    """Write a small Qwen3-VL in fp32, which gives features for its decoder's first layer too."""
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    vision = {
+        "depth": 2,
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_heads": 3,
+        "patch_size": 14,
+        "out_hidden_size": 64,
+        "num_position_embeddings": 64,
+        "deepstack_visual_indexes": [0],
+    }
+    model = Qwen3VLForConditionalGeneration
+    _build_vl(folder, "Qwen3VLProcessor", Qwen3VLConfig, model, vision, QWEN3_VL_SEED)
+
+
 def _build_vl(folder: Path, processor: str, config: Any, model: Any, vision: dict[str, Any], seed: int) -> None:
     import transformers
-    from transformers import GenerationConfig, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
+    from transformers import GenerationConfig, Qwen2VLImageProcessor, Qwen2VLVideoProcessor, Qwen3VLVideoProcessor
 
     tokenizer = _tokenizer(words.VL_CHAT_TEMPLATE, {}, words.VL_SPECIAL_TOKENS)
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in words.VL_SPECIAL_TOKENS}
     text = _language(mrope_section=[2, 3, 3]) | {"bos_token_id": None, "eos_token_id": ids["<|im_end|>"]}
+    timed = processor == "Qwen3VLProcessor"
+    if timed:
+        text |= {"head_dim": 16}
     made = model(
         config(
             text_config=text,
@@ -142,9 +164,13 @@ def _build_vl(folder: Path, processor: str, config: Any, model: Any, vision: dic
     made.generation_config = GenerationConfig(**_endings(ids))
     made.save_pretrained(folder)
     sizes = {"shortest_edge": 56 * 56, "longest_edge": 112 * 112}
+    videos = Qwen2VLVideoProcessor(size=dict(sizes), cap_pixels_per_frame=False)
+    if timed:  # the budget of a whole video
+        budget = {"shortest_edge": 2 * 56 * 56, "longest_edge": 64 * 112 * 112}
+        videos = Qwen3VLVideoProcessor(patch_size=14, size=budget, max_video_tokens=16, cap_pixels_per_frame=False)
     getattr(transformers, processor)(
         image_processor=Qwen2VLImageProcessor(size=dict(sizes)),
-        video_processor=Qwen2VLVideoProcessor(size=dict(sizes), cap_pixels_per_frame=False),
+        video_processor=videos,
         tokenizer=tokenizer,
         chat_template=words.VL_CHAT_TEMPLATE,
     ).save_pretrained(folder)
@@ -204,6 +230,7 @@ _BUILDERS: dict[str, Callable[[Path], None]] = {
     "omni": build_omni,
     "qwen2_vl": build_qwen2_vl,
     "qwen2_5_vl": build_qwen2_5_vl,
+    "qwen3_vl": build_qwen3_vl,
     "text": build_text,
     "qwen3": build_qwen3,
     "llama": build_llama,

@@ -5,6 +5,7 @@ Each module has `load(path, dtype, device) -> Loaded`. Families outside this fol
 
     text.py             text-only decoders: Llama, Qwen2, Qwen3; others are tried
     qwen_vl.py          Qwen2-VL, Qwen2.5-VL: images, video
+    qwen3_vl.py         Qwen3-VL: images, video
     qwen_pictures.py    what vision towers of the Qwen family share
     qwen2_5_omni.py     the thinker of Qwen2.5-Omni: images, video, sound, sound inside video
 """
@@ -27,6 +28,7 @@ BUILT_IN = {
     "qwen2_5_vl": ".qwen_vl",
     "qwen2_vl": ".qwen_vl",
     "qwen3": ".text",
+    "qwen3_vl": ".qwen3_vl",
 }
 
 

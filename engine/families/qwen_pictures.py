@@ -52,7 +52,7 @@ class PictureTowers:
                 case ImageSegment():
                     spans.append(self._seen(segment, "image", next(images)))
                 case VideoSegment():
-                    spans.append(self._seen(segment, "video", next(clips)))
+                    spans.append(self._timed(self._seen(segment, "video", next(clips))))
                 case _:
                     raise InputError(f"expected a picture or frames, got {type(segment).__name__}")
         return spans
@@ -118,7 +118,8 @@ class PictureTowers:
 
     def _laid(self, ids: torch.Tensor, positions: torch.Tensor, features: Features) -> list[Rows]:
         """A whole prompt as rows: runs of text and of media in turn."""
-        embeds = torch.zeros(len(ids), self.config.text_config.hidden_size, dtype=self.model.dtype, device=self.device)
+        width = features[0][2].shape[1] if features else 0
+        embeds = torch.zeros(len(ids), width, dtype=self.model.dtype, device=self.device)
         media = torch.zeros(len(ids), dtype=torch.bool)
         for name, token, rows in features:
             mask = ids == token
@@ -143,13 +144,13 @@ class PictureTowers:
                 output = self.model.get_image_features(
                     inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True
                 )
-            found.append(("image", self.config.image_token_id, torch.cat(tuple(output.pooler_output))))
+            found.append(("image", self.config.image_token_id, torch.cat(self._joined(output))))
         if "pixel_values_videos" in inputs:
             with self.turn():
                 output = self.model.get_video_features(
                     inputs["pixel_values_videos"], inputs["video_grid_thw"], return_dict=True
                 )
-            found.append(("video", self.config.video_token_id, torch.cat(tuple(output.pooler_output))))
+            found.append(("video", self.config.video_token_id, torch.cat(self._joined(output))))
         return found
 
     def _picture_rows(self, segment: Any) -> int:
@@ -165,7 +166,7 @@ class PictureTowers:
         grids = inputs["image_grid_thw"]
         with self.turn():
             output = self.model.get_image_features(inputs["pixel_values"], grids, return_dict=True)
-        return self._merged(output.pooler_output, grids)
+        return self._merged(self._joined(output), grids)
 
     def _clips(self, pixels: list[np.ndarray]) -> list[Pictures]:
         if not pixels:
@@ -177,7 +178,12 @@ class PictureTowers:
         grids = inputs["video_grid_thw"]
         with self.turn():
             output = self.model.get_video_features(inputs["pixel_values_videos"], grids, return_dict=True)
-        return self._merged(output.pooler_output, grids)
+        return self._merged(self._joined(output), grids)
+
+    def _joined(self, output: Any) -> list[torch.Tensor]:
+        """The rows of each picture; what is added behind the decoder's first layers stands beside them."""
+        deep = getattr(output, "deepstack_features", None) or []
+        return [torch.cat(parts, dim=-1) for parts in zip(output.pooler_output, *deep, strict=True)]
 
     def _merged(self, features: Any, grids: torch.Tensor) -> list[Pictures]:
         merge = self.model.visual.spatial_merge_size
@@ -188,6 +194,10 @@ class PictureTowers:
         token = self.config.image_token_id if modality == "image" else self.config.video_token_id
         ids = np.full(len(features), token, dtype=np.int64)
         return Span(segment.seq, segment.index, modality, ids, features, grid, 0, 0, segment.start_us, segment.stop_us)
+
+    def _timed(self, span: Span) -> Span:
+        """The span of a pair of frames, with the words for its time where the model has such."""
+        return span
 
 
 def with_towers(model: Any) -> Any:

@@ -7,6 +7,7 @@ Qwen2.5-VL (`get_rope_index` of both in transformers; Qwen2-VL, arXiv 2409.12191
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,29 @@ import torch
 
 from ...streams.segment import MediaSpec
 from ..attention import NAME
-from ..family import Family, FamilyData, Loaded
+from ..family import Family, FamilyData, Loaded, Towers
 from ..library import transformers
 from ..template import learn_block, learn_turns, stop_ids
 from .qwen_pictures import PictureTowers, picture_rules
 
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
-    """A Qwen2-VL or Qwen2.5-VL from `path`, in `dtype` on `device`.
+    """A Qwen2-VL or Qwen2.5-VL from `path`, in `dtype` on `device`."""
+    return load_vl(path, dtype, device, PictureTowers)
 
-    The attention of the language model is replaced, that of the tower left alone.
+
+def load_vl(
+    path: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    towers: Callable[[Any, Any], Towers],
+    clock: str | None = None,
+    rules: Callable[[Any], dict[str, Any]] | None = None,
+) -> Loaded:
+    """A model of this kind. The attention of its language model is replaced, that of the tower left alone.
+
+    `towers` makes the towers from the model and its processor; `clock` is the family's where the configuration does not
+    tell it; `rules` gives fields of `MediaSpec` that differ.
     """
     processor = transformers.AutoProcessor.from_pretrained(path)
     model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
@@ -48,7 +62,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     data = FamilyData(
         name=config.model_type,
         model=str(path),
-        spec=MediaSpec(**picture_rules(processor)),
+        spec=MediaSpec(**picture_rules(processor) | (rules(processor) if rules else {})),
         turn_ids=turn_ids,
         block_ids=blocks,
         system_ids=(ids(turns.system[0]), ids(turns.system[1])),
@@ -58,14 +72,9 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         per_second=float(per_second or 0),
         axes=3,
         max_positions=config.text_config.max_position_embeddings,
-        clock="patches" if per_second is None else "interval",
+        clock=clock or ("patches" if per_second is None else "interval"),
         library_rule="sides",
     )
     family = Family(data, tokenizer)
-    return Loaded(
-        family,
-        PictureTowers(model.model, processor),
-        model.model.language_model,
-        model.lm_head,
-        config.text_config,
-    )
+    decoder = model.model.language_model
+    return Loaded(family, towers(model.model, processor), decoder, model.lm_head, config.text_config)

@@ -272,7 +272,8 @@ class Session:
                     self.story.media(Still(still))
                 case VideoSegment():
                     pair, self.frames = self.frames[:2], self.frames[2:]
-                    self.story.media(Clip((pair[0][1], pair[-1][1])))
+                    (first_us, first), (last_us, last) = pair[0], pair[-1]
+                    self.story.media(Clip((first, last), (first_us / 1e6, last_us / 1e6)))
                 case AudioSegment():
                     self.story.media(Sound(self.sound_run, self.blocks, 1))
                     self.blocks += 1

@@ -45,9 +45,10 @@ class Still:
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """Pairs of frames that follow each other."""
+    """Pairs of frames that follow each other, with their times in seconds."""
 
     frames: tuple[np.ndarray, ...]
+    times: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +73,7 @@ def joined(earlier: Part, later: Media) -> Media | None:
     """Two spans as one piece, where the later continues the earlier."""
     match earlier, later:
         case Clip(), Clip() if earlier.frames[0].shape == later.frames[0].shape:
-            return Clip(earlier.frames + later.frames)
+            return Clip(earlier.frames + later.frames, earlier.times + later.times)
         case Sound(), Sound() if earlier.run is later.run:
             return Sound(earlier.run, earlier.first, earlier.count + later.count)
         case Units(), Units():
@@ -84,8 +85,8 @@ def piece(part: Part) -> p.Piece:
     match part:
         case Still(pixels):
             return p.ImagePiece(pixels)
-        case Clip(frames):
-            return p.VideoPiece(np.stack(frames))
+        case Clip(frames, times):
+            return p.VideoPiece(np.stack(frames), times)
         case Sound(run, first, count):
             return p.AudioPiece(run.samples, first, count)
         case Units(film, first, count):

@@ -172,3 +172,26 @@ def test_one_frame_swapped_turns_the_logits_red(omni: tuple[Any, Any], omni_load
     object.__setattr__(clip, "frames", tuple(np.ascontiguousarray(frame[::-1]) for frame in clip.frames))
     with pytest.raises(AssertionError, match="logits differ"):
         session.check(*omni)
+
+
+def test_deepstack_dropped_turns_the_logits_red(
+    sight_name: str, sight_plain: tuple[Any, Any], sight_served: Loaded, patch: pytest.MonkeyPatch
+) -> None:
+    """What the tower gives for the first layers counts, where it gives any."""
+    assert spoken(sight_served).check(*sight_plain) == 16
+    patch.setattr(LanguageModel, "_deep", lambda self, deep, width: {})
+    if sight_name != "qwen3_vl":
+        assert spoken(sight_served).check(*sight_plain) == 16
+        return
+    with pytest.raises(AssertionError, match="logits differ"):
+        spoken(sight_served).check(*sight_plain)
+
+
+@pytest.mark.parametrize("mutate", [append_does_nothing, cursor_off_by_one, features_of_another, span_skipped])
+def test_models_that_only_see_turn_red_too(
+    sight_plain: tuple[Any, Any], sight_served: Loaded, patch: pytest.MonkeyPatch, mutate: Mutation
+) -> None:
+    mutate(patch)
+    session = spoken(sight_served)
+    with pytest.raises(AssertionError):
+        session.check(*sight_plain)

@@ -34,6 +34,7 @@ class Sequence:
     ids: torch.Tensor  # (T,) int64; media rows hold their placeholder id
     positions: torch.Tensor  # (3, T) int64
     embeds: torch.Tensor  # (T, hidden) float32
+    deep: list[torch.Tensor]  # what is added behind each of the first layers, (T, hidden)
     marks: tuple[tuple[int, int], ...]  # rows [start, stop) of each piece
     next_position: int  # where the next sampled token goes
 
@@ -49,7 +50,7 @@ def build(model: Any, processor: Any, pieces: Row[p.Piece], *, fps: float = 2.0,
 @torch.no_grad()
 def forward(model: Any, sequence: Sequence) -> torch.Tensor:
     """Logits `(T, vocabulary)` of one dense forward over the whole sequence, without a cache."""
-    return _run(model, sequence.embeds, sequence.positions, len(sequence.ids), None)
+    return _run(model, sequence.embeds, sequence.positions, len(sequence.ids), None, sequence.deep)
 
 
 @torch.no_grad()
@@ -59,7 +60,7 @@ def greedy(model: Any, sequence: Sequence, count: int) -> tuple[list[int], torch
     A plain loop with a kept cache and explicit positions. End tokens do not stop it.
     """
     cache = DynamicCache()
-    logits = _run(model, sequence.embeds, sequence.positions, len(sequence.ids), cache)[-1]
+    logits = _run(model, sequence.embeds, sequence.positions, len(sequence.ids), cache, sequence.deep)[-1]
     ids: list[int] = []
     rows: list[torch.Tensor] = []
     while True:
@@ -69,18 +70,24 @@ def greedy(model: Any, sequence: Sequence, count: int) -> tuple[list[int], torch
             return ids, torch.stack(rows)
         place = torch.full((3, 1), sequence.next_position + len(ids) - 1)
         embed = model.get_input_embeddings()(torch.tensor([ids[-1]]))
-        logits = _run(model, embed, place, len(sequence.ids) + len(ids), cache)[-1]
+        logits = _run(model, embed, place, len(sequence.ids) + len(ids), cache, [])[-1]
 
 
-def _run(model: Any, embeds: torch.Tensor, positions: torch.Tensor, total: int, cache: Any) -> torch.Tensor:
+def _run(
+    model: Any, embeds: torch.Tensor, positions: torch.Tensor, total: int, cache: Any, deep: list[torch.Tensor]
+) -> torch.Tensor:
     with_axes = hasattr(model.config, "vision_config")
     inner = getattr(model.model, "language_model", model.model)
+    seen = torch.stack(deep).abs().sum((0, -1)) > 0 if deep else torch.zeros(0)
     states = inner(
         inputs_embeds=embeds[None],
         position_ids=positions[:, None] if with_axes else positions[:1],
         attention_mask=torch.ones(1, total, dtype=torch.long),
         past_key_values=cache,
         use_cache=cache is not None,
+        **(
+            {"visual_pos_masks": seen[None], "deepstack_visual_embeds": [layer[seen] for layer in deep]} if deep else {}
+        ),
     ).last_hidden_state
     return model.lm_head(states)[0]
 
@@ -121,6 +128,9 @@ class _Layer:
         self.ids: list[int] = []
         self.positions: list[torch.Tensor] = []
         self.embeds: list[torch.Tensor] = []
+        layers = len(getattr(getattr(model.config, "vision_config", None), "deepstack_visual_indexes", ()))
+        self.deep: list[list[torch.Tensor]] = [[] for _ in range(layers)]
+        self.fps = fps
 
     @torch.no_grad()
     def lay(self, pieces: Row[p.Piece]) -> Sequence:
@@ -133,6 +143,7 @@ class _Layer:
             ids=torch.tensor(self.ids, dtype=torch.long),
             positions=torch.cat(self.positions, dim=1),
             embeds=torch.cat(self.embeds),
+            deep=[torch.cat(layer) for layer in self.deep],
             marks=tuple(marks),
             next_position=self.places.largest + 1 if self.places.sides else self.places.next,
         )
@@ -153,8 +164,8 @@ class _Layer:
                 self._tokens([int(token) for token in ids], self.places.sampled(len(ids)))
             case p.ImagePiece(pixels):
                 self._image(pixels)
-            case p.VideoPiece(frames):
-                self._video(frames)
+            case p.VideoPiece(frames, times):
+                self._video(frames, times or tuple(index / self.fps for index in range(len(frames))))
             case p.AudioPiece():
                 self._audio(piece)
             case p.AvPiece():
@@ -171,7 +182,11 @@ class _Layer:
     def _tokens(self, ids: list[int], positions: torch.Tensor) -> None:
         self._rows(ids, positions, self.model.get_input_embeddings()(torch.tensor(ids, dtype=torch.long)))
 
-    def _rows(self, ids: list[int], positions: torch.Tensor, embeds: torch.Tensor) -> None:
+    def _rows(
+        self, ids: list[int], positions: torch.Tensor, embeds: torch.Tensor, deep: Row[torch.Tensor] = ()
+    ) -> None:
+        for number, layer in enumerate(self.deep):
+            layer.append(deep[number] if deep else torch.zeros_like(embeds))
         if not len(ids) == positions.shape[1] == len(embeds):
             raise AssertionError(f"{len(ids)} ids, {positions.shape[1]} positions, {len(embeds)} embeddings")
         self.ids += ids
@@ -185,15 +200,18 @@ class _Layer:
     def _image(self, pixels: np.ndarray) -> None:
         inputs = self.processor.image_processor(images=[pixels], do_resize=False, return_tensors="pt")
         grid = inputs["image_grid_thw"]
-        embeds = torch.cat(list(self.model.get_image_features(inputs["pixel_values"], grid).pooler_output))
+        output = self.model.get_image_features(inputs["pixel_values"], grid)
+        embeds = torch.cat(list(output.pooler_output))
         _, height, width = (grid[0] // torch.tensor([1, 2, 2])).tolist()
         self._wrapper(self.sight[0])
         places = self.places.grids(torch.zeros(1, dtype=torch.long), height, width)
-        self._rows([self.model.config.image_token_id] * len(embeds), places, embeds)
+        deep = [torch.cat(list(layer)) for layer in output.deepstack_features] if self.deep else []
+        self._rows([self.model.config.image_token_id] * len(embeds), places, embeds, deep)
         self._wrapper(self.sight[1])
 
-    def _grids(self, frames: np.ndarray) -> tuple[torch.Tensor, int, int]:
-        """Embeddings `(grids, tokens, hidden)` of a block of video, its height and width in tokens."""
+    def _grids(self, frames: np.ndarray) -> tuple[torch.Tensor, int, int, list[torch.Tensor]]:
+        """Embeddings `(grids, tokens, hidden)` of a block of video, its height and width in tokens; the same shape for
+        each of the first layers."""
         if len(frames) % 2:
             frames = np.concatenate([frames, frames[-1:]])
         inputs = self.processor.video_processor(
@@ -203,13 +221,25 @@ class _Layer:
             return_tensors="pt",
         )
         grid = inputs["video_grid_thw"]
-        embeds = torch.cat(list(self.model.get_video_features(inputs["pixel_values_videos"], grid).pooler_output))
+        output = self.model.get_video_features(inputs["pixel_values_videos"], grid)
         grids, height, width = (grid[0] // torch.tensor([1, 2, 2])).tolist()
-        return embeds.view(grids, height * width, -1), height, width
+        layers = [output.pooler_output, *(output.deepstack_features if self.deep else [])]
+        embeds, *deep = [torch.cat(list(layer)).view(grids, height * width, -1) for layer in layers]
+        return embeds, height, width, deep
 
-    def _video(self, frames: np.ndarray) -> None:
-        embeds, height, width = self._grids(frames)
+    def _video(self, frames: np.ndarray, times: Row[float]) -> None:
+        embeds, height, width, deep = self._grids(frames)
         self._wrapper(self.sight[0])
+        if self.model.config.model_type == "qwen3_vl":
+            for index, grid in enumerate(embeds):
+                self._text(f"<{(times[2 * index] + times[min(2 * index + 1, len(times) - 1)]) / 2:.1f} seconds>")
+                self._wrapper(self.sight[0])
+                places = self.places.grids(torch.zeros(1, dtype=torch.long), height, width)
+                ids = [self.model.config.video_token_id] * len(grid)
+                self._rows(ids, places, grid, [layer[index] for layer in deep])
+                self._wrapper(self.sight[1])
+            self._wrapper(self.sight[1])
+            return
         places = self.places.grids(times_of(self.model.config, len(embeds), self.second_per_grid), height, width)
         self._rows([self.model.config.video_token_id] * places.shape[1], places, embeds.flatten(0, 1))
         self._wrapper(self.sight[1])
@@ -240,7 +270,7 @@ class _Layer:
         units = unit_grids(video_times(pairs, self.second_per_grid))
         stop = None if piece.units is None else piece.first_unit + piece.units
         taken = units[piece.first_unit : stop]
-        embeds, height, width = self._grids(piece.frames[2 * taken[0][0] : 2 * taken[-1][1]])
+        embeds, height, width, _ = self._grids(piece.frames[2 * taken[0][0] : 2 * taken[-1][1]])
         sound = self._sound(piece.samples, piece.first_unit, piece.units, piece.clip)
         times = video_times(len(embeds), self.second_per_grid)
         ids: list[int] = []

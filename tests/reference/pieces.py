@@ -58,9 +58,14 @@ class ImagePiece:
 
 @dataclass(frozen=True, eq=False)
 class VideoPiece:
-    """A wrapped block of video, `(n, h, w, 3)` uint8 at its final size; an odd last frame is repeated."""
+    """A wrapped block of video, `(n, h, w, 3)` uint8 at its final size; an odd last frame is repeated.
+
+    `times`: of each frame in seconds, where the model is told them; without them frames come from 0 on at the nominal
+    rate.
+    """
 
     frames: np.ndarray
+    times: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,12 +34,18 @@ def stock(processor: Any, pieces: list[p.Piece], fps: float = 2.0) -> dict[str, 
     videos = [torch.from_numpy(x.frames).permute(0, 3, 1, 2) for x in pieces if isinstance(x, p.VideoPiece | p.AvPiece)]
     sounds = [x.samples for x in pieces if isinstance(x, p.AudioPiece | p.AvPiece)]
     in_video = any(isinstance(x, p.AvPiece) for x in pieces)
+    timing: dict[str, Any] = {"fps": fps}
+    if videos and not hasattr(processor, "feature_extractor"):  # these take the rate from the clip's metadata
+        counts = [len(video) for video in videos]
+        timing = {
+            "video_metadata": [{"fps": fps, "total_num_frames": n, "frames_indices": list(range(n))} for n in counts]
+        }
     return processor(
         text=[text],
         images=images or None,
         videos=videos or None,
         **({"audio": sounds} if sounds else {}),
-        fps=fps,
+        **timing,
         do_resize=False,
         do_sample_frames=False,
         return_tensors="pt",
@@ -123,18 +129,10 @@ def test_video_positions_equal_stock(omni: tuple[Any, Any], fps: float) -> None:
 SILENT = [name for name, pieces in CASES.items() if not any(isinstance(x, p.AudioPiece | p.AvPiece) for x in pieces)]
 
 
-def stock_sight(processor: Any, pieces: list[p.Piece], fps: float = 2.0) -> dict[str, torch.Tensor]:
-    """`stock` with the nominal rate: the processor would take that of the clip's metadata, which arrays lack."""
-    inputs = stock(processor, pieces, fps)
-    if "second_per_grid_ts" in inputs:
-        inputs["second_per_grid_ts"] = torch.full_like(torch.as_tensor(inputs["second_per_grid_ts"]), 2 / fps)
-    return inputs
-
-
 def stock_sight_positions(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """`(3, T)` from the library's own code of a model that only sees."""
     names = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts")
-    grids = {name: inputs[name] for name in names if name in inputs}
+    grids = {name: torch.as_tensor(inputs[name]) for name in names if name in inputs}
     types, mask = inputs["mm_token_type_ids"], inputs["attention_mask"]
     return model.model.get_rope_index(inputs["input_ids"], types, attention_mask=mask, **grids)[0][:, 0]
 
@@ -143,7 +141,7 @@ def stock_sight_positions(model: Any, inputs: dict[str, torch.Tensor]) -> torch.
 def test_sight_equals_stock_generation(sight_plain: tuple[Any, Any], name: str) -> None:
     model, processor = sight_plain
     pieces = CASES[name]
-    inputs = stock_sight(processor, pieces)
+    inputs = stock(processor, pieces)
     ours = build(model, processor, pieces, positions="transformers")
     assert ours.ids.tolist() == inputs["input_ids"][0].tolist()
     assert torch.equal(ours.positions, stock_sight_positions(model, inputs))
@@ -160,7 +158,7 @@ def test_sight_equals_stock_generation(sight_plain: tuple[Any, Any], name: str) 
 def test_sight_video_positions_equal_stock(sight_plain: tuple[Any, Any], fps: float) -> None:
     model, processor = sight_plain
     pieces = turn(p.VideoPiece(frames(1, 12)), p.VideoPiece(frames(2, 4)))
-    inputs = stock_sight(processor, pieces, fps)
+    inputs = stock(processor, pieces, fps)
     ours = build(model, processor, pieces, fps=fps, positions="transformers")
     assert torch.equal(ours.positions, stock_sight_positions(model, inputs))
 

@@ -53,6 +53,21 @@ def test_expected_frames_size_equals_the_stock_processor(frames: int) -> None:
     assert fit(video_rule(spec, frames), 90, 160) == (grid[1] * 14, grid[2] * 14)
 
 
+@given(st.integers(32, 2000), st.integers(32, 2000), st.integers(1, 200))
+def test_a_budget_for_the_whole_video_equals_the_stock_rule(height: int, width: int, pairs: int) -> None:
+    mend_wheels()
+    from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize
+
+    budget = (128 * 1024, 768 * 1024 * 16)
+    spec = MediaSpec(video=SizeRule(32, 1024, 1024), video_budget=budget, temporal_patch=2)
+    expected = smart_resize(2 * pairs, height, width, 2, 32, *budget)
+    got = fit(video_rule(spec, 2 * pairs), height, width)
+    # The library divides by the number of frames inside a root, here pixels are whole: one step apart at the most.
+    assert max(abs(ours - theirs) for ours, theirs in zip(got, expected, strict=True)) <= 32
+    if all(budget[end] % (2 * pairs) == 0 for end in (0, 1)):
+        assert got == expected
+
+
 def test_expected_frames_change_the_size_and_their_absence_gives_the_frame_rule() -> None:
     spec = MediaSpec(video=SizeRule(28, 784, 40 * 784), video_total_pixels=100 * 784)
     assert video_rule(spec, None) == spec.video
