@@ -40,11 +40,22 @@ def load(path: str | Path | None, config: EngineConfig) -> Loaded:
             raise ModelError(f"{path}: expected the weights of Brook, which come with Penstock, got an incomplete copy")
     if Path(path).is_absolute() and not Path(path).is_dir():
         raise ModelError(f"{path}: expected the folder of a checkpoint, got no such folder")
+    _refuse_pickles(Path(path))
     try:
         model_type = transformers.AutoConfig.from_pretrained(path).model_type
+        return loader(model_type)(Path(path), getattr(torch, config.dtype), torch.device(config.device))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: expected a checkpoint that transformers can load, got: {error}") from error
-    return loader(model_type)(Path(path), getattr(torch, config.dtype), torch.device(config.device))
+
+
+def _refuse_pickles(folder: Path) -> None:
+    """ModelError where a folder has its weights as pickles only: reading one can run whatever its maker wrote."""
+    pickles = sorted(file.name for end in ("*.bin", "*.pt", "*.pth") for file in folder.glob(end))
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"{folder}: expected weights as safetensors, got {', '.join(pickles)}: pickles can run code when they are "
+            "read. Where you trust them, write them anew with `save_pretrained`"
+        )
 
 
 def make_backend(config: EngineConfig) -> Backend:

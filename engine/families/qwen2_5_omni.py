@@ -260,6 +260,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     model: Any = transformers.Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
         path,
         dtype=dtype,
+        use_safetensors=True,
         attn_implementation={"": "sdpa", "text_config": NAME, "vision_config": "sdpa", "audio_config": "sdpa"},
     )
     model = model.to(device).eval()

@@ -41,7 +41,10 @@ def load_vl(
     """
     processor = transformers.AutoProcessor.from_pretrained(path)
     model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
-        path, dtype=dtype, attn_implementation={"": "sdpa", "text_config": NAME, "vision_config": "sdpa"}
+        path,
+        dtype=dtype,
+        use_safetensors=True,
+        attn_implementation={"": "sdpa", "text_config": NAME, "vision_config": "sdpa"},
     )
     model = model.to(device).eval()
     config, tokenizer = model.config, processor.tokenizer

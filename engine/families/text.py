@@ -70,7 +70,9 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         raise ModelError("expected max_position_embeddings in its configuration, got none")
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     try:
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=NAME)
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, use_safetensors=True, attn_implementation=NAME
+        )
     except ValueError as error:
         raise ModelError(f"its attention cannot be replaced: {error}") from error
     model = model.to(device).eval()

@@ -60,3 +60,28 @@ def test_a_checkpoint_that_cannot_be_served_is_refused_with_the_reason(tmp_path:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ModelError, match=r"'bert' is not served: .*served are llama, qwen2, qwen2_5_omni"):
         load(tmp_path, EngineConfig())
+
+
+@pytest.mark.parametrize("name", ["text", "omni", "qwen3_vl"])
+def test_weights_as_pickles_are_refused_and_not_read(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_path(name), folder)
+    torch.save({}, folder / "pytorch_model.bin")
+    load(folder, EngineConfig())  # beside safetensors they do not matter
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(
+        ModelError, match=r"expected weights as safetensors, got pytorch_model\.bin: pickles can run code"
+    ):
+        load(folder, EngineConfig())
+
+
+@pytest.mark.parametrize("name", ["text", "omni", "qwen3_vl"])
+def test_missing_weights_and_a_damaged_configuration_are_one_error(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_path(name), folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="expected a checkpoint that transformers can load, got: .*safetensors"):
+        load(folder, EngineConfig())
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="expected a checkpoint that transformers can load"):
+        load(folder, EngineConfig())

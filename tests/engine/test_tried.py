@@ -25,7 +25,7 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 512,
     "pad_token_id": 0,
 }
-GROUPED = SIZES | {"num_key_value_heads": 2}
+GROUPED: dict[str, Any] = SIZES | {"num_key_value_heads": 2}
 SERVED = {
     "mistral": hf.MistralConfig(**GROUPED, sliding_window=None),
     "phi3": hf.Phi3Config(**GROUPED),
