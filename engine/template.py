@@ -46,7 +46,7 @@ def learn_turns(render: Any, parts: bool) -> Turns:
         full = render([system, user, assistant, again], True)
         user_end = _between(render([system, user], False), _USER, None)
         assistant_end = _between(render([system, user, assistant], False), _ASSISTANT, None)
-        assistant_start = _without(_between(full, _USER, _ASSISTANT), prefix=user_end)
+        assistant_start = _without(render([system, user], True), prefix=render([system, user], False))
         user_start = _without(_between(full, _ASSISTANT, _AGAIN), prefix=assistant_end)
         system_text = (_between(full, None, _SYSTEM), _without(_between(full, _SYSTEM, _USER), suffix=user_start))
         default = _without(_between(render([user], True), None, _USER), suffix=user_start)

@@ -78,3 +78,13 @@ def sight_plain(sight_name: str) -> tuple[Any, Any]:
 
     path = model_path(sight_name)
     return AutoModelForImageTextToText.from_pretrained(path), AutoProcessor.from_pretrained(path)
+
+
+@pytest.fixture(scope="session")
+def still_plain() -> tuple[Any, Any]:
+    """The small LLaVA, which takes pictures only, and its processor, loaded by plain `transformers`."""
+    from penstock.engine.brook.recipe import model_path
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    path = model_path("llava")
+    return AutoModelForImageTextToText.from_pretrained(path), AutoProcessor.from_pretrained(path)

@@ -2,6 +2,7 @@
 
     model.safetensors and the .json files   Brook, as `from_pretrained` loads it; trained by `penstock.demos.brook`
     recipe.py    small models with random weights, their tokenizer and processor, and the cache they live in
+    parts.py     what these have in common: sizes, tokenizer, weights
     text.py      the vocabulary's sentences and the chat templates
 
 Brook is what is loaded where no model is named. The random models' words mean nothing, but they see, hear and order

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
-import math
 import os
 import shutil
 import tempfile
@@ -22,9 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from . import parts
 from . import text as words
+from .parts import MAX_POSITIONS, draw, ending, language_sizes, make_tokenizer, quiet
 
-VOCAB_ROWS = 1152  # rows of the embedding; the tokenizer has fewer entries, as in the large models
 OMNI_SEED = 22
 TEXT_SEED = 14
 QWEN2_VL_SEED = 10
@@ -32,9 +31,7 @@ QWEN2_5_VL_SEED = 13
 QWEN3_VL_SEED = 22
 QWEN3_SEED = 14
 LLAMA_SEED = 14
-MAX_POSITIONS = 32_768
-ROPE_THETA = 40.0
-LOGIT_GAIN = 4.0
+LLAVA_SEED = 11
 
 
 def model_path(name: str) -> Path:
@@ -75,13 +72,13 @@ def build_omni(folder: Path) -> None:
         WhisperFeatureExtractor,
     )
 
-    tokenizer = _tokenizer(words.CHAT_TEMPLATE, words.NAMED_TOKENS)
+    tokenizer = make_tokenizer(words.CHAT_TEMPLATE, words.NAMED_TOKENS)
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in words.SPECIAL_TOKENS}
     config = Qwen2_5OmniThinkerConfig(**_thinker(ids), user_token_id=tokenizer.convert_tokens_to_ids("user"))
     model = Qwen2_5OmniThinkerForConditionalGeneration(config).float().eval()
-    _draw(model, OMNI_SEED)
-    _quiet(model, tokenizer)
-    model.generation_config = GenerationConfig(**_endings(ids))
+    draw(model, OMNI_SEED)
+    quiet(model, tokenizer)
+    model.generation_config = GenerationConfig(**ending(ids))
     model.save_pretrained(folder)
     sizes = {"shortest_edge": 56 * 56, "longest_edge": 112 * 112}
     Qwen2_5OmniProcessor(
@@ -142,9 +139,9 @@ def _build_vl(folder: Path, processor: str, config: Any, model: Any, vision: dic
     import transformers
     from transformers import GenerationConfig, Qwen2VLImageProcessor, Qwen2VLVideoProcessor, Qwen3VLVideoProcessor
 
-    tokenizer = _tokenizer(words.VL_CHAT_TEMPLATE, {}, words.VL_SPECIAL_TOKENS)
+    tokenizer = make_tokenizer(words.VL_CHAT_TEMPLATE, {}, words.VL_SPECIAL_TOKENS)
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in words.VL_SPECIAL_TOKENS}
-    text = _language(mrope_section=[2, 3, 3]) | {"bos_token_id": None, "eos_token_id": ids["<|im_end|>"]}
+    text = language_sizes(mrope_section=[2, 3, 3]) | {"bos_token_id": None, "eos_token_id": ids["<|im_end|>"]}
     timed = processor == "Qwen3VLProcessor"
     if timed:
         text |= {"head_dim": 16}
@@ -159,9 +156,9 @@ def _build_vl(folder: Path, processor: str, config: Any, model: Any, vision: dic
         )
     )
     made = made.float().eval()
-    _draw(made, seed)
-    _quiet(made, tokenizer)
-    made.generation_config = GenerationConfig(**_endings(ids))
+    draw(made, seed)
+    quiet(made, tokenizer)
+    made.generation_config = GenerationConfig(**ending(ids))
     made.save_pretrained(folder)
     sizes = {"shortest_edge": 56 * 56, "longest_edge": 112 * 112}
     videos = Qwen2VLVideoProcessor(size=dict(sizes), cap_pixels_per_frame=False)
@@ -176,41 +173,90 @@ def _build_vl(folder: Path, processor: str, config: Any, model: Any, vision: dic
     ).save_pretrained(folder)
 
 
+def build_llava(folder: Path) -> None:
+    """Write a small LLaVA 1.5 in fp32: CLIP's tower, a projector, a Llama, and a tokenizer that begins with `<s>`."""
+    from tokenizers.processors import TemplateProcessing
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        GenerationConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+        PreTrainedTokenizerFast,
+    )
+
+    bare = make_tokenizer("", {}, words.LLAVA_SPECIAL_TOKENS, "</s>").backend_tokenizer
+    ids = {name: bare.token_to_id(name) for name in words.LLAVA_SPECIAL_TOKENS}
+    bare.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", ids["<s>"])])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bare, bos_token="<s>", eos_token="</s>", pad_token="<pad>", model_max_length=MAX_POSITIONS
+    )
+    marks = {"bos_token_id": ids["<s>"], "eos_token_id": ids["</s>"], "pad_token_id": ids["<pad>"]}
+    side, patch = 56, 14
+    sight = CLIPVisionConfig(
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        image_size=side,
+        patch_size=patch,
+    )
+    text = LlamaConfig(**language_sizes(), **marks)
+    config = LlavaConfig(vision_config=sight, text_config=text, image_token_index=ids["<image>"])
+    model = LlavaForConditionalGeneration(config).float().eval()
+    draw(model, LLAVA_SEED)
+    quiet(model, tokenizer)
+    model.generation_config = GenerationConfig(do_sample=False, **marks)
+    model.save_pretrained(folder)
+    LlavaProcessor(
+        image_processor=CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}),
+        tokenizer=tokenizer,
+        patch_size=patch,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=words.LLAVA_CHAT_TEMPLATE,
+    ).save_pretrained(folder)
+
+
 def build_text(folder: Path) -> None:
     """Write a small text Qwen2 in fp32 with its tokenizer."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    tokenizer = _tokenizer(words.TEXT_CHAT_TEMPLATE, {})
+    tokenizer = make_tokenizer(words.TEXT_CHAT_TEMPLATE, {})
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in words.SPECIAL_TOKENS}
-    config = Qwen2Config(**_language(), eos_token_id=ids["<|im_end|>"], pad_token_id=ids["<|endoftext|>"])
-    _save_text(folder, Qwen2ForCausalLM(config), tokenizer, TEXT_SEED, _endings(ids))
+    config = Qwen2Config(**language_sizes(), eos_token_id=ids["<|im_end|>"], pad_token_id=ids["<|endoftext|>"])
+    _save_text(folder, Qwen2ForCausalLM(config), tokenizer, TEXT_SEED, ending(ids))
 
 
 def build_qwen3(folder: Path) -> None:
     """Write a small text Qwen3 (norms on queries and keys, heads wider than hidden / heads) in fp32."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    tokenizer = _tokenizer(words.TEXT_CHAT_TEMPLATE, {})
+    tokenizer = make_tokenizer(words.TEXT_CHAT_TEMPLATE, {})
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in words.SPECIAL_TOKENS}
-    config = Qwen3Config(**_language(), head_dim=24, eos_token_id=ids["<|im_end|>"], pad_token_id=ids["<|endoftext|>"])
-    _save_text(folder, Qwen3ForCausalLM(config), tokenizer, QWEN3_SEED, _endings(ids))
+    config = Qwen3Config(
+        **language_sizes(), head_dim=24, eos_token_id=ids["<|im_end|>"], pad_token_id=ids["<|endoftext|>"]
+    )
+    _save_text(folder, Qwen3ForCausalLM(config), tokenizer, QWEN3_SEED, ending(ids))
 
 
 def build_llama(folder: Path) -> None:
     """Write a small text Llama with the rotary scaling and the chat template of Llama 3 in fp32."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = _tokenizer(words.LLAMA_CHAT_TEMPLATE, {}, words.LLAMA_SPECIAL_TOKENS, "<|eot_id|>")
+    tokenizer = make_tokenizer(words.LLAMA_CHAT_TEMPLATE, {}, words.LLAMA_SPECIAL_TOKENS, "<|eot_id|>")
     start, end, _, _, turn_end = tokenizer.convert_tokens_to_ids(list(words.LLAMA_SPECIAL_TOKENS))
-    language = _language()
-    language["rope_parameters"] |= {
+    sizes = language_sizes()
+    sizes["rope_parameters"] |= {
         "rope_type": "llama3",
         "factor": 8.0,
         "low_freq_factor": 1.0,
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": MAX_POSITIONS // 8,
     }
-    config = LlamaConfig(**language, bos_token_id=start, eos_token_id=[end, turn_end], pad_token_id=end)
+    config = LlamaConfig(**sizes, bos_token_id=start, eos_token_id=[end, turn_end], pad_token_id=end)
     endings = {"do_sample": False, "eos_token_id": [end, turn_end], "pad_token_id": end}
     _save_text(folder, LlamaForCausalLM(config), tokenizer, LLAMA_SEED, endings)
 
@@ -219,8 +265,8 @@ def _save_text(folder: Path, model: Any, tokenizer: Any, seed: int, endings: dic
     from transformers import GenerationConfig
 
     model = model.float().eval()
-    _draw(model, seed)
-    _quiet(model, tokenizer)
+    draw(model, seed)
+    quiet(model, tokenizer)
     model.generation_config = GenerationConfig(**endings)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -231,6 +277,7 @@ _BUILDERS: dict[str, Callable[[Path], None]] = {
     "qwen2_vl": build_qwen2_vl,
     "qwen2_5_vl": build_qwen2_5_vl,
     "qwen3_vl": build_qwen3_vl,
+    "llava": build_llava,
     "text": build_text,
     "qwen3": build_qwen3,
     "llama": build_llama,
@@ -239,34 +286,17 @@ _BUILDERS: dict[str, Callable[[Path], None]] = {
 
 def _recipe_hash() -> str:
     digest = hashlib.sha256()
-    for source in (Path(__file__), Path(words.__file__)):
+    for source in (Path(__file__), Path(parts.__file__), Path(words.__file__)):
         digest.update(source.read_bytes())
     for package in ("torch", "transformers", "tokenizers"):
         digest.update(f"{package}={importlib.metadata.version(package)}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def _language(mrope_section: list[int] | None = None) -> dict[str, Any]:
-    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": ROPE_THETA}
-    if mrope_section is not None:
-        rope["mrope_section"] = mrope_section
-    return {
-        "vocab_size": VOCAB_ROWS,
-        "hidden_size": 64,
-        "intermediate_size": 160,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": MAX_POSITIONS,
-        "rope_parameters": rope,
-        "tie_word_embeddings": False,
-    }
-
-
 def _thinker(ids: dict[str, int]) -> dict[str, Any]:
     """The thinker's configuration: two vision blocks (one windowed, one full), two audio layers, three text layers."""
     return {
-        "text_config": _language(mrope_section=[2, 3, 3]),
+        "text_config": language_sizes(mrope_section=[2, 3, 3]),
         "vision_config": {
             "depth": 2,
             "hidden_size": 48,
@@ -300,94 +330,3 @@ def _thinker(ids: dict[str, int]) -> dict[str, Any]:
         "seconds_per_chunk": 2,
         "pad_token_id": ids["<|endoftext|>"],
     }
-
-
-def _endings(ids: dict[str, int]) -> dict[str, Any]:
-    return {
-        "do_sample": False,
-        "eos_token_id": [ids["<|im_end|>"], ids["<|endoftext|>"]],
-        "pad_token_id": ids["<|endoftext|>"],
-    }
-
-
-def _tokenizer(
-    chat_template: str,
-    named: dict[str, str],
-    special: tuple[str, ...] = words.SPECIAL_TOKENS,
-    end: str = "<|im_end|>",
-) -> Any:
-    """A byte-level BPE tokenizer of Qwen's kind, trained on `text.SENTENCES`; training is deterministic."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from transformers import Qwen2Tokenizer
-
-    blank = Qwen2Tokenizer()
-    trainee = Tokenizer(models.BPE())
-    trainee.pre_tokenizer = blank.backend_tokenizer.pre_tokenizer
-    trainee.train_from_iterator(
-        words.SENTENCES.splitlines(),
-        trainers.BpeTrainer(
-            vocab_size=VOCAB_ROWS - 64,
-            min_frequency=1,
-            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-            show_progress=False,
-        ),
-    )
-    trained = json.loads(trainee.to_str())["model"]
-    vocab: dict[str, int] = dict(trained["vocab"])
-    for token in special:
-        vocab[token] = len(vocab)
-    tokenizer = Qwen2Tokenizer(
-        vocab=vocab,
-        merges=[tuple(pair) for pair in trained["merges"]],  # pyright: ignore[reportArgumentType] (pairs, since v5)
-        eos_token=end,
-        model_max_length=MAX_POSITIONS,
-        chat_template=chat_template,
-        extra_special_tokens=named,
-    )
-    tokenizer.add_tokens(list(special), special_tokens=True)
-    return tokenizer
-
-
-# Gains over 1/sqrt(inputs), by the end of a weight's name; the first that fits counts.
-_GAINS: tuple[tuple[str, float], ...] = (
-    ("language_model.embed_tokens.weight", 0.0),
-    ("model.embed_tokens.weight", 0.0),
-    ("lm_head.weight", LOGIT_GAIN),
-    ("self_attn.q_proj.weight", 1.9),
-    ("self_attn.k_proj.weight", 1.9),
-    ("self_attn.v_proj.weight", 1.5),
-    ("self_attn.o_proj.weight", 1.5),
-    ("merger.mlp.0.weight", 1.0),
-    ("merger.mlp.2.weight", 1.9),
-    ("audio_tower.proj.weight", 1.2),
-)
-
-
-def _draw(model: Any, seed: int) -> None:
-    """Fill every weight from one seeded generator: matrices by their inputs and gain, norms one, biases small."""
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name.endswith("embed_tokens.weight"):
-                weight.normal_(generator=generator)
-            elif weight.dim() >= 2:
-                gain = next((g for end, g in _GAINS if name.endswith(end)), 1.2)
-                weight.normal_(std=gain / math.sqrt(weight[0].numel()), generator=generator)
-            elif name.endswith(".bias"):
-                weight.normal_(std=0.1, generator=generator)
-            else:
-                weight.fill_(1.0)
-
-
-def _quiet(model: Any, tokenizer: Any) -> None:
-    """Zero the output rows of tokens that a greedy reply shall never hold: special, raw bytes, padding."""
-    import torch
-
-    special = set(tokenizer.added_tokens_decoder)
-    with torch.no_grad():
-        for token in range(VOCAB_ROWS):
-            piece = tokenizer.decode([token]) if token < len(tokenizer) else ""
-            if token in special or not piece or not piece.isascii() or not piece.isprintable():
-                model.lm_head.weight[token] = 0.0

@@ -4,6 +4,7 @@ Each module has `load(path, dtype, device) -> Loaded`. Families outside this fol
 `penstock.families` with the model type as the name and such a `load` as the object.
 
     text.py             text-only decoders: Llama, Qwen2, Qwen3; others are tried
+    llava.py            LLaVA 1.5: images
     qwen_vl.py          Qwen2-VL, Qwen2.5-VL: images, video
     qwen3_vl.py         Qwen3-VL: images, video
     qwen_pictures.py    what vision towers of the Qwen family share
@@ -22,6 +23,7 @@ from ...codecs.errors import ModelError
 
 BUILT_IN = {
     "llama": ".text",
+    "llava": ".llava",
     "qwen2": ".text",
     "qwen2_5_omni": ".qwen2_5_omni",  # the whole checkpoint: only its thinker is loaded
     "qwen2_5_omni_thinker": ".qwen2_5_omni",

@@ -29,12 +29,12 @@ class PictureTowers:
 
     kinds: tuple[str, ...] = ("text", "image", "video")  # parts that a message may have
 
-    def __init__(self, model: Any, processor: Any) -> None:
+    def __init__(self, model: Any, processor: Any, blocks: Iterable[Any] | None = None) -> None:
         self.model = model
         self.config = model.config
         self.processor = processor
         self.device = model.device
-        self.blocks: list[Any] = list(model.visual.blocks)
+        self.blocks: list[Any] = list(model.visual.blocks if blocks is None else blocks)
         self.turn: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def rows(self, segment: Segment) -> int:

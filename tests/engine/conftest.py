@@ -53,3 +53,9 @@ def text_served(text_name: str) -> Loaded:
 def sight_served(sight_name: str) -> Loaded:
     """The same model as the engine serves it."""
     return load(model_path(sight_name), EngineConfig())
+
+
+@pytest.fixture(scope="session")
+def still_served() -> Loaded:
+    """The small LLaVA as the engine serves it."""
+    return load(model_path("llava"), EngineConfig())

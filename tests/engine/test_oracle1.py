@@ -67,8 +67,8 @@ IN_VIDEO: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def hears(messages: list[dict[str, Any]]) -> bool:
-    return any(part["type"] == "audio" for message in messages for part in message["content"])
+def kinds(messages: list[dict[str, Any]]) -> set[str]:
+    return {part["type"] for message in messages for part in message["content"]}
 
 
 def generated(loaded: Loaded, request: Request, backend: str = "cpu") -> tuple[list[int], list[torch.Tensor], str]:
@@ -128,11 +128,18 @@ def test_omni(omni: tuple[Any, Any], omni_loaded: Loaded, name: str) -> None:
     assert_equal(generated(omni_loaded, request), stock(*omni, messages))
 
 
-@pytest.mark.parametrize("name", [name for name, messages in CASES.items() if not hears(messages)])
+@pytest.mark.parametrize("name", [name for name, messages in CASES.items() if "audio" not in kinds(messages)])
 def test_sight(sight_plain: tuple[Any, Any], sight_served: Loaded, name: str) -> None:
     messages = CASES[name]
     request = Request(messages=messages, positions="transformers", params=SamplingParams(max_tokens=REPLY))
     assert_equal(generated(sight_served, request), stock(*sight_plain, messages))
+
+
+@pytest.mark.parametrize("name", [name for name, messages in CASES.items() if kinds(messages) <= {"text", "image"}])
+def test_stills(still_plain: tuple[Any, Any], still_served: Loaded, name: str) -> None:
+    messages = CASES[name]
+    request = Request(messages=messages, params=SamplingParams(max_tokens=REPLY))
+    assert_equal(generated(still_served, request), stock(*still_plain, messages))
 
 
 @pytest.mark.parametrize("name", IN_VIDEO)

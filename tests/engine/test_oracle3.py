@@ -116,6 +116,37 @@ def test_sight(
 
 @given(
     config=engines,
+    before=acts("image", "text", most=3),
+    during=acts("image", "text", most=4),
+    cut=st.none() | st.integers(0, 20),
+)
+def test_stills(
+    still_plain: tuple[Any, Any],
+    still_served: Loaded,
+    config: dict[str, Any],
+    before: list[Act],
+    during: list[Act],
+    cut: int | None,
+) -> None:
+    rig = Rig(still_served, **config)
+    client = Client(rig.open(format="live"))
+    beside = strangers(rig, 2, 20, with_media=False)
+    perform(rig, client, before)
+    client.do("ask", max_tokens=20)
+    perform(rig, client, during)
+    if cut is not None:
+        rig.step(3)
+        client.do("interrupt", cut)
+        client.do("image")
+        client.do("ask", 1, max_tokens=6)
+    rig.run()
+    assert client.session.check(*still_plain) >= (6 if cut is not None else 20)
+    for other in beside:
+        assert other.session.check(*still_plain) >= 12
+
+
+@given(
+    config=engines,
     during=acts("text", most=4),
     crowd=crowds,
     cut=st.none() | st.integers(0, 20),

@@ -74,6 +74,26 @@ def sees(model: Any, processor: Any, seed: int = 1) -> Sight:
     return Sight(tuple(ids), smallest_margin(logits), changed)
 
 
+def sees_pictures(model: Any, processor: Any, seed: int = 1) -> Sight:
+    """The same for a model that takes pictures only, on one axis of positions."""
+    first, second = p.ImagePiece(picture(seed)), p.ImagePiece(picture(seed + 50))
+
+    def built(*pictures: p.Piece) -> Sequence:
+        turn = [p.System(), p.UserStart(), *pictures, p.Text("What do you see?"), p.UserEnd(), p.AssistantStart()]
+        return build(model, processor, turn)
+
+    plain = built(first, second)
+    ids, logits = greedy(model, plain, REPLY)
+    mutants = {
+        "picture replaced": built(p.ImagePiece(picture(77)), second),
+        "pictures swapped": built(second, first),
+        "picture dropped": built(first),
+        "cursor off by one": replace(plain, positions=_late(plain)),
+    }
+    changed = {name: greedy(model, mutant, REPLY)[0] != ids for name, mutant in mutants.items()}
+    return Sight(tuple(ids), smallest_margin(logits), changed)
+
+
 def _frame_replaced(pieces: list[p.Piece]) -> list[p.Piece]:
     return _with_frames(pieces, lambda clip: np.concatenate([clip[:3], picture(77, *clip.shape[1:3])[None], clip[4:]]))
 

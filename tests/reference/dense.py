@@ -76,7 +76,7 @@ def greedy(model: Any, sequence: Sequence, count: int) -> tuple[list[int], torch
 def _run(
     model: Any, embeds: torch.Tensor, positions: torch.Tensor, total: int, cache: Any, deep: list[torch.Tensor]
 ) -> torch.Tensor:
-    with_axes = hasattr(model.config, "vision_config")
+    with_axes = "mrope_section" in (getattr(model.config, "text_config", model.config).rope_parameters or {})
     inner = getattr(model.model, "language_model", model.model)
     seen = torch.stack(deep).abs().sum((0, -1)) > 0 if deep else torch.zeros(0)
     states = inner(
@@ -94,22 +94,26 @@ def _run(
 
 @dataclass(frozen=True)
 class _Turns:
-    """What a chat template writes around the words of a turn; `first`: at the very start."""
+    """What a chat template writes: before a turn's words, with its role; behind them; at the very start."""
 
-    first: str
-    before: str
-    after: str
+    user: str
+    assistant: str
     end: str
-
-    def start(self, role: str) -> str:
-        return f"{self.before}{role}{self.after}"
+    system_start: str
 
     def system(self, text: str) -> str:
-        return f"{self.first}{self.start('system')}{text}{self.end}"
+        return f"{self.system_start}{text}{self.end}"
 
 
-_CHAT_ML = _Turns("", "<|im_start|>", "\n", "<|im_end|>\n")
-_LLAMA_3 = _Turns("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>")
+_CHAT_ML = _Turns("<|im_start|>user\n", "<|im_start|>assistant\n", "<|im_end|>\n", "<|im_start|>system\n")
+_LLAMA_3 = _Turns(
+    "<|start_header_id|>user<|end_header_id|>\n\n",
+    "<|start_header_id|>assistant<|end_header_id|>\n\n",
+    "<|eot_id|>",
+    "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n",
+)
+_LLAVA = _Turns("USER: ", "ASSISTANT:", " ", "<s>")
+_TURNS = {"llama": _LLAMA_3, "llava": _LLAVA}
 
 
 class _Layer:
@@ -119,7 +123,7 @@ class _Layer:
         self.model = model
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
-        self.turns = _LLAMA_3 if model.config.model_type == "llama" else _CHAT_ML
+        self.turns = _TURNS.get(model.config.model_type, _CHAT_ML)
         self.places = Places(rule, sides=model.config.model_type in ("qwen2_vl", "qwen2_5_vl"))
         self.floor = RunningFloor()
         vl = hasattr(model.config, "vision_start_token_id") and not hasattr(model.config, "audio_config")
@@ -153,9 +157,9 @@ class _Layer:
             case p.System(text):
                 self._text(self._default_system() if text is None else self.turns.system(text))
             case p.UserStart():
-                self._text(self.turns.start("user"))
+                self._text(self.turns.user)
             case p.AssistantStart():
-                self._text(self.turns.start("assistant"))
+                self._text(self.turns.assistant)
             case p.UserEnd() | p.AssistantEnd():
                 self._text(self.turns.end)
             case p.Text(text):
@@ -172,8 +176,10 @@ class _Layer:
                 self._audio_in_video(piece)
 
     def _default_system(self) -> str:
+        if self.turns is _LLAVA:
+            return "<s>"
         probe = self.tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
-        return probe.split(self.turns.start("user"))[0]
+        return probe.split(self.turns.user)[0]
 
     def _text(self, text: str) -> None:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -198,6 +204,12 @@ class _Layer:
         self._tokens(ids, self.places.text(1) if len(ids) == 1 else self.places.twins())
 
     def _image(self, pixels: np.ndarray) -> None:
+        if self.model.config.model_type == "llava":  # of one size, on one axis, a line of its own
+            inputs = self.processor.image_processor(images=[pixels], return_tensors="pt")
+            (embeds,) = self.model.get_image_features(inputs["pixel_values"]).pooler_output
+            self._rows([self.model.config.image_token_id] * len(embeds), self.places.text(len(embeds)), embeds)
+            self._text("\n")
+            return
         inputs = self.processor.image_processor(images=[pixels], do_resize=False, return_tensors="pt")
         grid = inputs["image_grid_thw"]
         output = self.model.get_image_features(inputs["pixel_values"], grid)

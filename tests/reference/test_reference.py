@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.reference import pieces as p
-from tests.reference.check import REPLY, sees, smallest_margin
+from tests.reference.check import REPLY, sees, sees_pictures, smallest_margin
 from tests.reference.dense import Sequence, build, forward, greedy
 from tests.reference.media import frames, picture, sound
 from tests.reference.sound import RunningFloor, clip_features, run_blocks
@@ -161,6 +161,34 @@ def test_sight_video_positions_equal_stock(sight_plain: tuple[Any, Any], fps: fl
     inputs = stock(processor, pieces, fps)
     ours = build(model, processor, pieces, fps=fps, positions="transformers")
     assert torch.equal(ours.positions, stock_sight_positions(model, inputs))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_fixture_for_stills_sees(still_plain: tuple[Any, Any], seed: int) -> None:
+    sight = sees_pictures(*still_plain, seed)
+    assert sight.accepted, sight
+
+
+def test_stills_equal_stock_generation(still_plain: tuple[Any, Any]) -> None:
+    model, processor = still_plain
+    pieces = turn(p.ImagePiece(picture(1)), p.ImagePiece(picture(2, 56, 112)))
+    content = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": QUESTION}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    inputs = processor(
+        text=[text], images=[x.pixels for x in pieces if isinstance(x, p.ImagePiece)], return_tensors="pt"
+    )
+    ours = build(model, processor, pieces)
+    assert processor.decode(ours.ids) == processor.decode(inputs["input_ids"][0])
+    # A stream tokenises each piece of text by itself, so the same words may be other ids; these are compared.
+    ids = ours.ids[None]
+    theirs = model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        pixel_values=inputs["pixel_values"],
+        max_new_tokens=REPLY,
+        do_sample=False,
+    )
+    assert greedy(model, ours, REPLY)[0] == theirs[0, ids.shape[1] :].tolist()
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
