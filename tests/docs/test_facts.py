@@ -13,6 +13,10 @@ import pytest
 from pages import PAGES, ROOT, Block, anchors, blocks, prose, tables
 from penstock.codecs.errors import PenstockError
 from penstock.demos import live
+from penstock.engine.brook.recipe import model_path
+from penstock.engine.config import EngineConfig
+from penstock.engine.core import load
+from penstock.engine.families import BUILT_IN
 from penstock.server import cli, errors
 from penstock.streams.format import INTERRUPT, LIVE, TURNS, Format
 from penstock.streams.request import FORMATS
@@ -159,3 +163,12 @@ def test_the_tables_of_formats_are_those_of_the_code() -> None:
 def test_every_format_is_described() -> None:
     described = {row[0].strip("`") for row in tables(ROOT / "docs" / "formats.md", "format")}
     assert described == set(FORMATS) - {"auto"}
+
+
+def test_the_table_of_models_is_what_is_loaded() -> None:
+    fixtures = {"qwen2": "text", "qwen2_5_omni": "omni"}
+    rows = {row[0].strip("`"): row[1:] for row in tables(ROOT / "docs" / "models.md", "model type")}
+    assert rows.keys() == BUILT_IN.keys() - {"qwen2_5_omni_thinker"}
+    for model_type, written in rows.items():
+        classes = load(model_path(fixtures.get(model_type, model_type)), EngineConfig()).family.data.classes
+        assert written == [classes.get(modality, "") for modality in ("image", "video", "audio", "unit")], model_type
