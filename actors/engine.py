@@ -14,7 +14,7 @@ from ..codecs.limits import MediaLimits
 from ..engine.config import EngineConfig
 from ..streams.event import Closed, Error
 from ..streams.request import Request, SamplingParams
-from .inputs import plain_messages
+from .inputs import check_params, plain_messages
 
 if TYPE_CHECKING:
     from ..engine.family import Loaded
@@ -38,6 +38,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     formats: tuple[str, ...]
     live_trained: bool
     max_positions: int
+    vocabulary: int
     kv_tokens: int
     device: str
     dtype: str
@@ -69,6 +70,7 @@ class Engine:
             formats=("turns", "live", "interrupt"),
             live_trained=data.live_trained,
             max_positions=data.max_positions,
+            vocabulary=data.vocabulary,
             kv_tokens=config.kv_tokens,
             device=config.device,
             dtype=config.dtype,
@@ -203,6 +205,7 @@ class Engine:
         from .stream import Stream
 
         request.check()
+        check_params(request.params, self.info.vocabulary)
         self.check_alive()
         self._fits(request)
         plain = msgspec.structs.replace(request, messages=None)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..codecs.errors import InputError
 from ..streams.item import MEDIA, AudioBytes, AudioChunk, Embedding, Image, Item, Text, VideoBytes, VideoFrame
+from ..streams.request import SamplingParams
 
 _MODALITY = {
     Image: "image",
@@ -38,6 +39,14 @@ def check_item(item: Item, takes: tuple[str, ...]) -> None:
         if not isinstance(value, expected):
             kind = getattr(expected, "__name__", str(expected))
             raise InputError(f"{type(item).__name__}.{name}: expected {kind}, got {type(value).__name__}")
+
+
+def check_params(params: SamplingParams, vocabulary: int) -> None:
+    """Raise InputError where a value is out of range; token ids have to be those of a model of this vocabulary."""
+    params.check()
+    for id in params.logit_bias:
+        if not 0 <= id < vocabulary:
+            raise InputError(f"logit_bias: expected token ids below {vocabulary}, got {id}")
 
 
 def own_copy(item: Item) -> Item:

@@ -26,7 +26,7 @@ from ..codecs.errors import (
 from ..streams.event import Closed, Credit, Error, Event, ReplyDone, ReplyStarted, Token
 from ..streams.item import AudioChunk, Item, Text, VideoFrame
 from ..streams.request import Request, SamplingParams
-from .inputs import check_item, item_bytes, own_copy
+from .inputs import check_item, check_params, item_bytes, own_copy
 from .messages import Accept, Flush, Hurry, Interrupt, Park, Take, Tell, Transcribe
 from .outbox import MOST_UNREAD_EVENTS, MOST_UNREAD_TOKENS, Outbox
 from .reply import Reply
@@ -131,7 +131,7 @@ class Stream:
         the question is asked all the same.
         """
         self._check_open()
-        (params or self.request.params).check()
+        check_params(params or self.request.params, self._engine.info.vocabulary)
         if not isinstance(question, str):
             raise InputError(f"question: expected str, got {type(question).__name__}")
         await self._until(lambda: not self._forks)

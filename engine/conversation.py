@@ -80,7 +80,7 @@ class Conversation:
         reply = self.stream.reply
         assert reply is not None
         reply.held = False
-        if id in self.family.stop_ids or id in reply.params.stop_token_ids:
+        if reply.ended_by(id):
             holds = self.stream.layout.format.holds and reply.params.hold and not self.stream.over
             if holds and id not in reply.params.stop_token_ids:
                 reply.held = True
@@ -231,7 +231,8 @@ class Conversation:
         params = input.params or stream.request.params
         text = Detokenizer(self.family.tokenizer, params.stop)
         cursor = stream.layout.cursor.copy()
-        stream.reply = Reply(stream.replies, input.seq, params, text, stream.rows, cursor)
+        ends = self.family.stop_ids
+        stream.reply = Reply(stream.replies, input.seq, params, text, stream.rows, cursor, ends)
         stream.events.append(ReplyStarted(stream.replies, input.seq))
 
     def _mid_character(self) -> bool:

@@ -25,9 +25,9 @@ class FamilyData(msgspec.Struct, frozen=True):
     for each modality the ids that open and close a block. system_ids: what stands before and after the words of a
     system prompt; default_system_ids: what the template begins with where none is given. stop_ids end a reply.
     classes: the streamability class of each modality: "A" exact per patch, "B" exact per encoder window, "D" atomic.
-    per_second: positions a second of video; 0 where the model has one axis. clock: how time in a video becomes
-    positions, "seconds", "interval" (the product of rate and interval is rounded first) or "patches" (they are
-    counted). library_rule: where the library goes on behind a block (`Block.leave`).
+    per_second: positions a second of video; 0 where the model has one axis. vocabulary: rows of the output. clock: how
+    time in a video becomes positions, "seconds", "interval" (the product of rate and interval is rounded first) or
+    "patches" (they are counted). library_rule: where the library goes on behind a block (`Block.leave`).
     """
 
     name: str
@@ -43,6 +43,7 @@ class FamilyData(msgspec.Struct, frozen=True):
     axes: int
     max_positions: int
     live_trained: bool = False
+    vocabulary: int = 0
     clock: str = "seconds"
     library_rule: str = "last"
 

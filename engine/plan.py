@@ -11,13 +11,23 @@ from .span import Rows
 
 
 class Draw(msgspec.Struct, frozen=True):
-    """How the next token of a row is drawn. `seed` already belongs to this token; temperature 0 takes the likeliest."""
+    """How the next token of a row is drawn. `seed` already belongs to this token; temperature 0 takes the likeliest.
+
+    `said`: the reply's tokens so far, where a penalty counts them. `bias`: (id, what is added). `barred`: ids that are
+    not drawn.
+    """
 
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
     seed: int = 0
+    repetition: float = 1.0
+    presence: float = 0.0
+    frequency: float = 0.0
+    said: tuple[int, ...] = ()
+    bias: tuple[tuple[int, float], ...] = ()
+    barred: tuple[int, ...] = ()
 
 
 class Feed(msgspec.Struct, frozen=True):

@@ -23,10 +23,20 @@ class Reply:
     """The sampling state of one reply. Spliced rows do not touch it; it goes on across them.
 
     `places[i]` and `positions[i]` are the row and the position of token i in the stream; `row` is that of the first
-    token, whether it is there yet or not, and `cursor` the stream's where the reply began.
+    token, whether it is there yet or not, and `cursor` the stream's where the reply began. `ends` are the model's end
+    tokens.
     """
 
-    def __init__(self, id: int, seq: int, params: SamplingParams, text: Detokenizer, row: int, cursor: Cursor) -> None:
+    def __init__(
+        self,
+        id: int,
+        seq: int,
+        params: SamplingParams,
+        text: Detokenizer,
+        row: int,
+        cursor: Cursor,
+        ends: frozenset[int],
+    ) -> None:
         self.id = id
         self.seq = seq
         self.params = params
@@ -38,15 +48,34 @@ class Reply:
         self.positions: list[int] = []
         self.splices: list[Splice] = []
         self.held = False  # the model ended it, but media is still expected
+        self._ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else ends)
+        self._bias = tuple(params.logit_bias.items())
+        self._penalised = (params.repetition_penalty, params.presence_penalty, params.frequency_penalty) != (1, 0, 0)
         self._seed = params.seed if params.seed is not None else id * 1_000_003 + seq
 
     def draw(self) -> Draw:
         """How the next token is drawn."""
         params = self.params
-        if params.temperature == 0:
+        barred = tuple(self._ends) if len(self.ids) < params.min_tokens else ()
+        if params.temperature == 0 and not (self._penalised or self._bias or barred):
             return Draw()
-        seed = seed_of(self._seed, len(self.ids))
-        return Draw(params.temperature, params.top_k, params.top_p, params.min_p, seed)
+        return Draw(
+            params.temperature,
+            params.top_k,
+            params.top_p,
+            params.min_p,
+            seed_of(self._seed, len(self.ids)),
+            params.repetition_penalty,
+            params.presence_penalty,
+            params.frequency_penalty,
+            tuple(self.ids) if self._penalised else (),
+            self._bias,
+            barred,
+        )
+
+    def ended_by(self, id: int) -> bool:
+        """Whether this token ends the reply instead of being part of it."""
+        return id in self._ends
 
     def cut(self, keep: int) -> tuple[int, Cursor, list[Splice]]:
         """Keep the first `keep` tokens. Returns (rows that stay, the cursor behind them, splices behind the cut)."""

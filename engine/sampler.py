@@ -1,8 +1,9 @@
 """Drawing tokens from logits. Stateless: a draw depends on the row's logits and its `Draw` alone, so it can be
 repeated.
 
-Filters, in order: temperature, top-k, top-p (arXiv 1904.09751), min-p (arXiv 2407.01082). The draw itself is the
-Gumbel-max trick on noise made from the token's own seed.
+Before all else what the reply has said is held against it, by penalties; then come biases and barred tokens. Filters,
+in order: temperature, top-k, top-p (arXiv 1904.09751), min-p (arXiv 2407.01082). The draw itself is the Gumbel-max
+trick on noise made from the token's own seed.
 """
 
 from __future__ import annotations
@@ -16,9 +17,29 @@ def sample(logits: torch.Tensor, draws: list[Draw]) -> torch.Tensor:
     """One token id per row: logits `(rows, vocabulary)`, returns `(rows,)` int64 on the same device."""
     tokens = logits.argmax(-1)
     for row, draw in enumerate(draws):
-        if draw.temperature > 0:
-            tokens[row] = _draw(logits[row].float(), draw)
+        changed = bool(draw.said or draw.bias or draw.barred)
+        if draw.temperature == 0 and not changed:
+            continue
+        weighed = _weighed(logits[row].float(), draw) if changed else logits[row].float()
+        tokens[row] = _draw(weighed, draw) if draw.temperature > 0 else weighed.argmax()
     return tokens
+
+
+def _weighed(logits: torch.Tensor, draw: Draw) -> torch.Tensor:
+    """The logits `(vocabulary,)` after penalties, biases and what is barred."""
+    said = torch.tensor(draw.said, dtype=torch.long, device=logits.device)
+    counts = torch.bincount(said, minlength=len(logits))
+    once = counts > 0
+    logits = torch.where(once, torch.where(logits > 0, logits / draw.repetition, logits * draw.repetition), logits)
+    logits = logits - draw.presence * once - draw.frequency * counts
+    if draw.bias:
+        ids, added = zip(*draw.bias, strict=True)
+        logits = logits.index_add(
+            0, torch.tensor(ids, device=logits.device), torch.tensor(added, dtype=logits.dtype, device=logits.device)
+        )
+    if draw.barred:
+        logits = logits.index_fill(0, torch.tensor(draw.barred, device=logits.device), float("-inf"))
+    return logits
 
 
 def _draw(logits: torch.Tensor, draw: Draw) -> torch.Tensor:

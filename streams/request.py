@@ -12,13 +12,20 @@ FORMATS = ("auto", "turns", "live", "interrupt")
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
-    """How the tokens of one reply are chosen.
+    """How the tokens of one reply are chosen. All of it belongs to the reply and goes on across what is spliced in.
+
+    First, on the reply's own tokens so far: `repetition_penalty` divides a positive logit of a token that was said and
+    multiplies a negative one (arXiv 1909.05858; 1 switches it off), `presence_penalty` is taken off such a logit once,
+    `frequency_penalty` once for each time; then `logit_bias` is added by token id, and until there are `min_tokens` no
+    end token is drawn.
 
     `temperature` 0 takes the likeliest token (greedy). `top_k` 0, `top_p` 1 and `min_p` 0 switch these filters off;
-    they are applied in this order after the temperature. `seed` makes the draws of this reply repeatable. `stop`
-    strings end the reply and are not part of it; `stop_token_ids` are added to the model's own end tokens. `hold`: in
-    the format `live`, where the model ends the reply while media is still expected, it stays open and may go on with
-    what comes; False ends it there, as an answer to a question.
+    they are applied in this order after the temperature. `seed` makes the draws of this reply repeatable.
+
+    `stop` strings end the reply and are not part of it; `stop_token_ids` are added to the model's own end tokens, and
+    `ignore_eos` takes those for words like others. `hold`: in the format `live`, where the model ends the reply while
+    media is still expected, it stays open and may go on with what comes; False ends it there, as an answer to a
+    question.
     """
 
     max_tokens: int = 256
@@ -30,6 +37,12 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     hold: bool = True
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] = {}
+    min_tokens: int = 0
+    ignore_eos: bool = False
 
     def check(self) -> None:
         """Raise InputError where a value is out of range; says the range and the value."""
@@ -40,6 +53,11 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
             ("top_p", 0 < self.top_p <= 1, "in (0, 1]", self.top_p),
             ("min_p", 0 <= self.min_p <= 1, "in [0, 1]", self.min_p),
             ("stop", all(self.stop), "strings that are not empty", self.stop),
+            ("repetition_penalty", 0 < self.repetition_penalty <= 100, "in (0, 100]", self.repetition_penalty),
+            ("presence_penalty", -2 <= self.presence_penalty <= 2, "in [-2, 2]", self.presence_penalty),
+            ("frequency_penalty", -2 <= self.frequency_penalty <= 2, "in [-2, 2]", self.frequency_penalty),
+            ("logit_bias", all(abs(b) <= 100 for b in self.logit_bias.values()), "in [-100, 100]", self.logit_bias),
+            ("min_tokens", 0 <= self.min_tokens <= self.max_tokens, f"0 to {self.max_tokens}", self.min_tokens),
         )
         for name, fits, expected, got in rules:
             if not fits:

@@ -107,6 +107,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         per_second=0.0,
         axes=1,
         max_positions=config.text_config.max_position_embeddings,
+        vocabulary=config.text_config.vocab_size,
     )
     sight = model.model.vision_tower
     tower = ImageTower(model.model, processor, getattr(sight, "vision_model", sight).encoder.layers)

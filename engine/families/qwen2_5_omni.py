@@ -293,6 +293,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         per_second=float(config.position_id_per_seconds),
         axes=3,
         max_positions=config.text_config.max_position_embeddings,
+        vocabulary=config.text_config.vocab_size,
         live_trained=bool(getattr(config, "live_trained", False)),
     )
     family = Family(data, tokenizer)

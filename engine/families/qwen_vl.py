@@ -75,6 +75,7 @@ def load_vl(
         per_second=float(per_second or 0),
         axes=3,
         max_positions=config.text_config.max_position_embeddings,
+        vocabulary=config.text_config.vocab_size,
         clock=clock or ("patches" if per_second is None else "interval"),
         library_rule="sides",
     )

@@ -99,6 +99,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         per_second=0.0,
         axes=1,
         max_positions=longest,
+        vocabulary=config.vocab_size,
     )
     family = Family(data, tokenizer)
     loaded = Loaded(family, NoTowers(tokenizer), model.base_model, model.get_output_embeddings(), config)

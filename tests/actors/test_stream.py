@@ -230,6 +230,24 @@ def test_a_reply_that_is_not_to_be_held_ends_where_the_model_ends_it(house: Hous
     house.run(work())
 
 
+def test_params_that_the_model_cannot_follow_are_refused(house: House) -> None:
+    async def work() -> None:
+        async with house.engine() as engine, await engine.stream() as stream:
+            rows = house.loaded.family.data.vocabulary
+            for params, message in (
+                (SamplingParams(logit_bias={rows: 1.0}), f"logit_bias: expected token ids below {rows}, got {rows}"),
+                (SamplingParams(max_tokens=4, min_tokens=5), "min_tokens: expected 0 to 4, got 5"),
+                (SamplingParams(presence_penalty=3), r"presence_penalty: expected in \[-2, 2\], got 3"),
+            ):
+                with pytest.raises(InputError, match=message):
+                    await stream.ask(WORDS, params)
+                with pytest.raises(InputError, match=message):
+                    await engine.stream(Request(params=params))
+            assert len(await ids(await stream.ask(WORDS, SamplingParams(max_tokens=2, logit_bias={7: 100.0})))) == 2
+
+    house.run(work())
+
+
 def test_end_ends_a_reply_that_is_held_open(house: House) -> None:
     async def work() -> None:
         loaded, said = await stopping(house)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock.engine.plan import Draw
 from penstock.engine.sampler import sample, seed_of
+from transformers import RepetitionPenaltyLogitsProcessor
 
 LOGITS = torch.tensor([2.0, 1.6, 1.0, 0.4, -0.5, -3.0])
 SEEDS = 4000
@@ -81,3 +82,37 @@ def test_neighbouring_seeds_are_apart() -> None:
     seeds = [seed_of(seed, index) for seed in range(50) for index in range(50)]
     assert len(set(seeds)) == 2500
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+SAID = st.lists(st.integers(0, 49), max_size=30)
+
+
+@given(SAID, st.floats(0.3, 3.0), st.integers(0, 99))
+def test_repetition_equals_the_librarys_penalty(said: list[int], penalty: float, seed: int) -> None:
+    logits = torch.randn(1, 50, generator=torch.Generator().manual_seed(seed))
+    theirs = RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor([said], dtype=torch.long), logits.clone())
+    assert sample(logits, [Draw(repetition=penalty, said=tuple(said))])[0] == theirs[0].argmax()
+
+
+@given(SAID, st.floats(-2, 2), st.floats(-2, 2), st.dictionaries(st.integers(0, 49), st.floats(-9, 9)), SAID)
+def test_presence_frequency_bias_and_bars_by_their_definitions(
+    said: list[int], presence: float, frequency: float, bias: dict[int, float], barred: list[int]
+) -> None:
+    barred = barred[:20]
+    logits = torch.randn(50, generator=torch.Generator().manual_seed(len(said)), dtype=torch.float64)
+    plain = [
+        float("-inf")
+        if token in barred
+        else float(logit) - presence * (token in said) - frequency * said.count(token) + bias.get(token, 0.0)
+        for token, logit in enumerate(logits)
+    ]
+    draw = Draw(
+        presence=presence, frequency=frequency, said=tuple(said), bias=tuple(bias.items()), barred=tuple(barred)
+    )
+    token = int(sample(logits.float()[None], [draw])[0])
+    assert plain[token] == pytest.approx(max(plain), abs=1e-4)
+
+
+def test_what_a_draw_asks_for_touches_no_other_row() -> None:
+    rows = LOGITS.expand(3, -1)
+    assert sample(rows, [Draw(), Draw(barred=(0,)), Draw(said=(0,), presence=2.0)]).tolist() == [0, 1, 1]
