@@ -24,13 +24,14 @@ from .sound import RATE, Bank
 from .towers import sight_labels
 
 _LONG = 0.03  # share of long streams
+_WEIGHTS = {"together": 4.0, "silent": 0.3}  # short answers that take two looks; silence, of which there is much
 
 
 class Batch(NamedTuple):
     """`ids`, `labels` and `branches` `(b, n)`, `positions` `(3, b, n)`; `pictures` `(p, 2, h, w, 3)` uint8,
     `mels` `(a, bins, BLOCK_FRAMES)` of `frames` `(a,)`; `fields` and `offsets` are what the pictures' fields hold.
 
-    `hints` `(b, n, columns)`: see hints.py.
+    `hints` `(b, n, columns)`: see hints.py. `weights` `(b, n)`: how much each label counts.
 
     `video_at` and `audio_at` are rows of the flattened ids that take features; `audio_from` which of the flattened
     features of sound.
@@ -42,6 +43,7 @@ class Batch(NamedTuple):
     labels: Tensor
     branches: Tensor
     hints: Tensor
+    weights: Tensor
     pictures: Tensor
     fields: Tensor
     offsets: Tensor
@@ -93,6 +95,7 @@ def collate(lessons: list[Lesson], banks: Tensor, camera: np.random.Generator | 
     branches = np.zeros((count, longest), np.int64)
     positions = np.zeros((3, count, longest), np.int64)
     inside = np.full((count, longest, len(SIZES)), IGNORED, np.int64)
+    weights = np.ones((count, longest), np.float32)
     pictures, mels, frames = [], [], []
     fields, offsets = [], []
     video_at, audio_at, audio_from = [], [], []
@@ -104,6 +107,8 @@ def collate(lessons: list[Lesson], banks: Tensor, camera: np.random.Generator | 
         branches[number, :length] = rows.branches
         positions[:, number, :length] = rows.positions
         inside[number, :length] = hints(lesson)
+        for kind, first, stop in rows.said:
+            weights[number, first:stop] = _WEIGHTS.get(kind, 1.0)
         for first, kind, piece in rows.media:
             at = number * longest + first
             if kind == "audio":
@@ -127,6 +132,7 @@ def collate(lessons: list[Lesson], banks: Tensor, camera: np.random.Generator | 
         torch.from_numpy(labels),
         torch.from_numpy(branches),
         torch.from_numpy(inside),
+        torch.from_numpy(weights),
         torch.from_numpy(np.concatenate(pictures)) if pictures else torch.zeros(0),
         torch.from_numpy(np.stack(fields)) if fields else torch.zeros(0, FIELDS * FIELDS, 6, dtype=torch.long),
         torch.from_numpy(np.stack(offsets)) if fields else torch.zeros(0, FIELDS * FIELDS, 2),

@@ -95,7 +95,7 @@ class Learner:
         seen = self.seen(batch)
         logits, labels, middle = self.logits(batch, seen)
         hints = self.heads.loss(middle, batch.hints)
-        weight = torch.where(labels == self.vocabulary.silence, 0.3, 1.0)
+        weight = batch.weights[batch.labels != IGNORED]
         losses = functional.cross_entropy(logits, labels, reduction="none")
         said = (losses * weight).sum() / weight.sum()
         if self.options.oracle or not self.options.towers or not len(seen):

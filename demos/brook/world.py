@@ -304,8 +304,9 @@ class SceneMaker:
         if not words or not wish.echoes or self._random.random() >= wish.echoes:
             return sounds
         things = scene.settled(scene.seconds)
-        fitting = [*(thing.colour for thing in things), NUMBERS[len(things)]]
-        value = fitting[int(self._random.integers(len(fitting)))]
+        value = NUMBERS[len(things)]
+        if things and self._random.random() < 0.5:
+            value = things[int(self._random.integers(len(things)))].colour
         last = sounds[words[-1]]
         said = last._replace(value=value, stop=last.start + self._length(value, last.take))
         until = sounds[words[-1] + 1].start - 0.25 if words[-1] + 1 < len(sounds) else wish.seconds - 0.3
