@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import sys
 import time
 from collections import Counter, defaultdict
@@ -41,6 +42,12 @@ class Line(NamedTuple):
     constant: float
 
 
+def constant(right: list[str]) -> float:
+    """What the best constant answer would have; "there is no" with the name that was asked about is one answer."""
+    same = [re.sub(r"^there is no .*", "there is no such thing.", answer) for answer in right]
+    return Counter(same).most_common(1)[0][1] / len(same)
+
+
 class Score:
     """Collects answers and narration."""
 
@@ -54,8 +61,7 @@ class Score:
         lines = []
         for kind, answers in self.answers.items():
             right = sum(right == given for _, right, given in answers)
-            constant = Counter(right for _, right, _ in answers).most_common(1)[0][1]
-            lines.append(Line(kind, len(answers), right / len(answers), constant / len(answers)))
+            lines.append(Line(kind, len(answers), right / len(answers), constant([right for _, right, _ in answers])))
         told = {f"narrated: {kind}": self.told[kind] for kind in NARRATED if self.told[kind]}
         lines += [Line(kind, len(marks), sum(marks) / len(marks), 0.0) for kind, marks in told.items()]
         if every := [mark for kind in NARRATED for mark in self.told[kind]]:

@@ -54,7 +54,8 @@ def test_brooks_world_and_training_know_no_engine(file: Path) -> None:
     assert not re.search(r"^\s*(from|import) .*\bengine\b", file.read_text(), re.MULTILINE)
 
 
-def test_every_kind_is_examined_and_brook_knows_more_than_a_constant(server: str) -> None:
+def test_every_kind_is_examined_and_brook_is_right(server: str) -> None:
+    """The goal is stricter (MODEL_CARD.md); here few are asked of each kind, on a machine that may be busy."""
     lines = examined(server, "--count", "6", "--narrations", "2", "--hold-out", "--pace", "2")
     for kind in (*KINDS, FOREIGN, STRANGE, HELD_OUT, "narrated: all", "narration: invented"):
         line = lines[kind]
@@ -62,7 +63,9 @@ def test_every_kind_is_examined_and_brook_knows_more_than_a_constant(server: str
     asked = [lines[kind] for kind in KINDS]
     right = sum(float(str(line["right"])) for line in asked) / len(asked)
     constant = sum(float(str(line["constant"])) for line in asked) / len(asked)
-    assert right > constant + 0.15
+    assert right > max(0.85, constant + 0.3)
+    assert float(str(lines["narrated: all"]["right"])) > 0.5
+    assert float(str(lines["narration: invented"]["right"])) < 0.4
 
 
 def test_without_its_media_a_question_is_not_answered(server: str) -> None:
