@@ -48,7 +48,7 @@ class Clip:
     """Pairs of frames that follow each other, with their times in seconds."""
 
     frames: tuple[np.ndarray, ...]
-    times: tuple[float, ...]
+    times: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

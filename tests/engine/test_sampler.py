@@ -90,7 +90,8 @@ SAID = st.lists(st.integers(0, 49), max_size=30)
 @given(SAID, st.floats(0.3, 3.0), st.integers(0, 99))
 def test_repetition_equals_the_librarys_penalty(said: list[int], penalty: float, seed: int) -> None:
     logits = torch.randn(1, 50, generator=torch.Generator().manual_seed(seed))
-    theirs = RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor([said], dtype=torch.long), logits.clone())
+    ids: Any = torch.tensor([said], dtype=torch.long)
+    theirs = RepetitionPenaltyLogitsProcessor(penalty)(ids, logits.clone())  # pyright: ignore[reportArgumentType]
     assert sample(logits, [Draw(repetition=penalty, said=tuple(said))])[0] == theirs[0].argmax()
 
 
