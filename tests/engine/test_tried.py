@@ -82,4 +82,4 @@ def test_one_that_does_not_is_refused_with_the_reason_and_what_is_served(tmp_pat
     folder, _ = checkpoint(tmp_path, config)
     with pytest.raises(ModelError, match=rf"model type '{config.model_type}' is not served: .*{reason}") as error:
         load(folder, EngineConfig())
-    assert "served are llama, qwen2, qwen2_5_omni" in str(error.value)
+    assert "served are llama, llava, qwen2, qwen2_5_omni" in str(error.value)

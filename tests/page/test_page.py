@@ -113,6 +113,8 @@ def test_a_red_circle_is_dragged_in_and_read_and_its_new_colour_told(opened: Ope
     page = opened.page
     page.get_by_role("button", name="red").click()
     page.get_by_role("button", name="Put in a circle").click()
+    # However long the first pictures take on their way: it has been seen when it is spoken of.
+    expect(page.locator("#told li.said", has_text="red circle").first).to_be_visible(timeout=PATIENCE_MS)
     box = page.locator("#pond").bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] / 6, box["y"] + box["height"] / 6)
