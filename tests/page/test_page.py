@@ -34,6 +34,15 @@ class Opened:
     def _ours(address: str, url: str) -> bool:
         return address.startswith((url, url.replace("http", "ws"), "blob:", "data:"))
 
+    def answer(self, question: str) -> str:
+        """Ask; the sentence that comes behind the question."""
+        asked = self.page.locator("#told li.question").count()
+        self.page.get_by_label("Question").fill(question)
+        self.page.get_by_role("button", name="Ask").click()
+        told = self.page.locator("#told li.question + li.said div").nth(asked)
+        expect(told).to_contain_text(".", timeout=PATIENCE_MS)
+        return told.inner_text()
+
     def tells_paint(self, colour: str) -> bool:
         """Paint the chosen thing; whether the narration tells it. Brook misses one in ten or so."""
         self.page.get_by_role("button", name=colour).click()
@@ -119,13 +128,12 @@ def test_a_red_circle_is_dragged_in_and_read_and_its_new_colour_told(opened: Ope
     assert box is not None
     page.mouse.move(box["x"] + box["width"] / 6, box["y"] + box["height"] / 6)
     page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=5)
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 6, steps=5)
     page.mouse.up()
     page.wait_for_timeout(1500)  # the pond is seen twice a second, in pairs
-    page.get_by_label("Question").fill("What colour is the circle?")
-    page.get_by_role("button", name="Ask").click()
-    answer = page.locator("#told li.question ~ li.said").first
-    expect(answer.locator("div")).to_have_text("red.", timeout=PATIENCE_MS)
+    answers = [opened.answer("What colour is the circle?") for _ in range(3)]
+    assert answers.count("red.") >= 2, answers
+    answer = page.locator("#told li.question + li.said").first
     expect(answer.locator("span").first).to_have_attribute("data-seen", re.compile(r"^\d+\.\d s$"))
     again = page.locator("#told li.question ~ li.said", has_text="I see a red circle.")
     expect(again).to_be_visible(timeout=PATIENCE_MS)  # narration goes on behind the answer
