@@ -136,7 +136,7 @@ def test_a_red_circle_is_dragged_in_and_read_and_its_new_colour_told(opened: Ope
     answer = page.locator("#told li.question + li.said").first
     expect(answer.locator("span").first).to_have_attribute("data-seen", re.compile(r"^\d+\.\d s$"))
     again = page.locator("#told li.question ~ li.said", has_text="I see a red circle.")
-    expect(again).to_be_visible(timeout=PATIENCE_MS)  # narration goes on behind the answer
+    expect(again.first).to_be_visible(timeout=PATIENCE_MS)  # narration goes on behind the answer
     assert any(opened.tells_paint(colour) for colour in ("blue", "yellow", "green", "purple"))
     assert not opened.errors
 
