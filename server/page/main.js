@@ -73,6 +73,7 @@ function say(text, seen_us) {
   const item = lines.get(sentence.number) ?? line("said", sentence.parts[0].seen_us, "");
   lines.set(sentence.number, item);
   item.querySelector("div").replaceChildren(...sentence.parts.map(part));
+  at("told").scrollTop = at("told").scrollHeight; // it may have grown by a line
 }
 
 /** Words that had seen the same; style.css shows the time where it changes within a sentence. */
