@@ -24,7 +24,6 @@ from .exam import NARRATED, Examiner, Paper, evaluation_bank
 from .film import FPS, encode
 from .marking import Listener, Marker, Sentence
 from .narration import opening
-from .sound import Bank
 from .world import Scene
 
 MEDIA = ("true", "blank", "other", "none")
@@ -71,13 +70,13 @@ class Score:
         return lines
 
 
-async def answer(url: str, paper: Paper, film: bytes | None, score: Score) -> None:
-    """Show a film, then ask every question on a copy of the stream, so that no question helps another."""
+async def answer(url: str, paper: Paper, film: bytes | None, seconds: float, score: Score) -> None:
+    """Show a film of `seconds`, then ask every question on a copy of the stream, so that no question helps another."""
     async with connect(url) as connection:
         stream = await connection.stream(Request(format="turns", params=_ANSWER))
         if film is not None:
             await stream.append(VideoBytes(film, final=True))
-            await _settled(stream, paper.scene.seconds)
+            await _settled(stream, seconds)
         for kind, question in paper.questions:
             copy = await stream.fork()
             if question.lead is not None:
@@ -147,13 +146,13 @@ def _mark(scene: Scene, sentences: list[Sentence], score: Score) -> None:
     score.invented += [event is None for event in told]
 
 
-def _shown(media: str, scene: Scene, other: Scene, bank: Bank) -> bytes | None:
-    """The film for a column: the true one, a blank one of its length, that of another scene, none."""
+def _shown(media: str, scene: Scene, other: Scene) -> Scene | None:
+    """The scene to be shown for a column: the true one, a blank one of its length, another, none."""
     if media == "none":
         return None
     if media == "blank":
-        scene = scene._replace(things=(), changes=(), sounds=(), foreign="")
-    return encode(other if media == "other" else scene, bank)
+        return scene._replace(things=(), changes=(), sounds=(), foreign="")
+    return other if media == "other" else scene
 
 
 async def examine(options: argparse.Namespace, score: Score) -> None:
@@ -167,8 +166,9 @@ async def examine(options: argparse.Namespace, score: Score) -> None:
     async def one(number: int) -> None:
         async with places:
             paper, other = papers[number], papers[number - 1]
-            film = await asyncio.to_thread(_shown, options.media, paper.scene, other.scene, bank)
-            await answer(options.url, paper, film, score)
+            scene = _shown(options.media, paper.scene, other.scene)
+            film = None if scene is None else await asyncio.to_thread(encode, scene, bank)
+            await answer(options.url, paper, film, 0.0 if scene is None else scene.seconds, score)
 
     async with asyncio.TaskGroup() as tasks:
         for number in range(len(papers)):

@@ -75,6 +75,12 @@ def test_without_its_media_a_question_is_not_answered(server: str) -> None:
     assert "narrated: all" not in lines
 
 
+def test_with_the_film_of_another_scene_it_is_examined_too(server: str) -> None:
+    lines = examined(server, "--count", "2", "--media", "other")
+    right = sum(float(str(lines[kind]["right"])) for kind in KINDS) / len(KINDS)
+    assert right < 0.75
+
+
 def test_a_server_that_is_not_there_is_one_line() -> None:
     ran = subprocess.run([*EVALUATE, "--url", "ws://127.0.0.1:9", "--count", "1"], capture_output=True, text=True)
     assert ran.returncode == 1
