@@ -44,9 +44,10 @@ def check_item(item: Item, takes: tuple[str, ...]) -> None:
 def check_params(params: SamplingParams, vocabulary: int) -> None:
     """Raise InputError where a value is out of range; token ids have to be those of a model of this vocabulary."""
     params.check()
-    for id in params.logit_bias:
-        if not 0 <= id < vocabulary:
-            raise InputError(f"logit_bias: expected token ids below {vocabulary}, got {id}")
+    for name, ids in (("logit_bias", params.logit_bias), ("stop_token_ids", params.stop_token_ids)):
+        for id in ids:
+            if not 0 <= id < vocabulary:
+                raise InputError(f"{name}: expected token ids below {vocabulary}, got {id}")
 
 
 def own_copy(item: Item) -> Item:

@@ -236,6 +236,7 @@ def test_params_that_the_model_cannot_follow_are_refused(house: House) -> None:
             rows = house.loaded.family.data.vocabulary
             for params, message in (
                 (SamplingParams(logit_bias={rows: 1.0}), f"logit_bias: expected token ids below {rows}, got {rows}"),
+                (SamplingParams(stop_token_ids=(rows,), min_tokens=1), f"stop_token_ids: expected .*, got {rows}"),
                 (SamplingParams(max_tokens=4, min_tokens=5), "min_tokens: expected 0 to 4, got 5"),
                 (SamplingParams(presence_penalty=3), r"presence_penalty: expected in \[-2, 2\], got 3"),
             ):
