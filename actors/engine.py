@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -92,20 +93,27 @@ class Engine:
         cls,
         model: str | Path | None = None,
         *,
+        revision: str | None = None,
         config: EngineConfig | None = None,
         limits: MediaLimits | None = None,
         observer: Observer | None = None,
     ) -> Self:
         """Load a checkpoint and warm it up.
 
-        model: a folder, or an id that `transformers` finds; None: Brook, which comes with Penstock and knows coloured
-        shapes, beeps and a few spoken words. Raises ModelError that says why it cannot be served. A cancelled load
-        leaves nothing behind.
+        model: a folder, or an id on the Hub, which is downloaded where the Hub's cache does not have it; None: Brook,
+        which comes with Penstock and knows coloured shapes, beeps and a few spoken words. revision: a branch, tag or
+        commit of an id. Raises ModelError that says why it cannot be served. A cancelled load leaves no engine behind;
+        a download ends at its next piece, and files that are complete stay in the cache.
         """
         from ..engine.core import load
 
         config = config or EngineConfig()
-        loaded = await asyncio.to_thread(load, model, config)
+        stop = threading.Event()
+        try:
+            loaded = await asyncio.to_thread(load, model, config, revision, stop)
+        except asyncio.CancelledError:
+            stop.set()
+            raise
         engine = cls(loaded, config, limits, observer)
         try:
             await engine.warm_up()

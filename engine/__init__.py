@@ -12,6 +12,7 @@ scheduler.py            the owner of streams' lives and pages: plan() before a s
   detokenize.py         text that never shows half a character
 language.py             the owner of the language model and the KV cache: carries out a plan
   attention.py attention_cpu.py sampler.py  paged attention (door, reference, CPU); drawing tokens
+checkpoint.py hub.py    where a checkpoint is: a folder, or a model on the Hub, downloaded
 library.py probe.py     the one door to transformers; does a decoder compute here what it computes there?
 encoder.py gate.py      the towers behind a cache by content; steps go before towers
 family.py template.py families/             what a family of models is; learning a chat template

@@ -6,16 +6,20 @@ place.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import torch
+from safetensors import SafetensorError
 
 from ..codecs.errors import ModelError
 from ..streams.event import Event
 from ..streams.request import Request, SamplingParams
 from ..streams.segment import Segment
 from .attention import Backend, ReferenceBackend
+from .checkpoint import find
 from .config import EngineConfig
 from .family import Loaded
 from .language import LanguageModel
@@ -27,10 +31,13 @@ from .stream import Input
 BROOK = Path(__file__).parent / "brook"
 
 
-def load(path: str | Path | None, config: EngineConfig) -> Loaded:
-    """The checkpoint at `path`: a folder, or an id that `transformers` finds; None: Brook, which comes with Penstock.
+def load(
+    path: str | Path | None, config: EngineConfig, revision: str | None = None, stop: threading.Event | None = None
+) -> Loaded:
+    """The checkpoint at `path`: a folder, or an id on the Hub; None: Brook, which comes with Penstock.
 
-    Raises ModelError that says why not.
+    revision: a branch, tag or commit of an id. Where `stop` is set by another thread, a download ends at its next
+    piece. Raises ModelError that says why not.
     """
     from .families import loader
 
@@ -38,24 +45,24 @@ def load(path: str | Path | None, config: EngineConfig) -> Loaded:
         path = BROOK
         if not (path / "model.safetensors").is_file():
             raise ModelError(f"{path}: expected the weights of Brook, which come with Penstock, got an incomplete copy")
-    if Path(path).is_absolute() and not Path(path).is_dir():
-        raise ModelError(f"{path}: expected the folder of a checkpoint, got no such folder")
-    _refuse_pickles(Path(path))
+    checkpoint = find(path, revision, stop or threading.Event())
     try:
-        model_type = transformers.AutoConfig.from_pretrained(path).model_type
-        return loader(model_type)(Path(path), getattr(torch, config.dtype), torch.device(config.device))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: expected a checkpoint that transformers can load, got: {error}") from error
+        load_family = loader(transformers.AutoConfig.from_pretrained(checkpoint.folder).model_type)
+        checkpoint.fetch_weights()
+        loaded = load_family(checkpoint.folder, getattr(torch, config.dtype), torch.device(config.device))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(f"{checkpoint.name}: {_refusal(' '.join(str(error).split()))}") from error
+    loaded.family.data = msgspec.structs.replace(loaded.family.data, model=checkpoint.name)
+    return loaded
 
 
-def _refuse_pickles(folder: Path) -> None:
-    """ModelError where a folder has its weights as pickles only: reading one can run whatever its maker wrote."""
-    pickles = sorted(file.name for end in ("*.bin", "*.pt", "*.pth") for file in folder.glob(end))
-    if pickles and not any(folder.glob("*.safetensors")):
-        raise ModelError(
-            f"{folder}: expected weights as safetensors, got {', '.join(pickles)}: pickles can run code when they are "
-            "read. Where you trust them, write them anew with `save_pretrained`"
+def _refusal(why: str) -> str:
+    if "trust_remote_code" in why:
+        return (
+            f"expected a checkpoint whose classes are all in transformers {transformers.__version__}, got one with "
+            "code of its own: code that comes with a checkpoint is never run"
         )
+    return f"expected a checkpoint that transformers can load, got: {why}"
 
 
 def make_backend(config: EngineConfig) -> Backend:

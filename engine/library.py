@@ -9,5 +9,6 @@ mend_wheels()
 import transformers  # noqa: E402 (the mending has to come first)
 
 transformers.logging.disable_progress_bar()
+transformers.dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # nobody is asked whether a checkpoint's code shall be run
 
 __all__ = ("transformers",)

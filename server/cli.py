@@ -69,6 +69,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", nargs="?", help="a model's name or folder; without one Brook, which knows coloured shapes and sounds"
     )
+    parser.add_argument("--revision", help="a branch, tag or commit of a model on the Hub")
     parser.add_argument("--host", default=defaults.host, help="address to listen on (default %(default)s)")
     parser.add_argument("--port", type=int, default=defaults.port, help="0 takes a free one (default %(default)s)")
     key = parser.add_mutually_exclusive_group()
@@ -151,7 +152,8 @@ def _serve(options: argparse.Namespace) -> int:
     logging.basicConfig(
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
     )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    for chatty in ("uvicorn", "httpx2"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
     import asyncio
 
@@ -161,7 +163,8 @@ def _serve(options: argparse.Namespace) -> int:
     from ..actors.engine import Engine, EngineConfig
 
     async def run() -> None:
-        async with await Engine.load(options.model, config=EngineConfig(decode=options.decode)) as engine:
+        setup = EngineConfig(decode=options.decode)
+        async with await Engine.load(options.model, revision=options.revision, config=setup) as engine:
 
             def announce(url: str) -> None:
                 print(f"penstock: serving on {url}")

@@ -1,0 +1,79 @@
+"""Checkpoints as they lie on the Hub are the same model as the small ones in their own layout."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from layout import publish_llava, publish_omni, publish_qwen2_5_vl
+from penstock.engine.brook.recipe import model_path
+from penstock.engine.config import EngineConfig
+from penstock.engine.core import load
+from penstock.engine.family import Loaded
+
+OTHERS_BYTES = 300 << 20
+
+# Peaks of memory in bytes: of a load of the small thinker alone, and then of the whole checkpoint.
+PEAKS = """
+import re, sys
+from pathlib import Path
+from penstock.engine.brook.recipe import model_path
+from penstock.engine.config import EngineConfig
+from penstock.engine.core import load
+for folder in (model_path("omni"), Path(sys.argv[1])):
+    loaded = load(folder, EngineConfig())
+    print(1024 * int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]))
+"""
+
+
+def tensors(loaded: Loaded) -> dict[str, torch.Tensor]:
+    """All that was loaded, by name: the towers and the decoder, and the output layer."""
+    towers: Any = loaded.towers
+    return {**towers.model.state_dict(), **loaded.text.state_dict(prefix="text."), "head": loaded.head.weight}
+
+
+@pytest.mark.parametrize(
+    ("name", "publish"), [("omni", publish_omni), ("qwen2_5_vl", publish_qwen2_5_vl), ("llava", publish_llava)]
+)
+def test_the_published_layout_is_the_same_model(tmp_path: Path, name: str, publish: Callable[[Path], None]) -> None:
+    publish(tmp_path)
+    ours, own = load(tmp_path, EngineConfig()), load(model_path(name), EngineConfig())
+    published, same = tensors(ours), tensors(own)
+    assert published.keys() == same.keys()
+    assert not [key for key in same if not torch.equal(published[key], same[key])]
+    assert not [key for key, tensor in published.items() if tensor.is_meta or not tensor.isfinite().all()]
+    assert ours.family.data.model == str(tmp_path)
+    for field in own.family.data.__struct_fields__:
+        if field != "model":
+            assert getattr(ours.family.data, field) == getattr(own.family.data, field), field
+
+
+def test_of_a_whole_omni_only_the_thinker_is_read(tmp_path: Path) -> None:
+    publish_omni(tmp_path, OTHERS_BYTES)
+    done = subprocess.run(
+        [sys.executable, "-c", PEAKS, str(tmp_path)], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    alone, whole = (int(line) for line in done.stdout.split())
+    assert whole - alone < OTHERS_BYTES // 10, f"{(whole - alone) / 2**20:.0f} MiB more than the thinker alone"
+
+
+@pytest.mark.parametrize("publish", [publish_omni, publish_qwen2_5_vl])
+def test_end_tokens_are_a_list_or_one_or_none(tmp_path: Path, publish: Callable[[Path], None]) -> None:
+    publish(tmp_path)
+    path = tmp_path / "generation_config.json"
+    config = json.loads(path.read_text())
+    end, other = config["eos_token_id"]
+    assert load(tmp_path, EngineConfig()).family.stop_ids == {end, other}
+    path.write_text(json.dumps(config | {"eos_token_id": other}))
+    assert load(tmp_path, EngineConfig()).family.stop_ids == {other}
+    path.write_text(json.dumps({"do_sample": True, "temperature": 0.1}))
+    assert load(tmp_path, EngineConfig()).family.stop_ids == {end}
+    path.unlink()
+    assert load(tmp_path, EngineConfig()).family.stop_ids == {end}
