@@ -14,6 +14,7 @@ language.py             the owner of the language model and the KV cache: carrie
   attention.py attention_cpu.py sampler.py  paged attention (door, reference, CPU); drawing tokens
 checkpoint.py hub.py    where a checkpoint is: a folder, or a model on the Hub, downloaded
 library.py probe.py     the one door to transformers; does a decoder compute here what it computes there?
+compute.py              what can compute on this machine
 encoder.py gate.py      the towers behind a cache by content; steps go before towers
 family.py template.py families/             what a family of models is; learning a chat template
 brook/                  the embedded model's home

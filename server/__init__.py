@@ -1,6 +1,9 @@
 """The wire and its server: WebSocket and HTTP in front of `actors.engine.Engine`. Knows no torch.
 
 cli         the command `penstock`
+ask         `penstock ask`; ask_view: what it prints; sources: files and stdin; capture: cameras and microphones
+devices     `penstock devices`: which cameras, microphones, codecs and computers there are
+completion  `penstock completion`
 trace       `penstock trace`: the messages of one frame from socket to token
 bench       `penstock bench`
 config      address, key, limits

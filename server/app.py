@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
+import os
 import signal
 import socket
 import threading
@@ -145,7 +147,9 @@ def bind(config: ServerConfig) -> socket.socket:
     try:
         listener = socket.create_server((config.host, config.port), family=family, backlog=512)
     except OSError as error:
-        raise ConfigError(f"cannot listen on {config.host}:{config.port}: {error.strerror or error}") from None
+        do = {errno.EADDRINUSE: "--port", errno.EACCES: "--port", errno.EADDRNOTAVAIL: "--host"}.get(error.errno or 0)
+        why = f"{os.strerror(error.errno)}; take another with {do}" if do and error.errno else error.strerror or error
+        raise ConfigError(f"cannot listen on {config.host}:{config.port}: {why}") from None
     # Connections inherit it. asyncio would not set it for a listener that it has not made, and a token would wait for
     # the client to acknowledge the one before it, up to 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,8 +1,8 @@
-"""The command line: `penstock serve`, `penstock trace`, `penstock bench`.
+"""The command line: `penstock serve`, `ask`, `devices`, `trace`, `bench`, `completion`.
 
-In come arguments and the environment (PENSTOCK_API_KEY); out go an exit code (0, or 2 with one line on stderr) and,
-from `serve`, a line with the address and some with what is served, on stdout. Loads torch, starlette and uvicorn only
-in the command that needs them.
+In come arguments and the environment (PENSTOCK_API_KEY); out go an exit code (0; 2 with one line on stderr; 130 after
+Ctrl-C) and, from `serve`, a line with the address and some with what is served, on stdout. Loads torch, PyAV, starlette
+and uvicorn only in the command that needs them.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..codecs.errors import PenstockError
+from ..streams.request import FORMATS
 from .config import LIMITS, ServerConfig
 from .errors import ConfigError
 
@@ -39,7 +40,12 @@ _LIMIT_HELP = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if options.command is _ask and not any(word.startswith("-") for word in rest if word != "-"):
+        options.words += rest  # Words behind an option that stands between words.
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return options.command(options)
     except PenstockError as error:
@@ -47,19 +53,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `| head` has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the arguments."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="penstock", description="Media appended to the KV cache of the request that is running."
-    )
+    parser = _Parser(prog="penstock", description="Media appended to the KV cache of the request that is running.")
     parser.add_argument("--version", action="version", version=f"penstock {_version()}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="serve a model over WebSocket"))
+    _add_ask(
+        commands.add_parser(
+            "ask", help="show media to a model and ask", usage="penstock ask [options] MEDIA [MEDIA ...] QUESTION"
+        )
+    )
+    devices = commands.add_parser("devices", help="what can compute, see and hear here")
+    devices.set_defaults(command=_devices)
+    devices.add_argument("--json", action="store_true", help="one JSON object a line")
     _add_trace(commands.add_parser("trace", help="show the messages of one frame from socket to token"))
     bench = commands.add_parser("bench", help="measure")
     benches = bench.add_subparsers(title="benchmarks", required=True, metavar="WHAT")
     _add_bench_append(benches.add_parser("append", help="time per append and per decode step, by history"))
+    completion = commands.add_parser("completion", help="print a script that completes this command line")
+    completion.set_defaults(command=_completion)
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
     return parser
 
 
@@ -72,9 +97,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", help="a branch, tag or commit of a model on the Hub")
     parser.add_argument("--host", default=defaults.host, help="address to listen on (default %(default)s)")
     parser.add_argument("--port", type=int, default=defaults.port, help="0 takes a free one (default %(default)s)")
-    key = parser.add_mutually_exclusive_group()
-    key.add_argument("--api-key", help="what clients must show; better in PENSTOCK_API_KEY or in a file")
-    key.add_argument("--api-key-file", type=Path, help="file whose first line is the key")
+    _add_key(parser, "what clients must show")
     parser.add_argument("--insecure", action="store_true", help="no key although other machines can connect")
     parser.add_argument("--tls-cert", help="PEM file")
     parser.add_argument("--tls-key", help="PEM file")
@@ -94,6 +117,46 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         help="where client media is decoded (default workers)",
     )
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+
+
+def _add_key(parser: argparse.ArgumentParser, what: str) -> None:
+    key = parser.add_mutually_exclusive_group()
+    key.add_argument("--api-key", help=f"{what}; better in PENSTOCK_API_KEY or in a file")
+    key.add_argument("--api-key-file", type=Path, help="file whose first line is the key")
+
+
+def _add_ask(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_ask)
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="MEDIA QUESTION",
+        help="a picture, video or sound file, camera[:N], microphone[:N], or - for stdin; last the question",
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--model", help="a model's name or folder, loaded here; without one Brook")
+    where.add_argument("--url", help="a server that runs, for example ws://127.0.0.1:8000, instead of a model here")
+    _add_key(parser, "the server's key")
+    parser.add_argument("--live", action="store_true", help="ask at the start; the model speaks while it watches")
+    parser.add_argument("--pace", action="store_true", help="play files at their own pace, as --live does")
+    parser.add_argument(
+        "--seconds",
+        type=_positive,
+        help="how long a camera or microphone is watched (default 5, with --live until Ctrl-C)",
+    )
+    parser.add_argument("--system", help="the system prompt")
+    parser.add_argument("--max-tokens", type=int, help="at most so many (default 256, with --live 4000)")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token (default 0)")
+    parser.add_argument("--format", choices=FORMATS, help="default turns, with --live live")
+    parser.add_argument("--fps", type=float, help="frames a second that the model gets (default: the model's own)")
+    parser.add_argument("--json", action="store_true", help="the stream's events, one JSON object a line")
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"expected more than 0, got {text}")
+    return value
 
 
 def _add_trace(parser: argparse.ArgumentParser) -> None:
@@ -193,6 +256,25 @@ def _facts(url: str, info: EngineInfo, config: ServerConfig, own: bool) -> list[
         ("", f"{info.kv_tokens} rows of KV cache for all, {info.max_positions} positions a stream"),
         ("", f"{config.max_message_bytes} bytes a message, {config.idle_seconds:g} s idle"),
     ]
+
+
+def _ask(options: argparse.Namespace) -> int:
+    from . import ask
+
+    return ask.main(options, None if options.url is None else _api_key(options))
+
+
+def _devices(options: argparse.Namespace) -> int:
+    from . import devices
+
+    return devices.main(options)
+
+
+def _completion(options: argparse.Namespace) -> int:
+    from . import completion
+
+    print(completion.script(_parser(), options.shell), flush=True)
+    return 0
 
 
 def _trace(options: argparse.Namespace) -> int:

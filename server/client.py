@@ -66,7 +66,8 @@ class Connection:
             )
         except InvalidStatus as error:
             body = error.response.body.decode(errors="replace") if error.response.body else ""
-            raise ConnectionLostError(f"{self.url}: refused with {error.response.status_code} {body}".strip()) from None
+            status = error.response.status_code
+            raise ConnectionLostError(f"{self.url}: refused with {status} {body}".strip(), status) from None
         except (OSError, InvalidHandshake, TimeoutError) as error:
             raise ConnectionLostError(f"{self.url}: {error}") from None
         try:

@@ -57,9 +57,16 @@ class DrainingError(PenstockError):
 
 
 class ConnectionLostError(PenstockError):
-    """The WebSocket could not be opened or has closed; says the status or the close code and the reason."""
+    """The WebSocket could not be opened or has closed; says the status or the close code and the reason.
+
+    `status` is that of HTTP where a server answered and refused, else None.
+    """
 
     code = "connection"
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def _codes(root: type[PenstockError]) -> dict[str, type[PenstockError]]:
