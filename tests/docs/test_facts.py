@@ -22,7 +22,7 @@ from penstock.streams.format import INTERRUPT, LIVE, TURNS, Format
 from penstock.streams.request import FORMATS
 
 MAKEFILE = (ROOT / "Makefile").read_text()
-NOT_OURS = ("python3", ".venv/bin/python", "sudo", ".")  # the system's own
+NOT_OURS = ("python3", ".venv/bin/python", "sudo", ".", "ffmpeg")  # the system's own
 
 
 def check_make(arguments: list[str]) -> None:
@@ -43,8 +43,9 @@ def check_penstock(arguments: list[str]) -> None:
 
 
 def commands(block: Block) -> list[list[str]]:
-    """The commands of a shell block, without comments and without variables set in front."""
-    lines = [shlex.split(line, comments=True) for line in block.text.splitlines()]
+    """The commands of a shell block, without comments, redirections and variables set in front."""
+    piped = [part for line in block.text.splitlines() for part in re.split(r" \| ", line)]
+    lines = [shlex.split(re.sub(r" [<>] .*", "", part), comments=True) for part in piped]
     while any(line and re.fullmatch(r"[A-Z_]+=.*", line[0]) for line in lines):
         lines = [line[1:] if line and re.fullmatch(r"[A-Z_]+=.*", line[0]) else line for line in lines]
     return [line for line in lines if line]
@@ -68,7 +69,7 @@ def test_commands_in_the_text_exist(page: Path) -> None:
         if name == "make":
             check_make(arguments)
         elif name == "penstock" and arguments:
-            check_penstock(arguments)
+            check_penstock(arguments if len(arguments) > 1 else [*arguments, "--help"])
         elif line.startswith("python -m penstock"):
             assert importlib.util.find_spec(arguments[1]) is not None, line
 
