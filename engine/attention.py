@@ -10,6 +10,8 @@ their log-sum-exp (Flash-Decoding, and arXiv 2402.02082, section 4).
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -21,17 +23,23 @@ NAME = "penstock"
 
 
 class Part:
-    """One part of the rows' histories: row r attends to the first `lengths[r]` rows of the page list
+    """One part of the rows' histories: row r attends to rows `[firsts[r], lengths[r])` of the page list
     `tables[slots[r]]`.
 
-    tables `(sequences, pages)` int32, slots `(rows,)` int32, lengths `(rows,)` int32. `runs` lists (start, stop,
-    slot) of consecutive query rows of one sequence, in order; every row is in one, and lengths never fall inside one.
+    tables `(sequences, pages)` int32, slots `(rows,)` int32, lengths and firsts `(rows,)` int32; firsts None: from row
+    0 on. `runs` lists (start, stop, slot) of consecutive query rows of one sequence, in order; every row is in one, and
+    neither lengths nor firsts fall inside one.
     """
 
     def __init__(
-        self, tables: torch.Tensor, slots: torch.Tensor, lengths: torch.Tensor, runs: list[tuple[int, int, int]]
+        self,
+        tables: torch.Tensor,
+        slots: torch.Tensor,
+        lengths: torch.Tensor,
+        runs: list[tuple[int, int, int]],
+        firsts: torch.Tensor | None = None,
     ) -> None:
-        self.tables, self.slots, self.lengths, self.runs = tables, slots, lengths, runs
+        self.tables, self.slots, self.lengths, self.runs, self.firsts = tables, slots, lengths, runs, firsts
 
 
 class Backend(Protocol):
@@ -50,7 +58,10 @@ class Backend(Protocol):
 
 
 class Step:
-    """What the attention of one forward pass needs: where new rows are written and where each row looks."""
+    """What the attention of one forward pass needs: where new rows are written and where each row looks.
+
+    `windowed` gives the parts of layers whose rows see so many rows back, themselves included.
+    """
 
     def __init__(
         self,
@@ -59,11 +70,17 @@ class Step:
         values: list[torch.Tensor],
         target: torch.Tensor,
         parts: list[Part],
+        windowed: Callable[[int], list[Part]],
     ) -> None:
         self.backend = backend
         self.keys, self.values = keys, values  # one tensor per layer
         self.target = target  # (rows,) int64: pool row that each new row is written to
-        self.parts = parts
+        self._parts = parts
+        self._windowed = functools.cache(windowed)
+
+    def parts(self, window: int | None) -> list[Part]:
+        """Where each row looks in a layer of this window; None: in one that sees everything."""
+        return self._parts if window is None else self._windowed(window)
 
 
 class ReferenceBackend:
@@ -86,7 +103,10 @@ class ReferenceBackend:
             key = keys[pages].flatten(0, 1)[:longest].repeat_interleave(groups, dim=1)
             value = values[pages].flatten(0, 1)[:longest].repeat_interleave(groups, dim=1)
             scores = torch.einsum("rhd,khd->rhk", query[start:stop].float(), key.float()) * scale
-            visible = torch.arange(longest, device=query.device) < part.lengths[start:stop, None]
+            places = torch.arange(longest, device=query.device)
+            visible = places < part.lengths[start:stop, None]
+            if part.firsts is not None:
+                visible &= places >= part.firsts[start:stop, None]
             scores = scores.masked_fill(~visible[:, None], float("-inf"))
             lse[start:stop] = scores.logsumexp(-1)
             weights = (scores - lse[start:stop, :, None]).exp().nan_to_num(0.0)
@@ -120,19 +140,19 @@ def paged_attention(
 ) -> tuple[torch.Tensor, None]:
     """What every decoder layer calls: query `(1, heads, rows, dim)`; returns `(1, rows, heads, dim)`.
 
-    The name is not registered for masks, so `attention_mask` is None: order is in the parts' lengths.
+    The name is not registered for masks, so `attention_mask` is None: order is in the parts' lengths. A window counts
+    rows of the cache, as the library's masks do.
     """
     assert step is not None and attention_mask is None
     layer: int = module.layer_idx  # type: ignore[assignment]
-    if sliding_window is not None or softcap is not None:
-        got = f"a window of {sliding_window} rows" if softcap is None else f"scores capped at {softcap}"
-        raise ModelError(f"layer {layer}: expected attention over the whole history, got {got}: not served yet")
+    if softcap is not None:
+        raise ModelError(f"layer {layer}: expected plain scores, got scores capped at {softcap}: not served yet")
     keys, values = step.keys[layer], step.values[layer]
     keys.view(-1, *keys.shape[2:])[step.target] = key[0].transpose(0, 1)
     values.view(-1, *values.shape[2:])[step.target] = value[0].transpose(0, 1)
     rows = query[0].transpose(0, 1).contiguous()
     scale = rows.shape[-1] ** -0.5 if scaling is None else scaling
-    attended = [step.backend.attend(rows, keys, values, part, scale) for part in step.parts]
+    attended = [step.backend.attend(rows, keys, values, part, scale) for part in step.parts(sliding_window)]
     out, _lse = merge([out for out, _ in attended], [lse for _, lse in attended])
     return out[None], None
 

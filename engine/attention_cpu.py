@@ -28,14 +28,14 @@ _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 
 @numba.njit(nogil=True, cache=True, fastmath=_FAST, inline="always")
-def _weigh(scores, powers, floats, count, best):
-    """scores[:count] become exp(scores - best), all at most 1; returns their sum.
+def _weigh(scores, powers, floats, first, count, best):
+    """scores[first:count] become exp(scores - best), all at most 1; returns their sum.
 
     exp(x) = 2^k * exp(r): k rounds x / ln 2, r lies in [-ln 2 / 2, ln 2 / 2] where a polynomial of degree 6 has
     float32's precision (Cephes `expf`). `powers` (int32) and `floats` (float32) are two views of one buffer, in which
     2^k is made.
     """
-    for token in range(count):
+    for token in range(first, count):
         x = max(scores[token] - best, np.float32(-87.0))
         k = math.floor(x * np.float32(1.44269504) + np.float32(0.5))
         powers[token] = (np.int32(k) + np.int32(127)) << np.int32(23)
@@ -48,7 +48,7 @@ def _weigh(scores, powers, floats, count, best):
         p = p * r + np.float32(5.0000001201e-1)
         scores[token] = p * r * r + r + np.float32(1.0)
     total = np.float32(0)
-    for token in range(count):
+    for token in range(first, count):
         scores[token] *= floats[token]
         total += scores[token]
     return total
@@ -63,12 +63,12 @@ def _read(page, shift, rows, count, dim):
 
 
 @numba.njit(nogil=True, cache=True, fastmath=_FAST, inline="always")
-def _scores(wanted, key, scores, visible, dim, scale, best):
-    """scores[:visible] become the scaled products with `key` `(tokens, dim)`;
+def _scores(wanted, key, scores, hidden, visible, dim, scale, best):
+    """scores[hidden:visible] become the scaled products with `key` `(tokens, dim)`;
 
     returns the largest, or `best` if larger.
     """
-    for token in range(0, visible, 4):  # four at a time share the loads of the query
+    for token in range(hidden // 4 * 4, visible, 4):  # four at a time share the loads of the query
         a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
         for i in range(dim):
             a += wanted[i] * key[token, i]
@@ -76,16 +76,16 @@ def _scores(wanted, key, scores, visible, dim, scale, best):
             c += wanted[i] * key[token + 2, i]
             d += wanted[i] * key[token + 3, i]
         scores[token], scores[token + 1], scores[token + 2], scores[token + 3] = a, b, c, d
-    for token in range(visible):
+    for token in range(hidden, visible):
         scores[token] *= scale
         best = max(best, scores[token])
     return best
 
 
 @numba.njit(nogil=True, cache=True, fastmath=_FAST, inline="always")
-def _gather(weighted, value, scores, visible, dim):
-    """weighted `(dim,)` grows by the weighted rows of `value` `(tokens, dim)`; weights behind `visible` are 0."""
-    for token in range(0, visible, 4):
+def _gather(weighted, value, scores, hidden, visible, dim):
+    """weighted `(dim,)` grows by the weighted rows of `value` `(tokens, dim)`; weights outside are 0."""
+    for token in range(hidden // 4 * 4, visible, 4):
         a, b, c, d = scores[token], scores[token + 1], scores[token + 2], scores[token + 3]
         for i in range(dim):
             weighted[i] += (
@@ -94,7 +94,7 @@ def _gather(weighted, value, scores, visible, dim):
 
 
 @numba.njit(parallel=True, fastmath=_FAST, nogil=True, cache=True)
-def _attend(query, keys, values, shift, tables, slots, lengths, tiles, parts, scale, out, lse):
+def _attend(query, keys, values, shift, tables, slots, firsts, lengths, tiles, parts, scale, out, lse):
     heads, dim = query.shape[1], query.shape[2]
     size, kv_heads = keys.shape[1], keys.shape[2]
     group = heads // kv_heads
@@ -113,7 +113,7 @@ def _attend(query, keys, values, shift, tables, slots, lengths, tiles, parts, sc
         value_bits = np.zeros((wide, dim), np.uint32)
         key, value, floats = key_bits.view(np.float32), value_bits.view(np.float32), powers.view(np.float32)
         table = tables[slots[first]]
-        for place in range((lengths[last - 1] + size - 1) // size):
+        for place in range(firsts[first] // size, (lengths[last - 1] + size - 1) // size):
             page = table[place]
             here = min(size, lengths[last - 1] - place * size)
             for side in range(span):
@@ -121,22 +121,23 @@ def _attend(query, keys, values, shift, tables, slots, lengths, tiles, parts, sc
                 _read(keys[page, :, head], shift, key_bits, here, dim)
                 _read(values[page, :, head], shift, value_bits, here, dim)
                 for row in range(first, last):
-                    visible = min(size, lengths[row] - place * size)
-                    if visible <= 0:
+                    hidden, visible = max(0, firsts[row] - place * size), min(size, lengths[row] - place * size)
+                    if visible <= hidden:
                         continue
                     for column in range(group):
                         line = side * count + (row - first) * group + column
                         wanted = query[row, head * group + column]
-                        best = _scores(wanted, key, scores, visible, dim, scale, top[line])
+                        best = _scores(wanted, key, scores, hidden, visible, dim, scale, top[line])
                         if best > top[line]:
                             shrink = np.float32(math.exp(top[line] - best))
                             total[line] *= shrink
                             for i in range(dim):
                                 weighted[line, i] *= shrink
                             top[line] = best
-                        total[line] += _weigh(scores, powers, floats, visible, best)
+                        total[line] += _weigh(scores, powers, floats, hidden, visible, best)
+                        scores[:hidden] = 0
                         scores[visible:] = 0
-                        _gather(weighted[line], value, scores, visible, dim)
+                        _gather(weighted[line], value, scores, hidden, visible, dim)
         for side in range(span):
             for row in range(first, last):
                 for column in range(group):
@@ -165,24 +166,38 @@ def _gathered(
     query: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
-    pages: torch.Tensor,
-    first: int,
-    last: int,
+    table: torch.Tensor,
+    firsts: torch.Tensor | None,
+    lengths: torch.Tensor,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A long run of one sequence, `(rows, heads, dim)`, by torch's own kernel over a copy of its pages.
 
-    Its rows see `first`, ..., `last` rows of the history, or all of them `last`: what all see without a mask, and the
-    run's own triangle, merged by their log-sum-exp.
+    Mostly its rows see one row more of the history each, or all the same: what all see without a mask, and the run's
+    own triangle, merged by their log-sum-exp. Else a mask says what each sees.
     """
-    key, value = (pool[pages].float().flatten(0, 1)[None, :last].transpose(1, 2) for pool in (keys, values))
+    size, last = keys.shape[1], int(lengths[-1])
+    skipped = 0 if firsts is None else int(firsts[0]) // size
+    pages = table[skipped : -(-last // size)].long()
+    start = skipped * size
+    key, value = (pool[pages].float().flatten(0, 1)[None, : last - start].transpose(1, 2) for pool in (keys, values))
     wanted = query.float().transpose(0, 1)[None]
-    common = last if first == last else first - 1
+    rises = lengths.diff()
+    even = not rises.any()
     pieces = []
-    if common:
-        pieces.append(_FLASH(wanted, key[:, :, :common], value[:, :, :common], 0.0, False, scale=scale))
-    if first != last:
-        pieces.append(_FLASH(wanted, key[:, :, common:], value[:, :, common:], 0.0, True, scale=scale))
+    if firsts is not None or not (even or (rises == 1).all()):
+        places = torch.arange(start, last)
+        visible = places < lengths[:, None]
+        if firsts is not None:
+            visible &= places >= firsts[:, None]
+        mask = torch.zeros(visible.shape).masked_fill_(~visible, float("-inf"))
+        pieces.append(_FLASH(wanted, key, value, 0.0, False, attn_mask=mask[None, None], scale=scale))
+    else:
+        common = last if even else int(lengths[0]) - 1
+        if common:
+            pieces.append(_FLASH(wanted, key[:, :, :common], value[:, :, :common], 0.0, False, scale=scale))
+        if not even:
+            pieces.append(_FLASH(wanted, key[:, :, common:], value[:, :, common:], 0.0, True, scale=scale))
     outs = [out[0].transpose(0, 1) for out, _ in pieces]
     return merge(outs, [lse[0].transpose(0, 1).float() for _, lse in pieces])
 
@@ -203,12 +218,12 @@ class CpuBackend:
         lse = torch.empty(query.shape[:2], dtype=torch.float32)
         short = []
         for start, stop, slot in part.runs:
-            first, last = (
-                (int(part.lengths[start]), int(part.lengths[stop - 1])) if stop - start >= _LONG_ROWS else (0, 0)
-            )
-            if first and last - first in (0, stop - start - 1):
-                pages = part.tables[slot, : -(-last // keys.shape[1])].long()
-                out[start:stop], lse[start:stop] = _gathered(query[start:stop], keys, values, pages, first, last, scale)
+            if stop - start >= _LONG_ROWS and int(part.lengths[start]):
+                firsts = None if part.firsts is None else part.firsts[start:stop]
+                rows = slice(start, stop)
+                out[rows], lse[rows] = _gathered(
+                    query[rows], keys, values, part.tables[slot], firsts, part.lengths[rows], scale
+                )
             else:
                 short.append((start, stop))
         if short:
@@ -226,13 +241,14 @@ class CpuBackend:
         out: torch.Tensor,
         lse: torch.Tensor,
     ) -> None:
-        tables, slots, lengths = (tensor.numpy() for tensor in (part.tables, part.slots, part.lengths))
+        firsts = torch.zeros_like(part.lengths) if part.firsts is None else part.firsts
+        tables, slots, firsts, lengths = (t.numpy() for t in (part.tables, part.slots, firsts, part.lengths))
         pages = (_bits(keys), _bits(values), np.uint32(16 if keys.dtype == torch.bfloat16 else 0))
         # One job per tile streams whole pages; where tiles are fewer than cores, the key heads are shared out as well.
         parts = 1 if len(tiles) >= 2 * numba.get_num_threads() else keys.shape[2]
         call: Any = _attend  # a compiled function
         with _LOCK:
             call(
-                query.float().numpy(), *pages, tables, slots, lengths, tiles, parts, np.float32(scale),
+                query.float().numpy(), *pages, tables, slots, firsts, lengths, tiles, parts, np.float32(scale),
                 out.numpy(), lse.numpy(),
             )  # fmt: skip

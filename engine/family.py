@@ -23,8 +23,9 @@ class FamilyData(msgspec.Struct, frozen=True):
 
     turn_ids: the chat template's wrappers "user_start", "user_end", "assistant_start", "assistant_end". block_ids:
     for each modality the ids that open and close a block. system_ids: what stands before and after the words of a
-    system prompt; default_system_ids: what the template begins with where none is given. stop_ids end a reply.
-    classes: the streamability class of each modality: "A" exact per patch, "B" exact per encoder window, "D" atomic.
+    system prompt (where `system_in_user`, a user turn is open behind it); default_system_ids: what the template begins
+    with where none is given. stop_ids end a reply. classes: the streamability class of each modality: "A" exact per
+    patch, "B" exact per encoder window, "D" atomic: the rows of one piece see one another.
     per_second: positions a second of video; 0 where the model has one axis. vocabulary: rows of the output. clock: how
     time in a video becomes positions, "seconds", "interval" (the product of rate and interval is rounded first) or
     "patches" (they are counted). library_rule: where the library goes on behind a block (`Block.leave`).
@@ -46,13 +47,16 @@ class FamilyData(msgspec.Struct, frozen=True):
     vocabulary: int = 0
     clock: str = "seconds"
     library_rule: str = "last"
+    system_in_user: bool = False
 
 
 class Family:
-    """The ids and rules of one checkpoint, with its tokenizer."""
+    """The ids and rules of one checkpoint, with its tokenizer. `endings`: rows `(n, hidden)` that close a block of a
+    modality, before its closing ids."""
 
-    def __init__(self, data: FamilyData, tokenizer: Any) -> None:
+    def __init__(self, data: FamilyData, tokenizer: Any, endings: dict[str, Any] | None = None) -> None:
         self.data = data
+        self.endings = endings or {}
         self.tokenizer = tokenizer
         self.spec = data.spec
         self.turn_ids = data.turn_ids

@@ -115,6 +115,7 @@ class LanguageModel:
 
     def _attention(self, feeds: list[Feed]) -> Step:
         counts = [sum(len(run) for run in feed.rows) for feed in feeds]
+        ends = np.concatenate([_ends(feed) for feed in feeds])
         slots = np.repeat(np.array([feed.slot for feed in feeds], dtype=np.int32), counts)
         places = np.concatenate(
             [
@@ -130,5 +131,26 @@ class LanguageModel:
         row_places = torch.from_numpy(places).to(self.device)
         pages = self.tables[row_slots.long(), row_places // self.page_tokens].long()
         target = pages * self.page_tokens + row_places % self.page_tokens
-        part = Part(self.tables, row_slots, (row_places + 1).int(), runs)
-        return Step(self.backend, self.keys, self.values, target, [part])
+        lengths = torch.from_numpy(ends).to(self.device)
+
+        def seen(firsts: np.ndarray | None = None) -> list[Part]:
+            begins = None if firsts is None else torch.from_numpy(firsts.astype(np.int32)).to(self.device)
+            return [Part(self.tables, row_slots, lengths, runs, begins)]
+
+        def windowed(window: int) -> list[Part]:
+            firsts = np.maximum(places + 1 - window, 0)
+            return seen(firsts if firsts.any() else None)
+
+        return Step(self.backend, self.keys, self.values, target, seen(), windowed)
+
+
+def _ends(feed: Feed) -> np.ndarray:
+    """How far each row of a feed sees, `(n,)` int32: up to itself, in an atomic run up to the run's end."""
+    count = sum(len(run) for run in feed.rows)
+    ends = np.arange(feed.first + 1, feed.first + 1 + count, dtype=np.int32)
+    stop = 0
+    for run in feed.rows:
+        start, stop = stop, stop + len(run)
+        if run.atomic:
+            ends[start:stop] = feed.first + stop
+    return ends

@@ -80,11 +80,17 @@ def sight_plain(sight_name: str) -> tuple[Any, Any]:
     return AutoModelForImageTextToText.from_pretrained(path), AutoProcessor.from_pretrained(path)
 
 
+@pytest.fixture(scope="session", params=["llava", "llava_onevision", "gemma3", "smolvlm"])
+def still_name(request: pytest.FixtureRequest) -> str:
+    """Each of the models in turn whose rows stand on one axis of positions."""
+    return request.param
+
+
 @pytest.fixture(scope="session")
-def still_plain() -> tuple[Any, Any]:
-    """The small LLaVA, which takes pictures only, and its processor, loaded by plain `transformers`."""
+def still_plain(still_name: str) -> tuple[Any, Any]:
+    """Such a model and its processor, loaded by plain `transformers`."""
     from penstock.engine.brook.recipe import model_path
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    path = model_path("llava")
+    path = model_path(still_name)
     return AutoModelForImageTextToText.from_pretrained(path), AutoProcessor.from_pretrained(path)

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import parts
+from . import one_axis, parts
 from . import text as words
 from .parts import MAX_POSITIONS, draw, ending, language_sizes, make_tokenizer, quiet
 
@@ -31,7 +31,7 @@ QWEN2_5_VL_SEED = 13
 QWEN3_VL_SEED = 22
 QWEN3_SEED = 14
 LLAMA_SEED = 14
-LLAVA_SEED = 11
+GEMMA3_TEXT_SEED = 14
 
 
 def model_path(name: str) -> Path:
@@ -173,53 +173,6 @@ def _build_vl(folder: Path, processor: str, config: Any, model: Any, vision: dic
     ).save_pretrained(folder)
 
 
-def build_llava(folder: Path) -> None:
-    """Write a small LLaVA 1.5 in fp32: CLIP's tower, a projector, a Llama, and a tokenizer that begins with `<s>`."""
-    from tokenizers.processors import TemplateProcessing
-    from transformers import (
-        CLIPImageProcessor,
-        CLIPVisionConfig,
-        GenerationConfig,
-        LlamaConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-        LlavaProcessor,
-        PreTrainedTokenizerFast,
-    )
-
-    bare = make_tokenizer("", {}, words.LLAVA_SPECIAL_TOKENS, "</s>").backend_tokenizer
-    ids = {name: bare.token_to_id(name) for name in words.LLAVA_SPECIAL_TOKENS}
-    bare.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", ids["<s>"])])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bare, bos_token="<s>", eos_token="</s>", pad_token="<pad>", model_max_length=MAX_POSITIONS
-    )
-    marks = {"bos_token_id": ids["<s>"], "eos_token_id": ids["</s>"], "pad_token_id": ids["<pad>"]}
-    side, patch = 56, 14
-    sight = CLIPVisionConfig(
-        hidden_size=48,
-        intermediate_size=96,
-        num_hidden_layers=3,
-        num_attention_heads=3,
-        image_size=side,
-        patch_size=patch,
-    )
-    text = LlamaConfig(**language_sizes(), **marks)
-    config = LlavaConfig(vision_config=sight, text_config=text, image_token_index=ids["<image>"])
-    model = LlavaForConditionalGeneration(config).float().eval()
-    draw(model, LLAVA_SEED)
-    quiet(model, tokenizer)
-    model.generation_config = GenerationConfig(do_sample=False, **marks)
-    model.save_pretrained(folder)
-    LlavaProcessor(
-        image_processor=CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}),
-        tokenizer=tokenizer,
-        patch_size=patch,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=words.LLAVA_CHAT_TEMPLATE,
-    ).save_pretrained(folder)
-
-
 def build_text(folder: Path) -> None:
     """Write a small text Qwen2 in fp32 with its tokenizer."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -261,12 +214,25 @@ def build_llama(folder: Path) -> None:
     _save_text(folder, LlamaForCausalLM(config), tokenizer, LLAMA_SEED, endings)
 
 
+def build_gemma3_text(folder: Path) -> None:
+    """Write a small text Gemma 3 in fp32: two layers that see a window and one that sees everything."""
+    from transformers import Gemma3ForCausalLM
+
+    tokenizer = make_tokenizer(words.TEXT_CHAT_TEMPLATE, {})
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in words.SPECIAL_TOKENS}
+    marks = {"eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"], "bos_token_id": None}
+    config = one_axis.gemma_text(**marks, tie_word_embeddings=False)
+    _save_text(folder, Gemma3ForCausalLM(config), tokenizer, GEMMA3_TEXT_SEED, ending(ids))
+
+
 def _save_text(folder: Path, model: Any, tokenizer: Any, seed: int, endings: dict[str, Any]) -> None:
     from transformers import GenerationConfig
 
     model = model.float().eval()
     draw(model, seed)
     quiet(model, tokenizer)
+    if model.config.model_type == "gemma3_text":
+        one_axis.settle_gemma(model)
     model.generation_config = GenerationConfig(**endings)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -277,16 +243,20 @@ _BUILDERS: dict[str, Callable[[Path], None]] = {
     "qwen2_vl": build_qwen2_vl,
     "qwen2_5_vl": build_qwen2_5_vl,
     "qwen3_vl": build_qwen3_vl,
-    "llava": build_llava,
+    "llava": one_axis.build_llava,
+    "llava_onevision": one_axis.build_llava_onevision,
+    "gemma3": one_axis.build_gemma3,
+    "smolvlm": one_axis.build_smolvlm,
     "text": build_text,
     "qwen3": build_qwen3,
     "llama": build_llama,
+    "gemma3_text": build_gemma3_text,
 }
 
 
 def _recipe_hash() -> str:
     digest = hashlib.sha256()
-    for source in (Path(__file__), Path(parts.__file__), Path(words.__file__)):
+    for source in (Path(__file__), *(Path(str(room.__file__)) for room in (one_axis, parts, words))):
         digest.update(source.read_bytes())
     for package in ("torch", "transformers", "tokenizers"):
         digest.update(f"{package}={importlib.metadata.version(package)}\n".encode())

@@ -4,7 +4,11 @@ Each module has `load(path, dtype, device) -> Loaded`. Families outside this fol
 `penstock.families` with the model type as the name and such a `load` as the object.
 
     text.py             text-only decoders: Llama, Qwen2, Qwen3; others are tried
+    one_axis.py         what models share whose rows stand on one axis of positions
     llava.py            LLaVA 1.5: images
+    llava_onevision.py  LLaVA-OneVision: images, video
+    gemma3.py           Gemma 3: images
+    smolvlm.py          SmolVLM: images, video
     qwen_vl.py          Qwen2-VL, Qwen2.5-VL: images, video
     qwen3_vl.py         Qwen3-VL: images, video
     qwen_pictures.py    what vision towers of the Qwen family share
@@ -22,8 +26,11 @@ from typing import Any
 from ...codecs.errors import ModelError
 
 BUILT_IN = {
+    "gemma3": ".gemma3",
+    "gemma3_text": ".text",
     "llama": ".text",
     "llava": ".llava",
+    "llava_onevision": ".llava_onevision",
     "qwen2": ".text",
     "qwen2_5_omni": ".qwen2_5_omni",  # the whole checkpoint: only its thinker is loaded
     "qwen2_5_omni_thinker": ".qwen2_5_omni",
@@ -31,6 +38,7 @@ BUILT_IN = {
     "qwen2_vl": ".qwen_vl",
     "qwen3": ".text",
     "qwen3_vl": ".qwen3_vl",
+    "smolvlm": ".smolvlm",
 }
 
 

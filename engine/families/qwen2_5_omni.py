@@ -6,7 +6,6 @@ Positions follow `get_rope_index` of transformers (positions.py); encoders are a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from ..attention import NAME
 from ..family import Family, FamilyData, Loaded
 from ..library import transformers
 from ..span import Prompt, Span
-from ..template import learn_block, learn_turns, stop_ids
+from ..template import learn
 from .qwen_pictures import Features, Pictures, PictureTowers, picture_rules, with_towers
 
 _CLASSES = {"image": "A", "video": "A", "audio": "B", "unit": "B"}
@@ -217,11 +216,12 @@ def _in_video_options(videos: int) -> dict[str, Any]:
     return {"use_audio_in_video": True}
 
 
-def _unit_block(processor: Any, render: Callable, ids: Callable, tokens: set[int]) -> tuple[list[int], list[int]]:
+def _unit_block(processor: Any, tokens: set[int]) -> tuple[list[int], list[int]]:
     """The wrappers of sound inside video, from the processor itself on a dummy of two seconds."""
     size = processor.video_processor.patch_size * processor.video_processor.merge_size * 2
     frames = np.zeros((4, size, size, 3), dtype=np.uint8)
-    text = render([{"role": "user", "content": [{"type": "video", "video": "x"}]}], False)
+    messages = [{"role": "user", "content": [{"type": "video", "video": "x"}]}]
+    text = processor.apply_chat_template(messages, tokenize=False)
     start = text.index(processor.vision_bos_token)
     sound = np.zeros(2 * processor.feature_extractor.sampling_rate, dtype=np.float32)
     output = processor(
@@ -265,30 +265,14 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     )
     model = model.to(device).eval()
     config, tokenizer = model.config, processor.tokenizer
-
-    def render(messages: list[dict[str, Any]], prompt: bool) -> str:
-        return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
-
-    def ids(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    turns = learn_turns(render, parts=True)
     placeholders = {"image": processor.image_token, "video": processor.video_token, "audio": processor.audio_token}
-    blocks = {}
-    for modality, placeholder in placeholders.items():
-        before, after = learn_block(render, modality, placeholder, turns.wrappers["user_start"])
-        blocks[modality] = (ids(before), ids(after))
-    blocks["unit"] = _unit_block(processor, render, ids, {config.video_token_id, config.audio_token_id})
-    turn_ids = {name: ids(text) for name, text in turns.wrappers.items()}
+    learnt = learn(processor, tokenizer, model.generation_config, placeholders)
+    learnt["block_ids"]["unit"] = _unit_block(processor, {config.video_token_id, config.audio_token_id})
     data = FamilyData(
         name="qwen2_5_omni",
         model=str(path),
         spec=_spec(processor, config),
-        turn_ids=turn_ids,
-        block_ids=blocks,
-        system_ids=(ids(turns.system[0]), ids(turns.system[1])),
-        default_system_ids=ids(turns.default_system),
-        stop_ids=stop_ids(model.generation_config, tokenizer, turn_ids["assistant_end"]),
+        **learnt,
         classes=dict(_CLASSES),
         per_second=float(config.position_id_per_seconds),
         axes=3,

@@ -17,7 +17,7 @@ from ...streams.segment import MediaSpec
 from ..attention import NAME
 from ..family import Family, FamilyData, Loaded, Towers
 from ..library import transformers
-from ..template import learn_block, learn_turns, stop_ids
+from ..template import learn
 from .qwen_pictures import PictureTowers, picture_rules
 
 
@@ -48,29 +48,13 @@ def load_vl(
     )
     model = model.to(device).eval()
     config, tokenizer = model.config, processor.tokenizer
-
-    def render(messages: list[dict[str, Any]], prompt: bool) -> str:
-        return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
-
-    def ids(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    turns = learn_turns(render, parts=True)
-    blocks = {}
-    for modality, placeholder in (("image", processor.image_token), ("video", processor.video_token)):
-        before, after = learn_block(render, modality, placeholder, turns.wrappers["user_start"])
-        blocks[modality] = (ids(before), ids(after))
-    turn_ids = {name: ids(text) for name, text in turns.wrappers.items()}
+    placeholders = {"image": processor.image_token, "video": processor.video_token}
     per_second = getattr(config.vision_config, "tokens_per_second", None)
     data = FamilyData(
         name=config.model_type,
         model=str(path),
         spec=MediaSpec(**picture_rules(processor) | (rules(processor) if rules else {})),
-        turn_ids=turn_ids,
-        block_ids=blocks,
-        system_ids=(ids(turns.system[0]), ids(turns.system[1])),
-        default_system_ids=ids(turns.default_system),
-        stop_ids=stop_ids(model.generation_config, tokenizer, turn_ids["assistant_end"]),
+        **learn(processor, tokenizer, model.generation_config, placeholders),
         classes={"image": "A", "video": "A"},
         per_second=float(per_second or 0),
         axes=3,

@@ -21,7 +21,7 @@ from ..family import Family, FamilyData, Loaded
 from ..library import transformers
 from ..probe import check_against_stock
 from ..span import Prompt, Rows, Span
-from ..template import learn_turns, stop_ids
+from ..template import learn
 
 
 class NoTowers:
@@ -68,6 +68,9 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     longest = getattr(config, "max_position_embeddings", None)
     if longest is None:
         raise ModelError("expected max_position_embeddings in its configuration, got none")
+    others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if others:
+        raise ModelError(f"expected layers of full or sliding attention, got {', '.join(sorted(others))}")
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     try:
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(
@@ -76,25 +79,11 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     except ValueError as error:
         raise ModelError(f"its attention cannot be replaced: {error}") from error
     model = model.to(device).eval()
-
-    def render(messages: list[dict[str, Any]], prompt: bool) -> str:
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
-
-    turns = learn_turns(render, parts=False)
-
-    def ids(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    turn_ids = {name: ids(text) for name, text in turns.wrappers.items()}
     data = FamilyData(
         name=config.model_type,
         model=str(path),
         spec=MediaSpec(),
-        turn_ids=turn_ids,
-        block_ids={},
-        system_ids=(ids(turns.system[0]), ids(turns.system[1])),
-        default_system_ids=ids(turns.default_system),
-        stop_ids=stop_ids(model.generation_config, tokenizer, turn_ids["assistant_end"]),
+        **learn(tokenizer, tokenizer, model.generation_config),
         classes={},
         per_second=0.0,
         axes=1,

@@ -29,7 +29,7 @@ def text_loaded() -> Loaded:
     return load(model_path("text"), EngineConfig())
 
 
-@pytest.fixture(scope="session", params=["text", "qwen3", "llama"])
+@pytest.fixture(scope="session", params=["text", "qwen3", "llama", "gemma3_text"])
 def text_name(request: pytest.FixtureRequest) -> str:
     """Each of the text models in turn."""
     return request.param
@@ -56,6 +56,6 @@ def sight_served(sight_name: str) -> Loaded:
 
 
 @pytest.fixture(scope="session")
-def still_served() -> Loaded:
-    """The small LLaVA as the engine serves it."""
-    return load(model_path("llava"), EngineConfig())
+def still_served(still_name: str) -> Loaded:
+    """The same model as the engine serves it."""
+    return load(model_path(still_name), EngineConfig())

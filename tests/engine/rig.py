@@ -271,9 +271,11 @@ class Session:
                     assert still is not None
                     self.story.media(Still(still))
                 case VideoSegment():
-                    pair, self.frames = self.frames[:2], self.frames[2:]
-                    (first_us, first), (last_us, last) = pair[0], pair[-1]
-                    self.story.media(Clip((first, last), (first_us / 1e6, last_us / 1e6)))
+                    count = self.rig.core.loaded.family.spec.temporal_patch
+                    taken, self.frames = self.frames[:count], self.frames[count:]
+                    taken += [taken[-1]] * (count - len(taken))
+                    times_us, pixels = zip(*taken, strict=True)
+                    self.story.media(Clip(pixels, tuple(time_us / 1e6 for time_us in times_us)))
                 case AudioSegment():
                     self.story.media(Sound(self.sound_run, self.blocks, 1))
                     self.blocks += 1

@@ -19,7 +19,17 @@ sizes = st.sampled_from([4, 16, 256])
 class Batch:
     """Queries, and keys and values in pages that are dealt out at random."""
 
-    def __init__(self, shape: list[tuple[int, int]], size: int, seed: int, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        shape: list[tuple[int, int]],
+        size: int,
+        seed: int,
+        dtype: torch.dtype = torch.float32,
+        window: int | None = None,
+        mutual: int = 0,
+    ) -> None:
+        """`window`: rows that each row sees, itself included; `mutual`: so many of a sequence's last rows, one left
+        out, see one another."""
         noise = torch.Generator().manual_seed(seed)
         pages = sum(-(-history // size) for history, _ in shape)
         order = torch.randperm(pages + 3, generator=noise).tolist()
@@ -28,7 +38,8 @@ class Batch:
         self.keys = torch.full((pages + 3, size, KV_HEADS, DIM), float("nan"), dtype=dtype)
         self.values = self.keys.clone()
         self.plain = []
-        runs, lengths, queries = [], [], []
+        self.seen: list[list[tuple[int, int]]] = []  # of each queried row, the first it sees and where that ends
+        runs, lengths, firsts, queries = [], [], [], []
         for number, (history, asked) in enumerate(shape):
             asked = min(asked, history)
             key, value = (torch.randn(history, KV_HEADS, DIM, generator=noise).to(dtype) for _ in range(2))
@@ -42,14 +53,21 @@ class Batch:
                 self.keys[page, : here.stop - here.start] = key[here]
                 self.values[page, : here.stop - here.start] = value[here]
             start = len(lengths)
-            lengths += range(history - asked + 1, history + 1)
+            sees = list(range(history - asked + 1, history + 1))
+            together = min(mutual, asked - 1)
+            sees[asked - 1 - together : asked - 1] = [history - 1] * together
+            begins = [max(0, place - window) if window else 0 for place in range(history - asked + 1, history + 1)]
+            self.seen.append(list(zip(begins, sees, strict=True)))
+            lengths += sees
+            firsts += begins
             runs.append((start, len(lengths), slot))
             queries.append(query)
         self.query = torch.cat(queries)
         self.lengths = torch.tensor(lengths, dtype=torch.int32)
         slots_of_rows = [slot for start, stop, slot in runs for _ in range(start, stop)]
         self.slots = torch.tensor(slots_of_rows, dtype=torch.int32)
-        self.part = Part(self.tables, self.slots, self.lengths, runs)
+        begins = torch.tensor(firsts, dtype=torch.int32) if window else None
+        self.part = Part(self.tables, self.slots, self.lengths, runs, begins)
 
     def attend(self, backend: Backend, part: Part | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         return backend.attend(self.query, self.keys, self.values, part or self.part, SCALE)
@@ -58,11 +76,11 @@ class Batch:
 def plainly(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """By the definition, in float64."""
     outs, lses = [], []
-    for query, key, value in batch.plain:
+    for (query, key, value), seen in zip(batch.plain, batch.seen, strict=True):
         key, value = (rows.double().repeat_interleave(HEADS // KV_HEADS, 1) for rows in (key, value))
         scores = torch.einsum("rhd,khd->hrk", query.double(), key) * SCALE
-        rows, history = scores.shape[1:]
-        mask = torch.ones(rows, history).tril(history - rows).bool()
+        places = torch.arange(scores.shape[2])
+        mask = torch.stack([(places >= first) & (places < stop) for first, stop in seen])
         scores = scores.masked_fill(~mask, float("-inf"))
         outs.append(torch.einsum("hrk,khd->rhd", scores.softmax(-1), value))
         lses.append(scores.logsumexp(-1).T)
@@ -74,6 +92,24 @@ def plainly(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
 def test_float32(backend: Backend, shape: list[tuple[int, int]], size: int, seed: int) -> None:
     """Rows of pages behind a sequence's length, and entries of its table behind its pages, are never read."""
     batch = Batch(shape, size, seed)
+    out, lse = batch.attend(backend)
+    expected_out, expected_lse = plainly(batch)
+    torch.testing.assert_close(out.double(), expected_out, rtol=0, atol=1e-5)
+    torch.testing.assert_close(lse.double(), expected_lse, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", [CpuBackend(), ReferenceBackend()], ids=["cpu", "reference"])
+@given(
+    shape=shapes,
+    size=sizes,
+    seed=st.integers(0, 1000),
+    window=st.none() | st.integers(1, 70),
+    mutual=st.integers(0, 20),
+)
+def test_windows_and_rows_that_see_one_another(
+    backend: Backend, shape: list[tuple[int, int]], size: int, seed: int, window: int | None, mutual: int
+) -> None:
+    batch = Batch(shape, size, seed, window=window, mutual=mutual)
     out, lse = batch.attend(backend)
     expected_out, expected_lse = plainly(batch)
     torch.testing.assert_close(out.double(), expected_out, rtol=0, atol=1e-5)

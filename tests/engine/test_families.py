@@ -58,7 +58,7 @@ def test_a_checkpoint_that_cannot_be_served_is_refused_with_the_reason(tmp_path:
     with pytest.raises(ModelError, match="no such folder"):
         load(tmp_path / "nothing", EngineConfig())
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(ModelError, match=r"'bert' is not served: .*served are llama, llava, qwen2, qwen2_5_omni"):
+    with pytest.raises(ModelError, match=r"'bert' is not served: .*served are gemma3, gemma3_text, llama, llava"):
         load(tmp_path, EngineConfig())
 
 

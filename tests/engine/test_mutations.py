@@ -12,13 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 from penstock.engine import layout, positions
-from penstock.engine.core import Core
+from penstock.engine.attention import Step
+from penstock.engine.brook.recipe import model_path
+from penstock.engine.config import EngineConfig
+from penstock.engine.core import Core, load
 from penstock.engine.family import Family, Loaded
 from penstock.engine.language import LanguageModel
 from penstock.engine.layout import Layout
 from penstock.engine.positions import Block, Cursor
 from penstock.engine.span import Rows
 from penstock.engine.stream import StreamState
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from .acts import Client
 from .rig import Rig, Session
@@ -185,6 +189,55 @@ def test_deepstack_dropped_turns_the_logits_red(
         return
     with pytest.raises(AssertionError, match="logits differ"):
         spoken(sight_served).check(*sight_plain)
+
+
+def no_window(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Step, "parts", lambda self, window: self._parts)
+
+
+def rows_see_back_only(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Family, "atomic", lambda self, modality: False)
+
+
+def newline_dropped(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(LanguageModel, "_forward", without_single_features(LanguageModel._forward))
+
+
+def without_single_features(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A row of features that stands alone is fed as its placeholder."""
+
+    def plain(self: LanguageModel, feeds: list[Any]) -> Any:
+        for feed in feeds:
+            feed.rows[:] = [Rows(r.ids, r.positions, None if len(r) == 1 else r.embeds, r.seen) for r in feed.rows]
+        return forward(self, feeds)
+
+    return plain
+
+
+@pytest.mark.parametrize(
+    ("name", "mutate"),
+    [("gemma3", no_window), ("gemma3", rows_see_back_only), ("llava_onevision", newline_dropped)],
+)
+def test_what_one_family_has_of_its_own_counts(name: str, mutate: Mutation, patch: pytest.MonkeyPatch) -> None:
+    path = model_path(name)
+    plain = AutoModelForImageTextToText.from_pretrained(path), AutoProcessor.from_pretrained(path)
+    loaded = load(path, EngineConfig())
+    kind = "frame" if "video" in loaded.family.modalities else "image"
+
+    def told() -> Session:
+        rig = Rig(loaded)
+        client = Client(rig.open(format="live", video_fps=2.0))
+        client.do(kind)
+        client.do("ask", max_tokens=16)
+        rig.step(3)
+        client.do(kind)
+        rig.run()
+        return client.session
+
+    assert told().check(*plain) == 16
+    mutate(patch)
+    with pytest.raises(AssertionError, match="logits differ"):
+        told().check(*plain)
 
 
 @pytest.mark.parametrize("mutate", [append_does_nothing, cursor_off_by_one, features_of_another, span_skipped])

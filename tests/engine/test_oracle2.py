@@ -146,6 +146,40 @@ def test_pictures_cut_anywhere(
     assert_same(session, whole)
 
 
+@given(
+    count=st.integers(1, 6), sizes=st.lists(st.integers(1, 3), max_size=4), order=st.permutations(range(3)), rule=rules
+)
+def test_stills_and_frames_cut_anywhere(
+    still_plain: tuple[Any, Any],
+    still_served: Loaded,
+    count: int,
+    sizes: list[int],
+    order: list[int],
+    rule: str,
+) -> None:
+    """Frames, where the model takes such, in inputs of any size, pictures, frames in any order; two turns."""
+    films = "video" in still_served.family.modalities
+
+    def streamed(sizes: list[int], order: list[int]) -> Session:
+        rig = Rig(still_served)
+        session = rig.open(format="turns", positions=rule, video_fps=2.0, lateness_us=10_000_000, system="You watch.")
+        for turn in range(2):
+            first = turn * (count + len(order))
+            for group in grouped(film(count, first), sizes) if films else []:
+                session.feed(group)
+            session.image(picture(turn))
+            session.image(picture(turn + 5, 40, 90))
+            later = film(len(order), first + count)
+            for place in order if films else []:
+                session.feed([later[place]])
+            answered(session)
+        return session
+
+    session, whole = streamed(sizes, order), streamed([], sorted(order))
+    assert session.check(*still_plain) == whole.check(*still_plain) == 2 * REPLY
+    assert_same(session, whole)
+
+
 @given(places=cuts, order=st.permutations(range(6)))
 def test_in_any_order_of_arrival(
     omni: tuple[Any, Any], omni_loaded: Loaded, places: list[int], order: list[int]

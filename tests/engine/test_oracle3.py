@@ -7,6 +7,7 @@ with plain `transformers`, which has no pages, no batch and no stream.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -116,8 +117,8 @@ def test_sight(
 
 @given(
     config=engines,
-    before=acts("image", "text", most=3),
-    during=acts("image", "text", most=4),
+    before=acts("image", "frame", "text", most=3),
+    during=acts("image", "frame", "text", most=4),
     cut=st.none() | st.integers(0, 20),
 )
 def test_stills(
@@ -128,8 +129,14 @@ def test_stills(
     during: list[Act],
     cut: int | None,
 ) -> None:
+    """Models that take no video get pictures for frames."""
     rig = Rig(still_served, **config)
-    client = Client(rig.open(format="live"))
+    films = "video" in still_served.family.modalities
+    before, during = (
+        [act if films or act.kind != "frame" else replace(act, kind="image") for act in todo]
+        for todo in (before, during)
+    )
+    client = Client(rig.open(format="live", video_fps=2.0))
     beside = strangers(rig, 2, 20, with_media=False)
     perform(rig, client, before)
     client.do("ask", max_tokens=20)

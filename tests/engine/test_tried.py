@@ -28,6 +28,10 @@ SIZES: dict[str, Any] = {
 GROUPED: dict[str, Any] = SIZES | {"num_key_value_heads": 2}
 SERVED = {
     "mistral": hf.MistralConfig(**GROUPED, sliding_window=None),
+    "a window": hf.MistralConfig(**GROUPED, sliding_window=8),
+    "some windows": hf.Gemma3TextConfig(
+        **GROUPED, head_dim=16, sliding_window=8, layer_types=["sliding_attention", "full_attention"]
+    ),
     "phi3": hf.Phi3Config(**GROUPED),
     "gemma": hf.GemmaConfig(**GROUPED, head_dim=16),
     "mixtral": hf.MixtralConfig(**GROUPED, num_local_experts=4, sliding_window=None),
@@ -35,8 +39,11 @@ SERVED = {
     "gpt2": hf.GPT2Config(vocab_size=1152, n_embd=64, n_layer=2, n_head=4, n_positions=512),
 }
 REFUSED = {
-    "a window": (hf.MistralConfig(**GROUPED, sliding_window=64), "layer 0: expected .* a window of 64 rows"),
     "capped scores": (hf.Gemma2Config(**GROUPED, head_dim=16), "layer 0: expected .* scores capped at 50.0"),
+    "chunks": (
+        hf.Llama4TextConfig(**GROUPED, intermediate_size_mlp=96, num_local_experts=2, head_dim=16),
+        "layers of full or sliding attention, got chunked_attention",
+    ),
     "scaled logits": (hf.GraniteConfig(**GROUPED, logits_scaling=8.0), "logits over pages differ .* by .* expected"),
     "looks both ways": (hf.BertConfig(**SIZES, is_decoder=True), "logits over pages differ .* by .* expected"),
     "no keys": (hf.MambaConfig(vocab_size=1152, hidden_size=64, num_hidden_layers=2), "max_position_embeddings"),
@@ -82,4 +89,4 @@ def test_one_that_does_not_is_refused_with_the_reason_and_what_is_served(tmp_pat
     folder, _ = checkpoint(tmp_path, config)
     with pytest.raises(ModelError, match=rf"model type '{config.model_type}' is not served: .*{reason}") as error:
         load(folder, EngineConfig())
-    assert "served are llama, llava, qwen2, qwen2_5_omni" in str(error.value)
+    assert "served are gemma3, gemma3_text, llama, llava" in str(error.value)

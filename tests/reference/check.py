@@ -75,7 +75,7 @@ def sees(model: Any, processor: Any, seed: int = 1) -> Sight:
 
 
 def sees_pictures(model: Any, processor: Any, seed: int = 1) -> Sight:
-    """The same for a model that takes pictures only, on one axis of positions."""
+    """The same for a model whose rows stand on one axis of positions."""
     first, second = p.ImagePiece(picture(seed)), p.ImagePiece(picture(seed + 50))
 
     def built(*pictures: p.Piece) -> Sequence:
@@ -83,6 +83,7 @@ def sees_pictures(model: Any, processor: Any, seed: int = 1) -> Sight:
         return build(model, processor, turn)
 
     plain = built(first, second)
+    film_ids: list[int] = []
     ids, logits = greedy(model, plain, REPLY)
     mutants = {
         "picture replaced": built(p.ImagePiece(picture(77)), second),
@@ -90,7 +91,18 @@ def sees_pictures(model: Any, processor: Any, seed: int = 1) -> Sight:
         "picture dropped": built(first),
         "cursor off by one": replace(plain, positions=_late(plain)),
     }
-    changed = {name: greedy(model, mutant, REPLY)[0] != ids for name, mutant in mutants.items()}
+    if hasattr(processor, "video_processor"):
+        clip = frames(seed, 4)
+        plain_film = built(first, p.VideoPiece(clip))
+        mutants |= {"frame replaced": built(first, p.VideoPiece(np.concatenate([clip[:2], frames(77, 2)])))}
+        mutants |= {"frames swapped": built(first, p.VideoPiece(clip[[0, 2, 1, 3]]))}
+        film_ids = greedy(model, plain_film, REPLY)[0]
+    if plain.mutual:
+        mutants["rows do not see one another"] = replace(plain, mutual=())
+    changed = {
+        name: greedy(model, mutant, REPLY)[0] != (film_ids if "frame" in name else ids)
+        for name, mutant in mutants.items()
+    }
     return Sight(tuple(ids), smallest_margin(logits), changed)
 
 

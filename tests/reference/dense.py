@@ -5,6 +5,7 @@ In: a model and a processor that `transformers` loaded, and a list of pieces. Ou
 The oracle's rooms, none of which imports the package under test:
     pieces.py     what a finished sequence consists of, as plain data
     sound.py      log-mel features of encoder blocks with a running maximum
+    one_axis.py   pictures and frames of models whose rows stand on one axis
     places.py     positions of text and media, and where a sampled token goes
     dense.py      build a sequence, run it dense, continue it greedily
     check.py      is a fixture model able to see, hear and order what it is given?
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
+from . import one_axis
 from . import pieces as p
 from .places import Places, Rule, grid_places, times_of, unit_grids, video_times
 from .sound import RunningFloor, clip_features, run_blocks
@@ -37,6 +39,7 @@ class Sequence:
     deep: list[torch.Tensor]  # what is added behind each of the first layers, (T, hidden)
     marks: tuple[tuple[int, int], ...]  # rows [start, stop) of each piece
     next_position: int  # where the next sampled token goes
+    mutual: tuple[tuple[int, int], ...] = ()  # rows [start, stop) that see one another
 
 
 def build(model: Any, processor: Any, pieces: Row[p.Piece], *, fps: float = 2.0, positions: Rule = "max") -> Sequence:
@@ -50,7 +53,7 @@ def build(model: Any, processor: Any, pieces: Row[p.Piece], *, fps: float = 2.0,
 @torch.no_grad()
 def forward(model: Any, sequence: Sequence) -> torch.Tensor:
     """Logits `(T, vocabulary)` of one dense forward over the whole sequence, without a cache."""
-    return _run(model, sequence.embeds, sequence.positions, len(sequence.ids), None, sequence.deep)
+    return _run(model, sequence, sequence.embeds, sequence.positions, len(sequence.ids), None, sequence.deep)
 
 
 @torch.no_grad()
@@ -60,7 +63,7 @@ def greedy(model: Any, sequence: Sequence, count: int) -> tuple[list[int], torch
     A plain loop with a kept cache and explicit positions. End tokens do not stop it.
     """
     cache = DynamicCache()
-    logits = _run(model, sequence.embeds, sequence.positions, len(sequence.ids), cache, sequence.deep)[-1]
+    logits = _run(model, sequence, sequence.embeds, sequence.positions, len(sequence.ids), cache, sequence.deep)[-1]
     ids: list[int] = []
     rows: list[torch.Tensor] = []
     while True:
@@ -70,19 +73,28 @@ def greedy(model: Any, sequence: Sequence, count: int) -> tuple[list[int], torch
             return ids, torch.stack(rows)
         place = torch.full((3, 1), sequence.next_position + len(ids) - 1)
         embed = model.get_input_embeddings()(torch.tensor([ids[-1]]))
-        logits = _run(model, embed, place, len(sequence.ids) + len(ids), cache, [])[-1]
+        logits = _run(model, sequence, embed, place, len(sequence.ids) + len(ids), cache, [])[-1]
 
 
 def _run(
-    model: Any, embeds: torch.Tensor, positions: torch.Tensor, total: int, cache: Any, deep: list[torch.Tensor]
+    model: Any,
+    sequence: Sequence,
+    embeds: torch.Tensor,
+    positions: torch.Tensor,
+    total: int,
+    cache: Any,
+    deep: list[torch.Tensor],
 ) -> torch.Tensor:
     with_axes = "mrope_section" in (getattr(model.config, "text_config", model.config).rope_parameters or {})
-    inner = getattr(model.model, "language_model", model.model)
+    inner = getattr(model.model, "language_model", getattr(model.model, "text_model", model.model))
+    mask: Any = torch.ones(1, total, dtype=torch.long)
+    if model.config.model_type == "gemma3":
+        mask = one_axis.masks(model.config, sequence.mutual, len(embeds), total)
     seen = torch.stack(deep).abs().sum((0, -1)) > 0 if deep else torch.zeros(0)
     states = inner(
         inputs_embeds=embeds[None],
         position_ids=positions[:, None] if with_axes else positions[:1],
-        attention_mask=torch.ones(1, total, dtype=torch.long),
+        attention_mask=mask,
         past_key_values=cache,
         use_cache=cache is not None,
         **(
@@ -94,15 +106,19 @@ def _run(
 
 @dataclass(frozen=True)
 class _Turns:
-    """What a chat template writes: before a turn's words, with its role; behind them; at the very start."""
+    """What a chat template writes: before a turn's words, with its role; behind them; around a system prompt; where
+    there is none (None: what the template itself says). `inside`: a system prompt opens the first user turn."""
 
     user: str
     assistant: str
     end: str
     system_start: str
+    default: str | None = None
+    system_end: str | None = None
+    inside: bool = False
 
-    def system(self, text: str) -> str:
-        return f"{self.system_start}{text}{self.end}"
+    def system(self, text: str) -> tuple[str, str, str]:
+        return self.system_start, text, self.end if self.system_end is None else self.system_end
 
 
 _CHAT_ML = _Turns("<|im_start|>user\n", "<|im_start|>assistant\n", "<|im_end|>\n", "<|im_start|>system\n")
@@ -112,8 +128,25 @@ _LLAMA_3 = _Turns(
     "<|eot_id|>",
     "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n",
 )
-_LLAVA = _Turns("USER: ", "ASSISTANT:", " ", "<s>")
-_TURNS = {"llama": _LLAMA_3, "llava": _LLAVA}
+_LLAVA = _Turns("USER: ", "ASSISTANT:", " ", "<s>", "<s>")
+_ONEVISION = _Turns("<|im_start|>user \n", "<|im_start|>assistant\n", "<|im_end|>", "<|im_start|>system \n", "")
+_GEMMA = _Turns(
+    "<start_of_turn>user\n",
+    "<start_of_turn>model\n",
+    "<end_of_turn>\n",
+    "<bos><start_of_turn>user\n",
+    "<bos>",
+    "\n\n",
+    inside=True,
+)
+_SMOL = _Turns("User: ", "Assistant:", "<end_of_utterance>\n", "<|im_start|>System: ", "<|im_start|>")
+_TURNS = {
+    "llama": _LLAMA_3,
+    "llava": _LLAVA,
+    "llava_onevision": _ONEVISION,
+    "gemma3": _GEMMA,
+    "smolvlm": _SMOL,
+}
 
 
 class _Layer:
@@ -135,6 +168,8 @@ class _Layer:
         layers = len(getattr(getattr(model.config, "vision_config", None), "deepstack_visual_indexes", ()))
         self.deep: list[list[torch.Tensor]] = [[] for _ in range(layers)]
         self.fps = fps
+        self.mutual: list[tuple[int, int]] = []
+        self.user_is_open = False
 
     @torch.no_grad()
     def lay(self, pieces: Row[p.Piece]) -> Sequence:
@@ -150,14 +185,18 @@ class _Layer:
             deep=[torch.cat(layer) for layer in self.deep],
             marks=tuple(marks),
             next_position=self.places.largest + 1 if self.places.sides else self.places.next,
+            mutual=tuple(self.mutual),
         )
 
     def _piece(self, piece: p.Piece) -> None:
         match piece:
             case p.System(text):
-                self._text(self._default_system() if text is None else self.turns.system(text))
+                for words in (self._default_system(),) if text is None else self.turns.system(text):
+                    self._text(words)
+                self.user_is_open = text is not None and self.turns.inside
             case p.UserStart():
-                self._text(self.turns.user)
+                self._text("" if self.user_is_open else self.turns.user)
+                self.user_is_open = False
             case p.AssistantStart():
                 self._text(self.turns.assistant)
             case p.UserEnd() | p.AssistantEnd():
@@ -176,8 +215,8 @@ class _Layer:
                 self._audio_in_video(piece)
 
     def _default_system(self) -> str:
-        if self.turns is _LLAVA:
-            return "<s>"
+        if self.turns.default is not None:
+            return self.turns.default
         probe = self.tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
         return probe.split(self.turns.user)[0]
 
@@ -204,11 +243,8 @@ class _Layer:
         self._tokens(ids, self.places.text(1) if len(ids) == 1 else self.places.twins())
 
     def _image(self, pixels: np.ndarray) -> None:
-        if self.model.config.model_type == "llava":  # of one size, on one axis, a line of its own
-            inputs = self.processor.image_processor(images=[pixels], return_tensors="pt")
-            (embeds,) = self.model.get_image_features(inputs["pixel_values"]).pooler_output
-            self._rows([self.model.config.image_token_id] * len(embeds), self.places.text(len(embeds)), embeds)
-            self._text("\n")
+        if self.model.config.model_type in one_axis.MODEL_TYPES:
+            self._one_behind_the_other(one_axis.image(self.model, self.processor, pixels))
             return
         inputs = self.processor.image_processor(images=[pixels], do_resize=False, return_tensors="pt")
         grid = inputs["image_grid_thw"]
@@ -220,6 +256,15 @@ class _Layer:
         deep = [torch.cat(list(layer)) for layer in output.deepstack_features] if self.deep else []
         self._rows([self.model.config.image_token_id] * len(embeds), places, embeds, deep)
         self._wrapper(self.sight[1])
+
+    def _one_behind_the_other(self, laid: list[str | one_axis.Media]) -> None:
+        for part in laid:
+            if isinstance(part, str):
+                self._text(part)
+                continue
+            if self.model.config.model_type == "gemma3":
+                self.mutual.append((len(self.ids), len(self.ids) + len(part.embeds)))
+            self._rows([part.token] * len(part.embeds), self.places.text(len(part.embeds)), part.embeds)
 
     def _grids(self, frames: np.ndarray) -> tuple[torch.Tensor, int, int, list[torch.Tensor]]:
         """Embeddings `(grids, tokens, hidden)` of a block of video, its height and width in tokens; the same shape for
@@ -240,6 +285,9 @@ class _Layer:
         return embeds, height, width, deep
 
     def _video(self, frames: np.ndarray, times: Row[float]) -> None:
+        if self.model.config.model_type in one_axis.MODEL_TYPES:
+            self._one_behind_the_other(one_axis.video(self.model, self.processor, frames, times))
+            return
         embeds, height, width, deep = self._grids(frames)
         self._wrapper(self.sight[0])
         if self.model.config.model_type == "qwen3_vl":

@@ -1,0 +1,40 @@
+"""Gemma 3: images, as text out (arXiv 2503.19786).
+
+The rows of an image see one another, so an image goes in whole: class D. Most layers see a window of the rows before
+them. A system prompt stands in the first user turn.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from ...codecs.errors import ModelError
+from ..family import Loaded
+from .one_axis import OneAxisTowers, load_one_axis
+
+
+class GemmaTowers(OneAxisTowers):
+    """SigLIP's tower and the pooling projector. Pictures are never cut into crops ("pan and scan")."""
+
+    classes: ClassVar[dict[str, str]] = {"image": "D"}
+
+    def __init__(self, model: Any, processor: Any, blocks: Any) -> None:
+        super().__init__(model, processor, blocks)
+        self.image_rows = processor.image_seq_length
+
+    def block_ids(self, ids: Any) -> dict[str, tuple[list[int], list[int]]]:
+        """What stands around the rows in the processor's own sequence for an image."""
+        whole, token = ids(self.processor.full_image_sequence), self.config.image_token_id
+        first = whole.index(token)
+        return {"image": (whole[:first], whole[first + self.image_rows :])}
+
+
+def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
+    """A Gemma 3 from `path`, in `dtype` on `device`."""
+    loaded = load_one_axis(path, dtype, device, GemmaTowers, ("vision_tower", "language_model"))
+    if (cap := loaded.config.final_logit_softcapping) is not None:
+        raise ModelError(f"expected plain logits, got logits capped at {cap}: not served yet")
+    return loaded

@@ -1,0 +1,95 @@
+"""LLaVA-OneVision: images and video, as text out (arXiv 2408.03326).
+
+Each frame is pooled to a quarter of its rows, and one row for a new line closes a video. Frames and images are encoded
+one by one and their rows are causal: class A.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from ...codecs.errors import InputError
+from ...streams.segment import MediaSpec
+from ..family import Loaded
+from .one_axis import AS_IT_CAME, OneAxisTowers, load_one_axis
+from .qwen_pictures import Features
+
+
+class OneVisionTowers(OneAxisTowers):
+    """SigLIP's tower, the projector, and the row for a new line."""
+
+    kinds = ("text", "image", "video")
+    classes: ClassVar[dict[str, str]] = {"image": "A", "video": "A"}
+
+    def __init__(self, model: Any, processor: Any, blocks: Any) -> None:
+        super().__init__(model, processor, blocks)
+        dropped = processor.vision_feature_select_strategy == "default"
+        self.image_rows = processor.num_image_tokens + 1 - dropped
+        self.frame_rows = math.ceil(math.isqrt(processor.num_image_tokens) / 2) ** 2
+
+    def placeholders(self) -> dict[str, str]:
+        return {"image": self.processor.image_token, "video": self.processor.video_token}
+
+    def spec(self) -> MediaSpec:
+        return MediaSpec(image=AS_IT_CAME, video=AS_IT_CAME, temporal_patch=1, video_fps=1.0)
+
+    def endings(self) -> dict[str, torch.Tensor]:
+        return {"video": self.model.image_newline.detach()[None]}
+
+    @torch.inference_mode()
+    def encode_pictures(self, pixels: list[np.ndarray]) -> list[torch.Tensor]:
+        """One tile each: a picture counts as one of several, also where it is alone."""
+        several = [*pixels, pixels[0]] if len(pixels) == 1 else pixels
+        inputs = self.processor.image_processor([several], return_tensors="pt")
+        count = len(pixels)
+        inputs["pixel_values"], inputs["image_sizes"] = inputs["pixel_values"][:count], inputs["image_sizes"][:count]
+        return self._encoded(inputs)
+
+    @torch.inference_mode()
+    def encode_frames(self, frames: np.ndarray) -> list[torch.Tensor]:
+        video = torch.from_numpy(frames).permute(0, 3, 1, 2)
+        inputs = self.processor.video_processor([video], do_sample_frames=False, return_tensors="pt")
+        (rows,) = self._videos(inputs)
+        return list(rows[:-1].split(self.frame_rows))
+
+    def media_options(self, media: dict[str, list[Any]], fps: float | None) -> dict[str, Any]:
+        """None; the library has no way for videos of several lengths."""
+        lengths = [len(frames) for frames in media["video"]]
+        if len(set(lengths)) > 1:
+            got = ", ".join(map(str, lengths))
+            raise InputError(f"expected videos of one length in one prompt, got {got} frames")
+        return {}
+
+    def encode_prompt(self, inputs: Any) -> Features:
+        features = super().encode_prompt(inputs)
+        if "pixel_values_videos" in inputs:
+            features.append(("video", self.config.video_token_id, torch.cat(self._videos(inputs))))
+        return features
+
+    def _token_id(self, modality: str) -> int:
+        return self.config.image_token_id if modality == "image" else self.config.video_token_id
+
+    def _encoded(self, inputs: Any) -> list[torch.Tensor]:
+        pixels = inputs["pixel_values"].to(self.device, self.model.dtype)
+        counts = inputs["batch_num_images"]
+        with self.turn():
+            output = self.model.get_image_features(
+                pixels, inputs["image_sizes"], batch_num_images=counts, return_dict=True
+            )
+        return list(output.pooler_output)
+
+    def _videos(self, inputs: Any) -> list[torch.Tensor]:
+        """Rows of each video, the new line behind them."""
+        videos = inputs["pixel_values_videos"].to(self.device, self.model.dtype)
+        with self.turn():
+            return list(self.model.get_video_features(videos, return_dict=True).pooler_output)
+
+
+def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
+    """A LLaVA-OneVision from `path`, in `dtype` on `device`."""
+    return load_one_axis(path, dtype, device, OneVisionTowers, ("vision_tower", "language_model"))

@@ -1,0 +1,157 @@
+"""What vision towers share whose rows stand on one axis of positions, one behind the other: LLaVA, Gemma 3, SmolVLM.
+
+Every picture is the same number of rows, so pictures come in as they are and the processor makes them the tower's
+size. A whole prompt goes through the processor, which may cut pictures into tiles; in a stream, where more pictures may
+follow, each is one tile, as the makers have it for several. It does not know which models there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+import numpy as np
+import torch
+
+from ...streams.segment import ImageSegment, MediaSpec, Segment, SizeRule
+from ..attention import NAME
+from ..family import Family, FamilyData, Loaded
+from ..library import transformers
+from ..span import Prompt, Span
+from ..template import begins, learn
+from .qwen_pictures import Features, Pictures, PictureTowers
+
+AS_IT_CAME = SizeRule(1, 1, 4096 * 4096)  # a picture is kept as it came until the processor has it
+_NO_GRID = (0, 0, 0)
+
+
+class OneAxisTowers(PictureTowers):
+    """A vision tower that gives every picture so many rows.
+
+    A family says how many (`image_rows`, `frame_rows`), and how pictures and frames are encoded.
+    """
+
+    kinds = ("text", "image")
+    classes: ClassVar[dict[str, str]] = {"image": "A"}
+    image_rows = 0
+    frame_rows = 0
+
+    def placeholders(self) -> dict[str, str]:
+        """What the chat template writes for each modality."""
+        return {"image": self.processor.image_token}
+
+    def spec(self) -> MediaSpec:
+        return MediaSpec(image=AS_IT_CAME)
+
+    def block_ids(self, ids: Any) -> dict[str, tuple[list[int], list[int]]]:
+        """What the processor, not the template, sets around media; `ids` gives those of a text."""
+        return {}
+
+    def endings(self) -> dict[str, torch.Tensor]:
+        """Rows `(n, hidden)` that close a block, before its closing ids."""
+        return {}
+
+    def encode_pictures(self, pixels: list[np.ndarray]) -> list[torch.Tensor]:
+        """Rows `(image_rows, hidden)` of each picture, `(h, w, 3)` uint8."""
+        inputs = self.processor.image_processor(pixels, return_tensors="pt")
+        return self._encoded(inputs)
+
+    def encode_frames(self, frames: np.ndarray) -> list[torch.Tensor]:
+        """Rows `(frame_rows, hidden)` of each frame of `(n, h, w, 3)` uint8."""
+        raise NotImplementedError
+
+    def encode_prompt(self, inputs: Any) -> Features:
+        """Features of all media of a whole prompt, in the order of their placeholders."""
+        if "pixel_values" not in inputs:
+            return []
+        return [("image", self.config.image_token_id, torch.cat(self._encoded(inputs)))]
+
+    def media_options(self, media: dict[str, list[Any]], fps: float | None) -> dict[str, Any]:
+        """Options of the processor for the media of a whole prompt."""
+        return {}
+
+    @torch.inference_mode()
+    def prompt(
+        self, messages: list[dict[str, Any]], system: str | None, fps: float | None, audio_in_video: bool
+    ) -> Prompt:
+        """Template, processor and features exactly as `transformers` has them for a whole prompt; images are PIL images
+        or arrays `(h, w, 3)`, videos arrays `(n, h, w, 3)`."""
+        messages = self._with_system(messages, system)
+        media = self._media(messages)
+        text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        options = self.media_options(media, fps)
+        if begins(self.processor.tokenizer, text):
+            options["add_special_tokens"] = False
+        given = {f"{kind}s": [values] for kind, values in media.items() if values}
+        inputs = self.processor(text=[text], **given, return_tensors="pt", **options).to(self.device)
+        ids = inputs["input_ids"][0]
+        rows = self._laid(ids, torch.arange(len(ids)).expand(3, -1), self.encode_prompt(inputs))
+        if "D" in self.classes.values():
+            rows = [run if run.embeds is None else msgspec.structs.replace(run, atomic=True) for run in rows]
+        return Prompt(rows)
+
+    def _picture_rows(self, segment: Any) -> int:
+        return self.image_rows if isinstance(segment, ImageSegment) else self.frame_rows * len(segment.pixels)
+
+    def _images(self, pixels: list[np.ndarray]) -> list[Pictures]:
+        return [(rows, _NO_GRID) for rows in self.encode_pictures(pixels)] if pixels else []
+
+    def _clips(self, pixels: list[np.ndarray]) -> list[Pictures]:
+        return [(torch.cat(self.encode_frames(frames)), _NO_GRID) for frames in pixels]
+
+    def _seen(self, segment: Segment, modality: str, pictures: Pictures) -> Span:
+        """Rows whose positions count on one by one, as those of sound do."""
+        features, grid = pictures
+        ids = np.full(len(features), self._token_id(modality), dtype=np.int64)
+        place = (segment.seq, segment.index, modality)
+        return Span(*place, ids, features, grid, len(features), 0, segment.start_us, segment.stop_us)
+
+    def _token_id(self, modality: str) -> int:
+        return self.config.image_token_id
+
+    def _encoded(self, inputs: Any) -> list[torch.Tensor]:
+        pixels = inputs["pixel_values"].to(self.device, self.model.dtype)
+        with self.turn():
+            return list(self.model.get_image_features(pixels, return_dict=True).pooler_output)
+
+
+def blocks_of(tower: Any) -> Iterable[Any]:
+    """The layers of a vision tower of CLIP's or SigLIP's kind."""
+    return getattr(tower, "vision_model", tower).encoder.layers
+
+
+def load_one_axis(
+    path: Path, dtype: torch.dtype, device: torch.device, towers: type[OneAxisTowers], names: tuple[str, str]
+) -> Loaded:
+    """A model of this kind from `path`, in `dtype` on `device`; only the attention of its language model is replaced.
+
+    `names`: what the library calls the vision tower and the language model.
+    """
+    processor = transformers.AutoProcessor.from_pretrained(path)
+    model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
+        path,
+        dtype=dtype,
+        use_safetensors=True,
+        attn_implementation={"": "sdpa", "text_config": NAME, "vision_config": "sdpa"},
+    )
+    model = model.to(device).eval()
+    config, tokenizer = model.config, processor.tokenizer
+    sight, decoder = (getattr(model.model, name) for name in names)
+    tower = towers(model.model, processor, blocks_of(sight))
+    learnt = learn(processor, tokenizer, model.generation_config, tower.placeholders())
+    learnt["block_ids"] |= tower.block_ids(lambda text: tokenizer(text, add_special_tokens=False)["input_ids"])
+    data = FamilyData(
+        name=config.model_type,
+        model=str(path),
+        spec=tower.spec(),
+        **learnt,
+        classes=tower.classes,
+        per_second=0.0,
+        axes=1,
+        max_positions=config.text_config.max_position_embeddings,
+        vocabulary=config.text_config.vocab_size,
+    )
+    family = Family(data, tokenizer, tower.endings())
+    return Loaded(family, tower, decoder, model.lm_head, config.text_config)

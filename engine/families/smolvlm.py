@@ -1,0 +1,98 @@
+"""SmolVLM: images and video, as text out (arXiv 2504.05299).
+
+Each frame of a video stands behind words for its time, `Frame from 00:03:`. The library's processor also tells before a
+whole video how many frames it has and how long it is; a stream does not know, and leaves that out. Frames and images
+are encoded one by one and their rows are causal: class A.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+import numpy as np
+import torch
+
+from ...codecs.errors import InputError
+from ...streams.segment import MediaSpec
+from ..family import Loaded
+from ..library import transformers
+from ..span import Span
+from .one_axis import AS_IT_CAME, OneAxisTowers, load_one_axis
+
+
+class SmolTowers(OneAxisTowers):
+    """SigLIP's tower and the connector that shuffles pixels into channels."""
+
+    kinds = ("text", "image", "video")
+    classes: ClassVar[dict[str, str]] = {"image": "A", "video": "A"}
+
+    def __init__(self, model: Any, processor: Any, blocks: Any) -> None:
+        super().__init__(model, processor, blocks)
+        self.image_rows = self.frame_rows = processor.image_seq_len
+        self._words = transformers.models.smolvlm.processing_smolvlm
+        convert = processor.tokenizer.convert_tokens_to_ids
+        self._around = convert([processor.fake_image_token, processor.global_image_token])
+
+    def placeholders(self) -> dict[str, str]:
+        return {"image": self.processor.image_token, "video": self.processor.video_token}
+
+    def spec(self) -> MediaSpec:
+        rate = getattr(self.processor.video_processor, "fps", None) or 1.0
+        return MediaSpec(image=AS_IT_CAME, video=AS_IT_CAME, temporal_patch=1, video_fps=float(rate))
+
+    def block_ids(self, ids: Any) -> dict[str, tuple[list[int], list[int]]]:
+        return {"image": (self._around, self._around[:1]), "video": ([], ids(self._words.DEFAULT_MEDIA_OUTTRO))}
+
+    @torch.inference_mode()
+    def encode_pictures(self, pixels: list[np.ndarray]) -> list[torch.Tensor]:
+        inputs = self.processor.image_processor([pixels], do_image_splitting=False, return_tensors="pt")
+        return self._tiles(inputs)
+
+    @torch.inference_mode()
+    def encode_frames(self, frames: np.ndarray) -> list[torch.Tensor]:
+        video = torch.from_numpy(frames).permute(0, 3, 1, 2)
+        return self._tiles(self.processor.video_processor([video], do_sample_frames=False, return_tensors="pt"))
+
+    def media_options(self, media: dict[str, list[Any]], fps: float | None) -> dict[str, Any]:
+        """The times of a video's frames, which are laid as words."""
+        if media["image"] and media["video"]:
+            raise InputError(
+                "expected images or video in one prompt, got both: its processor takes no more"
+            )
+        if not media["video"]:
+            return {}
+        metadata = transformers.video_utils.VideoMetadata  # pyright: ignore[reportAttributeAccessIssue]
+        rate = fps or self.spec().video_fps
+        known = [
+            metadata(
+                total_num_frames=len(frames),
+                fps=rate,
+                duration=len(frames) / rate,
+                frames_indices=list(range(len(frames))),
+            )
+            for frames in media["video"]
+        ]
+        return {"video_metadata": [known], "do_sample_frames": False}
+
+    def _tiles(self, inputs: Any) -> list[torch.Tensor]:
+        return list(torch.cat(self._encoded(inputs)).split(self.image_rows))
+
+    def _encoded(self, inputs: Any) -> list[torch.Tensor]:
+        pixels = inputs["pixel_values"].to(self.device, self.model.dtype)
+        mask = inputs["pixel_attention_mask"].to(self.device)
+        with self.turn():
+            return list(self.model.get_image_features(pixels, mask, return_dict=True).pooler_output)
+
+    def _timed(self, span: Span) -> Span:
+        assert span.start_us is not None
+        minutes, seconds = divmod(span.start_us // 1_000_000, 60)
+        words = self._words.FRAME_TIMESTAMP_MESSAGE.format(timestamp=f"{minutes:02d}:{seconds:02d}")
+        ids = self.processor.tokenizer(words, add_special_tokens=False)["input_ids"]
+        return msgspec.structs.replace(span, before=(*ids, *self._around), after=tuple(self._around[:1]))
+
+
+def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
+    """A SmolVLM from `path`, in `dtype` on `device`."""
+    return load_one_axis(path, dtype, device, SmolTowers, ("vision_model", "text_model"))
