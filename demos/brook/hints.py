@@ -1,8 +1,9 @@
 """What the language model shall have found out half-way up, row by row, taught beside the answers.
 
 In: a lesson. Out: labels for its rows of pictures and sound: what happened in a field since the pair before, which
-colour its thing had before, how many things, beeps and words there have been. Small heads read them from the middle of
-the model and are thrown away. An answer teaches one row; these teach all, and answers then only have to look them up.
+colour its thing had before, how many things, beeps and words there have been, which second it is; for the rows of an
+answer what it hangs on, as the second that the question means. Small heads read them from the middle of the model and
+are thrown away. An answer teaches one row; these teach all, and answers then only have to look them up.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from torch.nn import functional
 from .lessons import Lesson
 from .senses import FIELDS, HOP, block_rows
 from .sound import RATE
-from .world import COLOURS, MOST_THINGS, SHAPES, Scene, Thing
+from .world import COLOURS, MOST_THINGS, SHAPES, WORDS, Scene, Thing
 
 TAP = 4  # layers below the heads
 EVENTS = ("nothing", "came", "left", "moved left", "moved right", "moved up", "moved down", "turned")
 MOST_COUNTED = 7
+LONGEST = 16  # seconds that are told apart
 # Columns of the labels, and how many classes each has.
 SIZES = {
     "event": len(EVENTS),
@@ -32,6 +34,9 @@ SIZES = {
     "high": MOST_COUNTED + 1,
     "low": MOST_COUNTED + 1,
     "words": MOST_COUNTED + 1,
+    "second": LONGEST,
+    "second meant": LONGEST,
+    "said": len(WORDS),
 }
 _COLUMNS = {name: number for number, name in enumerate(SIZES)}
 _NONE = -100
@@ -65,13 +70,22 @@ def hints(lesson: Lesson) -> np.ndarray:
     for first, kind, piece in lesson.rows.media:
         if kind == "audio":
             start, frames = lesson.blocks[piece]
-            rows = block_rows(frames)
-            for name, counts in _counted(lesson.scene, start, rows):
-                labels[first : first + rows, _COLUMNS[name]] = counts
+            rows = labels[first : first + block_rows(frames)]
+            for name, counts in _counted(lesson.scene, start, len(rows)):
+                rows[:, _COLUMNS[name]] = counts
         elif not lesson.scene.foreign:
             before = lesson.pairs[piece - 1][1] if piece else None
-            fields = labels[first : first + FIELDS * FIELDS]
-            _seen(fields, lesson.scene, before, lesson.pairs[piece][1])
+            start, now = lesson.pairs[piece]
+            rows = labels[first : first + FIELDS * FIELDS]
+            _seen(rows, lesson.scene, before, now)
+        else:
+            continue
+        if start < LONGEST:
+            rows[:, _COLUMNS["second"]] = int(start)
+    for first, stop, finds in lesson.found:
+        for name, found in finds.items():
+            if found < SIZES[name]:
+                labels[first:stop, _COLUMNS[name]] = found
     return labels
 
 

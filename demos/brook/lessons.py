@@ -6,7 +6,7 @@ that they need. It knows how a stream is cut and when something can have been se
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -36,8 +36,9 @@ _TICK = 0.5
 # How often a kind is asked: what is hard to learn more often.
 _WEIGHTS = {
     "before": 7.0,
-    "together": 5.0,
-    **dict.fromkeys(("changed", "way", "count"), 3.5),
+    "together": 11.0,
+    "count": 5.0,
+    **dict.fromkeys(("changed", "way"), 3.5),
     **dict.fromkeys(("where", "what", "follow-up", "start", "beeps", "words", "moved"), 2.0),
     "is there": 1.5,
     **dict.fromkeys(("nothing", "unknown", "pitch", "first"), 0.6),
@@ -56,13 +57,17 @@ class Piece(NamedTuple):
 
 
 class Lesson(NamedTuple):
-    """The rows, the times of the frame pairs, the track and the blocks (start, frames) that are cut from it."""
+    """The rows, the times of the frame pairs, the track and the blocks (start, frames) that are cut from it.
+
+    `found`: what has to be found out in some rows, as first and stop row and columns of hints.py.
+    """
 
     scene: Scene
     rows: Rows
     pairs: list[tuple[float, float]]
     track: np.ndarray | None
     blocks: list[tuple[float, int]]
+    found: list[tuple[int, int, Mapping[str, int]]]
 
     def pictures(self, random: np.random.Generator) -> np.ndarray:
         """The frame pairs `(p, 2, SIDE, SIDE, 3)` as some camera took them."""
@@ -142,7 +147,7 @@ class LessonMaker:
             else float(random.uniform(1.4, 3.0) if random.random() < 0.8 else random.uniform(3, 9)),
             sound_gap=0 if audio and random.random() < 0.1 else float(random.uniform(0.5, 1.6)),
             beeps=float(random.choice([0.3, 0.5, 0.9])),
-            others=float(random.choice([0.0, 0.0, 0.15])),
+            others=float(random.choice([0.0, 0.15, 0.4])),
             foreign=foreign,
             echoes=0.4,
         )
@@ -175,7 +180,7 @@ class LessonMaker:
         if not plan.live:
             self._turns(stream, plan.seconds, int(self._random.integers(10, 22)), self._random.random() < 0.7)
         track = self._bank.track(scene) if plan.audio else None
-        return Lesson(scene, stream.writer.rows(), stream.pairs, track, stream.blocks)
+        return Lesson(scene, stream.writer.rows(), stream.pairs, track, stream.blocks, stream.found)
 
     def _question(self, stream: _Stream, time: float) -> None:
         if not stream.plan.live:
@@ -216,6 +221,7 @@ class _Stream:
         self.writer = Writer(words)
         self.pairs: list[tuple[float, float]] = []
         self.blocks: list[tuple[float, int]] = []
+        self.found: list[tuple[int, int, Mapping[str, int]]] = []
         self.seen: float | None = None
         self.replies = 0
         self._random = random
@@ -278,7 +284,10 @@ class _Stream:
 
     def answer(self, question: Question) -> None:
         self._start(question.text)
+        first = len(self.writer) - 2
         self.writer.say(self._words.ids(question.answer), self._words.end, question.kind)
+        if question.finds:
+            self.found.append((first, len(self.writer), question.finds))
         if not self.plan.live:
             self.writer.finish()
 

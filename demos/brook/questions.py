@@ -6,23 +6,26 @@ It does not know how a question is asked or who answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from . import foreign
 from .moment import Moment
 from .narration import UNKNOWN
 from .sights import SIGHTS
-from .sounds import SOUNDS, TOGETHER
+from .sounds import SOUNDS, TOGETHER, Found
 from .world import PLACES, Thing
 
 
 class Question(NamedTuple):
-    """`lead` is the question before it, where this one is a follow-up."""
+    """`finds`: what has to be found out on the way to the answer, by columns of hints.py. `lead` is the question before
+    it, where this one is a follow-up."""
 
     kind: str
     text: str
     answer: str
+    finds: Mapping[str, int] = MappingProxyType({})
     lead: Question | None = None
 
 
@@ -38,7 +41,7 @@ def _unknown(m: Moment) -> tuple[str, str]:
     return foreign.question(m.random, m.half), UNKNOWN
 
 
-_ALL: dict[str, Callable[[Moment], tuple[str, str] | None]] = {
+_ALL: dict[str, Callable[[Moment], tuple[str, str] | Found | None]] = {
     **SIGHTS,
     **SOUNDS,
     **TOGETHER,
@@ -76,7 +79,7 @@ def _follow(m: Moment) -> Question | None:
     taken |= {"colour"} if only.colour in made[0] else set()
     second = m.pick([kind for kind in _FOLLOWS if kind not in taken])
     forms, answer = _FOLLOWS[second]
-    return Question("follow-up", m.says(*forms), f"{answer(only)}.", Question(first, *made))
+    return Question("follow-up", m.says(*forms), f"{answer(only)}.", lead=Question(first, *made))
 
 
 def ask(kind: str, m: Moment) -> Question | None:

@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 from .moment import Moment
 from .narration import UNKNOWN, listed, things_listed
-from .world import COLOURS, NUMBERS, Sound
+from .world import COLOURS, NUMBERS, WORDS, Sound
+
+Found = tuple[str, str, dict[str, int]]  # question, answer, what has to be found out on the way
 
 
 def _sound_name(sound: Sound) -> str:
@@ -103,7 +105,7 @@ def _first(m: Moment) -> tuple[str, str] | None:
     return text, f"{min(known, key=moments.__getitem__)}." if known else "neither."
 
 
-def _together(m: Moment) -> tuple[str, str] | None:
+def _together(m: Moment) -> Found | None:
     draw = m.random.random()
     if draw < 0.4:
         return _when_heard(m)
@@ -120,7 +122,7 @@ def _together(m: Moment) -> tuple[str, str] | None:
             "Which thing has the colour that was said?",
             "Which shape has the colour you heard?",
         )
-        return text, f"{things[0].shape}." if things else "none."
+        return text, f"{things[0].shape}." if things else "none.", {"said": WORDS.index(word)}
     number = NUMBERS.index(word)
     if number != len(m.things) and m.chance(0.8):
         return None
@@ -129,10 +131,11 @@ def _together(m: Moment) -> tuple[str, str] | None:
         "Did they say how many things there are?",
         "Is the number you heard the number of things you see?",
     )
-    return text, "yes." if number == len(m.things) else "no."
+    finds = {"said": WORDS.index(word), "things": len(m.things)}
+    return text, "yes." if number == len(m.things) else "no.", finds
 
 
-def _when_heard(m: Moment) -> tuple[str, str] | None:
+def _when_heard(m: Moment) -> Found | None:
     """What was there when the only beep, or a word, was heard."""
     sounds = [*(m.beeps if len(m.beeps) == 1 else ()), *(w for w in m.words if w.kind == "word")]
     sounds = [s for s in sounds if s.kind == "beep" or sum(w.value == s.value for w in m.words) == 1]
@@ -144,7 +147,7 @@ def _when_heard(m: Moment) -> tuple[str, str] | None:
     text = m.says(
         "What was there when you heard {n}?", "What did you see when you heard {n}?", "What was there at {n}?", n=name
     )
-    return text, f"{things_listed(m.at(sound.start))}."
+    return text, f"{things_listed(m.at(sound.start))}.", {"second meant": int(sound.start)}
 
 
 SOUNDS: dict[str, Callable[[Moment], tuple[str, str] | None]] = {
@@ -154,4 +157,4 @@ SOUNDS: dict[str, Callable[[Moment], tuple[str, str] | None]] = {
     "beeps": _beeps,
     "pitch": _pitch,
 }
-TOGETHER: dict[str, Callable[[Moment], tuple[str, str] | None]] = {"first": _first, "together": _together}
+TOGETHER: dict[str, Callable[[Moment], tuple[str, str] | Found | None]] = {"first": _first, "together": _together}
