@@ -106,7 +106,7 @@ def test_a_newcomer_needs_no_server(media: Path) -> None:
     command = [*COMMAND, "ask", str(media / "film.mp4"), "What do you see?"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert re.fullmatch(r"[a-z ]+\.\n", ran.stdout)
+    assert re.fullmatch(r"\S.*\.\n", ran.stdout)
 
 
 def test_a_film_is_seen_and_heard_whole(media: Path, url: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,7 +121,7 @@ def test_a_film_is_seen_and_heard_whole(media: Path, url: str, capsys: pytest.Ca
 def test_the_answer_alone_is_on_stdout(media: Path, url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ask", str(media / "picture.png"), "What do you see?", "--url", url]) == 0
     text, error = capsys.readouterr()
-    assert re.fullmatch(r"[a-z ]+\.\n", text) and error == ""
+    assert re.fullmatch(r"\S.*\.\n", text) and error == ""
     told = ask(capsys, str(media / "picture.png"), "What do you see?", "--url", url)
     assert "".join(event["text"] for event in told if event["type"] == "token") == text.strip()
 
@@ -239,7 +239,6 @@ FOUND = {
 }
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the texts of Linux")
 @pytest.mark.parametrize(
     ("word", "code", "text"),
     [
@@ -254,16 +253,17 @@ FOUND = {
 def test_a_device_that_cannot_be_had(
     word: str, code: int, text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")  # What is told to do is the system's.
     monkeypatch.setattr(devices, "cameras", lambda: [FOUND["camera"]])
     monkeypatch.setattr(devices, "microphones", lambda: [FOUND["microphone"]])
     monkeypatch.setattr("penstock.server.capture.av.open", Refusing(code))
     assert refusal(capsys, "ask", word, "What is it?") == f"{word}: {text}"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the texts of Linux")
 def test_there_is_no_camera_and_no_microphone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(devices, "cameras", lambda: [])
     monkeypatch.setattr(devices, "microphones", lambda: [])
     monkeypatch.setenv("ALSA_CONFIG_PATH", str(tmp_path / "none"))
@@ -409,7 +409,7 @@ def test_a_terminal_gets_a_line_of_progress(media: Path, url: str) -> None:
     os.close(master)
     assert process.returncode == 0 and answer.count("\n") == 1
     last = told.split("\r\x1b[K")[-1]
-    assert re.fullmatch(r"4\.\d s of media sent, \d{3} rows, [\d.]+ tokens/s\r\n", last)
+    assert re.fullmatch(r"4\.\d s of media sent, \d+ rows, [\d.]+ tokens/s\r\n", last)
 
 
 @pytest.mark.parametrize("here", [False, True], ids=["server", "in process"])

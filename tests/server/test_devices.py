@@ -13,7 +13,11 @@ from penstock.codecs.container import CODECS
 from penstock.server import devices
 from penstock.server.cli import main
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="/sys and /proc are those of Linux")
+
+@pytest.fixture
+def linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    """/sys and /proc are looked at on Linux."""
+    monkeypatch.setattr(sys, "platform", "linux")
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -24,7 +28,7 @@ def write(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
-@linux
+@pytest.mark.usefixtures("linux")
 def test_cameras_are_the_first_nodes_of_video4linux(tmp_path: Path) -> None:
     nodes = {"video0": ("0", "Integrated Camera"), "video1": ("1", "Integrated Camera"), "video10": ("0", "Stick")}
     sys_root = write(
@@ -42,7 +46,7 @@ def test_cameras_are_the_first_nodes_of_video4linux(tmp_path: Path) -> None:
     ]
 
 
-@linux
+@pytest.mark.usefixtures("linux")
 def test_microphones_are_what_records_of_alsa(tmp_path: Path) -> None:
     proc_root = write(
         tmp_path / "asound",
@@ -60,7 +64,7 @@ def test_microphones_are_what_records_of_alsa(tmp_path: Path) -> None:
     ]
 
 
-@linux
+@pytest.mark.usefixtures("linux")
 def test_a_machine_without_any(tmp_path: Path) -> None:
     assert devices.cameras(tmp_path, tmp_path) == []
     assert devices.microphones(tmp_path, tmp_path) == []
@@ -95,7 +99,7 @@ def test_the_command_tells_about_this_machine() -> None:
     assert found == {device.word for device in (*devices.cameras(), *devices.microphones())}
 
 
-@linux
+@pytest.mark.usefixtures("linux")
 def test_people_read_why_something_is_not_there(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
