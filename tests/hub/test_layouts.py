@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from layout import publish_llava, publish_omni, publish_qwen2_5_vl
+from penstock.codecs.errors import ModelError
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
@@ -62,6 +63,19 @@ def test_of_a_whole_omni_only_the_thinker_is_read(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     alone, whole = (int(line) for line in done.stdout.split())
     assert whole - alone < OTHERS_BYTES // 10, f"{(whole - alone) / 2**20:.0f} MiB more than the thinker alone"
+
+
+def test_half_a_shard_is_refused(tmp_path: Path) -> None:
+    publish_llava(tmp_path)
+    shard = tmp_path / "model-00002-of-00003.safetensors"
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    with pytest.raises(
+        ModelError, match=rf"^{tmp_path}: expected a checkpoint that transformers can load, got: .*incomplete"
+    ):
+        load(tmp_path, EngineConfig())
+    shard.unlink()
+    with pytest.raises(ModelError, match=rf"expected the files that .*index\.json names, got no {shard.name}$"):
+        load(tmp_path, EngineConfig())
 
 
 @pytest.mark.parametrize("publish", [publish_omni, publish_qwen2_5_vl])

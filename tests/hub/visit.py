@@ -30,11 +30,11 @@ def environment(hub: str, home: Path, **more: str) -> dict[str, str]:
 
 
 def visit(hub: str, home: Path, *names: str, load: bool = False, before: str = "", **more: str) -> Visit:
-    """Find these names (`id` or `id@revision`) or load them, in a process that runs the code `before` first."""
+    """Find these names (`id` or `id@revision`) or load them, in a process that runs the code `before` first and says
+    yes to everything that it is asked on stdin."""
     command = [sys.executable, __file__, json.dumps({"load": load, "before": before, "names": names})]
-    done = subprocess.run(
-        command, env=environment(hub, home, **more), capture_output=True, text=True, timeout=200, check=False
-    )
+    own = environment(hub, home, **more)
+    done = subprocess.run(command, env=own, input="y\n" * 20, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     return Visit(json.loads(done.stdout), done.stderr)
 
