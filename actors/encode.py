@@ -7,8 +7,9 @@ from __future__ import annotations
 import logging
 from typing import assert_never
 
-from ..codecs.errors import InputError, MediaError, PenstockError
+from ..codecs.errors import InputError, MediaError, OutOfMemoryError, PenstockError
 from ..engine.encoder import Encoder
+from ..engine.out_of_memory import is_out_of_memory, let_go
 from ..engine.span import Span
 from ..streams.event import Error
 from ..streams.segment import Segment
@@ -118,19 +119,22 @@ class Encode(Actor[EncodeMessage]):
             spans = await self._thread.run(self._encoder.encode, batch)
         except Exception as error:  # a tower refused the batch: find whose segment it was
             log.exception("encoding %d segments failed", len(batch))
-            spans = [error] if len(batch) == 1 else [await self._alone(*entry) for entry in batch]
+            spans = [_without_traceback(error)]
+        if len(spans) < len(batch):
+            spans = [await self._alone(*entry) for entry in batch]
         for key, span in zip(keys, spans, strict=True):
             if isinstance(span, Span):
                 self._schedule.put_control(Spans(key[0], [span]))
             else:
-                self._schedule.put_control(Failed(*key, MediaError.code, f"{type(span).__name__}: {span}"))
+                self._schedule.put_control(Failed(*key, *_told(span)))
             self._done(key, self._waiting.pop(key))
 
     async def _alone(self, stream: int, segment: Segment) -> Span | Exception:
+        let_go()
         try:
             return (await self._thread.run(self._encoder.encode, [(stream, segment)]))[0]
         except Exception as error:
-            return error
+            return _without_traceback(error)
 
     async def _converse(self, message: Converse) -> None:
         stream, request = message.stream, message.request
@@ -144,8 +148,8 @@ class Encode(Actor[EncodeMessage]):
         except PenstockError as error:
             self._schedule.put_control(Notice(stream, Error(error.code, str(error), message.seq)))
         except Exception as error:  # the model's processor says in its own words what it does not take
-            text = f"messages: {type(error).__name__}: {error}"
-            self._schedule.put_control(Notice(stream, Error(InputError.code, text, message.seq)))
+            code, text = _told(error, InputError.code)
+            self._schedule.put_control(Notice(stream, Error(code, f"messages: {text}", message.seq)))
         self._schedule.put_control(Resolved(stream, message.seq))
 
     def _done(self, key: Key, segment: Segment) -> None:
@@ -168,3 +172,15 @@ class Encode(Actor[EncodeMessage]):
         for pair in [pair for pair in self._left if pair[0] == stream]:
             del self._left[pair]
         self._last = {pair for pair in self._last if pair[0] != stream}
+
+
+def _without_traceback(error: Exception) -> Exception:
+    """The error without the tensors that its traceback holds."""
+    return error.with_traceback(None)
+
+
+def _told(error: Exception, code: str = MediaError.code) -> tuple[str, str]:
+    """Code and message for the client whose input failed."""
+    if is_out_of_memory(error):
+        return OutOfMemoryError.code, "memory ran out while it was encoded: send less at once, or smaller pictures"
+    return code, f"{type(error).__name__}: {error}"

@@ -12,13 +12,14 @@ import msgspec
 
 from ..codecs.errors import InputError, StreamClosedError
 from ..codecs.limits import MediaLimits
-from ..engine.config import EngineConfig
+from ..engine.config import FITTING, EngineConfig
 from ..streams.event import Closed, Error
 from ..streams.request import Request, SamplingParams
 from .inputs import check_params, plain_messages
 
 if TYPE_CHECKING:
     from ..engine.family import Loaded
+    from ..engine.memory import Memory
     from .mailbox import Observer
     from .stream import Stream
 
@@ -31,7 +32,8 @@ _IDS = itertools.count(1)
 
 
 class EngineInfo(msgspec.Struct, frozen=True):
-    """What an engine serves."""
+    """What an engine serves. `why` its dtype was chosen, empty where it was asked for; `memory`: who has how much of
+    the device's."""
 
     model: str
     family: str
@@ -43,6 +45,8 @@ class EngineInfo(msgspec.Struct, frozen=True):
     kv_tokens: int
     device: str
     dtype: str
+    why: str
+    memory: Memory
 
 
 class Engine:
@@ -55,14 +59,18 @@ class Engine:
         limits: MediaLimits | None = None,
         observer: Observer | None = None,
         parked_seconds: float = _PARKED_SECONDS,
+        memory: Memory | None = None,
     ) -> None:
         """Start the actors; call inside a running event loop.
 
         `observer` is told of every message (`penstock trace`): mailbox, lane, message. A stream whose client does not
-        read for `parked_seconds` is closed.
+        read for `parked_seconds` is closed. `memory` as `engine.core.fit` shares it out; None: it is done here, which
+        on CUDA takes a moment. Raises ModelError where the KV cache does not fit.
         """
+        from ..engine.core import fit
         from .wiring import Wiring
 
+        memory = memory or fit(loaded, config)
         data = loaded.family.data
         self.info = EngineInfo(
             model=data.model,
@@ -72,9 +80,11 @@ class Engine:
             live_trained=data.live_trained,
             max_positions=data.max_positions,
             vocabulary=data.vocabulary,
-            kv_tokens=config.kv_tokens,
-            device=config.device,
-            dtype=config.dtype,
+            kv_tokens=memory.tokens,
+            device=str(loaded.device),
+            dtype=str(loaded.dtype).removeprefix("torch."),
+            why=loaded.why,
+            memory=memory,
         )
         self.ready = False
         self.failed: BaseException | None = None
@@ -82,7 +92,7 @@ class Engine:
         self._streams: dict[int, Stream] = {}
         self._ends: dict[int, asyncio.Future[None]] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
-        self._wiring = Wiring(loaded, config, limits or MediaLimits(), observer, self._told, self._broken)
+        self._wiring = Wiring(loaded, config, limits or MediaLimits(), observer, self._told, self._broken, memory)
         self.decode = self._wiring.decode.mailbox
         self._schedule = self._wiring.schedule.mailbox
         self._stopping: asyncio.Task[None] | None = None
@@ -102,19 +112,21 @@ class Engine:
 
         model: a folder, or an id on the Hub, which is downloaded where the Hub's cache does not have it; None: Brook,
         which comes with Penstock and knows coloured shapes, beeps and a few spoken words. revision: a branch, tag or
-        commit of an id. Raises ModelError that says why it cannot be served. A cancelled load leaves no engine behind;
-        a download ends at its next piece, and files that are complete stay in the cache.
+        commit of an id. config: None takes the device, the type and the cache's size that fit (docs/memory.md). Raises
+        ModelError that says why it cannot be served. A cancelled load leaves no engine behind; a download ends at its
+        next piece, and files that are complete stay in the cache.
         """
-        from ..engine.core import load
+        from ..engine.core import fit, load
 
-        config = config or EngineConfig()
+        config = config or FITTING
         stop = threading.Event()
         try:
             loaded = await asyncio.to_thread(load, model, config, revision, stop)
         except asyncio.CancelledError:
             stop.set()
             raise
-        engine = cls(loaded, config, limits, observer)
+        memory = await asyncio.to_thread(fit, loaded, config)
+        engine = cls(loaded, config, limits, observer, memory=memory)
         try:
             await engine.warm_up()
         except BaseException:

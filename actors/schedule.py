@@ -11,7 +11,7 @@ import time
 from collections import deque
 from typing import assert_never
 
-from ..codecs.errors import PenstockError
+from ..codecs.errors import OutOfMemoryError, PenstockError
 from ..engine.pace import Pace
 from ..engine.plan import Plan, Result
 from ..engine.policy import grant
@@ -142,6 +142,10 @@ class Schedule(Actor[ScheduleMessage]):
                 plan, self._plan = self._plan, None
                 self._timed(plan)
                 scheduler.commit(plan, message)
+                for stream in message.failed:
+                    self._fail(
+                        stream, OutOfMemoryError("memory ran out in a step; the stream that asked for most ends")
+                    )
             case Broken(reason):
                 raise EngineBroken(reason)
             case Open():
@@ -215,6 +219,12 @@ class Schedule(Actor[ScheduleMessage]):
 
     def _refuse(self, stream: int, error: PenstockError) -> None:
         self._told[stream] = Tell(stream, [Error(error.code, str(error), fatal=True), Closed("error")])
+
+    def _fail(self, stream: int, error: PenstockError) -> None:
+        if stream in self._scheduler.streams:
+            self._collect()
+            self._news(stream).events.append(Error(error.code, str(error), fatal=True))
+            self._close(stream, "error")
 
     def _close(self, stream: int, reason: str) -> None:
         if stream in self._scheduler.streams:

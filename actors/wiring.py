@@ -15,6 +15,7 @@ from ..engine.core import make_parts
 from ..engine.encoder import Encoder
 from ..engine.family import Loaded
 from ..engine.gate import Gate
+from ..engine.memory import Memory
 from ..engine.pace import Pace
 from .actor import Actor, Supervisor
 from .decode import Decode
@@ -53,6 +54,7 @@ class Wiring:
         observer: Observer | None,
         told: Callable[[Tell], None],
         broken: Callable[[str, BaseException], None],
+        memory: Memory | None = None,
     ) -> None:
         def mailbox(name: str) -> Mailbox[Any]:
             return Mailbox(name, _LANE_BYTES, config.encoded, observer)
@@ -62,7 +64,7 @@ class Wiring:
         schedule: Mailbox[ScheduleMessage] = mailbox("schedule")
         generate: Mailbox[GenerateMessage] = mailbox("generate")
         client: Mailbox[ClientMessage] = mailbox("client")
-        scheduler, language = make_parts(loaded, config)
+        scheduler, language = make_parts(loaded, config, memory)
         self._gate = gate = Gate()
         gate.watch(loaded.towers.blocks)
         threads = max(2, os.cpu_count() or 2)

@@ -9,6 +9,7 @@
     ├── InputError                 an input that this stream or model cannot take
     ├── ContextOverflowError       more rows or positions than the model or the cache has
     ├── StreamClosedError          the stream has ended; says why
+    ├── OutOfMemoryError           memory ran out for an input or a stream
     └── ModelError                 a model that cannot be loaded or served; says why
 
 Each message says what was expected and what came.
@@ -69,6 +70,12 @@ class StreamClosedError(PenstockError):
     """The stream has ended."""
 
     code = "stream_closed"
+
+
+class OutOfMemoryError(PenstockError):
+    """Memory ran out while this input was encoded or this stream was fed."""
+
+    code = "out_of_memory"
 
 
 class ModelError(PenstockError):

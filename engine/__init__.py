@@ -13,6 +13,9 @@ scheduler.py            the owner of streams' lives and pages: plan() before a s
 language.py             the owner of the language model and the KV cache: carries out a plan
   attention.py attention_cpu.py sampler.py  paged attention (door, reference, CPU); drawing tokens
 checkpoint.py hub.py    where a checkpoint is: a folder, or a model on the Hub, downloaded
+  out_of_memory.py      which errors mean that memory ran out
+weights.py placement.py memory.py worst.py  what a checkpoint needs; on which device, in which type; who has how much
+int8.py                 linear layers in int8
 library.py probe.py     the one door to transformers; does a decoder compute here what it computes there?
 compute.py              what can compute on this machine
 encoder.py gate.py      the towers behind a cache by content; steps go before towers

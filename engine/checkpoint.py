@@ -30,12 +30,15 @@ class Checkpoint:
         self.folder = folder
         self._repository = repository
 
-    def fetch_weights(self) -> None:
-        """See that the weights are in the folder; to be called before they are read. Raises ModelError."""
+    def fetch_weights(self) -> list[Path]:
+        """See that the weights are in the folder; to be called before they are read. Returns their files. Raises
+        ModelError.
+        """
         present = self._repository.sizes() if self._repository else {file.name for file in self.folder.iterdir()}
         names = self._weights(present)
         if self._repository is not None:
             self._repository.complete(names)
+        return [self.folder / name for name in names]
 
     def _weights(self, present: Iterable[str]) -> list[str]:
         """The files that `transformers` reads. Pickles are refused: reading one can run whatever its maker wrote."""

@@ -25,8 +25,16 @@ class Computer(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         if self.why is not None:
             return f"{self.word:16} not here: {self.why}"
-        free = "" if self.free_bytes is None else f", {self.free_bytes / 2**30:.1f} GiB free"
+        free = "" if self.free_bytes is None else f", {amount(self.free_bytes)} free"
         return f"{self.word:16} {self.name}{free}"
+
+
+def amount(count: int) -> str:
+    """Bytes for people."""
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
 
 
 def computers() -> list[Computer]:
@@ -74,10 +82,51 @@ def _processor() -> str:
     return match[1] if match else platform.processor() or platform.machine()
 
 
+def free_bytes(device: str) -> int | None:
+    """Bytes that may still be had on "cuda:0", "mps" or "cpu"; None where nothing says so. Loads torch off the CPU."""
+    if device == "cpu":
+        return _free_memory()
+    import torch
+
+    if device == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch gives it again
+    return torch.cuda.mem_get_info(device)[0] + kept
+
+
 def _free_memory() -> int | None:
-    """Bytes that may be had without swapping, where the system says."""
+    """Bytes that may be had without swapping and inside the limits of this process's control groups, where the system
+    says."""
     try:
         match = re.search(r"^MemAvailable:\s*(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
     except OSError:
-        return None
-    return int(match[1]) * 1024 if match else None
+        match = None
+    if match is not None:
+        return min([int(match[1]) * 1024, *group_room()])
+    pages = "SC_AVPHYS_PAGES"
+    if hasattr(os, "sysconf") and pages in os.sysconf_names:
+        return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def group_room(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """What each control group (version 2) around this process leaves it, in bytes; file caches count as free."""
+    try:
+        match = re.search(r"^0::/(.*)$", proc.read_text(), re.MULTILINE)
+    except OSError:
+        match = None
+    if match is None:
+        return []
+    group = root / match[1]
+    found = []
+    for folder in (group, *group.parents):
+        if not folder.is_relative_to(root):
+            break
+        try:
+            most, used = (folder / "memory.max").read_text().strip(), int((folder / "memory.current").read_text())
+            caches = re.search(r"^inactive_file (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE)
+        except OSError:
+            continue
+        if most != "max":
+            found.append(max(0, int(most) - used + (int(caches[1]) if caches else 0)))
+    return found

@@ -8,14 +8,20 @@ import msgspec
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How a checkpoint is served; fixed at start.
 
-    kv_tokens: rows of KV cache over all streams. page_tokens: rows per page; 0 takes the backend's best. backend:
-    "cpu", "reference", or "auto" for the one that fits the device. decode: "inline" (threads) or "workers" (processes
-    with limits) for client media.
+    device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the first of cuda, mps and cpu that is here. dtype: "float32",
+    "bfloat16", "float16", or "auto" for the checkpoint's own, on a CPU only where that is fast (docs/memory.md).
+    quantize: "int8" keeps the decoder's linear layers as int8. kv_tokens: rows of KV cache over all streams; 0: as many
+    as fit into `memory_fraction` of what is left (None: the device's own). kv_gib: the KV cache's size instead.
+    page_tokens: rows per page; 0 takes the backend's best. backend: "cpu", "reference", or "auto" for the one that fits
+    the device. decode: "inline" (threads) or "workers" (processes with limits) for client media.
     """
 
     device: str = "cpu"
     dtype: str = "float32"
+    quantize: str | None = None
     kv_tokens: int = 32_768
+    kv_gib: float | None = None
+    memory_fraction: float | None = None
     page_tokens: int = 0
     backend: str = "auto"
     slots: int = 256
@@ -31,3 +37,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     decode: str = "inline"
     # Messages between actors are encoded and decoded, as they would be between processes.
     encoded: bool = False
+
+
+# What fits this machine and the model: for those who name nothing.
+FITTING = EngineConfig(device="auto", dtype="auto", kv_tokens=0)

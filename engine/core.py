@@ -6,6 +6,7 @@ place.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,14 +20,19 @@ from ..streams.event import Event
 from ..streams.request import Request, SamplingParams
 from ..streams.segment import Segment
 from .attention import Backend, ReferenceBackend
-from .checkpoint import find
+from .checkpoint import Checkpoint, find
 from .config import EngineConfig
 from .family import Loaded
+from .int8 import quantize
 from .language import LanguageModel
 from .library import transformers
+from .memory import Memory, plan_memory
+from .out_of_memory import is_out_of_memory
+from .placement import check_room, place
 from .plan import Plan, Result
 from .scheduler import Scheduler, SchedulerConfig
 from .stream import Input
+from .weights import read
 
 BROOK = Path(__file__).parent / "brook"
 
@@ -39,24 +45,51 @@ def load(
     revision: a branch, tag or commit of an id. Where `stop` is set by another thread, a download ends at its next
     piece. Raises ModelError that says why not.
     """
-    from .families import loader
-
     if path is None:
         path = BROOK
         if not (path / "model.safetensors").is_file():
             raise ModelError(f"{path}: expected the weights of Brook, which come with Penstock, got an incomplete copy")
+    if config.quantize not in (None, "int8"):
+        raise ModelError(f"quantize: expected int8 or nothing, got {config.quantize!r}")
     checkpoint = find(path, revision, stop or threading.Event())
     try:
-        load_family = loader(transformers.AutoConfig.from_pretrained(checkpoint.folder).model_type)
-        checkpoint.fetch_weights()
-        loaded = load_family(checkpoint.folder, getattr(torch, config.dtype), torch.device(config.device))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(f"{checkpoint.name}: {_refusal(' '.join(str(error).split()))}") from error
+        loaded = _load(checkpoint, config)
+    except ModelError as error:
+        known = str(error).startswith(checkpoint.name)
+        raise error if known else ModelError(f"{checkpoint.name}: {error}") from error
+    except ImportError as error:
+        raise ModelError(f"{checkpoint.name}: {_missing(' '.join(str(error).split()))}") from error
+    except (OSError, ValueError, RuntimeError, MemoryError, SafetensorError) as error:
+        raise ModelError(f"{checkpoint.name}: {_refusal(error)}") from error
     loaded.family.data = msgspec.structs.replace(loaded.family.data, model=checkpoint.name)
     return loaded
 
 
-def _refusal(why: str) -> str:
+def _load(checkpoint: Checkpoint, config: EngineConfig) -> Loaded:
+    from .families import loader
+
+    load_family = loader(transformers.AutoConfig.from_pretrained(checkpoint.folder).model_type)
+    weights = read(checkpoint.fetch_weights())
+    placement = place(config, weights)
+    check_room(weights, placement)
+    loaded: Loaded = load_family(checkpoint.folder, getattr(torch, placement.dtype), torch.device(placement.device))
+    if config.quantize is not None and quantize(loaded.text) == 0:
+        raise ModelError("quantize: expected linear layers of float weights in the decoder, got none")
+    return loaded._replace(why=placement.why)
+
+
+def _missing(why: str) -> str:
+    """What the library says where it lacks a package, as one line that names it."""
+    package = re.search(r"pip install (?:-U |--upgrade )?[\"']?([\w.-]+(?:[<>=!~]=?[\w.,<>=!~]+)?)", why)
+    if package is None:
+        return f"expected the packages that it needs, got: {why}"
+    return f"expected the package {package[1]}, which this checkpoint needs, got none: pip install '{package[1]}'"
+
+
+def _refusal(error: Exception) -> str:
+    why = " ".join(str(error).split())
+    if is_out_of_memory(error):
+        return f"expected room for its weights, got none ({why}); try a smaller model"
     if "trust_remote_code" in why:
         return (
             f"expected a checkpoint whose classes are all in transformers {transformers.__version__}, got one with "
@@ -65,23 +98,28 @@ def _refusal(why: str) -> str:
     return f"expected a checkpoint that transformers can load, got: {why}"
 
 
-def make_backend(config: EngineConfig) -> Backend:
+def make_backend(config: EngineConfig, device: str) -> Backend:
     """The attention backend that `config` names; "auto": the compiled one on a CPU, else the reference."""
-    if config.backend == "reference" or (config.backend == "auto" and config.device != "cpu"):
+    if config.backend == "reference" or (config.backend == "auto" and device != "cpu"):
         return ReferenceBackend()
     from .attention_cpu import CpuBackend
 
     return CpuBackend()
 
 
-def make_parts(loaded: Loaded, config: EngineConfig) -> tuple[Scheduler, LanguageModel]:
-    """A scheduler and a language model for a loaded checkpoint, of one size."""
-    backend = make_backend(config)
-    page_tokens = config.page_tokens or backend.page_tokens
-    pages = config.kv_tokens // page_tokens
+def fit(loaded: Loaded, config: EngineConfig) -> Memory:
+    """How a loaded checkpoint and its cache share the memory. On CUDA the largest step is run. Raises ModelError."""
+    return plan_memory(loaded, config, make_backend(config, loaded.device.type))
+
+
+def make_parts(loaded: Loaded, config: EngineConfig, memory: Memory | None = None) -> tuple[Scheduler, LanguageModel]:
+    """A scheduler and a language model for a loaded checkpoint, of one size; `memory` as `fit` has it."""
+    memory = memory or fit(loaded, config)
+    pages, page_tokens = memory.pages, memory.page_tokens
     sizes = SchedulerConfig(
         pages, page_tokens, config.slots, config.step_rows, config.append_rows, config.host_pages, config.span_bytes
     )
+    backend = make_backend(config, loaded.device.type)
     return Scheduler(loaded.family, sizes), LanguageModel(loaded, pages, page_tokens, config.slots, backend)
 
 
@@ -132,6 +170,8 @@ class Core:
             return None
         result = self.language.run(plan)
         self.scheduler.commit(plan, result)
+        for stream in result.failed:
+            self.scheduler.close(stream)
         return plan, result
 
     def run(self, steps: int = 10_000) -> list[tuple[int, Event]]:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
+import torch
 
 from ..codecs.errors import InputError
 from ..streams.segment import MediaSpec, Segment
@@ -133,10 +134,19 @@ class Towers(Protocol):
 
 class Loaded(NamedTuple):
     """A checkpoint, ready to serve: `text` is the decoder of the `transformers` model, `head` its output layer,
-    `config` the decoder's configuration."""
+    `config` the decoder's configuration. `why` its dtype was taken, empty where it was asked for."""
 
     family: Family
     towers: Towers
     text: Any
     head: Any
     config: Any
+    why: str = ""
+
+    @property
+    def device(self) -> torch.device:
+        return self.text.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.text.get_input_embeddings().weight.dtype

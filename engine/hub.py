@@ -28,6 +28,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import enable_progress_bars, tqdm
 
 from ..codecs.errors import ModelError
+from .compute import amount
 
 _LOGIN = "log in with `hf auth login` or set HF_TOKEN"
 _SHOWN = 3  # names of files in a message
@@ -170,8 +171,8 @@ def _full(need: int) -> str:
     """The disk has no room for `need` bytes; 0: nobody knows for how many."""
     cache = Path(constants.HF_HUB_CACHE)
     there = next(folder for folder in (cache, *cache.parents) if folder.exists())
-    free = _amount(shutil.disk_usage(there).free)
-    wanted = f"{_amount(need)} of room" if need else "room"
+    free = amount(shutil.disk_usage(there).free)
+    wanted = f"{amount(need)} of room" if need else "room"
     return f"expected {wanted} for the download, got {free} free in {cache}: make room, or set HF_HOME to another disk"
 
 
@@ -187,10 +188,3 @@ def _named(error: BaseException) -> str:
     if isinstance(error, HfHubHTTPError):
         return f"{error.response.status_code}"
     return f"{type(error).__name__}: {error}"
-
-
-def _amount(count: Any) -> str:
-    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"

@@ -5,6 +5,8 @@ What comes in: a `Plan`. What goes out: a token for each feed that draws. It kno
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,11 @@ import torch
 
 from .attention import Backend, Part, ReferenceBackend, Step
 from .family import Loaded
+from .out_of_memory import is_out_of_memory, let_go
 from .plan import Feed, Plan, Result
 from .sampler import sample
+
+log = logging.getLogger("penstock.engine")
 
 
 class LanguageModel:
@@ -30,9 +35,7 @@ class LanguageModel:
         self.device = self.embed.weight.device
         self.backend = backend or ReferenceBackend()
         self.page_tokens = page_tokens
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        shape = (pages, page_tokens, kv_heads, head_dim)
+        shape = (pages, page_tokens, *token_shape(config))
         dtype = self.embed.weight.dtype
         self.keys = [torch.zeros(shape, dtype=dtype, device=self.device) for _ in range(config.num_hidden_layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=self.device) for _ in range(config.num_hidden_layers)]
@@ -43,26 +46,41 @@ class LanguageModel:
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> Result:
-        """One step; see `Plan` for the order. A step is never cancelled half-way."""
-        self._move_pages(plan)
-        if not plan.feeds:
-            return Result(plan.number, [])
-        hidden = self._forward(plan.feeds)
-        last = np.cumsum([sum(len(run) for run in feed.rows) for feed in plan.feeds]) - 1
-        drawn = [(int(row), feed.draw) for row, feed in zip(last, plan.feeds, strict=True) if feed.draw is not None]
-        if not drawn:
-            return Result(plan.number, [])
-        rows = torch.tensor([row for row, _ in drawn], device=self.device)
-        logits = self.logits = self.head(hidden[rows])
-        tokens = sample(logits, [draw for _, draw in drawn])
-        return Result(plan.number, tokens.tolist())
+        """One step; see `Plan` for the order. A step is never cancelled half-way. Where memory runs out, the stream
+        that asked for most fails, and the step is done without it: rows that were written are written once more.
+        """
+        failed = self._move_pages(plan)
+        feeds = [feed for feed in plan.feeds if feed.stream not in failed]
+        while feeds:
+            tokens = self._attempt(feeds)
+            if tokens is not None:
+                return Result(plan.number, tokens, failed)
+            let_go()
+            largest = max(feeds, key=lambda feed: (sum(len(run) for run in feed.rows), feeds.index(feed)))
+            feeds.remove(largest)
+            failed.append(largest.stream)
+        return Result(plan.number, [], failed)
 
-    def _move_pages(self, plan: Plan) -> None:
-        for stream, pages in plan.saves:
-            index = torch.tensor(pages, device=self.device)
-            self._host[stream] = [
-                (key[index].cpu(), value[index].cpu()) for key, value in zip(self.keys, self.values, strict=True)
-            ]
+    def _attempt(self, feeds: list[Feed]) -> list[int] | None:
+        """The tokens of the feeds that draw; None where memory ran out."""
+        try:
+            hidden = self._forward(feeds)
+            last = np.cumsum([sum(len(run) for run in feed.rows) for feed in feeds]) - 1
+            drawn = [(int(row), feed.draw) for row, feed in zip(last, feeds, strict=True) if feed.draw is not None]
+            if not drawn:
+                return []
+            rows = torch.tensor([row for row, _ in drawn], device=self.device)
+            logits = self.logits = self.head(hidden[rows])
+            return sample(logits, [draw for _, draw in drawn]).tolist()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            log.warning("a step of %d streams ran out of memory: %s", len(feeds), error)
+            return None
+
+    def _move_pages(self, plan: Plan) -> list[int]:
+        """What is done before the forward pass; returns the streams whose pages are lost, as memory ran out."""
+        lost = [stream for stream, pages in plan.saves if not self._moved(self._save, stream, pages)]
         for tensor in (*self.keys, *self.values) if plan.copies or plan.moves else ():
             for source, target in plan.copies:
                 tensor[target] = tensor[source]
@@ -72,13 +90,32 @@ class LanguageModel:
         for edit in plan.edits:
             pages = torch.tensor(edit.pages, dtype=torch.int32, device=self.device)
             self.tables[edit.slot, edit.index : edit.index + len(edit.pages)] = pages
-        for stream, pages in plan.restores:
-            index = torch.tensor(pages, device=self.device)
-            for (key, value), keys, values in zip(self._host.pop(stream), self.keys, self.values, strict=True):
-                keys[index] = key[: len(pages)].to(self.device)
-                values[index] = value[: len(pages)].to(self.device)
+        lost += [stream for stream, pages in plan.restores if not self._moved(self._restore, stream, pages)]
         for stream in plan.drops:
             self._host.pop(stream, None)
+        return lost
+
+    def _moved(self, move: Callable[[int, list[int]], None], stream: int, pages: list[int]) -> bool:
+        try:
+            move(stream, pages)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            log.warning("moving %d pages ran out of memory: %s", len(pages), error)
+            return False
+        return True
+
+    def _save(self, stream: int, pages: list[int]) -> None:
+        index = torch.tensor(pages, device=self.device)
+        self._host[stream] = [
+            (key[index].cpu(), value[index].cpu()) for key, value in zip(self.keys, self.values, strict=True)
+        ]
+
+    def _restore(self, stream: int, pages: list[int]) -> None:
+        index = torch.tensor(pages, device=self.device)
+        for (key, value), keys, values in zip(self._host.pop(stream), self.keys, self.values, strict=True):
+            keys[index] = key[: len(pages)].to(self.device)
+            values[index] = value[: len(pages)].to(self.device)
 
     def _forward(self, feeds: list[Feed]) -> torch.Tensor:
         """All rows of the step back to back through the decoder; returns `(rows, hidden)`."""
@@ -142,6 +179,13 @@ class LanguageModel:
             return seen(firsts if firsts.any() else None)
 
         return Step(self.backend, self.keys, self.values, target, seen(), windowed)
+
+
+def token_shape(config: Any) -> tuple[int, int]:
+    """The keys, and the values, of one token in one layer: (kv_heads, head_dim)."""
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return kv_heads, head_dim
 
 
 def _ends(feed: Feed) -> np.ndarray:

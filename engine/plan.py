@@ -70,7 +70,12 @@ class Plan(msgspec.Struct, frozen=True, tag="plan"):
 
 
 class Result(msgspec.Struct, frozen=True, tag="result"):
-    """What a step gave: a token for each feed that draws, in their order."""
+    """What a step gave: a token for each feed that draws, in their order.
+
+    failed: streams for whose part memory ran out, which cannot go on; nothing was drawn for them. The others have what
+    they would have without them.
+    """
 
     number: int
     tokens: list[int]
+    failed: list[int] = []

@@ -221,9 +221,11 @@ class Scheduler:
         return Plan(next(self._numbers), kept, copies, [], edits, restores, drops, feeds)
 
     def commit(self, plan: Plan, result: Result) -> None:
-        """A step is done: events take effect, sampled tokens are laid."""
+        """A step is done: events take effect, sampled tokens are laid. Streams that failed are to be closed then."""
         tokens = iter(result.tokens)
         for feed in plan.feeds:
+            if feed.stream in result.failed:
+                continue
             token = None if feed.draw is None else next(tokens)
             stream = self.streams.get(feed.stream)
             if stream is None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..codecs.errors import InputError, PenstockError, StreamClosedError
+from ..engine.config import EngineConfig
 from ..streams.event import Closed, Error, ReplyDone, ReplyStarted
 from ..streams.request import Request, SamplingParams
 from .ask_view import JsonView, TextView, View
@@ -35,8 +36,10 @@ _INTERRUPT_SECONDS = 5.0
 _AHEAD = 4  # Pieces that are read before they are sent.
 
 
-def main(options: argparse.Namespace, api_key: str | None) -> int:
-    """Ask; 0 when the answer is there. PenstockError with one line for what goes wrong, KeyboardInterrupt on Ctrl-C."""
+def main(options: argparse.Namespace, api_key: str | None, setup: EngineConfig) -> int:
+    """Ask, where there is no URL a model that is loaded as `setup` says; 0 when the answer is there. PenstockError with
+    one line for what goes wrong, KeyboardInterrupt on Ctrl-C.
+    """
     *words, question = options.words
     if not words or os.path.isfile(question):
         raise InputError(f"a question is missing behind {options.words[-1]}: expected, for example, {_EXAMPLE}")
@@ -45,7 +48,7 @@ def main(options: argparse.Namespace, api_key: str | None) -> int:
         source.check()
     view = JsonView() if options.json else TextView(options.live)
     try:
-        asyncio.run(_ask(options, api_key, sources, question, view))
+        asyncio.run(_ask(options, _host(options, api_key, setup, view), sources, question, view))
     except BaseExceptionGroup as group:
         raise _first(group) from None
     finally:
@@ -72,13 +75,15 @@ class _Host(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def _host(options: argparse.Namespace, api_key: str | None, view: View) -> AsyncIterator[_Host]:
+async def _host(
+    options: argparse.Namespace, api_key: str | None, setup: EngineConfig, view: View
+) -> AsyncIterator[_Host]:
     if options.url is None:
         logging.getLogger("penstock").setLevel(logging.ERROR)  # What is no error does not stand between the words.
         from ..actors.engine import Engine
 
         view.waiting(f"loading {options.model or 'Brook'} ...")
-        async with await Engine.load(options.model) as engine:
+        async with await Engine.load(options.model, config=setup) as engine:
             yield _Host(engine.info.model, engine)
         return
     connection = connect(options.url, api_key)
@@ -102,7 +107,11 @@ def _unconnected(error: ConnectionLostError, url: str, api_key: str | None) -> s
 
 
 async def _ask(
-    options: argparse.Namespace, api_key: str | None, sources: Sequence[Source], question: str, view: View
+    options: argparse.Namespace,
+    hosting: contextlib.AbstractAsyncContextManager[_Host],
+    sources: Sequence[Source],
+    question: str,
+    view: View,
 ) -> None:
     request = Request(
         system=options.system,
@@ -117,7 +126,7 @@ async def _ask(
     )
     request.check()
     params.check()
-    async with _host(options, api_key, view) as host, await host.opener.stream(request) as stream:
+    async with hosting as host, await host.opener.stream(request) as stream:
         view.started(host.model, stream.format, stream.why)
         await _Talk(stream, view, options).run(sources, question, params)
 

@@ -16,13 +16,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import msgspec
+
 from ..codecs.errors import PenstockError
+from ..engine.compute import amount
+from ..engine.config import FITTING, EngineConfig
 from ..streams.request import FORMATS
 from .config import LIMITS, ServerConfig
 from .errors import ConfigError
 
 if TYPE_CHECKING:
     from ..actors.engine import EngineInfo
+    from ..engine.memory import Memory
 
 _TAKES = {"unit": "sound inside video"}
 _LIMIT_HELP = {
@@ -95,6 +100,15 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "model", nargs="?", help="a model's name or folder; without one Brook, which knows coloured shapes and sounds"
     )
     parser.add_argument("--revision", help="a branch, tag or commit of a model on the Hub")
+    _add_place(parser)
+    cache = parser.add_mutually_exclusive_group()
+    cache.add_argument(
+        "--memory-fraction",
+        type=_positive,
+        help="how much the KV cache takes of what weights and the largest step leave (default 0.9 on cuda; elsewhere "
+        "0.5, but 32768 tokens at most)",
+    )
+    cache.add_argument("--kv-gib", type=_positive, help="the KV cache's size in GiB, instead")
     parser.add_argument("--host", default=defaults.host, help="address to listen on (default %(default)s)")
     parser.add_argument("--port", type=int, default=defaults.port, help="0 takes a free one (default %(default)s)")
     _add_key(parser, "what clients must show")
@@ -119,6 +133,16 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
 
 
+def _add_place(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default auto: the first of cuda, mps, cpu")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        help="default auto: the checkpoint's own, on a CPU only where that is fast",
+    )
+    parser.add_argument("--quantize", choices=("int8",), help="keep the decoder's linear layers as int8")
+
+
 def _add_key(parser: argparse.ArgumentParser, what: str) -> None:
     key = parser.add_mutually_exclusive_group()
     key.add_argument("--api-key", help=f"{what}; better in PENSTOCK_API_KEY or in a file")
@@ -136,6 +160,7 @@ def _add_ask(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--model", help="a model's name or folder, loaded here; without one Brook")
     where.add_argument("--url", help="a server that runs, for example ws://127.0.0.1:8000, instead of a model here")
+    _add_place(parser)
     _add_key(parser, "the server's key")
     parser.add_argument("--live", action="store_true", help="ask at the start; the model speaks while it watches")
     parser.add_argument("--pace", action="store_true", help="play files at their own pace, as --live does")
@@ -223,10 +248,11 @@ def _serve(options: argparse.Namespace) -> int:
     from .app import bind, new_loop, serve
 
     listener = bind(config)  # Before the model is loaded: a port that is taken should not cost a minute.
-    from ..actors.engine import Engine, EngineConfig
+    from ..actors.engine import Engine
 
     async def run() -> None:
-        setup = EngineConfig(decode=options.decode)
+        cache = {"kv_gib": options.kv_gib, "memory_fraction": options.memory_fraction}
+        setup = msgspec.structs.replace(engine_config(options), decode=options.decode, **cache)
         async with await Engine.load(options.model, revision=options.revision, config=setup) as engine:
 
             def announce(url: str) -> None:
@@ -241,11 +267,18 @@ def _serve(options: argparse.Namespace) -> int:
     return 0
 
 
+def engine_config(options: argparse.Namespace) -> EngineConfig:
+    """What the options of `serve` and `ask` say about the model's device, type and size; what fits where they say
+    nothing."""
+    given = {name: getattr(options, name) for name in ("device", "dtype", "quantize")}
+    return msgspec.structs.replace(FITTING, **{name: value for name, value in given.items() if value is not None})
+
+
 def _facts(url: str, info: EngineInfo, config: ServerConfig, own: bool) -> list[tuple[str, str]]:
     """What a person should know of a server that has started, by name."""
     auto = "live" if info.live_trained else "turns: the model claims no training for live"
     return [
-        ("model", f"{info.model} ({info.family}), {info.dtype} on {info.device}"),
+        ("model", f"{info.model} ({info.family}), {info.dtype} on {info.device}{f': {info.why}' if info.why else ''}"),
         *([("", "Brook: knows coloured shapes, beeps and a few spoken words, nothing else")] if own else []),
         ("takes", ", ".join(["text", *(_TAKES.get(name, name) for name in info.modalities)])),
         ("formats", f"{', '.join(info.formats)} (auto: {auto})"),
@@ -255,13 +288,26 @@ def _facts(url: str, info: EngineInfo, config: ServerConfig, own: bool) -> list[
         ("limits", f"{config.max_connections} connections, {config.max_streams} streams each"),
         ("", f"{info.kv_tokens} rows of KV cache for all, {info.max_positions} positions a stream"),
         ("", f"{config.max_message_bytes} bytes a message, {config.idle_seconds:g} s idle"),
+        *_shares(info.memory),
+    ]
+
+
+def _shares(memory: Memory) -> list[tuple[str, str]]:
+    """Who has how much of the device's memory."""
+    return [
+        ("memory", f"{amount(memory.weight_bytes)} weights, {amount(memory.step_bytes)} the largest step"),
+        ("", f"{amount(memory.encoder_bytes)} the encoder at most"),
+        ("", f"{amount(memory.kv_bytes)} KV cache: {memory.pages} pages, {memory.tokens} tokens"),
+        ("", f"{memory.tokens // 8192} streams of 8k tokens fit"),
     ]
 
 
 def _ask(options: argparse.Namespace) -> int:
     from . import ask
 
-    return ask.main(options, None if options.url is None else _api_key(options))
+    if options.url is not None and (options.device or options.dtype or options.quantize):
+        raise ConfigError("--device, --dtype, --quantize: expected a model that is loaded here, got --url")
+    return ask.main(options, None if options.url is None else _api_key(options), engine_config(options))
 
 
 def _devices(options: argparse.Namespace) -> int:

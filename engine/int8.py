@@ -1,0 +1,57 @@
+"""Linear layers whose weights are int8, one scale for each output: half of bfloat16's memory. In: a decoder. Out: the
+same decoder, its layers exchanged.
+
+Rounding is symmetric: weight = scale * round(weight / scale), scale = largest / 127 (arXiv 2208.07339, section 2.1, by
+rows), itself rounded to bfloat16 first. Activations are not quantised, so that the rows of a step do not change one
+another's result beyond rounding.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+# So many rows, at most, go through torch's int8 kernel, which is made for decoding; more are cheaper over a copy of the
+# weights in the type of the rows (two cores of an Intel Xeon with AMX: equal at 12 rows).
+_KERNEL_ROWS = 8
+
+
+class Int8Linear(torch.nn.Module):
+    """`torch.nn.Linear` with int8 weights: `(..., in)` to `(..., out)`, in the type of its input."""
+
+    weight: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, linear: torch.nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        weight = linear.weight.detach().float()
+        scale = (weight.abs().amax(1).clamp(min=1e-30) / 127).bfloat16().float()
+        self.register_buffer("weight", (weight / scale[:, None]).round().clamp(-127, 127).to(torch.int8))
+        self.register_buffer("scale", scale.to(linear.weight.dtype))
+        self.bias = linear.bias
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        flat = rows.reshape(-1, self.in_features)
+        if rows.device.type == "cpu" and len(flat) <= _KERNEL_ROWS:
+            # In bfloat16: in float32 the kernel is slower than the layer was.
+            product = torch.ops.aten._weight_int8pack_mm(flat.bfloat16(), self.weight, self.scale.bfloat16()).to(
+                rows.dtype
+            )
+        else:
+            product = functional.linear(flat, self.weight.to(rows.dtype)) * self.scale
+        out = product if self.bias is None else product + self.bias
+        return out.reshape(*rows.shape[:-1], self.out_features)
+
+
+def quantize(decoder: torch.nn.Module) -> int:
+    """Exchange every linear layer below `decoder`, one after the other; returns how many. Embeddings and norms stay."""
+    found = [
+        (parent, name)
+        for parent in decoder.modules()
+        for name, child in parent.named_children()
+        if type(child) is torch.nn.Linear
+    ]
+    for parent, name in found:
+        setattr(parent, name, Int8Linear(getattr(parent, name)))
+    return len(found)

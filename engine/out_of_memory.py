@@ -1,0 +1,22 @@
+"""Which errors mean that memory ran out, and how it is told. It knows no streams."""
+
+from __future__ import annotations
+
+import torch
+
+# What torch's allocators say: of a CPU (Linux, Windows), of Metal.
+_SIGNS = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the host had no room: torch says so in several ways."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
+
+
+def let_go() -> None:
+    """Give back what torch keeps of freed memory on a GPU, so that other sizes fit. To be called where the error's
+    traceback is gone, which holds tensors."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

@@ -1,0 +1,91 @@
+"""Where a model goes and in which type of number, before its weights are read. In: what was asked for, the weights'
+sizes, this machine. Out: a device, a dtype and why; or ModelError, where it cannot be there or does not fit.
+"""
+
+from __future__ import annotations
+
+import platform
+
+import msgspec
+import torch
+
+from ..codecs.errors import ModelError
+from . import compute
+from .compute import amount
+from .config import EngineConfig
+from .weights import Weights
+
+DTYPES = ("float32", "bfloat16", "float16")
+# Below this size in float32 a CPU gains nothing in bfloat16: a small model's layers lie in its caches.
+_SMALL_BYTES = 1 << 30
+
+
+class Placement(msgspec.Struct, frozen=True):
+    """`device` and `dtype` as torch names them; `why` is why this dtype, empty where it was asked for."""
+
+    device: str
+    dtype: str
+    why: str
+
+
+def place(config: EngineConfig, weights: Weights) -> Placement:
+    """The device and the dtype of `config`, with "auto" decided. ModelError where they are not to be had here."""
+    device = _device(config.device)
+    if config.dtype in DTYPES:
+        return Placement(device, config.dtype, "")
+    if config.dtype != "auto":
+        raise ModelError(f"dtype: expected auto, {', '.join(DTYPES)}, got {config.dtype!r}")
+    return Placement(device, *_dtype(device, weights))
+
+
+def check_room(weights: Weights, placement: Placement) -> None:
+    """ModelError where the weights are larger than the memory that is free. They pass through the host's memory."""
+    need = weights.bytes_in(placement.dtype)
+    for device in dict.fromkeys((placement.device, "cpu")):
+        free = compute.free_bytes(device)
+        if free is not None and need > free:
+            advice = ["a smaller model"]
+            if weights.bytes_in("bfloat16") <= free:
+                advice.insert(0, "--dtype bfloat16")
+            raise ModelError(
+                f"needs {amount(need)} for weights in {placement.dtype}, {amount(free)} free on {device}; "
+                f"try {' or '.join(advice)}"
+            )
+
+
+def _device(word: str) -> str:
+    if word == "cpu":
+        return word
+    found = compute.computers()
+    here = [computer.word for computer in found if computer.why is None]
+    if word == "auto":
+        return here[0]
+    kind = word.partition(":")[0]
+    if word in here or f"{word}:0" in here:
+        return word if word in here else f"{word}:0"
+    lacking = next((computer.why for computer in found if computer.word == kind and computer.why), None)
+    raise ModelError(f"device: expected auto, {', '.join(here)}, got {word!r}" + (f": {lacking}" if lacking else ""))
+
+
+def _dtype(device: str, weights: Weights) -> tuple[str, str]:
+    """The dtype for weights that are stored in `weights.dtype`, and why."""
+    own = weights.dtype
+    if own not in DTYPES:
+        return "float32", f"the checkpoint's {own} is not served"
+    if device.startswith("cuda") and own == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return "float16", "this card does not compute in the checkpoint's bfloat16"
+    if device == "cpu" and own == "float16":
+        return "float32", "the checkpoint's float16 is slow on a CPU"
+    if device == "cpu" and own == "bfloat16":
+        if weights.bytes_in("float32") < _SMALL_BYTES:
+            return "float32", "a model so small is not faster in the checkpoint's bfloat16"
+        if not fast_bfloat16():
+            return "float32", "the checkpoint's bfloat16 is slow on this processor"
+    return own, "as the checkpoint has it"
+
+
+def fast_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 itself (x86: AVX512-BF16 or AMX; ARM: BF16), by what torch says."""
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()

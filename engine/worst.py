@@ -1,0 +1,136 @@
+"""The memory that the largest step and the largest turn of the encoder take beside weights and cache. In: a loaded
+checkpoint. Out: bytes: on CUDA measured, by running both; elsewhere estimated from sizes, since running them on a CPU
+takes long. It knows no streams.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..codecs.errors import ModelError
+from ..streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, SizeRule, VideoSegment
+from ..streams.size import fit
+from .attention import Backend
+from .config import EngineConfig
+from .family import Loaded
+from .language import LanguageModel
+from .out_of_memory import is_out_of_memory
+from .plan import Draw, Feed, Plan, TableEdit
+from .span import Rows
+
+# Tensors alive at once in a decoder layer: so many as wide as its widest linear layer, and as its hidden size.
+_WIDE, _NARROW = 4, 8
+# Copies of the logits in float32 that drawing tokens makes: scaled, sorted, their places (two words), summed, masked.
+_DRAWN = 8
+# Patches of a tower that become one row.
+_MERGED = 4
+# Numbers of a picture that become one row, at most. A picture that is not sized before its processor has it is larger.
+_PIXELS = 64 * 64 * 3
+# Bytes for each number of one picture or sound while its processor works on it.
+_RESIZED = 20
+# The side of such a picture that is taken for a large one.
+_UNSIZED = 2048
+
+
+def worst_case(loaded: Loaded, config: EngineConfig, backend: Backend) -> tuple[int, int]:
+    """Bytes of the largest step, and of the largest turn of the encoder. ModelError where they do not fit."""
+    if loaded.device.type != "cuda":
+        return _estimated_step(loaded, config), _estimated_turn(loaded, config)
+    try:
+        return measured(loaded, config, backend, lambda work: _peak(loaded.device, work))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"needs more memory than is free on {loaded.device} for a step of {config.step_rows} rows or for "
+            f"{config.encoder_tokens} rows of the encoder; try a smaller model"
+        ) from error
+
+
+def measured(
+    loaded: Loaded, config: EngineConfig, backend: Backend, peak: Callable[[Callable[[], object]], int]
+) -> tuple[int, int]:
+    """Both by running them; `peak` tells how many bytes more than before a call had at once."""
+    feeds = min(config.slots, config.step_rows)
+    plan = _step(feeds, config.step_rows // feeds, backend.page_tokens)
+    language = LanguageModel(loaded, sum(len(edit.pages) for edit in plan.edits), backend.page_tokens, feeds, backend)
+    step = peak(partial(language.run, plan))
+    del language  # with its pages, before the encoder is measured
+    turns = [peak(partial(loaded.towers.encode, turn)) for turn in largest_turns(loaded, config)]
+    loaded.towers.forget(0)
+    return step, max(turns, default=0)
+
+
+def largest_turns(loaded: Loaded, config: EngineConfig) -> list[list[tuple[int, Segment]]]:
+    """What the encoder may be granted at once, of each modality: the largest pieces, as many as fit its budget and at
+    least one."""
+    turns = []
+    for piece in _pieces(loaded.family.spec):
+        rows = max(1, loaded.towers.rows(piece))
+        turns.append([(0, piece)] * max(1, config.encoder_tokens // rows))
+    return turns
+
+
+def linear_layers(modules: Iterable[Any]) -> list[Any]:
+    """All layers below `modules` that go from one width to another."""
+    return [layer for module in modules for layer in module.modules() if hasattr(layer, "out_features")]
+
+
+def _peak(device: torch.device, work: Callable[[], object]) -> int:
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    work()
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def _step(feeds: int, rows: int, page_tokens: int) -> Plan:
+    """A first step of so many streams with so many rows each, all of which draw."""
+    pages = -(-rows // page_tokens)
+    ids, places = np.zeros(rows, dtype=np.int64), np.broadcast_to(np.arange(rows, dtype=np.int64), (3, rows))
+    draw = Draw(temperature=1.0, top_k=50, top_p=0.9)
+    edits = [TableEdit(slot, 0, list(range(slot * pages, (slot + 1) * pages))) for slot in range(feeds)]
+    return Plan(0, [], [], [], edits, [], [], [Feed(slot, slot, 0, [Rows(ids, places)], draw) for slot in range(feeds)])
+
+
+def _pieces(spec: MediaSpec) -> list[Segment]:
+    pieces: list[Segment] = []
+    if spec.image is not None:
+        pieces.append(ImageSegment(1, 0, np.zeros((*_largest(spec.image), 3), dtype=np.uint8)))
+    if spec.video is not None:
+        shape = (spec.temporal_patch, *_largest(spec.video), 3)
+        pieces.append(VideoSegment(1, 0, np.zeros(shape, dtype=np.uint8), 0, 0))
+    if spec.audio_rate:
+        samples = np.zeros(spec.block_samples + spec.look_ahead_samples, dtype=np.float32)
+        pieces.append(AudioSegment(1, 0, samples, 0, spec.block_samples // spec.hop_samples, 1, 0, 0))
+    return pieces
+
+
+def _largest(rule: SizeRule) -> tuple[int, int]:
+    side = max(1, math.isqrt(rule.max_pixels))
+    return fit(rule, side, side) if rule.factor > 1 else (min(side, _UNSIZED), min(side, _UNSIZED))
+
+
+def _estimated_step(loaded: Loaded, config: EngineConfig) -> int:
+    weight = loaded.text.get_input_embeddings().weight
+    widest = max((layer.out_features for layer in linear_layers([loaded.text])), default=0)
+    layers = config.step_rows * (_WIDE * widest + _NARROW * weight.shape[1]) * weight.element_size()
+    return layers + min(config.slots, config.step_rows) * loaded.family.data.vocabulary * 4 * _DRAWN
+
+
+def _estimated_turn(loaded: Loaded, config: EngineConfig) -> int:
+    size = loaded.dtype.itemsize
+    widths = [max(layer.in_features, layer.out_features) for layer in linear_layers(loaded.towers.blocks)]
+    turns = [0]
+    for turn in largest_turns(loaded, config):
+        piece = turn[0][1]
+        rows = loaded.towers.rows(piece)
+        raw = np.size(getattr(piece, "pixels", getattr(piece, "samples", 0)))
+        passed = rows * _MERGED * (_WIDE + _NARROW) * max(widths, default=0) * size
+        turns.append(len(turn) * (passed + min(raw, rows * _PIXELS) * (8 + size)) + raw * _RESIZED)
+    return max(turns)

@@ -1,0 +1,104 @@
+"""A decoder in int8 says about what it says in float32, in less memory; Brook still answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from penstock.codecs.errors import ModelError
+from penstock.demos.film import draw
+from penstock.engine.brook.recipe import model_path
+from penstock.engine.config import EngineConfig
+from penstock.engine.core import Core, load
+from penstock.engine.family import Loaded
+from penstock.engine.int8 import Int8Linear
+from penstock.engine.language import LanguageModel
+from penstock.engine.memory import weight_bytes
+from penstock.engine.plan import Draw, Feed, Plan, TableEdit
+from penstock.engine.span import Rows
+from penstock.streams.event import Token
+from penstock.streams.request import Request, SamplingParams
+from penstock.streams.segment import VideoSegment
+
+_PAGE = 16
+# Error of the logits, root mean square in standard deviations; that of bfloat16 is at most 0.04.
+TOLERANCE = 0.08
+
+
+def logits(loaded: Loaded, ids: np.ndarray, pieces: int) -> torch.Tensor:
+    """Logits `(pieces, vocabulary)` behind each of so many pieces, which are appended one after the other."""
+    pages = -(-len(ids) // _PAGE)
+    language = LanguageModel(loaded, pages, _PAGE, slots=1)
+    found, start = [], 0
+    for part in np.array_split(ids, pieces):
+        places = np.broadcast_to(np.arange(start, start + len(part)), (3, len(part)))
+        edits = [TableEdit(0, 0, list(range(pages)))]
+        language.run(Plan(0, [], [], [], edits, [], [], [Feed(0, 0, start, [Rows(part, places)], Draw())]))
+        assert language.logits is not None
+        found.append(language.logits[0].float())
+        start += len(part)
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 8, 9, 64], ids="{} rows".format)
+def test_a_layer_is_close_to_what_it_was(rows: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(rows)
+    linear = torch.nn.Linear(96, 40, dtype=dtype)
+    torch.nn.init.zeros_(linear.weight[3])
+    layer, x = Int8Linear(linear), torch.randn(1, rows, 96, dtype=dtype)
+    with torch.inference_mode():
+        ours, exact = layer(x), linear.float()(x.float())
+    assert (ours.dtype, ours.shape) == (dtype, (1, rows, 40))
+    assert float((ours.float() - exact).abs().max() / exact.std()) < 0.05
+    assert float((ours.float() - exact).abs().max()) > 0  # it is int8 that has computed
+
+
+@pytest.mark.parametrize("name", ["text", "llama", "omni"])
+@pytest.mark.parametrize("pieces", [8, 40], ids="{} pieces".format)
+def test_logits_are_close_and_clear_tokens_are_the_same(name: str, pieces: int) -> None:
+    exact, int8 = (load(model_path(name), EngineConfig(quantize=quantize)) for quantize in (None, "int8"))
+    ids = np.random.default_rng(3).integers(0, 1000, 80)
+    expected, got = logits(exact, ids, pieces), logits(int8, ids, pieces)
+    assert 0 < float((expected - got).pow(2).mean().sqrt() / expected.std()) < TOLERANCE
+    error = float((expected - got).abs().max())
+    best = expected.topk(2, dim=1)
+    clear = best.values[:, 0] - best.values[:, 1] > 2 * error
+    assert clear.any()
+    assert torch.equal(got.argmax(1)[clear], best.indices[clear, 0])
+
+
+def test_what_was_linear_takes_a_quarter_of_float32() -> None:
+    exact, int8 = (load(None, EngineConfig(quantize=quantize)) for quantize in (None, "int8"))
+    linear = sum(layer.weight.nbytes for layer in exact.text.modules() if type(layer) is torch.nn.Linear)
+    assert not [layer for layer in int8.text.modules() if type(layer) is torch.nn.Linear]
+    saved = weight_bytes(exact) - weight_bytes(int8)
+    assert 0.74 * linear < saved < 0.75 * linear
+    assert type(int8.head) is torch.nn.Linear and int8.dtype == torch.float32
+
+
+def test_brook_still_answers() -> None:
+    """Word for word as in float32."""
+
+    def answers(quantize: str | None) -> list[str]:
+        core = Core(load(None, EngineConfig(quantize=quantize)), EngineConfig(kv_tokens=4096))
+        core.open(1, Request(format="turns"))
+        frames = [draw(number / 2) for number in range(8)]
+        for pair in range(4):
+            pixels = np.stack(frames[2 * pair : 2 * pair + 2])
+            segment = VideoSegment(pair + 1, 0, pixels, pair * 1_000_000, pair * 1_000_000 + 500_000)
+            core.append(1, pair + 1, [segment])
+        said = []
+        for seq, question in enumerate(("What do you see?", "Where is the circle?", "What moved?"), 10):
+            core.words(1, seq, "ask", question, SamplingParams(max_tokens=40))
+            said.append("".join(event.text for _, event in core.run() if isinstance(event, Token)))
+        return said
+
+    exact, int8 = answers(None), answers("int8")
+    assert exact[2] == "the red circle moved right."
+    assert int8 == exact
+
+
+def test_another_word_is_refused() -> None:
+    with pytest.raises(ModelError, match="quantize: expected int8 or nothing, got 'int2'"):
+        load(model_path("text"), EngineConfig(quantize="int2"))

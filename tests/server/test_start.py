@@ -1,0 +1,127 @@
+"""What `penstock serve` and `penstock ask` do with the machine: the options, the lines at the start, the refusals."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from penstock.actors.engine import EngineInfo
+from penstock.engine.brook.recipe import model_path
+from penstock.engine.config import FITTING, EngineConfig
+from penstock.engine.memory import Memory
+from penstock.server import cli
+from penstock.server.config import ServerConfig
+
+COMMAND = [sys.executable, "-m", "penstock.server.cli", "serve", "--port", "0"]
+
+
+def started(*arguments: str) -> dict[str, list[str]]:
+    """The lines of a server that starts, by their first word."""
+    with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        first = process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert first.startswith("penstock: serving on "), process.stderr.read()
+        lines = process.stdout.read().splitlines()
+        assert process.wait(timeout=60) == 0
+    facts: dict[str, list[str]] = {}
+    name = ""
+    for line in lines:
+        name = line[2:12].strip() or name
+        facts.setdefault(name, []).append(line[12:])
+    return facts
+
+
+def test_the_start_says_who_has_how_much_and_why() -> None:
+    facts = started("--device", "cpu")
+    assert "float32 on cpu: a model so small is not faster in the checkpoint's bfloat16" in facts["model"][0]
+    weights, encoder, cache, streams = facts["memory"]
+    assert weights.startswith("39.0 MiB weights, ") and weights.endswith(" MiB the largest step")
+    assert encoder.endswith(" the encoder at most")
+    assert cache == "384.0 MiB KV cache: 1024 pages, 32768 tokens"
+    assert streams == "4 streams of 8k tokens fit"
+
+
+def test_the_options_of_the_start_are_heeded() -> None:
+    facts = started(str(model_path("text")), "--device", "cpu", "--dtype", "bfloat16", "--kv-gib", "0.01")
+    assert facts["model"][0].endswith(", bfloat16 on cpu")
+    tokens = int(0.01 * 2**30) // 384 // 32 * 32
+    assert facts["memory"][2] == f"10.2 MiB KV cache: {tokens // 32} pages, {tokens} tokens"
+    quantised = started("--device", "cpu", "--quantize", "int8")["memory"][0]
+    assert float(quantised.split()[0]) < 26
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--kv-gib", "100000"], r"needs (100000.0|99999.9) GiB for a KV cache of \d+ tokens"),
+        (["--memory-fraction", "2"], "memory_fraction: expected more than 0 and at most 1, got 2"),
+        (["--device", "tpu"], "device: expected auto, .*cpu, got 'tpu'"),
+    ],
+)
+def test_what_cannot_be_is_one_line(arguments: list[str], told: str) -> None:
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    *_, last = done.stderr.splitlines()
+    assert last.startswith("penstock: error: ") and "Traceback" not in done.stderr
+    assert re.search(told, last), last
+
+
+def options(*arguments: str) -> EngineConfig:
+    return cli.engine_config(cli._parser().parse_args(arguments))
+
+
+def test_who_names_nothing_gets_what_fits() -> None:
+    assert options("serve") == options("ask", "a.mp4", "What?") == FITTING
+    asked = options("ask", "--device", "cpu", "--dtype", "float16", "--quantize", "int8", "a.mp4", "What?")
+    assert (asked.device, asked.dtype, asked.quantize) == ("cpu", "float16", "int8")
+
+
+def test_an_answer_in_bfloat16(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from penstock.demos.film import draw
+    from PIL import Image
+
+    Image.fromarray(draw(0.0)).save(tmp_path / "pond.png")
+    for more in ([], ["--dtype", "bfloat16"], ["--quantize", "int8"]):
+        assert cli.main(["ask", "--device", "cpu", *more, str(tmp_path / "pond.png"), "What do you see?"]) == 0
+    said = capfd.readouterr().out.splitlines()
+    assert len(said) == 3 and all("circle" in answer or "square" in answer for answer in said)
+
+
+def test_a_server_has_its_own_device(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["ask", "--url", "ws://127.0.0.1:1", "--dtype", "bfloat16", "no.mp4", "What?"]) == 2
+    assert "expected a model that is loaded here, got --url" in capsys.readouterr().err
+
+
+def test_a_card_is_named_in_the_start_lines() -> None:
+    memory = Memory(7 << 30, 300 << 20, 900 << 20, 57_344, 16, 40_960)
+    info = EngineInfo(
+        "org/name", "qwen3_vl", ("image",), ("turns",), False, 262_144, 9, memory.tokens, "cuda:0", "bfloat16",
+        "as the checkpoint has it", memory,
+    )  # fmt: skip
+    facts = cli._facts("http://127.0.0.1:8000", info, ServerConfig(), own=False)
+    assert ("model", "org/name (qwen3_vl), bfloat16 on cuda:0: as the checkpoint has it") in facts
+    assert facts[-4:] == [
+        ("memory", "7.0 GiB weights, 300.0 MiB the largest step"),
+        ("", "900.0 MiB the encoder at most"),
+        ("", "35.0 GiB KV cache: 40960 pages, 655360 tokens"),
+        ("", "80 streams of 8k tokens fit"),
+    ]
+
+
+def test_the_engine_tells_what_it_took() -> None:
+    import asyncio
+
+    from penstock import Engine
+
+    async def work() -> EngineInfo:
+        async with await Engine.load(model_path("text"), config=EngineConfig(kv_tokens=640)) as engine:
+            return engine.info
+
+    info = asyncio.run(work())
+    assert (info.device, info.dtype, info.why, info.kv_tokens) == ("cpu", "float32", "", 640)
+    assert info.memory.kv_bytes == 640 * info.memory.token_bytes
