@@ -12,15 +12,19 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import assert_never
 
+import msgspec
+
+from ..codecs.decoders import Decoders
 from ..codecs.errors import PenstockError
 from ..streams.event import Dropped, Error, Held
 from ..streams.item import AudioChunk, VideoFrame
 from ..streams.request import Request
 from ..streams.segment import AudioSegment, MediaSpec, Segment, UnitSegment
 from ..streams.timeline import Output
+from ..streams.whole import decoded
 from .actor import Actor, Supervisor
 from .inputs import item_bytes
-from .intake import Decoders, Intake
+from .intake import Intake
 from .mailbox import Mailbox, MailboxClosed
 from .messages import (
     Close,
@@ -182,18 +186,19 @@ class Decode(Actor[DecodeMessage]):
         with contextlib.suppress(MailboxClosed):
             while lane.work:
                 work = lane.work.popleft()
-                if isinstance(work, Converse):
-                    await self._encode.put(work)
-                else:
-                    await self._decode(stream, lane, work)
+                await self._decode(stream, lane, work)
         lane.running = False
         if lane.ended:
             await self._call(lane.intake.close)
             self._ending.discard(lane)
 
-    async def _decode(self, stream: int, lane: _Lane, work: Take | Flush) -> None:
+    async def _decode(self, stream: int, lane: _Lane, work: Take | Flush | Converse) -> None:
         """Send on what an input gives; what is wrong with it is told, and what was good before that stays."""
         try:
+            if isinstance(work, Converse):
+                content = await self._call(decoded, work.content, self._decoders, self._spec)
+                await self._encode.put(msgspec.structs.replace(work, content=content))
+                return
             await self._segments(stream, lane, work)
         except MailboxClosed:
             raise

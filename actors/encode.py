@@ -137,19 +137,17 @@ class Encode(Actor[EncodeMessage]):
             return _without_traceback(error)
 
     async def _converse(self, message: Converse) -> None:
-        stream, request = message.stream, message.request
+        stream = message.stream
         if stream not in self._open:
             return
         try:
-            prompt = await self._thread.run(
-                self._encoder.prompt, message.messages, request.system, request.video_fps, request.audio_in_video
-            )
+            prompt = await self._thread.run(self._encoder.prompt, message.content)
             self._schedule.put_control(Spans(stream, [prompt]))
         except PenstockError as error:
             self._schedule.put_control(Notice(stream, Error(error.code, str(error), message.seq)))
         except Exception as error:  # the model's processor says in its own words what it does not take
             code, text = _told(error, InputError.code)
-            self._schedule.put_control(Notice(stream, Error(code, f"messages: {text}", message.seq)))
+            self._schedule.put_control(Notice(stream, Error(code, f"{message.content.name}: {text}", message.seq)))
         self._schedule.put_control(Resolved(stream, message.seq))
 
     def _done(self, key: Key, segment: Segment) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import threading
 from pathlib import Path
@@ -14,8 +15,10 @@ from ..codecs.errors import InputError, StreamClosedError
 from ..codecs.limits import MediaLimits
 from ..engine.config import FITTING, EngineConfig
 from ..streams.event import Closed, Error
+from ..streams.options import check_options, with_defaults
+from ..streams.prompt import Content, check_counts, check_most, gather
 from ..streams.request import Request, SamplingParams
-from .inputs import check_params, plain_messages
+from .inputs import check_params
 
 if TYPE_CHECKING:
     from ..engine.family import Loaded
@@ -65,11 +68,14 @@ class Engine:
 
         `observer` is told of every message (`penstock trace`): mailbox, lane, message. A stream whose client does not
         read for `parked_seconds` is closed. `memory` as `engine.core.fit` shares it out; None: it is done here, which
-        on CUDA takes a moment. Raises ModelError where the KV cache does not fit.
+        on CUDA takes a moment. Raises ModelError where the KV cache does not fit, InputError
+        for options of the processor that the model does not have.
         """
         from ..engine.core import fit
         from .wiring import Wiring
 
+        check_options(config.processor, loaded.family.spec)
+        check_most(config.limits_per_request)
         memory = memory or fit(loaded, config)
         data = loaded.family.data
         self.info = EngineInfo(
@@ -89,10 +95,11 @@ class Engine:
         self.ready = False
         self.failed: BaseException | None = None
         self._parked_seconds = parked_seconds
+        self._config, self._spec, self._limits = config, loaded.family.spec, limits or MediaLimits()
         self._streams: dict[int, Stream] = {}
         self._ends: dict[int, asyncio.Future[None]] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
-        self._wiring = Wiring(loaded, config, limits or MediaLimits(), observer, self._told, self._broken, memory)
+        self._wiring = Wiring(loaded, config, self._limits, observer, self._told, self._broken, memory)
         self.decode = self._wiring.decode.mailbox
         self._schedule = self._wiring.schedule.mailbox
         self._stopping: asyncio.Task[None] | None = None
@@ -142,19 +149,54 @@ class Engine:
         self.ready = True
 
     async def stream(self, request: Request | None = None) -> Stream:
-        """Open a stream. With `messages` in the request a reply starts at once (`stream.prompted()`).
+        """Open a stream. With `messages`, `prompt` or `prompt_ids` a reply starts at once (`stream.prompted()`).
 
         Raises InputError where the request does not fit the model. A cancelled call leaves no stream open.
         """
         return await self._open(request or Request())
 
     async def generate(self, request: Request, params: SamplingParams | None = None) -> str:
-        """One reply to the request's messages, whole. Equal to `transformers.generate` on the same conversation."""
-        if not request.messages:
-            raise InputError("generate: expected a request with messages, got none")
-        request = msgspec.structs.replace(request, params=params or request.params, positions="transformers")
+        """One reply to the request's prompt, whole. Equal to `transformers.generate` on the same prompt and media.
+
+        Raises InputError for a request that does not fit the model, MediaError for media that cannot be used. After a
+        cancelled call nothing is left of it.
+        """
+        request.check()
+        if not request.starts:
+            raise InputError("generate: expected a request with messages or a prompt, got none")
+        params = msgspec.structs.replace(params or request.params, hold=False)
+        request = msgspec.structs.replace(request, params=params, positions="transformers")
         async with await self.stream(request) as stream:
             return await (await stream.prompted()).text()
+
+    async def generate_all(self, request: Request, n: int, params: SamplingParams | None = None) -> list[str]:
+        """`n` replies to the request's prompt, which is computed once; its rows of KV cache are shared.
+
+        Reply i is drawn with the seed of `params` plus i (without one: 0 plus i), as `generate` would draw it with
+        that seed. Raises as `generate` does, and InputError where fewer than `n` streams can be opened. After a
+        cancelled call nothing is left of it.
+        """
+        if n < 1:
+            raise InputError(f"n: expected at least 1, got {n}")
+        request.check()
+        if not request.starts:
+            raise InputError("generate_all: expected a request with messages or a prompt, got none")
+        params = msgspec.structs.replace(params or request.params, hold=False)
+        ways = [msgspec.structs.replace(params, seed=(params.seed or 0) + place) for place in range(n)]
+        request = msgspec.structs.replace(request, params=ways[0], positions="transformers")
+        async with contextlib.AsyncExitStack() as stack:
+            first = await stack.enter_async_context(await self.stream(request))
+            replies = [await first.prompted()]
+            async for _ in replies[0]:
+                break  # now the prompt is in the cache
+            for way in ways[1:]:
+                twin = await stack.enter_async_context(await self._open(first.request, first, way))
+                replies.append(await twin.prompted())
+            texts = await asyncio.gather(*(reply.text() for reply in replies), return_exceptions=True)
+            for text in texts:
+                if isinstance(text, BaseException):
+                    raise text
+            return [text for text in texts if isinstance(text, str)]
 
     async def close(self) -> None:
         """End all streams, stop the actors and their threads. May be called again; a cancelled call goes on to its
@@ -220,30 +262,41 @@ class Engine:
             loop = asyncio.get_running_loop()
             self._timers[id] = loop.call_later(self._parked_seconds, self.end_stream, id, "slow reader")
 
-    async def _open(self, request: Request, twin_of: Stream | None = None) -> Stream:
+    async def _open(
+        self, request: Request, twin_of: Stream | None = None, again: SamplingParams | None = None
+    ) -> Stream:
         from .messages import Accept, Converse, Fork, Open
         from .stream import Stream
 
         request.check()
         check_params(request.params, self.info.vocabulary)
-        self.check_alive()
+        request = with_defaults(request, self._config.processor, self._spec)
         self._fits(request)
-        plain = msgspec.structs.replace(request, messages=None)
-        messages = None if twin_of is not None or request.messages is None else plain_messages(request.messages)
+        content = await self._gathered(request) if request.starts else None
+        self.check_alive()
+        plain = msgspec.structs.replace(request, messages=None, prompt=None, prompt_ids=None, media=[])
         id = next(_IDS)
-        stream = self._streams[id] = Stream(self, id, request, twin_of)
-        first = Open(id, plain) if twin_of is None else Fork(twin_of.id, id, twin_of.next_seq())
+        prompted = content is not None or again is not None
+        stream = self._streams[id] = Stream(self, id, plain, twin_of, prompted)
+        first = Open(id, plain) if twin_of is None else Fork(twin_of.id, id, twin_of.next_seq(), again)
         self.decode.put_control(first)
         self._schedule.put_control(first)
-        if messages is not None:
+        if content is not None:
             self._schedule.put_control(Accept(id, 1, "prompt", params=request.params, done=False))
-            self.decode.put_now(Converse(id, 1, messages, plain))
+            self.decode.put_now(Converse(id, 1, content))
         try:
             await stream.opened()
         except asyncio.CancelledError:
             self.end_stream(id, "closed")
             raise
         return stream
+
+    async def _gathered(self, request: Request) -> Content:
+        """The request's prompt and media as plain data. Files are read beside the event loop, and decoded later."""
+        self.check_alive()
+        content = await asyncio.to_thread(gather, request, self._limits)
+        check_counts(content, self._config.limits_per_request)
+        return content
 
     async def _stop(self) -> None:
         if self.failed is None and self._ends:

@@ -1,13 +1,10 @@
-"""What a client may hand in, looked at where it enters. In: items and conversations. Out: the same as plain data, or
-InputError.
-"""
+"""What a client may hand in, looked at where it enters. In: items and parameters. Out: the same, or InputError."""
 
 from __future__ import annotations
 
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 import msgspec
-import numpy as np
 
 from ..codecs.errors import InputError
 from ..streams.item import MEDIA, AudioBytes, AudioChunk, Embedding, Image, Item, Text, VideoBytes, VideoFrame
@@ -64,32 +61,3 @@ def item_bytes(item: Item) -> int:
     if isinstance(item, Text):
         return 0
     return len(item.data) if isinstance(item.data, bytes | bytearray) else item.data.nbytes
-
-
-def plain_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Messages as plain data: PIL images as arrays `(h, w, 3)` uint8, sequences of frames as one array.
-
-    Raises InputError where they are not a conversation.
-    """
-    try:
-        return [_plain_message(message) for message in messages]
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
-        expected = "a list of {'role': ..., 'content': text or a list of parts}"
-        raise InputError(f"messages: expected {expected}, got {type(error).__name__}: {error}") from error
-
-
-def _plain_message(message: dict[str, Any]) -> dict[str, Any]:
-    content = message["content"]
-    if not isinstance(content, str):
-        content = [{name: _plain(value) for name, value in part.items()} for part in content]
-    return {**message, "content": content}
-
-
-def _plain(value: Any) -> Any:
-    from PIL.Image import Image as Picture
-
-    if isinstance(value, Picture):
-        return np.asarray(value.convert("RGB"))
-    if isinstance(value, list | tuple) and value and isinstance(value[0], Picture | np.ndarray):
-        return np.stack([_plain(entry) for entry in value])
-    return value

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Protocol
 
 import msgspec
 import numpy as np
 import torch
 
-from ..codecs.container import MediaDecoder
+from ..codecs.decoders import ContainerDecoder, Decoders
 from ..codecs.errors import InputError, MediaError
 from ..codecs.frame import Frame, Pixels, Samples
-from ..codecs.limits import MediaLimits
 from ..codecs.mel import LogMel
 from ..codecs.pcm import decode_pcm
-from ..codecs.picture import check_pixels, decode_picture, raw_picture
+from ..codecs.picture import check_pixels, raw_picture
 from ..codecs.resample import Resampler
-from ..codecs.worker import WorkerPool
 from ..streams.item import AudioBytes, AudioChunk, Buffer, Image, Item, VideoBytes, VideoFrame
+from ..streams.options import sized
 from ..streams.request import Request
 from ..streams.segment import AudioSegment, MediaSpec
 from ..streams.timeline import Output, Timeline
@@ -31,33 +29,6 @@ from ..streams.timeline import Output, Timeline
 _PIECE_BYTES = 64 << 10
 # A whole file of sound up to this size is decoded before any of it goes on.
 _CLIP_BYTES = 8 << 20
-
-
-class ContainerDecoder(Protocol):
-    def feed(self, data: Buffer) -> list[Frame]: ...
-    def flush(self) -> list[Frame]: ...
-    def close(self) -> None: ...
-
-
-class Decoders:
-    """Where client media is decoded: in this process, or in worker processes with limits."""
-
-    def __init__(self, limits: MediaLimits, pool: WorkerPool | None) -> None:
-        self.limits = limits
-        self.pool = pool
-
-    def container(self, kind: str, pts_us: int) -> ContainerDecoder:
-        """For a "video" with its sound, or for "audio" alone."""
-        if self.pool is not None:
-            return self.pool.decoder(kind, pts_us)
-        return MediaDecoder(self.limits, ("video", "audio") if kind == "video" else ("audio",), pts_us)
-
-    def picture(self, data: Buffer) -> np.ndarray:
-        return decode_picture(data, self.limits) if self.pool is None else self.pool.picture(data)
-
-    def close(self) -> None:
-        if self.pool is not None:
-            self.pool.close()
 
 
 class _Resampler(Resampler):
@@ -77,7 +48,7 @@ class Intake:
     def __init__(self, spec: MediaSpec, request: Request, decoders: Decoders) -> None:
         self._decoders = decoders
         self._timeline = Timeline(
-            spec,
+            sized(spec, request.processor),
             video_fps=request.video_fps,
             expected_frames=request.expected_frames,
             audio_in_video=request.audio_in_video,

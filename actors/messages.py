@@ -13,8 +13,6 @@ schedule  -> client     Tell
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from ..engine.plan import Plan, Result
@@ -22,6 +20,7 @@ from ..engine.span import Prompt, Span
 from ..engine.stream import TranscriptRow
 from ..streams.event import Event
 from ..streams.item import Item
+from ..streams.prompt import Content
 from ..streams.request import Request, SamplingParams
 from ..streams.segment import Segment
 
@@ -49,22 +48,22 @@ class Flush(msgspec.Struct, frozen=True, tag=True):
 
 
 class Converse(msgspec.Struct, frozen=True, tag=True, eq=False):
-    """A whole conversation for the model's own processor, input `seq` of its stream."""
+    """A whole prompt for the model's own processor, input `seq` of its stream."""
 
     stream: int
     seq: int
-    messages: list[dict[str, Any]]
-    request: Request
+    content: Content
 
 
 class Fork(msgspec.Struct, frozen=True, tag=True):
     """Stream `twin` begins as a copy of `stream`, with its inputs before number `before`, none of which is on its
-    way.
+    way. With `again` it begins the reply to the request's prompt anew.
     """
 
     stream: int
     twin: int
     before: int
+    again: SamplingParams | None = None
 
 
 class Forget(msgspec.Struct, frozen=True, tag=True):

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from ..engine import plan, span, stream
-from ..streams import event, item, request, segment
+from ..streams import event, item, prompt, request, segment
 from . import messages
 
 _KIND = "$"
 _TYPES: dict[str, type[msgspec.Struct]] = {
     kind.__name__: kind
-    for module in (event, item, request, segment, span, plan, stream, messages)
+    for module in (event, item, prompt, request, segment, span, plan, stream, messages)
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 }

@@ -152,8 +152,8 @@ class Schedule(Actor[ScheduleMessage]):
                 self._open(message)
             case Accept(stream, seq, kind, text, params, done, at, reply):
                 scheduler.accept(stream, Input(seq, kind, text, params, done=done, at=at, reply=reply))
-            case Fork(stream, twin, before):
-                self._fork(stream, twin, before)
+            case Fork():
+                self._fork(message)
             case Interrupt(stream, reply, at):
                 state = scheduler.streams.get(stream)
                 if state is not None and state.reply is not None and state.reply.id == reply:
@@ -197,11 +197,12 @@ class Schedule(Actor[ScheduleMessage]):
             self._latest.add(message.stream)
         self._told[message.stream] = Tell(message.stream, [], opened)
 
-    def _fork(self, stream: int, twin: int, before: int) -> None:
+    def _fork(self, message: Fork) -> None:
+        stream, twin = message.stream, message.twin
         try:
             if stream not in self._scheduler.streams:
                 raise PenstockError(f"fork: expected an open stream, got stream {stream}, which has ended")
-            opened = self._scheduler.fork(stream, twin, before)
+            opened = self._scheduler.fork(stream, twin, message.before, message.again)
         except PenstockError as error:
             self._refuse(twin, error)
             return
@@ -211,7 +212,7 @@ class Schedule(Actor[ScheduleMessage]):
         if stream in self._clocks:
             self._clocks[twin] = self._clocks[stream]
         reply = self._scheduler.streams[twin].reply
-        if reply is None:
+        if reply is None or message.again is not None:
             self._told[twin] = Tell(twin, [], opened)
         else:
             running = (reply.id, reply.seq, len(reply.ids))

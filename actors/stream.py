@@ -64,7 +64,9 @@ class Stream:
     time. Cancelling any awaited call leaves the stream usable: an input is in or it is not.
     """
 
-    def __init__(self, engine: Engine, id: int, request: Request, twin_of: Stream | None = None) -> None:
+    def __init__(
+        self, engine: Engine, id: int, request: Request, twin_of: Stream | None = None, prompted: bool = False
+    ) -> None:
         future = asyncio.get_running_loop().create_future
         self._engine = engine
         self.id = id
@@ -73,7 +75,6 @@ class Stream:
         self.why = ""
         self.trained = engine.info.live_trained
         self.reply: Reply | None = None  # the one that runs
-        prompted = request.messages is not None and twin_of is None
         self._seq = int(prompted) if twin_of is None else twin_of._seq
         self._media = twin_of is not None and twin_of._media  # a question has to flush decoders
         self._ended = twin_of is not None and twin_of._ended
@@ -86,7 +87,8 @@ class Stream:
         self._held: dict[int, list[Token]] = {}  # by reply: token events behind an interrupt
         self._transcripts: dict[int, asyncio.Future[list[TranscriptRow]]] = {}
         self._tickets = itertools.count(1)
-        self._on_way: dict[int, int] = {1: 0} if prompted else {}  # bytes of inputs in decode or encode, by number
+        # Bytes of inputs in decode or encode, by number.
+        self._on_way: dict[int, int] = {1: 0} if prompted and twin_of is None else {}
         self._times: dict[int, int] = {}  # media time of these, where it is known
         self._newest_us = 0
         self._forks = 0  # forks that wait for what is on its way; new inputs wait for them
@@ -147,9 +149,9 @@ class Stream:
         return await asyncio.shield(asked)
 
     async def prompted(self) -> Reply:
-        """The reply to the request's own messages. Raises as `ask` does, InputError where there are no messages."""
+        """The reply to the request's own prompt. Raises as `ask` does, InputError where there is none."""
         if self._prompted is None:
-            raise InputError("expected a request with messages, got one without")
+            raise InputError("expected a request with messages or a prompt, got one without")
         return await asyncio.shield(self._prompted)
 
     async def interrupt(self, at: int | None = None) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from typing import Any
 
+from ..codecs.decoders import Decoders
 from ..codecs.limits import MediaLimits
 from ..codecs.worker import WorkerPool
 from ..engine.config import EngineConfig
@@ -21,7 +22,6 @@ from .actor import Actor, Supervisor
 from .decode import Decode
 from .encode import Encode
 from .generate import Generate
-from .intake import Decoders
 from .mailbox import Mailbox, Observer
 from .messages import ClientMessage, DecodeMessage, EncodeMessage, GenerateMessage, ScheduleMessage, Tell
 from .schedule import Schedule

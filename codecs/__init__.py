@@ -6,6 +6,7 @@ sniff.py      which container is this     container.py  WebM, MP4, MPEG-TS and s
 pcm.py        raw sound -> Samples        resample.py   any rate and channels -> mono at one rate, no seams
 resize.py     the processors' own resize  mel.py        log-mel of blocks, equal to Whisper's
 worker.py     decoding in processes with memory and time limits
+decoders.py   in this process or in those
 avframe.py    PyAV's frames as arrays
 wheels.py     mends torchaudio and torchvision wheels that do not load beside this torch
 """

@@ -29,7 +29,7 @@ def decode_picture(data: bytes | bytearray | memoryview, limits: MediaLimits = D
     DamagedError for a broken or short file.
     """
     limits.check_bytes(len(data), "picture")
-    if not any(data[at : at + len(mark)] == mark for at, mark in _MARKS):
+    if not is_file(data):
         raise FormatError(f"picture: expected {', '.join(FORMATS)}, got {first_bytes(data)}")
     declared = _declared_size(bytes(data[:30]))
     if declared is not None:
@@ -84,6 +84,16 @@ def check_pixels(pixels: np.ndarray, limits: MediaLimits = DEFAULT_LIMITS) -> np
         raise InputError(f"pixels: expected (h, w, 3) uint8, got {pixels.shape} {pixels.dtype}")
     limits.check_size(pixels.shape[1], pixels.shape[0], "pixels")
     return np.ascontiguousarray(pixels)
+
+
+def is_file(data: bytes | bytearray | memoryview) -> bool:
+    """Whether `data` starts as a picture file of one of the formats that are opened."""
+    return any(data[at : at + len(mark)] == mark for at, mark in _MARKS)
+
+
+def pixels_of(value: object) -> np.ndarray | None:
+    """The pixels of a PIL image, `(h, w, 3)` uint8, as the processors of transformers take them; None for another."""
+    return np.array(value.convert("RGB")) if isinstance(value, Image.Image) else None
 
 
 def _rgb(picture: Image.Image) -> np.ndarray:

@@ -18,6 +18,7 @@ weights.py placement.py memory.py worst.py  what a checkpoint needs; on which de
 int8.py                 linear layers in int8
 library.py probe.py     the one door to transformers; does a decoder compute here what it computes there?
 compute.py              what can compute on this machine
+prompt.py               a whole prompt through the model's own processor
 encoder.py gate.py      the towers behind a cache by content; steps go before towers
 family.py template.py families/             what a family of models is; learning a chat template
 brook/                  the embedded model's home

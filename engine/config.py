@@ -8,12 +8,15 @@ import msgspec
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How a checkpoint is served; fixed at start.
 
-    device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the first of cuda, mps and cpu that is here. dtype: "float32",
-    "bfloat16", "float16", or "auto" for the checkpoint's own, on a CPU only where that is fast (docs/memory.md).
-    quantize: "int8" keeps the decoder's linear layers as int8. kv_tokens: rows of KV cache over all streams; 0: as many
-    as fit into `memory_fraction` of what is left (None: the device's own). kv_gib: the KV cache's size instead.
-    page_tokens: rows per page; 0 takes the backend's best. backend: "cpu", "reference", or "auto" for the one that fits
-    the device. decode: "inline" (threads) or "workers" (processes with limits) for client media.
+    device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the first of cuda, mps and cpu that is here. dtype:
+    "float32", "bfloat16", "float16", or "auto" for the checkpoint's own, on a CPU only where that is fast
+    (docs/memory.md). quantize: "int8" keeps the decoder's linear layers as int8. kv_tokens: rows of KV cache over all
+    streams; 0: as many as fit into `memory_fraction` of what is left (None: the device's own). kv_gib: the KV cache's
+    size instead. page_tokens: rows per page; 0 takes the backend's best. backend: "cpu", "triton" (CUDA),
+    "reference", or "auto" for the one that fits the device. decode: "inline" (threads) or "workers" (processes with
+    limits) for client media. processor: options of the model's own processor that hold where a request has none
+    (`Request.processor`). limits_per_request: how many images, videos and audios a prompt may have, by kind; any
+    number of those not named.
     """
 
     device: str = "cpu"
@@ -35,6 +38,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     step_ms: float = 50.0
     encoder_ms: float = 200.0
     decode: str = "inline"
+    processor: dict[str, bool | int | float] = {}
+    limits_per_request: dict[str, int] = {}
     # Messages between actors are encoded and decoded, as they would be between processes.
     encoded: bool = False
 

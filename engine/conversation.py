@@ -12,13 +12,15 @@ from collections.abc import Callable
 from ..codecs.errors import PenstockError
 from ..streams.event import Error, ReplyDone, ReplyStarted, Token
 from ..streams.format import State
+from ..streams.request import SamplingParams
 from .detokenize import Detokenizer
 from .family import Family
 from .kept import Kept
 from .layout import Layout
+from .plan import Likely
 from .reply import Reply, Splice
 from .span import Prompt, Rows, Span
-from .stream import Input, Limits, StreamState
+from .stream import Begun, Input, Limits, StreamState
 
 
 class Conversation:
@@ -75,8 +77,8 @@ class Conversation:
             self._cut(self._keep(self.stream.reply, at), "interrupted")
             self.advance()
 
-    def sampled(self, id: int) -> None:
-        """A token was drawn for the running reply."""
+    def sampled(self, id: int, likely: Likely | None = None) -> None:
+        """A token was drawn for the running reply; `likely`: how likely it was."""
         reply = self.stream.reply
         assert reply is not None
         reply.held = False
@@ -91,12 +93,18 @@ class Conversation:
         text = reply.text.push(id)
         reply.ids.append(id)
         self._lay_token(reply, id)
-        self.stream.events.append(Token(reply.id, index, id, text, self.stream.newest))
+        self.stream.events.append(Token(reply.id, index, id, text, self.stream.newest, *self._likely(likely)))
         stopped = reply.text.stopped
         if stopped is not None:
             self._cut(reply.text.kept(stopped), "stop")
         elif len(reply.ids) >= reply.params.max_tokens or self._full():
             self._finish("length")
+
+    def _likely(self, likely: Likely | None) -> tuple[float | None, tuple[tuple[int, str, float], ...]]:
+        if likely is None:
+            return None, ()
+        words = self.family.tokenizer.decode
+        return likely.logprob, tuple((id, words([id]), logprob) for id, logprob in likely.top)
 
     def _lay_token(self, reply: Reply, id: int) -> None:
         rows = self.stream.layout.token(id)
@@ -226,14 +234,19 @@ class Conversation:
         return True
 
     def _start(self, input: Input) -> None:
+        if input.kind == "prompt":
+            self.stream.begun = Begun(input.seq, self.stream.rows, self.stream.layout.copy())
+        self.begin(input.seq, input.params or self.stream.request.params)
+
+    def begin(self, seq: int, params: SamplingParams) -> None:
+        """A reply to input `seq` begins behind the rows that are laid."""
         stream = self.stream
         stream.replies += 1
-        params = input.params or stream.request.params
         text = Detokenizer(self.family.tokenizer, params.stop)
         cursor = stream.layout.cursor.copy()
         ends = self.family.stop_ids
-        stream.reply = Reply(stream.replies, input.seq, params, text, stream.rows, cursor, ends)
-        stream.events.append(ReplyStarted(stream.replies, input.seq))
+        stream.reply = Reply(stream.replies, seq, params, text, stream.rows, cursor, ends)
+        stream.events.append(ReplyStarted(stream.replies, seq))
 
     def _mid_character(self) -> bool:
         """A running reply is inside a character: what is to be spliced waits for its end."""

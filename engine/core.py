@@ -6,6 +6,7 @@ place.
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections.abc import Sequence
@@ -15,10 +16,15 @@ import msgspec
 import torch
 from safetensors import SafetensorError
 
+from ..codecs.decoders import Decoders
 from ..codecs.errors import ModelError
+from ..codecs.limits import DEFAULT_LIMITS
 from ..streams.event import Event
+from ..streams.options import with_defaults
+from ..streams.prompt import check_counts, gather
 from ..streams.request import Request, SamplingParams
 from ..streams.segment import Segment
+from ..streams.whole import decoded
 from .attention import Backend, ReferenceBackend
 from .checkpoint import Checkpoint, find
 from .config import EngineConfig
@@ -35,6 +41,8 @@ from .stream import Input
 from .weights import read
 
 BROOK = Path(__file__).parent / "brook"
+
+log = logging.getLogger("penstock.engine")
 
 
 def load(
@@ -99,12 +107,27 @@ def _refusal(error: Exception) -> str:
 
 
 def make_backend(config: EngineConfig, device: str) -> Backend:
-    """The attention backend that `config` names; "auto": the compiled one on a CPU, else the reference."""
-    if config.backend == "reference" or (config.backend == "auto" and device != "cpu"):
+    """The attention backend that `config` names, for a type of device. "auto": the compiled one on a CPU, Triton's on
+    CUDA where the package is here, else the reference. ModelError where it cannot be had."""
+    fast = {"cpu": "cpu", "cuda": "triton"}.get(device, "reference")
+    name = fast if config.backend == "auto" else config.backend
+    if name == "reference":
         return ReferenceBackend()
-    from .attention_cpu import CpuBackend
+    if name != fast:
+        raise ModelError(f"backend: expected auto, reference or {fast} on {device}, got {config.backend!r}")
+    if name == "cpu":
+        from .attention_cpu import CpuBackend
 
-    return CpuBackend()
+        return CpuBackend()
+    try:
+        from .attention_triton import TritonBackend
+    except ImportError as error:
+        if config.backend == "triton":
+            raise ModelError(f"backend triton: expected the package triton, got none: {error}") from error
+        log.warning("attention: expected the package triton, got none (%s): the slow reference is used", error)
+        return ReferenceBackend()
+    # Two programs a multiprocessor keep a device busy that mostly waits for memory.
+    return TritonBackend(2 * torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 def fit(loaded: Loaded, config: EngineConfig) -> Memory:
@@ -128,12 +151,13 @@ class Core:
 
     def __init__(self, loaded: Loaded, config: EngineConfig) -> None:
         self.loaded = loaded
+        self._config = config
         self.scheduler, self.language = make_parts(loaded, config)
         self._next: dict[int, int] = {}
 
     def open(self, stream: int, request: Request) -> None:
         request.check()
-        self.scheduler.open(stream, request)
+        self.scheduler.open(stream, self._whole(request))
 
     def append(self, stream: int, seq: int, segments: list[Segment]) -> None:
         """An input of media whose segments are all there: encoded and handed over at once."""
@@ -156,12 +180,17 @@ class Core:
         self.scheduler.resolve(stream, seq)
 
     def prompt(self, stream: int, request: Request) -> None:
-        """The request's messages as a whole prompt; a reply starts."""
-        assert request.messages is not None
-        prompt = self.loaded.towers.prompt(request.messages, request.system, request.video_fps, request.audio_in_video)
+        """The request's own prompt; a reply starts."""
+        gathered = gather(self._whole(request), DEFAULT_LIMITS)
+        check_counts(gathered, self._config.limits_per_request)
+        content = decoded(gathered, Decoders(DEFAULT_LIMITS, None), self.loaded.family.spec)
+        prompt = self.loaded.towers.prompt(content)
         self.scheduler.accept(stream, Input(1, "prompt", params=request.params, done=False))
         self.scheduler.spans(stream, [prompt])
         self.scheduler.resolve(stream, 1)
+
+    def _whole(self, request: Request) -> Request:
+        return with_defaults(request, self._config.processor, self.loaded.family.spec)
 
     def step(self) -> tuple[Plan, Result] | None:
         """Plan, run, commit; None where there was nothing to do."""

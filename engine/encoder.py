@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from typing import Any
 
 import msgspec
 import numpy as np
 
+from ..streams.prompt import Content
 from ..streams.segment import AudioSegment, ImageSegment, Segment, UnitSegment, VideoSegment
 from .family import Towers
 from .span import Prompt, Span
@@ -54,11 +54,9 @@ class Encoder:
                 self._keep(key, span)
         return spans
 
-    def prompt(
-        self, messages: list[dict[str, Any]], system: str | None, fps: float | None, audio_in_video: bool
-    ) -> Prompt:
-        """A whole conversation, as the model's own processor has it."""
-        return self._towers.prompt(messages, system, fps, audio_in_video)
+    def prompt(self, content: Content) -> Prompt:
+        """A whole prompt, as the model's own processor has it."""
+        return self._towers.prompt(content)
 
     def fork(self, stream: int, twin: int) -> None:
         self._towers.fork(stream, twin)

@@ -14,6 +14,7 @@ import msgspec
 import torch
 
 from ..codecs.errors import InputError
+from ..streams.prompt import Content
 from ..streams.segment import MediaSpec, Segment
 from .positions import Clock
 from .span import Prompt, Span
@@ -29,7 +30,9 @@ class FamilyData(msgspec.Struct, frozen=True):
     patch, "B" exact per encoder window, "D" atomic: the rows of one piece see one another.
     per_second: positions a second of video; 0 where the model has one axis. vocabulary: rows of the output. clock: how
     time in a video becomes positions, "seconds", "interval" (the product of rate and interval is rounded first) or
-    "patches" (they are counted). library_rule: where the library goes on behind a block (`Block.leave`).
+    "patches" (they are counted), "whole" (as "seconds", for rates at which a patch is a whole number of positions).
+    library_rule: where the library goes on behind a block (`Block.leave`). unit_marks_share: the two marks before and
+    behind sound inside video stand at one position.
     """
 
     name: str
@@ -49,6 +52,7 @@ class FamilyData(msgspec.Struct, frozen=True):
     clock: str = "seconds"
     library_rule: str = "last"
     system_in_user: bool = False
+    unit_marks_share: bool = True
 
 
 class Family:
@@ -94,6 +98,19 @@ class Family:
     def atomic(self, modality: str) -> bool:
         return self.data.classes.get(modality) == "D"
 
+    def check_rate(self, fps: float | None, sound_inside: bool) -> None:
+        """Raise InputError where video at `fps` frames a second has no positions in this model."""
+        if fps is None or self.data.clock != "whole":
+            return
+        if sound_inside and fps != self.spec.video_fps:
+            raise InputError(f"video_fps with audio in video: expected {self.spec.video_fps:g}, got {fps:g}")
+        step = self.data.per_second * self.grid_seconds(fps)
+        if step != int(step):
+            raise InputError(
+                f"video_fps: expected a rate at which two frames are a whole number of positions, of which there are "
+                f"{self.data.per_second:g} a second, got {fps:g}"
+            )
+
     def check_format(self, format: str) -> None:
         """Raise InputError where a modality of this model cannot be appended in `format`."""
         changing = [name for name, kind in self.data.classes.items() if kind == "F"]
@@ -121,10 +138,11 @@ class Towers(Protocol):
         """Spans of (stream, segment) pairs, in their order; a stream's sound has to come in order."""
         ...
 
-    def prompt(
-        self, messages: list[dict[str, Any]], system: str | None, fps: float | None, audio_in_video: bool
-    ) -> Prompt:
-        """A whole conversation by the model's own processor and position code, ready for a reply."""
+    def prompt(self, content: Content) -> Prompt:
+        """A whole prompt by the model's own processor and position code, ready for a reply. Its media is decoded.
+
+        Raises InputError for what the model does not take, and where placeholders and media do not match.
+        """
         ...
 
     def fork(self, stream: int, twin: int) -> None: ...

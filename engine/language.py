@@ -16,7 +16,8 @@ from .attention import Backend, Part, ReferenceBackend, Step
 from .family import Loaded
 from .out_of_memory import is_out_of_memory, let_go
 from .plan import Feed, Plan, Result
-from .sampler import sample
+from .sampler import likeliest, sample
+from .upload import upload
 
 log = logging.getLogger("penstock.engine")
 
@@ -54,7 +55,9 @@ class LanguageModel:
         while feeds:
             tokens = self._attempt(feeds)
             if tokens is not None:
-                return Result(plan.number, tokens, failed)
+                draws = [feed.draw for feed in feeds if feed.draw is not None]
+                likely = [] if self.logits is None else likeliest(self.logits, tokens, draws)
+                return Result(plan.number, tokens, failed, likely)
             let_go()
             largest = max(feeds, key=lambda feed: (sum(len(run) for run in feed.rows), feeds.index(feed)))
             feeds.remove(largest)
@@ -64,19 +67,28 @@ class LanguageModel:
     def _attempt(self, feeds: list[Feed]) -> list[int] | None:
         """The tokens of the feeds that draw; None where memory ran out."""
         try:
-            hidden = self._forward(feeds)
-            last = np.cumsum([sum(len(run) for run in feed.rows) for feed in feeds]) - 1
-            drawn = [(int(row), feed.draw) for row, feed in zip(last, feeds, strict=True) if feed.draw is not None]
-            if not drawn:
-                return []
-            rows = torch.tensor([row for row, _ in drawn], device=self.device)
-            logits = self.logits = self.head(hidden[rows])
-            return sample(logits, [draw for _, draw in drawn]).tolist()
+            tokens = self._drawn(feeds)
+            return [] if tokens is None else self._read(tokens)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             log.warning("a step of %d streams ran out of memory: %s", len(feeds), error)
             return None
+
+    def _drawn(self, feeds: list[Feed]) -> torch.Tensor | None:
+        """The tokens of the feeds that draw, `(draws,)` on the device; nothing here waits for it."""
+        hidden = self._forward(feeds)
+        last = np.cumsum([sum(len(run) for run in feed.rows) for feed in feeds]) - 1
+        drawn = [(int(row), feed.draw) for row, feed in zip(last, feeds, strict=True) if feed.draw is not None]
+        if not drawn:
+            return None
+        rows = upload(torch.tensor([row for row, _ in drawn]), self.device)
+        logits = self.logits = self.head(hidden[rows])
+        return sample(logits, [draw for _, draw in drawn])
+
+    def _read(self, tokens: torch.Tensor) -> list[int]:
+        """Where a step waits for the device; pages that leave it and log probabilities that were asked for do too."""
+        return tokens.tolist()
 
     def _move_pages(self, plan: Plan) -> list[int]:
         """What is done before the forward pass; returns the streams whose pages are lost, as memory ran out."""
@@ -88,7 +100,7 @@ class LanguageModel:
             for source, target in plan.moves:
                 rows[target] = rows[source]
         for edit in plan.edits:
-            pages = torch.tensor(edit.pages, dtype=torch.int32, device=self.device)
+            pages = upload(torch.tensor(edit.pages, dtype=torch.int32), self.device)
             self.tables[edit.slot, edit.index : edit.index + len(edit.pages)] = pages
         lost += [stream for stream, pages in plan.restores if not self._moved(self._restore, stream, pages)]
         for stream in plan.drops:
@@ -106,29 +118,29 @@ class LanguageModel:
         return True
 
     def _save(self, stream: int, pages: list[int]) -> None:
-        index = torch.tensor(pages, device=self.device)
+        index = upload(torch.tensor(pages), self.device)
         self._host[stream] = [
             (key[index].cpu(), value[index].cpu()) for key, value in zip(self.keys, self.values, strict=True)
         ]
 
     def _restore(self, stream: int, pages: list[int]) -> None:
-        index = torch.tensor(pages, device=self.device)
+        index = upload(torch.tensor(pages), self.device)
         for (key, value), keys, values in zip(self._host.pop(stream), self.keys, self.values, strict=True):
-            keys[index] = key[: len(pages)].to(self.device)
-            values[index] = value[: len(pages)].to(self.device)
+            keys[index] = upload(key[: len(pages)], self.device)
+            values[index] = upload(value[: len(pages)], self.device)
 
     def _forward(self, feeds: list[Feed]) -> torch.Tensor:
         """All rows of the step back to back through the decoder; returns `(rows, hidden)`."""
         runs = [run for feed in feeds for run in feed.rows]
-        ids = torch.from_numpy(np.concatenate([run.ids for run in runs])).to(self.device)
-        positions = torch.from_numpy(np.concatenate([run.positions for run in runs], axis=1)).to(self.device)
+        ids = upload(torch.from_numpy(np.concatenate([run.ids for run in runs])), self.device)
+        positions = upload(torch.from_numpy(np.concatenate([run.positions for run in runs], axis=1)), self.device)
         embeds = self.embed(ids)
         width = embeds.shape[1]
         deep = None  # what is added behind the first layers, `(rows, layers * width)`
         start = 0
         for run in runs:
             if run.embeds is not None:
-                features = run.embeds.to(self.device, embeds.dtype)
+                features = upload(run.embeds, self.device).to(embeds.dtype)
                 embeds[start : start + len(run)] = features[:, :width]
                 if features.shape[1] > width:
                     if deep is None:
@@ -164,14 +176,14 @@ class LanguageModel:
         runs = [
             (int(stop - count), int(stop), feed.slot) for stop, count, feed in zip(stops, counts, feeds, strict=True)
         ]
-        row_slots = torch.from_numpy(slots).to(self.device)
-        row_places = torch.from_numpy(places).to(self.device)
+        row_slots = upload(torch.from_numpy(slots), self.device)
+        row_places = upload(torch.from_numpy(places), self.device)
         pages = self.tables[row_slots.long(), row_places // self.page_tokens].long()
         target = pages * self.page_tokens + row_places % self.page_tokens
-        lengths = torch.from_numpy(ends).to(self.device)
+        lengths = upload(torch.from_numpy(ends), self.device)
 
         def seen(firsts: np.ndarray | None = None) -> list[Part]:
-            begins = None if firsts is None else torch.from_numpy(firsts.astype(np.int32)).to(self.device)
+            begins = None if firsts is None else upload(torch.from_numpy(firsts.astype(np.int32)), self.device)
             return [Part(self.tables, row_slots, lengths, runs, begins)]
 
         def windowed(window: int) -> list[Part]:

@@ -14,7 +14,7 @@ class Draw(msgspec.Struct, frozen=True):
     """How the next token of a row is drawn. `seed` already belongs to this token; temperature 0 takes the likeliest.
 
     `said`: the reply's tokens so far, where a penalty counts them. `bias`: (id, what is added). `barred`: ids that are
-    not drawn.
+    not drawn. `logprobs`: how many of the likeliest tokens are told; None: nothing is.
     """
 
     temperature: float = 0.0
@@ -28,6 +28,7 @@ class Draw(msgspec.Struct, frozen=True):
     said: tuple[int, ...] = ()
     bias: tuple[tuple[int, float], ...] = ()
     barred: tuple[int, ...] = ()
+    logprobs: int | None = None
 
 
 class Feed(msgspec.Struct, frozen=True):
@@ -69,13 +70,23 @@ class Plan(msgspec.Struct, frozen=True, tag="plan"):
     feeds: list[Feed]
 
 
+class Likely(msgspec.Struct, frozen=True):
+    """How likely a drawn token was: its log probability by the model's logits as they came, and the likeliest tokens
+    with theirs, (id, log probability) each.
+    """
+
+    logprob: float
+    top: list[tuple[int, float]]
+
+
 class Result(msgspec.Struct, frozen=True, tag="result"):
     """What a step gave: a token for each feed that draws, in their order.
 
     failed: streams for whose part memory ran out, which cannot go on; nothing was drawn for them. The others have what
-    they would have without them.
+    they would have without them. likely: for each feed that draws, where it asks for it; empty where none does.
     """
 
     number: int
     tokens: list[int]
     failed: list[int] = []
+    likely: list[Likely | None] = []

@@ -58,7 +58,7 @@ class Reply:
         params = self.params
         barred = tuple(self._ends) if len(self.ids) < params.min_tokens else ()
         if params.temperature == 0 and not (self._penalised or self._bias or barred):
-            return Draw()
+            return Draw(logprobs=params.logprobs)
         return Draw(
             params.temperature,
             params.top_k,
@@ -71,6 +71,7 @@ class Reply:
             tuple(self.ids) if self._penalised else (),
             self._bias,
             barred,
+            params.logprobs,
         )
 
     def ended_by(self, id: int) -> bool:

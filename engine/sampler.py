@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import torch
 
-from .plan import Draw
+from .plan import Draw, Likely
+from .upload import upload
 
 
 def sample(logits: torch.Tensor, draws: list[Draw]) -> torch.Tensor:
@@ -25,20 +26,38 @@ def sample(logits: torch.Tensor, draws: list[Draw]) -> torch.Tensor:
     return tokens
 
 
+def likeliest(logits: torch.Tensor, tokens: list[int], draws: list[Draw]) -> list[Likely | None]:
+    """How likely the drawn `tokens` were, of those draws that ask; [] where none does.
+
+    Log probabilities are those of the model: of logits `(rows, vocabulary)` before penalties, biases and filters.
+    """
+    if all(draw.logprobs is None for draw in draws):
+        return []
+    found: list[Likely | None] = []
+    for row, (token, draw) in enumerate(zip(tokens, draws, strict=True)):
+        if draw.logprobs is None:
+            found.append(None)
+            continue
+        shares = logits[row].float().log_softmax(-1)
+        top = shares.topk(min(draw.logprobs, len(shares)))
+        pairs = list(zip(top.indices.tolist(), top.values.tolist(), strict=True))
+        found.append(Likely(float(shares[token]), pairs))
+    return found
+
+
 def _weighed(logits: torch.Tensor, draw: Draw) -> torch.Tensor:
     """The logits `(vocabulary,)` after penalties, biases and what is barred."""
-    said = torch.tensor(draw.said, dtype=torch.long, device=logits.device)
-    counts = torch.bincount(said, minlength=len(logits))
+    said = upload(torch.tensor(draw.said, dtype=torch.long), logits.device)
+    counts = torch.zeros_like(logits).index_add(0, said, logits.new_ones(len(said)))
     once = counts > 0
     logits = torch.where(once, torch.where(logits > 0, logits / draw.repetition, logits * draw.repetition), logits)
     logits = logits - draw.presence * once - draw.frequency * counts
     if draw.bias:
         ids, added = zip(*draw.bias, strict=True)
-        logits = logits.index_add(
-            0, torch.tensor(ids, device=logits.device), torch.tensor(added, dtype=logits.dtype, device=logits.device)
-        )
+        ids, added = torch.tensor(ids), torch.tensor(added, dtype=logits.dtype)
+        logits = logits.index_add(0, upload(ids, logits.device), upload(added, logits.device))
     if draw.barred:
-        logits = logits.index_fill(0, torch.tensor(draw.barred, device=logits.device), float("-inf"))
+        logits = logits.index_fill(0, upload(torch.tensor(draw.barred), logits.device), float("-inf"))
     return logits
 
 
@@ -55,7 +74,7 @@ def _draw(logits: torch.Tensor, draw: Draw) -> torch.Tensor:
     if draw.min_p > 0:
         share = logits.softmax(-1)
         logits = logits.masked_fill(share < draw.min_p * share.max(), float("-inf"))
-    noise = torch.rand(len(logits), generator=torch.Generator().manual_seed(draw.seed)).to(logits.device)
+    noise = upload(torch.rand(len(logits), generator=torch.Generator().manual_seed(draw.seed)), logits.device)
     gumbel = -(-noise.clamp_min(1e-20).log()).log()
     return (logits + gumbel).argmax()
 

@@ -17,7 +17,7 @@ import msgspec
 from ..codecs.errors import InputError, PenstockError
 from ..streams.event import Appended, Event
 from ..streams.format import choose
-from ..streams.request import Request
+from ..streams.request import Request, SamplingParams
 from .conversation import Conversation
 from .family import Family
 from .journal import Journal
@@ -76,6 +76,7 @@ class Scheduler:
             raise InputError(f"expected at most {self.config.slots} open streams, got one more")
         format, why = choose(request.format, self.family.live_trained)
         self.family.check_format(format.name)
+        self.family.check_rate(request.video_fps, request.audio_in_video)
         limits = self._admit(id, request)
         self._note("open", id, request)
         layout = Layout(
@@ -96,20 +97,25 @@ class Scheduler:
         self._reserved[id] = declared
         return Limits(declared, self.limits.positions)
 
-    def fork(self, id: int, twin: int, before: int) -> tuple[str, str]:
+    def fork(self, id: int, twin: int, before: int, again: SamplingParams | None = None) -> tuple[str, str]:
         """Begin stream `twin` as a copy of stream `id` as it stands, with its inputs before number `before`.
 
-        Returns (format in force, why), as `open` does.
+        With `again` the twin goes back to the end of the request's prompt and begins the reply to it anew. Returns
+        (format in force, why), as `open` does.
         """
         if not self._slots:
             raise InputError(f"expected at most {self.config.slots} open streams, got one more")
         stream = self.streams[id]
         limits = self._admit(twin, stream.request)
-        self._note("fork", id, twin, before)
+        self._note("fork", id, twin, before, again)
         if stream.away:
             self._recall_for_fork(stream)
         state = stream.fork(twin, self._slots.pop(), before)
+        begun = None if again is None else state.rewind()
         self._add(state, limits)
+        if begun is not None and again is not None:
+            self._renew(state)
+            self._talks[twin].begin(begun.seq, again)
         self._edits.append(TableEdit(state.slot, 0, list(state.sequence.tables["full"].pages)))
         self.kept.add(state.laid)
         return state.layout.format.name, f"fork of stream {id}"
@@ -222,11 +228,11 @@ class Scheduler:
 
     def commit(self, plan: Plan, result: Result) -> None:
         """A step is done: events take effect, sampled tokens are laid. Streams that failed are to be closed then."""
-        tokens = iter(result.tokens)
+        tokens = iter(zip(result.tokens, result.likely or [None] * len(result.tokens), strict=True))
         for feed in plan.feeds:
             if feed.stream in result.failed:
                 continue
-            token = None if feed.draw is None else next(tokens)
+            token, likely = (None, None) if feed.draw is None else next(tokens)
             stream = self.streams.get(feed.stream)
             if stream is None:
                 continue
@@ -236,7 +242,7 @@ class Scheduler:
             if token is None:
                 self._renew(stream)
             else:
-                talk.sampled(token)
+                talk.sampled(token, likely)
             talk.advance()
         self.kept.let_go(self.streams.values())
 

@@ -41,6 +41,14 @@ class Input(msgspec.Struct, eq=False):
         return msgspec.structs.replace(self, spans=deque(self.spans))
 
 
+class Begun(msgspec.Struct, frozen=True, eq=False):
+    """Where the reply to a prompt begins: behind `rows` rows, laid out as `layout` says, to input `seq`."""
+
+    seq: int
+    rows: int
+    layout: Layout
+
+
 class TranscriptRow(msgspec.Struct, frozen=True):
     """One run of rows of a transcript: what stands in the KV cache from `row` on. `positions` is (3, n)."""
 
@@ -68,6 +76,7 @@ class StreamState:
         self.newest: Seen | None = None  # the newest span among the fed rows
         self.reply: Reply | None = None
         self.replies = 0
+        self.begun: Begun | None = None  # the reply to the request's prompt
         self.over = False  # no more media will come
         self.parked = False  # its client does not read: nothing is fed
         self.away = 0  # pages in host memory; its table is empty then
@@ -166,6 +175,20 @@ class StreamState:
         elif row < self.sequence.length:
             self.sequence.truncate(row)
         return gone
+
+    def rewind(self) -> Begun:
+        """Back to where the reply to the prompt begins. The prompt's last rows are fed once more, to draw from."""
+        assert self.begun is not None
+        self.cut(self.begun.rows)
+        self.layout = self.begun.layout.copy()
+        self.reply = None
+        place = len(self.laid) - 1
+        row = self.starts[place] if self.laid[place].atomic else self.rows - 1
+        self.cold = min(self.cold, row)
+        self.head = min(self.head, place)
+        if row < self.sequence.length:
+            self.sequence.truncate(row)
+        return self.begun
 
     def transcript(self) -> list[TranscriptRow]:
         """What the KV cache holds or would be fed anew, in order."""

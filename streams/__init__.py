@@ -2,6 +2,9 @@
 
 item.py        what a client appends
 request.py     how a stream is opened, how a reply is sampled
+prompt.py      what a whole prompt is given from, as plain data
+whole.py       its media, decoded
+options.py     options of the model's processor, checked and kept to
 event.py       what a stream tells its client
 segment.py     the smallest media that a model takes exactly
 size.py        the size at which a picture goes in

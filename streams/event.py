@@ -42,14 +42,21 @@ class ReplyStarted(msgspec.Struct, frozen=True, tag="reply"):
     number: int = 0
 
 
-class Token(msgspec.Struct, frozen=True, tag="token"):
-    """One token of a reply. `text` may be empty while a character or a stop string is still open."""
+class Token(msgspec.Struct, frozen=True, omit_defaults=True, tag="token"):
+    """One token of a reply. `text` may be empty while a character or a stop string is still open.
+
+    Where they were asked for, `logprob` is its log probability and `top_logprobs` are the likeliest tokens in its
+    place, (id, text, log probability) each, the likeliest first: by the model's own distribution, before penalties,
+    biases and filters.
+    """
 
     reply: int
     index: int
     id: int
     text: str
     seen: Seen | None
+    logprob: float | None = None
+    top_logprobs: tuple[tuple[int, str, float], ...] = ()
     number: int = 0
 
 

@@ -9,6 +9,7 @@ import msgspec
 from ..codecs.errors import InputError
 
 FORMATS = ("auto", "turns", "live", "interrupt")
+MOST_LOGPROBS = 20
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +24,9 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     they are applied in this order after the temperature. `seed` makes the draws of this reply repeatable.
 
     `stop` strings end the reply and are not part of it; `stop_token_ids` are added to the model's own end tokens, and
-    `ignore_eos` takes those for words like others. `hold`: in the format `live`, where the model ends the reply while
+    `ignore_eos` takes those for words like others. `logprobs` k: each token comes with its log probability and with the
+    k likeliest tokens and theirs, by the model's own distribution, before penalties, biases and filters; None: without.
+    `hold`: in the format `live`, where the model ends the reply while
     media is still expected, it stays open and may go on with what comes; False ends it there, as an answer to a
     question.
     """
@@ -43,6 +46,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     logit_bias: dict[int, float] = {}
     min_tokens: int = 0
     ignore_eos: bool = False
+    logprobs: int | None = None
 
     def check(self) -> None:
         """Raise InputError where a value is out of range; says the range and the value."""
@@ -57,6 +61,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
             ("presence_penalty", -2 <= self.presence_penalty <= 2, "in [-2, 2]", self.presence_penalty),
             ("frequency_penalty", -2 <= self.frequency_penalty <= 2, "in [-2, 2]", self.frequency_penalty),
             ("logit_bias", all(abs(b) <= 100 for b in self.logit_bias.values()), "in [-100, 100]", self.logit_bias),
+            ("logprobs", 0 <= (self.logprobs or 0) <= MOST_LOGPROBS, f"0 to {MOST_LOGPROBS}", self.logprobs),
             ("min_tokens", 0 <= self.min_tokens <= self.max_tokens, f"0 to {self.max_tokens}", self.min_tokens),
         )
         for name, fits, expected, got in rules:
@@ -68,7 +73,15 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What a stream (or a one-shot `generate`) starts from.
 
     system: the system prompt; None takes the chat template's own, if it has one.
-    messages: a conversation in the chat template's form (`{"role", "content"}`); with it a reply starts at once.
+    messages, prompt, prompt_ids: at most one of them; with it a reply starts at once. `messages` is a conversation in
+        the chat template's form (`{"role", "content"}`), its content text or parts of Hugging Face's or OpenAI's kind.
+        `prompt` is the model's own text, with its own placeholders. `prompt_ids` are its token ids, one placeholder for
+        each piece of media.
+    media: what the placeholders of `prompt` or `prompt_ids` stand for, in order: PIL images, arrays (`(h, w, 3)` or
+        `(n, h, w, 3)` uint8, `(n,)` float at the model's rate), `(samples, rate)`, sequences of pictures, bytes or
+        paths of files, data: URLs, content parts, or items.
+    processor: options of the model's own processor, by name: `min_pixels`, `max_pixels`, `fps` and what else the model
+        has. They hold for whole prompts and for what is appended.
     format: "turns", "live", "interrupt", or "auto" (live where the model declares training for it, else turns).
     policy: when media comes faster than it is taken, "block" (files) or "latest" (cameras: the oldest goes).
     video_fps: frames per second that the model gets; None takes the model's own rate.
@@ -83,6 +96,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     system: str | None = None
     messages: list[dict[str, Any]] | None = None
+    prompt: str | None = None
+    prompt_ids: list[int] | None = None
+    media: list[Any] = []
+    processor: dict[str, bool | int | float] = {}
     format: str = "auto"
     policy: str = "block"
     video_fps: float | None = None
@@ -110,4 +127,24 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             raise InputError(f"reserve_tokens: expected at least 1, got {self.reserve_tokens}")
         if self.lateness_us < 0:
             raise InputError(f"lateness_us: expected 0 or more, got {self.lateness_us}")
+        self._check_prompt()
         self.params.check()
+
+    @property
+    def starts(self) -> bool:
+        """A reply starts at once."""
+        return any(given is not None for given in (self.messages, self.prompt, self.prompt_ids))
+
+    def _check_prompt(self) -> None:
+        given = [name for name in ("messages", "prompt", "prompt_ids") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise InputError(f"{given[1]}: expected one of messages, prompt and prompt_ids, got {' and '.join(given)}")
+        if self.media and given not in (["prompt"], ["prompt_ids"]):
+            got = given[0] if given else "neither"
+            raise InputError(f"media: expected prompt or prompt_ids beside them, got {got}")
+        if self.system is not None and given in (["prompt"], ["prompt_ids"]):
+            raise InputError(f"system: expected it inside {given[0]}, got both")
+        if self.prompt_ids is not None and not self.prompt_ids:
+            raise InputError("prompt_ids: expected at least one token id, got none")
+        if self.prompt is not None and not self.prompt:
+            raise InputError("prompt: expected at least one character, got none")

@@ -20,6 +20,16 @@ class SizeRule(msgspec.Struct, frozen=True):
     max_pixels: int
 
 
+class Option(msgspec.Struct, frozen=True):
+    """An option of a model's processor: a number in `[least, most]`, by `kind` a "whole" one, a "number" or, where it
+    is a bool, a "switch".
+    """
+
+    kind: str
+    least: float = 0
+    most: float = 1
+
+
 class MediaSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a model's processor says about media, as plain numbers. A modality that is None is not taken."""
 
@@ -40,6 +50,8 @@ class MediaSpec(msgspec.Struct, frozen=True, kw_only=True):
     look_ahead_samples: int = 40
     min_block_frames: int = 3
     unit_us: int = 2_000_000
+    # What a client may set of the processor, by name.
+    options: dict[str, Option] = {}
 
 
 class ImageSegment(msgspec.Struct, frozen=True, eq=False, tag="image"):

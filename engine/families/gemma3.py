@@ -12,18 +12,30 @@ from typing import Any, ClassVar
 import torch
 
 from ...codecs.errors import ModelError
+from ...streams.segment import MediaSpec, Option
 from ..family import Loaded
-from .one_axis import OneAxisTowers, load_one_axis
+from .one_axis import AS_IT_CAME, OneAxisTowers, load_one_axis
+
+# "Pan and scan", for whole prompts.
+_CROPS = {
+    "do_pan_and_scan": Option("switch"),
+    "pan_and_scan_min_crop_size": Option("whole", 1, 1 << 14),
+    "pan_and_scan_max_num_crops": Option("whole", 1, 64),
+    "pan_and_scan_min_ratio_to_activate": Option("number", 1, 200),
+}
 
 
 class GemmaTowers(OneAxisTowers):
-    """SigLIP's tower and the pooling projector. Pictures are never cut into crops ("pan and scan")."""
+    """SigLIP's tower and the pooling projector. Pictures of a stream are never cut into crops."""
 
     classes: ClassVar[dict[str, str]] = {"image": "D"}
 
     def __init__(self, model: Any, processor: Any, blocks: Any) -> None:
         super().__init__(model, processor, blocks)
         self.image_rows = processor.image_seq_length
+
+    def spec(self) -> MediaSpec:
+        return MediaSpec(image=AS_IT_CAME, options=_CROPS)
 
     def block_ids(self, ids: Any) -> dict[str, tuple[list[int], list[int]]]:
         """What stands around the rows in the processor's own sequence for an image."""

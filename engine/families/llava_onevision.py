@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from ...codecs.errors import InputError
+from ...streams.prompt import Content
 from ...streams.segment import MediaSpec
 from ..family import Loaded
 from .one_axis import AS_IT_CAME, OneAxisTowers, load_one_axis
-from .qwen_pictures import Features
+from .qwen_pictures import VIDEO_FPS, Features
 
 
 class OneVisionTowers(OneAxisTowers):
@@ -32,11 +33,9 @@ class OneVisionTowers(OneAxisTowers):
         self.image_rows = processor.num_image_tokens + 1 - dropped
         self.frame_rows = math.ceil(math.isqrt(processor.num_image_tokens) / 2) ** 2
 
-    def placeholders(self) -> dict[str, str]:
-        return {"image": self.processor.image_token, "video": self.processor.video_token}
-
     def spec(self) -> MediaSpec:
-        return MediaSpec(image=AS_IT_CAME, video=AS_IT_CAME, temporal_patch=1, video_fps=1.0)
+        rules = {"temporal_patch": 1, "video_fps": 1.0, "options": {"fps": VIDEO_FPS}}
+        return MediaSpec(image=AS_IT_CAME, video=AS_IT_CAME, **rules)
 
     def endings(self) -> dict[str, torch.Tensor]:
         return {"video": self.model.image_newline.detach()[None]}
@@ -57,13 +56,13 @@ class OneVisionTowers(OneAxisTowers):
         (rows,) = self._videos(inputs)
         return list(rows[:-1].split(self.frame_rows))
 
-    def media_options(self, media: dict[str, list[Any]], fps: float | None) -> dict[str, Any]:
+    def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:
         """None; the library has no way for videos of several lengths."""
         lengths = [len(frames) for frames in media["video"]]
         if len(set(lengths)) > 1:
             got = ", ".join(map(str, lengths))
             raise InputError(f"expected videos of one length in one prompt, got {got} frames")
-        return {}
+        return super().media_options(media, content)
 
     def encode_prompt(self, inputs: Any) -> Features:
         features = super().encode_prompt(inputs)

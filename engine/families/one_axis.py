@@ -15,12 +15,13 @@ import msgspec
 import numpy as np
 import torch
 
+from ...streams.prompt import Content
 from ...streams.segment import ImageSegment, MediaSpec, Segment, SizeRule
 from ..attention import NAME
 from ..family import Family, FamilyData, Loaded
 from ..library import transformers
 from ..span import Prompt, Span
-from ..template import begins, learn
+from ..template import learn
 from .qwen_pictures import Features, Pictures, PictureTowers
 
 AS_IT_CAME = SizeRule(1, 1, 4096 * 4096)  # a picture is kept as it came until the processor has it
@@ -34,13 +35,10 @@ class OneAxisTowers(PictureTowers):
     """
 
     kinds = ("text", "image")
+    nested = True
     classes: ClassVar[dict[str, str]] = {"image": "A"}
     image_rows = 0
     frame_rows = 0
-
-    def placeholders(self) -> dict[str, str]:
-        """What the chat template writes for each modality."""
-        return {"image": self.processor.image_token}
 
     def spec(self) -> MediaSpec:
         return MediaSpec(image=AS_IT_CAME)
@@ -68,26 +66,17 @@ class OneAxisTowers(PictureTowers):
             return []
         return [("image", self.config.image_token_id, torch.cat(self._encoded(inputs)))]
 
-    def media_options(self, media: dict[str, list[Any]], fps: float | None) -> dict[str, Any]:
+    def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:
         """Options of the processor for the media of a whole prompt."""
-        return {}
+        return dict(content.options)
 
-    @torch.inference_mode()
-    def prompt(
-        self, messages: list[dict[str, Any]], system: str | None, fps: float | None, audio_in_video: bool
-    ) -> Prompt:
-        """Template, processor and features exactly as `transformers` has them for a whole prompt; images are PIL images
-        or arrays `(h, w, 3)`, videos arrays `(n, h, w, 3)`."""
-        messages = self._with_system(messages, system)
-        media = self._media(messages)
-        text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        options = self.media_options(media, fps)
-        if begins(self.processor.tokenizer, text):
-            options["add_special_tokens"] = False
-        given = {f"{kind}s": [values] for kind, values in media.items() if values}
-        inputs = self.processor(text=[text], **given, return_tensors="pt", **options).to(self.device)
-        ids = inputs["input_ids"][0]
-        rows = self._laid(ids, torch.arange(len(ids)).expand(3, -1), self.encode_prompt(inputs))
+    def prompt_positions(self, inputs: Any, content: Content) -> torch.Tensor:
+        """Positions that count from 0."""
+        return torch.arange(inputs["input_ids"].shape[1]).expand(3, -1)
+
+    def prompt(self, content: Content) -> Prompt:
+        """As the other towers have it; rows of one picture that see one another stay together."""
+        rows = super().prompt(content).rows
         if "D" in self.classes.values():
             rows = [run if run.embeds is None else msgspec.structs.replace(run, atomic=True) for run in rows]
         return Prompt(rows)

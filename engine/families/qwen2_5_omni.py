@@ -6,6 +6,7 @@ Positions follow `get_rope_index` of transformers (positions.py); encoders are a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import torch
 from ...codecs.errors import InputError
 from ...codecs.mel import LogMel, floor_and_scale
 from ...codecs.resample import resample
+from ...streams.prompt import Content
 from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, UnitSegment, VideoSegment
 from ..attention import NAME
-from ..family import Family, FamilyData, Loaded
+from ..family import Family, FamilyData, Loaded, Towers
 from ..library import transformers
-from ..span import Prompt, Span
+from ..span import Span
 from ..template import learn
 from .qwen_pictures import Features, Pictures, PictureTowers, picture_rules, with_towers
 
@@ -44,12 +46,16 @@ class OmniTowers(PictureTowers):
         self.blocks += self.model.audio_tower.layers
         self._loudest: dict[int, float] = {}
 
+    def sound_rows(self, frames: int) -> int:
+        """Rows of a block of so many mel frames: a convolution of stride 2, then pairs."""
+        return ((frames - 1) // 2 + 1 - 2) // 2 + 1
+
     def rows(self, segment: Segment) -> int:
         """How many rows the segment will have."""
         if isinstance(segment, AudioSegment):
-            return sound_rows(segment.frames)
+            return self.sound_rows(segment.frames)
         audio = segment.audio if isinstance(segment, UnitSegment) else None
-        return self._picture_rows(segment) + (0 if audio is None else sound_rows(audio.frames))
+        return self._picture_rows(segment) + (0 if audio is None else self.sound_rows(audio.frames))
 
     @torch.inference_mode()
     def encode(self, batch: list[tuple[int, Segment]]) -> list[Span]:
@@ -85,59 +91,43 @@ class OmniTowers(PictureTowers):
     def forget(self, stream: int) -> None:
         self._loudest.pop(stream, None)
 
-    @torch.inference_mode()
-    def prompt(
-        self, messages: list[dict[str, Any]], system: str | None, fps: float | None, audio_in_video: bool
-    ) -> Prompt:
-        """Template, processor, features and positions exactly as `transformers` has them for a whole prompt.
+    def values(self, content: Content) -> dict[str, list[Any]]:
+        """The media of a whole prompt by kind; sound at the processor's rate."""
+        values = super().values(content)
+        values["audio"] = [self._at_rate(piece.data, piece.rate) for piece in content.by_kind()["audio"]]
+        return values
 
-        Content parts: `{"type": "text" | "image" | "video" | "audio", <type>: value}`; an image is a PIL image or an
-        array `(h, w, 3)`, a video an array `(n, h, w, 3)`, a sound a float32 array `(n,)` at
-        the processor's rate, or at the part's own `sampling_rate`.
-        With `audio_in_video` there is one sound per video, in the same order; it has no place of its own in the
-        template.
-        """
-        messages = self._with_system(messages, system)
-        media = self._media(messages)
-        shown = _without_sound(messages) if audio_in_video else messages
-        text = self.processor.apply_chat_template(shown, tokenize=False, add_generation_prompt=True)
-        options: dict[str, Any] = {"fps": fps} if fps is not None and media["video"] else {}
-        if audio_in_video:
-            if len(media["audio"]) != len(media["video"]):
-                raise InputError(
-                    f"audio in video: expected one sound per video, got {len(media['audio'])} for {len(media['video'])}"
-                )
-            options |= _in_video_options(len(media["video"]))
-        inputs = self.processor(
-            text=[text],
-            images=media["image"] or None,
-            videos=media["video"] or None,
-            audio=media["audio"] or None,
-            return_tensors="pt",
-            **options,
-        ).to(self.device)
+    def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:
+        """Options of the processor. With sound inside video there is one sound per video, in the same order."""
+        options = super().media_options(media, content)
+        if not content.audio_in_video:
+            return options
+        if len(media["audio"]) != len(media["video"]):
+            raise InputError(
+                f"audio in video: expected one sound per video, got {len(media['audio'])} for {len(media['video'])}"
+            )
+        return options | _in_video_options(len(media["video"]))
+
+    def prompt_positions(self, inputs: Any, content: Content) -> torch.Tensor:
         sound = inputs.get("feature_attention_mask")
         positions, _ = self.model.get_rope_index(
             inputs["input_ids"],
             inputs.get("image_grid_thw"),
             inputs.get("video_grid_thw"),
             inputs["attention_mask"],
-            audio_in_video,
+            content.audio_in_video,
             None if sound is None else sound.sum(-1),
             _as_tensor(inputs.get("video_second_per_grid")),
         )
-        features = self._picture_features(inputs) + self._sound_features(inputs)
-        return Prompt(self._laid(inputs["input_ids"][0], positions[:, 0], features))
+        return positions[:, 0]
 
-    def _value(self, part: dict[str, Any]) -> Any:
-        if part["type"] == "audio":
-            return self._at_rate(part["audio"], part.get("sampling_rate"))
-        return super()._value(part)
+    def encode_prompt(self, inputs: Any) -> Features:
+        return self._picture_features(inputs) + self._sound_features(inputs)
 
-    def _at_rate(self, samples: Any, rate: int | None) -> np.ndarray:
-        """A sound at the processor's rate."""
+    def _at_rate(self, samples: np.ndarray, rate: int) -> np.ndarray:
+        """A sound at the processor's rate; `rate` 0: it has that."""
         wanted = self.processor.feature_extractor.sampling_rate
-        if rate is None or rate == wanted:
+        if rate in (0, wanted):
             return samples
         return resample(torch.as_tensor(samples, device=self.device), rate, wanted).cpu().numpy()
 
@@ -164,13 +154,17 @@ class OmniTowers(PictureTowers):
             if loudest is None:
                 loudest = self._loudest[stream] = max(self._loudest.get(stream, float("-inf")), float(power.max()))
             mels.append(floor_and_scale(power, loudest))
+        return self.encode_blocks(mels)
+
+    def encode_blocks(self, mels: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Rows of blocks of log-mel features `(bins, frames)`: one pass over all."""
         longest = max(mel.shape[1] for mel in mels)
         features = torch.stack([torch.nn.functional.pad(mel, (0, longest - mel.shape[1])) for mel in mels])
         lengths = torch.tensor([mel.shape[1] for mel in mels], device=self.device)
         mask = torch.arange(longest, device=self.device) < lengths[:, None]
         with self.turn():
             output = self.model.get_audio_features(features.to(self.model.dtype), mask.long(), return_dict=True)
-        return list(torch.split(output.last_hidden_state, [sound_rows(frames) for frames in lengths.tolist()]))
+        return list(torch.split(output.last_hidden_state, [self.sound_rows(mel.shape[1]) for mel in mels]))
 
     def _span(
         self,
@@ -185,28 +179,15 @@ class OmniTowers(PictureTowers):
         sight = self.config.image_token_id if modality == "image" else self.config.video_token_id
         counts = (0 if features is None else len(features), 0 if heard is None else len(heard))
         ids = np.repeat(np.array([sight, self.config.audio_token_id], dtype=np.int64), counts)
-        embeds = torch.cat(pieces)
+        width = max(piece.shape[1] for piece in pieces)  # pictures may have features for deeper layers beside theirs
+        embeds = torch.cat([torch.nn.functional.pad(piece, (0, width - piece.shape[1])) for piece in pieces])
         return Span(
             segment.seq, segment.index, modality, ids, embeds, grid, counts[1], run, segment.start_us, segment.stop_us
         )
 
 
-def sound_rows(frames: int) -> int:
-    """Rows of a block of so many mel frames: a convolution of stride 2, then pairs."""
-    return ((frames - 1) // 2 + 1 - 2) // 2 + 1
-
-
 def _as_tensor(value: Any) -> torch.Tensor | None:
     return None if value is None else torch.as_tensor(value)
-
-
-def _without_sound(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {**message, "content": [part for part in message["content"] if part["type"] != "audio"]}
-        if isinstance(message["content"], list)
-        else message
-        for message in messages
-    ]
 
 
 def _in_video_options(videos: int) -> dict[str, Any]:
@@ -235,7 +216,8 @@ def _unit_block(processor: Any, tokens: set[int]) -> tuple[list[int], list[int]]
     return [int(id) for id in row[: places[0]]], [int(id) for id in row[places[-1] + 1 :]]
 
 
-def _spec(processor: Any, config: Any) -> MediaSpec:
+def omni_spec(processor: Any, config: Any, unit_us: int) -> MediaSpec:
+    """Blocks of sound are as long as the tower's convolutions see at once."""
     sounds = processor.feature_extractor
     block = 2 * config.audio_config.n_window * sounds.hop_length
     return MediaSpec(
@@ -247,17 +229,27 @@ def _spec(processor: Any, config: Any) -> MediaSpec:
         lead_samples=sounds.n_fft // 2,
         look_ahead_samples=sounds.n_fft // 2 - sounds.hop_length,
         min_block_frames=3,
-        unit_us=int(config.seconds_per_chunk * 1_000_000),
+        unit_us=unit_us,
     )
 
 
-def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
-    """The thinker from `path`, in `dtype` on `device`.
+def load_omni(
+    path: Path,
+    where: tuple[torch.dtype, torch.device],
+    classes: tuple[Any, Any, Callable[[Any, Any], Towers]],
+    unit_us: Callable[[Any], int],
+    **rules: Any,
+) -> Loaded:
+    """The thinker from `path`, in a dtype on a device; the attention of its language model is replaced, that of the
+    towers left alone.
 
-    The attention of the language model is replaced, that of the towers left alone.
+    `classes`: of the processor, the model and the towers. `unit_us` tells from the configuration how long a unit of
+    sound inside video is; `rules` are fields of `FamilyData` that differ.
     """
-    processor = transformers.Qwen2_5OmniProcessor.from_pretrained(path)
-    model: Any = transformers.Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
+    make_processor, make_model, make_towers = classes
+    dtype, device = where
+    processor = make_processor.from_pretrained(path)
+    model: Any = make_model.from_pretrained(
         path,
         dtype=dtype,
         use_safetensors=True,
@@ -268,18 +260,28 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     placeholders = {"image": processor.image_token, "video": processor.video_token, "audio": processor.audio_token}
     learnt = learn(processor, tokenizer, model.generation_config, placeholders)
     learnt["block_ids"]["unit"] = _unit_block(processor, {config.video_token_id, config.audio_token_id})
-    data = FamilyData(
-        name="qwen2_5_omni",
-        model=str(path),
-        spec=_spec(processor, config),
+    fields = {
+        "name": config.model_type.removesuffix("_thinker"),
+        "model": str(path),
+        "spec": omni_spec(processor, config, unit_us(config)),
         **learnt,
-        classes=dict(_CLASSES),
-        per_second=float(config.position_id_per_seconds),
-        axes=3,
-        max_positions=config.text_config.max_position_embeddings,
-        vocabulary=config.text_config.vocab_size,
-        live_trained=bool(getattr(config, "live_trained", False)),
-    )
-    family = Family(data, tokenizer)
+        "classes": dict(_CLASSES),
+        "per_second": float(config.position_id_per_seconds),
+        "axes": 3,
+        "max_positions": config.text_config.max_position_embeddings,
+        "vocabulary": config.text_config.vocab_size,
+        "live_trained": bool(getattr(config, "live_trained", False)),
+    }
+    family = Family(FamilyData(**fields | rules), tokenizer)
     decoder = getattr(model.model, "language_model", model.model)
-    return Loaded(family, OmniTowers(model, processor), decoder, model.lm_head, config.text_config)
+    return Loaded(family, make_towers(model, processor), decoder, model.lm_head, config.text_config)
+
+
+def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
+    """The thinker of a Qwen2.5-Omni from `path`, in `dtype` on `device`."""
+    classes = (
+        transformers.Qwen2_5OmniProcessor,
+        transformers.Qwen2_5OmniThinkerForConditionalGeneration,
+        OmniTowers,
+    )
+    return load_omni(path, (dtype, device), classes, lambda config: int(config.seconds_per_chunk * 1_000_000))

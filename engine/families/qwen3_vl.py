@@ -23,6 +23,8 @@ from .qwen_vl import load_vl
 class TimedTowers(PictureTowers):
     """A vision tower whose pairs of frames come with their time."""
 
+    bounds_frames = False
+
     def _timed(self, span: Span) -> Span:
         assert span.start_us is not None and span.stop_us is not None
         seconds = (span.start_us / 1_000_000 + span.stop_us / 1_000_000) / 2

@@ -17,10 +17,16 @@ import torch
 
 from ...codecs.errors import InputError
 from ...streams.event import Seen
-from ...streams.segment import ImageSegment, Segment, SizeRule, VideoSegment
+from ...streams.options import SIZES
+from ...streams.prompt import Content
+from ...streams.segment import ImageSegment, Option, Segment, SizeRule, VideoSegment
+from ..prompt import process
 from ..span import Prompt, Rows, Span
 
 Pictures = tuple[torch.Tensor, tuple[int, int, int]]  # rows, and the grid they lie on
+VIDEO_FPS = Option("number", 0.1, 60)
+_MOST_PIXELS = 1 << 30
+
 Features = list[tuple[str, int, torch.Tensor]]  # modality, placeholder id, rows
 
 
@@ -28,6 +34,8 @@ class PictureTowers:
     """A vision tower. Nothing is kept per stream."""
 
     kinds: tuple[str, ...] = ("text", "image", "video")  # parts that a message may have
+    bounds_frames = True  # `min_pixels` and `max_pixels` hold for each frame of a video too
+    nested = False  # the processor takes the media of a prompt as one list, not as a list for each prompt
 
     def __init__(self, model: Any, processor: Any, blocks: Iterable[Any] | None = None) -> None:
         self.model = model
@@ -63,26 +71,33 @@ class PictureTowers:
     def forget(self, stream: int) -> None:
         """Nothing is kept per stream."""
 
-    @torch.inference_mode()
-    def prompt(
-        self, messages: list[dict[str, Any]], system: str | None, fps: float | None, audio_in_video: bool
-    ) -> Prompt:
-        """Template, processor, features and positions exactly as `transformers` has them for a whole prompt.
+    def placeholders(self) -> dict[str, str]:
+        """What the chat template writes for each modality."""
+        return {kind: getattr(self.processor, f"{kind}_token") for kind in self.kinds if kind != "text"}
 
-        Content parts: `{"type": "text" | "image" | "video", <type>: value}`; an image is a PIL image or an array
-        `(h, w, 3)`, a video an array `(n, h, w, 3)`.
-        """
-        messages = self._with_system(messages, system)
-        media = self._media(messages)
-        text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        options: dict[str, Any] = {"fps": fps} if fps is not None and media["video"] else {}
-        inputs = self.processor(
-            text=[text],
-            images=media["image"] or None,
-            videos=media["video"] or None,
-            return_tensors="pt",
-            **options,
-        ).to(self.device)
+    @torch.inference_mode()
+    def prompt(self, content: Content) -> Prompt:
+        """Template, processor, features and positions exactly as `transformers` has them for a whole prompt."""
+        inputs = process(self, content).to(self.device)
+        positions = self.prompt_positions(inputs, content)
+        return Prompt(self._laid(inputs["input_ids"][0], positions, self.encode_prompt(inputs)))
+
+    def values(self, content: Content) -> dict[str, list[Any]]:
+        """The media of a whole prompt by kind."""
+        return {kind: [piece.data for piece in pieces] for kind, pieces in content.by_kind().items()}
+
+    def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:
+        """Options of the processor for the media of a whole prompt."""
+        sizes = {name: content.options[name] for name in SIZES if name in content.options}
+        video: dict[str, Any] = {} if content.video_fps is None or not media["video"] else {"fps": content.video_fps}
+        if not sizes:
+            return video
+        if self.bounds_frames:
+            video["size"] = _size(self.processor.video_processor.size, sizes)
+        return {"images_kwargs": {"size": _size(self.processor.image_processor.size, sizes)}, "videos_kwargs": video}
+
+    def prompt_positions(self, inputs: Any, content: Content) -> torch.Tensor:
+        """Positions `(3, n)` of a whole prompt by the library's own rule."""
         grids = {name: inputs.get(name) for name in ("image_grid_thw", "video_grid_thw")}
         times = inputs.get("second_per_grid_ts")
         if times is not None:
@@ -93,39 +108,22 @@ class PictureTowers:
             attention_mask=inputs["attention_mask"],
             **grids,
         )
-        return Prompt(self._laid(inputs["input_ids"][0], positions[:, 0], self._picture_features(inputs)))
+        return positions[:, 0]
 
-    def _with_system(self, messages: list[dict[str, Any]], system: str | None) -> list[dict[str, Any]]:
-        if system is None:
-            return messages
-        return [{"role": "system", "content": [{"type": "text", "text": system}]}, *messages]
-
-    def _media(self, messages: Iterable[dict[str, Any]]) -> dict[str, list[Any]]:
-        """The values of all parts by their type, in order. InputError where a part is none that the model takes."""
-        media: dict[str, list[Any]] = {kind: [] for kind in self.kinds if kind != "text"}
-        for message in messages:
-            for part in message["content"] if isinstance(message["content"], list) else []:
-                kind = part.get("type")
-                if kind not in self.kinds:
-                    *others, last = self.kinds
-                    raise InputError(f"content part: expected {', '.join(others)} or {last}, got {kind!r}")
-                if kind != "text":
-                    media[kind].append(self._value(part))
-        return media
-
-    def _value(self, part: dict[str, Any]) -> Any:
-        return part[part["type"]]
+    def encode_prompt(self, inputs: Any) -> Features:
+        """Features of all media of a whole prompt, in the order of their placeholders."""
+        return self._picture_features(inputs)
 
     def _laid(self, ids: torch.Tensor, positions: torch.Tensor, features: Features) -> list[Rows]:
         """A whole prompt as rows: runs of text and of media in turn."""
-        width = features[0][2].shape[1] if features else 0
+        width = max((rows.shape[1] for *_, rows in features), default=0)
         embeds = torch.zeros(len(ids), width, dtype=self.model.dtype, device=self.device)
         media = torch.zeros(len(ids), dtype=torch.bool)
         for name, token, rows in features:
             mask = ids == token
             if int(mask.sum()) != len(rows):
                 raise InputError(f"{name}: expected {int(mask.sum())} placeholder rows in the prompt, got {len(rows)}")
-            embeds[mask] = rows.to(embeds.dtype)
+            embeds[mask, : rows.shape[1]] = rows.to(embeds.dtype)
             media |= mask.cpu()
         places = positions.cpu().numpy().astype(np.int64)
         plain = ids.cpu().numpy()
@@ -216,4 +214,15 @@ def picture_rules(processor: Any) -> dict[str, Any]:
         "video_total_pixels": int(getattr(videos, "max_video_tokens", 0) * factor * factor * 0.9) if cap else 0,
         "temporal_patch": videos.temporal_patch_size,
         "video_fps": 2.0,
+        "options": {
+            "min_pixels": Option("whole", factor * factor, _MOST_PIXELS),
+            "max_pixels": Option("whole", factor * factor, _MOST_PIXELS),
+            "fps": VIDEO_FPS,
+        },
     }
+
+
+def _size(size: Any, asked: dict[str, Any]) -> dict[str, Any]:
+    """The processor's bounds on the area with those that are asked for."""
+    least = asked.get("min_pixels", size["shortest_edge"])
+    return {"shortest_edge": least, "longest_edge": asked.get("max_pixels", size["longest_edge"])}

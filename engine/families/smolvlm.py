@@ -15,11 +15,13 @@ import numpy as np
 import torch
 
 from ...codecs.errors import InputError
-from ...streams.segment import MediaSpec
+from ...streams.prompt import Content
+from ...streams.segment import MediaSpec, Option
 from ..family import Loaded
 from ..library import transformers
 from ..span import Span
 from .one_axis import AS_IT_CAME, OneAxisTowers, load_one_axis
+from .qwen_pictures import VIDEO_FPS
 
 
 class SmolTowers(OneAxisTowers):
@@ -35,12 +37,11 @@ class SmolTowers(OneAxisTowers):
         convert = processor.tokenizer.convert_tokens_to_ids
         self._around = convert([processor.fake_image_token, processor.global_image_token])
 
-    def placeholders(self) -> dict[str, str]:
-        return {"image": self.processor.image_token, "video": self.processor.video_token}
-
     def spec(self) -> MediaSpec:
         rate = getattr(self.processor.video_processor, "fps", None) or 1.0
-        return MediaSpec(image=AS_IT_CAME, video=AS_IT_CAME, temporal_patch=1, video_fps=float(rate))
+        options = {"fps": VIDEO_FPS, "do_image_splitting": Option("switch")}
+        rules = {"temporal_patch": 1, "video_fps": float(rate), "options": options}
+        return MediaSpec(image=AS_IT_CAME, video=AS_IT_CAME, **rules)
 
     def block_ids(self, ids: Any) -> dict[str, tuple[list[int], list[int]]]:
         return {"image": (self._around, self._around[:1]), "video": ([], ids(self._words.DEFAULT_MEDIA_OUTTRO))}
@@ -55,16 +56,15 @@ class SmolTowers(OneAxisTowers):
         video = torch.from_numpy(frames).permute(0, 3, 1, 2)
         return self._tiles(self.processor.video_processor([video], do_sample_frames=False, return_tensors="pt"))
 
-    def media_options(self, media: dict[str, list[Any]], fps: float | None) -> dict[str, Any]:
+    def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:
         """The times of a video's frames, which are laid as words."""
         if media["image"] and media["video"]:
-            raise InputError(
-                "expected images or video in one prompt, got both: its processor takes no more"
-            )
+            raise InputError("expected images or video in one prompt, got both: its processor takes no more")
+        options = super().media_options(media, content)
         if not media["video"]:
-            return {}
+            return options
         metadata = transformers.video_utils.VideoMetadata  # pyright: ignore[reportAttributeAccessIssue]
-        rate = fps or self.spec().video_fps
+        rate = content.video_fps or self.spec().video_fps
         known = [
             metadata(
                 total_num_frames=len(frames),
@@ -74,7 +74,7 @@ class SmolTowers(OneAxisTowers):
             )
             for frames in media["video"]
         ]
-        return {"video_metadata": [known], "do_sample_frames": False}
+        return {**options, "video_metadata": [known], "do_sample_frames": False}
 
     def _tiles(self, inputs: Any) -> list[torch.Tensor]:
         return list(torch.cat(self._encoded(inputs)).split(self.image_rows))

@@ -15,13 +15,15 @@ import numpy as np
 import torch
 
 from ...codecs.errors import InputError, ModelError
+from ...streams.prompt import Content
 from ...streams.segment import MediaSpec, Segment
 from ..attention import NAME
 from ..family import Family, FamilyData, Loaded
 from ..library import transformers
 from ..probe import check_against_stock
+from ..prompt import with_system
 from ..span import Prompt, Rows, Span
-from ..template import learn
+from ..template import begins, learn
 
 
 class NoTowers:
@@ -40,18 +42,28 @@ class NoTowers:
             raise InputError(f"expected text, got {len(batch)} pieces of media: this model takes none")
         return []
 
-    def prompt(
-        self, messages: list[dict[str, Any]], system: str | None, fps: float | None, audio_in_video: bool
-    ) -> Prompt:
-        """The chat template's ids; positions count from 0."""
-        if system is not None:
-            messages = [{"role": "system", "content": system}, *messages]
+    def prompt(self, content: Content) -> Prompt:
+        """The chat template's ids, the text's, or those given; positions count from 0."""
+        if content.media:
+            raise InputError(f"expected text, got {len(content.media)} pieces of media: this model takes none")
+        ids = self._ids(content)
+        positions = np.broadcast_to(np.arange(len(ids), dtype=np.int64), (3, len(ids)))
+        return Prompt([Rows(np.asarray(ids, dtype=np.int64), positions)])
+
+    def _ids(self, content: Content) -> list[int]:
+        if content.ids is not None:
+            for id in content.ids:
+                if not 0 <= id < len(self.tokenizer):
+                    raise InputError(f"prompt_ids: expected token ids below {len(self.tokenizer)}, got {id}")
+            return content.ids
+        if content.messages is None:
+            text = content.text or ""
+            return self.tokenizer(text, add_special_tokens=not begins(self.tokenizer, text))["input_ids"]
+        messages = with_system(content.messages, content.system, parts=False)
         for message in messages:
             if not isinstance(message["content"], str):
                 raise InputError(f"messages: expected text as content, got {type(message['content']).__name__}")
-        ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
-        positions = np.broadcast_to(np.arange(len(ids), dtype=np.int64), (3, len(ids)))
-        return Prompt([Rows(np.asarray(ids, dtype=np.int64), positions)])
+        return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
 
     def fork(self, stream: int, twin: int) -> None:
         """Nothing is kept per stream."""

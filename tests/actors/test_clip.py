@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from penstock.actors.intake import Decoders, Intake
+from penstock.actors.intake import Intake
+from penstock.codecs.decoders import Decoders
 from penstock.codecs.limits import MediaLimits
 from penstock.engine.family import Loaded
 from penstock.streams.item import AudioBytes

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from penstock.actors import intake
+from penstock.codecs import decoders
 from penstock.codecs.errors import InputError, PenstockError, StreamClosedError
 from penstock.engine.family import Loaded
 from penstock.streams.event import Appended, Closed, Error, ReplyDone
@@ -75,7 +75,7 @@ def test_what_was_good_before_the_damage_stays(house: House, monkeypatch: pytest
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr(intake, "MediaDecoder", Breaks)
+    monkeypatch.setattr(decoders, "MediaDecoder", Breaks)
 
     async def work() -> None:
         async with house.engine(encoder_tokens=1) as engine, await engine.stream() as stream:
@@ -101,7 +101,7 @@ def test_decoders_are_closed_with_their_stream_or_engine(house: House, monkeypat
         def close(self) -> None:
             closed.append(id(self))
 
-    monkeypatch.setattr(intake, "MediaDecoder", Open)
+    monkeypatch.setattr(decoders, "MediaDecoder", Open)
 
     async def work() -> None:
         async with house.engine() as engine:
@@ -161,7 +161,7 @@ def test_failing_decoder_costs_one_stream(
     def broken(data: Any, limits: Any) -> np.ndarray:
         raise ZeroDivisionError("a mistake of ours")
 
-    monkeypatch.setattr(intake, "decode_picture", broken)
+    monkeypatch.setattr(decoders, "decode_picture", broken)
 
     async def work() -> None:
         async with house.engine() as engine, await engine.stream() as other:
@@ -280,7 +280,7 @@ def test_engine_closes_while_everything_is_under_way(house: House, monkeypatch: 
         assert go.wait(20)
         return picture(1)
 
-    monkeypatch.setattr(intake, "decode_picture", slow)
+    monkeypatch.setattr(decoders, "decode_picture", slow)
 
     async def work() -> None:
         async with house.engine() as engine:

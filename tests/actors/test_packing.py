@@ -14,13 +14,14 @@ import torch
 from penstock.actors import messages as m
 from penstock.actors.packing import pack, unpack
 from penstock.engine import plan, span, stream
-from penstock.engine.plan import Draw, Feed, Plan, Result, TableEdit
+from penstock.engine.plan import Draw, Feed, Likely, Plan, Result, TableEdit
 from penstock.engine.span import Prompt, Rows, Span
 from penstock.engine.stream import TranscriptRow
 from penstock.streams import event as e
 from penstock.streams import item as i
 from penstock.streams import request
 from penstock.streams import segment as s
+from penstock.streams.prompt import Content, Media
 from penstock.streams.request import Request, SamplingParams
 
 PIXELS = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
@@ -40,8 +41,10 @@ MESSAGES: list[msgspec.Struct] = [
     m.Take(1, 2, i.AudioChunk(SAMPLES[None], 16_000)),
     m.Take(1, 2, i.AudioBytes(b"")),
     m.Flush(1, 3),
-    m.Converse(1, 1, [{"role": "user", "content": [{"image": PIXELS}, {"n": (1, 2.5, None)}]}], Request()),
+    m.Converse(1, 1, Content([Media("image", PIXELS), i.AudioBytes(b"x", True)], [{"role": "user", "content": [{}]}])),
+    m.Converse(1, 1, Content([Media("audio", SAMPLES, 8000)], ids=[1, 2], video_fps=1.0, options={"max_pixels": 4})),
     m.Fork(1, 2, 9),
+    m.Fork(1, 2, 9, PARAMS),
     m.Forget(1),
     m.Segments(1, 2, [s.ImageSegment(2, 0, PIXELS), s.UnitSegment(2, 1, PIXELS[None], AUDIO, 0, 1)], True),
     m.Segments(1, 2, [s.VideoSegment(2, 0, PIXELS[None], 0, 1), AUDIO], False),
@@ -61,12 +64,14 @@ MESSAGES: list[msgspec.Struct] = [
     m.Close(1, "closed"),
     m.Broken("no"),
     m.Tell(1, [e.Appended(1, "video", 0, None, 3, 4, 5), e.Token(1, 0, 5, "a", SEEN)], ("live", "so")),
+    m.Tell(1, [e.Token(1, 0, 5, "a", SEEN, -0.5, ((5, "a", -0.5),))]),
     m.Tell(1, [e.ReplyStarted(1, 2)]),
     m.Tell(1, [e.ReplyDone(1, "stop", 3), e.Held(1, 0), e.Credit(5, 6), e.Evicted(0, 1)], resolved=[1, 2]),
     m.Tell(1, [e.Error("input", "no", 3), e.Closed("closed")], running=(1, 2, 3)),
     m.Tell(1, [], transcripts=[(1, [TranscriptRow(0, [1, 2], [[0, 1], [0, 1], [0, 1]], SEEN)])]),
     Plan(1, [(1, [2])], [(0, 1)], [], [TableEdit(0, 0, [1])], [(2, [5])], [7], [Feed(1, 0, 4, [ROWS], DRAW)]),
     Result(1, [5, 6]),
+    Result(1, [5, 6], [3], [None, Likely(-0.5, [(6, -0.5)])]),
 ]  # fmt: skip
 
 
@@ -147,7 +152,7 @@ def test_arrays_survive_and_may_be_written(dtype: Any, shape: tuple[int, ...]) -
 )
 def test_what_is_not_data_is_refused(thing: Any) -> None:
     with pytest.raises(TypeError):
-        pack(m.Converse(1, 1, [{"x": thing}], Request()))
+        pack(m.Converse(1, 1, Content([], [{"x": thing}])))
 
 
 def test_future_is_refused() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from penstock.actors import intake
 from penstock.actors import stream as stream_module
+from penstock.codecs import decoders
 from penstock.engine.family import Loaded
 from penstock.streams.event import Appended, Dropped
 from penstock.streams.item import AudioChunk, Image, VideoFrame
@@ -57,7 +57,7 @@ def slow_decode(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threa
         assert go.wait(20)
         return picture(data[0], 56, 84)
 
-    monkeypatch.setattr(intake, "decode_picture", decode)
+    monkeypatch.setattr(decoders, "decode_picture", decode)
     return begun, go
 
 

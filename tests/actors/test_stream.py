@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.actors import intake
 from penstock.actors import stream as stream_module
 from penstock.actors.engine import Engine
 from penstock.actors.messages import Tell
 from penstock.actors.reply import Reply
 from penstock.actors.stream import Stream
+from penstock.codecs import decoders
 from penstock.codecs.errors import ContextOverflowError, InputError, StreamClosedError
 from penstock.engine.family import Family, Loaded
 from penstock.streams.event import Appended, Closed, Error, ReplyDone, ReplyStarted, Token
@@ -52,7 +52,7 @@ class Holding:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.go = threading.Event()
         self.begun = threading.Event()
-        patch.setattr(intake, "decode_picture", self._decode)
+        patch.setattr(decoders, "decode_picture", self._decode)
 
     def _decode(self, data: Any, limits: Any) -> np.ndarray:
         self.begun.set()

@@ -1,0 +1,153 @@
+"""A whole prompt through the model's own processor. In: `Content`, decoded, and a processor of `transformers`. Out:
+what that processor gives, ready for the model. It knows no family: families say which placeholders and options they
+have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+
+from ..codecs.errors import InputError
+from ..streams.prompt import Content
+from .template import begins
+
+_WORDS = {"image": ("image", "images"), "video": ("video", "videos"), "audio": ("audio", "audios")}
+
+
+class Source(Protocol):
+    """What a family says of its processor.
+
+    `kinds`: of the parts that a message may have. `nested`: it takes media as a list for each prompt.
+    """
+
+    processor: Any
+    kinds: tuple[str, ...]
+    nested: bool
+
+    def placeholders(self) -> dict[str, str]:
+        """What stands in a text for one piece of media, by kind."""
+        ...
+
+    def values(self, content: Content) -> dict[str, list[Any]]:
+        """The media by kind as the processor takes them."""
+        ...
+
+    def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:
+        """Options of the processor's call."""
+        ...
+
+
+def process(source: Source, content: Content) -> Any:
+    """The processor's output for a prompt, tensors with a batch of one.
+
+    Raises InputError for media that the model does not take, and where placeholders and media do not match.
+    """
+    _check_kinds(source, content)
+    media = source.values(content)
+    options = source.media_options(media, content)
+    placed = {
+        kind: token
+        for kind, token in source.placeholders().items()
+        if not (kind == "audio" and content.audio_in_video)  # it has no place of its own
+    }
+
+    def call(text: str, **more: Any) -> Any:
+        given = {
+            "audio" if kind == "audio" else f"{kind}s": [values] if source.nested else values
+            for kind, values in media.items()
+            if values
+        }
+        return source.processor(text=[text], **given, return_tensors="pt", **options, **more)
+
+    if content.ids is not None:
+        return _from_ids(source.processor, content.ids, placed, media, call)
+    text = content.text if content.messages is None else _rendered(source.processor, content)
+    assert text is not None
+    _check_counts(content.name, {kind: text.count(token) for kind, token in placed.items()}, placed, media)
+    tokenizer = source.processor.tokenizer
+    return call(text, **({"add_special_tokens": False} if begins(tokenizer, text) else {}))
+
+
+def with_system(messages: list[dict[str, Any]], system: str | None, parts: bool = True) -> list[dict[str, Any]]:
+    """Messages behind a system prompt, if there is one; `parts`: content is a list of parts."""
+    if system is None:
+        return messages
+    content = [{"type": "text", "text": system}] if parts else system
+    return [{"role": "system", "content": content}, *messages]
+
+
+def _rendered(processor: Any, content: Content) -> str:
+    """The chat template's text; sound inside video has no part of its own there."""
+    assert content.messages is not None
+    messages = content.messages
+    if content.audio_in_video:
+        messages = [
+            {**message, "content": [part for part in message["content"] if part["type"] != "audio"]}
+            if isinstance(message["content"], list)
+            else message
+            for message in messages
+        ]
+    messages = with_system(messages, content.system)
+    return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
+def _check_kinds(source: Source, content: Content) -> None:
+    for kind, pieces in content.by_kind().items():
+        if pieces and kind not in source.kinds:
+            *others, last = source.kinds
+            raise InputError(f"content part: expected {', '.join(others)} or {last}, got {kind!r}")
+
+
+def _check_counts(name: str, found: dict[str, int], placed: dict[str, str], media: dict[str, list[Any]]) -> None:
+    for kind, token in placed.items():
+        count = len(media.get(kind, ()))
+        if found[kind] != count:
+            raise InputError(f"{name}: expected {found[kind]} of {token}, got {count} {_WORDS[kind][count != 1]}")
+
+
+def _from_ids(
+    processor: Any,
+    ids: list[int],
+    placed: dict[str, str],
+    media: dict[str, list[Any]],
+    call: Callable[..., Any],
+) -> Any:
+    """The placeholders among `ids` become what the processor makes of each in a text that has nothing else.
+
+    In that text an end token stands between them, which no tokenizer joins with its neighbours.
+    """
+    tokenizer = processor.tokenizer
+    vocabulary = len(tokenizer)
+    for id in ids:
+        if not 0 <= id < vocabulary:
+            raise InputError(f"prompt_ids: expected token ids below {vocabulary}, got {id}")
+    kinds = {tokenizer.convert_tokens_to_ids(token): kind for kind, token in placed.items()}
+    found = [kinds[id] for id in ids if id in kinds]
+    _check_counts("prompt_ids", {kind: found.count(kind) for kind in placed}, placed, media)
+    mark, mark_id = tokenizer.eos_token, tokenizer.eos_token_id
+    made = call(mark + "".join(placed[kind] + mark for kind in found), add_special_tokens=False)
+    row = made["input_ids"][0].tolist()
+    marks = [place for place, id in enumerate(row) if id == mark_id]
+    if len(marks) != len(found) + 1:
+        raise InputError(f"prompt_ids: expected {len(found)} pieces of media in the processor's text, got others")
+    pieces = iter(zip(marks, marks[1:], strict=False))
+    order: list[tuple[int, int] | int] = [next(pieces) if id in kinds else id for id in ids]
+    shape = made["input_ids"].shape
+    for name, tensor in list(made.items()):
+        if isinstance(tensor, torch.Tensor) and tensor.shape == shape:
+            made[name] = _joined(tensor[0], order, name)[None]
+    return made
+
+
+def _joined(tensor: torch.Tensor, order: list[tuple[int, int] | int], name: str) -> torch.Tensor:
+    """One field of all rows: a text row's own id, 1 in a mask, else 0; the rows of a piece as they were made."""
+    parts = []
+    for entry in order:
+        if isinstance(entry, tuple):
+            parts.append(tensor[entry[0] + 1 : entry[1]])
+        else:
+            parts.append(tensor.new_tensor([entry if name == "input_ids" else int(name == "attention_mask")]))
+    return torch.cat(parts)
