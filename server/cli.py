@@ -130,6 +130,22 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         default="workers",
         help="where client media is decoded (default workers)",
     )
+    parser.add_argument(
+        "--processor",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the model's processor, for example max_pixels=200000; may be repeated",
+    )
+    parser.add_argument(
+        "--limit",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="KIND=COUNT",
+        help="images, videos or audios that a prompt may have, for example image=8; may be repeated",
+    )
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
 
 
@@ -175,6 +191,18 @@ def _add_ask(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, help="default turns, with --live live")
     parser.add_argument("--fps", type=float, help="frames a second that the model gets (default: the model's own)")
     parser.add_argument("--json", action="store_true", help="the stream's events, one JSON object a line")
+
+
+def _setting(text: str) -> tuple[str, bool | int | float]:
+    """A name and its value: true, false or a number."""
+    name, equals, value = text.partition("=")
+    words = {"true": True, "false": False}
+    try:
+        if name and equals:
+            return name, words[value] if value in words else float(value) if "." in value else int(value)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"expected NAME=NUMBER, NAME=true or NAME=false, got {text!r}")
 
 
 def _positive(text: str) -> float:
@@ -252,7 +280,8 @@ def _serve(options: argparse.Namespace) -> int:
 
     async def run() -> None:
         cache = {"kv_gib": options.kv_gib, "memory_fraction": options.memory_fraction}
-        setup = msgspec.structs.replace(engine_config(options), decode=options.decode, **cache)
+        media = {"processor": dict(options.processor), "limits_per_request": dict(options.limit)}
+        setup = msgspec.structs.replace(engine_config(options), decode=options.decode, **cache, **media)
         async with await Engine.load(options.model, revision=options.revision, config=setup) as engine:
 
             def announce(url: str) -> None:

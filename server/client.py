@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from ..codecs.errors import InputError, PenstockError, StreamClosedError
 from ..streams import event as events
+from ..streams.prompt import check_inline
 from ..streams.request import Request, SamplingParams
 from . import wire
 from .client_stream import ClientStream, Encode
@@ -93,7 +94,10 @@ class Connection:
             await self._reader
 
     async def stream(self, request: Request = DEFAULTS, *, name: str | None = None) -> ClientStream:
-        """Open a stream. PenstockError where the server refuses it."""
+        """Open a stream. PenstockError where the server refuses it, InputError for media that the wire has no form for:
+        beside a prompt it goes as data: URLs or content parts.
+        """
+        check_inline(request.messages, request.media)
         name = name or f"stream-{next(self._numbers)}"
         fields = {field: getattr(request, field) for field in Request.__struct_fields__}
         params = {field: getattr(request.params, field) for field in SamplingParams.__struct_fields__}
@@ -101,7 +105,7 @@ class Connection:
         return await self._open(
             name,
             lambda ref: wire.encode_command(wire.Open(stream=name, ref=ref, **fields)),
-            request.messages is not None,
+            request.starts,
         )
 
     async def open_copy(self, source: ClientStream) -> ClientStream:

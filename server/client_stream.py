@@ -105,7 +105,7 @@ class ClientStream:
         self.trained = False
         self.missed = 0  # Events that went unread because there were too many.
         self._connection = connection
-        self._prompted = prompted  # Its request had messages: input 1 is their reply.
+        self._prompted = prompted  # Its request had a prompt: input 1 is it.
         self._events: deque[events.Event] = deque()
         self._changed = asyncio.Event()
         self._replies: dict[int, ClientReply] = {}  # Running, and those whose question is not answered yet.
@@ -143,9 +143,9 @@ class ClientStream:
         return reply
 
     async def prompted(self) -> ClientReply:
-        """The reply to the request's own messages. Safe to cancel."""
+        """The reply to the request's own prompt. Safe to cancel."""
         if not self._prompted:
-            raise InputError("expected a request with messages, got one without")
+            raise InputError("expected a request with messages or a prompt, got one without")
         while True:
             for reply in self._replies.values():
                 if reply.seq == 1:

@@ -15,6 +15,7 @@ import msgspec
 from ..codecs.errors import InputError
 from ..streams import item as items
 from ..streams.event import Event
+from ..streams.prompt import check_inline
 from ..streams.request import Request, SamplingParams
 from .errors import MessageError
 
@@ -243,6 +244,7 @@ def decode_text(text: str | bytes) -> Command:
         return Input(message.stream, message.ref, items.Text(message.text), len(text))
     if isinstance(message, Open):
         _check(message.request(), message)
+        _check_media(message)
         _check_params(message.params, message)
     elif isinstance(message, Ask) and message.params is not None:
         _check_params(message.params, message)
@@ -308,6 +310,14 @@ def _address(data: str | bytes | memoryview) -> _Address:
 
 def _check_params(params: Params, message: Open | Ask) -> None:
     _check(plain_params(params), message, "params.")
+
+
+def _check_media(message: Open) -> None:
+    try:
+        check_inline(message.messages, message.media)
+    except InputError as error:
+        name = "media" if message.messages is None else "messages"
+        raise MessageError(str(error), f"$.{name}", message.stream, message.ref) from None
 
 
 def _check(value: Request | SamplingParams, message: Open | Ask, prefix: str = "") -> None:

@@ -45,6 +45,8 @@ asyncio.run(main())
         ["serve", "--max-streams", "0"],
         ["serve", "--tls-cert", "cert.pem"],
         ["serve", "--api-key-file", "/nowhere/key"],
+        ["serve", "--port", "0", "--processor", "sharpness=2"],
+        ["serve", "--port", "0", "--limit", "smell=2"],
     ],
 )
 def test_a_bad_option_is_one_line_and_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

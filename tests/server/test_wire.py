@@ -43,6 +43,9 @@ def binary(header: dict[str, Any] | bytes, payload: bytes = b"x", length: int | 
         ('{"type":"open","stream":"a","video_fps":0}', "$.video_fps", "a"),
         ('{"type":"open","stream":"a","params":{"max_tokens":0}}', "$.params.max_tokens", "a"),
         ('{"type":"open","stream":"a","messages":"hello"}', "$.messages", "a"),
+        ('{"type":"open","stream":"a","messages":[],"prompt":"b"}', "$.prompt", "a"),
+        ('{"type":"open","stream":"a","prompt":""}', "$.prompt", "a"),
+        ('{"type":"open","stream":"a","processor":{"fps":"fast"}}', "$.processor[...]", "a"),
     ],
 )
 def test_a_wrong_text_message_names_its_path(message: str, path: str, stream: str | None) -> None:
@@ -127,7 +130,7 @@ def test_open_carries_every_field_of_a_request() -> None:
 @given(st.text(min_size=1, max_size=20), st.text(max_size=20))
 def test_an_event_keeps_its_fields_and_gains_its_stream(name: str, text: str) -> None:
     seen = events.Seen(4, "video", 0, 40_000)
-    sent = json.loads(wire.encode_event(name, events.Token(1, 2, 3, text, seen, 9)))
+    sent = json.loads(wire.encode_event(name, events.Token(1, 2, 3, text, seen, number=9)))
     assert sent == {
         "type": "token",
         "stream": name,

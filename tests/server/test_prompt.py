@@ -1,0 +1,127 @@
+"""A whole prompt over the wire: media comes inside the request, and no client names a file of the server's machine."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from harness import raw_client, run, running_engine, serving
+from penstock.codecs.errors import InputError
+from penstock.server import wire
+from penstock.server.client import connect
+from penstock.server.errors import MessageError
+from penstock.streams.request import Request, SamplingParams
+from PIL import Image
+
+PARAMS = SamplingParams(max_tokens=6)
+
+
+def url_of_a_picture() -> str:
+    file = io.BytesIO()
+    Image.fromarray(np.arange(60 * 80 * 3, dtype=np.uint8).reshape(60, 80, 3)).save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def messages(part: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [part, {"type": "text", "text": "Well?"}]}]
+
+
+PICTURE = url_of_a_picture()
+PART = {"type": "image_url", "image_url": {"url": PICTURE}}
+
+
+def test_a_reply_over_the_wire_is_the_one_in_process() -> None:
+    async def main() -> None:
+        async with running_engine("real") as engine:
+            token = engine._wiring.encode._encoder._towers.processor.image_token
+            prompt = f"<|vision_bos|>{token}<|vision_eos|>Well?"
+            requests = [
+                Request(messages=messages(PART)),
+                Request(prompt=prompt, media=[PICTURE]),
+                Request(prompt=prompt, media=[PART], processor={"min_pixels": 784, "max_pixels": 4000}),
+            ]
+            expected = [await engine.generate(request, PARAMS) for request in requests]
+            assert len(set(expected)) == 3
+            async with serving(engine) as url, connect(url) as connection:
+                for request, text in zip(requests, expected, strict=True):
+                    asked = Request(
+                        messages=request.messages,
+                        prompt=request.prompt,
+                        media=request.media,
+                        processor=request.processor,
+                        positions="transformers",
+                        params=PARAMS,
+                    )
+                    async with await connection.stream(asked) as stream:
+                        assert await (await stream.prompted()).text() == text
+                with pytest.raises(InputError, match="processor option 'sharpness'"):
+                    await connection.stream(Request(processor={"sharpness": 3}))
+
+    run(main)
+
+
+def test_log_probabilities_go_over_the_wire_where_they_are_asked_for() -> None:
+    async def main() -> None:
+        async with running_engine("real") as engine, serving(engine) as url:
+            async with connect(url) as connection, await connection.stream(Request(format="turns")) as stream:
+                reply = await stream.ask("What do you see?", SamplingParams(max_tokens=3, logprobs=2))
+                tokens = [token async for token in reply]
+                assert len(tokens) == 3
+                for token in tokens:
+                    assert token.logprob is not None and token.logprob <= 0
+                    first, second = token.top_logprobs
+                    assert first[0] == token.id and first[2] == token.logprob >= second[2]
+            async with raw_client(url) as client:
+                await client.send(type="open", stream="a", format="turns")
+                await client.send(type="ask", stream="a", question="What do you see?", params={"max_tokens": 1})
+                token = (await client.receive_until("token"))[-1]
+                assert "logprob" not in token and "top_logprobs" not in token
+                await client.send(type="ask", stream="a", question="Well?", params={"max_tokens": 1, "logprobs": 1})
+                token = (await client.receive_until("token"))[-1]
+                assert token["top_logprobs"] == [[token["id"], token["text"], token["logprob"]]]
+                await client.send(type="ask", stream="a", question="Well?", params={"logprobs": 21}, ref="r")
+                error = (await client.receive_until("error"))[-1]
+                assert error["message"] == "logprobs: expected 0 to 20, got 21" and error["path"] == "$.params.logprobs"
+
+    run(main)
+
+
+OUTSIDE = [
+    "/etc/hostname",
+    "https://example.org/cat.png",
+    {"type": "image", "image": "/etc/hostname"},
+    {"type": "image", "path": "/etc/hostname"},
+    {"type": "image", "url": "file:///etc/hostname"},
+    {"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}},
+    {"type": "video", "video": ["/etc/hostname"]},
+    {"type": "audio"},
+    {"image": "/etc/hostname"},
+    7,
+]
+
+
+@pytest.mark.parametrize("value", OUTSIDE, ids=str)
+def test_media_that_is_not_in_the_message_is_refused(value: Any) -> None:
+    for field in ("messages", "media"):
+        given = {"messages": messages(value)} if field == "messages" else {"prompt": "Well?", "media": [value]}
+        with pytest.raises(MessageError) as caught:
+            wire.decode_text(json.dumps({"type": "open", "stream": "a", **given}))
+        assert caught.value.path == f"$.{field}"
+
+
+def test_the_client_says_what_the_wire_does_not_carry(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running_engine("fake") as engine, serving(engine) as url, connect(url) as connection:
+            for value in (tmp_path / "a.png", str(tmp_path), b"bytes", np.zeros((4, 4, 3), np.uint8)):
+                with pytest.raises(InputError, match="over the wire as a data: URL or base64"):
+                    await connection.stream(Request(prompt="Well?", media=[value]))
+                with pytest.raises(InputError, match="over the wire as a data: URL or base64"):
+                    await connection.stream(Request(messages=messages({"type": "image", "image": value})))
+            assert not engine.streams
+
+    run(main)
