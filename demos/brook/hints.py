@@ -1,9 +1,9 @@
 """What the language model shall have found out half-way up, row by row, taught beside the answers.
 
 In: a lesson. Out: labels for its rows of pictures and sound: what happened in a field since the pair before, which
-colour its thing had before, how many things, beeps and words there have been, which second it is; for the rows of an
-answer what it hangs on, as the second that the question means. Small heads read them from the middle of the model and
-are thrown away. An answer teaches one row; these teach all, and answers then only have to look them up.
+colour its thing had before, how many things, beeps, words and pairs of frames there have been; for the rows of an answer
+what it hangs on, as the pair that the question means. Small heads read them from the middle of the model and are thrown
+away. An answer teaches one row; these teach all, and answers then only have to look them up.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from .senses import FIELDS, HOP, block_rows
 from .sound import RATE
 from .world import COLOURS, MOST_THINGS, SHAPES, WORDS, Scene, Thing
 
-TAP = 4  # layers below the heads
+TAPS = (2, 4)  # layers below the heads: for the number of pairs, which others are looked up by, and for all
 EVENTS = ("nothing", "came", "left", "moved left", "moved right", "moved up", "moved down", "turned")
 MOST_COUNTED = 7
-LONGEST = 16  # seconds that are told apart
+MOST_PAIRS = 16
 # Columns of the labels, and how many classes each has.
 SIZES = {
     "event": len(EVENTS),
@@ -34,8 +34,8 @@ SIZES = {
     "high": MOST_COUNTED + 1,
     "low": MOST_COUNTED + 1,
     "words": MOST_COUNTED + 1,
-    "second": LONGEST,
-    "second meant": LONGEST,
+    "pair": MOST_PAIRS,
+    "pair meant": MOST_PAIRS,
     "said": len(WORDS),
 }
 _COLUMNS = {name: number for number, name in enumerate(SIZES)}
@@ -44,18 +44,23 @@ _ROW_SECONDS = 4 * HOP / RATE
 
 
 class HintHeads(nn.Module):
-    """Linear heads, one for each column."""
+    """Linear heads, one for each column, and an early one."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
+        self.early = nn.Linear(hidden, MOST_PAIRS)
         self.heads = nn.Linear(hidden, sum(SIZES.values()))
 
-    def loss(self, rows: Tensor, labels: Tensor) -> Tensor:
-        """`rows` `(b, n, hidden)` in the middle of the model, `labels` `(b, n, columns)`; classes that say that nothing
-        is there count less."""
+    def loss(self, early: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
+        """`early` and `rows` `(b, n, hidden)` at both taps, `labels` `(b, n, columns)`; classes that say that nothing is
+        there count less."""
         known = (labels != _NONE).any(-1)
         pieces = self.heads(rows[known]).float().split(list(SIZES.values()), -1)
+        pairs = labels[..., _COLUMNS["pair"]]
         total = rows.new_zeros((), dtype=pieces[0].dtype)
+        if (pairs != _NONE).any():
+            some = pairs != _NONE
+            total = total + functional.cross_entropy(self.early(early[some]).float(), pairs[some])
         for piece, label, name in zip(pieces, labels[known].unbind(-1), SIZES, strict=True):
             if (label != _NONE).any():
                 weights = piece.new_ones(piece.shape[-1])
@@ -67,26 +72,33 @@ class HintHeads(nn.Module):
 def hints(lesson: Lesson) -> np.ndarray:
     """Labels `(n, columns)` of a lesson's rows; -100 where nothing is to be said."""
     labels = np.full((len(lesson.rows.ids), len(SIZES)), _NONE, np.int64)
+    seen = -1  # the newest pair so far
     for first, kind, piece in lesson.rows.media:
         if kind == "audio":
             start, frames = lesson.blocks[piece]
             rows = labels[first : first + block_rows(frames)]
             for name, counts in _counted(lesson.scene, start, len(rows)):
                 rows[:, _COLUMNS[name]] = counts
-        elif not lesson.scene.foreign:
-            before = lesson.pairs[piece - 1][1] if piece else None
-            start, now = lesson.pairs[piece]
-            rows = labels[first : first + FIELDS * FIELDS]
-            _seen(rows, lesson.scene, before, now)
         else:
-            continue
-        if start < LONGEST:
-            rows[:, _COLUMNS["second"]] = int(start)
+            seen = piece
+            rows = labels[first : first + FIELDS * FIELDS]
+            if not lesson.scene.foreign:
+                before = lesson.pairs[piece - 1][1] if piece else None
+                _seen(rows, lesson.scene, before, lesson.pairs[piece][1])
+        if 0 <= seen < MOST_PAIRS:
+            rows[:, _COLUMNS["pair"]] = seen
     for first, stop, finds in lesson.found:
         for name, found in finds.items():
-            if found < SIZES[name]:
-                labels[first:stop, _COLUMNS[name]] = found
+            if name == "moment":
+                name, found = "pair meant", _pair_at(lesson.pairs, found)
+            if 0 <= found < SIZES[name]:
+                labels[first:stop, _COLUMNS[name]] = int(found)
     return labels
+
+
+def _pair_at(pairs: list[tuple[float, float]], time: float) -> int:
+    """The newest pair that begins by `time`; -1 where there is none."""
+    return sum(start <= time for start, _ in pairs) - 1
 
 
 def _counted(scene: Scene, start: float, rows: int) -> Iterator[tuple[str, np.ndarray]]:

@@ -67,7 +67,7 @@ class Lesson(NamedTuple):
     pairs: list[tuple[float, float]]
     track: np.ndarray | None
     blocks: list[tuple[float, int]]
-    found: list[tuple[int, int, Mapping[str, int]]]
+    found: list[tuple[int, int, Mapping[str, float]]]
 
     def pictures(self, random: np.random.Generator) -> np.ndarray:
         """The frame pairs `(p, 2, SIDE, SIDE, 3)` as some camera took them."""
@@ -221,7 +221,7 @@ class _Stream:
         self.writer = Writer(words)
         self.pairs: list[tuple[float, float]] = []
         self.blocks: list[tuple[float, int]] = []
-        self.found: list[tuple[int, int, Mapping[str, int]]] = []
+        self.found: list[tuple[int, int, Mapping[str, float]]] = []
         self.seen: float | None = None
         self.replies = 0
         self._random = random

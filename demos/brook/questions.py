@@ -19,13 +19,13 @@ from .world import PLACES, Thing
 
 
 class Question(NamedTuple):
-    """`finds`: what has to be found out on the way to the answer, by columns of hints.py. `lead` is the question before
-    it, where this one is a follow-up."""
+    """`finds`: what has to be found out on the way to the answer, by columns of hints.py, or the "moment" that is meant.
+    `lead` is the question before it, where this one is a follow-up."""
 
     kind: str
     text: str
     answer: str
-    finds: Mapping[str, int] = MappingProxyType({})
+    finds: Mapping[str, float] = MappingProxyType({})
     lead: Question | None = None
 
 

@@ -10,7 +10,7 @@ from .moment import Moment
 from .narration import UNKNOWN, listed, things_listed
 from .world import COLOURS, NUMBERS, WORDS, Sound
 
-Found = tuple[str, str, dict[str, int]]  # question, answer, what has to be found out on the way
+Found = tuple[str, str, dict[str, float]]  # question, answer, what has to be found out on the way
 
 
 def _sound_name(sound: Sound) -> str:
@@ -147,7 +147,7 @@ def _when_heard(m: Moment) -> Found | None:
     text = m.says(
         "What was there when you heard {n}?", "What did you see when you heard {n}?", "What was there at {n}?", n=name
     )
-    return text, f"{things_listed(m.at(sound.start))}.", {"second meant": int(sound.start)}
+    return text, f"{things_listed(m.at(sound.start))}.", {"moment": sound.start}
 
 
 SOUNDS: dict[str, Callable[[Moment], tuple[str, str] | None]] = {

@@ -95,15 +95,16 @@ _fast = (
 
 
 def speak(
-    language: Any, embeds: Tensor, positions: Tensor, mask: Tensor, tap: int = 0, fast: bool = True
-) -> tuple[Tensor, Tensor]:
-    """Hidden rows behind the last norm, bf16, and the normed ones above `tap` layers. `mask` as `visible` makes it."""
+    language: Any, embeds: Tensor, positions: Tensor, mask: Tensor, taps: tuple[int, ...] = (), fast: bool = True
+) -> tuple[Tensor, list[Tensor]]:
+    """Hidden rows behind the last norm, bf16, and the normed ones above so many layers as `taps` say. `mask` as
+    `visible` makes it."""
     normed, turned, gated = _fast if fast else (_normed, _turned, _gated)
     cos, sin = turns(language, positions)
     count, length, _ = embeds.shape
     width = 2 * cos.shape[-1]
     x = embeds.float()
-    tapped = normed(x)
+    tapped = []
     for number, block in enumerate(language.layers, 1):
         own, mlp = block.self_attn, block.mlp
         weight = torch.cat([own.q_proj.weight * width**-0.5, own.k_proj.weight, own.v_proj.weight])
@@ -118,8 +119,8 @@ def speak(
         x = x + _linear(mixed.transpose(1, 2).flatten(2), own.o_proj.weight)
         weight = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * block.post_attention_layernorm.weight
         x = x + _linear(gated(_linear(normed(x), weight)), mlp.down_proj.weight)
-        if number == tap:
-            tapped = normed(x)
+        if number in taps:
+            tapped.append(normed(x))
     return normed(x) * language.norm.weight.to(torch.bfloat16), tapped
 
 

@@ -22,7 +22,7 @@ from .bank import training_bank
 from .batch import Batch, Batches
 from .checkpoint import HIDDEN, build_model, build_processor, build_tokenizer, save
 from .descent import Descent
-from .hints import TAP, HintHeads
+from .hints import TAPS, HintHeads
 from .layout import IGNORED, Vocabulary
 from .senses import hear, patches, see
 from .sound import Bank
@@ -63,7 +63,7 @@ class Learner:
             return
         kept = torch.load(path)
         self.model.load_state_dict(kept["model"])
-        self.heads.load_state_dict(kept["heads"])
+        self.heads.load_state_dict(kept["heads"], strict=False)
 
     def batches(self, seed: int, bank: Bank, rows: int, seconds: tuple[float, float]) -> Batches:
         banks = torch.from_numpy(self.processor.feature_extractor.mel_filters).float()
@@ -76,8 +76,8 @@ class Learner:
         features = self.oracle(batch.fields, batch.offsets)
         return features + torch.randn_like(features) * 0.5 * SCALE
 
-    def logits(self, batch: Batch, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits and labels of the rows behind which something is said; and the rows in the middle of the model."""
+    def logits(self, batch: Batch, seen: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Logits and labels of the rows behind which something is said; and the rows at the taps of the hints."""
         embeds = self.language.embed_tokens(batch.ids).flatten(0, 1)
         if len(seen):
             embeds = embeds.index_copy(0, batch.video_at, seen.flatten(0, 1).to(embeds.dtype))
@@ -85,7 +85,7 @@ class Learner:
             heard = hear(self.hearing, batch.mels, batch.frames).flatten(0, 1)[batch.audio_from]
             embeds = embeds.index_copy(0, batch.audio_at, heard.to(embeds.dtype))
         embeds = embeds.view(*batch.ids.shape, -1)
-        hidden, middle = speak(self.language, embeds, batch.positions, visible(batch.branches), TAP)
+        hidden, middle = speak(self.language, embeds, batch.positions, visible(batch.branches), TAPS)
         said = batch.labels != IGNORED
         return self.model.lm_head(hidden[said]).float(), batch.labels[said], middle
 
@@ -94,7 +94,7 @@ class Learner:
         from the oracle's."""
         seen = self.seen(batch)
         logits, labels, middle = self.logits(batch, seen)
-        hints = self.heads.loss(middle, batch.hints)
+        hints = self.heads.loss(*middle, batch.hints)
         weight = batch.weights[batch.labels != IGNORED]
         losses = functional.cross_entropy(logits, labels, reduction="none")
         said = (losses * weight).sum() / weight.sum()

@@ -80,5 +80,17 @@ def test_rows_without_labels_do_not_count() -> None:
     rows = torch.randn(1, 4, 8)
     other = rows.clone()
     other[0, [0, 2, 3]] += 1
-    assert heads.loss(rows, labels) == heads.loss(other, labels)
-    assert heads.loss(rows, labels) != heads.loss(other + 1, labels)
+    assert heads.loss(rows, rows, labels) == heads.loss(rows, other, labels)
+    assert heads.loss(rows, rows, labels) != heads.loss(rows, other + 1, labels)
+
+
+def test_an_answer_hangs_on_the_pair_that_was_there_when_something_was_heard() -> None:
+    ring = thing(0, "ring", "red", 0.17, 0.17, 0)
+    made = lesson(Scene(1, 6.0, (ring,), (), (Sound("beep", "high", 2.2, 2.4, 3),)))
+    labels = hints(made)
+    counts = [set(labels[rows : rows + 12, COLUMN["pair"]]) for rows, kind, _ in made.rows.media if kind == "audio"]
+    assert counts[:4] == [{0}, {1}, {2}, {3}]
+    assert set(labels[:, COLUMN["pair meant"]]) == {-100, 2}, "it is pair 2 that begins at 2.0 s"
+    meant = np.flatnonzero(labels[:, COLUMN["pair meant"]] == 2)
+    said = {row for kind, first, stop in made.rows.said if kind == "together" for row in range(first, stop)}
+    assert said <= set(meant)

@@ -169,7 +169,7 @@ def test_the_language_model_of_training_is_the_stock_one() -> None:
     with torch.no_grad():
         stock = language(inputs_embeds=embeds, position_ids=positions, use_cache=False, output_hidden_states=True)
         mask = visible(torch.zeros(2, 40, dtype=torch.long))
-        ours, middle = speak(language, embeds, positions, mask, tap=4, fast=False)
+        ours, (middle,) = speak(language, embeds, positions, mask, taps=(4,), fast=False)
         tapped = torch.nn.functional.rms_norm(stock.hidden_states[4], (HIDDEN,), eps=1e-6)
     for theirs, own in ((stock.last_hidden_state, ours), (tapped, middle)):
         assert float((theirs - own.float()).abs().mean()) < 0.01 * float(theirs.abs().mean())
