@@ -153,5 +153,6 @@ class Layout:
         return [*rows, Rows(ids, self._wrapper(kind, len(ids)))] if len(ids) else rows
 
     def _wrapper(self, kind: str, count: int) -> np.ndarray:
-        """The two wrappers of a unit block share a position; others count on."""
-        return self.cursor.together(count) if kind == "unit" else self.cursor.text(count)
+        """The two wrappers of a unit block may share a position; others count on."""
+        share = kind == "unit" and self.family.data.unit_marks_share
+        return self.cursor.together(count) if share else self.cursor.text(count)

@@ -28,7 +28,16 @@ def slow_are_asked_for(config: pytest.Config) -> bool:
     return "slow" in chosen and "not slow" not in chosen
 
 
+def device_is_asked_for(config: pytest.Config) -> bool:
+    """Whether tests on a CUDA device are asked for (`-m gpu`)."""
+    chosen = str(config.getoption("markexpr", "") or "")
+    return "gpu" in chosen and "not gpu" not in chosen
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if not device_is_asked_for(config):
+        os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, which libraries do by the way
+
     from penstock.codecs.wheels import mend_wheels
 
     mend_wheels()  # any test file may import transformers
@@ -44,14 +53,23 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 @pytest.fixture(scope="session")
-def omni() -> tuple[Any, Any]:
-    """The small Qwen2.5-Omni thinker and its processor, loaded by plain `transformers`."""
-    from penstock.engine.brook.recipe import model_path
-    from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
+def omni_name(request: pytest.FixtureRequest) -> str:
+    """The model that sees and hears: the Qwen2.5-Omni thinker, or the one that a test asks for (`both_omni`)."""
+    return getattr(request, "param", "omni")
 
-    path = model_path("omni")
-    model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(path)
-    return model, Qwen2_5OmniProcessor.from_pretrained(path)
+
+@pytest.fixture(scope="session")
+def omni(omni_name: str) -> tuple[Any, Any]:
+    """This model and its processor, loaded by plain `transformers`."""
+    import transformers as hf
+    from penstock.engine.brook.recipe import model_path
+
+    path = model_path(omni_name)
+    if omni_name == "qwen3_omni":
+        model = hf.Qwen3OmniMoeThinkerForConditionalGeneration.from_pretrained(path)
+        return model, hf.Qwen3OmniMoeProcessor.from_pretrained(path)
+    model = hf.Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(path)
+    return model, hf.Qwen2_5OmniProcessor.from_pretrained(path)
 
 
 @pytest.fixture(scope="session")

@@ -105,7 +105,8 @@ def draw(model: Any, seed: int) -> None:
                 weight.normal_(generator=generator)
             elif weight.dim() >= 2:
                 gain = next((g for end, g in _GAINS if name.endswith(end)), 1.2)
-                weight.normal_(std=gain / math.sqrt(weight[0].numel()), generator=generator)
+                inputs = weight.shape[-1] if "experts" in name else weight[0].numel()
+                weight.normal_(std=gain / math.sqrt(inputs), generator=generator)
             elif name.endswith(".bias"):
                 weight.normal_(std=0.1, generator=generator)
             else:

@@ -25,6 +25,7 @@ from . import text as words
 from .parts import MAX_POSITIONS, draw, ending, language_sizes, make_tokenizer, quiet
 
 OMNI_SEED = 22
+QWEN3_OMNI_SEED = 37
 TEXT_SEED = 14
 QWEN2_VL_SEED = 10
 QWEN2_5_VL_SEED = 13
@@ -85,6 +86,37 @@ def build_omni(folder: Path) -> None:
         image_processor=Qwen2VLImageProcessor(size=dict(sizes)),
         video_processor=Qwen2VLVideoProcessor(size=dict(sizes), cap_pixels_per_frame=False),
         # The large models' extractor pads to 300 s; 30 s keeps tests quick and changes no value.
+        feature_extractor=WhisperFeatureExtractor(feature_size=128, chunk_length=30, return_attention_mask=True),
+        tokenizer=tokenizer,
+        chat_template=words.CHAT_TEMPLATE,
+    ).save_pretrained(folder)
+
+
+def build_qwen3_omni(folder: Path) -> None:
+    """Write a small Qwen3-Omni thinker in fp32: vision tower with features for the decoder's first layer, audio tower,
+    a language model of experts, processor."""
+    from transformers import (
+        GenerationConfig,
+        Qwen2VLImageProcessor,
+        Qwen2VLVideoProcessor,
+        Qwen3OmniMoeProcessor,
+        Qwen3OmniMoeThinkerConfig,
+        Qwen3OmniMoeThinkerForConditionalGeneration,
+        WhisperFeatureExtractor,
+    )
+
+    tokenizer = make_tokenizer(words.CHAT_TEMPLATE, words.NAMED_TOKENS)
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in words.SPECIAL_TOKENS}
+    config = Qwen3OmniMoeThinkerConfig(**_thinker3(ids), user_token_id=tokenizer.convert_tokens_to_ids("user"))
+    model: Any = Qwen3OmniMoeThinkerForConditionalGeneration(config).float().eval()
+    draw(model, QWEN3_OMNI_SEED)
+    quiet(model, tokenizer)
+    model.generation_config = GenerationConfig(**ending(ids))
+    model.save_pretrained(folder)
+    sizes = {"shortest_edge": 56 * 56, "longest_edge": 112 * 112}
+    Qwen3OmniMoeProcessor(
+        image_processor=Qwen2VLImageProcessor(size=dict(sizes)),
+        video_processor=Qwen2VLVideoProcessor(size=dict(sizes), cap_pixels_per_frame=False),
         feature_extractor=WhisperFeatureExtractor(feature_size=128, chunk_length=30, return_attention_mask=True),
         tokenizer=tokenizer,
         chat_template=words.CHAT_TEMPLATE,
@@ -240,6 +272,7 @@ def _save_text(folder: Path, model: Any, tokenizer: Any, seed: int, endings: dic
 
 _BUILDERS: dict[str, Callable[[Path], None]] = {
     "omni": build_omni,
+    "qwen3_omni": build_qwen3_omni,
     "qwen2_vl": build_qwen2_vl,
     "qwen2_5_vl": build_qwen2_5_vl,
     "qwen3_vl": build_qwen3_vl,
@@ -300,3 +333,39 @@ def _thinker(ids: dict[str, int]) -> dict[str, Any]:
         "seconds_per_chunk": 2,
         "pad_token_id": ids["<|endoftext|>"],
     }
+
+
+def _thinker3(ids: dict[str, int]) -> dict[str, Any]:
+    """The configuration of Qwen3-Omni's thinker: two vision blocks, two audio layers that see 8 s, three text layers of
+    four experts."""
+    thinker = _thinker(ids)
+    names = ("pad_token_id", "position_id_per_seconds", "audio_start_token_id")
+    kept = {name: value for name, value in thinker.items() if name in names}
+    text = language_sizes(mrope_section=[4, 2, 2]) | {
+        "head_dim": 16,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 80,
+    }
+    vision = {
+        "depth": 2,
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_heads": 3,
+        "patch_size": 14,
+        "out_hidden_size": 64,
+        "num_position_embeddings": 64,
+        "deepstack_visual_indexes": [0],
+    }
+    audio = {
+        "encoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "encoder_ffn_dim": 128,
+        "d_model": 64,
+        "output_dim": 64,
+        "downsample_hidden_size": 8,
+    }
+    places = {f"{name}_token_id": ids[f"<|{name.upper()}|>"] for name in ("audio", "image", "video")}
+    marks = {"vision_start_token_id": ids["<|vision_bos|>"], "vision_end_token_id": ids["<|vision_eos|>"]}
+    towers = {"text_config": text, "vision_config": vision, "audio_config": audio}
+    return kept | places | marks | towers | {"position_id_per_seconds": 13}

@@ -13,6 +13,7 @@ Each module has `load(path, dtype, device) -> Loaded`. Families outside this fol
     qwen3_vl.py         Qwen3-VL: images, video
     qwen_pictures.py    what vision towers of the Qwen family share
     qwen2_5_omni.py     the thinker of Qwen2.5-Omni: images, video, sound, sound inside video
+    qwen3_omni.py       the thinker of Qwen3-Omni: the same
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ BUILT_IN = {
     "qwen2_5_vl": ".qwen_vl",
     "qwen2_vl": ".qwen_vl",
     "qwen3": ".text",
+    "qwen3_omni_moe": ".qwen3_omni",  # the same
+    "qwen3_omni_moe_thinker": ".qwen3_omni",
     "qwen3_vl": ".qwen3_vl",
     "smolvlm": ".smolvlm",
 }

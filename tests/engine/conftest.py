@@ -18,9 +18,9 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def omni_loaded() -> Loaded:
-    """The small Qwen2.5-Omni thinker as the engine serves it."""
-    return load(model_path("omni"), EngineConfig())
+def omni_loaded(omni_name: str) -> Loaded:
+    """The model that sees and hears as the engine serves it."""
+    return load(model_path(omni_name), EngineConfig())
 
 
 @pytest.fixture(scope="session")

@@ -141,6 +141,7 @@ def assert_equal(got: tuple[list[int], list[torch.Tensor], str], expected: tuple
     torch.testing.assert_close(torch.stack(got[1]), expected[1], rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("omni_name", ["omni", "qwen3_omni"], indirect=True)
 @pytest.mark.parametrize("name", CASES)
 def test_omni(omni: tuple[Any, Any], omni_loaded: Loaded, name: str) -> None:
     messages = CASES[name]
@@ -167,6 +168,7 @@ def test_stills(still_plain: tuple[Any, Any], still_served: Loaded, still_name: 
     assert_equal(generated(still_served, request), stock(*still_plain, messages))
 
 
+@pytest.mark.parametrize("omni_name", ["omni", "qwen3_omni"], indirect=True)
 @pytest.mark.parametrize("name", IN_VIDEO)
 def test_omni_with_sound_in_video(omni: tuple[Any, Any], omni_loaded: Loaded, name: str) -> None:
     messages = IN_VIDEO[name]

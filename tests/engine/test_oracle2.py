@@ -74,6 +74,7 @@ def assert_same(session: Session, whole: Session) -> None:
         assert float((logits - whole.draws[row][1]).abs().max()) < TOLERANCE
 
 
+@pytest.mark.parametrize("omni_name", ["omni", "qwen3_omni"], indirect=True)
 @given(
     count=st.integers(1, 8),
     sizes=st.lists(st.integers(1, 3), max_size=4),
@@ -180,6 +181,7 @@ def test_stills_and_frames_cut_anywhere(
     assert_same(session, whole)
 
 
+@pytest.mark.parametrize("omni_name", ["omni", "qwen3_omni"], indirect=True)
 @given(places=cuts, order=st.permutations(range(6)))
 def test_in_any_order_of_arrival(
     omni: tuple[Any, Any], omni_loaded: Loaded, places: list[int], order: list[int]
@@ -203,6 +205,7 @@ def test_in_any_order_of_arrival(
     assert_same(session, whole)
 
 
+@pytest.mark.parametrize("omni_name", ["omni", "qwen3_omni"], indirect=True)
 @given(places=cuts, count=st.integers(4, 9), sizes=st.lists(st.integers(1, 4), max_size=4), rule=rules)
 def test_sound_in_video(
     omni: tuple[Any, Any], omni_loaded: Loaded, places: list[int], count: int, sizes: list[int], rule: str

@@ -44,6 +44,7 @@ crowds = st.tuples(st.integers(0, 3), st.sampled_from([0, 20, 60, 90]), st.boole
 MEDIA = ("frame", "pair", "sound", "image")
 
 
+@pytest.mark.parametrize("omni_name", ["omni", "qwen3_omni"], indirect=True)
 @given(
     config=engines,
     rule=rules,

@@ -16,7 +16,6 @@ import torch
 from . import pieces as p
 from .dense import Sequence, build, greedy
 from .media import frames, picture, sound
-from .sound import BLOCK_FRAMES
 
 REPLY = 24
 
@@ -121,7 +120,7 @@ def _with_frames(pieces: list[p.Piece], change: Callable[[np.ndarray], np.ndarra
 def _block_silenced(pieces: list[p.Piece]) -> list[p.Piece]:
     def silenced(samples: np.ndarray) -> np.ndarray:
         quiet = samples.copy()
-        quiet[BLOCK_FRAMES * 160 :] = 0.0
+        quiet[32_000:] = 0.0
         return quiet
 
     return [p.AudioPiece(silenced(x.samples)) if isinstance(x, p.AudioPiece) else x for x in pieces]

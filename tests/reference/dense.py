@@ -25,7 +25,7 @@ from transformers import DynamicCache
 
 from . import one_axis
 from . import pieces as p
-from .places import Places, Rule, grid_places, times_of, unit_grids, video_times
+from .places import Places, Rule, grid_places, pace_of, times_of, unit_grids, video_times
 from .sound import RunningFloor, clip_features, run_blocks
 
 
@@ -158,6 +158,7 @@ class _Layer:
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.turns = _TURNS.get(model.config.model_type, _CHAT_ML)
         self.places = Places(rule, sides=model.config.model_type in ("qwen2_vl", "qwen2_5_vl"))
+        self.pace = pace_of(model.config)
         self.floor = RunningFloor()
         vl = hasattr(model.config, "vision_start_token_id") and not hasattr(model.config, "audio_config")
         self.sight = ("<|vision_start|>", "<|vision_end|>") if vl else ("<|vision_bos|>", "<|vision_eos|>")
@@ -240,7 +241,7 @@ class _Layer:
 
     def _wrapper(self, *names: str) -> None:
         ids = self.tokenizer.convert_tokens_to_ids(list(names))
-        self._tokens(ids, self.places.text(1) if len(ids) == 1 else self.places.twins())
+        self._tokens(ids, self.places.twins() if len(ids) == 2 and self.pace.twins else self.places.text(len(ids)))
 
     def _image(self, pixels: np.ndarray) -> None:
         if self.model.config.model_type in one_axis.MODEL_TYPES:
@@ -301,12 +302,13 @@ class _Layer:
             self._wrapper(self.sight[1])
             return
         places = self.places.grids(times_of(self.model.config, len(embeds), self.second_per_grid), height, width)
-        self._rows([self.model.config.video_token_id] * places.shape[1], places, embeds.flatten(0, 1))
+        ids = [self.model.config.video_token_id] * places.shape[1]
+        self._rows(ids, places, embeds.flatten(0, 1), [layer.flatten(0, 1) for layer in deep])
         self._wrapper(self.sight[1])
 
     def _sound(self, samples: np.ndarray, first: int, count: int | None, clip: bool) -> list[torch.Tensor]:
         """Embeddings of each of the wanted blocks."""
-        blocks = run_blocks(samples, self.processor.feature_extractor)
+        blocks = run_blocks(samples, self.processor.feature_extractor, self.pace.block_frames)
         stop = len(blocks) if count is None else min(first + count, len(blocks))
         if clip:
             features = clip_features(blocks)[first:stop]
@@ -327,14 +329,15 @@ class _Layer:
 
     def _audio_in_video(self, piece: p.AvPiece) -> None:
         pairs = -(-len(piece.frames) // 2)
-        units = unit_grids(video_times(pairs, self.second_per_grid))
+        units = unit_grids(video_times(pairs, self.second_per_grid, self.pace.per_second), self.pace.unit)
         stop = None if piece.units is None else piece.first_unit + piece.units
         taken = units[piece.first_unit : stop]
-        embeds, height, width, _ = self._grids(piece.frames[2 * taken[0][0] : 2 * taken[-1][1]])
+        embeds, height, width, deep = self._grids(piece.frames[2 * taken[0][0] : 2 * taken[-1][1]])
         sound = self._sound(piece.samples, piece.first_unit, piece.units, piece.clip)
-        times = video_times(len(embeds), self.second_per_grid)
+        times = video_times(len(embeds), self.second_per_grid, self.pace.per_second)
         ids: list[int] = []
         rows: list[torch.Tensor] = []
+        deeper: list[list[torch.Tensor]] = [[] for _ in deep]
         chunks: list[torch.Tensor] = []
         heard = 0
         for unit in range(max(len(taken), len(sound))):
@@ -342,12 +345,17 @@ class _Layer:
                 grids = slice(taken[unit][0] - taken[0][0], taken[unit][1] - taken[0][0])
                 chunks.append(grid_places(times[grids], height, width))
                 rows.append(embeds[grids].flatten(0, 1))
+                for layer, seen in zip(deeper, deep, strict=True):
+                    layer.append(seen[grids].flatten(0, 1))
                 ids += [self.model.config.video_token_id] * len(rows[-1])
             if unit < len(sound):
                 chunks.append(torch.arange(heard, heard + len(sound[unit])).expand(3, -1))
                 rows.append(sound[unit])
+                for layer in deeper:
+                    layer.append(torch.zeros_like(sound[unit]))
                 ids += [self.model.config.audio_token_id] * len(sound[unit])
                 heard += len(sound[unit])
         self._wrapper("<|vision_bos|>", "<|audio_bos|>")
-        self._rows(ids, self.places.interleaved(chunks), torch.cat(rows))
+        laid = self.places.interleaved(chunks)
+        self._rows(ids, laid, torch.cat(rows), [torch.cat(layer) for layer in deeper])
         self._wrapper("<|audio_eos|>", "<|vision_eos|>")

@@ -9,20 +9,33 @@ behind a picture's or video's start as its longer side has tokens; a sampled tok
 from __future__ import annotations
 
 from collections.abc import Sequence as Row
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 Rule = Literal["max", "transformers"]
 
-POSITIONS_PER_SECOND = 25
-CHUNK_POSITIONS = 50  # 2 s
+class Pace(NamedTuple):
+    """How a model that hears counts: positions a second, those of a unit of sound inside video, mel frames of a block
+    of sound; `twins`: the marks before and behind such a unit share a position."""
+
+    per_second: int
+    unit: int
+    block_frames: int
+    twins: bool
 
 
-def video_times(grids: int, second_per_grid: float) -> torch.Tensor:
+QWEN2_5_OMNI, QWEN3_OMNI = Pace(25, 50, 200, True), Pace(13, 13, 100, False)
+
+
+def pace_of(config: Any) -> Pace:
+    return QWEN3_OMNI if config.model_type == "qwen3_omni_moe_thinker" else QWEN2_5_OMNI
+
+
+def video_times(grids: int, second_per_grid: float, per_second: int) -> torch.Tensor:
     """The time position of each grid from its block's start; the product is rounded in float32, then cut."""
     seconds = torch.arange(grids) * torch.tensor(second_per_grid, dtype=torch.float32)
-    return (seconds * POSITIONS_PER_SECOND).long()
+    return (seconds * per_second).long()
 
 
 def times_of(config: Any, grids: int, second_per_grid: float) -> torch.Tensor:
@@ -31,14 +44,15 @@ def times_of(config: Any, grids: int, second_per_grid: float) -> torch.Tensor:
         return torch.arange(grids)
     if config.model_type == "qwen2_5_vl":
         return (torch.arange(grids) * (config.vision_config.tokens_per_second * second_per_grid)).long()
-    return video_times(grids, second_per_grid)
+    return video_times(grids, second_per_grid, pace_of(config).per_second)
 
 
-def unit_grids(times: torch.Tensor) -> list[tuple[int, int]]:
-    """Which grids `[start, stop)` belong to each 2 s unit: a new one begins when the time reaches the next multiple."""
+def unit_grids(times: torch.Tensor, unit: int) -> list[tuple[int, int]]:
+    """Which grids `[start, stop)` belong to each unit of so many positions: a new one begins when the time reaches the
+    next multiple."""
     starts = [0]
     for grid, time in enumerate(times.tolist()):
-        if time >= len(starts) * CHUNK_POSITIONS:
+        if time >= len(starts) * unit:
             starts.append(grid)
     return list(zip(starts, [*starts[1:], len(times)], strict=True)) if len(times) else []
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-BLOCK_FRAMES = 200  # Qwen2.5-Omni's encoder window, 2 s
 MIN_FRAMES = 3  # fewer give no token
 DYNAMIC_RANGE = 8.0  # decades under the maximum, as Whisper has it
 
@@ -30,11 +29,12 @@ def log_mel(samples: np.ndarray, extractor: Any) -> torch.Tensor:
     return energy.clamp(min=1e-10).log10()
 
 
-def run_blocks(samples: np.ndarray, extractor: Any) -> list[torch.Tensor]:
-    """The log-mel blocks of a run, without floor; a last block that is too short for one token is left out."""
+def run_blocks(samples: np.ndarray, extractor: Any, frames: int = 200) -> list[torch.Tensor]:
+    """The log-mel blocks of a run, of so many frames (Qwen2.5-Omni's encoder sees 2 s), without floor; a last block
+    that is too short for one token is left out."""
     if len(samples) == 0:
         return []
-    blocks = log_mel(samples, extractor).split(BLOCK_FRAMES, dim=1)
+    blocks = log_mel(samples, extractor).split(frames, dim=1)
     return [block for block in blocks if block.shape[1] >= MIN_FRAMES]
 
 

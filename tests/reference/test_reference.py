@@ -93,8 +93,9 @@ CASES: dict[str, list[p.Piece]] = {
 }
 
 
+@pytest.mark.parametrize("omni_name", ["omni", "qwen3_omni"], indirect=True)
 @pytest.mark.parametrize("name", CASES)
-def test_equals_stock_generation(omni: tuple[Any, Any], name: str) -> None:
+def test_equals_stock_generation(omni: tuple[Any, Any], omni_name: str, name: str) -> None:
     model, processor = omni
     pieces = CASES[name]
     in_video = any(isinstance(x, p.AvPiece) for x in pieces)
@@ -103,6 +104,8 @@ def test_equals_stock_generation(omni: tuple[Any, Any], name: str) -> None:
     assert ours.ids.tolist() == inputs["input_ids"][0].tolist()
     assert torch.equal(ours.positions, stock_positions(model, inputs, in_video))
 
+    if omni_name == "qwen3_omni" and name not in SILENT:
+        return  # its tower sees up to 8 s of a whole clip, and one block of a stream
     model.model.rope_deltas = model.rope_deltas = None
     result = model.generate(
         **inputs,
@@ -337,6 +340,7 @@ def test_media_inside_a_reply_goes_on_behind_everything(omni: tuple[Any, Any]) -
     assert built.next_position == int(built.positions.max()) + 1
 
 
+@pytest.mark.parametrize("omni_name", ["omni", "qwen3_omni"], indirect=True)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_omni_fixture_sees(omni: tuple[Any, Any], seed: int) -> None:
     sight = sees(*omni, seed)
