@@ -45,7 +45,7 @@ venv: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up .venv. Unless pip has them already, this downloads once, before anything starts:" >&2
 	@echo "  torch: about 200 MB (CPU build) or 2 to 3 GB (CUDA build, PyPI's default on Linux);" >&2
-	@echo "  everything else (transformers, PyAV, numba, tools): about 300 MB. No model is downloaded." >&2
+	@echo "  everything else (transformers, PyAV, numba, tools): about 300 MB, on Linux 500 MB. No model is downloaded." >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) >&2
 	@$(PIP) install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(call PIN,torch)" >&2
 	@$(PIP) install -q --no-deps "$(call PIN,torchvision)" "$(call PIN,torchaudio)" >&2

@@ -67,7 +67,7 @@ def append_costs(
     """Time appends and decode steps of one live stream at each length of history, interleaved over `rounds` rounds."""
     loaded = load(model or model_path("omni"), config)
     core = Core(loaded, msgspec.structs.replace(config, kv_tokens=sum(histories) + len(histories) * 64 * (rounds + 8)))
-    stock_model = Stock.load(loaded.family.data.model, getattr(torch, config.dtype))
+    stock_model = Stock.load(loaded.family.data.model, loaded.dtype, loaded.device)
     stocks = {history: Stock(*stock_model, history) for history in histories}
     clips = np.random.default_rng(0)
     for number, history in enumerate(histories, 1):
@@ -118,7 +118,7 @@ class _NoAttention:
     def attend(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.zeros_like(query), torch.zeros(query.shape[:2])
+        return torch.zeros_like(query), query.new_zeros(query.shape[:2], dtype=torch.float32)
 
 
 def _fill(core: Core, stream: int, history: int) -> None:

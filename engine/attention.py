@@ -18,6 +18,7 @@ import torch
 
 from ..codecs.errors import ModelError
 from .library import transformers
+from .upload import upload
 
 NAME = "penstock"
 
@@ -40,6 +41,21 @@ class Part:
         firsts: torch.Tensor | None = None,
     ) -> None:
         self.tables, self.slots, self.lengths, self.runs, self.firsts = tables, slots, lengths, runs, firsts
+        self._tiles: dict[int, torch.Tensor] = {}
+
+    def tiles(self, rows: int) -> torch.Tensor:
+        """The runs in pieces of at most `rows` rows, on the rows' device: start, stop and slot, `(tiles, 3)` int32.
+
+        They are made on the host, once for all layers.
+        """
+        if rows not in self._tiles:
+            pieces = [
+                (first, min(first + rows, stop), slot)
+                for start, stop, slot in self.runs
+                for first in range(start, stop, rows)
+            ]
+            self._tiles[rows] = upload(torch.tensor(pieces, dtype=torch.int32), self.lengths.device)
+        return self._tiles[rows]
 
 
 class Backend(Protocol):
@@ -84,7 +100,8 @@ class Step:
 
 
 class ReferenceBackend:
-    """Slow and obvious: gathers each sequence's history and takes a softmax in float32."""
+    """Slow and obvious: gathers each sequence's history and takes a softmax in float32. Off the CPU it waits for the
+    device at each run, to learn how long the history is."""
 
     page_tokens = 16
 

@@ -9,6 +9,7 @@ mend_wheels()
 import transformers  # noqa: E402 (the mending has to come first)
 
 transformers.logging.disable_progress_bar()
-transformers.dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # nobody is asked whether a checkpoint's code shall be run
+# Nobody is asked whether a checkpoint's code shall be run.
+transformers.dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # pyright: ignore[reportAttributeAccessIssue]
 
 __all__ = ("transformers",)

@@ -1,9 +1,9 @@
 """What the language model shall have found out half-way up, row by row, taught beside the answers.
 
 In: a lesson. Out: labels for its rows of pictures and sound: what happened in a field since the pair before, which
-colour its thing had before, how many things, beeps, words and pairs of frames there have been; for the rows of an answer
-what it hangs on, as the pair that the question means. Small heads read them from the middle of the model and are thrown
-away. An answer teaches one row; these teach all, and answers then only have to look them up.
+colour its thing had before, how many things, beeps, words and pairs of frames there have been; for the rows of an
+answer what it hangs on, as the pair that the question means. Small heads read them from the middle of the model and are
+thrown away. An answer teaches one row; these teach all, and answers then only have to look them up.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class HintHeads(nn.Module):
         self.heads = nn.Linear(hidden, sum(SIZES.values()))
 
     def loss(self, early: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
-        """`early` and `rows` `(b, n, hidden)` at both taps, `labels` `(b, n, columns)`; classes that say that nothing is
-        there count less."""
+        """`early` and `rows` `(b, n, hidden)` at both taps, `labels` `(b, n, columns)`; classes that say that nothing
+        is there count less."""
         known = (labels != _NONE).any(-1)
         pieces = self.heads(rows[known]).float().split(list(SIZES.values()), -1)
         pairs = labels[..., _COLUMNS["pair"]]

@@ -19,8 +19,8 @@ from .world import PLACES, Thing
 
 
 class Question(NamedTuple):
-    """`finds`: what has to be found out on the way to the answer, by columns of hints.py, or the "moment" that is meant.
-    `lead` is the question before it, where this one is a follow-up."""
+    """`finds`: what has to be found out on the way to the answer, by columns of hints.py, or the "moment" that is
+    meant. `lead` is the question before it, where this one is a follow-up."""
 
     kind: str
     text: str
@@ -91,4 +91,4 @@ def ask(kind: str, m: Moment) -> Question | None:
         return None
     if m.scene.foreign and m.shows and (kind in SIGHTS or kind in ("together", "first")):
         return Question("unknown", made[0], UNKNOWN)
-    return Question(kind, *made)
+    return Question(kind, made[0], made[1], made[2] if len(made) == 3 else {})

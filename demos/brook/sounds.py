@@ -4,13 +4,13 @@ where the moment gives no cause for one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from .moment import Moment
 from .narration import UNKNOWN, listed, things_listed
 from .world import COLOURS, NUMBERS, WORDS, Sound
 
-Found = tuple[str, str, dict[str, float]]  # question, answer, what has to be found out on the way
+Found = tuple[str, str, Mapping[str, float]]  # question, answer, what has to be found out on the way
 
 
 def _sound_name(sound: Sound) -> str:

@@ -44,6 +44,4 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         transformers.Qwen3OmniMoeThinkerForConditionalGeneration,
         Omni3Towers,
     )
-    return load_omni(
-        path, (dtype, device), classes, lambda config: _SECOND_US, clock="whole", unit_marks_share=False
-    )
+    return load_omni(path, (dtype, device), classes, lambda config: _SECOND_US, clock="whole", unit_marks_share=False)

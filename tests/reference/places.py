@@ -15,6 +15,7 @@ import torch
 
 Rule = Literal["max", "transformers"]
 
+
 class Pace(NamedTuple):
     """How a model that hears counts: positions a second, those of a unit of sound inside video, mel frames of a block
     of sound; `twins`: the marks before and behind such a unit share a position."""

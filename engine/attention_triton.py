@@ -1,0 +1,135 @@
+"""The CUDA backend: one Triton kernel that attends decode rows and appended rows alike, reading pages where they lie.
+
+A program takes a tile of consecutive query rows of one sequence, one key head and one share of the history; the query
+heads that share the key head are attended together, so that keys are loaded once (M = rows x heads a key head). The
+softmax runs on line in float32. Where there are fewer programs than the device takes at once, histories are split and
+the shares merged by their log-sum-exp (Flash-Decoding).
+
+Nothing here reads a tensor back to the host: tiles come from `Part.runs`, lengths stay on the device. Under
+`TRITON_INTERPRET=1`, set before Triton is imported, the kernel runs on a CPU.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton  # pyright: ignore[reportMissingImports]
+import triton.language as tl  # pyright: ignore[reportMissingImports]
+
+from .attention import Part, merge
+
+# Where a run is long enough, so many (row, head) pairs share the loads of keys; decode rows need no more than the
+# least that the tensor cores take.
+_WIDE, _NARROW = 64, 16
+# Bytes of keys that one turn of the loop loads, and the most tokens of it.
+_LOAD_BYTES, _LOAD_TOKENS = 16_384, 64
+# A history is split into shares of no fewer tokens, and no more shares than this.
+_SHARE_TOKENS, _SHARES = tl.constexpr(256), 16
+_LOG2_E, _LN_2 = 1.4426950408889634, tl.constexpr(0.6931471805599453)
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _attend(
+    query, keys, values, tables, lengths, firsts, tiles, out, lse,
+    table_stride, rows, scale,
+    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, DIM: tl.constexpr, PAGE: tl.constexpr, WINDOWED: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SHARES: tl.constexpr,
+):  # fmt: skip
+    """One tile (axis 0), key head (axis 1) and share of the history (axis 2). `scale` is that of exp2; out
+    `(shares, rows, heads, dim)`, lse `(shares, rows, heads)`."""
+    tile, kv_head, share = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    GROUP: tl.constexpr = HEADS // KV_HEADS
+    start, stop = tl.load(tiles + tile * 3), tl.load(tiles + tile * 3 + 1)
+    table = tables + tl.load(tiles + tile * 3 + 2).to(tl.int64) * table_stride
+
+    pairs = tl.arange(0, BLOCK_M)  # pair m is row m // GROUP of the tile and head m % GROUP of the key head
+    row = start + pairs // GROUP
+    here = row < stop
+    line = row.to(tl.int64) * HEADS + kv_head * GROUP + pairs % GROUP
+    places = tl.arange(0, BLOCK_D)
+    inside = places < DIM
+    mine = here[:, None] & inside[None, :]
+    q = tl.load(query + line[:, None] * DIM + places[None, :], mask=mine, other=0.0)
+
+    ends = tl.load(lengths + row, mask=here, other=0)
+    begins = tl.zeros_like(ends)
+    if WINDOWED:
+        begins = tl.load(firsts + row, mask=here, other=2147483647)
+    low, high = tl.min(begins, 0) // BLOCK_N * BLOCK_N, tl.max(ends, 0)
+    if SHARES > 1:
+        each = tl.maximum(tl.cdiv(high - low, SHARES), _SHARE_TOKENS)
+        each = tl.cdiv(each, BLOCK_N) * BLOCK_N
+        low += share * each
+        high = tl.minimum(high, low + each)
+
+    best = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    weighted = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    for first in range(low, high, BLOCK_N):
+        token = first + tl.arange(0, BLOCK_N)
+        held = token < high
+        page = tl.load(table + token // PAGE, mask=held, other=0).to(tl.int64)
+        base = ((page * PAGE + token % PAGE) * KV_HEADS + kv_head) * DIM
+        k = tl.load(keys + base[None, :] + places[:, None], mask=held[None, :] & inside[:, None], other=0.0)
+        v = tl.load(values + base[:, None] + places[None, :], mask=held[:, None] & inside[None, :], other=0.0)
+        scores = tl.dot(q, k, input_precision="ieee") * scale
+        visible = (token[None, :] >= begins[:, None]) & (token[None, :] < ends[:, None]) & held[None, :]
+        scores = tl.where(visible, scores, float("-inf"))
+        peak = tl.maximum(best, tl.max(scores, 1))
+        safe = tl.where(peak == float("-inf"), 0.0, peak)  # a row that has seen nothing yet
+        shrink = tl.exp2(best - safe)
+        weights = tl.exp2(scores - safe[:, None])
+        total = total * shrink + tl.sum(weights, 1)
+        weighted = weighted * shrink[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
+        best = peak
+
+    seen = total > 0
+    divisor = tl.where(seen, total, 1.0)
+    line += share.to(tl.int64) * rows * HEADS
+    result = (weighted / divisor[:, None]).to(out.dtype.element_ty)
+    tl.store(out + line[:, None] * DIM + places[None, :], result, mask=mine)
+    sums = tl.where(seen, (best + tl.log2(divisor)) * _LN_2, float("-inf"))
+    tl.store(lse + line, sums, mask=here)
+
+
+def _power(count: int) -> int:
+    """The least power of two that is no smaller."""
+    return 1 << (count - 1).bit_length()
+
+
+class TritonBackend:
+    """Attention on CUDA over float32, float16 or bfloat16 pages; sums are taken in float32.
+
+    `programs`: how many the device should have at once, or histories are split. Query, keys and values are contiguous.
+    """
+
+    page_tokens = 16
+
+    def __init__(self, programs: int) -> None:
+        self._programs = programs
+
+    def attend(
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        rows, heads, dim = query.shape
+        _, page_tokens, kv_heads, _ = keys.shape
+        group = heads // kv_heads
+        longest = max(stop - start for start, stop, _ in part.runs)
+        block_m = max(_power(group), _NARROW if longest * group <= _NARROW else _WIDE)
+        tiles = part.tiles(block_m // group)
+        shares = min(_SHARES, max(1, self._programs // (len(tiles) * kv_heads)))
+        block_d = max(16, _power(dim))
+        block_n = max(16, min(_LOAD_TOKENS, _LOAD_BYTES // (block_d * keys.element_size())))
+        out = query.new_empty((shares, rows, heads, dim), dtype=query.dtype if shares == 1 else torch.float32)
+        lse = query.new_empty((shares, rows, heads), dtype=torch.float32)
+        firsts = part.lengths if part.firsts is None else part.firsts
+        launch: Any = _attend  # compiled at its first call for each set of sizes
+        launch[len(tiles), kv_heads, shares](
+            query, keys, values, part.tables, part.lengths, firsts, tiles, out, lse,
+            part.tables.stride(0), rows, scale * _LOG2_E,
+            HEADS=heads, KV_HEADS=kv_heads, DIM=dim, PAGE=page_tokens, WINDOWED=part.firsts is not None,
+            BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_D=block_d, SHARES=shares,
+        )  # fmt: skip
+        merged, total = merge(list(out), list(lse))
+        return merged.to(query.dtype), total

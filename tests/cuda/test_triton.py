@@ -1,0 +1,82 @@
+"""The Triton kernel against the reference backend: in Triton's interpreter, and with `-m gpu` on the device.
+
+Ragged batches of decode rows and appended rows over scattered pages; every shape that a served model has.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from penstock.engine.attention import ReferenceBackend
+
+from tests.cuda.ragged import Ragged, sequences
+
+attention_triton: Any = pytest.importorskip("penstock.engine.attention_triton", reason="Triton comes for Linux only")
+
+# One test runs the same cases interpreted (always) and compiled (`-m gpu`).
+either = pytest.mark.parametrize("kernel", ["interpreted", pytest.param("compiled", marks=pytest.mark.gpu)])
+# Programs that a device should have at once: of few, none is split; of many, each history is, as far as it goes.
+PROGRAMS = st.sampled_from([1, 8, 1_000])
+shapes = st.fixed_dictionaries(
+    {
+        "shape": sequences,
+        "seed": st.integers(0, 1000),
+        "page_tokens": st.sampled_from([4, 16, 64]),
+        "kv_heads": st.integers(1, 3),
+        "group": st.integers(1, 8),
+        "dim": st.sampled_from([16, 64, 80, 128]),
+        "dtype": st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
+        "window": st.none() | st.integers(1, 90),
+        "mutual": st.integers(0, 30),
+    }
+)
+# What rounding may change, as a share: weights, a part's result, the merged result, the reference's. The interpreter
+# cuts bfloat16 off where a device rounds it, so each of the first two counts twice.
+EPSILON = {torch.float32: 2**-18, torch.float16: 6 * 2**-11, torch.bfloat16: 6 * 2**-8}
+
+
+def assert_close(batch: Ragged, got: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """The error is a share of the weighted sizes of the values."""
+    out, lse = batch.attend(ReferenceBackend())
+    sizes, _ = batch.attend(ReferenceBackend(), batch.values.abs())
+    assert got[0].dtype == batch.query.dtype and got[1].dtype == torch.float32
+    error = (got[0].float() - out.float()).abs()
+    assert bool((error <= EPSILON[batch.query.dtype] * sizes.float() + 1e-6).all()), float(error.max())
+    torch.testing.assert_close(got[1], lse, rtol=0, atol=2e-5)
+
+
+@either
+@given(case=shapes, programs=PROGRAMS)
+def test_any_shape(kernel: str, case: dict[str, Any], programs: int) -> None:
+    """Rows of pages behind a sequence's length, and entries of its table behind its pages, are never read."""
+    batch = Ragged(**case)
+    assert_close(batch, batch.attend(attention_triton.TritonBackend(programs)))
+
+
+@either
+@given(case=shapes, programs=PROGRAMS, pages=st.integers(0, 6))
+def test_two_parts_are_merged_to_one(kernel: str, case: dict[str, Any], programs: int, pages: int) -> None:
+    """Either part may be empty for a row: then it is zero there and its log-sum-exp -inf."""
+    batch, backend = Ragged(**case), attention_triton.TritonBackend(programs)
+    halves = batch.halves(pages)
+    assert_close(batch, batch.attend_in(backend, halves))
+    for part in halves:
+        out, lse = batch.attend_in(backend, [part])
+        firsts = 0 if part.firsts is None else part.firsts
+        empty = part.lengths <= firsts
+        assert bool(lse[empty].eq(float("-inf")).all()) and bool(out[empty].eq(0).all())
+        assert bool(lse[~empty].isfinite().all())
+
+
+@either
+@pytest.mark.parametrize("window", [None, 300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_long_histories_are_split_and_merged(kernel: str, dtype: torch.dtype, window: int | None) -> None:
+    """A decode row behind 2,000 rows, one behind few, and a run: with and without a split."""
+    batch = Ragged([(2_000, 1), (40, 1), (700, 20)], seed=1, dim=64, dtype=dtype, window=window)
+    for programs in (1, 60, 10_000):
+        assert_close(batch, batch.attend(attention_triton.TritonBackend(programs)))
