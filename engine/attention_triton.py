@@ -36,8 +36,7 @@ def _attend(
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, DIM: tl.constexpr, PAGE: tl.constexpr, WINDOWED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SHARES: tl.constexpr,
 ):  # fmt: skip
-    """One tile (axis 0), key head (axis 1) and share of the history (axis 2). `scale` is that of exp2; out
-    `(shares, rows, heads, dim)`, lse `(shares, rows, heads)`."""
+    """One tile (axis 0), key head (axis 1), share of the history (axis 2). `scale` is for exp2. out, lse: by share."""
     tile, kv_head, share = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     GROUP: tl.constexpr = HEADS // KV_HEADS
     start, stop = tl.load(tiles + tile * 3), tl.load(tiles + tile * 3 + 1)
