@@ -10,7 +10,11 @@ import os
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, which libraries do by the way
 
 settings.register_profile(
     "quick",
@@ -28,16 +32,7 @@ def slow_are_asked_for(config: pytest.Config) -> bool:
     return "slow" in chosen and "not slow" not in chosen
 
 
-def device_is_asked_for(config: pytest.Config) -> bool:
-    """Whether tests on a CUDA device are asked for (`-m gpu`)."""
-    chosen = str(config.getoption("markexpr", "") or "")
-    return "gpu" in chosen and "not gpu" not in chosen
-
-
 def pytest_configure(config: pytest.Config) -> None:
-    if not device_is_asked_for(config):
-        os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, which libraries do by the way
-
     from penstock.codecs.wheels import mend_wheels
 
     mend_wheels()  # any test file may import transformers

@@ -1,17 +1,18 @@
-"""Where CUDA is tested: without a device in Triton's interpreter and with fake tensors, with `-m gpu` on a real one."""
+"""Where CUDA is tested: without a device in Triton's interpreter and with fake tensors, with `-m gpu` on a real one.
+
+tests/conftest.py has Triton interpreted where there is no device.
+"""
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
 import torch
 
 
-@pytest.hookimpl(trylast=True)  # tests/conftest.py says whether Triton is interpreted
 def pytest_configure(config: pytest.Config) -> None:
-    if os.environ.get("TRITON_INTERPRET") == "1":
+    if not torch.cuda.is_available():
         _mend_interpreter()
 
 

@@ -1,4 +1,4 @@
-"""The Triton kernel against the reference backend: in Triton's interpreter, and with `-m gpu` on the device.
+"""The Triton kernel against the reference backend: in Triton's interpreter where there is no device, else on it.
 
 Ragged batches of decode rows and appended rows over scattered pages; every shape that a served model has.
 """
@@ -17,8 +17,8 @@ from tests.cuda.ragged import Ragged, sequences
 
 attention_triton: Any = pytest.importorskip("penstock.engine.attention_triton", reason="Triton comes for Linux only")
 
-# One test runs the same cases interpreted (always) and compiled (`-m gpu`).
-either = pytest.mark.parametrize("kernel", ["interpreted", pytest.param("compiled", marks=pytest.mark.gpu)])
+# The same cases are run by default, and asked for with `-m gpu`.
+either = pytest.mark.parametrize("asked", ["by default", pytest.param("for a device", marks=pytest.mark.gpu)])
 # Programs that a device should have at once: of few, none is split; of many, each history is, as far as it goes.
 PROGRAMS = st.sampled_from([1, 8, 1_000])
 shapes = st.fixed_dictionaries(
@@ -51,7 +51,7 @@ def assert_close(batch: Ragged, got: tuple[torch.Tensor, torch.Tensor]) -> None:
 
 @either
 @given(case=shapes, programs=PROGRAMS)
-def test_any_shape(kernel: str, case: dict[str, Any], programs: int) -> None:
+def test_any_shape(asked: str, case: dict[str, Any], programs: int) -> None:
     """Rows of pages behind a sequence's length, and entries of its table behind its pages, are never read."""
     batch = Ragged(**case)
     assert_close(batch, batch.attend(attention_triton.TritonBackend(programs)))
@@ -59,7 +59,7 @@ def test_any_shape(kernel: str, case: dict[str, Any], programs: int) -> None:
 
 @either
 @given(case=shapes, programs=PROGRAMS, pages=st.integers(0, 6))
-def test_two_parts_are_merged_to_one(kernel: str, case: dict[str, Any], programs: int, pages: int) -> None:
+def test_two_parts_are_merged_to_one(asked: str, case: dict[str, Any], programs: int, pages: int) -> None:
     """Either part may be empty for a row: then it is zero there and its log-sum-exp -inf."""
     batch, backend = Ragged(**case), attention_triton.TritonBackend(programs)
     halves = batch.halves(pages)
@@ -75,7 +75,7 @@ def test_two_parts_are_merged_to_one(kernel: str, case: dict[str, Any], programs
 @either
 @pytest.mark.parametrize("window", [None, 300])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_long_histories_are_split_and_merged(kernel: str, dtype: torch.dtype, window: int | None) -> None:
+def test_long_histories_are_split_and_merged(asked: str, dtype: torch.dtype, window: int | None) -> None:
     """A decode row behind 2,000 rows, one behind few, and a run: with and without a split."""
     batch = Ragged([(2_000, 1), (40, 1), (700, 20)], seed=1, dim=64, dtype=dtype, window=window)
     for programs in (1, 60, 10_000):
