@@ -3,6 +3,7 @@
 #   make demo          Brook tells what happens in a film while it plays   (JSON=1: one JSON object a line)
 #   make test          checks, then all tests                                     (SLOW=1: the long ones as well)
 #   make check         ruff and pyright
+#   make features      docs/families.md, from a run of the families' tests
 #   make venv          only the environment
 #
 # TORCH_INDEX is the index that torch is taken from. For a CPU build, which is 1.5 GB smaller on Linux:
@@ -20,7 +21,7 @@ START := $(shell date +%s)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIN = $(shell sed -n 's/^$(1)==/$(1)==/p' constraints.txt)
 
-.PHONY: demo test check venv clean
+.PHONY: demo test check features venv clean
 .NOTPARALLEL:
 
 demo: $(STAMP)
@@ -37,6 +38,10 @@ check: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright --pythonpath $(BIN)/python
+
+features: $(STAMP)
+	@$(BIN)/python -m pytest -q -p tests.features tests/reference tests/engine/test_oracle[123].py \
+		tests/engine/test_prompt_media.py tests/engine/test_mutations.py
 
 venv: $(STAMP)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import contextlib
 import io
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from pages import Block, blocks
@@ -51,6 +54,22 @@ def test_a_local_example_runs_and_prints(block: Block) -> None:
 @pytest.mark.parametrize("block", SOCKET, ids=lambda block: block.name)
 def test_a_socket_example_runs_and_prints(block: Block, server: str) -> None:
     assert run(block, block.text.replace(HERE, server)).strip()
+
+
+def test_the_cells_of_the_notebook_run_one_behind_the_other_in_a_loop_that_runs() -> None:
+    space: dict[str, Any] = {"__name__": "__main__"}
+    out = io.StringIO()
+
+    async def session() -> None:
+        for cell in blocks("ipython"):
+            running = eval(compile(cell.text, cell.name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), space)
+            if running is not None:
+                await running
+
+    with contextlib.redirect_stdout(out):
+        asyncio.run(session())
+    seen, told = out.getvalue().splitlines()
+    assert "circle" in seen and len(told.split(".")) > 2, out.getvalue()
 
 
 def test_the_first_example_shows_a_reply_that_sees_what_came_while_it_ran() -> None:

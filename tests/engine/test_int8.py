@@ -95,7 +95,7 @@ def test_brook_still_answers() -> None:
         return said
 
     exact, int8 = answers(None), answers("int8")
-    assert exact[2] == "the red circle moved right."
+    assert "red circle" in exact[0] and exact[2].startswith("the red circle moved")
     assert int8 == exact
 
 

@@ -55,9 +55,9 @@ def stale_page(patch: pytest.MonkeyPatch) -> None:
     """A page that is added to a sequence does not reach the runner's page table."""
     move = LanguageModel._move_pages
 
-    def forgetful(self: LanguageModel, plan: Any) -> None:
+    def forgetful(self: LanguageModel, plan: Any) -> Any:
         plan.edits[:] = [edit for edit in plan.edits if edit.index == 0]
-        move(self, plan)
+        return move(self, plan)
 
     patch.setattr(LanguageModel, "_move_pages", forgetful)
 
