@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         chosen = [name for name in CHOSEN if name in getattr(item, "fixturenames", ())]
         if chosen and item.path.stem in COLUMNS:
             params = getattr(getattr(item, "callspec", None), "params", {})
-            name = params.get(chosen[0], "omni")
+            name = str(params.get(chosen[0], "omni"))
             _families[item.nodeid] = MODEL_TYPES.get(name, name)
 
 
