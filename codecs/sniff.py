@@ -10,6 +10,7 @@ from .errors import DamagedError, FormatError, LimitError, MediaError
 from .limits import MediaLimits
 
 OPENED = "WebM or Matroska, MP4, MPEG-TS, WAV, Ogg, AAC (ADTS), MP3, FLAC"
+SOUND = ("wav", "ogg", "flac", "aac", "mp3")  # demuxers of files that hold sound alone
 _EBML_HEADER_BYTES = 1024
 _MP3_FIRST_BYTES = 4096
 _MARK_BYTES = 12

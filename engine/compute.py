@@ -61,8 +61,7 @@ def _mps() -> Computer:
     import torch
 
     if torch.backends.mps.is_available():
-        free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-        return Computer("compute", "mps", _processor(), free)
+        return Computer("compute", "mps", _processor(), free_bytes("mps"))
     if sys.platform != "darwin":
         return Computer("compute", "mps", why="only on macOS")
     built = torch.backends.mps.is_built()

@@ -56,8 +56,8 @@ class FamilyData(msgspec.Struct, frozen=True):
 
 
 class Family:
-    """The ids and rules of one checkpoint, with its tokenizer. `endings`: rows `(n, hidden)` that close a block of a
-    modality, before its closing ids."""
+    """The ids and rules of one checkpoint, with its tokenizer. `endings`: rows `(n, hidden)` of the first of the ids
+    that close a block of a modality, where these are no words."""
 
     def __init__(self, data: FamilyData, tokenizer: Any, endings: dict[str, Any] | None = None) -> None:
         self.data = data

@@ -15,7 +15,7 @@ import torch
 from .attention import Backend, Part, ReferenceBackend, Step
 from .family import Loaded
 from .out_of_memory import is_out_of_memory, let_go
-from .plan import Feed, Plan, Result
+from .plan import Feed, Likely, Plan, Result
 from .sampler import likeliest, sample
 from .upload import upload
 
@@ -53,10 +53,9 @@ class LanguageModel:
         failed = self._move_pages(plan)
         feeds = [feed for feed in plan.feeds if feed.stream not in failed]
         while feeds:
-            tokens = self._attempt(feeds)
-            if tokens is not None:
-                draws = [feed.draw for feed in feeds if feed.draw is not None]
-                likely = [] if self.logits is None else likeliest(self.logits, tokens, draws)
+            done = self._attempt(feeds)
+            if done is not None:
+                tokens, likely = done
                 return Result(plan.number, tokens, failed, likely)
             let_go()
             largest = max(feeds, key=lambda feed: (sum(len(run) for run in feed.rows), feeds.index(feed)))
@@ -64,11 +63,15 @@ class LanguageModel:
             failed.append(largest.stream)
         return Result(plan.number, [], failed)
 
-    def _attempt(self, feeds: list[Feed]) -> list[int] | None:
-        """The tokens of the feeds that draw; None where memory ran out."""
+    def _attempt(self, feeds: list[Feed]) -> tuple[list[int], list[Likely | None]] | None:
+        """The tokens of the feeds that draw, and how likely they were; None where memory ran out."""
         try:
-            tokens = self._drawn(feeds)
-            return [] if tokens is None else self._read(tokens)
+            drawn = self._drawn(feeds)
+            if drawn is None:
+                return [], []
+            assert self.logits is not None
+            tokens = self._read(drawn)
+            return tokens, likeliest(self.logits, tokens, [feed.draw for feed in feeds if feed.draw is not None])
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

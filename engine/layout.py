@@ -27,7 +27,6 @@ class Layout:
         self.state = State.USER if inside else State.CLOSED
         self.cursor = Cursor()
         self.block: Block | None = None
-        self._last_id = 0  # of the rows that were laid last in a block
         self._opening = family.system_ids(system)  # fed before the first event, then empty
 
     def copy(self) -> Layout:
@@ -138,18 +137,17 @@ class Layout:
         positions = self.block.extend(span.grid[0], span.audio_rows, self.clock)
         # The cursor follows at once: whatever comes next, the block's closing or the check of limits, goes on from it.
         self.block.leave(self.cursor, self.rule)
-        self._last_id = int(span.ids[-1])
         return Rows(span.ids, positions, span.embeds, span.seen, self.family.atomic(span.modality))
 
     def _close(self) -> list[Rows]:
         if self.block is None:
             return []
         kind, self.block = self.block.kind, None
-        rows = []
-        if kind in self.family.endings:
-            last = self.family.endings[kind]
-            rows.append(Rows(np.full(len(last), self._last_id, dtype=np.int64), self.cursor.text(len(last)), last))
         ids = np.asarray(self.family.block_ids[kind][1], dtype=np.int64)
+        rows, last = [], self.family.endings.get(kind)
+        if last is not None:
+            rows.append(Rows(ids[: len(last)], self.cursor.text(len(last)), last))
+            ids = ids[len(last) :]
         return [*rows, Rows(ids, self._wrapper(kind, len(ids)))] if len(ids) else rows
 
     def _wrapper(self, kind: str, count: int) -> np.ndarray:

@@ -20,12 +20,11 @@ from av.error import FFmpegError
 from av.stream import Disposition
 
 from ..codecs.errors import FormatError, InputError
-from ..codecs.sniff import OPENED, first_bytes, sniff
+from ..codecs.picture import is_file
+from ..codecs.sniff import OPENED, SOUND, first_bytes, sniff
 from ..streams.item import AudioBytes, Image, Item, VideoBytes
 
 PICTURES = "a picture (JPEG, PNG, WebP, GIF)"
-_PICTURE_MARKS = ((0, b"\xff\xd8\xff"), (0, b"\x89PNG\r\n\x1a\n"), (8, b"WEBP"), (0, b"GIF87a"), (0, b"GIF89a"))
-_SOUND = ("wav", "ogg", "flac", "aac", "mp3")
 _HEAD_BYTES = 64 << 10
 _BEHIND = -1
 _VIDEO_PIECE_BYTES = 256 << 10
@@ -159,7 +158,7 @@ def _kind(file: BinaryIO, name: str) -> str:
     file.seek(0)
     if not head:
         raise FormatError(f"{name}: expected {PICTURES} or {OPENED}, got an empty file")
-    if any(head[at : at + len(mark)] == mark for at, mark in _PICTURE_MARKS):
+    if is_file(head):
         return "picture"
     if head[:3] == b"ID3":
         return "audio"
@@ -170,7 +169,7 @@ def _kind(file: BinaryIO, name: str) -> str:
     if demuxer is None:
         convert = "convert it, for example: ffmpeg -i IN out.mp4"
         raise FormatError(f"{name}: expected {PICTURES} or {OPENED}, got {first_bytes(head)}; {convert}")
-    if demuxer in _SOUND:
+    if demuxer in SOUND:
         return "audio"
     kind = _kind_of_tracks(file, demuxer, name)
     file.seek(0)

@@ -23,7 +23,6 @@ from .item import AudioBytes, AudioChunk, Image, VideoBytes
 KINDS = ("image", "video", "audio")
 _OPENAI = {"image_url": "image", "video_url": "video", "audio_url": "audio", "input_audio": "audio"}
 _TAKEN = "a PIL image, an array, bytes, a path, a data: URL or an item"
-_SOUND_FILES = ("wav", "ogg", "flac", "aac", "mp3")
 
 
 class Media(msgspec.Struct, frozen=True, eq=False, tag="decoded"):
@@ -224,9 +223,10 @@ def _piece(value: Any, kind: str | None, rate: int, limits: MediaLimits) -> Piec
             return _from_array(samples, kind or "audio", own)
         case [_, *_]:
             frames = [pixels_of(frame) if not isinstance(frame, np.ndarray) else frame for frame in value]
-            if any(frame is None for frame in frames) or len({frame.shape for frame in frames}) > 1:  # type: ignore
+            pictures = [frame for frame in frames if frame is not None]
+            if len(pictures) < len(frames) or len({picture.shape for picture in pictures}) > 1:
                 raise InputError("video: expected pictures of one size, got others")
-            return _from_array(np.stack(frames), kind or "video", rate)  # type: ignore
+            return _from_array(np.stack(pictures), kind or "video", rate)
     pixels = pixels_of(value)
     if pixels is None:
         raise InputError(f"{kind or 'media'}: expected {_TAKEN}, got {type(value).__name__}")
@@ -255,10 +255,10 @@ def _read(name: str | Path, limits: MediaLimits) -> bytes:
 
 def _from_bytes(data: bytes, kind: str | None) -> Piece:
     from ..codecs.picture import is_file
-    from ..codecs.sniff import sniff
+    from ..codecs.sniff import SOUND, sniff
 
     if kind is None:
-        kind = "image" if is_file(data) else "audio" if sniff(data[: 64 << 10]) in _SOUND_FILES else "video"
+        kind = "image" if is_file(data) else "audio" if sniff(data[: 64 << 10]) in SOUND else "video"
     if kind == "image":
         return Image(data)
     return VideoBytes(data, final=True) if kind == "video" else AudioBytes(data, final=True)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ...codecs.errors import ModelError
+from ..library import transformers
 
 BUILT_IN = {
     "gemma3": ".gemma3",
@@ -46,19 +47,25 @@ BUILT_IN = {
 
 
 def loader(model_type: str) -> Callable:
-    """The `load` of the family of this model type; of one that is not known, a `load` that tries it as a text model
-    and else raises ModelError with the reason and what is served."""
+    """The `load` of the family of this model type; of one that is not known, a `load` that tries it as a text model.
+    ModelError with the reason and what is served, where it cannot be one; of `load`, where it turns out to be none."""
     if model_type in BUILT_IN:
         return import_module(BUILT_IN[model_type], __name__).load
     found = entry_points(group="penstock.families", name=model_type)
     if found:
         return next(iter(found)).load()
+    if model_type not in transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise _unserved(model_type, "transformers has no causal language model for it")
 
     def tried(path: Path, *where: Any) -> Any:
         try:
             return import_module(".text", __name__).load(path, *where)
         except (ModelError, OSError, ValueError) as error:
-            served = ", ".join(sorted(BUILT_IN))
-            raise ModelError(f"model type {model_type!r} is not served: {error}; served are {served}") from error
+            raise _unserved(model_type, error) from error
 
     return tried
+
+
+def _unserved(model_type: str, why: object) -> ModelError:
+    served = ", ".join(sorted(BUILT_IN))
+    return ModelError(f"model type {model_type!r} is not served: {why}; served are {served}")

@@ -17,8 +17,8 @@ from ...codecs.errors import InputError
 from ...streams.prompt import Content
 from ...streams.segment import MediaSpec
 from ..family import Loaded
-from .one_axis import AS_IT_CAME, OneAxisTowers, load_one_axis
-from .qwen_pictures import VIDEO_FPS, Features
+from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers, load_one_axis
+from .qwen_pictures import VIDEO_FPS, Features, Pictures
 
 
 class OneVisionTowers(OneAxisTowers):
@@ -49,13 +49,6 @@ class OneVisionTowers(OneAxisTowers):
         inputs["pixel_values"], inputs["image_sizes"] = inputs["pixel_values"][:count], inputs["image_sizes"][:count]
         return self._encoded(inputs)
 
-    @torch.inference_mode()
-    def encode_frames(self, frames: np.ndarray) -> list[torch.Tensor]:
-        video = torch.from_numpy(frames).permute(0, 3, 1, 2)
-        inputs = self.processor.video_processor([video], do_sample_frames=False, return_tensors="pt")
-        (rows,) = self._videos(inputs)
-        return list(rows[:-1].split(self.frame_rows))
-
     def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:
         """None; the library has no way for videos of several lengths."""
         lengths = [len(frames) for frames in media["video"]]
@@ -70,8 +63,12 @@ class OneVisionTowers(OneAxisTowers):
             features.append(("video", self.config.video_token_id, torch.cat(self._videos(inputs))))
         return features
 
-    def _token_id(self, modality: str) -> int:
+    def token_id(self, modality: str) -> int:
         return self.config.image_token_id if modality == "image" else self.config.video_token_id
+
+    def _clips(self, pixels: list[np.ndarray]) -> list[Pictures]:
+        """Without the row for a new line, which closes the whole video."""
+        return [(rows[:-1], NO_GRID) for rows in self._videos(self._clip_inputs(pixels))] if pixels else []
 
     def _encoded(self, inputs: Any) -> list[torch.Tensor]:
         pixels = inputs["pixel_values"].to(self.device, self.model.dtype)

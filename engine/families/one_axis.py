@@ -25,13 +25,14 @@ from ..template import learn
 from .qwen_pictures import Features, Pictures, PictureTowers
 
 AS_IT_CAME = SizeRule(1, 1, 4096 * 4096)  # a picture is kept as it came until the processor has it
-_NO_GRID = (0, 0, 0)
+NO_GRID = (0, 0, 0)
 
 
 class OneAxisTowers(PictureTowers):
     """A vision tower that gives every picture so many rows.
 
-    A family says how many (`image_rows`, `frame_rows`), and how pictures and frames are encoded.
+    A family says how many (`image_rows`, `frame_rows`), and how pictures are encoded; one that takes video, how clips
+    are.
     """
 
     kinds = ("text", "image")
@@ -48,17 +49,13 @@ class OneAxisTowers(PictureTowers):
         return {}
 
     def endings(self) -> dict[str, torch.Tensor]:
-        """Rows `(n, hidden)` that close a block, before its closing ids."""
+        """Rows `(n, hidden)` that close a block, before the template's closing ids."""
         return {}
 
     def encode_pictures(self, pixels: list[np.ndarray]) -> list[torch.Tensor]:
         """Rows `(image_rows, hidden)` of each picture, `(h, w, 3)` uint8."""
         inputs = self.processor.image_processor(pixels, return_tensors="pt")
         return self._encoded(inputs)
-
-    def encode_frames(self, frames: np.ndarray) -> list[torch.Tensor]:
-        """Rows `(frame_rows, hidden)` of each frame of `(n, h, w, 3)` uint8."""
-        raise NotImplementedError
 
     def encode_prompt(self, inputs: Any) -> Features:
         """Features of all media of a whole prompt, in the order of their placeholders."""
@@ -85,19 +82,22 @@ class OneAxisTowers(PictureTowers):
         return self.image_rows if isinstance(segment, ImageSegment) else self.frame_rows * len(segment.pixels)
 
     def _images(self, pixels: list[np.ndarray]) -> list[Pictures]:
-        return [(rows, _NO_GRID) for rows in self.encode_pictures(pixels)] if pixels else []
+        return [(rows, NO_GRID) for rows in self.encode_pictures(pixels)] if pixels else []
 
-    def _clips(self, pixels: list[np.ndarray]) -> list[Pictures]:
-        return [(torch.cat(self.encode_frames(frames)), _NO_GRID) for frames in pixels]
+    def _clip_inputs(self, clips: list[np.ndarray]) -> Any:
+        """What the processor makes of clips `(n, h, w, 3)` uint8 of one length."""
+        videos = [torch.from_numpy(frames).permute(0, 3, 1, 2) for frames in clips]
+        return self.processor.video_processor(videos, do_sample_frames=False, return_tensors="pt")
 
     def _seen(self, segment: Segment, modality: str, pictures: Pictures) -> Span:
         """Rows whose positions count on one by one, as those of sound do."""
         features, grid = pictures
-        ids = np.full(len(features), self._token_id(modality), dtype=np.int64)
+        ids = np.full(len(features), self.token_id(modality), dtype=np.int64)
         place = (segment.seq, segment.index, modality)
         return Span(*place, ids, features, grid, len(features), 0, segment.start_us, segment.stop_us)
 
-    def _token_id(self, modality: str) -> int:
+    def token_id(self, modality: str) -> int:
+        """The placeholder of one row."""
         return self.config.image_token_id
 
     def _encoded(self, inputs: Any) -> list[torch.Tensor]:
@@ -130,7 +130,11 @@ def load_one_axis(
     sight, decoder = (getattr(model.model, name) for name in names)
     tower = towers(model.model, processor, blocks_of(sight))
     learnt = learn(processor, tokenizer, model.generation_config, tower.placeholders())
-    learnt["block_ids"] |= tower.block_ids(lambda text: tokenizer(text, add_special_tokens=False)["input_ids"])
+    blocks = learnt["block_ids"]
+    blocks |= tower.block_ids(lambda text: tokenizer(text, add_special_tokens=False)["input_ids"])
+    for modality, rows in (endings := tower.endings()).items():
+        before, after = blocks[modality]
+        blocks[modality] = (before, [tower.token_id(modality)] * len(rows) + after)
     data = FamilyData(
         name=config.model_type,
         model=str(path),
@@ -142,5 +146,5 @@ def load_one_axis(
         max_positions=config.text_config.max_position_embeddings,
         vocabulary=config.text_config.vocab_size,
     )
-    family = Family(data, tokenizer, tower.endings())
+    family = Family(data, tokenizer, endings)
     return Loaded(family, tower, decoder, model.lm_head, config.text_config)

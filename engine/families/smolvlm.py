@@ -20,8 +20,8 @@ from ...streams.segment import MediaSpec, Option
 from ..family import Loaded
 from ..library import transformers
 from ..span import Span
-from .one_axis import AS_IT_CAME, OneAxisTowers, load_one_axis
-from .qwen_pictures import VIDEO_FPS
+from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers, load_one_axis
+from .qwen_pictures import VIDEO_FPS, Pictures
 
 
 class SmolTowers(OneAxisTowers):
@@ -49,12 +49,7 @@ class SmolTowers(OneAxisTowers):
     @torch.inference_mode()
     def encode_pictures(self, pixels: list[np.ndarray]) -> list[torch.Tensor]:
         inputs = self.processor.image_processor([pixels], do_image_splitting=False, return_tensors="pt")
-        return self._tiles(inputs)
-
-    @torch.inference_mode()
-    def encode_frames(self, frames: np.ndarray) -> list[torch.Tensor]:
-        video = torch.from_numpy(frames).permute(0, 3, 1, 2)
-        return self._tiles(self.processor.video_processor([video], do_sample_frames=False, return_tensors="pt"))
+        return list(torch.cat(self._encoded(inputs)).split(self.image_rows))
 
     def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:
         """The times of a video's frames, which are laid as words."""
@@ -76,8 +71,8 @@ class SmolTowers(OneAxisTowers):
         ]
         return {**options, "video_metadata": [known], "do_sample_frames": False}
 
-    def _tiles(self, inputs: Any) -> list[torch.Tensor]:
-        return list(torch.cat(self._encoded(inputs)).split(self.image_rows))
+    def _clips(self, pixels: list[np.ndarray]) -> list[Pictures]:
+        return [(rows, NO_GRID) for rows in self._encoded(self._clip_inputs(pixels))] if pixels else []
 
     def _encoded(self, inputs: Any) -> list[torch.Tensor]:
         pixels = inputs["pixel_values"].to(self.device, self.model.dtype)
