@@ -63,60 +63,44 @@ def model_path(name: str) -> Path:
 
 def build_omni(folder: Path) -> None:
     """Write a small Qwen2.5-Omni thinker in fp32: vision tower, audio tower, language model, processor."""
-    from transformers import (
-        GenerationConfig,
-        Qwen2_5OmniProcessor,
-        Qwen2_5OmniThinkerConfig,
-        Qwen2_5OmniThinkerForConditionalGeneration,
-        Qwen2VLImageProcessor,
-        Qwen2VLVideoProcessor,
-        WhisperFeatureExtractor,
-    )
+    from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
-    tokenizer = make_tokenizer(words.CHAT_TEMPLATE, words.NAMED_TOKENS)
-    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in words.SPECIAL_TOKENS}
-    config = Qwen2_5OmniThinkerConfig(**_thinker(ids), user_token_id=tokenizer.convert_tokens_to_ids("user"))
-    model = Qwen2_5OmniThinkerForConditionalGeneration(config).float().eval()
-    draw(model, OMNI_SEED)
-    quiet(model, tokenizer)
-    model.generation_config = GenerationConfig(**ending(ids))
-    model.save_pretrained(folder)
-    sizes = {"shortest_edge": 56 * 56, "longest_edge": 112 * 112}
-    Qwen2_5OmniProcessor(
-        image_processor=Qwen2VLImageProcessor(size=dict(sizes)),
-        video_processor=Qwen2VLVideoProcessor(size=dict(sizes), cap_pixels_per_frame=False),
-        # The large models' extractor pads to 300 s; 30 s keeps tests quick and changes no value.
-        feature_extractor=WhisperFeatureExtractor(feature_size=128, chunk_length=30, return_attention_mask=True),
-        tokenizer=tokenizer,
-        chat_template=words.CHAT_TEMPLATE,
-    ).save_pretrained(folder)
+    model = Qwen2_5OmniThinkerForConditionalGeneration
+    _build_omni(folder, "Qwen2_5OmniProcessor", Qwen2_5OmniThinkerConfig, model, _thinker, OMNI_SEED)
 
 
 def build_qwen3_omni(folder: Path) -> None:
     """Write a small Qwen3-Omni thinker in fp32: vision tower with features for the decoder's first layer, audio tower,
     a language model of experts, processor."""
-    from transformers import (
-        GenerationConfig,
-        Qwen2VLImageProcessor,
-        Qwen2VLVideoProcessor,
-        Qwen3OmniMoeProcessor,
-        Qwen3OmniMoeThinkerConfig,
-        Qwen3OmniMoeThinkerForConditionalGeneration,
-        WhisperFeatureExtractor,
-    )
+    from transformers import Qwen3OmniMoeThinkerConfig, Qwen3OmniMoeThinkerForConditionalGeneration
+
+    model = Qwen3OmniMoeThinkerForConditionalGeneration
+    _build_omni(folder, "Qwen3OmniMoeProcessor", Qwen3OmniMoeThinkerConfig, model, _thinker3, QWEN3_OMNI_SEED)
+
+
+def _build_omni(
+    folder: Path,
+    processor: str,
+    config: Any,
+    model: Any,
+    sizes: Callable[[dict[str, int]], dict[str, Any]],
+    seed: int,
+) -> None:
+    import transformers
+    from transformers import GenerationConfig, Qwen2VLImageProcessor, Qwen2VLVideoProcessor, WhisperFeatureExtractor
 
     tokenizer = make_tokenizer(words.CHAT_TEMPLATE, words.NAMED_TOKENS)
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in words.SPECIAL_TOKENS}
-    config = Qwen3OmniMoeThinkerConfig(**_thinker3(ids), user_token_id=tokenizer.convert_tokens_to_ids("user"))
-    model: Any = Qwen3OmniMoeThinkerForConditionalGeneration(config).float().eval()
-    draw(model, QWEN3_OMNI_SEED)
-    quiet(model, tokenizer)
-    model.generation_config = GenerationConfig(**ending(ids))
-    model.save_pretrained(folder)
-    sizes = {"shortest_edge": 56 * 56, "longest_edge": 112 * 112}
-    Qwen3OmniMoeProcessor(
-        image_processor=Qwen2VLImageProcessor(size=dict(sizes)),
-        video_processor=Qwen2VLVideoProcessor(size=dict(sizes), cap_pixels_per_frame=False),
+    made = model(config(**sizes(ids), user_token_id=tokenizer.convert_tokens_to_ids("user"))).float().eval()
+    draw(made, seed)
+    quiet(made, tokenizer)
+    made.generation_config = GenerationConfig(**ending(ids))
+    made.save_pretrained(folder)
+    pixels = {"shortest_edge": 56 * 56, "longest_edge": 112 * 112}
+    getattr(transformers, processor)(
+        image_processor=Qwen2VLImageProcessor(size=dict(pixels)),
+        video_processor=Qwen2VLVideoProcessor(size=dict(pixels), cap_pixels_per_frame=False),
+        # The large models' extractor pads to 300 s; 30 s keeps tests quick and changes no value.
         feature_extractor=WhisperFeatureExtractor(feature_size=128, chunk_length=30, return_attention_mask=True),
         tokenizer=tokenizer,
         chat_template=words.CHAT_TEMPLATE,

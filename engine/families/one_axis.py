@@ -17,12 +17,10 @@ import torch
 
 from ...streams.prompt import Content
 from ...streams.segment import ImageSegment, MediaSpec, Segment, SizeRule
-from ..attention import NAME
 from ..family import Family, FamilyData, Loaded
-from ..library import transformers
 from ..span import Prompt, Span
 from ..template import learn
-from .qwen_pictures import Features, Pictures, PictureTowers
+from .qwen_pictures import Features, Pictures, PictureTowers, open_model
 
 AS_IT_CAME = SizeRule(1, 1, 4096 * 4096)  # a picture is kept as it came until the processor has it
 NO_GRID = (0, 0, 0)
@@ -118,14 +116,7 @@ def load_one_axis(
 
     `names`: what the library calls the vision tower and the language model.
     """
-    processor = transformers.AutoProcessor.from_pretrained(path)
-    model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
-        path,
-        dtype=dtype,
-        use_safetensors=True,
-        attn_implementation={"": "sdpa", "text_config": NAME, "vision_config": "sdpa"},
-    )
-    model = model.to(device).eval()
+    processor, model = open_model(path, dtype, device)
     config, tokenizer = model.config, processor.tokenizer
     sight, decoder = (getattr(model.model, name) for name in names)
     tower = towers(model.model, processor, blocks_of(sight))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from ...streams.event import Seen
 from ...streams.options import SIZES
 from ...streams.prompt import Content
 from ...streams.segment import ImageSegment, Option, Segment, SizeRule, VideoSegment
+from ..attention import NAME
+from ..library import transformers
 from ..prompt import process
 from ..span import Prompt, Rows, Span
 
@@ -196,6 +199,19 @@ class PictureTowers:
     def _timed(self, span: Span) -> Span:
         """The span of a pair of frames, with the words for its time where the model has such."""
         return span
+
+
+def open_model(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
+    """Processor and model that sees, from `path`; the attention of its language model is replaced, that of the tower
+    left alone."""
+    processor = transformers.AutoProcessor.from_pretrained(path)
+    model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
+        path,
+        dtype=dtype,
+        use_safetensors=True,
+        attn_implementation={"": "sdpa", "text_config": NAME, "vision_config": "sdpa"},
+    )
+    return processor, model.to(device).eval()
 
 
 def with_towers(model: Any) -> Any:

@@ -14,11 +14,9 @@ from typing import Any
 import torch
 
 from ...streams.segment import MediaSpec
-from ..attention import NAME
 from ..family import Family, FamilyData, Loaded, Towers
-from ..library import transformers
 from ..template import learn
-from .qwen_pictures import PictureTowers, picture_rules
+from .qwen_pictures import PictureTowers, open_model, picture_rules
 
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
@@ -39,14 +37,7 @@ def load_vl(
     `towers` makes the towers from the model and its processor; `clock` is the family's where the configuration does not
     tell it; `rules` gives fields of `MediaSpec` that differ.
     """
-    processor = transformers.AutoProcessor.from_pretrained(path)
-    model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
-        path,
-        dtype=dtype,
-        use_safetensors=True,
-        attn_implementation={"": "sdpa", "text_config": NAME, "vision_config": "sdpa"},
-    )
-    model = model.to(device).eval()
+    processor, model = open_model(path, dtype, device)
     config, tokenizer = model.config, processor.tokenizer
     placeholders = {"image": processor.image_token, "video": processor.video_token}
     per_second = getattr(config.vision_config, "tokens_per_second", None)
