@@ -166,6 +166,14 @@ def test_every_format_is_described() -> None:
     assert described == set(FORMATS) - {"auto"}
 
 
+def test_the_table_of_families_has_every_family_and_no_failure() -> None:
+    rows = {row[0].strip("`"): row[1:] for row in tables(ROOT / "docs" / "families.md", "model type")}
+    assert rows.keys() == BUILT_IN.keys() - {"qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"}
+    for family, (one_shot, _, spliced, *_rest) in rows.items():
+        assert int(one_shot) >= 3 and int(spliced) >= 1, family
+    assert not any("failed" in cell for cells in rows.values() for cell in cells)
+
+
 def test_the_table_of_models_is_what_is_loaded() -> None:
     fixtures = {"qwen2": "text", "qwen2_5_omni": "omni", "qwen3_omni_moe": "qwen3_omni"}
     rows = {row[0].strip("`"): row[1:] for row in tables(ROOT / "docs" / "models.md", "model type")}
