@@ -54,6 +54,6 @@ def tables(page: Path, first: str) -> list[list[str]]:
             inside = False
         elif cells[0] == first:
             inside = True
-        elif inside and not set(line) <= set("|- "):
+        elif inside and not set(line) <= set("|-: "):
             rows.append(cells)
     return rows
