@@ -83,7 +83,7 @@ async def _host(
         from ..actors.engine import Engine
 
         view.waiting(f"loading {options.model or 'Brook'} ...")
-        async with await Engine.load(options.model, config=setup) as engine:
+        async with await Engine.load(options.model, revision=options.revision, config=setup) as engine:
             yield _Host(engine.info.model, engine)
         return
     connection = connect(options.url, api_key)

@@ -99,7 +99,6 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", nargs="?", help="a model's name or folder; without one Brook, which knows coloured shapes and sounds"
     )
-    parser.add_argument("--revision", help="a branch, tag or commit of a model on the Hub")
     _add_place(parser)
     cache = parser.add_mutually_exclusive_group()
     cache.add_argument(
@@ -150,6 +149,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--revision", help="a branch, tag or commit of a model on the Hub")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default auto: the first of cuda, mps, cpu")
     parser.add_argument(
         "--dtype",
@@ -334,8 +334,8 @@ def _shares(memory: Memory) -> list[tuple[str, str]]:
 def _ask(options: argparse.Namespace) -> int:
     from . import ask
 
-    if options.url is not None and (options.device or options.dtype or options.quantize):
-        raise ConfigError("--device, --dtype, --quantize: expected a model that is loaded here, got --url")
+    if options.url is not None and (options.revision or options.device or options.dtype or options.quantize):
+        raise ConfigError("--revision, --device, --dtype, --quantize: expected a model that is loaded here, got --url")
     return ask.main(options, None if options.url is None else _api_key(options), engine_config(options))
 
 

@@ -164,6 +164,9 @@ def test_the_tables_of_formats_are_those_of_the_code() -> None:
 def test_every_format_is_described() -> None:
     described = {row[0].strip("`") for row in tables(ROOT / "docs" / "formats.md", "format")}
     assert described == set(FORMATS) - {"auto"}
+    for format in described:
+        page = (ROOT / "docs" / f"format-{format}.md").read_text()
+        assert page.startswith(f"# The format `{format}`\n") and f"](format-{format}.svg)" in page
 
 
 def test_the_table_of_families_has_every_family_and_no_failure() -> None:

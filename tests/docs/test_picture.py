@@ -1,4 +1,4 @@
-"""The picture of the formats shows what the engine does: its boxes, read from the file, are the transcript."""
+"""The pictures of the formats show what the engine does: their boxes, read from the files, are the transcript."""
 
 from __future__ import annotations
 
@@ -27,11 +27,9 @@ def loaded() -> Loaded:
 
 
 def boxes(format: str) -> list[str]:
-    """The labels of one row of the picture, from left to right, without those that are struck out."""
-    text = (ROOT / "docs" / "formats.svg").read_text()
-    row = re.search(rf"<!-- {format} -->(.*?)(?:<!--|</svg>)", text, re.DOTALL)
-    assert row is not None
-    return re.findall(r'<text class="box" x="[\d.]+" y="\d+">([^<]+)</text>', row[1])
+    """The labels of a format's picture, from left to right, without those that are struck out."""
+    text = (ROOT / "docs" / f"format-{format}.svg").read_text()
+    return re.findall(r'<text class="box" x="[\d.]+" y="\d+">([^<]+)</text>', text)
 
 
 def clip(seq: int) -> VideoSegment:
@@ -40,7 +38,7 @@ def clip(seq: int) -> VideoSegment:
 
 
 def play(core: Core, format: str, words: int) -> list[Event]:
-    """The events of the picture, in `format`; the first reply has at most `words` tokens."""
+    """The events of the pictures, in `format`; the first reply has at most `words` tokens."""
     core.open(1, Request(format=format, system=SYSTEM))
     core.append(1, 1, [clip(1)])
     core.words(1, 2, "ask", QUESTIONS["question 1"], SamplingParams(max_tokens=words))
