@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import threading
 from pathlib import Path
@@ -18,6 +17,7 @@ from ..streams.event import Closed, Error
 from ..streams.options import check_options, with_defaults
 from ..streams.prompt import Content, check_counts, check_most, gather
 from ..streams.request import Request, SamplingParams
+from . import oneshot
 from .inputs import check_params
 
 if TYPE_CHECKING:
@@ -161,13 +161,7 @@ class Engine:
         Raises InputError for a request that does not fit the model, MediaError for media that cannot be used. After a
         cancelled call nothing is left of it.
         """
-        request.check()
-        if not request.starts:
-            raise InputError("generate: expected a request with messages or a prompt, got none")
-        params = msgspec.structs.replace(params or request.params, hold=False)
-        request = msgspec.structs.replace(request, params=params, positions="transformers")
-        async with await self.stream(request) as stream:
-            return await (await stream.prompted()).text()
+        return await oneshot.generate(self, request, params)
 
     async def generate_all(self, request: Request, n: int, params: SamplingParams | None = None) -> list[str]:
         """`n` replies to the request's prompt, which is computed once; its rows of KV cache are shared.
@@ -176,27 +170,7 @@ class Engine:
         that seed. Raises as `generate` does, and InputError where fewer than `n` streams can be opened. After a
         cancelled call nothing is left of it.
         """
-        if n < 1:
-            raise InputError(f"n: expected at least 1, got {n}")
-        request.check()
-        if not request.starts:
-            raise InputError("generate_all: expected a request with messages or a prompt, got none")
-        params = msgspec.structs.replace(params or request.params, hold=False)
-        ways = [msgspec.structs.replace(params, seed=(params.seed or 0) + place) for place in range(n)]
-        request = msgspec.structs.replace(request, params=ways[0], positions="transformers")
-        async with contextlib.AsyncExitStack() as stack:
-            first = await stack.enter_async_context(await self.stream(request))
-            replies = [await first.prompted()]
-            async for _ in replies[0]:
-                break  # now the prompt is in the cache
-            for way in ways[1:]:
-                twin = await stack.enter_async_context(await self._open(first.request, first, way))
-                replies.append(await twin.prompted())
-            texts = await asyncio.gather(*(reply.text() for reply in replies), return_exceptions=True)
-            for text in texts:
-                if isinstance(text, BaseException):
-                    raise text
-            return [text for text in texts if isinstance(text, str)]
+        return await oneshot.generate_all(self, request, n, params)
 
     async def close(self) -> None:
         """End all streams, stop the actors and their threads. May be called again; a cancelled call goes on to its
@@ -236,9 +210,12 @@ class Engine:
         if self._stopping is not None:
             raise StreamClosedError("the engine is stopped")
 
-    async def fork(self, stream: Stream) -> Stream:
+    async def fork(self, stream: Stream, again: SamplingParams | None) -> Stream:
         """A twin of a stream of which nothing is in decode or encode."""
-        return await self._open(stream.request, twin_of=stream)
+        if again is not None:
+            again.check()
+            check_params(again, self.info.vocabulary)
+        return await self._open(stream.request, stream, again)
 
     def end_stream(self, id: int, reason: str) -> None:
         """Close a stream; `closed` waits for it."""

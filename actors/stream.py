@@ -175,18 +175,21 @@ class Stream:
             if self._media:
                 self._flush(seq)
 
-    async def fork(self) -> Stream:
+    async def fork(self, again: SamplingParams | None = None) -> Stream:
         """A stream that is what this one is now: pages are shared, what either appends the other does not see.
 
         It waits until what was appended before is encoded; other inputs wait for it. A reply that runs goes on in both:
         the twin's is `twin.reply`, from its next token on. Of a file that is being sent only what is decoded goes
         along. After a cancelled wait there is no twin.
+
+        With `again` the twin goes back to the end of the request's prompt and begins the reply to it anew, drawn with
+        these (`twin.prompted()`); the prompt's rows are shared. InputError where this stream has no such reply yet.
         """
         self._check_open()
         self._forks += 1
         try:
             await self._until(lambda: not self._on_way)
-            return await self._engine.fork(self)
+            return await self._engine.fork(self, again)
         finally:
             self._forks -= 1
             self._changed.set()

@@ -106,6 +106,8 @@ class Scheduler:
         if not self._slots:
             raise InputError(f"expected at most {self.config.slots} open streams, got one more")
         stream = self.streams[id]
+        if again is not None and stream.begun is None:
+            raise InputError("again: expected a stream whose prompt has a reply, got one that has none yet")
         limits = self._admit(twin, stream.request)
         self._note("fork", id, twin, before, again)
         if stream.away:

@@ -15,6 +15,6 @@ channel     one stream of a socket: commands in order, events out
 outbox      what a client has not read yet, bounded
 wire        messages of `/v1/stream`, typed both ways
 websocket   uvicorn's protocol, with a cut
-client      the client library; client_stream: one stream of it, and its replies
+client      the client library; client_stream: one stream of it, and its replies; inline: media inside a message
 errors      errors of the wire and the server
 """

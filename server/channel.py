@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..codecs.errors import PenstockError, StreamClosedError
 from ..streams.event import Closed, Event, ReplyDone, ReplyStarted, Token
+from ..streams.request import SamplingParams
 from . import wire
 from .errors import DrainingError, MessageError, ServerLimitError
 from .outbox import HangUp, Outbox
@@ -35,9 +36,10 @@ Opener = Callable[[], Awaitable["Stream"]]
 class ForkOrder:
     """A fork on its way from the channel of the source to the channel of the copy."""
 
-    def __init__(self, stream: str, ref: str | None) -> None:
+    def __init__(self, stream: str, ref: str | None, again: SamplingParams | None) -> None:
         self.stream = stream  # Name of the source.
         self.ref = ref
+        self.again = again
         self.copy: asyncio.Future[Stream] = asyncio.get_running_loop().create_future()
 
 
@@ -263,7 +265,7 @@ class Channel:
     async def _fork(self, stream: Stream, order: ForkOrder) -> None:
         """Hand a copy to the channel that waits for it, which answers the client."""
         try:
-            copy = await stream.fork()
+            copy = await stream.fork(order.again)
         except Exception as error:
             if not order.copy.done():
                 order.copy.set_exception(error)

@@ -15,14 +15,15 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
+from ..actors import oneshot
 from ..codecs.errors import InputError, PenstockError, StreamClosedError
 from ..streams import event as events
-from ..streams.prompt import check_inline
 from ..streams.request import Request, SamplingParams
 from . import wire
 from .client_stream import ClientStream, Encode
 from .config import is_loopback
-from .errors import ConnectionLostError, error_from_code
+from .errors import ConnectionLostError, ServerLimitError, error_from_code
+from .inline import inline
 
 
 class _Head(msgspec.Struct):
@@ -34,6 +35,7 @@ class _Head(msgspec.Struct):
 _head_decoder = msgspec.json.Decoder(_Head)
 _answer_decoder = msgspec.json.Decoder(wire.Answer)
 _event_decoder = msgspec.json.Decoder(events.Event)
+_PIECE_BYTES = 8 << 20  # A file up to here is whole for the server, whose sound is then scaled as a whole.
 _ANSWERS = {"welcome", "opened", "forked", "accepted", "pong"}
 
 
@@ -94,24 +96,49 @@ class Connection:
             await self._reader
 
     async def stream(self, request: Request = DEFAULTS, *, name: str | None = None) -> ClientStream:
-        """Open a stream. PenstockError where the server refuses it, InputError for media that the wire has no form for:
-        beside a prompt it goes as data: URLs or content parts.
+        """Open a stream. Media beside a prompt is read and encoded here and goes inside the message.
+
+        PenstockError where the server refuses it, InputError for media that is none or that the wire has no form for,
+        ServerLimitError where the message would be over the server's `text_bytes`.
         """
-        check_inline(request.messages, request.media)
+        request.check()
+        if request.messages is not None or request.media:
+            request = await asyncio.to_thread(inline, request)
         name = name or f"stream-{next(self._numbers)}"
         fields = {field: getattr(request, field) for field in Request.__struct_fields__}
-        params = {field: getattr(request.params, field) for field in SamplingParams.__struct_fields__}
-        fields["params"] = wire.Params(**params)
+        fields["params"] = wire.wire_params(request.params)
         return await self._open(
             name,
             lambda ref: wire.encode_command(wire.Open(stream=name, ref=ref, **fields)),
             request.starts,
         )
 
-    async def open_copy(self, source: ClientStream) -> ClientStream:
+    async def generate(self, request: Request, params: SamplingParams | None = None) -> str:
+        """One reply to the request's prompt, whole, as `Engine.generate` gives it. Raises as `stream` does; after a
+        cancelled call nothing is left of it on the server.
+        """
+        return await oneshot.generate(self, request, params)
+
+    async def generate_all(self, request: Request, n: int, params: SamplingParams | None = None) -> list[str]:
+        """`n` replies to the request's prompt, as `Engine.generate_all` gives them; it is sent and computed once. Each
+        takes a stream of this connection while it runs.
+        """
+        return await oneshot.generate_all(self, request, n, params)
+
+    async def open_copy(self, source: ClientStream, again: SamplingParams | None) -> ClientStream:
         """A fork of `source`."""
         name = f"{source.name}-{next(self._numbers)}"
-        return await self._open(name, lambda ref: wire.encode_command(wire.Fork(stream=source.name, as_=name, ref=ref)))
+        params = None if again is None else wire.wire_params(again)
+
+        def encode(ref: str) -> str:
+            return wire.encode_command(wire.Fork(stream=source.name, as_=name, again=params, ref=ref))
+
+        return await self._open(name, encode, again is not None)
+
+    @property
+    def piece_bytes(self) -> int:
+        """How much of a file goes into one message."""
+        return min(_PIECE_BYTES, int(self.welcome.limits["message_bytes"]) // 2)
 
     async def ping(self) -> None:
         """Wait for an answer of the server."""
@@ -150,13 +177,25 @@ class Connection:
     async def call(self, encode: Encode, stream: str | None) -> wire.Answer:
         """Send `encode(ref)` and wait for the answer with that ref. PenstockError where it is an error."""
         ref = str(next(self._numbers))
+        frame = encode(ref)
+        self._check_size(frame)
         answer: asyncio.Future[wire.Answer] = asyncio.get_running_loop().create_future()
         self._calls[ref] = (stream, answer)
         try:
-            await self.send(encode(ref))
+            await self.send(frame)
             return await answer
         finally:
             del self._calls[ref]
+
+    def _check_size(self, frame: str | bytes) -> None:
+        """The server answers a text that is too long without its ref, and a binary message with the end of all."""
+        kind, limit = ("text", "text_bytes") if isinstance(frame, str) else ("binary", "message_bytes")
+        most = int(self.welcome.limits[limit])
+        if len(frame) > most:
+            raise ServerLimitError(
+                f"{kind} message: expected at most {most} bytes ({limit} of the server), got {len(frame)}; larger "
+                "media is appended to a stream"
+            )
 
     async def _read(self) -> None:
         """Read to the end of the connection; then fail what still waits."""

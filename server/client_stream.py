@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 
 from ..codecs.errors import InputError, PenstockError, StreamClosedError
@@ -21,6 +23,7 @@ from ..streams import item as items
 from ..streams.request import SamplingParams
 from . import wire
 from .errors import ConnectionLostError, error_from_code
+from .inline import png
 
 UNREAD_EVENTS = 10_000
 Encode = Callable[[str], str | bytes]
@@ -28,6 +31,11 @@ Encode = Callable[[str], str | bytes]
 
 class Link(Protocol):
     """What a stream needs of its connection."""
+
+    @property
+    def piece_bytes(self) -> int:
+        """How much of a file goes into one message."""
+        ...
 
     async def send(self, frame: str | bytes) -> None:
         """Send one frame."""
@@ -37,7 +45,7 @@ class Link(Protocol):
         """Send `encode(ref)`; the answer with that ref."""
         ...
 
-    async def open_copy(self, source: ClientStream) -> ClientStream:
+    async def open_copy(self, source: ClientStream, again: SamplingParams | None) -> ClientStream:
         """A fork of `source`."""
         ...
 
@@ -115,11 +123,15 @@ class ClientStream:
         self._error: PenstockError | None = None  # What has ended it.
 
     async def append(self, item: items.Item) -> int:
-        """Append an item; returns its number in the stream. PenstockError where the server refuses it."""
+        """Append an item; returns its number in the stream. PenstockError where the server refuses it.
+
+        A file that is too large for a message goes in pieces, each an input of its own; the number is the last one's.
+        """
         if isinstance(item, items.Text):
             accepted = await self._call(wire.TextMessage, text=item.text)
         else:
-            accepted = await self._accepted(lambda ref: wire.encode_binary(*_binary(item, self.name, ref)))
+            for piece in _pieces(item, self._connection.piece_bytes):
+                accepted = await self._accepted(partial(_frame, piece, self.name))
         assert accepted.seq is not None
         return accepted.seq
 
@@ -127,9 +139,7 @@ class ClientStream:
         self, question: str = "", params: SamplingParams | None = None, *, wait_ms: int | None = None
     ) -> ClientReply:
         """Ask; returns the reply when it begins."""
-        chosen = None
-        if params is not None:
-            chosen = wire.Params(**{name: getattr(params, name) for name in SamplingParams.__struct_fields__})
+        chosen = None if params is None else wire.wire_params(params)
         self._asking += 1
         try:
             accepted = await self._call(wire.Ask, question=question, params=chosen, wait_ms=wait_ms)
@@ -162,9 +172,9 @@ class ClientStream:
         """Say that no more media will come."""
         await self._call(wire.End)
 
-    async def fork(self) -> ClientStream:
-        """A copy of this stream as it is now."""
-        return await self._connection.open_copy(self)
+    async def fork(self, again: SamplingParams | None = None) -> ClientStream:
+        """A copy of this stream as it is now; with `again` one that begins the reply to its prompt anew."""
+        return await self._connection.open_copy(self, again)
 
     async def close(self) -> None:
         """End the stream and wait until the server says so; idempotent. A lost connection has ended it too."""
@@ -245,13 +255,29 @@ class ClientStream:
         return answer
 
 
+def _pieces(item: items.Item, most: int) -> Iterator[items.Item]:
+    """The item, a long file cut into pieces of at most `most` bytes."""
+    if not isinstance(item, items.VideoBytes | items.AudioBytes) or len(item.data) <= most:
+        yield item
+        return
+    data = memoryview(item.data)
+    for start in range(0, len(data), most):
+        stop = min(start + most, len(data))
+        final = item.final and stop == len(data)
+        yield msgspec.structs.replace(item, data=data[start:stop], final=final)
+
+
+def _frame(item: items.Item, stream: str, ref: str) -> bytes:
+    return wire.encode_binary(*_binary(item, stream, ref))
+
+
 def _binary(item: items.Item, stream: str, ref: str) -> tuple[wire.Header, bytes | bytearray | memoryview]:
     """Header and payload of an item that is media. InputError where the wire has no form for it."""
     data: Any = getattr(item, "data", None)
     match item:
         case items.Image():
             if isinstance(data, np.ndarray):
-                raise InputError(f"image: expected a file's bytes over the wire, got an array {data.shape}")
+                data = png(data)
             return wire.ImageHeader(stream=stream, ref=ref, pts_us=item.pts_us), data
         case items.VideoFrame():
             encoding, width, height = item.encoding, item.width, item.height

@@ -44,7 +44,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: int = 64
     max_streams: int = 8
     max_message_bytes: int = 16 * 2**20
-    max_text_bytes: int = 2**20
+    max_text_bytes: int = 2**23
     waiting_bytes: int = 32 * 2**20
     unread_bytes: int = 4 * 2**20
     unread_seconds: float = 20.0

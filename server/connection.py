@@ -163,7 +163,8 @@ class Connection:
                     self._open(command.stream, command, lambda: self._engine.stream(request))
                 case wire.Fork():
                     source = self._channel(command.stream)
-                    order = ForkOrder(command.stream, command.ref)
+                    again = None if command.again is None else wire.plain_params(command.again)
+                    order = ForkOrder(command.stream, command.ref, again)
                     self._open(command.as_, order, lambda: _result(order.copy))
                     source.offer(order)
                 case _:

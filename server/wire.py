@@ -80,9 +80,10 @@ class End(_Message, frozen=True, kw_only=True, tag="end"):
 
 
 class Fork(_Message, frozen=True, kw_only=True, tag="fork"):
-    """Open the stream `as` as a copy of this one."""
+    """Open the stream `as` as a copy of this one; with `again` as one that begins the reply to the prompt anew."""
 
     as_: Name = msgspec.field(name="as")
+    again: Params | None = None
 
 
 class Close(_Message, frozen=True, kw_only=True, tag="close"):
@@ -333,6 +334,11 @@ def _check(value: Request | SamplingParams, message: Open | Ask, prefix: str = "
 def plain_params(params: SamplingParams) -> SamplingParams:
     """The same values as a plain `SamplingParams`."""
     return SamplingParams(**{name: getattr(params, name) for name in SamplingParams.__struct_fields__})
+
+
+def wire_params(params: SamplingParams) -> Params:
+    """The same values as the wire has them."""
+    return Params(**{name: getattr(params, name) for name in SamplingParams.__struct_fields__})
 
 
 # ---- Encoding --------------------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def test_every_item_arrives_as_it_was_sent() -> None:
                 assert [getattr(got, name) for name in fields] == [getattr(expected, name) for name in fields]
                 assert bytes(got.data) == bytes(expected.data)  # type: ignore[union-attr]
             with pytest.raises(InputError):
-                await stream.append(Image(np.zeros((2, 2, 3), np.uint8)))
+                await stream.append(Image(np.zeros((2, 2, 4), np.uint8)))
             with pytest.raises(InputError):
                 await stream.append(VideoFrame(np.zeros((2, 2, 4), np.uint8)))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,16 +111,3 @@ def test_media_that_is_not_in_the_message_is_refused(value: Any) -> None:
         with pytest.raises(MessageError) as caught:
             wire.decode_text(json.dumps({"type": "open", "stream": "a", **given}))
         assert caught.value.path == f"$.{field}"
-
-
-def test_the_client_says_what_the_wire_does_not_carry(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with running_engine("fake") as engine, serving(engine) as url, connect(url) as connection:
-            for value in (tmp_path / "a.png", str(tmp_path), b"bytes", np.zeros((4, 4, 3), np.uint8)):
-                with pytest.raises(InputError, match="over the wire as a data: URL or base64"):
-                    await connection.stream(Request(prompt="Well?", media=[value]))
-                with pytest.raises(InputError, match="over the wire as a data: URL or base64"):
-                    await connection.stream(Request(messages=messages({"type": "image", "image": value})))
-            assert not engine.streams
-
-    run(main)
