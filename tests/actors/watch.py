@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
+import pytest
+from penstock.actors.engine import Engine
 from penstock.actors.stream import Reply, Stream
+from penstock.codecs import decoders
+from penstock.engine.family import Loaded
 from penstock.streams.event import Event, Token
 from penstock.streams.item import VideoFrame
+from penstock.streams.request import SamplingParams
 
 from tests.reference.media import frames, picture
 
 T = TypeVar("T")
 FRAME_US = 500_000
+WORDS = "What do you see?"
 
 
 def shots(seed: int, count: int, first: int = 0) -> list[VideoFrame]:
@@ -71,3 +78,33 @@ async def cancelled(task: asyncio.Task[Any]) -> bool:
     task.cancel()
     await asyncio.wait([task])
     return task.cancelled()
+
+
+def most(tokens: int) -> SamplingParams:
+    return SamplingParams(max_tokens=tokens)
+
+
+async def texts(engine: Engine, stream: Stream, loaded: Loaded) -> str:
+    """The words that the cache of a stream holds."""
+    await quiet(engine)
+    rows = await stream.transcript()
+    return loaded.family.tokenizer.decode([id for row in rows for id in row.ids])
+
+
+async def quiet(engine: Engine) -> None:
+    """Wait until there is nothing to feed."""
+    await until(lambda: not engine.statistics()["stepping"])
+
+
+class Holding:
+    """Pictures that come as bytes are not decoded before `go` is set."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.go = threading.Event()
+        self.begun = threading.Event()
+        patch.setattr(decoders, "decode_picture", self._decode)
+
+    def _decode(self, data: Any, limits: Any) -> np.ndarray:
+        self.begun.set()
+        assert self.go.wait(20)
+        return picture(len(data))
