@@ -100,6 +100,7 @@ class Connection:
                 "unread_seconds": config.unread_seconds,
                 "idle_seconds": config.idle_seconds,
                 "positions": info.max_positions,
+                "kv_tokens": info.kv_tokens,
             },
         )
 

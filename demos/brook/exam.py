@@ -5,6 +5,7 @@ The truth stays here and with evaluate.py. It does not know who answers, nor how
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -21,6 +22,7 @@ HELD_OUT = "held-out pictures"
 FOREIGN = "foreign pictures"
 STRANGE = "foreign words"
 NARRATED = ("came", "left", "moved", "turned", "beep", "word")
+_ONE_ANSWER = ("nothing", "unknown", FOREIGN, STRANGE)  # kinds to which one answer is always right
 _STILL = ("what", "shape", "colour", "count", "where", "is there")
 _EVALUATION_TAKES = 10_000
 
@@ -55,6 +57,11 @@ def evaluation_bank(seed: int, takes: int = 12) -> Bank:
     return Bank(range(first, first + takes), half=1, others=2)
 
 
+def alike(answer: str) -> str:
+    """The answer, but one and the same for all that say that some named thing is not there."""
+    return re.sub(r"^there is no .*", "there is no such thing.", answer)
+
+
 class Examiner:
     """Draws papers until every kind has been asked `count` times."""
 
@@ -63,16 +70,26 @@ class Examiner:
         self._maker = SceneMaker(self._random, bank.seconds)
         self._count = count
         self._kinds = [*KINDS, FOREIGN, STRANGE, *([HELD_OUT] if held_out else [])]
+        self._asked: Counter[str] = Counter()
+        self._answers: Counter[tuple[str, str]] = Counter()
 
     def papers(self) -> Iterator[Paper]:
-        """Papers of at most six questions, of the kinds that have been asked least."""
-        asked: Counter[str] = Counter()
-        while any(asked[kind] < self._count for kind in self._kinds):
-            least = min(self._kinds, key=lambda kind: asked[kind])
+        """Papers of at most six questions, of the kinds that have been asked least. No answer is right to more than
+        half of a kind, so that who always says the same is wrong as often as not."""
+        while any(self._asked[kind] < self._count for kind in self._kinds):
+            least = min(self._kinds, key=lambda kind: self._asked[kind])
             scene = self._maker.scene(self._wish(least))
-            questions = list(self._questions(scene, least, asked))
-            if questions:
+            questions = [
+                (kind, question) for kind, question in self._questions(scene, least) if self._is_rare(kind, question)
+            ]
+            if any(kind == least for kind, _ in questions):
+                for kind, question in questions:
+                    self._asked[kind] += 1
+                    self._answers[kind, alike(question.answer)] += 1
                 yield Paper(scene, True, questions)
+
+    def _is_rare(self, kind: str, question: Question) -> bool:
+        return kind in _ONE_ANSWER or self._answers[kind, alike(question.answer)] < (self._count + 1) // 2
 
     def narrations(self, count: int) -> Iterator[Paper]:
         """Papers without questions."""
@@ -93,18 +110,16 @@ class Examiner:
         gap = float(self._random.choice([1.5, 2.2, 3.0])) if self._random.random() < 0.85 else 0.0
         return Wish(seconds=seconds, change_gap=gap, sound_gap=float(self._random.choice([0.8, 1.5])))
 
-    def _questions(self, scene: Scene, least: str, asked: Counter[str]) -> Iterator[tuple[str, Question]]:
+    def _questions(self, scene: Scene, least: str) -> Iterator[tuple[str, Question]]:
         moment = Moment(scene, scene.seconds, scene.seconds, self._random, half=1)
         if least in (FOREIGN, STRANGE, HELD_OUT):
             kinds = _STILL if least != STRANGE else ("heard", "word")
             for _ in range(3):
                 question = ask(kinds[int(self._random.integers(len(kinds)))], moment)
                 if question is not None and (least != STRANGE or question.answer == "I do not know."):
-                    asked[least] += 1
                     yield least, question
             return
-        for kind in sorted(KINDS, key=lambda kind: asked[kind])[:6]:
+        for kind in sorted(KINDS, key=lambda kind: self._asked[kind])[:6]:
             question = ask(kind, moment)
-            if question is not None and asked[kind] < self._count:
-                asked[kind] += 1
+            if question is not None and self._asked[kind] < self._count:
                 yield kind, question

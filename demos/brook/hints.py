@@ -19,7 +19,7 @@ from .senses import FIELDS, HOP, block_rows
 from .sound import RATE
 from .world import COLOURS, MOST_THINGS, SHAPES, WORDS, Scene, Thing
 
-TAPS = (2, 4)  # layers below the heads: for the number of pairs, which others are looked up by, and for all
+TAPS = (2, 3, 4)  # layers below the heads: for the number of a pair, for the one that is meant, and for all
 EVENTS = ("nothing", "came", "left", "moved left", "moved right", "moved up", "moved down", "turned")
 MOST_COUNTED = 7
 MOST_PAIRS = 16
@@ -44,23 +44,26 @@ _ROW_SECONDS = 4 * HOP / RATE
 
 
 class HintHeads(nn.Module):
-    """Linear heads, one for each column, and an early one."""
+    """Linear heads: one for each column, and two further down. A pair is looked up by its number, so rows have to know
+    theirs first, then the end of a question the one that it means, and then the answer what was there."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
         self.early = nn.Linear(hidden, MOST_PAIRS)
+        self.middle = nn.Linear(hidden, MOST_PAIRS)
         self.heads = nn.Linear(hidden, sum(SIZES.values()))
 
-    def loss(self, early: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
-        """`early` and `rows` `(b, n, hidden)` at both taps, `labels` `(b, n, columns)`; classes that say that nothing
-        is there count less."""
+    def loss(self, early: Tensor, middle: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
+        """`early`, `middle` and `rows` `(b, n, hidden)` at the taps, `labels` `(b, n, columns)`; classes that say that
+        nothing is there count less."""
         known = (labels != _NONE).any(-1)
         pieces = self.heads(rows[known]).float().split(list(SIZES.values()), -1)
-        pairs = labels[..., _COLUMNS["pair"]]
         total = rows.new_zeros((), dtype=pieces[0].dtype)
-        if (pairs != _NONE).any():
-            some = pairs != _NONE
-            total = total + functional.cross_entropy(self.early(early[some]).float(), pairs[some])
+        for head, below, name in ((self.early, early, "pair"), (self.middle, middle, "pair meant")):
+            label = labels[..., _COLUMNS[name]]
+            some = label != _NONE
+            if some.any():
+                total = total + functional.cross_entropy(head(below[some]).float(), label[some])
         for piece, label, name in zip(pieces, labels[known].unbind(-1), SIZES, strict=True):
             if (label != _NONE).any():
                 weights = piece.new_ones(piece.shape[-1])

@@ -1,7 +1,7 @@
 """One stream as a language model sees it: ids, positions and what to say behind each row.
 
 In: pieces of media with their grids, questions, replies. Out: rows in the order and at the positions at which Penstock
-lays them (tests/demos compares both, row by row). It does not know pictures or sound.
+lays them (tests/brook compares both, row by row). It does not know pictures or sound.
 """
 
 from __future__ import annotations

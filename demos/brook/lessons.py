@@ -33,10 +33,11 @@ NARRATE = (
     "Go on and tell me what changes.",
 )
 _TICK = 0.5
+_CLOSING = 6  # rows from the last word of a question to the start of its answer, both included
 # How often a kind is asked: what is hard to learn more often.
 _WEIGHTS = {
     "before": 7.0,
-    "together": 11.0,
+    "together": 14.0,
     "count": 5.0,
     **dict.fromkeys(("changed", "way"), 3.5),
     **dict.fromkeys(("where", "what", "follow-up", "start", "beeps", "words", "moved"), 2.0),
@@ -284,7 +285,7 @@ class _Stream:
 
     def answer(self, question: Question) -> None:
         self._start(question.text)
-        first = len(self.writer) - 2
+        first = len(self.writer) - _CLOSING
         self.writer.say(self._words.ids(question.answer), self._words.end, question.kind)
         if question.finds:
             self.found.append((first, len(self.writer), question.finds))

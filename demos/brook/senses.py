@@ -1,7 +1,7 @@
 """What goes into Brook's towers and what they make of it, in batches: the training's way through the same weights.
 
 In: pictures and sound tracks. Out: patches and log-mel as the model's processor makes them, and the towers' features,
-equal to those of `get_video_features` and `get_audio_features` (tests/demos hold both). The stock towers loop over
+equal to those of `get_video_features` and `get_audio_features` (tests/brook hold both). The stock towers loop over
 clips in Python; here all clips of a batch have one shape, and go through at once.
 """
 

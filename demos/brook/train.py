@@ -94,8 +94,7 @@ class Learner:
         from the oracle's."""
         seen = self.seen(batch)
         logits, labels, middle = self.logits(batch, seen)
-        early, late = middle
-        hints = self.heads.loss(early, late, batch.hints)
+        hints = self.heads.loss(*middle, batch.hints)
         weight = batch.weights[batch.labels != IGNORED]
         losses = functional.cross_entropy(logits, labels, reduction="none")
         said = (losses * weight).sum() / weight.sum()

@@ -1,6 +1,8 @@
 // What can be read off one stream in numbers. In: what is sent, and the server's events. Out: the newest value of each
 // figure. Knows neither sockets nor the page. Times are milliseconds unless the name says otherwise.
 
+const SEEN = ["video", "image", "unit"]; // modalities with pictures
+
 export class Figures {
   sent = 0; // frames
   seen_us = null; // media time of the newest frame in the model's memory
@@ -24,11 +26,11 @@ export class Figures {
   appended(event) {
     this.#rows = Math.max(this.#rows, event.row + event.rows);
     this.#position = Math.max(this.#position, event.position);
-    if (event.modality === "video") this.seen_us = event.stop_us;
+    if (SEEN.includes(event.modality)) this.seen_us = event.stop_us;
   }
 
   lost(event) {
-    if (event.modality === "video") this.dropped += event.count;
+    if (SEEN.includes(event.modality)) this.dropped += event.count;
   }
 
   /** A token came at media time `now_us`. */

@@ -6,6 +6,7 @@ import { subprotocols } from "./wire.js";
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 10_000;
 const PING_MS = 15_000;
+const ANSWER_MS = 10_000;
 
 /**
  * `heard.state({name, text, seconds})` is told each state: "connecting", "open", "gone" (tries again in `seconds`),
@@ -65,7 +66,11 @@ export class Link {
   async #access() {
     const headers = this.#key ? { Authorization: `Bearer ${this.#key}` } : {};
     try {
-      const answer = await fetch(new URL("v1/access", document.baseURI), { headers, cache: "no-store" });
+      const answer = await fetch(new URL("v1/access", document.baseURI), {
+        headers,
+        cache: "no-store",
+        signal: AbortSignal.timeout(ANSWER_MS),
+      });
       return [answer.status, await answer.text()];
     } catch {
       return [0, ""];
@@ -91,7 +96,7 @@ export class Link {
       }
     };
     socket.onclose = ({ code, reason }) => {
-      if (!welcomed) this.#retry(`The server opens no WebSocket for ${location.origin} (see --allow-origin)`);
+      if (!welcomed) this.#retry(`No WebSocket for ${location.origin}: the server has gone, or see --allow-origin`);
       else if (code === 1012) this.#retry("Server going down");
       else this.#retry(reason ? `Server hung up: ${reason}` : "Server gone");
     };

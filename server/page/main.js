@@ -3,6 +3,7 @@
 import { Link } from "./link.js";
 import { Pictures } from "./pictures.js";
 import { outline, PAINTS, Pond, SHAPES } from "./pond.js";
+import { Push } from "./push.js";
 import { Sentences } from "./sentences.js";
 import { Sound, SOUND_WORKS } from "./sound.js";
 import { Sources } from "./sources.js";
@@ -10,7 +11,6 @@ import { Talk } from "./talk.js";
 
 const REQUEST = "Tell me what happens.";
 const HEARD = "What did you hear last?";
-const AFTER_TALKING_MS = 300; // the last piece of sound is on its way
 const MOST_LINES = 200;
 const BROOK =
   "Brook, the model that comes with Penstock, knows coloured shapes, what they do, high and low beeps, and the spoken " +
@@ -25,7 +25,7 @@ let limits = {};
 
 const pond = new Pond(at("pond"));
 const sound = new Sound((samples, rate, moment) => talk?.sound(samples, rate, moment));
-const sources = new Sources(pond, at("video"), sound);
+const sources = new Sources(pond, at("video"), sound, stopped);
 const link = new Link({ state: showState, welcome, message: (message) => message.stream === talk?.name && talk.take(message) });
 new Pictures((pen, side) => sources.draw(pen, side), (file, moment) => talk?.frame(file, moment));
 
@@ -40,7 +40,7 @@ function showState({ name, text, seconds }) {
 }
 
 function welcome(message) {
-  limits = { rows: message.limits.kv_tokens, positions: message.limits.max_positions };
+  limits = { rows: message.limits.kv_tokens, positions: message.limits.positions };
   at("knows").textContent = message.model === "brook" ? BROOK : `${message.model} looks and listens. Ask it about what it sees.`;
   begin();
 }
@@ -58,11 +58,12 @@ function begin() {
     ended: (reply, reason) => {
       sentences.end();
       if (reason === "interrupted") note("Interrupted.");
-      else if (reply.kind === "question" && mine.asked.length === 0 && at("narrate").checked) mine.ask(REQUEST, "narration");
+      else if (mine.newest === null && at("narrate").checked && (reply.kind === "question" || reason === "length")) {
+        mine.ask(REQUEST, "narration");
+      }
     },
-    full: () => note("The model's memory is full: start anew."),
     failed: (text) => note(text),
-    closed: () => {},
+    closed: (reason) => note(`This talk has ended (${reason}): start anew.`),
   });
   talk = mine;
 }
@@ -110,6 +111,27 @@ function note(text) {
   line("note", null, text);
 }
 
+/** Ask, where it can be asked now; else say why not, and give false. */
+function ask(question) {
+  const refusal = talk === null ? "There is no connection." : talk.refusal;
+  trouble(refusal && `Not asked. ${refusal}`);
+  return refusal === "" && talk.ask(question, "question");
+}
+
+/** Narration is wanted, or is not any more; behind an answer that runs it begins by itself. */
+function narrate(wanted) {
+  const kind = talk?.newest?.kind;
+  if (wanted && kind !== "question") talk?.ask(REQUEST, "narration");
+  if (!wanted && kind === "narration") talk.interrupt();
+}
+
+/** The browser has ended a source: it was unplugged, or a person stopped sharing. */
+async function stopped(name) {
+  at("sources").querySelector("[value=pond]").checked = true;
+  await choose("pond");
+  trouble(`The ${name} has stopped.`);
+}
+
 function trouble(text) {
   at("trouble").textContent = text;
   at("trouble").hidden = text === "";
@@ -120,8 +142,7 @@ async function choose(name, file) {
   at("film").hidden = name !== "file";
   const shown = name === "pond" || !at("trouble").hidden || (name === "file" && !file);
   try {
-    if (shown) await sources.use("pond");
-    else await sources.use(name, file);
+    if (!(await sources.use(shown ? "pond" : name, file))) return; // another was chosen meanwhile
   } catch (error) {
     trouble(`No ${name}: ${error.message}`);
   }
@@ -148,26 +169,32 @@ function button(name, paint, shape, press) {
   return made;
 }
 
+function choosePaint(name) {
+  colour = name;
+  for (const made of at("colours").children) made.setAttribute("aria-pressed", made.title === name);
+}
+
 for (const shape of SHAPES) {
   const add = () => pond.add(shape, colour) || trouble("The pond holds four things: take one out first.");
   at("shapes").append(button(`Put in a ${shape}`, "gray", shape, add));
 }
 for (const [name, paint] of Object.entries(PAINTS)) {
   const press = () => {
-    colour = name;
+    choosePaint(name);
     pond.paint(name);
   };
   at("colours").append(button(name, paint, "square", press));
 }
+choosePaint(colour);
 at("size").addEventListener("click", () => pond.resize());
 at("remove").addEventListener("click", () => {
   pond.remove();
   trouble("");
 });
 for (const pitch of ["high", "low"]) at(pitch).addEventListener("click", () => sound.beep(pitch));
-at("sources").addEventListener("change", ({ target }) => choose(target.value));
+at("sources").addEventListener("change", ({ target }) => choose(target.value, at("film").files[0]));
 at("film").addEventListener("change", ({ target }) => target.files[0] && choose("file", target.files[0]));
-at("narrate").addEventListener("change", ({ target }) => (target.checked ? talk?.ask(REQUEST, "narration") : talk?.interrupt()));
+at("narrate").addEventListener("change", ({ target }) => narrate(target.checked));
 at("interrupt").addEventListener("click", () => talk?.interrupt());
 at("anew").addEventListener("click", () => {
   at("told").replaceChildren();
@@ -176,48 +203,15 @@ at("anew").addEventListener("click", () => {
 at("ask-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const question = at("question").value.trim();
-  if (question === "" || talk === null) return;
-  talk.ask(question, "question");
-  at("question").value = "";
+  if (question !== "" && ask(question)) at("question").value = "";
 });
 at("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   link.useKey(at("key").value);
 });
 
-let deaf = null; // ends the push-to-talk that runs
-
-async function press() {
-  if (deaf !== null) return;
-  deaf = () => {};
-  try {
-    const media = await navigator.mediaDevices.getUserMedia({ audio: true });
-    const stop = await sound.listen(media);
-    deaf = () => {
-      stop();
-      for (const track of media.getTracks()) track.stop();
-    };
-  } catch (error) {
-    deaf = null;
-    trouble(`No microphone: ${error.message}`);
-  }
-}
-
-function release() {
-  if (deaf === null) return;
-  window.setTimeout(() => {
-    deaf?.();
-    deaf = null;
-    talk?.ask(HEARD, "question");
-  }, AFTER_TALKING_MS);
-}
-
-const push = at("push");
-push.disabled = !SOUND_WORKS;
-push.addEventListener("pointerdown", press);
-push.addEventListener("pointerup", release);
-push.addEventListener("keydown", (event) => event.key === " " && !event.repeat && press());
-push.addEventListener("keyup", (event) => event.key === " " && release());
+new Push(at("push"), sound, { said: () => ask(HEARD), failed: trouble });
+at("push").disabled = !SOUND_WORKS;
 at("high").disabled = at("low").disabled = !SOUND_WORKS;
 
 window.addEventListener("pointerdown", () => sound.wake(), { once: true });

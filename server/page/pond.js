@@ -149,7 +149,7 @@ export class Pond {
 
   #key(event) {
     const way = WAYS[event.key];
-    if (event.key === "n" && this.#things.length > 0) {
+    if (event.key.toLowerCase() === "n" && this.#things.length > 0) {
       this.#chosen = this.#things[(this.#things.indexOf(this.#chosen) + 1) % this.#things.length];
       this.#show();
     } else if (this.#chosen === null) {

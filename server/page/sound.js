@@ -13,6 +13,7 @@ export const SOUND_WORKS = window.isSecureContext && "AudioWorkletNode" in windo
 export class Sound {
   #heard; // (samples, rate, moment)
   #context = null;
+  #starting = null; // a promise, once somebody wanted sound
   #bus = null; // everything that the model hears goes through it
 
   constructor(heard) {
@@ -22,17 +23,25 @@ export class Sound {
   /** Start, or go on after the browser stopped it; it wants a click or a key first. False where there is no sound. */
   async wake() {
     if (!SOUND_WORKS) return false;
-    if (this.#context === null) {
-      const context = new AudioContext({ latencyHint: "interactive" });
-      this.#context = context;
-      this.#bus = new GainNode(context);
-      await context.audioWorklet.addModule(new URL("tap.js", import.meta.url));
-      const tap = new AudioWorkletNode(context, "tap", { channelCount: 1, channelCountMode: "explicit" });
-      tap.port.onmessage = ({ data }) => this.#hand(data);
-      this.#bus.connect(tap).connect(context.destination); // It gives out silence; without a way out it would not run.
+    this.#starting ??= this.#start();
+    try {
+      await this.#starting;
+    } catch {
+      this.#starting = null; // the server has gone, say: the next click tries again
+      return false;
     }
     await this.#context.resume();
     return true;
+  }
+
+  async #start() {
+    const context = new AudioContext({ latencyHint: "interactive" });
+    await context.audioWorklet.addModule(new URL("tap.js", import.meta.url));
+    const tap = new AudioWorkletNode(context, "tap", { channelCount: 1, channelCountMode: "explicit" });
+    tap.port.onmessage = ({ data }) => this.#hand(data);
+    this.#bus = new GainNode(context);
+    this.#bus.connect(tap).connect(context.destination); // It gives out silence; without a way out it would not run.
+    this.#context = context;
   }
 
   /** "high" or "low". */
@@ -62,12 +71,13 @@ export class Sound {
     return () => source.disconnect();
   }
 
-  /** The model and the person hear the film in `element`; once for each element. */
+  /** The model and the person hear the film in `element`; once for each element. False where there is no sound. */
   async play(element) {
-    if (!(await this.wake())) return;
+    if (!(await this.wake())) return false;
     const source = new MediaElementAudioSourceNode(this.#context, { mediaElement: element });
     source.connect(this.#bus);
     source.connect(this.#context.destination);
+    return true;
   }
 
   #hand({ samples, start }) {

@@ -7,11 +7,14 @@ export class Sources {
   #pond;
   #video;
   #sound;
+  #stopped; // (name): the browser has ended it
   #name = "pond";
+  #turn = 0; // counts changes
   #release = () => {};
   #played = false; // the video element has been given to the sound: once is all it takes
 
-  constructor(pond, video, sound) {
+  constructor(pond, video, sound, stopped) {
+    this.#stopped = stopped;
     this.#pond = pond;
     this.#video = video;
     this.#sound = sound;
@@ -30,38 +33,59 @@ export class Sources {
     return drawVideo(pen, side, this.#video, this.#name === "camera" ? "cover" : "contain");
   }
 
-  /** Change to a source; `file` is the film. Throws what the browser throws. */
+  /** Change to a source; `file` is the film. False where another was chosen meanwhile. Throws what the browser throws. */
   async use(name, file) {
+    const turn = ++this.#turn;
     this.#stop();
-    const video = this.#video;
-    if (name === "camera" || name === "screen") {
-      const media = await open(name);
-      video.muted = true;
-      video.srcObject = media;
-      const deaf = await this.#sound.listen(media);
-      this.#release = () => {
-        deaf();
-        for (const track of media.getTracks()) track.stop();
-        video.srcObject = null;
-      };
-      await video.play();
-    } else if (name === "file") {
-      const address = URL.createObjectURL(file);
-      video.muted = false;
-      video.src = address;
-      video.controls = true;
-      if (!this.#played) await this.#sound.play(video);
-      this.#played = true;
-      this.#release = () => {
-        video.pause();
-        video.controls = false;
-        video.removeAttribute("src");
-        video.load();
-        URL.revokeObjectURL(address);
-      };
-      await video.play();
+    try {
+      if (name === "camera" || name === "screen") await this.#watch(name, turn);
+      else if (name === "file") await this.#play(file, turn);
+    } catch (error) {
+      if (turn !== this.#turn) return false;
+      this.#stop();
+      throw error;
     }
-    this.#name = name;
+    if (turn === this.#turn) this.#name = name;
+    return turn === this.#turn;
+  }
+
+  async #watch(name, turn) {
+    const media = await open(name);
+    const end = () => media.getTracks().forEach((track) => track.stop());
+    if (turn !== this.#turn) return end();
+    const video = this.#video;
+    this.#release = () => {
+      end();
+      video.srcObject = null;
+    };
+    media.getVideoTracks()[0].addEventListener("ended", () => turn === this.#turn && this.#stopped(name));
+    video.muted = true;
+    video.srcObject = media;
+    const deaf = await this.#sound.listen(media);
+    if (turn !== this.#turn) return deaf();
+    this.#release = () => {
+      deaf();
+      end();
+      video.srcObject = null;
+    };
+    await video.play();
+  }
+
+  async #play(file, turn) {
+    const video = this.#video;
+    const address = URL.createObjectURL(file);
+    this.#release = () => {
+      video.pause();
+      video.controls = false;
+      video.removeAttribute("src");
+      video.load();
+      URL.revokeObjectURL(address);
+    };
+    video.muted = false;
+    video.src = address;
+    video.controls = true;
+    this.#played ||= await this.#sound.play(video);
+    if (turn === this.#turn) await video.play();
   }
 
   #stop() {

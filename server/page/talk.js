@@ -7,11 +7,16 @@ import { packet } from "./wire.js";
 
 const MOST_WAITING_BYTES = 512 * 1024; // In the browser; beyond it frames are dropped here.
 const LONGEST_REPLY_TOKENS = 2000;
+const REFUSALS = {
+  opening: "The talk has not begun yet.",
+  full: "The model's memory is full: start anew.",
+  closed: "This talk has ended: start anew.",
+};
 
 let streams = 0;
 
 /**
- * `heard` has `opened(info)`, `began(reply)`, `token(reply, event)`, `ended(reply, reason)`, `full()`,
+ * `heard` has `opened(info)`, `began(reply)`, `token(reply, event)`, `ended(reply, reason)`,
  * `failed(text)` and `closed(reason)`. A reply is `{kind, question, told}`: `kind` as it was asked with, `told` the
  * number of its tokens.
  */
@@ -62,18 +67,28 @@ export class Talk {
     this.#link.send(packet({ type: "pcm", stream: this.name, pts_us, rate, encoding: "s16le" }, samples.buffer));
   }
 
-  /** Ask; `kind` comes back with the reply. */
+  /** Why nothing can be asked now, or "". */
+  get refusal() {
+    return REFUSALS[this.state] ?? "";
+  }
+
+  /** What was asked for last and has not ended: a reply that is still to begin, the one that runs, or null. */
+  get newest() {
+    return this.asked.at(-1) ?? this.reply;
+  }
+
+  /** Ask; `kind` comes back with the reply. False where it cannot be asked now. */
   ask(question, kind) {
-    if (this.state === "opening" || this.state === "closed") return;
+    if (this.refusal) return false;
     const ref = `q${++this.#refs}`;
     this.asked.push({ ref, kind, question, told: 0, asked: performance.now() });
     const params = { max_tokens: LONGEST_REPLY_TOKENS, hold: kind === "narration" };
-    this.#link.send({ type: "ask", stream: this.name, question, params, ref });
+    return this.#link.send({ type: "ask", stream: this.name, question, params, ref });
   }
 
-  /** Cut the reply that runs. */
+  /** Cut the reply that runs, or the one that is about to. */
   interrupt() {
-    if (this.reply !== null) this.#link.send({ type: "interrupt", stream: this.name });
+    if (this.newest !== null) this.#link.send({ type: "interrupt", stream: this.name });
   }
 
   close() {
@@ -114,8 +129,8 @@ export class Talk {
         this.#error(message);
         break;
       case "closed":
+        if (this.state !== "closed") this.#heard.closed(message.reason);
         this.state = "closed";
-        this.#heard.closed(message.reason);
         break;
     }
   }
@@ -134,10 +149,10 @@ export class Talk {
     if (message.code === "context_overflow") {
       const first = this.state === "open";
       if (first) this.state = "full";
-      if (first) this.#heard.full();
+      if (first) this.#heard.failed(REFUSALS.full);
       return;
     }
     if (message.fatal) this.state = "closed";
-    this.#heard.failed(message.message);
+    this.#heard.failed(message.fatal ? `${message.message} ${REFUSALS.closed}` : message.message);
   }
 }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections import defaultdict
 
 import av
 import numpy as np
 import pytest
 from penstock.demos.brook.draw import Painter
+from penstock.demos.brook.evaluate import constant
 from penstock.demos.brook.exam import FOREIGN, HELD_OUT, STRANGE, Examiner, events
 from penstock.demos.brook.film import CONTAINERS, FPS, encode
 from penstock.demos.brook.questions import KINDS
@@ -54,6 +56,16 @@ def test_papers_come_from_their_seed_and_ask_every_kind(bank: Bank):
     asked = [kind for paper in papers for kind, _ in paper.questions]
     for kind in (*KINDS, FOREIGN, STRANGE, HELD_OUT):
         assert asked.count(kind) >= 3
+
+
+def test_who_always_says_the_same_is_wrong_as_often_as_not(bank: Bank):
+    right: dict[str, list[str]] = defaultdict(list)
+    for paper in Examiner(5, bank, 12, held_out=True).papers():
+        for kind, question in paper.questions:
+            right[kind].append(question.answer)
+    assert set(right) == {*KINDS, FOREIGN, STRANGE, HELD_OUT}
+    for kind in set(right) - {"nothing", "unknown", FOREIGN, STRANGE}:
+        assert constant(right[kind]) <= 0.5, kind
 
 
 def test_narration_tells_every_change_and_sound_in_order(bank: Bank):

@@ -80,8 +80,8 @@ def test_rows_without_labels_do_not_count() -> None:
     rows = torch.randn(1, 4, 8)
     other = rows.clone()
     other[0, [0, 2, 3]] += 1
-    assert heads.loss(rows, rows, labels) == heads.loss(rows, other, labels)
-    assert heads.loss(rows, rows, labels) != heads.loss(rows, other + 1, labels)
+    assert heads.loss(rows, rows, rows, labels) == heads.loss(other, other, other, labels)
+    assert heads.loss(rows, rows, rows, labels) != heads.loss(rows, rows, other + 1, labels)
 
 
 def test_an_answer_hangs_on_the_pair_that_was_there_when_something_was_heard() -> None:

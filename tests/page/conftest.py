@@ -1,7 +1,10 @@
-"""A real Chromium and a real server that serves Brook. Without Chromium these tests are skipped; `.ci/run` has it."""
+"""A real Chromium, a real server that serves Brook, and pages that are open. Without Chromium these tests are skipped;
+`.ci/run` has it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import subprocess
@@ -9,9 +12,14 @@ import sys
 import wave
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from opened import Opened
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = (
@@ -23,6 +31,7 @@ QUIET = (
     "--disable-component-update",
     "--disable-sync",
     "--autoplay-policy=no-user-gesture-required",
+    "--host-resolver-rules=MAP pond.test 127.0.0.1",  # another name for this machine: to a browser not a secure place
 )
 
 
@@ -102,3 +111,9 @@ def browser(devices: list[str]) -> Iterator[object]:
         running = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *devices])
         yield running
         running.close()
+
+
+@pytest.fixture
+def opened(browser: Any, server: Server) -> Iterator[Opened]:
+    with contextlib.closing(browser.new_context(viewport={"width": 1100, "height": 800})) as context:
+        yield Opened(context.new_page(), server.url)

@@ -2,64 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from penstock.demos.film import make_film
-from playwright.sync_api import Page, expect
-
-PATIENCE_MS = 60_000
-TOLD_MS = 6_000  # a unit is one second
-
-
-class Opened:
-    """A page with what went wrong on it."""
-
-    def __init__(self, page: Page, url: str) -> None:
-        self.page = page
-        self.errors: list[str] = []
-        self.elsewhere: list[str] = []
-        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("request", lambda request: None if self._ours(request.url, url) else self.elsewhere.append(request.url))
-        page.set_default_timeout(PATIENCE_MS)
-        page.goto(url)
-        expect(page.locator("#state")).to_have_text("Connected", timeout=PATIENCE_MS)
-
-    @staticmethod
-    def _ours(address: str, url: str) -> bool:
-        return address.startswith((url, url.replace("http", "ws"), "blob:", "data:"))
-
-    def answer(self, question: str) -> str:
-        """Ask; the sentence that comes behind the question."""
-        asked = self.page.locator("#told li.question").count()
-        self.page.get_by_label("Question").fill(question)
-        self.page.get_by_role("button", name="Ask").click()
-        told = self.page.locator("#told li.question + li.said div").nth(asked)
-        expect(told).to_contain_text(".", timeout=PATIENCE_MS)
-        return told.inner_text()
-
-    def tells_paint(self, colour: str) -> bool:
-        """Paint the chosen thing; whether the narration tells it. Brook misses one in ten or so."""
-        self.page.get_by_role("button", name=colour).click()
-        try:
-            told = self.page.locator("#told li.said", has_text=f"circle turned {colour}.").first
-            expect(told).to_be_visible(timeout=TOLD_MS)
-        except AssertionError:
-            return False
-        return True
-
-
-@pytest.fixture
-def opened(browser: Any, server: Any) -> Iterator[Opened]:
-    context = browser.new_context(viewport={"width": 1100, "height": 800})
-    page = Opened(context.new_page(), server.url)
-    yield page
-    context.close()
+from opened import PATIENCE_MS, Opened
+from playwright.sync_api import expect
 
 
 def test_the_page_may_load_nothing_from_elsewhere(server: Any) -> None:
@@ -83,25 +34,25 @@ def test_it_loads_without_an_error_and_says_what_brook_knows(opened: Opened) -> 
 
 
 def test_a_thing_is_put_in_dragged_and_painted(opened: Opened) -> None:
-    page = opened.page
-    pixel = (
-        "([x, y]) => [...document.getElementById('pond').getContext('2d').getImageData(x, y, 1, 1).data].slice(0, 3)"
-    )
+    page, pond = opened.page, opened.page.locator("#pond")
     page.get_by_role("button", name="Put in a circle").click()
-    assert page.evaluate(pixel, [75, 75]) == [220, 40, 40]
-    page.get_by_role("button", name="blue").click()
-    assert page.evaluate(pixel, [75, 75]) == [45, 85, 220]
-    box = page.locator("#pond").bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + box["width"] / 6, box["y"] + box["height"] / 6)
-    page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=5)
-    page.mouse.up()
-    assert page.evaluate(pixel, [224, 224]) == [45, 85, 220]
-    page.locator("#pond").press("ArrowRight")
-    assert page.evaluate(pixel, [373, 224]) == [45, 85, 220]
+    assert opened.pixel(75, 75) == [220, 40, 40]
+    blue = page.get_by_role("button", name="blue")
+    blue.click()
+    assert opened.pixel(75, 75) == [45, 85, 220]
+    expect(blue).to_have_attribute("aria-pressed", "true")
+    opened.drag((1 / 6, 1 / 6), (1 / 2, 1 / 2))
+    assert opened.pixel(224, 224) == [45, 85, 220]
+    pond.press("ArrowRight")
+    assert opened.pixel(373, 224) == [45, 85, 220]
+    page.get_by_role("button", name="Put in a square").click()
+    pond.press("N")  # the next thing is the circle
+    pond.press("ArrowLeft")
+    assert opened.pixel(224, 224) == [45, 85, 220]
+    pond.press("Delete")
+    assert opened.pixel(224, 224) == [16, 52, 60] and opened.pixel(75, 75) == [45, 85, 220]
     page.get_by_role("button", name="Take out").click()
-    assert page.evaluate(pixel, [373, 224]) == [16, 52, 60]
+    assert opened.pixel(75, 75) == [16, 52, 60]
 
 
 def test_a_question_is_answered_and_a_narration_interrupted(opened: Opened) -> None:
@@ -124,12 +75,7 @@ def test_a_red_circle_is_dragged_in_and_read_and_its_new_colour_told(opened: Ope
     page.get_by_role("button", name="Put in a circle").click()
     # However long the first pictures take on their way: it has been seen when it is spoken of.
     expect(page.locator("#told li.said", has_text="red circle").first).to_be_visible(timeout=PATIENCE_MS)
-    box = page.locator("#pond").bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + box["width"] / 6, box["y"] + box["height"] / 6)
-    page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 6, steps=5)
-    page.mouse.up()
+    opened.drag((1 / 6, 1 / 6), (1 / 2, 1 / 6))
     page.wait_for_timeout(1500)  # the pond is seen twice a second, in pairs
     answers = [opened.answer("What colour is the circle?") for _ in range(3)]
     assert answers.count("red.") >= 2, answers
@@ -141,19 +87,30 @@ def test_a_red_circle_is_dragged_in_and_read_and_its_new_colour_told(opened: Ope
     assert not opened.errors
 
 
-def test_the_camera_and_a_film_are_sources_too(opened: Opened, tmp_path: Any) -> None:
+def test_narration_begins_and_ends_with_its_box(opened: Opened) -> None:
+    page, box = opened.page, opened.page.get_by_label("narrate")
+    opened.tells("I see")
+    expect(page.locator("#told li.said span").first).to_have_attribute("data-seen", re.compile(r"^\d+\.\d s$"))
+    box.uncheck()
+    expect(page.locator("#told li.note")).to_contain_text("Interrupted", timeout=PATIENCE_MS)
+    assert opened.answer("How many things do you see?") in ("zero.", "none.")
+    page.wait_for_timeout(1500)
+    said = page.locator("#told li.said").count()
+    box.check()  # and at once off and on again: it ends and begins anew
+    box.uncheck()
+    box.check()
+    expect(page.locator("#told li.said").nth(said)).to_contain_text("I see", timeout=PATIENCE_MS)
+    assert not opened.errors
+
+
+def test_the_figures_are_those_of_the_stream(opened: Opened) -> None:
     page = opened.page
-    page.get_by_role("radio", name="camera").check()
-    expect(page.locator("#video")).to_be_visible()
-    expect(page.locator("#video")).to_have_js_property("videoWidth", 224)
-    expect(page.locator("#trouble")).to_be_hidden()
-    film = tmp_path / "film.webm"
-    film.write_bytes(make_film(3.0, "webm"))
-    page.get_by_role("radio", name="a film").check()
-    page.locator("#film").set_input_files(film)
-    expect(page.locator("#video")).to_have_js_property("ended", True)
-    page.get_by_role("radio", name="the pond").check()
-    expect(page.locator("#pond")).to_be_visible()
+    opened.tells("I see")
+    expect(page.locator("#freshness")).to_contain_text("ms")
+    expect(page.locator("#dropped")).to_have_text("0")
+    expect(page.locator("#memory")).not_to_have_text("0 %", timeout=PATIENCE_MS)
+    page.evaluate("Object.defineProperty(WebSocket.prototype, 'bufferedAmount', { get: () => 1e9 })")  # a slow line
+    expect(page.locator("#dropped")).not_to_have_text("0")
     assert not opened.errors
 
 
@@ -169,15 +126,53 @@ def test_a_server_that_goes_is_told_and_found_again(opened: Opened, server: Any)
     expect(page.locator("#told li.question ~ li.said").first).to_contain_text(".", timeout=PATIENCE_MS)
 
 
-def test_a_phone_shows_all_of_it_and_a_keyboard_reaches_all_of_it(browser: Any, server: Any) -> None:
-    context = browser.new_context(viewport={"width": 360, "height": 740}, has_touch=True)
-    page = Opened(context.new_page(), server.url).page
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    reached = set()
+def test_a_question_that_cannot_be_asked_stays_in_its_box(opened: Opened, server: Any) -> None:
+    page = opened.page
+    server.kill()
+    expect(page.locator("#state")).to_contain_text("trying again", timeout=PATIENCE_MS)
+    page.get_by_label("Question").fill("What do you see?")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.locator("#trouble")).to_have_text("Not asked. There is no connection.")
+    expect(page.get_by_label("Question")).to_have_value("What do you see?")
+    server.start()
+    expect(page.locator("#state")).to_have_text("Connected", timeout=PATIENCE_MS)
+
+
+def test_a_phone_shows_all_of_it_and_a_finger_drags(browser: Any, server: Any) -> None:
+    with contextlib.closing(
+        browser.new_context(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    ) as context:
+        opened = Opened(context.new_page(), server.url)
+        page = opened.page
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        page.get_by_role("button", name="Put in a circle").tap()
+        page.locator("#pond").scroll_into_view_if_needed()
+        box = page.locator("#pond").bounding_box()
+        assert box is not None
+        places = [
+            {"x": box["x"] + box["width"] * part, "y": box["y"] + box["height"] / 6} for part in (1 / 6, 0.3, 0.5)
+        ]
+        finger = context.new_cdp_session(page)
+        for kind, place in zip(("touchStart", "touchMove", "touchMove"), places, strict=True):
+            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [place]})
+        finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        assert opened.pixel(224, 75) == [220, 40, 40] and opened.pixel(75, 75) == [16, 52, 60]
+        assert not opened.errors
+
+
+def test_a_keyboard_reaches_all_of_it(opened: Opened) -> None:
+    page, reached = opened.page, set()
     page.locator("body").press("Tab")
     for _ in range(40):
-        reached.add(page.evaluate("document.activeElement.id || document.activeElement.getAttribute('aria-label')"))
+        reached.add(
+            page.evaluate(
+                "(({ id, value, ariaLabel, textContent }) => id || ariaLabel || value || textContent)"
+                "(document.activeElement)"
+            )
+        )
         page.keyboard.press("Tab")
-    assert {"pond", "size", "remove", "interrupt", "anew", "narrate", "question", "push"} <= reached
-    assert {"Put in a star", "blue"} <= reached
-    context.close()
+    assert {"pond", "size", "remove", "high", "low", "interrupt", "anew", "narrate", "question", "push"} <= reached
+    assert {"Put in a star", "blue", "Ask"} <= reached
+    page.get_by_role("radio", name="the pond").focus()
+    page.keyboard.press("ArrowUp")  # the four sources are one stop, as radio buttons are: arrows choose
+    expect(page.get_by_role("radio", name="a film")).to_be_checked()

@@ -1,0 +1,65 @@
+"""A page that is open in Chromium and connected, with what went wrong on it."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Page, expect
+
+PATIENCE_MS = 60_000
+TOLD_MS = 6_000  # a unit is one second
+
+
+class Opened:
+    """A page with what went wrong on it."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.errors: list[str] = []
+        self.elsewhere: list[str] = []
+        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", lambda request: None if self._ours(request.url, url) else self.elsewhere.append(request.url))
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(url)
+        expect(page.locator("#state")).to_have_text("Connected", timeout=PATIENCE_MS)
+
+    @staticmethod
+    def _ours(address: str, url: str) -> bool:
+        return address.startswith((url, url.replace("http", "ws"), "blob:", "data:"))
+
+    def answer(self, question: str) -> str:
+        """Ask; the sentence that comes behind the question."""
+        asked = self.page.locator("#told li.question").count()
+        self.page.get_by_label("Question").fill(question)
+        self.page.get_by_role("button", name="Ask").click()
+        told = self.page.locator("#told li.question + li.said div").nth(asked)
+        expect(told).to_contain_text(".", timeout=PATIENCE_MS)
+        return told.inner_text()
+
+    def tells_paint(self, colour: str) -> bool:
+        """Paint the chosen thing; whether the narration tells it. Brook misses one in ten or so."""
+        self.page.get_by_role("button", name=colour).click()
+        try:
+            told = self.page.locator("#told li.said", has_text=f"circle turned {colour}.").first
+            expect(told).to_be_visible(timeout=TOLD_MS)
+        except AssertionError:
+            return False
+        return True
+
+    def tells(self, words: str) -> None:
+        """Fails where narration or answers do not say this."""
+        expect(self.page.locator("#told li.said", has_text=words).first).to_be_visible(timeout=PATIENCE_MS)
+
+    def drag(self, start: tuple[float, float], stop: tuple[float, float]) -> None:
+        """Drag with the mouse from one place of the pond to another, in widths of it."""
+        box = self.page.locator("#pond").bounding_box()
+        assert box is not None
+        (x, y), (to_x, to_y) = ((box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in (start, stop))
+        self.page.mouse.move(x, y)
+        self.page.mouse.down()
+        self.page.mouse.move(to_x, to_y, steps=5)
+        self.page.mouse.up()
+
+    def pixel(self, x: int, y: int) -> list[int]:
+        """The colour of a pixel of the pond."""
+        pen = "document.getElementById('pond').getContext('2d')"
+        return self.page.evaluate(f"([x, y]) => [...{pen}.getImageData(x, y, 1, 1).data].slice(0, 3)", [x, y])
