@@ -156,7 +156,8 @@ class Engine:
         return await self._open(request or Request())
 
     async def generate(self, request: Request, params: SamplingParams | None = None) -> str:
-        """One reply to the request's prompt, whole. Equal to `transformers.generate` on the same prompt and media.
+        """One reply to the request's prompt, whole. Greedy, it is equal to `transformers.generate` on the same prompt
+        and media; of a checkpoint's generation_config only the end tokens count.
 
         Raises InputError for a request that does not fit the model, MediaError for media that cannot be used. After a
         cancelled call nothing is left of it.

@@ -19,6 +19,7 @@ from ..codecs.errors import (
     InputError,
     LimitError,
     MediaError,
+    OutOfMemoryError,
     PenstockError,
     StreamClosedError,
     WorkerError,
@@ -52,6 +53,7 @@ _BY_CODE: dict[str, type[PenstockError]] = {
         InputError,
         ContextOverflowError,
         StreamClosedError,
+        OutOfMemoryError,
     )
 }
 

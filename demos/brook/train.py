@@ -94,7 +94,8 @@ class Learner:
         from the oracle's."""
         seen = self.seen(batch)
         logits, labels, middle = self.logits(batch, seen)
-        hints = self.heads.loss(*middle, batch.hints)
+        early, later, late = middle
+        hints = self.heads.loss(early, later, late, batch.hints)
         weight = batch.weights[batch.labels != IGNORED]
         losses = functional.cross_entropy(logits, labels, reduction="none")
         said = (losses * weight).sum() / weight.sum()

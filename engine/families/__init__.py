@@ -11,6 +11,7 @@ Each module has `load(path, dtype, device) -> Loaded`. Families outside this fol
     smolvlm.py          SmolVLM: images, video
     qwen_vl.py          Qwen2-VL, Qwen2.5-VL: images, video
     qwen3_vl.py         Qwen3-VL: images, video
+    opened.py           a model with all of its weights
     qwen_pictures.py    what vision towers of the Qwen family share
     qwen2_5_omni.py     the thinker of Qwen2.5-Omni: images, video, sound, sound inside video
     qwen3_omni.py       the thinker of Qwen3-Omni: the same

@@ -20,7 +20,7 @@ from ...streams.segment import ImageSegment, MediaSpec, Segment, SizeRule
 from ..family import Family, FamilyData, Loaded
 from ..span import Prompt, Span
 from ..template import learn
-from .qwen_pictures import Features, Pictures, PictureTowers, open_model
+from .qwen_pictures import Features, Pictures, PictureTowers, open_sight
 
 AS_IT_CAME = SizeRule(1, 1, 4096 * 4096)  # a picture is kept as it came until the processor has it
 NO_GRID = (0, 0, 0)
@@ -116,7 +116,7 @@ def load_one_axis(
 
     `names`: what the library calls the vision tower and the language model.
     """
-    processor, model = open_model(path, dtype, device)
+    processor, model = open_sight(path, dtype, device)
     config, tokenizer = model.config, processor.tokenizer
     sight, decoder = (getattr(model.model, name) for name in names)
     tower = towers(model.model, processor, blocks_of(sight))

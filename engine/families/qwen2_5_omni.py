@@ -23,6 +23,7 @@ from ..family import Family, FamilyData, Loaded, Towers
 from ..library import transformers
 from ..span import Span
 from ..template import learn
+from .opened import open_model
 from .qwen_pictures import Features, Pictures, PictureTowers, picture_rules, with_towers
 
 _CLASSES = {"image": "A", "video": "A", "audio": "B", "unit": "B"}
@@ -249,13 +250,8 @@ def load_omni(
     make_processor, make_model, make_towers = classes
     dtype, device = where
     processor = make_processor.from_pretrained(path)
-    model: Any = make_model.from_pretrained(
-        path,
-        dtype=dtype,
-        use_safetensors=True,
-        attn_implementation={"": "sdpa", "text_config": NAME, "vision_config": "sdpa", "audio_config": "sdpa"},
-    )
-    model = model.to(device).eval()
+    attention = {"": "sdpa", "text_config": NAME, "vision_config": "sdpa", "audio_config": "sdpa"}
+    model = open_model(make_model, path, dtype, attention).to(device).eval()
     config, tokenizer = model.config, processor.tokenizer
     placeholders = {"image": processor.image_token, "video": processor.video_token, "audio": processor.audio_token}
     learnt = learn(processor, tokenizer, model.generation_config, placeholders)

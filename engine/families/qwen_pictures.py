@@ -25,8 +25,10 @@ from ..attention import NAME
 from ..library import transformers
 from ..prompt import process
 from ..span import Prompt, Rows, Span
+from .opened import open_model
 
 Pictures = tuple[torch.Tensor, tuple[int, int, int]]  # rows, and the grid they lie on
+
 VIDEO_FPS = Option("number", 0.1, 60)
 _MOST_PIXELS = 1 << 30
 
@@ -201,16 +203,12 @@ class PictureTowers:
         return span
 
 
-def open_model(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
+def open_sight(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
     """Processor and model that sees, from `path`; the attention of its language model is replaced, that of the tower
     left alone."""
     processor = transformers.AutoProcessor.from_pretrained(path)
-    model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
-        path,
-        dtype=dtype,
-        use_safetensors=True,
-        attn_implementation={"": "sdpa", "text_config": NAME, "vision_config": "sdpa"},
-    )
+    attention = {"": "sdpa", "text_config": NAME, "vision_config": "sdpa"}
+    model = open_model(transformers.AutoModelForImageTextToText, path, dtype, attention)
     return processor, model.to(device).eval()
 
 

@@ -16,7 +16,7 @@ import torch
 from ...streams.segment import MediaSpec
 from ..family import Family, FamilyData, Loaded, Towers
 from ..template import learn
-from .qwen_pictures import PictureTowers, open_model, picture_rules
+from .qwen_pictures import PictureTowers, open_sight, picture_rules
 
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
@@ -37,7 +37,7 @@ def load_vl(
     `towers` makes the towers from the model and its processor; `clock` is the family's where the configuration does not
     tell it; `rules` gives fields of `MediaSpec` that differ.
     """
-    processor, model = open_model(path, dtype, device)
+    processor, model = open_sight(path, dtype, device)
     config, tokenizer = model.config, processor.tokenizer
     placeholders = {"image": processor.image_token, "video": processor.video_token}
     per_second = getattr(config.vision_config, "tokens_per_second", None)

@@ -24,6 +24,7 @@ from ..probe import check_against_stock
 from ..prompt import with_system
 from ..span import Prompt, Rows, Span
 from ..template import begins, learn
+from .opened import open_model
 
 
 class NoTowers:
@@ -72,6 +73,19 @@ class NoTowers:
         """Nothing is kept per stream."""
 
 
+def _check_rotary(config: Any, longest: int) -> None:
+    """The library turns all rows of a pass by the longest of its streams where positions are scaled by length: a
+    stream's rows would hang on who else is there."""
+    rules = getattr(config, "rope_parameters", None) or {}
+    for rule in (rules, *(rule for rule in rules.values() if isinstance(rule, dict))):
+        kind = rule.get("rope_type", "")
+        whole = rule.get("original_max_position_embeddings") or getattr(
+            config, "original_max_position_embeddings", None
+        )
+        if "dynamic" in kind or (kind == "longrope" and (whole is None or longest > whole)):
+            raise ModelError(f"expected rotary positions that do not change with a stream's length, got {kind!r}")
+
+
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     """A text model from `path`, in `dtype` on `device`, its attention replaced. ModelError where it cannot be."""
     config = transformers.AutoConfig.from_pretrained(path)
@@ -81,11 +95,10 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
     if others:
         raise ModelError(f"expected layers of full or sliding attention, got {', '.join(sorted(others))}")
+    _check_rotary(config, longest)
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     try:
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, use_safetensors=True, attn_implementation=NAME
-        )
+        model = open_model(transformers.AutoModelForCausalLM, path, dtype, NAME)
     except ValueError as error:
         raise ModelError(f"its attention cannot be replaced: {error}") from error
     model = model.to(device).eval()

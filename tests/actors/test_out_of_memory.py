@@ -88,7 +88,7 @@ async def beside(house: House, loaded: Loaded, greedy: bool) -> tuple[list[list[
         try:
             third = await streams[2].ask(MUCH, SHORT)
             await third.text()
-        except PenstockError as error:
+        except OutOfMemoryError as error:
             assert isinstance(loaded.text, Small) and "memory ran out" in str(error)
         said = [await ids(reply) for reply in replies]
         assert engine.failed is None

@@ -23,7 +23,7 @@ def test_words_are_said_by_several_voices_at_several_speeds_and_pitches(
         said.append(dict(zip(command[1::2], command[2::2], strict=False)))
         return run(command, **options)
 
-    monkeypatch.setattr(sound.subprocess, "run", record)
+    monkeypatch.setattr(subprocess, "run", record)
     takes = [sound.say("seven", take) for take in range(10)]
     for option in ("-v", "-s", "-p"):
         assert len({call[option] for call in said}) >= 5, option

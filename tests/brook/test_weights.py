@@ -7,6 +7,7 @@ import json
 import struct
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from penstock import Engine, Request, SamplingParams, VideoFrame
@@ -29,9 +30,9 @@ def test_the_weights_are_small_and_bfloat16() -> None:
 def test_plain_transformers_opens_it() -> None:
     from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
 
-    processor = Qwen2_5OmniProcessor.from_pretrained(BROOK)
+    processor: Any = Qwen2_5OmniProcessor.from_pretrained(BROOK)
     assert 1000 <= len(processor.tokenizer) <= 2000
-    model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(BROOK).float().eval()
+    model: Any = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(BROOK).float().eval()
     picture = Image.new("RGB", (112, 112), (16, 52, 60))
     ImageDraw.Draw(picture).ellipse((40, 40, 72, 72), fill=(220, 40, 40))
     content = [{"type": "image", "image": picture}, {"type": "text", "text": "What do you see?"}]
@@ -59,7 +60,8 @@ def test_it_is_silent_while_nothing_happens() -> None:
                 await stream.append(VideoFrame(still(colour), pts_us=frame * 500_000))
                 await asyncio.sleep(0.15)  # as a camera does: what comes all at once is seen all at once
             await stream.end()
-            return [(token.text, token.seen.stop_us) async for token in reply if token.seen and token.text.strip()]
+            seen = [(token.text, token.seen and token.seen.stop_us) async for token in reply]
+            return [(text, stop_us or 0) for text, stop_us in seen if text.strip()]
 
     told = asyncio.run(main())
     words = "".join(text for text, _ in told)

@@ -13,6 +13,7 @@ from penstock.codecs.errors import ModelError
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
+from safetensors.torch import load_file, save_file
 
 from .rig import TOLERANCE, Rig
 
@@ -43,6 +44,10 @@ REFUSED = {
     "chunks": (
         hf.Llama4TextConfig(**GROUPED, intermediate_size_mlp=96, num_local_experts=2, head_dim=16),
         "layers of full or sliding attention, got chunked_attention",
+    ),
+    "a rotary that others stretch": (
+        hf.MistralConfig(**GROUPED, rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}),
+        "rotary positions that do not change with a stream's length, got 'dynamic'",
     ),
     "scaled logits": (hf.GraniteConfig(**GROUPED, logits_scaling=8.0), "logits over pages differ .* by .* expected"),
     "looks both ways": (hf.BertConfig(**SIZES, is_decoder=True), "logits over pages differ .* by .* expected"),
@@ -90,3 +95,16 @@ def test_one_that_does_not_is_refused_with_the_reason_and_what_is_served(tmp_pat
     with pytest.raises(ModelError, match=rf"model type '{config.model_type}' is not served: .*{reason}") as error:
         load(folder, EngineConfig())
     assert "served are gemma3, gemma3_text, llama, llava" in str(error.value)
+
+
+@pytest.mark.parametrize("family", ["text", "qwen2_5_vl", "omni"])
+def test_a_checkpoint_that_lacks_weights_is_refused_with_their_names(tmp_path: Path, family: str) -> None:
+    """The library would make them up."""
+    shutil.copytree(model_path(family), tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    tensors = load_file(file)
+    gone = [name for name in tensors if name.endswith("layers.0.mlp.up_proj.weight")]
+    assert gone
+    save_file({name: tensor for name, tensor in tensors.items() if name not in gone}, file, {"format": "pt"})
+    with pytest.raises(ModelError, match=rf"expected all weights of \w+, got none for {len(gone)}: .*up_proj"):
+        load(tmp_path / "model", EngineConfig())
