@@ -49,8 +49,10 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         _results[_families[report.nodeid], column].append((report.nodeid, report.passed))
 
 
-def pytest_sessionfinish() -> None:
-    PAGE.write_text(HEAD + table(), encoding="utf-8")
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """The page is written of whole runs only: passed or with failures, not broken off."""
+    if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        PAGE.write_text(HEAD + table(), encoding="utf-8")
 
 
 def table() -> str:

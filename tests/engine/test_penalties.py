@@ -56,6 +56,21 @@ def test_each_token_is_the_best_after_what_the_reply_said(omni_loaded: Loaded, n
     assert session.ids() != spoken(omni_loaded).ids()
 
 
+def test_the_next_reply_begins_with_nothing_said(omni_loaded: Loaded) -> None:
+    params = PENALTIES["all"]
+    rig = Rig(omni_loaded, page_tokens=16, kv_tokens=2048)
+    client = Client(rig.open(format="turns"))
+    for _ in range(2):
+        client.do("ask", max_tokens=12, **params)
+        rig.run()
+    session = client.session
+    draws = [session.draws[row] for row in sorted(session.draws)][-12:]
+    assert [token for token, _ in draws] == session.ids()
+    for place, (token, logits) in enumerate(draws):
+        values = penalised(logits, session.ids()[:place], params)
+        assert values[token] == pytest.approx(max(values), abs=1e-4)
+
+
 def test_a_bias_forces_and_forbids(omni_loaded: Loaded) -> None:
     plain = spoken(omni_loaded).ids()
     assert plain[0] not in spoken(omni_loaded, logit_bias={plain[0]: -100.0}).ids()
@@ -70,5 +85,7 @@ def test_end_tokens_wait_for_the_least_number_or_are_words(omni_loaded: Loaded) 
     assert spoken(loaded, hold=False).ids() == plain[:first]
     longer = spoken(loaded, hold=False, min_tokens=first + 3).ids()
     assert len(longer) >= first + 3 and longer[:first] == plain[:first] and end not in longer[: first + 3]
+    spliced = spoken(loaded, hold=False, min_tokens=20).ids()  # media goes in behind 8 and 16 tokens
+    assert len(spliced) >= 20 and end not in spliced[:20]
     assert spoken(loaded, hold=False, ignore_eos=True).ids() == plain
     assert spoken(omni_loaded, hold=False, ignore_eos=True, stop_token_ids=(end,)).ids() == plain[:first]
