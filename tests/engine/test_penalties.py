@@ -57,7 +57,7 @@ def test_each_token_is_the_best_after_what_the_reply_said(omni_loaded: Loaded, n
 
 
 def test_the_next_reply_begins_with_nothing_said(omni_loaded: Loaded) -> None:
-    params = PENALTIES["all"]
+    params: dict[str, Any] = PENALTIES["all"]
     rig = Rig(omni_loaded, page_tokens=16, kv_tokens=2048)
     client = Client(rig.open(format="turns"))
     for _ in range(2):
