@@ -24,7 +24,7 @@ class Host(Protocol):
 
 async def generate(host: Host, request: Request, params: SamplingParams | None) -> str:
     """One reply, which ends where the model ends it; `params` None: those of the request."""
-    async with await host.stream(_whole("generate", request, params or request.params)) as stream:
+    async with await host.stream(_whole("generate", request, params)) as stream:
         return await (await stream.prompted()).text()
 
 
@@ -32,10 +32,11 @@ async def generate_all(host: Host, request: Request, n: int, params: SamplingPar
     """`n` replies to a prompt that is computed once; reply i is drawn with the seed plus i."""
     if n < 1:
         raise InputError(f"n: expected at least 1, got {n}")
-    params = msgspec.structs.replace(params or request.params, hold=False)
-    ways = [msgspec.structs.replace(params, seed=(params.seed or 0) + place) for place in range(n)]
+    request = _whole("generate_all", request, params)
+    seed = request.params.seed or 0
+    ways = [msgspec.structs.replace(request.params, seed=seed + place) for place in range(n)]
     async with contextlib.AsyncExitStack() as stack:
-        first = await stack.enter_async_context(await host.stream(_whole("generate_all", request, ways[0])))
+        first = await stack.enter_async_context(await host.stream(msgspec.structs.replace(request, params=ways[0])))
         replies = [await first.prompted()]
         async for _ in replies[0]:
             break  # now the prompt is in the cache
@@ -49,11 +50,10 @@ async def generate_all(host: Host, request: Request, n: int, params: SamplingPar
     return [text for text in texts if isinstance(text, str)]
 
 
-def _whole(call: str, request: Request, params: SamplingParams) -> Request:
-    """The request with positions as the library has them, and a reply that is not held open."""
+def _whole(call: str, request: Request, params: SamplingParams | None) -> Request:
+    """The request with positions as the library has them and with these params, if any; its reply is not held open."""
     request.check()
     if not request.starts:
         raise InputError(f"{call}: expected a request with messages or a prompt, got none")
-    return msgspec.structs.replace(
-        request, params=msgspec.structs.replace(params, hold=False), positions="transformers"
-    )
+    params = msgspec.structs.replace(params or request.params, hold=False)
+    return msgspec.structs.replace(request, params=params, positions="transformers")

@@ -189,12 +189,14 @@ class Connection:
 
     def _check_size(self, frame: str | bytes) -> None:
         """The server answers a text that is too long without its ref, and a binary message with the end of all."""
-        kind, limit = ("text", "text_bytes") if isinstance(frame, str) else ("binary", "message_bytes")
-        most = int(self.welcome.limits[limit])
+        limits = self.welcome.limits
+        kind, most = "binary", int(limits["message_bytes"])
+        if isinstance(frame, str):
+            kind, most = "text", min(most, int(limits["text_bytes"]))
         if len(frame) > most:
             raise ServerLimitError(
-                f"{kind} message: expected at most {most} bytes ({limit} of the server), got {len(frame)}; larger "
-                "media is appended to a stream"
+                f"{kind} message: the server takes at most {most} bytes, got {len(frame)}; larger media is "
+                "appended to a stream"
             )
 
     async def _read(self) -> None:

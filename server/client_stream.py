@@ -23,7 +23,7 @@ from ..streams import item as items
 from ..streams.request import SamplingParams
 from . import wire
 from .errors import ConnectionLostError, error_from_code
-from .inline import png
+from .inline import interleaved, png
 
 UNREAD_EVENTS = 10_000
 Encode = Callable[[str], str | bytes]
@@ -127,6 +127,8 @@ class ClientStream:
 
         A file that is too large for a message goes in pieces, each an input of its own; the number is the last one's.
         """
+        if isinstance(item, items.Image) and isinstance(item.data, np.ndarray):
+            item = msgspec.structs.replace(item, data=await asyncio.to_thread(png, item.data))
         if isinstance(item, items.Text):
             accepted = await self._call(wire.TextMessage, text=item.text)
         else:
@@ -276,8 +278,6 @@ def _binary(item: items.Item, stream: str, ref: str) -> tuple[wire.Header, bytes
     data: Any = getattr(item, "data", None)
     match item:
         case items.Image():
-            if isinstance(data, np.ndarray):
-                data = png(data)
             return wire.ImageHeader(stream=stream, ref=ref, pts_us=item.pts_us), data
         case items.VideoFrame():
             encoding, width, height = item.encoding, item.width, item.height
@@ -292,11 +292,7 @@ def _binary(item: items.Item, stream: str, ref: str) -> tuple[wire.Header, bytes
         case items.VideoBytes():
             return wire.VideoHeader(stream=stream, ref=ref, final=item.final, pts_us=item.pts_us), data
         case items.AudioChunk():
-            encoding, channels = item.encoding, item.channels
-            if isinstance(data, np.ndarray):
-                if data.ndim != 2 or data.dtype != np.float32:
-                    raise InputError(f"sound: expected (channels, n) float32, got {data.shape} {data.dtype}")
-                encoding, channels, data = "f32le", data.shape[0], data.T.astype("<f4").tobytes()
+            encoding, channels, data = interleaved(item)
             header = wire.PcmHeader(
                 stream=stream, ref=ref, pts_us=item.pts_us, rate=item.rate, channels=channels, encoding=encoding
             )

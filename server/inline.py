@@ -20,7 +20,7 @@ from ..streams.item import AudioChunk
 from ..streams.prompt import Media, Piece, gather, kind_of
 from ..streams.request import Request
 
-_INT16, _FLOAT32 = (1, 2), (3, 4)  # WAV's number of the format, bytes a sample
+_WAV = {"s16le": (1, 2), "f32le": (3, 4)}  # its number of the format, bytes a sample
 
 
 def inline(request: Request) -> Request:
@@ -52,6 +52,16 @@ def png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+def interleaved(chunk: AudioChunk) -> tuple[str, int, bytes | bytearray | memoryview]:
+    """Encoding, number of channels and bytes of live samples."""
+    data = chunk.data
+    if not isinstance(data, np.ndarray):
+        return chunk.encoding, chunk.channels, data
+    if data.ndim != 2 or data.dtype != np.float32:
+        raise InputError(f"sound: expected (channels, n) float32, got {data.shape} {data.dtype}")
+    return "f32le", data.shape[0], data.T.astype("<f4").tobytes()
+
+
 def _part(piece: Piece) -> dict[str, Any]:
     kind = kind_of(piece)
     return {"type": kind, kind: f"data:;base64,{base64.b64encode(_file(piece)).decode()}"}
@@ -59,21 +69,22 @@ def _part(piece: Piece) -> dict[str, Any]:
 
 def _file(piece: Piece) -> bytes:
     if isinstance(piece, AudioChunk):
-        if isinstance(piece.data, np.ndarray):
-            return _wav(_FLOAT32, piece.data.shape[0], piece.rate, piece.data.T.astype("<f4").tobytes())
-        return _wav(_INT16 if piece.encoding == "s16le" else _FLOAT32, piece.channels, piece.rate, bytes(piece.data))
+        encoding, channels, samples = interleaved(piece)
+        return _wav(encoding, channels, piece.rate, bytes(samples))
     if not isinstance(piece, Media):
         return bytes(piece.data)
     if piece.kind == "image":
         return png(piece.data)
     if piece.kind == "audio" and piece.rate:
-        return _wav(_FLOAT32, 1, piece.rate, piece.data.astype("<f4").tobytes())
+        return _wav("f32le", 1, piece.rate, piece.data.astype("<f4").tobytes())
     expected = "a file, or (samples, rate)" if piece.kind == "audio" else "a file, or frames that a stream is shown"
     raise InputError(f"{piece.kind}: expected {expected} over the wire, got an array {piece.data.shape}")
 
 
-def _wav(format: tuple[int, int], channels: int, rate: int, samples: bytes) -> bytes:
-    number, bytes_each = format
+def _wav(encoding: str, channels: int, rate: int, samples: bytes) -> bytes:
+    if encoding not in _WAV:
+        raise InputError(f"sound: expected {' or '.join(_WAV)}, got {encoding!r}")
+    number, bytes_each = _WAV[encoding]
     frame = channels * bytes_each
     head = struct.pack("<4sIHHIIHH", b"fmt ", 16, number, channels, rate, rate * frame, frame, 8 * bytes_each)
     body = b"WAVE" + head + struct.pack("<4sI", b"data", len(samples)) + samples

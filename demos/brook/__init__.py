@@ -27,5 +27,6 @@ table of accuracy comes out. Nothing here imports the engine; what examines need
     descent.py     one step of training
     towers.py      what the towers are taught
     teach.py       `python -m penstock.demos.brook.teach`: teaches the towers
+    mean.py        `python -m penstock.demos.brook.mean`: the mean of checkpoints
     train.py       `python -m penstock.demos.brook.train`: trains the whole
 """

@@ -28,7 +28,6 @@ from ..span import Prompt, Rows, Span
 from .opened import open_model
 
 Pictures = tuple[torch.Tensor, tuple[int, int, int]]  # rows, and the grid they lie on
-
 VIDEO_FPS = Option("number", 0.1, 60)
 _MOST_PIXELS = 1 << 30
 

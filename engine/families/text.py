@@ -79,10 +79,8 @@ def _check_rotary(config: Any, longest: int) -> None:
     rules = getattr(config, "rope_parameters", None) or {}
     for rule in (rules, *(rule for rule in rules.values() if isinstance(rule, dict))):
         kind = rule.get("rope_type", "")
-        whole = rule.get("original_max_position_embeddings") or getattr(
-            config, "original_max_position_embeddings", None
-        )
-        if "dynamic" in kind or (kind == "longrope" and (whole is None or longest > whole)):
+        learnt = rule.get("original_max_position_embeddings", getattr(config, "original_max_position_embeddings", 0))
+        if "dynamic" in kind or (kind == "longrope" and longest > learnt):
             raise ModelError(f"expected rotary positions that do not change with a stream's length, got {kind!r}")
 
 

@@ -38,7 +38,7 @@ export class Push {
       if (this.#held && turn === this.#turn) this.#stop = stop;
       else stop();
     } catch (error) {
-      this.#held = false;
+      if (turn === this.#turn) this.#held = false;
       this.#heard.failed(`No microphone: ${error.message}`);
     }
   }

@@ -36,7 +36,12 @@ export class Sound {
 
   async #start() {
     const context = new AudioContext({ latencyHint: "interactive" });
-    await context.audioWorklet.addModule(new URL("tap.js", import.meta.url));
+    try {
+      await context.audioWorklet.addModule(new URL("tap.js", import.meta.url));
+    } catch (error) {
+      await context.close();
+      throw error;
+    }
     const tap = new AudioWorkletNode(context, "tap", { channelCount: 1, channelCountMode: "explicit" });
     tap.port.onmessage = ({ data }) => this.#hand(data);
     this.#bus = new GainNode(context);

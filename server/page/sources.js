@@ -54,20 +54,17 @@ export class Sources {
     const end = () => media.getTracks().forEach((track) => track.stop());
     if (turn !== this.#turn) return end();
     const video = this.#video;
+    let deaf = () => {};
     this.#release = () => {
+      deaf();
       end();
       video.srcObject = null;
     };
     media.getVideoTracks()[0].addEventListener("ended", () => turn === this.#turn && this.#stopped(name));
     video.muted = true;
     video.srcObject = media;
-    const deaf = await this.#sound.listen(media);
-    if (turn !== this.#turn) return deaf();
-    this.#release = () => {
-      deaf();
-      end();
-      video.srcObject = null;
-    };
+    deaf = await this.#sound.listen(media);
+    if (turn !== this.#turn) return deaf(); // it was released while it was not heard yet
     await video.play();
   }
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import wave
 from typing import Any
 
 import numpy as np
@@ -15,19 +13,9 @@ from penstock.engine.family import Loaded
 from penstock.streams.item import AudioBytes
 from penstock.streams.request import Request
 
-from tests.reference.media import RATE, sound
+from tests.reference.media import RATE, sound, wav
 
 STREAM = 987_654
-
-
-def wav(samples: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(2)
-        writer.setframerate(RATE)
-        writer.writeframes((samples * 32767).astype("<i2").tobytes())
-    return file.getvalue()
 
 
 def features(loaded: Loaded, items: list[AudioBytes]) -> torch.Tensor:

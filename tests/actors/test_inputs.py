@@ -5,8 +5,6 @@ event loop, and what cannot be used is refused with a reason.
 from __future__ import annotations
 
 import base64
-import io
-import wave
 from pathlib import Path
 from typing import Any
 
@@ -28,27 +26,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from tests.actors.conftest import House
 from tests.actors.watch import Reader
-from tests.reference.media import RATE, frames, picture, sound
+from tests.reference.media import RATE, frames, picture, png, sound, wav
 
 REPLY = SamplingParams(max_tokens=8)
 PIXELS, CLIP, SOUND = picture(1, 100, 70), frames(3, 4), sound(5, 1.3)
 QUESTION = "USER: <image>\nWhat is the content of this image?\nASSISTANT:"
-
-
-def png(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Pictures.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
-
-
-def wav(samples: np.ndarray, rate: int = RATE) -> bytes:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(2)
-        writer.setframerate(rate)
-        writer.writeframes((samples * 32767).astype("<i2").tobytes())
-    return file.getvalue()
 
 
 def data_url(data: bytes, kind: str = "image/png") -> str:

@@ -11,9 +11,13 @@ from pathlib import Path
 
 import pytest
 from penstock.demos import brook
+from penstock.demos.brook import evaluate
+from penstock.demos.brook.evaluate import Score
 from penstock.demos.brook.exam import FOREIGN, HELD_OUT, STRANGE
+from penstock.demos.brook.marking import Sentence
 from penstock.demos.brook.questions import KINDS
 from penstock.demos.brook.sound import Bank
+from penstock.demos.brook.world import Scene
 
 ANNOUNCED = "penstock: serving on "
 EVALUATE = [sys.executable, "-m", "penstock.demos.brook.evaluate"]
@@ -48,6 +52,15 @@ def test_it_needs_neither_torch_nor_transformers() -> None:
         "assert engine <= known and not {'torch', 'transformers'} & set(sys.modules), engine"
     )
     subprocess.run([sys.executable, "-c", check], check=True, timeout=60)
+
+
+def test_only_the_opening_of_a_narration_is_excused_from_what_is_invented() -> None:
+    score = Score()
+    said = [Sentence("I see nothing.", 1, 1.0), Sentence("I see a red circle.", 1, 3.0)]
+    evaluate._mark(Scene(1, 6.0, (), (), ()), said, score)
+    assert score.invented == [True] and score.answers["narration: opening"] == [
+        ("", "I see nothing.", "I see nothing.")
+    ]
 
 
 @pytest.mark.parametrize("file", sorted(Path(brook.__file__).parent.glob("*.py")), ids=lambda file: file.name)

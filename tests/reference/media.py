@@ -1,8 +1,12 @@
-"""Pictures and sounds for tests, drawn from a seed. No files, no codecs."""
+"""Pictures and sounds for tests, drawn from a seed, and as files without loss."""
 
 from __future__ import annotations
 
+import io
+import wave
+
 import numpy as np
+from PIL import Image
 
 RATE = 16_000
 
@@ -31,3 +35,21 @@ def sound(seed: int, seconds: float, loudness: float = 0.3) -> np.ndarray:
     tones = draw.uniform(150, 3500, size=(2, count // (RATE // 2) + 1)).repeat(RATE // 2, axis=1)[:, :count]
     wave = np.sin(2 * np.pi * tones * time).mean(axis=0) + 0.05 * draw.standard_normal(count)
     return (loudness * wave).astype(np.float32)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """A picture as a file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def wav(samples: np.ndarray, rate: int = RATE) -> bytes:
+    """Mono samples as a file, 16 bits each."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(2)
+        writer.setframerate(rate)
+        writer.writeframes((samples * 32767).astype("<i2").tobytes())
+    return file.getvalue()

@@ -3,8 +3,6 @@ large for a message."""
 
 from __future__ import annotations
 
-import io
-import wave
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from penstock.streams.item import AudioBytes, AudioChunk, Image, VideoBytes
 from penstock.streams.request import Request, SamplingParams
 from PIL import Image as Pillow
 
-from tests.reference.media import RATE, picture, sound
+from tests.reference.media import RATE, picture, png, sound, wav
 
 PARAMS = SamplingParams(max_tokens=6)
 PIXELS = picture(1, 60, 80)
@@ -27,35 +25,19 @@ SAMPLES = sound(2, 1.5)
 FILM = make_film(1.5)
 
 
-def png() -> bytes:
-    file = io.BytesIO()
-    Pillow.fromarray(PIXELS).save(file, "PNG")
-    return file.getvalue()
-
-
-def wav() -> bytes:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(RATE)
-        out.writeframes((SAMPLES * 32767).astype("<i2").tobytes())
-    return file.getvalue()
-
-
 HALVES = AudioChunk((SAMPLES * 32767).astype("<i2").tobytes(), RATE)
 STEREO = AudioChunk(np.stack([SAMPLES, SAMPLES * 0.5]), RATE)
 MEDIA: dict[str, Any] = {
     "pixels": PIXELS,
     "a PIL image": Pillow.fromarray(PIXELS),
-    "bytes of a picture": png(),
+    "bytes of a picture": png(PIXELS),
     "an item of pixels": Image(PIXELS),
-    "an item of a file": Image(png()),
+    "an item of a file": Image(png(PIXELS)),
     "samples and rate": (SAMPLES, RATE),
     "16 bit samples": HALVES,
     "stereo samples": STEREO,
-    "bytes of a sound": wav(),
-    "an item of a sound": AudioBytes(wav(), final=True),
+    "bytes of a sound": wav(SAMPLES),
+    "an item of a sound": AudioBytes(wav(SAMPLES), final=True),
     "a part with a rate": {"type": "audio", "audio": SAMPLES, "sampling_rate": RATE},
     "bytes of a film": FILM,
     "an item of a film": VideoBytes(FILM, final=True),
@@ -87,7 +69,7 @@ def part(value: Any) -> Any:
 
 def test_any_media_is_answered_as_in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("picture.png").write_bytes(png())
+    Path("picture.png").write_bytes(png(PIXELS))
     Path("film.mp4").write_bytes(FILM)
 
     async def main() -> None:
@@ -144,6 +126,7 @@ NO_FILES = {
     "video: expected a file, or frames that a stream is shown over the wire, got an array": np.stack([PIXELS] * 2),
     "image: expected a PIL image, an array, bytes": {"type": "image", "image": 7},
     "media: expected a file that can be read, got '/no/such.mp4'": "/no/such.mp4",
+    "sound: expected \\(channels, n\\) float32": AudioChunk(SAMPLES, RATE),
     "nothing is fetched": "https://example.org/cat.mp4",
 }
 
@@ -163,9 +146,11 @@ def test_a_message_that_is_too_long_ends_nothing_else() -> None:
     async def main() -> None:
         async with running_engine("fake") as engine, serving(engine, max_text_bytes=2000) as url:
             async with connect(url) as connection, await connection.stream(Request()) as stream:
-                with pytest.raises(ServerLimitError, match=r"text message: expected at most 2000 bytes .* got \d{4}"):
+                with pytest.raises(
+                    ServerLimitError, match=r"text message: the server takes at most 2000 bytes, got \d{4}"
+                ):
                     await stream.ask("Well? " * 500)
-                with pytest.raises(ServerLimitError, match="text message: expected at most 2000 bytes"):
+                with pytest.raises(ServerLimitError, match="text message: the server takes at most 2000 bytes"):
                     await connection.generate(Request(prompt="Well?", media=[PIXELS]))
                 assert await (await stream.ask("Well?")).text()
 
@@ -186,7 +171,7 @@ def test_a_long_file_goes_in_pieces_and_a_picture_as_a_file() -> None:
                 assert texts[0] and texts[0] == texts[1]
                 async with await connection.stream(Request()) as stream:
                     noise = np.random.default_rng(1).integers(0, 255, (100, 100, 3), dtype=np.uint8)
-                    with pytest.raises(ServerLimitError, match="binary message: expected at most 6000 bytes"):
+                    with pytest.raises(ServerLimitError, match="binary message: the server takes at most 6000 bytes"):
                         await stream.append(Image(noise))
 
     run(main)

@@ -97,6 +97,16 @@ def test_a_server_has_its_own_device(capsys: pytest.CaptureFixture[str]) -> None
     assert "expected a model that is loaded here, got --url" in capsys.readouterr().err
 
 
+def test_a_revision_is_one_of_the_hub(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    picture = tmp_path / "pond.png"
+    Image.new("RGB", (8, 8)).save(picture)
+    asked = ["ask", "--model", str(tmp_path), "--revision", "v1.0", "--device", "cpu", str(picture), "What?"]
+    assert cli.main(asked) == 2
+    assert "expected no revision, as it is a folder, got 'v1.0'" in capsys.readouterr().err
+
+
 def test_a_card_is_named_in_the_start_lines() -> None:
     memory = Memory(7 << 30, 300 << 20, 900 << 20, 57_344, 16, 40_960)
     info = EngineInfo(
