@@ -16,7 +16,7 @@ from ..engine.config import FITTING, EngineConfig
 from ..streams.event import Closed, Error
 from ..streams.options import check_options, with_defaults
 from ..streams.prompt import Content, check_counts, check_most, gather
-from ..streams.request import Request, SamplingParams
+from ..streams.request import Request, Sampling, SamplingParams
 from . import oneshot
 from .inputs import check_params
 
@@ -35,8 +35,8 @@ _IDS = itertools.count(1)
 
 
 class EngineInfo(msgspec.Struct, frozen=True):
-    """What an engine serves. `why` its dtype was chosen, empty where it was asked for; `memory`: who has how much of
-    the device's."""
+    """What an engine serves. `why` its dtype was chosen, empty where it was asked for; `sampling`: how a reply is drawn
+    where its params do not say; `memory`: who has how much of the device's."""
 
     model: str
     family: str
@@ -49,6 +49,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     device: str
     dtype: str
     why: str
+    sampling: Sampling
     memory: Memory
 
 
@@ -90,6 +91,7 @@ class Engine:
             device=str(loaded.device),
             dtype=str(loaded.dtype).removeprefix("torch."),
             why=loaded.why,
+            sampling=data.sampling,
             memory=memory,
         )
         self.ready = False
@@ -157,7 +159,7 @@ class Engine:
 
     async def generate(self, request: Request, params: SamplingParams | None = None) -> str:
         """One reply to the request's prompt, whole. Greedy, it is equal to `transformers.generate` on the same prompt
-        and media; of a checkpoint's generation_config only the end tokens count.
+        and media. What `params` leave open is as the checkpoint's generation_config.json has it, which may be drawn.
 
         Raises InputError for a request that does not fit the model, MediaError for media that cannot be used. After a
         cancelled call nothing is left of it.
@@ -167,9 +169,9 @@ class Engine:
     async def generate_all(self, request: Request, n: int, params: SamplingParams | None = None) -> list[str]:
         """`n` replies to the request's prompt, which is computed once; its rows of KV cache are shared.
 
-        Reply i is drawn with the seed of `params` plus i (without one: 0 plus i), as `generate` would draw it with
-        that seed. Raises as `generate` does, and InputError where fewer than `n` streams can be opened. After a
-        cancelled call nothing is left of it.
+        Reply i is drawn with the seed of `params` plus i, as `generate` would draw it with that seed; without one the
+        replies differ, and from call to call. Raises as `generate` does, and InputError where fewer than `n` streams
+        can be opened. After a cancelled call nothing is left of it.
         """
         return await oneshot.generate_all(self, request, n, params)
 

@@ -29,12 +29,13 @@ async def generate(host: Host, request: Request, params: SamplingParams | None) 
 
 
 async def generate_all(host: Host, request: Request, n: int, params: SamplingParams | None) -> list[str]:
-    """`n` replies to a prompt that is computed once; reply i is drawn with the seed plus i."""
+    """`n` replies to a prompt that is computed once; reply i is drawn with the seed plus i, if there is one."""
     if n < 1:
         raise InputError(f"n: expected at least 1, got {n}")
     request = _whole("generate_all", request, params)
-    seed = request.params.seed or 0
-    ways = [msgspec.structs.replace(request.params, seed=seed + place) for place in range(n)]
+    seed = request.params.seed
+    seeds = [None if seed is None else seed + place for place in range(n)]
+    ways = [msgspec.structs.replace(request.params, seed=each) for each in seeds]
     async with contextlib.AsyncExitStack() as stack:
         first = await stack.enter_async_context(await host.stream(msgspec.structs.replace(request, params=ways[0])))
         replies = [await first.prompted()]

@@ -11,9 +11,10 @@ their log-sum-exp (Flash-Decoding, and arXiv 2402.02082, section 4).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from ..codecs.errors import ModelError
@@ -29,7 +30,8 @@ class Part:
 
     tables `(sequences, pages)` int32, slots `(rows,)` int32, lengths and firsts `(rows,)` int32; firsts None: from row
     0 on. `runs` lists (start, stop, slot) of consecutive query rows of one sequence, in order; every row is in one, and
-    neither lengths nor firsts fall inside one.
+    neither lengths nor firsts fall inside one. `ends` are the lengths on the host, where they are known there. `kept`
+    is what a backend has made of the part, for all layers.
     """
 
     def __init__(
@@ -39,23 +41,25 @@ class Part:
         lengths: torch.Tensor,
         runs: list[tuple[int, int, int]],
         firsts: torch.Tensor | None = None,
+        ends: np.ndarray | None = None,
     ) -> None:
         self.tables, self.slots, self.lengths, self.runs, self.firsts = tables, slots, lengths, runs, firsts
-        self._tiles: dict[int, torch.Tensor] = {}
+        self.ends = ends
+        self.kept: dict[Hashable, Any] = {}
 
     def tiles(self, rows: int) -> torch.Tensor:
         """The runs in pieces of at most `rows` rows, on the rows' device: start, stop and slot, `(tiles, 3)` int32.
 
         They are made on the host, once for all layers.
         """
-        if rows not in self._tiles:
+        if rows not in self.kept:
             pieces = [
                 (first, min(first + rows, stop), slot)
                 for start, stop, slot in self.runs
                 for first in range(start, stop, rows)
             ]
-            self._tiles[rows] = upload(torch.tensor(pieces, dtype=torch.int32), self.lengths.device)
-        return self._tiles[rows]
+            self.kept[rows] = upload(torch.tensor(pieces, dtype=torch.int32), self.lengths.device)
+        return self.kept[rows]
 
 
 class Backend(Protocol):

@@ -12,8 +12,9 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     "float32", "bfloat16", "float16", or "auto" for the checkpoint's own, on a CPU only where that is fast
     (docs/memory.md). quantize: "int8" keeps the decoder's linear layers as int8. kv_tokens: rows of KV cache over all
     streams; 0: as many as fit into `memory_fraction` of what is left (None: the device's own). kv_gib: the KV cache's
-    size instead. page_tokens: rows per page; 0 takes the backend's best. backend: "cpu", "triton" (CUDA),
-    "reference", or "auto" for the one that fits the device. decode: "inline" (threads) or "workers" (processes with
+    size instead. page_tokens: rows per page; 0 takes the backend's best. backend: "cpu"; "triton" or
+    "varlen" (CUDA; torch's own, with pages of 256 rows); "reference"; or "auto" for the one that fits the device.
+    cuda_graphs: decode steps are recorded and launched whole. decode: "inline" (threads) or "workers" (processes with
     limits) for client media. processor: options of the model's own processor that hold where a request has none
     (`Request.processor`). limits_per_request: how many images, videos and audios a prompt may have, by kind; any
     number of those not named.
@@ -27,6 +28,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     memory_fraction: float | None = None
     page_tokens: int = 0
     backend: str = "auto"
+    cuda_graphs: bool = False
     slots: int = 256
     step_rows: int = 1024
     append_rows: int = 256

@@ -244,8 +244,8 @@ class Conversation:
         stream.replies += 1
         text = Detokenizer(self.family.tokenizer, params.stop)
         cursor = stream.layout.cursor.copy()
-        ends = self.family.stop_ids
-        stream.reply = Reply(stream.replies, seq, params, text, stream.rows, cursor, ends)
+        ends, own = self.family.stop_ids, self.family.data.sampling
+        stream.reply = Reply(stream.replies, seq, params, text, stream.rows, cursor, ends, own)
         stream.events.append(ReplyStarted(stream.replies, seq))
 
     def _mid_character(self) -> bool:

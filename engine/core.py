@@ -29,6 +29,7 @@ from .attention import Backend, ReferenceBackend
 from .checkpoint import Checkpoint, find
 from .config import EngineConfig
 from .family import Loaded
+from .graphs import record_cuda
 from .int8 import quantize
 from .language import LanguageModel
 from .library import transformers
@@ -95,13 +96,21 @@ def _missing(why: str) -> str:
 
 
 def _refusal(error: Exception) -> str:
+    from .families import served
+
     why = " ".join(str(error).split())
     if is_out_of_memory(error):
         return f"expected room for its weights, got none ({why}); try a smaller model"
     if "trust_remote_code" in why:
         return (
             f"expected a checkpoint whose classes are all in transformers {transformers.__version__}, got one with "
-            "code of its own: code that comes with a checkpoint is never run"
+            f"code of its own: code that comes with a checkpoint is never run; {served()}"
+        )
+    if "does not recognize this architecture" in why:
+        named = re.search(r"model type `?([^`\s]+)`?", why)
+        return (
+            f"model type {named[1] if named else 'unknown'!r}: expected one that transformers "
+            f"{transformers.__version__} has, got none; {served()}"
         )
     return f"expected a checkpoint that transformers can load, got: {why}"
 
@@ -109,16 +118,25 @@ def _refusal(error: Exception) -> str:
 def make_backend(config: EngineConfig, device: str) -> Backend:
     """The attention backend that `config` names, for a type of device. "auto": the compiled one on a CPU, Triton's on
     CUDA where the package is here, else the reference. ModelError where it cannot be had."""
-    fast = {"cpu": "cpu", "cuda": "triton"}.get(device, "reference")
-    name = fast if config.backend == "auto" else config.backend
+    fitting = {"cpu": ["cpu"], "cuda": ["triton", "varlen"]}.get(device, [])
+    name = next(iter(fitting), "reference") if config.backend == "auto" else config.backend
     if name == "reference":
         return ReferenceBackend()
-    if name != fast:
-        raise ModelError(f"backend: expected auto, reference or {fast} on {device}, got {config.backend!r}")
+    if name not in fitting:
+        *others, last = ["auto", "reference", *fitting]
+        raise ModelError(f"backend: expected {', '.join(others)} or {last} on {device}, got {config.backend!r}")
     if name == "cpu":
         from .attention_cpu import CpuBackend
 
         return CpuBackend()
+    if name == "varlen":
+        from .attention_varlen import VarlenBackend
+
+        return VarlenBackend(_triton(config, device))
+    return _triton(config, device)
+
+
+def _triton(config: EngineConfig, device: str) -> Backend:
     try:
         from .attention_triton import TritonBackend
     except ImportError as error:
@@ -143,7 +161,10 @@ def make_parts(loaded: Loaded, config: EngineConfig, memory: Memory | None = Non
         pages, page_tokens, config.slots, config.step_rows, config.append_rows, config.host_pages, config.span_bytes
     )
     backend = make_backend(config, loaded.device.type)
-    return Scheduler(loaded.family, sizes), LanguageModel(loaded, pages, page_tokens, config.slots, backend)
+    if config.cuda_graphs and loaded.device.type != "cuda":
+        raise ModelError(f"cuda_graphs: expected a CUDA device, got {loaded.device.type}")
+    record = record_cuda if config.cuda_graphs else None
+    return Scheduler(loaded.family, sizes), LanguageModel(loaded, pages, page_tokens, config.slots, backend, record)
 
 
 class Core:

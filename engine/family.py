@@ -15,6 +15,7 @@ import torch
 
 from ..codecs.errors import InputError
 from ..streams.prompt import Content
+from ..streams.request import Sampling
 from ..streams.segment import MediaSpec, Segment
 from .positions import Clock
 from .span import Prompt, Span
@@ -23,11 +24,12 @@ from .span import Prompt, Span
 class FamilyData(msgspec.Struct, frozen=True):
     """The plain data of one checkpoint.
 
-    turn_ids: the chat template's wrappers "user_start", "user_end", "assistant_start", "assistant_end". block_ids:
-    for each modality the ids that open and close a block. system_ids: what stands before and after the words of a
-    system prompt (where `system_in_user`, a user turn is open behind it); default_system_ids: what the template begins
-    with where none is given. stop_ids end a reply. classes: the streamability class of each modality: "A" exact per
-    patch, "B" exact per encoder window, "D" atomic: the rows of one piece see one another.
+    turn_ids: the chat template's wrappers "user_start", "user_end", "assistant_start", "assistant_end". block_ids: for
+    each modality the ids that open and close a block. system_ids: what stands before and after the words of a system
+    prompt (where `system_in_user`, a user turn is open behind it); default_system_ids: what the template begins with
+    where none is given. stop_ids end a reply; `sampling` is how one is drawn where its params do not say. classes: the
+    streamability class of each modality: "A" exact per patch, "B" exact per encoder window, "D" atomic: the rows of
+    one piece see one another.
     per_second: positions a second of video; 0 where the model has one axis. vocabulary: rows of the output. clock: how
     time in a video becomes positions, "seconds", "interval" (the product of rate and interval is rounded first) or
     "patches" (they are counted), "whole" (as "seconds", for rates at which a patch is a whole number of positions).
@@ -52,6 +54,7 @@ class FamilyData(msgspec.Struct, frozen=True):
     clock: str = "seconds"
     library_rule: str = "last"
     system_in_user: bool = False
+    sampling: Sampling = Sampling()
     unit_marks_share: bool = True
 
 

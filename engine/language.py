@@ -14,6 +14,7 @@ import torch
 
 from .attention import Backend, Part, ReferenceBackend, Step
 from .family import Loaded
+from .graphs import Graphs, Record
 from .out_of_memory import is_out_of_memory, let_go
 from .plan import Feed, Likely, Plan, Result
 from .sampler import likeliest, sample
@@ -23,10 +24,19 @@ log = logging.getLogger("penstock.engine")
 
 
 class LanguageModel:
-    """The decoder of one checkpoint over a paged cache of `(pages, page_tokens, kv_heads, head_dim)` per layer."""
+    """The decoder of one checkpoint over a paged cache of `(pages, page_tokens, kv_heads, head_dim)` per layer.
+
+    `record`: decode steps are recorded as graphs by it (graphs.py).
+    """
 
     def __init__(
-        self, loaded: Loaded, pages: int, page_tokens: int, slots: int, backend: Backend | None = None
+        self,
+        loaded: Loaded,
+        pages: int,
+        page_tokens: int,
+        slots: int,
+        backend: Backend | None = None,
+        record: Record | None = None,
     ) -> None:
         config = loaded.config
         self.text = loaded.text
@@ -36,12 +46,17 @@ class LanguageModel:
         self.device = self.embed.weight.device
         self.backend = backend or ReferenceBackend()
         self.page_tokens = page_tokens
-        shape = (pages, page_tokens, *token_shape(config))
+        spare = record is not None  # a page and a table for rows that pad a batch
+        shape = (pages + spare, page_tokens, *token_shape(config))
         dtype = self.embed.weight.dtype
         self.keys = [torch.zeros(shape, dtype=dtype, device=self.device) for _ in range(config.num_hidden_layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=self.device) for _ in range(config.num_hidden_layers)]
         # Page tables of all slots; entries behind a sequence's length are stale and never read.
-        self.tables = torch.zeros((slots, pages), dtype=torch.int32, device=self.device)
+        self.tables = torch.zeros((slots + spare, pages), dtype=torch.int32, device=self.device)
+        self._graphs = None
+        if record is not None:
+            self.tables[slots] = pages
+            self._graphs = Graphs(self, self._pass, record)
         self._host: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
         self.logits: torch.Tensor | None = None  # of the last step's drawn rows, (draws, vocabulary)
 
@@ -134,6 +149,8 @@ class LanguageModel:
 
     def _forward(self, feeds: list[Feed]) -> torch.Tensor:
         """All rows of the step back to back through the decoder; returns `(rows, hidden)`."""
+        if self._graphs is not None and (hidden := self._graphs.run(feeds)) is not None:
+            return hidden
         runs = [run for feed in feeds for run in feed.rows]
         ids = upload(torch.from_numpy(np.concatenate([run.ids for run in runs])), self.device)
         positions = upload(torch.from_numpy(np.concatenate([run.positions for run in runs], axis=1)), self.device)
@@ -150,12 +167,19 @@ class LanguageModel:
                         deep = embeds.new_zeros(len(embeds), features.shape[1] - width)
                     deep[start : start + len(run)] = features[:, width:]
             start += len(run)
+        return self._decoded(embeds, positions, self._attention(feeds), {} if deep is None else self._deep(deep, width))
+
+    def _pass(self, ids: torch.Tensor, positions: torch.Tensor, step: Step) -> torch.Tensor:
+        """Rows of text, `(n,)`, at positions `(3, n)`."""
+        return self._decoded(self.embed(ids), positions, step, {})
+
+    def _decoded(self, embeds: torch.Tensor, positions: torch.Tensor, step: Step, deep: dict[str, Any]) -> torch.Tensor:
         output = self.text(
             inputs_embeds=embeds[None],
             position_ids=positions[:, None] if self.axes == 3 else positions[:1],
             use_cache=False,
-            step=self._attention(feeds),
-            **({} if deep is None else self._deep(deep, width)),
+            step=step,
+            **deep,
         )
         return output.last_hidden_state[0]
 
@@ -187,7 +211,7 @@ class LanguageModel:
 
         def seen(firsts: np.ndarray | None = None) -> list[Part]:
             begins = None if firsts is None else upload(torch.from_numpy(firsts.astype(np.int32)), self.device)
-            return [Part(self.tables, row_slots, lengths, runs, begins)]
+            return [Part(self.tables, row_slots, lengths, runs, begins, ends)]
 
         def windowed(window: int) -> list[Part]:
             firsts = np.maximum(places + 1 - window, 0)

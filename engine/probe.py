@@ -1,8 +1,8 @@
-"""Whether a decoder computes here what it computes in the library: a few rows, appended in two pieces, against one
-stock forward. In: a loaded checkpoint and its `transformers` model. Out: nothing, or ModelError that says what differs.
+"""Whether a decoder computes here what it computes in the library: a prompt, appended in two pieces, against one stock
+forward. In: a loaded checkpoint and its `transformers` model. Out: nothing, or ModelError that says what differs.
 
-It finds layers that never call the replaced attention, biases and scales that are lost on the way, and states that are
-not keys and values. It knows no families.
+It finds layers that never call the replaced attention, biases and scales that are lost on the way, states that are not
+keys and values, rows that see one another, and positions of another rule. It knows no families.
 """
 
 from __future__ import annotations
@@ -19,27 +19,35 @@ from .language import LanguageModel
 from .plan import Draw, Feed, Plan, TableEdit
 from .span import Rows
 
-_ROWS, _FIRST = 12, 5
+_ROWS = 12
 _PAGE = 4
 # Largest error of a logit, in standard deviations of the stock logits: rounding in bf16 stays below a tenth of it.
 _TOLERANCE = 0.2
 
 
 def check_against_stock(loaded: Loaded, model: Any) -> None:
-    """Compare the logits behind both pieces. `model` has the replaced attention, before and after."""
+    """Compare a dozen ids from all over the vocabulary. `model` has the replaced attention, before and after."""
     size = loaded.text.get_input_embeddings().weight.shape[0]
     ids = np.linspace(0, size - 1, _ROWS).astype(np.int64)
+    positions = np.broadcast_to(np.arange(_ROWS, dtype=np.int64), (3, _ROWS))
+    inputs = {"input_ids": torch.from_numpy(ids)[None].to(model.device)}
+    check_prompt(loaded, model, [Rows(ids, positions)], inputs, NAME)
+
+
+def check_prompt(loaded: Loaded, model: Any, rows: list[Rows], inputs: Any, attention: str | dict[str, str]) -> None:
+    """Compare the logits behind both pieces of a prompt. `rows` are what it is over pages, `inputs` what the library's
+    model takes for it; `attention` is the model's, before and after."""
     try:
-        ours = _paged(loaded, ids)
+        ours, places = _paged(loaded, rows)
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(f"its decoder does not run over pages: {error}") from error
     model.set_attn_implementation("eager")
     try:
         with torch.inference_mode():
-            stock = model(input_ids=torch.from_numpy(ids)[None].to(model.device), use_cache=False).logits[0]
+            stock = model(**inputs, use_cache=False).logits[0]
     finally:
-        model.set_attn_implementation(NAME)
-    stock = stock[[_FIRST - 1, _ROWS - 1]].float()
+        model.set_attn_implementation(attention)
+    stock = stock[places].float()
     error = float((ours - stock).abs().max() / stock.std())
     if not error <= _TOLERANCE:
         raise ModelError(
@@ -48,14 +56,15 @@ def check_against_stock(loaded: Loaded, model: Any) -> None:
         )
 
 
-def _paged(loaded: Loaded, ids: np.ndarray) -> torch.Tensor:
-    """Logits `(2, vocabulary)` behind the first and behind the second piece."""
-    language = LanguageModel(loaded, -(-_ROWS // _PAGE), _PAGE, slots=1)
-    positions = np.broadcast_to(np.arange(_ROWS, dtype=np.int64), (3, _ROWS))
+def _paged(loaded: Loaded, rows: list[Rows]) -> tuple[torch.Tensor, list[int]]:
+    """Logits `(2, vocabulary)` behind the first and behind the second piece, and the last row of each."""
+    total = sum(len(run) for run in rows)
+    pages, first = -(-total // _PAGE), max(1, total * 2 // 5)
+    language = LanguageModel(loaded, pages, _PAGE, slots=1)
     logits = []
-    edits = [TableEdit(0, 0, list(range(-(-_ROWS // _PAGE))))]
-    for start, stop in ((0, _FIRST), (_FIRST, _ROWS)):
-        feed = Feed(0, 0, start, [Rows(ids[start:stop], positions[:, start:stop])], Draw())
+    edits = [TableEdit(0, 0, list(range(pages)))]
+    for start, stop in ((0, first), (first, total)):
+        feed = Feed(0, 0, start, _between(rows, start, stop), Draw())
         language.run(Plan(0, [], [], [], edits, [], [], [feed]))
         assert language.logits is not None
         logits.append(language.logits[0].float())
@@ -63,4 +72,15 @@ def _paged(loaded: Loaded, ids: np.ndarray) -> torch.Tensor:
     for layer, keys in enumerate(language.keys):
         if not keys.any():
             raise ModelError(f"layer {layer} of {len(language.keys)} does not call the attention that was put in")
-    return torch.stack(logits)
+    return torch.stack(logits), [first - 1, total - 1]
+
+
+def _between(rows: list[Rows], start: int, stop: int) -> list[Rows]:
+    """Rows `[start, stop)` of all runs together."""
+    taken, place = [], 0
+    for run in rows:
+        low, high = max(start - place, 0), min(stop - place, len(run))
+        if low < high:
+            taken.append(run.part(low, high))
+        place += len(run)
+    return taken

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
+
 import msgspec
 
-from ..streams.request import SamplingParams
+from ..streams.request import Sampling, SamplingParams
 from .detokenize import Detokenizer
 from .plan import Draw
 from .positions import Cursor
@@ -24,7 +26,7 @@ class Reply:
 
     `places[i]` and `positions[i]` are the row and the position of token i in the stream; `row` is that of the first
     token, whether it is there yet or not, and `cursor` the stream's where the reply began. `ends` are the model's end
-    tokens.
+    tokens, `own` is how its checkpoint wants to be sampled.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Reply:
         row: int,
         cursor: Cursor,
         ends: frozenset[int],
+        own: Sampling,
     ) -> None:
         self.id = id
         self.seq = seq
@@ -50,22 +53,24 @@ class Reply:
         self.held = False  # the model ended it, but media is still expected
         self._ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else ends)
         self._bias = tuple(params.logit_bias.items())
-        self._penalised = (params.repetition_penalty, params.presence_penalty, params.frequency_penalty) != (1, 0, 0)
-        self._seed = params.seed if params.seed is not None else id * 1_000_003 + seq
+        self._way = params.over(own)
+        penalties = (self._way.repetition_penalty, params.presence_penalty, params.frequency_penalty)
+        self._penalised = penalties != (1, 0, 0)
+        self._seed = random.getrandbits(64) if params.seed is None else params.seed
 
     def draw(self) -> Draw:
         """How the next token is drawn."""
-        params = self.params
+        params, way = self.params, self._way
         barred = tuple(self._ends) if len(self.ids) < params.min_tokens else ()
-        if params.temperature == 0 and not (self._penalised or self._bias or barred):
+        if way.temperature == 0 and not (self._penalised or self._bias or barred):
             return Draw(logprobs=params.logprobs)
         return Draw(
-            params.temperature,
-            params.top_k,
-            params.top_p,
-            params.min_p,
+            way.temperature,
+            way.top_k,
+            way.top_p,
+            way.min_p,
             seed_of(self._seed, len(self.ids)),
-            params.repetition_penalty,
+            way.repetition_penalty,
             params.presence_penalty,
             params.frequency_penalty,
             tuple(self.ids) if self._penalised else (),

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from ..codecs.errors import ModelError
+from ..streams.request import Sampling
 
 _SYSTEM, _USER, _ASSISTANT, _AGAIN = "SYSTEMMARK", "USERMARK", "ASSISTANTMARK", "AGAINMARK"
 
@@ -39,7 +40,7 @@ def _without(text: str, prefix: str = "", suffix: str = "") -> str:
 
 
 def learn(template: Any, tokenizer: Any, generation: Any, media: dict[str, str] | None = None) -> dict[str, Any]:
-    """The fields of `FamilyData` that hold ids.
+    """The fields of `FamilyData` that hold ids, and how replies are drawn.
 
     `template` is the processor, or the tokenizer of a text model; `generation` the model's generation configuration;
     `media` maps each modality to the placeholder that the template writes for it.
@@ -65,6 +66,7 @@ def learn(template: Any, tokenizer: Any, generation: Any, media: dict[str, str] 
         "default_system_ids": [*start, *ids(turns.default_system)],
         "system_in_user": turns.system_in_user,
         "stop_ids": _stop_ids(generation, tokenizer, turn_ids["assistant_end"]),
+        "sampling": _sampling(generation),
     }
 
 
@@ -108,6 +110,15 @@ def _stop_ids(generation: Any, tokenizer: Any, assistant_end: list[int]) -> froz
     if ends is None:
         return frozenset({tokenizer.eos_token_id, assistant_end[0]} - {None})
     return frozenset(ends if isinstance(ends, list) else [ends])
+
+
+def _sampling(generation: Any) -> Sampling:
+    """How the checkpoint's generation configuration wants its replies drawn; without `do_sample` they are greedy."""
+    names = Sampling.__struct_fields__ if generation.do_sample else ("repetition_penalty",)
+    said = {name: getattr(generation, name, None) for name in names}
+    if generation.do_sample and said["temperature"] is None:
+        said["temperature"] = 1.0
+    return Sampling(**{name: value for name, value in said.items() if value is not None})
 
 
 def learn_block(render: Any, modality: str, placeholder: str, user_start: str) -> tuple[str, str]:

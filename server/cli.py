@@ -187,7 +187,7 @@ def _add_ask(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--system", help="the system prompt")
     parser.add_argument("--max-tokens", type=int, help="at most so many (default 256, with --live 4000)")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token (default 0)")
+    parser.add_argument("--temperature", type=float, help="0 takes the likeliest token (default: as the model has it)")
     parser.add_argument("--format", choices=FORMATS, help="default turns, with --live live")
     parser.add_argument("--fps", type=float, help="frames a second that the model gets (default: the model's own)")
     parser.add_argument("--json", action="store_true", help="the stream's events, one JSON object a line")
@@ -311,6 +311,7 @@ def _facts(url: str, info: EngineInfo, config: ServerConfig, own: bool) -> list[
         *([("", "Brook: knows coloured shapes, beeps and a few spoken words, nothing else")] if own else []),
         ("takes", ", ".join(["text", *(_TAKES.get(name, name) for name in info.modalities)])),
         ("formats", f"{', '.join(info.formats)} (auto: {auto})"),
+        ("replies", f"{info.sampling}, unless a request says otherwise"),
         ("socket", f"{url.replace('http', 'ws', 1)}/v1/stream"),
         ("health", f"{url}/health, {url}/ready"),
         ("key", "wanted" if config.api_key is not None else "none: everyone who reaches it may use it"),

@@ -12,8 +12,26 @@ FORMATS = ("auto", "turns", "live", "interrupt")
 MOST_LOGPROBS = 20
 
 
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """What a checkpoint says of how it is sampled; as it stands here: greedy, without filters and penalty."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+    def __str__(self) -> str:
+        plain = Sampling()
+        names = [name for name in self.__struct_fields__ if getattr(self, name) != getattr(plain, name)]
+        return ", ".join(f"{name} {getattr(self, name):g}" for name in names) or "greedy"
+
+
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """How the tokens of one reply are chosen. All of it belongs to the reply and goes on across what is spliced in.
+
+    `temperature`, `top_k`, `top_p`, `min_p` and `repetition_penalty`: None takes what the checkpoint's own
+    generation_config.json says, and where that says nothing the likeliest token, without filters and penalty.
 
     First, on the reply's own tokens so far: `repetition_penalty` divides a positive logit of a token that was said and
     multiplies a negative one (arXiv 1909.05858; 1 switches it off), `presence_penalty` is taken off such a logit once,
@@ -21,7 +39,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     end token is drawn.
 
     `temperature` 0 takes the likeliest token (greedy). `top_k` 0, `top_p` 1 and `min_p` 0 switch these filters off;
-    they are applied in this order after the temperature. `seed` makes the draws of this reply repeatable.
+    they are applied in this order after the temperature. `seed` makes the draws of this reply repeatable; without one
+    they are other ones each time.
 
     `stop` strings end the reply and are not part of it; `stop_token_ids` are added to the model's own end tokens, and
     `ignore_eos` takes those for words like others. `logprobs` k: each token comes with its log probability and with the
@@ -32,15 +51,15 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     max_tokens: int = 256
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     hold: bool = True
-    repetition_penalty: float = 1.0
+    repetition_penalty: float | None = None
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: dict[int, float] = {}
@@ -48,16 +67,22 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     ignore_eos: bool = False
     logprobs: int | None = None
 
+    def over(self, own: Sampling) -> Sampling:
+        """What the checkpoint says, but for what is said here."""
+        said = {name: getattr(self, name) for name in Sampling.__struct_fields__}
+        return msgspec.structs.replace(own, **{name: value for name, value in said.items() if value is not None})
+
     def check(self) -> None:
         """Raise InputError where a value is out of range; says the range and the value."""
+        way = self.over(Sampling())
         rules = (
             ("max_tokens", self.max_tokens >= 1, "at least 1", self.max_tokens),
-            ("temperature", 0 <= self.temperature <= 100, "in [0, 100]", self.temperature),
-            ("top_k", self.top_k >= 0, "0 or more", self.top_k),
-            ("top_p", 0 < self.top_p <= 1, "in (0, 1]", self.top_p),
-            ("min_p", 0 <= self.min_p <= 1, "in [0, 1]", self.min_p),
+            ("temperature", 0 <= way.temperature <= 100, "in [0, 100]", self.temperature),
+            ("top_k", way.top_k >= 0, "0 or more", self.top_k),
+            ("top_p", 0 < way.top_p <= 1, "in (0, 1]", self.top_p),
+            ("min_p", 0 <= way.min_p <= 1, "in [0, 1]", self.min_p),
             ("stop", all(self.stop), "strings that are not empty", self.stop),
-            ("repetition_penalty", 0 < self.repetition_penalty <= 100, "in (0, 100]", self.repetition_penalty),
+            ("repetition_penalty", 0 < way.repetition_penalty <= 100, "in (0, 100]", self.repetition_penalty),
             ("presence_penalty", -2 <= self.presence_penalty <= 2, "in [-2, 2]", self.presence_penalty),
             ("frequency_penalty", -2 <= self.frequency_penalty <= 2, "in [-2, 2]", self.frequency_penalty),
             ("logit_bias", all(abs(b) <= 100 for b in self.logit_bias.values()), "in [-100, 100]", self.logit_bias),

@@ -19,6 +19,7 @@ COLUMNS = {
     "test_oracle1": "one shot equals `generate`",
     "test_oracle2": "streamed in any cuts equals one append",
     "test_oracle3": "appended in mid-reply equals a dense forward",
+    "test_oracle4": "beside strangers, preempted, forked",
     "test_prompt_media": "prompt, ids and media in any form",
     "test_mutations": "what is broken is found",
     "test_reference": "the model sees; the reference equals stock",

@@ -12,7 +12,18 @@ SPOKEN = (
     "people water bread coffee apple banana orange-juice potato kitchen morning evening tomorrow yesterday village "
     "hammer ladder pencil carpet engine rocket planet forest animal monkey tiger elephant rabbit chicken pigeon "
     "butter cheese sugar pepper silver copper market office school teacher student lawyer farmer sailor pilot "
-    "monday friday january august holiday birthday weather thunder shadow mirror bottle basket candle curtain",
+    "monday friday january august holiday birthday weather thunder shadow mirror bottle basket candle curtain "
+    "dog cat horse sheep bird fish tree leaf stone sand lake sea sky cloud rain snow wind fire smoke ash door wall "
+    "floor roof chair desk lamp clock phone plate fork knife spoon cup glass bowl soup meat rice egg milk tea salt "
+    "lime peach shirt shoe hat coat glove belt ring bag box rope chain wheel road street town farm field hill cave "
+    "bay boat ship train bus truck plane bike gas oil wood steel lead tin cloth wool silk paint brush pen book page "
+    "song dance game ball team coach judge king queen prince soldier baker nurse dentist singer actor artist uncle "
+    "sister brother daughter husband fellow stranger captain colonel servant neighbour finger shoulder stomach "
+    "pocket button collar ribbon hunger anger wonder danger reason season lesson nation station motion question "
+    "answer begin happen travel follow carry hurry worry study listen remember forget believe imagine discover "
+    "beautiful terrible possible different important expensive dangerous electric natural political simple double "
+    "eleven twelve thirty hundred thousand million second third half several dozen sunlight fortune tunnel wander "
+    "wonderful brown black grey golden maroon olive indigo beige crimson magenta great gene when hello bellow",
     "airport bicycle camera dolphin envelope fountain guitar hospital island jacket kangaroo lemon museum "
     "napkin ocean pumpkin quarter railway sandwich trumpet umbrella violin wallet yogurt zebra blanket cousin "
     "dragon elbow feather giraffe helmet",
@@ -113,14 +124,20 @@ _FORMS = (
 
 
 def spoken(half: int) -> list[str]:
-    """Words to be said: `half` 0 for training, 1 for evaluation."""
-    return list(SPOKEN[half].split())
+    """Words to be said: `half` 0 for training, with many that nobody has heard; 1 for evaluation."""
+    words = SPOKEN[half].split()
+    if half:
+        return words
+    random = np.random.default_rng(0)
+    made_up = {_made_up(random, least=2) for _ in range(_MADE_UP)}
+    return [*words, *sorted(made_up - set(words) - set(SPOKEN[1].split()))]
 
 
 _SYLLABLES = (
     "ba be bo bu da de di do fa fo ga go gra ha he ho ka ki ko la le li lo ma me mi mo na ne no pa pe po ra re ri ro "
     "sa se si so sta ta te ti to tra va ve vi wa we wo za"
 ).split()
+_MADE_UP = 400
 _ENDINGS = ("", "", "n", "r", "s", "t", "l", "ck", "st", "ng", "rd", "lly", "tion", "ment")
 
 
@@ -138,6 +155,6 @@ def question(random: np.random.Generator, half: int) -> str:
     return form.format(name=names[0], other=names[1], thing=thing)
 
 
-def _made_up(random: np.random.Generator) -> str:
-    parts = [str(part) for part in random.choice(_SYLLABLES, int(random.integers(1, 4)))]
+def _made_up(random: np.random.Generator, least: int = 1) -> str:
+    parts = [str(part) for part in random.choice(_SYLLABLES, int(random.integers(least, 4)))]
     return "".join(parts) + str(random.choice(_ENDINGS))

@@ -39,7 +39,8 @@ _WEIGHTS = {
     "before": 7.0,
     "together": 14.0,
     "count": 5.0,
-    **dict.fromkeys(("changed", "way"), 3.5),
+    "way": 5.0,
+    "changed": 3.5,
     **dict.fromkeys(("where", "what", "follow-up", "start", "beeps", "words", "moved"), 2.0),
     "is there": 1.5,
     **dict.fromkeys(("nothing", "unknown", "pitch", "first"), 0.6),
@@ -148,7 +149,7 @@ class LessonMaker:
             else float(random.uniform(1.4, 3.0) if random.random() < 0.8 else random.uniform(3, 9)),
             sound_gap=0 if audio and random.random() < 0.1 else float(random.uniform(0.5, 1.6)),
             beeps=float(random.choice([0.3, 0.5, 0.9])),
-            others=float(random.choice([0.0, 0.15, 0.4])),
+            others=float(random.choice([0.0, 0.2, 0.5])),
             foreign=foreign,
             echoes=0.4,
         )

@@ -4,6 +4,7 @@ Each module has `load(path, dtype, device) -> Loaded`. Families outside this fol
 `penstock.families` with the model type as the name and such a `load` as the object.
 
     text.py             text-only decoders: Llama, Qwen2, Qwen3; others are tried
+    tried.py            any other model that takes pictures
     one_axis.py         what models share whose rows stand on one axis of positions
     llava.py            LLaVA 1.5: images
     llava_onevision.py  LLaVA-OneVision: images, video
@@ -25,7 +26,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from ...codecs.errors import ModelError
+from ...codecs.errors import InputError, ModelError
 from ..library import transformers
 
 BUILT_IN = {
@@ -47,26 +48,42 @@ BUILT_IN = {
 }
 
 
+# New media would change what is cached already (streamability class F).
+_CHANGING = ("molmo2", "paligemma")
+
+
 def loader(model_type: str) -> Callable:
-    """The `load` of the family of this model type; of one that is not known, a `load` that tries it as a text model.
-    ModelError with the reason and what is served, where it cannot be one; of `load`, where it turns out to be none."""
+    """The `load` of the family of this model type; of one that is not known, a `load` that tries it as a model for
+    pictures, or for text alone. ModelError with the reason and what is served, where it cannot be one; of `load`, where
+    it turns out to be none."""
     if model_type in BUILT_IN:
         return import_module(BUILT_IN[model_type], __name__).load
     found = entry_points(group="penstock.families", name=model_type)
     if found:
         return next(iter(found)).load()
-    if model_type not in transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise _unserved(model_type, "transformers has no causal language model for it")
+    if model_type in _CHANGING:
+        raise _unserved(model_type, "new media would change the rows that are cached already (class F)")
+    known = transformers.models.auto.modeling_auto
+    if model_type in known.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        module = ".tried"
+    elif model_type in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        module = ".text"
+    else:
+        raise _unserved(model_type, "transformers has no model for it that takes pictures or text and says text")
 
     def tried(path: Path, *where: Any) -> Any:
         try:
-            return import_module(".text", __name__).load(path, *where)
-        except (ModelError, OSError, ValueError) as error:
+            return import_module(module, __name__).load(path, *where)
+        except (ModelError, InputError, OSError, ValueError, TypeError, AttributeError) as error:
             raise _unserved(model_type, error) from error
 
     return tried
 
 
+def served() -> str:
+    """The model types that are named here, in words."""
+    return f"served are {', '.join(sorted(BUILT_IN))}, and others that pass a trial"
+
+
 def _unserved(model_type: str, why: object) -> ModelError:
-    served = ", ".join(sorted(BUILT_IN))
-    return ModelError(f"model type {model_type!r} is not served: {why}; served are {served}")
+    return ModelError(f"model type {model_type!r} is not served: {why}; {served()}")

@@ -73,6 +73,17 @@ class NoTowers:
         """Nothing is kept per stream."""
 
 
+def check_text(config: Any) -> None:
+    """Raise ModelError where the configuration of a decoder names what cannot be served."""
+    longest = getattr(config, "max_position_embeddings", None)
+    if longest is None:
+        raise ModelError("expected max_position_embeddings in its configuration, got none")
+    others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if others:
+        raise ModelError(f"expected layers of full or sliding attention, got {', '.join(sorted(others))}")
+    _check_rotary(config, longest)
+
+
 def _check_rotary(config: Any, longest: int) -> None:
     """The library turns all rows of a pass by the longest of its streams where positions are scaled by length: a
     stream's rows would hang on who else is there."""
@@ -87,13 +98,7 @@ def _check_rotary(config: Any, longest: int) -> None:
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     """A text model from `path`, in `dtype` on `device`, its attention replaced. ModelError where it cannot be."""
     config = transformers.AutoConfig.from_pretrained(path)
-    longest = getattr(config, "max_position_embeddings", None)
-    if longest is None:
-        raise ModelError("expected max_position_embeddings in its configuration, got none")
-    others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
-    if others:
-        raise ModelError(f"expected layers of full or sliding attention, got {', '.join(sorted(others))}")
-    _check_rotary(config, longest)
+    check_text(config)
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     try:
         model = open_model(transformers.AutoModelForCausalLM, path, dtype, NAME)
@@ -108,7 +113,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         classes={},
         per_second=0.0,
         axes=1,
-        max_positions=longest,
+        max_positions=config.max_position_embeddings,
         vocabulary=config.vocab_size,
     )
     family = Family(data, tokenizer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from hypothesis import strategies as st
 from penstock.engine.attention import Backend, Part, merge
@@ -55,7 +56,7 @@ class Ragged:
         self.scale = dim**-0.5
         self.query, self.keys, self.values = query.to(DEVICE), keys.to(DEVICE), values.to(DEVICE)
         tables, rows = tables.to(DEVICE), torch.tensor([slots, lengths, firsts], dtype=torch.int32, device=DEVICE)
-        self.part = Part(tables, rows[0], rows[1], runs, rows[2] if window else None)
+        self.part = Part(tables, rows[0], rows[1], runs, rows[2] if window else None, np.array(lengths, np.int32))
 
     def attend(self, backend: Backend, values: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         return self.attend_in(backend, [self.part], values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import torch
 from penstock.codecs.errors import ModelError
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import make_backend
+from torch.nn.attention import varlen
 
 MODULE = "penstock.engine.attention_triton"
 
@@ -26,6 +28,11 @@ def test_auto_takes_triton_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
     for backend in ("auto", "triton"):
         assert type(make_backend(EngineConfig(backend=backend), "cuda")).__name__ == "TritonBackend"
+    if "block_table" in inspect.signature(varlen.varlen_attn).parameters:
+        assert type(make_backend(EngineConfig(backend="varlen"), "cuda")).__name__ == "VarlenBackend"
+    monkeypatch.setattr(varlen, "varlen_attn", lambda query, key, value: query)
+    with pytest.raises(ModelError, match=r"backend varlen: expected torch 2\.13 or newer, got "):
+        make_backend(EngineConfig(backend="varlen"), "cuda")
 
 
 def test_without_triton_auto_warns_and_takes_the_reference(
@@ -40,9 +47,15 @@ def test_without_triton_auto_warns_and_takes_the_reference(
 
 
 @pytest.mark.parametrize(
-    ("backend", "device", "fitting"), [("triton", "cpu", "cpu"), ("cpu", "cuda", "triton"), ("flash", "cuda", "triton")]
+    ("backend", "device", "fitting"),
+    [
+        ("triton", "cpu", "auto, reference or cpu"),
+        ("cpu", "cuda", "auto, reference, triton or varlen"),
+        ("flash", "cuda", "auto, reference, triton or varlen"),
+        ("triton", "mps", "auto or reference"),
+    ],
 )
 def test_a_backend_of_another_device_is_refused(backend: str, device: str, fitting: str) -> None:
-    message = f"backend: expected auto, reference or {fitting} on {device}, got '{backend}'"
+    message = f"backend: expected {fitting} on {device}, got '{backend}'"
     with pytest.raises(ModelError, match=message):
         make_backend(EngineConfig(backend=backend), device)

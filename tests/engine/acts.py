@@ -44,6 +44,9 @@ class Client:
             case "pair":
                 self.do("frame")
                 self.do("frame")
+            case "unit":  # one second of a video with its sound
+                self.do("pair")
+                self.do("sound", 3)
             case "sound":
                 count = (size + 1) * RATE // 4
                 start = self.heard % (len(SOUND) - 3 * RATE)

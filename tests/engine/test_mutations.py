@@ -110,6 +110,26 @@ def token_dropped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(StreamState, "lay", lossy)
 
 
+def words_off_by_one(patch: pytest.MonkeyPatch) -> None:
+    """The fifth token of a reply stands one position too far."""
+    token, calls = Cursor.token, iter(range(1000))
+
+    def late(self: Cursor) -> np.ndarray:
+        return token(self) + (next(calls) == 4)
+
+    patch.setattr(Cursor, "token", late)
+
+
+def words_dropped(patch: pytest.MonkeyPatch) -> None:
+    """Text that comes into a running reply is lost."""
+    words = Core.words
+
+    def deaf(self: Core, stream: int, seq: int, kind: str, text: str = "", *rest: Any) -> None:
+        words(self, stream, seq, kind, "" if kind == "text" else text, *rest)
+
+    patch.setattr(Core, "words", deaf)
+
+
 IN_LOGITS: list[Mutation] = [
     cursor_off_by_one,
     height_and_width_swapped,
@@ -128,14 +148,16 @@ def patch() -> Iterator[pytest.MonkeyPatch]:
 
 
 def spoken(loaded: Loaded) -> Session:
-    """A reply that media is spliced into."""
-    rig = Rig(loaded, page_tokens=16, kv_tokens=1024)
-    client = Client(rig.open(format="live"))
+    """A reply that what the model takes is spliced into: pairs of frames, pictures, or words."""
+    kinds = {"video": "pair", "image": "image"}
+    media = [kind for modality, kind in kinds.items() if modality in loaded.family.modalities] or ["text"]
+    rig = Rig(loaded, page_tokens=16, kv_tokens=2048)
+    client = Client(rig.open(format="live", video_fps=2.0))
     for _ in range(3):
-        client.do("pair")
+        client.do(media[0])
     client.do("ask", max_tokens=16)
     rig.step(3)
-    for kind in ("pair", "pair", "image"):
+    for kind in (media[0], media[0], media[-1]):
         client.do(kind)
         rig.step(3)
     rig.run()
@@ -240,11 +262,42 @@ def test_what_one_family_has_of_its_own_counts(name: str, mutate: Mutation, patc
         told().check(*plain)
 
 
-@pytest.mark.parametrize("mutate", [append_does_nothing, cursor_off_by_one, features_of_another, span_skipped])
+def turns_red(loaded: Loaded, plain: tuple[Any, Any], patch: pytest.MonkeyPatch, mutate: Mutation) -> None:
+    assert spoken(loaded).check(*plain) == 16
+    mutate(patch)
+    session = spoken(loaded)
+    with pytest.raises(AssertionError):
+        session.check(*plain)
+
+
+OF_MEDIA: list[Mutation] = [append_does_nothing, cursor_off_by_one, features_of_another, span_skipped]
+OF_WORDS: list[Mutation] = [stale_page, token_dropped, words_off_by_one, words_dropped]
+
+
+@pytest.mark.parametrize("mutate", OF_MEDIA, ids=lambda mutate: mutate.__name__)
 def test_models_that_only_see_turn_red_too(
     sight_plain: tuple[Any, Any], sight_served: Loaded, patch: pytest.MonkeyPatch, mutate: Mutation
 ) -> None:
-    mutate(patch)
-    session = spoken(sight_served)
-    with pytest.raises(AssertionError):
-        session.check(*sight_plain)
+    turns_red(sight_served, sight_plain, patch, mutate)
+
+
+@pytest.mark.parametrize("mutate", OF_MEDIA, ids=lambda mutate: mutate.__name__)
+def test_models_of_one_axis_turn_red_too(
+    still_plain: tuple[Any, Any], still_served: Loaded, patch: pytest.MonkeyPatch, mutate: Mutation
+) -> None:
+    turns_red(still_served, still_plain, patch, mutate)
+
+
+@pytest.mark.parametrize("omni_name", ["qwen3_omni"], indirect=True)
+@pytest.mark.parametrize("mutate", OF_MEDIA, ids=lambda mutate: mutate.__name__)
+def test_the_omni_of_experts_turns_red_too(
+    omni: tuple[Any, Any], omni_loaded: Loaded, patch: pytest.MonkeyPatch, mutate: Mutation
+) -> None:
+    turns_red(omni_loaded, omni, patch, mutate)
+
+
+@pytest.mark.parametrize("mutate", OF_WORDS, ids=lambda mutate: mutate.__name__)
+def test_models_of_text_turn_red_too(
+    text_plain: tuple[Any, Any], text_served: Loaded, patch: pytest.MonkeyPatch, mutate: Mutation
+) -> None:
+    turns_red(text_served, text_plain, patch, mutate)

@@ -22,6 +22,7 @@ from penstock.streams.segment import SizeRule
 
 from tests.reference.media import frames, picture, sound
 
+from .acts import WORDS
 from .rig import FRAME_US, RATE, TOLERANCE, Rig, Session
 
 pytestmark = pytest.mark.timeout(3600)  # many examples
@@ -178,6 +179,26 @@ def test_stills_and_frames_cut_anywhere(
 
     session, whole = streamed(sizes, order), streamed([], sorted(order))
     assert session.check(*still_plain) == whole.check(*still_plain) == 2 * REPLY
+    assert_same(session, whole)
+
+
+@given(words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=5), steps=st.lists(st.integers(0, 3), max_size=5))
+def test_words_come_at_any_time(
+    text_plain: tuple[Any, Any], text_served: Loaded, words: list[str], steps: list[int]
+) -> None:
+    """Texts of one turn, with steps of the engine between some of them and without; two turns."""
+
+    def streamed(steps: list[int]) -> Session:
+        session = Rig(text_served, append_rows=5).open(format="turns", system="You watch a door.")
+        for _ in range(2):
+            for place, text in enumerate(words):
+                session.text(text)
+                session.rig.step(steps[place] if place < len(steps) else 0)
+            answered(session)
+        return session
+
+    session, whole = streamed(steps), streamed([])
+    assert session.check(*text_plain) == whole.check(*text_plain) == 2 * REPLY
     assert_same(session, whole)
 
 

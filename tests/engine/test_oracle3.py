@@ -83,6 +83,24 @@ def test_omni(
         assert other.session.check(*omni) >= 12
 
 
+@pytest.mark.parametrize("omni_name", ["omni", "qwen3_omni"], indirect=True)
+@given(config=engines, rule=rules, during=acts("unit", most=4))
+def test_sound_in_video(
+    omni: tuple[Any, Any], omni_loaded: Loaded, config: dict[str, Any], rule: str, during: list[Act]
+) -> None:
+    """Units go into a running reply as they become whole; the last one waits for the look-ahead of its sound."""
+    rig = Rig(omni_loaded, **config)
+    client = Client(rig.open(format="live", positions=rule, audio_in_video=True))
+    beside = strangers(rig, 1, 20)
+    client.do("ask", max_tokens=24)
+    perform(rig, client, [*[Act(1, "unit")] * 4, *during])
+    rig.run()
+    seconds, unit = 4 + len(during), omni_loaded.family.spec.unit_us // 1_000_000
+    assert client.session.units == (seconds - 1) // unit
+    assert client.session.check(*omni) == 24
+    assert beside[0].session.check(*omni) >= 12
+
+
 @given(
     config=engines,
     rule=rules,

@@ -19,6 +19,7 @@ from penstock.streams.options import sized
 from penstock.streams.request import Request, SamplingParams
 from penstock.streams.size import fit
 
+from tests.engine.test_oracle1 import paced
 from tests.reference.check import smallest_margin
 from tests.reference.media import frames, picture, sound
 
@@ -95,10 +96,11 @@ def with_one_placeholder_each(
     return processor.tokenizer(text, add_special_tokens=not begun)["input_ids"], [data for _, data in media]
 
 
-def compare(loaded: Loaded, plain: tuple[Any, Any], media: list[tuple[str, np.ndarray]]) -> None:
+def compare(loaded: Loaded, plain: tuple[Any, Any], media: list[tuple[str, np.ndarray]], **options: Any) -> None:
+    """`options`: what the stock processor has to be told beside the media."""
     model, processor = plain
     text = text_of(processor, media)
-    expected = stock(model, processor, text, media)
+    expected = stock(model, processor, text, media, **options)
     assert_equal(generated(loaded, prompt=text, media=[data for _, data in media]), expected)
     ids, values = with_one_placeholder_each(processor, text, media)
     got = generated(loaded, prompt_ids=ids, media=values)
@@ -106,6 +108,7 @@ def compare(loaded: Loaded, plain: tuple[Any, Any], media: list[tuple[str, np.nd
     assert_equal(got, expected)
 
 
+@pytest.mark.parametrize("omni_name", ["omni", "qwen3_omni"], indirect=True)
 @pytest.mark.parametrize("name", ORDERS)
 def test_omni(omni: tuple[Any, Any], omni_loaded: Loaded, name: str) -> None:
     compare(omni_loaded, omni, ORDERS[name])
@@ -119,6 +122,16 @@ def test_sight(sight_plain: tuple[Any, Any], sight_served: Loaded, name: str) ->
 @pytest.mark.parametrize("name", ["image", "images"])
 def test_stills(still_plain: tuple[Any, Any], still_served: Loaded, still_name: str, name: str) -> None:
     compare(still_served, still_plain, PICTURES[name])
+
+
+def test_a_clip_where_frames_are_pictures(still_plain: tuple[Any, Any], still_served: Loaded, still_name: str) -> None:
+    """LLaVA-OneVision and SmolVLM take one, the others say that they take none."""
+    if "video" in still_served.family.modalities:
+        timed = {"video_metadata": [[paced(len(CLIP))]]} if still_name == "smolvlm" else {}
+        compare(still_served, still_plain, ORDERS["video"], **timed)
+        return
+    with pytest.raises(InputError, match="expected text or image, got 'video'"):
+        generated(still_served, prompt="Well?", media=[CLIP])
 
 
 def test_text_and_its_ids(text_plain: tuple[Any, Any], text_served: Loaded) -> None:

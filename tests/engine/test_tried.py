@@ -65,7 +65,7 @@ REFUSED = {
     "scaled logits": (hf.GraniteConfig(**GROUPED, logits_scaling=8.0), "logits over pages differ .* by .* expected"),
     "looks both ways": (hf.BertConfig(**SIZES, is_decoder=True), "logits over pages differ .* by .* expected"),
     "no keys": (hf.MambaConfig(vocab_size=1152, hidden_size=64, num_hidden_layers=2), "max_position_embeddings"),
-    "no decoder": (hf.ViTConfig(hidden_size=64), "no causal language model"),
+    "no decoder": (hf.ViTConfig(hidden_size=64), "no model for it that takes pictures or text"),
 }
 
 

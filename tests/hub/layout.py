@@ -1,7 +1,8 @@
 """The small models as their large siblings lie on the Hub: published key names, shards with an index, the files that
 old versions of the library wrote. In: a folder. Out: that folder, filled.
 
-They follow Qwen/Qwen2.5-Omni-3B, Qwen/Qwen2.5-VL-3B-Instruct and llava-hf/llava-1.5-7b-hf.
+They follow Qwen/Qwen2.5-Omni-3B, Qwen/Qwen3-Omni-30B-A3B-Instruct, Qwen/Qwen2.5-VL-3B-Instruct and
+llava-hf/llava-1.5-7b-hf.
 """
 
 from __future__ import annotations
@@ -24,20 +25,35 @@ def publish_omni(folder: Path, others_bytes: int = 1 << 16) -> None:
 
     source = model_path("omni")
     whole = Qwen2_5OmniConfig(thinker_config=_read(source / "config.json")).to_dict()
-    _write(folder, "config.json", whole | {"architectures": ["Qwen2_5OmniModel"], "enable_talker": True})
+    whole |= {"architectures": ["Qwen2_5OmniModel"], "enable_talker": True}
+    _publish_whole(folder, source, whole, "token2wav.code2wav_bigvgan_model.conv_pre.weight", others_bytes)
+    torch.save({"Chelsie": torch.zeros(4)}, folder / "spk_dict.pt")
+
+
+def publish_qwen3_omni(folder: Path) -> None:
+    """A whole Qwen3-Omni: thinker, talker and vocoder."""
+    from transformers import Qwen3OmniMoeConfig
+
+    source = model_path("qwen3_omni")
+    whole = Qwen3OmniMoeConfig(thinker_config=_read(source / "config.json")).to_dict()
+    whole |= {"architectures": ["Qwen3OmniMoeForConditionalGeneration"], "enable_audio_output": True}
+    _publish_whole(folder, source, whole, "code2wav.code_embedding.weight", 1 << 16)
+
+
+def _publish_whole(folder: Path, source: Path, whole: dict[str, Any], vocoder_name: str, others_bytes: int) -> None:
+    _write(folder, "config.json", whole)
     thinker = {f"thinker.{name}": tensor for name, tensor in load_file(source / "model.safetensors").items()}
     talker = {
         "talker.codec_head.weight": torch.ones(8, 8),
         "talker.model.embed_tokens.weight": torch.ones(others_bytes // 2 // 4),
     }
-    vocoder = {"token2wav.code2wav_bigvgan_model.conv_pre.weight": torch.ones(others_bytes // 2 // 4)}
+    vocoder = {vocoder_name: torch.ones(others_bytes // 2 // 4)}
     names = sorted(thinker)
     middle = {"talker.thinker_to_talker_proj.weight": torch.ones(8, 8)}  # a shard of both
     half = len(names) // 2
     first, second = ({name: thinker[name] for name in part} for part in (names[:half], names[half:]))
     _save_shards(folder, [first, second | middle, talker | vocoder])
     _copy_words(source, folder)
-    torch.save({"Chelsie": torch.zeros(4)}, folder / "spk_dict.pt")
 
 
 def publish_qwen2_5_vl(folder: Path) -> None:

@@ -11,12 +11,16 @@ from typing import Any
 
 import pytest
 import torch
-from layout import publish_llava, publish_omni, publish_qwen2_5_vl
+from layout import publish_llava, publish_omni, publish_qwen2_5_vl, publish_qwen3_omni
 from penstock.codecs.errors import ModelError
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
 from penstock.engine.family import Loaded
+from penstock.streams.request import Sampling
+
+from tests.engine.acts import Client
+from tests.engine.rig import Rig
 
 OTHERS_BYTES = 300 << 20
 
@@ -40,7 +44,13 @@ def tensors(loaded: Loaded) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("name", "publish"), [("omni", publish_omni), ("qwen2_5_vl", publish_qwen2_5_vl), ("llava", publish_llava)]
+    ("name", "publish"),
+    [
+        ("omni", publish_omni),
+        ("qwen3_omni", publish_qwen3_omni),
+        ("qwen2_5_vl", publish_qwen2_5_vl),
+        ("llava", publish_llava),
+    ],
 )
 def test_the_published_layout_is_the_same_model(tmp_path: Path, name: str, publish: Callable[[Path], None]) -> None:
     publish(tmp_path)
@@ -87,7 +97,51 @@ def test_end_tokens_are_a_list_or_one_or_none(tmp_path: Path, publish: Callable[
     assert load(tmp_path, EngineConfig()).family.stop_ids == {end, other}
     path.write_text(json.dumps(config | {"eos_token_id": other}))
     assert load(tmp_path, EngineConfig()).family.stop_ids == {other}
-    path.write_text(json.dumps({"do_sample": True, "temperature": 0.1}))
+    path.write_text(json.dumps({"do_sample": True}))
     assert load(tmp_path, EngineConfig()).family.stop_ids == {end}
     path.unlink()
     assert load(tmp_path, EngineConfig()).family.stop_ids == {end}
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, Sampling()),
+        ({"do_sample": False, "temperature": 0.5, "repetition_penalty": 1.05}, Sampling(repetition_penalty=1.05)),
+        ({"do_sample": True}, Sampling(temperature=1.0)),
+        (
+            {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "top_k": 20, "min_p": 0.1},
+            Sampling(temperature=0.6, top_p=0.9, top_k=20, min_p=0.1),
+        ),
+    ],
+    ids=["nothing", "greedy", "drawn", "all"],
+)
+def test_replies_are_drawn_as_the_checkpoint_says(tmp_path: Path, said: dict[str, Any], expected: Sampling) -> None:
+    publish_qwen2_5_vl(tmp_path)
+    path = tmp_path / "generation_config.json"
+    ends = json.loads(path.read_text())["eos_token_id"]
+    path.write_text(json.dumps({"eos_token_id": ends, **said}))
+    assert load(tmp_path, EngineConfig()).family.data.sampling == expected
+
+
+def test_what_a_checkpoint_says_holds_until_a_request_says_otherwise(tmp_path: Path) -> None:
+    """Drawn where nothing is asked for, each time anew; greedy where that is; repeatable with a seed."""
+    publish_qwen2_5_vl(tmp_path)
+    path = tmp_path / "generation_config.json"
+    ends = json.loads(path.read_text())["eos_token_id"]
+    path.write_text(json.dumps({"eos_token_id": ends, "do_sample": True, "temperature": 3.0, "top_k": 40}))
+    loaded = load(tmp_path, EngineConfig())
+    assert str(loaded.family.data.sampling) == "temperature 3, top_k 40"
+
+    def told(**params: Any) -> list[int]:
+        client = Client(Rig(loaded).open(format="turns"))
+        client.do("image")
+        client.do("ask", max_tokens=24, **params)
+        client.session.rig.run()
+        return client.session.ids()
+
+    greedy = told(temperature=0.0)
+    assert told(temperature=0.0) == greedy
+    assert told() != greedy and told() != told()
+    assert told(seed=4) == told(seed=4) != told(seed=5)
+    assert told(top_k=1) == greedy

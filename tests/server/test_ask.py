@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 import wave
 from collections.abc import Iterator
@@ -175,6 +176,14 @@ def test_what_comes_on_a_pipe_is_passed_on_while_it_comes(media: Path, url: str)
         told = events(process.stdout.read().decode())
         assert process.wait(timeout=60) == 0
     assert max(stops(told, "video")) == 3_500_000
+
+
+def test_a_file_may_play_at_its_own_pace(media: Path, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Four seconds of film take no less time before the question is asked."""
+    started = time.monotonic()
+    told = ask(capsys, "--pace", str(media / "film.mp4"), "What do you see?", "--url", url)
+    assert time.monotonic() - started >= SECONDS - 0.5
+    assert max(stops(told, "video")) >= 3_500_000
 
 
 def test_live_speaks_while_it_watches(media: Path, url: str, capsys: pytest.CaptureFixture[str]) -> None:

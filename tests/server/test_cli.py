@@ -11,15 +11,19 @@ from pathlib import Path
 
 import pytest
 from harness import run
+from penstock.codecs.errors import InputError
 from penstock.engine.brook.recipe import model_path
 from penstock.server.cli import _parser as parser
 from penstock.server.cli import main, server_config
 from penstock.server.client import connect
-from penstock.streams.event import Closed, Token
-from penstock.streams.item import Text
-from penstock.streams.request import SamplingParams
+from penstock.streams.event import Appended, Closed, Token
+from penstock.streams.item import Image, Text
+from penstock.streams.request import Request, SamplingParams
+
+from tests.reference.media import picture
 
 HERE = Path(__file__).parent
+PICTURE = picture(1, 112, 112)
 FAKE_SERVER = """
 import asyncio, logging, sys
 from fake_engine import FakeEngine
@@ -114,12 +118,17 @@ def test_a_signal_drains_the_server(number: signal.Signals) -> None:
 def test_the_command_serves_and_drains(tmp_path: Path) -> None:
     with (tmp_path / "log").open("w+") as log:
         command = [sys.executable, "-m", "penstock.server.cli", "serve", "--port", "0", str(model_path("omni"))]
+        command += ["--limit", "image=1", "--processor", "max_pixels=3136"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         assert process.stdout is not None
 
         async def talk(url: str) -> None:
             async with connect(url) as connection:
+                parts = [{"type": "image", "image": PICTURE}] * 2
+                with pytest.raises(InputError, match="messages: expected at most 1 image, got 2"):
+                    await connection.generate(Request(messages=[{"role": "user", "content": parts}]))
                 stream = await connection.stream()
+                await stream.append(Image(PICTURE))
                 reply = await stream.ask("Hello.", SamplingParams(max_tokens=40))
                 tokens = aiter(reply)
                 await anext(tokens)
@@ -127,6 +136,8 @@ def test_the_command_serves_and_drains(tmp_path: Path) -> None:
                 assert len([token async for token in tokens]) == 39
                 assert reply.reason == "length"
                 told = [event async for event in stream]
+                (appended,) = [event for event in told if isinstance(event, Appended)]
+                assert appended.rows == 4, "56 by 56 pixels"
                 assert isinstance(told[-1], Closed)
 
         try:
@@ -142,6 +153,7 @@ def test_the_command_serves_and_drains(tmp_path: Path) -> None:
                 "turns, live, interrupt",
                 "/v1/stream",
                 "key",
+                "greedy, unless a request says otherwise",
                 "rows",
             ):
                 assert fact in facts

@@ -15,6 +15,7 @@ from penstock.engine.config import FITTING, EngineConfig
 from penstock.engine.memory import Memory
 from penstock.server import cli
 from penstock.server.config import ServerConfig
+from penstock.streams.request import Sampling
 
 COMMAND = [sys.executable, "-m", "penstock.server.cli", "serve", "--port", "0"]
 
@@ -111,10 +112,11 @@ def test_a_card_is_named_in_the_start_lines() -> None:
     memory = Memory(7 << 30, 300 << 20, 900 << 20, 57_344, 16, 40_960)
     info = EngineInfo(
         "org/name", "qwen3_vl", ("image",), ("turns",), False, 262_144, 9, memory.tokens, "cuda:0", "bfloat16",
-        "as the checkpoint has it", memory,
+        "as the checkpoint has it", Sampling(temperature=0.6, top_p=0.9), memory,
     )  # fmt: skip
     facts = cli._facts("http://127.0.0.1:8000", info, ServerConfig(), own=False)
     assert ("model", "org/name (qwen3_vl), bfloat16 on cuda:0: as the checkpoint has it") in facts
+    assert ("replies", "temperature 0.6, top_p 0.9, unless a request says otherwise") in facts
     assert facts[-4:] == [
         ("memory", "7.0 GiB weights, 300.0 MiB the largest step"),
         ("", "900.0 MiB the encoder at most"),

@@ -1,0 +1,116 @@
+"""Any model of `transformers` that takes pictures through its `AutoProcessor`, tried at load: served where one prompt
+with a picture gives over pages the logits that the library gives, else refused.
+
+Nothing in here is about one architecture. In a stream every picture goes through the model's processor alone, so it is
+the same rows wherever it stands: tiles, marks between them and all. Its rows are causal: class A. Frames of a video and
+sound are not taken.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...codecs.errors import InputError, ModelError
+from ...streams.prompt import Content, Media
+from ...streams.segment import ImageSegment, Segment
+from ..attention import NAME
+from ..family import Family, FamilyData, Loaded
+from ..probe import check_prompt
+from ..prompt import process
+from ..span import Span
+from ..template import learn
+from .one_axis import NO_GRID, OneAxisTowers
+from .qwen_pictures import Features, open_sight
+from .text import check_text
+
+
+class TriedTowers(OneAxisTowers):
+    """Whatever `get_image_features` runs, with the processor before it."""
+
+    def __init__(self, model: Any, processor: Any, blocks: Any) -> None:
+        super().__init__(model, processor, blocks)
+        self._takes = inspect.signature(model.get_image_features).parameters.keys()
+
+    def rows(self, segment: Segment) -> int:
+        """The processor counts them, which works on the picture's pixels too."""
+        return self._inputs(segment)["input_ids"].shape[1]
+
+    @torch.inference_mode()
+    def encode(self, batch: list[tuple[int, Segment]]) -> list[Span]:
+        """Spans of (stream, segment) pairs, one picture at a time: some towers pad pictures to the largest."""
+        return [self._span(segment) for _, segment in batch]
+
+    def encode_prompt(self, inputs: Any) -> Features:
+        if "pixel_values" not in inputs:
+            return []
+        return [("image", self.config.image_token_id, self._features(inputs))]
+
+    def _inputs(self, segment: Segment) -> Any:
+        if not isinstance(segment, ImageSegment):
+            raise InputError(f"expected a picture, got {type(segment).__name__}")
+        given = {"text": [self.processor.image_token], "images": [[segment.pixels]]}
+        return self.processor(**given, return_tensors="pt", add_special_tokens=False)
+
+    def _span(self, segment: Segment) -> Span:
+        """All that the processor lays for one picture; words between tiles are embedded here."""
+        inputs = self._inputs(segment).to(self.device)
+        ids = inputs["input_ids"][0]
+        embeds = self.model.get_input_embeddings()(ids)
+        embeds[ids == self.config.image_token_id] = self._features(inputs).to(embeds.dtype)
+        place = (segment.seq, segment.index, "image")
+        times = (segment.start_us, segment.stop_us)
+        return Span(*place, ids.cpu().numpy().astype(np.int64), embeds, NO_GRID, len(ids), 0, *times)
+
+    def _features(self, inputs: Any) -> torch.Tensor:
+        given = {name: value for name, value in inputs.items() if name in self._takes}
+        given["pixel_values"] = given["pixel_values"].to(self.model.dtype)
+        with self.turn():
+            rows = self.model.get_image_features(**given, return_dict=True).pooler_output
+        return torch.cat([row.reshape(-1, row.shape[-1]) for row in rows])
+
+
+def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
+    """A model that sees, from `path`, in `dtype` on `device`. ModelError that says why it cannot be served."""
+    processor, model = open_sight(path, dtype, device)
+    inner, decoder, config = model.model, model.get_decoder(), model.config.get_text_config()
+    for thing, name in ((processor, "image_token"), (model.config, "image_token_id"), (inner, "get_image_features")):
+        if not hasattr(thing, name):
+            raise ModelError(f"expected {name} on its {type(thing).__name__}, got none")
+    check_text(config)
+    towers = TriedTowers(inner, processor, _blocks(inner, decoder))
+    data = FamilyData(
+        name=model.config.model_type,
+        model=str(path),
+        spec=towers.spec(),
+        **learn(processor, processor.tokenizer, model.generation_config, towers.placeholders()),
+        classes=towers.classes,
+        per_second=0.0,
+        axes=1,
+        max_positions=config.max_position_embeddings,
+        vocabulary=config.vocab_size,
+    )
+    loaded = Loaded(Family(data, processor.tokenizer), towers, decoder, model.get_output_embeddings(), config)
+    _check(loaded, model)
+    return loaded
+
+
+def _blocks(model: Any, decoder: Any) -> Any:
+    """The layers of the vision tower: of those outside the decoder the longest list."""
+    inside = set(decoder.modules())
+    lists = [part for part in model.modules() if isinstance(part, torch.nn.ModuleList) and part not in inside]
+    return max(lists, key=len, default=())
+
+
+def _check(loaded: Loaded, model: Any) -> None:
+    """One prompt with one picture, over pages and by the library."""
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    content = [{"type": "image", "image": "x"}, {"type": "text", "text": "What is it?"}]
+    asked = Content([Media("image", pixels)], messages=[{"role": "user", "content": content}])
+    inputs = process(loaded.towers, asked).to(loaded.device)
+    attention = {"": "sdpa", "text_config": NAME, "vision_config": "sdpa"}
+    check_prompt(loaded, model, loaded.towers.prompt(asked).rows, inputs, attention)

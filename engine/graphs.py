@@ -1,0 +1,139 @@
+"""Decode steps as graphs: where every stream feeds one token, the decoder's whole pass is one launch.
+
+A graph is recorded once for each size of batch, and smaller batches are padded to the next power of two. Whatever a
+pass reads and writes lies in buffers that stay where they are. A padding row writes to a page that no stream has, and
+sees that one row. What is recorded may not depend on a value: a decoder that asks for one (experts that are chosen on
+the host) cannot be recorded, and goes on without.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from .attention import Backend, Part, Step
+from .plan import Feed
+from .upload import upload
+
+log = logging.getLogger("penstock.engine")
+
+Work = Callable[[], torch.Tensor]
+# Records what a call launches; gives what launches it again, and the tensor that it then writes anew.
+Record = Callable[[Work], tuple[Callable[[], None], torch.Tensor]]
+
+_WARM = 2  # runs before the recording: kernels are compiled and workspaces are made in these
+
+
+def record_cuda(work: Work) -> tuple[Callable[[], None], torch.Tensor]:
+    """With `torch.cuda.CUDAGraph`; other threads may go on to use the device meanwhile."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(_WARM):
+            work()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        out = work()
+    return graph.replay, out
+
+
+class Cache(Protocol):
+    """The cache that a pass works on. The last of the tables' rows, and the last page, belong to no stream."""
+
+    backend: Backend
+    page_tokens: int
+    keys: list[torch.Tensor]
+    values: list[torch.Tensor]
+    tables: torch.Tensor
+
+
+class _DecodePart(Part):
+    """Rows of a sequence each: a row is a tile, however large tiles may be."""
+
+    def __init__(self, tables: torch.Tensor, slots: torch.Tensor, lengths: torch.Tensor, firsts: torch.Tensor | None):
+        super().__init__(tables, slots, lengths, [(row, row + 1, 0) for row in range(len(slots))], firsts)
+        rows = torch.arange(len(slots), dtype=torch.int32, device=slots.device)
+        self._rows = torch.stack([rows, rows + 1], 1)
+
+    def tiles(self, rows: int) -> torch.Tensor:
+        return torch.cat([self._rows, self.slots[:, None]], 1)
+
+
+class _Graph:
+    """One size of batch: its buffers, and what launches its pass."""
+
+    def __init__(self, size: int, cache: Cache, forward: Callable[[torch.Tensor, torch.Tensor, Step], torch.Tensor]):
+        self._size, self._cache, self._forward = size, cache, forward
+        # Ids, three positions, slots and lengths, one column a row.
+        self._inputs = torch.zeros((6, size), dtype=torch.int64, device=cache.tables.device)
+        self._spare = np.array([0, 0, 0, 0, len(cache.tables) - 1, 1], dtype=np.int64)
+
+    def fill(self, feeds: list[Feed]) -> None:
+        """The rows of the next launch, padded."""
+        columns = np.repeat(self._spare[:, None], self._size, axis=1)
+        for column, feed in enumerate(feeds):
+            (rows,) = feed.rows
+            columns[:, column] = [rows.ids[0], *rows.positions[:, 0], feed.slot, feed.first + 1]
+        self._inputs.copy_(upload(torch.from_numpy(columns), self._inputs.device), non_blocking=True)
+
+    def work(self) -> torch.Tensor:
+        """The pass over what the buffers hold: hidden states `(size, hidden)`."""
+        ids, positions, slots, lengths = self._inputs.split((1, 3, 1, 1))
+        slots, lengths = slots[0].int(), lengths[0].int()
+        places = self._inputs[5] - 1
+        pages = self._cache.tables[self._inputs[4], places // self._cache.page_tokens].long()
+        target = pages * self._cache.page_tokens + places % self._cache.page_tokens
+
+        def seen(firsts: torch.Tensor | None = None) -> list[Part]:
+            return [_DecodePart(self._cache.tables, slots, lengths, firsts)]
+
+        def windowed(window: int) -> list[Part]:
+            return seen((lengths - window).clamp(min=0))
+
+        cache = self._cache
+        step = Step(cache.backend, cache.keys, cache.values, target, seen(), windowed)
+        return self._forward(ids[0], positions, step)
+
+
+class Graphs:
+    """The recorded passes of one decoder. `forward(ids, positions, step)` gives hidden states `(rows, hidden)`."""
+
+    def __init__(
+        self, cache: Cache, forward: Callable[[torch.Tensor, torch.Tensor, Step], torch.Tensor], record: Record
+    ) -> None:
+        self._cache, self._forward, self._record = cache, forward, record
+        self._graphs: dict[int, tuple[_Graph, Callable[[], None], torch.Tensor]] = {}
+        self._refused = False
+
+    def run(self, feeds: list[Feed]) -> torch.Tensor | None:
+        """Hidden states `(rows, hidden)` of a step in which every stream feeds one token, until the next call; None for
+        any other step, and where the decoder cannot be recorded."""
+        if self._refused or not all(_is_token(feed) for feed in feeds):
+            return None
+        size = 1 << (len(feeds) - 1).bit_length()
+        if size not in self._graphs and not self._recorded(size, feeds):
+            return None
+        graph, launch, hidden = self._graphs[size]
+        graph.fill(feeds)
+        launch()
+        return hidden[: len(feeds)]
+
+    def _recorded(self, size: int, feeds: list[Feed]) -> bool:
+        graph = _Graph(size, self._cache, self._forward)
+        graph.fill(feeds)
+        try:
+            self._graphs[size] = (graph, *self._record(graph.work))
+        except RuntimeError as error:
+            log.warning("decode steps are not recorded as graphs: %s", " ".join(str(error).split()))
+            self._refused = True
+            return False
+        return True
+
+
+def _is_token(feed: Feed) -> bool:
+    return len(feed.rows) == 1 and len(feed.rows[0]) == 1 and feed.rows[0].embeds is None

@@ -1,0 +1,101 @@
+"""Models for pictures that nobody named: tried at load, served where the numbers agree, else refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+from penstock.codecs.errors import InputError, ModelError
+from penstock.engine.config import EngineConfig
+from penstock.engine.core import load
+from penstock.engine.family import Loaded
+from penstock.streams.request import Request, SamplingParams
+
+from tests.reference.media import picture
+
+from .rig import TOLERANCE, Rig
+from .test_oracle1 import REPLY, assert_equal, generated, stock, turn
+from .tried import BUILDERS, mllama
+
+WIDE, TALL, SMALL = picture(1, 60, 130), picture(2, 120, 50), picture(3, 40, 40)
+
+
+@pytest.fixture(scope="module", params=BUILDERS)
+def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Loaded, Any, Any]:
+    """The model as the engine serves it, by plain `transformers`, and its processor."""
+    folder = BUILDERS[request.param](tmp_path_factory.mktemp(request.param))
+    model = hf.AutoModelForImageTextToText.from_pretrained(folder)
+    return load(folder, EngineConfig()), model, hf.AutoProcessor.from_pretrained(folder)
+
+
+def dense(model: Any, processor: Any, ids: list[int], pictures: list[np.ndarray]) -> torch.Tensor:
+    """The library's logits of a whole sequence in which these pictures stand, wherever that is."""
+    marks = processor.image_token * len(pictures)
+    inputs = processor(text=[marks], images=[pictures], return_tensors="pt")
+    media = {name: value for name, value in inputs.items() if "pixel" in name or "size" in name}
+    with torch.inference_mode():
+        return model(input_ids=torch.tensor([ids]), **media).logits[0]
+
+
+def test_one_shot_equals_generate(tried: tuple[Loaded, Any, Any]) -> None:
+    loaded, model, processor = tried
+    for media in ([WIDE], [SMALL, TALL]):
+        messages = [turn(*(("image", pixels) for pixels in media), "What do you see?")]
+        request = Request(messages=messages, positions="transformers", params=SamplingParams(max_tokens=REPLY))
+        assert_equal(generated(loaded, request), stock(model, processor, messages))
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_pictures_before_and_in_a_reply_equal_a_dense_forward(tried: tuple[Loaded, Any, Any], steps: int) -> None:
+    loaded, model, processor = tried
+    rig = Rig(loaded, page_tokens=4, append_rows=7)
+    session = rig.open(format="live")
+    shown = [WIDE, SMALL, TALL, WIDE]
+    for pixels in shown[:2]:
+        session.image(pixels)
+        rig.step(steps)
+    session.ask("What do you see?", max_tokens=16)
+    rig.step(6)
+    for pixels in shown[2:]:
+        session.image(pixels)
+        rig.step(steps)
+    rig.run()
+    ids, positions = session.transcript()
+    assert positions[0].tolist() == list(range(len(ids)))
+    logits = dense(model, processor, ids, shown)
+    assert len(session.draws) == 16
+    for row, (token, drawn) in session.draws.items():
+        assert float((drawn - logits[row]).abs().max()) < TOLERANCE
+        assert token == int(drawn.argmax())
+    other = dense(model, processor, ids, [WIDE[::-1].copy(), *shown[1:]])
+    assert max(float((drawn - other[row]).abs().max()) for row, (_, drawn) in session.draws.items()) > 0.1
+
+
+def test_frames_are_not_taken(tried: tuple[Loaded, Any, Any]) -> None:
+    session = Rig(tried[0]).open()
+    with pytest.raises(InputError, match=r"expected one of what this model takes \(text, image\), got video"):
+        session.frame(WIDE, 0)
+
+
+def test_what_does_not_compute_the_same_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="model type 'mllama' is not served: .*; served are gemma3, gemma3_text"):
+        load(mllama(tmp_path), EngineConfig())
+
+
+@pytest.mark.parametrize("name", ["paligemma", "molmo2"])
+def test_one_whose_cache_new_media_would_change_is_refused_before_it_is_read(tmp_path: Path, name: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": name}))
+    with pytest.raises(ModelError, match=rf"'{name}' is not served: new media would change the rows .* \(class F\)"):
+        load(tmp_path, EngineConfig())
+
+
+@pytest.mark.parametrize("config", [{"model_type": "videoprism_of_tomorrow"}, {"model_type": "wav2vec2"}])
+def test_a_type_that_is_unknown_is_refused_with_what_is_served(tmp_path: Path, config: dict[str, str]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=f"{config['model_type']}.*served are gemma3, gemma3_text, llama"):
+        load(tmp_path, EngineConfig())

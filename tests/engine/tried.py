@@ -1,0 +1,122 @@
+"""Small models of architectures that nobody named, with random weights. In: a folder. Out: that folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import transformers as hf
+from penstock.engine.brook import text as words
+from penstock.engine.brook.one_axis import _SIGHT
+from penstock.engine.brook.parts import draw, language_sizes, make_tokenizer, quiet
+
+SIDE, PATCH = 56, 14
+CHAT = words.ONEVISION_CHAT_TEMPLATE
+
+
+def _tokenizer(*special: str) -> tuple[Any, dict[str, int], dict[str, int]]:
+    names = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *special)
+    tokenizer = make_tokenizer(CHAT, {}, names)
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in names}
+    return tokenizer, ids, {"eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]}
+
+
+def _save(folder: Path, model: Any, tokenizer: Any, processor: Any) -> Path:
+    model = model.float().eval()
+    draw(model, 3)
+    quiet(model, tokenizer)
+    model.generation_config = hf.GenerationConfig(do_sample=False)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def llava_next(folder: Path) -> Path:
+    """Tiles by the picture's shape, a row behind each line of them."""
+    tokenizer, ids, marks = _tokenizer("<image>")
+    pinpoints = [[SIDE, 2 * SIDE], [2 * SIDE, SIDE], [2 * SIDE, 2 * SIDE]]
+    config = hf.LlavaNextConfig(
+        vision_config=hf.CLIPVisionConfig(**_SIGHT),
+        text_config=hf.LlamaConfig(**language_sizes(), **marks),
+        image_token_index=ids["<image>"],
+        image_grid_pinpoints=pinpoints,
+        vision_feature_layer=-1,
+    )
+    processor = hf.LlavaNextProcessor(
+        image_processor=hf.LlavaNextImageProcessor(
+            size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}, image_grid_pinpoints=pinpoints
+        ),
+        tokenizer=tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT,
+    )
+    return _save(folder, hf.LlavaNextForConditionalGeneration(config), tokenizer, processor)
+
+
+def idefics3(folder: Path) -> Path:
+    """Tiles with their row and column as words between them."""
+    tiles = [f"<row_{row}_col_{column}>" for row in range(1, 3) for column in range(1, 3)]
+    tokenizer, ids, marks = _tokenizer("<fake_token_around_image>", "<image>", "<global-img>", *tiles)
+    config = hf.Idefics3Config(
+        vision_config=hf.Idefics3VisionConfig(**_SIGHT).to_dict(),
+        text_config=hf.LlamaConfig(**language_sizes(), **marks),
+        image_token_id=ids["<image>"],
+        scale_factor=2,
+        pad_token_id=ids["<|endoftext|>"],
+    )
+    processor = hf.Idefics3Processor(
+        hf.Idefics3ImageProcessor(size={"longest_edge": 2 * SIDE}, max_image_size={"longest_edge": SIDE}),
+        tokenizer=tokenizer,
+        image_seq_len=(SIDE // PATCH // 2) ** 2,
+        chat_template=CHAT,
+    )
+    return _save(folder, hf.Idefics3ForConditionalGeneration(config), tokenizer, processor)
+
+
+def mistral3(folder: Path) -> Path:
+    """As many rows as the picture has patches, with marks at the end of each line."""
+    tokenizer, ids, marks = _tokenizer("[IMG]", "[IMG_BREAK]", "[IMG_END]")
+    tokenizer.chat_template = CHAT.replace("<image>", "[IMG]")
+    sight = {name: value for name, value in _SIGHT.items() if name != "image_size"}
+    config = hf.Mistral3Config(
+        vision_config=hf.PixtralVisionConfig(**sight, image_size=2 * SIDE, head_dim=16),
+        text_config=hf.MistralConfig(**language_sizes(), **marks, sliding_window=None),
+        image_token_index=ids["[IMG]"],
+        spatial_merge_size=2,
+    )
+    processor = hf.PixtralProcessor(
+        image_processor=hf.PixtralImageProcessor(size={"longest_edge": 2 * SIDE}, patch_size=PATCH),
+        tokenizer=tokenizer,
+        patch_size=PATCH,
+        spatial_merge_size=2,
+        chat_template=tokenizer.chat_template,
+    )
+    return _save(folder, hf.Mistral3ForConditionalGeneration(config), tokenizer, processor)
+
+
+def mllama(folder: Path) -> Path:
+    """Pictures beside the words, seen by layers of their own: nothing that rows in a cache could be."""
+    tokenizer, ids, marks = _tokenizer("<|image|>")
+    tokenizer.chat_template = CHAT.replace("<image>", "<|image|>")
+    tokenizer.bos_token = "<|endoftext|>"
+    sizes = language_sizes() | {"cross_attention_layers": [1]}
+    config = hf.MllamaConfig(
+        vision_config={
+            "hidden_size": 48, "attention_heads": 3, "num_hidden_layers": 2, "num_global_layers": 1,
+            "intermediate_size": 96, "vision_output_dim": 96, "image_size": SIDE, "patch_size": PATCH,
+            "intermediate_layers_indices": [0], "max_num_tiles": 1, "supported_aspect_ratios": [[1, 1]],
+        },
+        text_config={**sizes, **marks},
+        image_token_index=ids["<|image|>"],
+    )  # fmt: skip
+    processor = hf.MllamaProcessor(
+        image_processor=hf.MllamaImageProcessor(size={"height": SIDE, "width": SIDE}, max_image_tiles=1),
+        tokenizer=tokenizer,
+        chat_template=tokenizer.chat_template,
+    )
+    return _save(folder, hf.MllamaForConditionalGeneration(config), tokenizer, processor)
+
+
+BUILDERS = {"llava_next": llava_next, "idefics3": idefics3, "mistral3": mistral3}
