@@ -40,7 +40,7 @@ check: $(STAMP)
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 
 features: $(STAMP)
-	@$(BIN)/python -m pytest -q -p tests.features tests/reference tests/engine/test_oracle[123].py \
+	@$(BIN)/python -m pytest -q -p tests.features tests/reference tests/engine/test_oracle[1234].py \
 		tests/engine/test_prompt_media.py tests/engine/test_mutations.py
 
 venv: $(STAMP)

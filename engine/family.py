@@ -13,12 +13,15 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 import torch
 
-from ..codecs.errors import InputError
+from ..codecs.errors import InputError, ModelError
 from ..streams.prompt import Content
 from ..streams.request import Sampling
 from ..streams.segment import MediaSpec, Segment
 from .positions import Clock
 from .span import Prompt, Span
+
+# Streamability classes that are served. Rows of an F model would change what is cached: not in `live`.
+CLASSES = ("A", "B", "D", "F")
 
 
 class FamilyData(msgspec.Struct, frozen=True):
@@ -29,7 +32,7 @@ class FamilyData(msgspec.Struct, frozen=True):
     prompt (where `system_in_user`, a user turn is open behind it); default_system_ids: what the template begins with
     where none is given. stop_ids end a reply; `sampling` is how one is drawn where its params do not say. classes: the
     streamability class of each modality: "A" exact per patch, "B" exact per encoder window, "D" atomic: the rows of
-    one piece see one another.
+    one piece see one another, "F" new media changes what is cached (ModelError for any other).
     per_second: positions a second of video; 0 where the model has one axis. vocabulary: rows of the output. clock: how
     time in a video becomes positions, "seconds", "interval" (the product of rate and interval is rounded first) or
     "patches" (they are counted), "whole" (as "seconds", for rates at which a patch is a whole number of positions).
@@ -63,6 +66,9 @@ class Family:
     that close a block of a modality, where these are no words."""
 
     def __init__(self, data: FamilyData, tokenizer: Any, endings: dict[str, Any] | None = None) -> None:
+        unknown = {kind: letter for kind, letter in data.classes.items() if letter not in CLASSES}
+        if unknown:
+            raise ModelError(f"streamability classes: expected {', '.join(CLASSES)}, got {unknown}: not served yet")
         self.data = data
         self.endings = endings or {}
         self.tokenizer = tokenizer
@@ -155,7 +161,7 @@ class Towers(Protocol):
 
 class Loaded(NamedTuple):
     """A checkpoint, ready to serve: `text` is the decoder of the `transformers` model, `head` its output layer,
-    `config` the decoder's configuration. `why` its dtype was taken, empty where it was asked for."""
+    `config` the decoder's configuration. `why` its device and dtype were taken, empty where they were asked for."""
 
     family: Family
     towers: Towers

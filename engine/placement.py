@@ -21,7 +21,7 @@ _SMALL_BYTES = 1 << 30
 
 
 class Placement(msgspec.Struct, frozen=True):
-    """`device` and `dtype` as torch names them; `why` is why this dtype, empty where it was asked for."""
+    """`device` and `dtype` as torch names them; `why` is why these, empty where they were asked for."""
 
     device: str
     dtype: str
@@ -30,12 +30,13 @@ class Placement(msgspec.Struct, frozen=True):
 
 def place(config: EngineConfig, weights: Weights) -> Placement:
     """The device and the dtype of `config`, with "auto" decided. ModelError where they are not to be had here."""
-    device = _device(config.device)
+    device, lacking = _device(config.device)
     if config.dtype in DTYPES:
-        return Placement(device, config.dtype, "")
+        return Placement(device, config.dtype, lacking)
     if config.dtype != "auto":
         raise ModelError(f"dtype: expected auto, {', '.join(DTYPES)}, got {config.dtype!r}")
-    return Placement(device, *_dtype(device, weights))
+    dtype, why = _dtype(device, weights)
+    return Placement(device, dtype, "; ".join(filter(None, (why, lacking))))
 
 
 def check_room(weights: Weights, placement: Placement) -> None:
@@ -53,16 +54,18 @@ def check_room(weights: Weights, placement: Placement) -> None:
             )
 
 
-def _device(word: str) -> str:
+def _device(word: str) -> tuple[str, str]:
+    """A device that is here, and, where the first of them was to be taken, why no better one is."""
     if word == "cpu":
-        return word
+        return word, ""
     found = compute.computers()
     here = [computer.word for computer in found if computer.why is None]
     if word == "auto":
-        return here[0]
+        better = found[: next(place for place, computer in enumerate(found) if computer.word == here[0])]
+        return here[0], ", ".join(f"no {computer.word}: {computer.why}" for computer in better)
     kind = word.partition(":")[0]
     if word in here or f"{word}:0" in here:
-        return word if word in here else f"{word}:0"
+        return (word if word in here else f"{word}:0"), ""
     lacking = next((computer.why for computer in found if computer.word == kind and computer.why), None)
     raise ModelError(f"device: expected auto, {', '.join(here)}, got {word!r}" + (f": {lacking}" if lacking else ""))
 

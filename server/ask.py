@@ -79,9 +79,13 @@ async def _host(
     options: argparse.Namespace, api_key: str | None, setup: EngineConfig, view: View
 ) -> AsyncIterator[_Host]:
     if options.url is None:
-        logging.getLogger("penstock").setLevel(logging.ERROR)  # What is no error does not stand between the words.
+        from huggingface_hub.utils.logging import set_verbosity_error
+
         from ..actors.engine import Engine
 
+        # What is no error does not stand between the words.
+        logging.getLogger("penstock").setLevel(logging.ERROR)
+        set_verbosity_error()
         view.waiting(f"loading {options.model or 'Brook'} ...")
         async with await Engine.load(options.model, revision=options.revision, config=setup) as engine:
             yield _Host(engine.info.model, engine)

@@ -7,13 +7,14 @@ them. Cameras and microphones are in capture.py.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import shutil
 import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol, cast
+from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 
 import av
 from av.error import FFmpegError
@@ -140,10 +141,11 @@ class Stdin:
         return index_bytes == _BEHIND or index_bytes > len(self._head)
 
     def _whole(self, start_us: int, paced: bool) -> Iterator[Piece]:
-        with tempfile.NamedTemporaryFile(suffix=".mp4") as whole:
-            whole.write(self._head)
-            shutil.copyfileobj(_stdin(), whole)
-            whole.flush()
+        with _copy(self.name) as whole:
+            with _room(self.name):
+                whole.write(self._head)
+                shutil.copyfileobj(_stdin(), whole)
+                whole.flush()
             yield from File(Path(whole.name), self.name).pieces(start_us, paced)
 
 
@@ -210,11 +212,37 @@ def _index_bytes(file: BinaryIO) -> int:
 
 
 @contextlib.contextmanager
+def _room(name: str) -> Iterator[None]:
+    """InputError where the disk has no room for a copy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(
+            f"{name}: expected room for a copy of it in {tempfile.gettempdir()}, got none: "
+            "make room, or set TMPDIR to another disk"
+        ) from None
+
+
+@contextlib.contextmanager
+def _copy(name: str) -> Iterator[Any]:
+    """An empty file that is gone afterwards."""
+    try:
+        file = tempfile.NamedTemporaryFile(suffix=".mp4")
+    except OSError as error:
+        raise InputError(f"{name}: expected a folder for a copy of it, got {error}: set TMPDIR to one") from None
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
 def _index_moved(path: Path, name: str) -> Iterator[Path]:
     """A copy of an MP4 with its index in front; packets and times stay. Gone afterwards."""
-    with tempfile.NamedTemporaryFile(suffix=".mp4") as copy:
+    with _copy(name) as copy:
         try:
             with (
+                _room(name),
                 av.open(path, "r", format="mov") as source,
                 av.open(copy.name, "w", format="mp4", options={"movflags": "faststart"}) as target,
             ):

@@ -40,16 +40,28 @@ class Line(NamedTuple):
     constant: float
 
 
-def constant(right: list[str]) -> float:
-    """What the best constant answer would have."""
-    return Counter(map(alike, right)).most_common(1)[0][1] / len(right)
+class Given(NamedTuple):
+    """One answer. `wants`: what sort of answer the question's wording tells, where a kind has several."""
+
+    question: str
+    right: str
+    given: str
+    wants: str = ""
+
+
+def constant(answers: list[Given]) -> float:
+    """What the best constant answer would have; where the wording tells the sort of answer, the best to each sort."""
+    sorts: dict[str, Counter[str]] = defaultdict(Counter)
+    for answer in answers:
+        sorts[answer.wants][alike(answer.right)] += 1
+    return sum(max(counts.values()) for counts in sorts.values()) / len(answers)
 
 
 class Score:
     """Collects answers and narration."""
 
     def __init__(self) -> None:
-        self.answers: dict[str, list[tuple[str, str, str]]] = defaultdict(list)  # question, right answer, given answer
+        self.answers: dict[str, list[Given]] = defaultdict(list)
         self.told: dict[str, list[bool]] = defaultdict(list)
         self.invented: list[bool] = []
         self.mistold: list[str] = []  # what was missed, told late or invented, in words
@@ -57,8 +69,8 @@ class Score:
     def lines(self) -> list[Line]:
         lines = []
         for kind, answers in self.answers.items():
-            right = sum(right == given for _, right, given in answers)
-            lines.append(Line(kind, len(answers), right / len(answers), constant([right for _, right, _ in answers])))
+            right = sum(answer.right == answer.given for answer in answers)
+            lines.append(Line(kind, len(answers), right / len(answers), constant(answers)))
         told = {f"narrated: {kind}": self.told[kind] for kind in NARRATED if self.told[kind]}
         lines += [Line(kind, len(marks), sum(marks) / len(marks), 0.0) for kind, marks in told.items()]
         if every := [mark for kind in NARRATED for mark in self.told[kind]]:
@@ -80,7 +92,7 @@ async def answer(url: str, paper: Paper, film: bytes | None, seconds: float, sco
             if question.lead is not None:
                 await (await copy.ask(question.lead.text)).text()
             given = (await (await copy.ask(question.text)).text()).strip()
-            score.answers[kind].append((question.text, question.answer, given))
+            score.answers[kind].append(Given(question.text, question.answer, given, " ".join(sorted(question.finds))))
             await copy.close()
         await stream.close()
 
@@ -132,7 +144,7 @@ async def _sentences(stream: AsyncIterator[Event]) -> list[Sentence]:
 def _mark(scene: Scene, sentences: list[Sentence], score: Score) -> None:
     start = [sentence for sentence in sentences if sentence.text.startswith("I see ")]
     right = opening(scene, start[0].seen if start else 0.0)
-    score.answers["narration: opening"].append(("", right, start[0].text if start else ""))
+    score.answers["narration: opening"].append(Given("", right, start[0].text if start else ""))
     marker = Marker(scene)
     told = [marker.mark(sentence) for sentence in sentences if sentence not in start[:1]]
     for event, in_time in marker.finish(scene.seconds - 1.0):
@@ -199,9 +211,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     if options.wrong:
         for kind, answers in score.answers.items():
-            for question, right, given in answers:
-                if right != given:
-                    print(f"{kind}: {question} expected {right!r}, got {given!r}", file=sys.stderr)
+            for answer in answers:
+                if answer.right != answer.given:
+                    words = f"{kind}: {answer.question} expected {answer.right!r}, got {answer.given!r}"
+                    print(words, file=sys.stderr)
         for words in score.mistold:
             print(words, file=sys.stderr)
     if not options.json:

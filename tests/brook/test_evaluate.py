@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from penstock.demos import brook
 from penstock.demos.brook import evaluate
-from penstock.demos.brook.evaluate import Score
+from penstock.demos.brook.evaluate import Given, Score
 from penstock.demos.brook.exam import FOREIGN, HELD_OUT, STRANGE
 from penstock.demos.brook.marking import Sentence
 from penstock.demos.brook.questions import KINDS
@@ -61,6 +61,15 @@ def test_only_the_opening_of_a_narration_is_excused_from_what_is_invented() -> N
     assert score.invented == [True] and score.answers["narration: opening"] == [
         ("", "I see nothing.", "I see nothing.")
     ]
+
+
+def test_the_constant_answer_fits_what_the_wording_asks_for() -> None:
+    """Who sees nothing still knows that a question wants yes or no."""
+    sure = [Given("Did they say so?", "no.", "", "said things")] * 2
+    shapes = [Given("Which shape?", answer, "", "said") for answer in ("none.", "circle.", "none.")]
+    assert evaluate.constant(sure + shapes) == 4 / 5
+    twice = [Given("", f"there is no {name}.", "") for name in ("star", "ring")]
+    assert evaluate.constant([*twice, Given("", "yes.", "")]) == 2 / 3
 
 
 @pytest.mark.parametrize("file", sorted(Path(brook.__file__).parent.glob("*.py")), ids=lambda file: file.name)

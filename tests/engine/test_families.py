@@ -6,20 +6,23 @@ import json
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
-from penstock.codecs.errors import ModelError
+from penstock.codecs.errors import InputError, ModelError
 from penstock.codecs.frame import Pixels, Samples
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
-from penstock.engine.family import Loaded
+from penstock.engine.family import Family, Loaded
 from penstock.streams.segment import Segment
 from penstock.streams.timeline import Timeline
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, Qwen2_5OmniConfig
 
 from tests.reference.media import frames, picture, sound
+
+from .rig import Rig
 
 
 def test_wrappers_are_those_of_the_template(omni_loaded: Loaded) -> None:
@@ -40,6 +43,24 @@ def test_wrappers_are_those_of_the_template(omni_loaded: Loaded) -> None:
     }
     assert family.tokenizer.decode(family.system_ids(None)).startswith("<|im_start|>system\nYou are")
     assert family.tokenizer.decode(family.system_ids("Watch.")) == "<|im_start|>system\nWatch.<|im_end|>\n"
+
+
+def with_classes(loaded: Loaded, classes: dict[str, str]) -> Loaded:
+    data = msgspec.structs.replace(loaded.family.data, classes=classes)
+    return loaded._replace(family=Family(data, loaded.family.tokenizer))
+
+
+def test_a_class_that_nothing_knows_how_to_append_is_refused(omni_loaded: Loaded) -> None:
+    for letter in ("C", "E", "G"):
+        with pytest.raises(ModelError, match=f"expected A, B, D, F, got {{'audio': '{letter}'}}: not served yet"):
+            with_classes(omni_loaded, {"image": "A", "audio": letter})
+
+
+def test_media_that_would_change_the_cache_waits_for_a_turn(omni_loaded: Loaded) -> None:
+    rig = Rig(with_classes(omni_loaded, {"image": "F", "video": "A"}))
+    with pytest.raises(InputError, match="format live: image of qwen2_5_omni.* would change what is cached already"):
+        rig.open(format="live")
+    assert rig.open(format="turns")
 
 
 def test_only_the_thinker_of_a_whole_checkpoint_is_loaded(tmp_path: Path, omni_loaded: Loaded) -> None:

@@ -60,6 +60,9 @@ def test_auto_takes_the_first_device_that_is_here(
     config = EngineConfig(device="auto")
     machine("cpu")
     assert place(config, LARGE).device == "cpu"
+    machine("cpu", lacking="cuda")
+    assert place(config, LARGE).why == "no cuda: torch is built without it"
+    assert place(FITTING, LARGE).why.endswith("; no cuda: torch is built without it")
     machine("mps", "cpu")
     assert place(config, LARGE).device == "mps"
     machine("cuda:0", "cuda:1", "cpu", lacking="mps")

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from penstock.engine.family import Loaded
+from penstock.engine.plan import Draw
+from penstock.engine.sampler import sample, seed_of
 
 from .acts import Client
 from .rig import Rig, Session
@@ -53,6 +55,16 @@ def test_each_token_is_the_best_after_what_the_reply_said(omni_loaded: Loaded, n
     for place, (token, logits) in enumerate(draws):
         values = penalised(logits, session.ids()[:place], params)
         assert values[token] == pytest.approx(max(values), abs=1e-4)
+    assert session.ids() != spoken(omni_loaded).ids()
+
+
+def test_the_seed_of_a_token_is_its_place_in_the_reply(omni_loaded: Loaded) -> None:
+    """Whatever was spliced before it."""
+    session = spoken(omni_loaded, temperature=0.9, seed=3)
+    draws = [session.draws[row] for row in sorted(session.draws)]
+    assert len(draws) == 30 and [token for token, _ in draws] == session.ids()
+    for place, (token, logits) in enumerate(draws):
+        assert int(sample(logits[None], [Draw(0.9, seed=seed_of(3, place))])) == token
     assert session.ids() != spoken(omni_loaded).ids()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,9 @@ from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
 from penstock.engine.family import Loaded
+from penstock.engine.memory import weight_bytes
 from penstock.streams.request import Sampling
+from safetensors.torch import load_file, save_file
 
 from tests.engine.acts import Client
 from tests.engine.rig import Rig
@@ -63,6 +66,28 @@ def test_the_published_layout_is_the_same_model(tmp_path: Path, name: str, publi
     for field in own.family.data.__struct_fields__:
         if field != "model":
             assert getattr(ours.family.data, field) == getattr(own.family.data, field), field
+
+
+@pytest.mark.parametrize("name", ["text", "gemma3"])
+def test_tied_embeddings_are_stored_once_and_held_once(tmp_path: Path, name: str) -> None:
+    """As most small models are published: without an output layer of its own."""
+    shutil.copytree(model_path(name), tmp_path / "model")
+    folder = tmp_path / "model"
+    config = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": True}
+    if "text_config" in config:
+        config["text_config"]["tie_word_embeddings"] = True
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = load_file(folder / "model.safetensors")
+    head = next(key for key in weights if key.endswith("lm_head.weight"))
+    size = weights.pop(head).nbytes
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+    loaded, own = load(folder, EngineConfig()), load(model_path(name), EngineConfig())
+
+    embedding = loaded.text.get_input_embeddings().weight
+    assert loaded.head.weight.data_ptr() == embedding.data_ptr()
+    assert torch.equal(embedding, own.text.get_input_embeddings().weight)
+    assert weight_bytes(loaded) == weight_bytes(own) - size
 
 
 def test_of_a_whole_omni_only_the_thinker_is_read(tmp_path: Path) -> None:

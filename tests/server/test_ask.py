@@ -1,11 +1,10 @@
-"""`penstock ask`: real files, pipes and terminals, against `penstock serve` with Brook and with Brook in process.
+"""`penstock ask`: real files, pipes, terminals and devices, against `penstock serve` with Brook and in process.
 
 FFmpeg's own sources stand in for a camera, ALSA's file plugin for a microphone.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import pty
@@ -15,91 +14,16 @@ import subprocess
 import sys
 import time
 import urllib.request
-import wave
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
-from fake_engine import FakeEngine
-from harness import run, serving, until
-from penstock.demos.brook.sound import RATE, Bank
-from penstock.demos.film import STORY, draw, make_film
+from asking import COMMAND, SECONDS, ask, events, refusal, stops
+from penstock.demos.brook.sound import Bank
+from penstock.demos.film import STORY
 from penstock.server import devices
 from penstock.server.cli import main
-from PIL import Image
-
-SECONDS = 4.0
-COMMAND = [sys.executable, "-m", "penstock.server.cli"]
-ANNOUNCED = "penstock: serving on "
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """`penstock serve` with Brook, in a process of its own."""
-    serve = [*COMMAND, "serve", "--port", "0"]
-    with subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line.startswith(ANNOUNCED)
-            yield line.removeprefix(ANNOUNCED).strip()
-        finally:
-            process.terminate()
-
-
-@pytest.fixture(scope="module")
-def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a film in three containers, its picture and its sound."""
-    folder = tmp_path_factory.mktemp("media")
-    (folder / "film.mp4").write_bytes(make_film(SECONDS))
-    (folder / "film.webm").write_bytes(make_film(SECONDS, "webm"))
-    with (
-        av.open(str(folder / "film.mp4")) as source,
-        av.open(str(folder / "phone.mp4"), "w", format="mp4") as target,
-    ):
-        copies = {track.index: target.add_stream_from_template(track) for track in source.streams}
-        for packet in source.demux():
-            if packet.dts is not None:
-                packet.stream = copies[packet.stream_index]
-                target.mux(packet)
-    file = (folder / "phone.mp4").read_bytes()
-    assert file.index(b"mdat") < file.index(b"moov"), "expected the index at the end, as telephones write it"
-    Image.fromarray(draw(0.0)).save(folder / "picture.png")
-    with wave.open(str(folder / "sound.wav"), "wb") as recording:
-        recording.setnchannels(1)
-        recording.setsampwidth(2)
-        recording.setframerate(RATE)
-        recording.writeframes((Bank((), half=0).track(STORY) * 32767).astype(np.int16).tobytes())
-    return folder
-
-
-def events(out: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in out.splitlines()]
-
-
-def ask(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
-    """The events of `penstock ask ... --json`, which has to end well."""
-    code = main(["ask", *arguments, "--json"])
-    told = capsys.readouterr()
-    assert (code, told.err) == (0, "")
-    return events(told.out)
-
-
-def stops(told: list[dict[str, Any]], modality: str) -> list[int]:
-    """Up to where in media time rows of this modality were appended."""
-    return [event["stop_us"] for event in told if event["type"] == "appended" and event["modality"] == modality]
-
-
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line on stderr of a command that ends with exit code 2."""
-    code = main(list(arguments))
-    told = capsys.readouterr()
-    assert (code, told.out) == (2, "")
-    assert told.err.startswith("penstock: error: ") and told.err.count("\n") == 1
-    return told.err.removeprefix("penstock: error: ").strip()
 
 
 # ---- What is asked and answered ----
@@ -283,103 +207,6 @@ def test_there_is_no_camera_and_no_microphone(
     assert refusal(capsys, "ask", "camera:3", "Q?") == "camera:3: no such camera; there are: none"
     gone = "camera: there is no /dev/video987; `penstock devices` lists what there is"
     assert refusal(capsys, "ask", "/dev/video987", "Q?") == gone
-
-
-# ---- The first day ----
-def test_words_that_cannot_be_media(media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    takes = (
-        "expected a picture (JPEG, PNG, WebP, GIF) or WebM or Matroska, MP4, MPEG-TS, WAV, Ogg, AAC (ADTS), MP3, FLAC"
-    )
-    convert = "convert it, for example: ffmpeg -i IN out.mp4"
-    notes, empty, short = tmp_path / "notes.txt", tmp_path / "empty.mp4", tmp_path / "short.mp4"
-    notes.write_text("Dear diary, today")
-    empty.touch()
-    short.write_bytes((media / "phone.mp4").read_bytes()[:5000])
-    example = 'expected, for example, penstock ask clip.mp4 "What happens?"'
-    cases = {
-        ("no.mp4", "Q?"): "no.mp4: no such file; MEDIA is a file, camera, microphone, or - for what comes on stdin",
-        (str(tmp_path), "Q?"): f"{tmp_path}: cannot be read: Is a directory",
-        (str(notes), "Q?"): f"{notes}: {takes}, got b'Dear diary, '; {convert}",
-        (str(empty), "Q?"): f"{empty}: {takes}, got an empty file",
-        (str(short), "Q?"): f"{short}: expected a whole file, got one that cannot be read: Invalid data found when "
-        "processing input",
-        (str(media / "film.mp4"),): f"a question is missing behind {media / 'film.mp4'}: {example}",
-        ("no.mp4",): f"a question is missing behind no.mp4: {example}",
-    }
-    for words, text in cases.items():
-        assert refusal(capsys, "ask", *words) == text
-
-
-def test_a_damaged_film_is_named(media: Path, tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    film = bytearray((media / "film.mp4").read_bytes())
-    at = film.index(b"moof", film.index(b"moof") + 4)
-    film[at : at + 4] = b"noof"
-    path = tmp_path / "damaged.mp4"
-    path.write_bytes(film)
-    assert refusal(capsys, "ask", str(path), "Q?", "--url", url) == (
-        f"{path}: MP4: expected a box of a known kind, got b'noof'"
-    )
-
-
-def test_no_server_and_a_wrong_key(media: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    picture = str(media / "picture.png")
-    nobody = "ws://127.0.0.1:1/v1/stream"
-    text = refusal(capsys, "ask", picture, "Q?", "--url", "ws://127.0.0.1:1")
-    assert text == (
-        f"{nobody}: [Errno 111] Connect call failed ('127.0.0.1', 1); start a server with `penstock serve`, or leave "
-        "out --url to load a model here"
-    )
-
-    async def keyed() -> None:
-        async with serving(FakeEngine(), api_key="right") as url:
-            address = url.replace("http", "ws", 1) + "/v1/stream"
-            do = "give it in PENSTOCK_API_KEY or with --api-key-file"
-            for extra, text in (((), "the server wants a key"), (("--api-key", "no"), "the key is wrong")):
-                told = await asyncio.to_thread(refusal, capsys, "ask", picture, "Q?", "--url", url, *extra)
-                assert told == f"{address}: {text}; {do}"
-            assert await asyncio.to_thread(main, ["ask", picture, "Q?", "--url", url, "--api-key", "right"]) == 0
-
-    run(keyed)
-
-
-def test_a_server_that_goes_before_the_answer(media: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async def gone() -> None:
-        engine = FakeEngine()
-        engine.gate = asyncio.Semaphore(0)
-        words = ["ask", str(media / "picture.png"), "Q?", "--url"]
-        async with serving(engine) as url:
-            asked = asyncio.create_task(asyncio.to_thread(refusal, capsys, *words, url))
-            await until(lambda: bool(engine.streams) and bool(engine.streams[0]._replies))
-        assert (await asked).startswith("the stream has ended before the answer: ")
-
-    run(gone)
-
-
-def test_a_taken_port(capsys: pytest.CaptureFixture[str]) -> None:
-    from penstock.server.app import bind
-    from penstock.server.config import ServerConfig
-
-    with bind(ServerConfig(port=0)) as listener:
-        port = listener.getsockname()[1]
-        text = refusal(capsys, "serve", "--port", str(port))
-    assert text == f"cannot listen on 127.0.0.1:{port}: Address already in use; take another with --port"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        (["ask"], "penstock ask: error: the following arguments are required: MEDIA QUESTION; see penstock ask --help"),
-        (["ask", "a", "b", "--seconds", "0"], "expected more than 0, got 0; see penstock ask --help"),
-        (["ask", "a", "b", "--loud"], "penstock: error: unrecognized arguments: --loud; see penstock --help"),
-        (["serve", "a", "b"], "penstock: error: unrecognized arguments: b; see penstock --help"),
-    ],
-)
-def test_arguments_are_refused_in_one_line(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
-        main(arguments)
-    assert left.value.code == 2
-    error = capsys.readouterr().err
-    assert error.endswith(f"{text}\n") and error.count("\n") == 1
 
 
 # ---- Terminals and signals ----

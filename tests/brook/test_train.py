@@ -1,0 +1,55 @@
+"""Training from nothing, and on from what it has left: a few steps of each, on a few voices."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from penstock.demos.brook import train
+from penstock.demos.brook.sound import Bank
+from penstock.engine.config import EngineConfig
+from penstock.engine.core import load
+from safetensors.torch import load_file
+
+from tests.engine.acts import Client
+from tests.engine.rig import Rig
+
+SHORT = ["--rows", "900", "--seconds", "1", "2", "--steps", "2", "--every", "2", "--trial", "1"]
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch, bank: Bank):
+    """Runs the command with these options."""
+    monkeypatch.setattr(train, "training_bank", lambda: bank)
+    monkeypatch.setattr(train, "Bank", lambda *_: bank)
+
+    def run(out: Path, *options: str) -> dict[str, torch.Tensor]:
+        threads = torch.get_num_threads()
+        torch.manual_seed(0)
+        monkeypatch.setattr(sys, "argv", ["train", *SHORT, *options, "--threads", "1", "--out", str(out)])
+        train.main()
+        torch.set_num_threads(threads)
+        return load_file(out / "model" / "model.safetensors")
+
+    return run
+
+
+def test_a_seed_gives_the_same_weights_and_they_are_served(trained, tmp_path: Path) -> None:
+    """With what is seen taken from the scene, then with the towers; the result is a checkpoint like any other."""
+    first = trained(tmp_path / "one", "--oracle", "--seed", "5")
+    again = trained(tmp_path / "two", "--oracle", "--seed", "5")
+    other = trained(tmp_path / "three", "--oracle", "--seed", "6")
+    assert first.keys() == again.keys() and all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+    went_on = trained(tmp_path / "on", "--resume", str(tmp_path / "one" / "training.pt"), "--towers", "0.1")
+    moved = [name for name in first if not torch.equal(first[name], went_on[name])]
+    assert any("visual" in name for name in moved) and any("language_model" in name for name in moved)
+
+    client = Client(Rig(load(tmp_path / "on" / "model", EngineConfig())).open(format="live"))
+    client.do("pair")
+    client.do("ask", max_tokens=4)
+    client.session.rig.run()
+    assert client.session.ids()
