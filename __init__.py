@@ -42,7 +42,7 @@ from .streams.event import (
     Token,
 )
 from .streams.item import AudioBytes, AudioChunk, Embedding, Image, Item, Text, VideoBytes, VideoFrame
-from .streams.request import Request, SamplingParams
+from .streams.request import Request, Sampling, SamplingParams
 
 if TYPE_CHECKING:
     from .actors.engine import Engine
@@ -91,6 +91,7 @@ __all__ = (
     "ReplyDone",
     "ReplyStarted",
     "Request",
+    "Sampling",
     "SamplingParams",
     "Seen",
     "Stream",

@@ -130,7 +130,7 @@ def _fill(core: Core, stream: int, history: int) -> None:
         seq += 1
         core.words(stream, seq, "text", words)
         core.run()
-    core.words(stream, seq + 1, "ask", "What do you see?", SamplingParams(max_tokens=1_000_000))
+    core.words(stream, seq + 1, "ask", "What do you see?", SamplingParams(max_tokens=1_000_000, temperature=0.0))
     while core.scheduler.streams[stream].fed < history:
         core.step()
     core.scheduler.events()
@@ -180,7 +180,7 @@ async def _latency(engine: Engine, others: int, tokens: int) -> Latency:
         for _ in range(others):
             await begun.acquire()
         async with await engine.stream(Request(format="live")) as stream:
-            reply = await stream.ask("What do you see?", SamplingParams(max_tokens=tokens))
+            reply = await stream.ask("What do you see?", SamplingParams(max_tokens=tokens, temperature=0.0))
             times = [time.perf_counter() async for _ in reply]
         stop.set()
     gaps = sorted((later - earlier) * 1000 for earlier, later in zip(times, times[1:], strict=False))

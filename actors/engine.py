@@ -158,8 +158,9 @@ class Engine:
         return await self._open(request or Request())
 
     async def generate(self, request: Request, params: SamplingParams | None = None) -> str:
-        """One reply to the request's prompt, whole. Greedy, it is equal to `transformers.generate` on the same prompt
-        and media. What `params` leave open is as the checkpoint's generation_config.json has it, which may be drawn.
+        """One reply to the request's prompt, whole. Greedy and without penalties, it is equal to
+        `transformers.generate` on the same prompt and media. What `params` leave open is as the checkpoint's
+        generation_config.json has it, which may be drawn.
 
         Raises InputError for a request that does not fit the model, MediaError for media that cannot be used. After a
         cancelled call nothing is left of it.
@@ -258,11 +259,12 @@ class Engine:
         id = next(_IDS)
         prompted = content is not None or again is not None
         stream = self._streams[id] = Stream(self, id, plain, twin_of, prompted)
+        again = None if again is None else again.seeded()
         first = Open(id, plain) if twin_of is None else Fork(twin_of.id, id, twin_of.next_seq(), again)
         self.decode.put_control(first)
         self._schedule.put_control(first)
         if content is not None:
-            self._schedule.put_control(Accept(id, 1, "prompt", params=request.params, done=False))
+            self._schedule.put_control(Accept(id, 1, "prompt", params=request.params.seeded(), done=False))
             self.decode.put_now(Converse(id, 1, content))
         try:
             await stream.opened()

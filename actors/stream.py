@@ -135,7 +135,8 @@ class Stream:
         the question is asked all the same.
         """
         self._check_open()
-        check_params(params or self.request.params, self._engine.info.vocabulary)
+        params = (params or self.request.params).seeded()
+        check_params(params, self._engine.info.vocabulary)
         if not isinstance(question, str):
             raise InputError(f"question: expected str, got {type(question).__name__}")
         await self._until(lambda: not self._forks)

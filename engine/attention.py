@@ -116,11 +116,11 @@ class ReferenceBackend:
         size, groups = keys.shape[1], heads // keys.shape[2]
         out = torch.zeros_like(query)
         lse = query.new_full((rows, heads), float("-inf"), dtype=torch.float32)
-        for start, stop, slot in part.runs:
+        for start, stop, _ in part.runs:
             longest = int(part.lengths[start:stop].max())
             if longest == 0:
                 continue
-            pages = part.tables[slot, : -(-longest // size)].long()
+            pages = part.tables[int(part.slots[start]), : -(-longest // size)].long()
             key = keys[pages].flatten(0, 1)[:longest].repeat_interleave(groups, dim=1)
             value = values[pages].flatten(0, 1)[:longest].repeat_interleave(groups, dim=1)
             scores = torch.einsum("rhd,khd->rhk", query[start:stop].float(), key.float()) * scale

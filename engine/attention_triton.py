@@ -5,7 +5,7 @@ heads that share the key head are attended together, so that keys are loaded onc
 softmax runs on line in float32. Where there are fewer programs than the device takes at once, histories are split and
 the shares merged by their log-sum-exp (Flash-Decoding).
 
-Nothing here reads a tensor back to the host: tiles come from `Part.runs`, lengths stay on the device. Under
+Nothing here reads a tensor back to the host: tiles come from the `Part`, lengths stay on the device. Under
 `TRITON_INTERPRET=1`, set before Triton is imported, the kernel runs on a CPU.
 """
 

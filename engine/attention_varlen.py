@@ -25,12 +25,13 @@ _WIDEST, _STEP = 256, 8  # of a head
 
 class _Pieces(NamedTuple):
     """All pieces of one kind: which rows they are (None: all, in order), where each begins among these, how far the
-    last row of each sees, whose pages, and the largest of both."""
+    last row of each sees, the same added up, whose pages, and the largest of both."""
 
     causal: bool
     rows: torch.Tensor | None
     starts: torch.Tensor
     lengths: torch.Tensor
+    ends: torch.Tensor
     slots: torch.Tensor
     most_rows: int
     most_keys: int
@@ -69,15 +70,13 @@ class VarlenBackend:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if not self._takes(query, keys, part):
             return self._beside.attend(query, keys, values, part, scale)
-        out, lse = torch.zeros_like(query), query.new_zeros(query.shape[:2], dtype=torch.float32)
-        for pieces in self._pieces(part):
-            rows = query if pieces.rows is None else query[pieces.rows]
-            attended, sums = self._call(rows, keys, values, part, pieces, scale)
-            if pieces.rows is None:
-                out, lse = attended, sums
-            else:
-                out[pieces.rows], lse[pieces.rows] = attended, sums
-        return out, lse.masked_fill(part.lengths[:, None] == 0, float("-inf"))
+        kinds = self._pieces(part)
+        if len(kinds) == 1:
+            return self._call(query, keys, values, part, kinds[0], scale)
+        out, lse = torch.empty_like(query), query.new_empty(query.shape[:2], dtype=torch.float32)
+        for pieces in kinds:
+            out[pieces.rows], lse[pieces.rows] = self._call(query[pieces.rows], keys, values, part, pieces, scale)
+        return out, lse
 
     def _takes(self, query: torch.Tensor, keys: torch.Tensor, part: Part) -> bool:
         dim = query.shape[-1]
@@ -105,7 +104,7 @@ class VarlenBackend:
             keys,
             values,
             pieces.starts,
-            None,
+            pieces.ends,
             pieces.most_rows,
             pieces.most_keys,
             return_aux=varlen.AuxRequest(lse=True),
@@ -113,7 +112,8 @@ class VarlenBackend:
             window_size=(-1, 0) if pieces.causal else (-1, -1),
             enable_gqa=query.shape[1] != keys.shape[2],
             seqused_k=pieces.lengths,
-            block_table=part.tables[pieces.slots, : max(1, most_pages)],
+            block_table=part.tables[pieces.slots, :most_pages],
+            num_splits=1,  # what FlashAttention 2 merges of split histories in pages is wrong (pytorch issue 194167)
         )
         return out, lse.transpose(0, 1)  # which comes by heads
 
@@ -136,11 +136,12 @@ def _grouped(cuts: list[tuple[int, int, int, bool]], part: Part) -> _Pieces:
     rows = None
     if starts[-1] != len(part.ends):
         rows = np.concatenate([np.arange(start, stop) for start, stop, _, _ in cuts])
+    ends = np.concatenate([[0], lengths.cumsum()]).astype(np.int32)
     device = part.lengths.device
     return _Pieces(
         cuts[0][3],
         None if rows is None else upload(torch.from_numpy(rows), device),
-        *(upload(torch.from_numpy(array), device) for array in (starts, lengths, slots)),
+        *(upload(torch.from_numpy(array), device) for array in (starts, lengths, ends, slots)),
         int(counts.max()),
         int(lengths.max()),
     )

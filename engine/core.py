@@ -29,7 +29,7 @@ from .attention import Backend, ReferenceBackend
 from .checkpoint import Checkpoint, find
 from .config import EngineConfig
 from .family import Loaded
-from .graphs import record_cuda
+from .graphs import CudaRecorder
 from .int8 import quantize
 from .language import LanguageModel
 from .library import transformers
@@ -155,16 +155,31 @@ def fit(loaded: Loaded, config: EngineConfig) -> Memory:
 
 def make_parts(loaded: Loaded, config: EngineConfig, memory: Memory | None = None) -> tuple[Scheduler, LanguageModel]:
     """A scheduler and a language model for a loaded checkpoint, of one size; `memory` as `fit` has it."""
+    _check_cuda(loaded, config)
     memory = memory or fit(loaded, config)
     pages, page_tokens = memory.pages, memory.page_tokens
     sizes = SchedulerConfig(
         pages, page_tokens, config.slots, config.step_rows, config.append_rows, config.host_pages, config.span_bytes
     )
     backend = make_backend(config, loaded.device.type)
+    record = CudaRecorder(loaded.device) if config.cuda_graphs else None
+    return Scheduler(loaded.family, sizes), LanguageModel(loaded, pages, page_tokens, config.slots, backend, record)
+
+
+def _check_cuda(loaded: Loaded, config: EngineConfig) -> None:
+    """Raise ModelError where what is asked for on CUDA cannot be there."""
     if config.cuda_graphs and loaded.device.type != "cuda":
         raise ModelError(f"cuda_graphs: expected a CUDA device, got {loaded.device.type}")
-    record = record_cuda if config.cuda_graphs else None
-    return Scheduler(loaded.family, sizes), LanguageModel(loaded, pages, page_tokens, config.slots, backend, record)
+    if config.cuda_graphs and config.backend == "reference":
+        raise ModelError("cuda_graphs: expected another backend than the reference, which asks for values")
+    if config.backend != "varlen" or loaded.device.type != "cuda":
+        return
+    from .attention_varlen import PAGE_TOKENS
+
+    if loaded.dtype == torch.float32:
+        raise ModelError("backend varlen: expected float16 or bfloat16, got float32")
+    if config.page_tokens % PAGE_TOKENS:
+        raise ModelError(f"backend varlen: expected pages of {PAGE_TOKENS} rows, got {config.page_tokens}")
 
 
 class Core:
@@ -196,6 +211,8 @@ class Core:
         flushed: Sequence[Segment] = (),
     ) -> None:
         """Text, a question or the end of the media; `flushed` are the segments that it flushes."""
+        if kind == "ask":
+            params = (params or self.scheduler.streams[stream].request.params).seeded()
         self.scheduler.accept(stream, Input(seq, kind, text, params, done=False))
         self.scheduler.spans(stream, list(self.loaded.towers.encode([(stream, segment) for segment in flushed])))
         self.scheduler.resolve(stream, seq)
@@ -206,7 +223,7 @@ class Core:
         check_counts(gathered, self._config.limits_per_request)
         content = decoded(gathered, Decoders(DEFAULT_LIMITS, None), self.loaded.family.spec)
         prompt = self.loaded.towers.prompt(content)
-        self.scheduler.accept(stream, Input(1, "prompt", params=request.params, done=False))
+        self.scheduler.accept(stream, Input(1, "prompt", params=request.params.seeded(), done=False))
         self.scheduler.spans(stream, [prompt])
         self.scheduler.resolve(stream, 1)
 

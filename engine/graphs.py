@@ -1,19 +1,20 @@
 """Decode steps as graphs: where every stream feeds one token, the decoder's whole pass is one launch.
 
-A graph is recorded once for each size of batch, and smaller batches are padded to the next power of two. Whatever a
-pass reads and writes lies in buffers that stay where they are. A padding row writes to a page that no stream has, and
-sees that one row. What is recorded may not depend on a value: a decoder that asks for one (experts that are chosen on
-the host) cannot be recorded, and goes on without.
+A graph is recorded for each size of batch when the engine starts, and smaller batches are padded to the next power of
+two. Whatever a pass reads and writes lies in buffers that stay where they are. A padding row writes to a page that no
+stream has, and sees that one row. What is recorded may not depend on a value: a decoder that asks for one while it runs
+is not recorded, and goes on without.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from .attention import Backend, Part, Step
 from .plan import Feed
@@ -24,22 +25,57 @@ log = logging.getLogger("penstock.engine")
 Work = Callable[[], torch.Tensor]
 # Records what a call launches; gives what launches it again, and the tensor that it then writes anew.
 Record = Callable[[Work], tuple[Callable[[], None], torch.Tensor]]
-
 _WARM = 2  # runs before the recording: kernels are compiled and workspaces are made in these
 
 
-def record_cuda(work: Work) -> tuple[Callable[[], None], torch.Tensor]:
-    """With `torch.cuda.CUDAGraph`; other threads may go on to use the device meanwhile."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(_WARM):
-            work()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        out = work()
-    return graph.replay, out
+class Unrecordable(RuntimeError):
+    """A pass asks for a value while it runs."""
+
+
+class _Reads(TorchDispatchMode):
+    """Raises Unrecordable where the host would wait for the device: once a recording has failed on a device, its
+    allocator and its streams cannot be trusted any more, so that has to be known before."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket in _READS or (func.overloadpacket in _PICKS and _has_mask(args[1])):
+            raise Unrecordable(f"{func} waits for a value")
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket is aten._to_copy and (args[0].is_cuda, result.is_cuda) == (True, False):
+            raise Unrecordable(f"{func} takes values to the host")
+        return result
+
+
+aten = torch.ops.aten
+_READS = (aten._local_scalar_dense, aten.nonzero, aten.equal)
+_PICKS = (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten.masked_select)
+
+
+def _has_mask(indices: Any) -> bool:
+    given = indices if isinstance(indices, list | tuple) else [indices]
+    return any(isinstance(index, torch.Tensor) and index.dtype == torch.bool for index in given)
+
+
+class CudaRecorder:
+    """Records with `torch.cuda.CUDAGraph`; all that it records shares one pool of memory. Other threads may go on to
+    use the device meanwhile."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool: Any = None
+
+    def __call__(self, work: Work) -> tuple[Callable[[], None], torch.Tensor]:
+        with torch.cuda.device(self._device):
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(_WARM):
+                    work()
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                out = work()
+        return graph.replay, out
 
 
 class Cache(Protocol):
@@ -53,7 +89,7 @@ class Cache(Protocol):
 
 
 class _DecodePart(Part):
-    """Rows of a sequence each: a row is a tile, however large tiles may be."""
+    """Rows of a sequence each: a row is a tile, however large tiles may be. Runs name no slot: these change."""
 
     def __init__(self, tables: torch.Tensor, slots: torch.Tensor, lengths: torch.Tensor, firsts: torch.Tensor | None):
         super().__init__(tables, slots, lengths, [(row, row + 1, 0) for row in range(len(slots))], firsts)
@@ -61,7 +97,9 @@ class _DecodePart(Part):
         self._rows = torch.stack([rows, rows + 1], 1)
 
     def tiles(self, rows: int) -> torch.Tensor:
-        return torch.cat([self._rows, self.slots[:, None]], 1)
+        if "tiles" not in self.kept:
+            self.kept["tiles"] = torch.cat([self._rows, self.slots[:, None]], 1)
+        return self.kept["tiles"]
 
 
 class _Graph:
@@ -108,31 +146,38 @@ class Graphs:
     ) -> None:
         self._cache, self._forward, self._record = cache, forward, record
         self._graphs: dict[int, tuple[_Graph, Callable[[], None], torch.Tensor]] = {}
-        self._refused = False
+
+    @property
+    def sizes(self) -> list[int]:
+        """Of the batches that are recorded."""
+        return sorted(self._graphs)
+
+    @torch.inference_mode()
+    def record(self) -> None:
+        """Record every size up to that of all slots, the largest first: the others then find room in what it took.
+        A decoder that cannot be recorded is left as it is, and the log says so."""
+        most = len(self._cache.tables) - 1
+        for size in sorted({1 << power for power in range((most - 1).bit_length() + 1)}, reverse=True):
+            graph = _Graph(size, self._cache, self._forward)
+            graph.fill([])
+            try:
+                with _Reads():
+                    graph.work()
+            except Unrecordable as error:
+                log.warning("decode steps are not recorded as graphs: %s", error)
+                return
+            self._graphs[size] = (graph, *self._record(graph.work))
 
     def run(self, feeds: list[Feed]) -> torch.Tensor | None:
         """Hidden states `(rows, hidden)` of a step in which every stream feeds one token, until the next call; None for
-        any other step, and where the decoder cannot be recorded."""
-        if self._refused or not all(_is_token(feed) for feed in feeds):
-            return None
+        any other step, and where nothing is recorded."""
         size = 1 << (len(feeds) - 1).bit_length()
-        if size not in self._graphs and not self._recorded(size, feeds):
+        if size not in self._graphs or not all(_is_token(feed) for feed in feeds):
             return None
         graph, launch, hidden = self._graphs[size]
         graph.fill(feeds)
         launch()
         return hidden[: len(feeds)]
-
-    def _recorded(self, size: int, feeds: list[Feed]) -> bool:
-        graph = _Graph(size, self._cache, self._forward)
-        graph.fill(feeds)
-        try:
-            self._graphs[size] = (graph, *self._record(graph.work))
-        except RuntimeError as error:
-            log.warning("decode steps are not recorded as graphs: %s", " ".join(str(error).split()))
-            self._refused = True
-            return False
-        return True
 
 
 def _is_token(feed: Feed) -> bool:

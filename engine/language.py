@@ -18,7 +18,7 @@ from .graphs import Graphs, Record
 from .out_of_memory import is_out_of_memory, let_go
 from .plan import Feed, Likely, Plan, Result
 from .sampler import likeliest, sample
-from .upload import upload
+from .upload import on, upload
 
 log = logging.getLogger("penstock.engine")
 
@@ -26,7 +26,7 @@ log = logging.getLogger("penstock.engine")
 class LanguageModel:
     """The decoder of one checkpoint over a paged cache of `(pages, page_tokens, kv_heads, head_dim)` per layer.
 
-    `record`: decode steps are recorded as graphs by it (graphs.py).
+    `record`: decode steps are recorded by it when the cache is made (graphs.py).
     """
 
     def __init__(
@@ -53,18 +53,22 @@ class LanguageModel:
         self.values = [torch.zeros(shape, dtype=dtype, device=self.device) for _ in range(config.num_hidden_layers)]
         # Page tables of all slots; entries behind a sequence's length are stale and never read.
         self.tables = torch.zeros((slots + spare, pages), dtype=torch.int32, device=self.device)
-        self._graphs = None
-        if record is not None:
-            self.tables[slots] = pages
-            self._graphs = Graphs(self, self._pass, record)
         self._host: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
         self.logits: torch.Tensor | None = None  # of the last step's drawn rows, (draws, vocabulary)
+        self.graphs = None
+        if record is not None:
+            self.tables[slots] = pages
+            self.graphs = Graphs(self, self._pass, record)
+            self.graphs.record()
 
-    @torch.inference_mode()
     def run(self, plan: Plan) -> Result:
         """One step; see `Plan` for the order. A step is never cancelled half-way. Where memory runs out, the stream
         that asked for most fails, and the step is done without it: rows that were written are written once more.
         """
+        with torch.inference_mode(), on(self.device):
+            return self._run(plan)
+
+    def _run(self, plan: Plan) -> Result:
         failed = self._move_pages(plan)
         feeds = [feed for feed in plan.feeds if feed.stream not in failed]
         while feeds:
@@ -149,7 +153,7 @@ class LanguageModel:
 
     def _forward(self, feeds: list[Feed]) -> torch.Tensor:
         """All rows of the step back to back through the decoder; returns `(rows, hidden)`."""
-        if self._graphs is not None and (hidden := self._graphs.run(feeds)) is not None:
+        if self.graphs is not None and (hidden := self.graphs.run(feeds)) is not None:
             return hidden
         runs = [run for feed in feeds for run in feed.rows]
         ids = upload(torch.from_numpy(np.concatenate([run.ids for run in runs])), self.device)

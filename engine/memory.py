@@ -49,6 +49,8 @@ def plan_memory(loaded: Loaded, config: EngineConfig, backend: Backend) -> Memor
     """Share out the memory. ModelError where the KV cache that was asked for, or any, does not fit."""
     device = str(loaded.device)
     step, encoder = worst_case(loaded, config, backend)
+    if config.cuda_graphs:
+        step *= 2  # what is recorded keeps its own, at most as much
     page_tokens = config.page_tokens or backend.page_tokens
     heads, dim = token_shape(loaded.config)
     token = 2 * loaded.config.num_hidden_layers * heads * dim * loaded.dtype.itemsize

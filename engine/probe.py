@@ -41,7 +41,8 @@ def check_prompt(loaded: Loaded, model: Any, rows: list[Rows], inputs: Any, atte
         ours, places = _paged(loaded, rows)
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(f"its decoder does not run over pages: {error}") from error
-    model.set_attn_implementation("eager")
+    plain = "eager" if isinstance(attention, str) else {**attention, "text_config": "eager"}
+    model.set_attn_implementation(plain)
     try:
         with torch.inference_mode():
             stock = model(**inputs, use_cache=False).logits[0]
@@ -65,7 +66,8 @@ def _paged(loaded: Loaded, rows: list[Rows]) -> tuple[torch.Tensor, list[int]]:
     edits = [TableEdit(0, 0, list(range(pages)))]
     for start, stop in ((0, first), (first, total)):
         feed = Feed(0, 0, start, _between(rows, start, stop), Draw())
-        language.run(Plan(0, [], [], [], edits, [], [], [feed]))
+        if language.run(Plan(0, [], [], [], edits, [], [], [feed])).failed:
+            raise MemoryError("its trial ran out of memory")
         assert language.logits is not None
         logits.append(language.logits[0].float())
         edits = []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import msgspec
 
 from ..streams.request import Sampling, SamplingParams
@@ -56,7 +54,7 @@ class Reply:
         self._way = params.over(own)
         penalties = (self._way.repetition_penalty, params.presence_penalty, params.frequency_penalty)
         self._penalised = penalties != (1, 0, 0)
-        self._seed = random.getrandbits(64) if params.seed is None else params.seed
+        self._seed = params.seed if params.seed is not None else id * 1_000_003 + seq
 
     def draw(self) -> Draw:
         """How the next token is drawn."""

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from ..codecs.errors import ModelError
-from ..streams.request import Sampling
+from ..codecs.errors import InputError, ModelError
+from ..streams.request import Sampling, SamplingParams
 
 _SYSTEM, _USER, _ASSISTANT, _AGAIN = "SYSTEMMARK", "USERMARK", "ASSISTANTMARK", "AGAINMARK"
 
@@ -116,9 +116,13 @@ def _sampling(generation: Any) -> Sampling:
     """How the checkpoint's generation configuration wants its replies drawn; without `do_sample` they are greedy."""
     names = Sampling.__struct_fields__ if generation.do_sample else ("repetition_penalty",)
     said = {name: getattr(generation, name, None) for name in names}
-    if generation.do_sample and said["temperature"] is None:
-        said["temperature"] = 1.0
-    return Sampling(**{name: value for name, value in said.items() if value is not None})
+    known = {name: value for name, value in said.items() if value is not None}
+    drawn = {"temperature": 1.0, "top_k": 50} if generation.do_sample else {}  # what the library takes for these
+    try:
+        SamplingParams(**known).check()
+        return msgspec.convert(drawn | known, Sampling, strict=False)
+    except (InputError, TypeError, msgspec.ValidationError) as error:
+        raise ModelError(f"generation_config.json: {error}") from error
 
 
 def learn_block(render: Any, modality: str, placeholder: str, user_start: str) -> tuple[str, str]:

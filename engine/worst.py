@@ -59,7 +59,7 @@ def measured(
     """Both by running them; `peak` tells how many bytes more than before a call had at once."""
     feeds = min(config.slots, config.step_rows)
     plan = _step(feeds, config.step_rows // feeds, backend.page_tokens)
-    language = LanguageModel(loaded, sum(len(edit.pages) for edit in plan.edits), backend.page_tokens, feeds, backend)
+    language = LanguageModel(loaded, len(plan.edits[0].pages), backend.page_tokens, feeds, backend)
     step = peak(partial(language.run, plan))
     del language  # with its pages, before the encoder is measured
     turns = [peak(partial(loaded.towers.encode, turn)) for turn in largest_turns(loaded, config)]
@@ -90,11 +90,12 @@ def _peak(device: torch.device, work: Callable[[], object]) -> int:
 
 
 def _step(feeds: int, rows: int, page_tokens: int) -> Plan:
-    """A first step of so many streams with so many rows each, all of which draw."""
+    """A first step of so many streams with so many rows each, all of which draw. They share their pages: what these
+    hold does not matter."""
     pages = -(-rows // page_tokens)
     ids, places = np.zeros(rows, dtype=np.int64), np.broadcast_to(np.arange(rows, dtype=np.int64), (3, rows))
     draw = Draw(temperature=1.0, top_k=50, top_p=0.9)
-    edits = [TableEdit(slot, 0, list(range(slot * pages, (slot + 1) * pages))) for slot in range(feeds)]
+    edits = [TableEdit(slot, 0, list(range(pages))) for slot in range(feeds)]
     return Plan(0, [], [], [], edits, [], [], [Feed(slot, slot, 0, [Rows(ids, places)], draw) for slot in range(feeds)])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import msgspec
@@ -66,6 +67,10 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     min_tokens: int = 0
     ignore_eos: bool = False
     logprobs: int | None = None
+
+    def seeded(self) -> SamplingParams:
+        """With a seed, a new one where there is none."""
+        return self if self.seed is not None else msgspec.structs.replace(self, seed=random.getrandbits(63))
 
     def over(self, own: Sampling) -> Sampling:
         """What the checkpoint says, but for what is said here."""

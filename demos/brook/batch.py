@@ -53,6 +53,11 @@ class Batch(NamedTuple):
     audio_at: Tensor
     audio_from: Tensor
 
+    def to(self, device: torch.device) -> Batch:
+        """On a device, but for the pictures, which are cut into patches on the host."""
+        kept = ("lessons", "pictures")
+        return self._replace(**{name: getattr(self, name).to(device) for name in self._fields if name not in kept})
+
 
 class Batches(IterableDataset):
     """Batches without end, of about `rows` rows. `seconds` is the range of lengths of their streams, of which some are

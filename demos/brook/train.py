@@ -39,6 +39,7 @@ class Learner:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
+        self.device = torch.device(options.device)
         self.tokenizer = build_tokenizer(sentences())
         self.processor = build_processor(self.tokenizer)
         self.model: Any = build_model(self.tokenizer)
@@ -54,6 +55,8 @@ class Learner:
             self.sight.load_state_dict(torch.load(options.sight))
         if options.hearing:
             self.hearing.load_state_dict(torch.load(options.hearing))
+        for part in (self.model, self.oracle, self.heads):
+            part.to(self.device)
 
     def _resume(self, path: Path) -> None:
         """Go on from a `training.pt`, or from a folder with a checkpoint."""
@@ -72,7 +75,7 @@ class Learner:
     def seen(self, batch: Batch) -> Tensor:
         """Features of the pictures, by the tower or by the oracle."""
         if not self.options.oracle:
-            return see(self.sight, patches(batch.pictures.numpy()), 8, 8).float()
+            return see(self.sight, patches(batch.pictures.numpy()).to(self.device), 8, 8).float()
         features = self.oracle(batch.fields, batch.offsets)
         return features + torch.randn_like(features) * 0.5 * SCALE
 
@@ -110,7 +113,8 @@ class Learner:
         """By kind: how much of what is said is right to the last token, and how much there is."""
         counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         for batch in batches:
-            with torch.autocast("cpu", torch.bfloat16):
+            batch = batch.to(self.device)
+            with self.device, torch.autocast(self.device.type, torch.bfloat16):
                 logits, _, _ = self.logits(batch, self.seen(batch))
             guess = torch.full_like(batch.labels, IGNORED)
             guess[batch.labels != IGNORED] = logits.argmax(-1)
@@ -152,8 +156,9 @@ def train(learner: Learner) -> None:
     down = descent(learner)
     started, losses = time.monotonic(), []
     for step in range(1, options.steps + 1):
-        with torch.autocast("cpu", torch.bfloat16):
-            parts = learner.loss(next(loader))
+        batch = next(loader).to(learner.device)
+        with learner.device, torch.autocast(learner.device.type, torch.bfloat16):
+            parts = learner.loss(batch)
         down.step(parts[0] + HINTED * parts[1] + parts[2])
         losses.append([float(part.detach()) for part in parts])
         if step % 50 == 0:
@@ -182,6 +187,7 @@ def main() -> None:
     parser.add_argument("--cooling", type=float, default=0.3, help="share of the steps in which the rate falls to 0")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--every", type=int, default=300)
     parser.add_argument("--trial", type=int, default=8, help="batches that are tried at every save")
     parser.add_argument("--out", type=Path, required=True)

@@ -15,7 +15,7 @@ ONEVISION_SEED = 2
 GEMMA_SEED = 7
 SMOL_SEED = 2
 _SIDE, _PATCH = 56, 14
-_SIGHT: dict[str, Any] = {
+SIGHT: dict[str, Any] = {
     "hidden_size": 48,
     "intermediate_size": 96,
     "num_hidden_layers": 2,
@@ -45,7 +45,7 @@ def build_llava(folder: Path) -> None:
         tokenizer_object=bare, bos_token="<s>", eos_token="</s>", pad_token="<pad>", model_max_length=MAX_POSITIONS
     )
     marks = {"bos_token_id": ids["<s>"], "eos_token_id": ids["</s>"], "pad_token_id": ids["<pad>"]}
-    own: dict[str, Any] = _SIGHT | {"num_hidden_layers": 3}
+    own: dict[str, Any] = SIGHT | {"num_hidden_layers": 3}
     sight = CLIPVisionConfig(**own)
     text = LlamaConfig(**language_sizes(), **marks)
     config = LlavaConfig(vision_config=sight, text_config=text, image_token_index=ids["<image>"])
@@ -78,7 +78,7 @@ def build_llava_onevision(folder: Path) -> None:
     marks = {"eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]}
     pinpoints = [[height, width] for height in (_SIDE, 2 * _SIDE) for width in (_SIDE, 2 * _SIDE)]
     config = LlavaOnevisionConfig(
-        vision_config=SiglipVisionConfig(**_SIGHT, vision_use_head=False),
+        vision_config=SiglipVisionConfig(**SIGHT, vision_use_head=False),
         text_config=Qwen2Config(**language_sizes(), **marks),
         image_token_index=ids["<image>"],
         video_token_index=ids["<video>"],
@@ -117,7 +117,7 @@ def build_gemma3(folder: Path) -> None:
     marks = {"bos_token_id": ids["<bos>"], "pad_token_id": ids["<pad>"]}
     config = Gemma3Config(
         text_config=gemma_text(**marks, eos_token_id=ids["<eos>"]),
-        vision_config=SiglipVisionConfig(**_SIGHT, vision_use_head=False),
+        vision_config=SiglipVisionConfig(**SIGHT, vision_use_head=False),
         mm_tokens_per_image=4,
         boi_token_index=ids["<start_of_image>"],
         eoi_token_index=ids["<end_of_image>"],
@@ -171,7 +171,7 @@ def build_smolvlm(folder: Path) -> None:
     }
     sizes: dict[str, Any] = {"scale_factor": 2, "pad_token_id": ids["<|pad|>"]}
     text = LlamaConfig(**language_sizes(), **marks)
-    config = SmolVLMConfig(vision_config=_SIGHT, text_config=text, image_token_id=ids["<image>"], **sizes)
+    config = SmolVLMConfig(vision_config=SIGHT, text_config=text, image_token_id=ids["<image>"], **sizes)
     _save(folder, SmolVLMForConditionalGeneration(config), tokenizer, SMOL_SEED, marks)
     tile = {"longest_edge": _SIDE}
     paces: dict[str, Any] = {"video_sampling": {"fps": 1, "max_frames": 64, "video_size": dict(tile)}}

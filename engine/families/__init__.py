@@ -26,8 +26,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from ...codecs.errors import InputError, ModelError
+from ...codecs.errors import ModelError
 from ..library import transformers
+from ..out_of_memory import is_out_of_memory
+from .opened import MissingWeights
 
 BUILT_IN = {
     "gemma3": ".gemma3",
@@ -74,8 +76,12 @@ def loader(model_type: str) -> Callable:
     def tried(path: Path, *where: Any) -> Any:
         try:
             return import_module(module, __name__).load(path, *where)
-        except (ModelError, InputError, OSError, ValueError, TypeError, AttributeError) as error:
-            raise _unserved(model_type, error) from error
+        except (MissingWeights, OSError):
+            raise
+        except Exception as error:  # whatever code that was never tried raises
+            if is_out_of_memory(error):
+                raise
+            raise _unserved(model_type, f"{error}" or type(error).__name__) from error
 
     return tried
 

@@ -14,13 +14,17 @@ from ...codecs.errors import ModelError
 _NAMED = 3
 
 
+class MissingWeights(ModelError):
+    """Some are not in the checkpoint's files."""
+
+
 def open_model(make: Any, path: Path, dtype: torch.dtype, attention: str | dict[str, str]) -> Any:
-    """`make.from_pretrained(path)` from safetensors. Raises ModelError with the names of weights that are not there."""
+    """`make.from_pretrained(path)` from safetensors. Raises MissingWeights with the names of what is not there."""
     model, told = make.from_pretrained(
         path, dtype=dtype, use_safetensors=True, attn_implementation=attention, output_loading_info=True
     )
     missing = sorted(told["missing_keys"])
     if missing:
         named = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
-        raise ModelError(f"expected all weights of {type(model).__name__}, got none for {len(missing)}: {named}")
+        raise MissingWeights(f"expected all weights of {type(model).__name__}, got none for {len(missing)}: {named}")
     return model

@@ -30,6 +30,8 @@ from .opened import open_model
 Pictures = tuple[torch.Tensor, tuple[int, int, int]]  # rows, and the grid they lie on
 VIDEO_FPS = Option("number", 0.1, 60)
 _MOST_PIXELS = 1 << 30
+# What attends in the parts of a model that sees: ours in the decoder, the library's in the tower.
+ATTENTION = {"": "sdpa", "text_config": NAME, "vision_config": "sdpa"}
 
 Features = list[tuple[str, int, torch.Tensor]]  # modality, placeholder id, rows
 
@@ -206,8 +208,7 @@ def open_sight(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[An
     """Processor and model that sees, from `path`; the attention of its language model is replaced, that of the tower
     left alone."""
     processor = transformers.AutoProcessor.from_pretrained(path)
-    attention = {"": "sdpa", "text_config": NAME, "vision_config": "sdpa"}
-    model = open_model(transformers.AutoModelForImageTextToText, path, dtype, attention)
+    model = open_model(transformers.AutoModelForImageTextToText, path, dtype, ATTENTION)
     return processor, model.to(device).eval()
 
 

@@ -18,15 +18,17 @@ import torch
 from ...codecs.errors import InputError, ModelError
 from ...streams.prompt import Content, Media
 from ...streams.segment import ImageSegment, Segment
-from ..attention import NAME
 from ..family import Family, FamilyData, Loaded
 from ..probe import check_prompt
 from ..prompt import process
 from ..span import Span
 from ..template import learn
 from .one_axis import NO_GRID, OneAxisTowers
-from .qwen_pictures import Features, open_sight
+from .qwen_pictures import ATTENTION, Features, open_sight
 from .text import check_text
+
+_LARGE = 2048  # pixels of a side
+_SAME = 0.02  # of the largest number: rounding in bf16 stays below a quarter of it
 
 
 class TriedTowers(OneAxisTowers):
@@ -35,10 +37,12 @@ class TriedTowers(OneAxisTowers):
     def __init__(self, model: Any, processor: Any, blocks: Any) -> None:
         super().__init__(model, processor, blocks)
         self._takes = inspect.signature(model.get_image_features).parameters.keys()
+        self.image_rows = self._inputs(np.zeros((_LARGE, _LARGE, 3), dtype=np.uint8))["input_ids"].shape[1]
 
     def rows(self, segment: Segment) -> int:
-        """The processor counts them, which works on the picture's pixels too."""
-        return self._inputs(segment)["input_ids"].shape[1]
+        """As many as a large picture has, which is the most: how many it will be only the processor knows, and that
+        takes long."""
+        return self.image_rows
 
     @torch.inference_mode()
     def encode(self, batch: list[tuple[int, Segment]]) -> list[Span]:
@@ -50,15 +54,15 @@ class TriedTowers(OneAxisTowers):
             return []
         return [("image", self.config.image_token_id, self._features(inputs))]
 
-    def _inputs(self, segment: Segment) -> Any:
-        if not isinstance(segment, ImageSegment):
-            raise InputError(f"expected a picture, got {type(segment).__name__}")
-        given = {"text": [self.processor.image_token], "images": [[segment.pixels]]}
+    def _inputs(self, pixels: np.ndarray) -> Any:
+        given = {"text": [self.processor.image_token], "images": [[pixels]]}
         return self.processor(**given, return_tensors="pt", add_special_tokens=False)
 
     def _span(self, segment: Segment) -> Span:
         """All that the processor lays for one picture; words between tiles are embedded here."""
-        inputs = self._inputs(segment).to(self.device)
+        if not isinstance(segment, ImageSegment):
+            raise InputError(f"expected a picture, got {type(segment).__name__}")
+        inputs = self._inputs(segment.pixels).to(self.device)
         ids = inputs["input_ids"][0]
         embeds = self.model.get_input_embeddings()(ids)
         embeds[ids == self.config.image_token_id] = self._features(inputs).to(embeds.dtype)
@@ -81,6 +85,9 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     for thing, name in ((processor, "image_token"), (model.config, "image_token_id"), (inner, "get_image_features")):
         if not hasattr(thing, name):
             raise ModelError(f"expected {name} on its {type(thing).__name__}, got none")
+    words = decoder.get_input_embeddings().weight.shape[0]
+    if model.config.image_token_id >= words:
+        raise ModelError(f"expected a placeholder among its {words} words, got id {model.config.image_token_id}")
     check_text(config)
     towers = TriedTowers(inner, processor, _blocks(inner, decoder))
     data = FamilyData(
@@ -95,7 +102,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         vocabulary=config.vocab_size,
     )
     loaded = Loaded(Family(data, processor.tokenizer), towers, decoder, model.get_output_embeddings(), config)
-    _check(loaded, model)
+    try_picture(loaded, model)
     return loaded
 
 
@@ -106,11 +113,21 @@ def _blocks(model: Any, decoder: Any) -> Any:
     return max(lists, key=len, default=())
 
 
-def _check(loaded: Loaded, model: Any) -> None:
-    """One prompt with one picture, over pages and by the library."""
+def try_picture(loaded: Loaded, model: Any) -> None:
+    """One prompt with one picture, over pages and by the library; and the picture alone, as a stream has it.
+    ModelError where they are not the same."""
     pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     content = [{"type": "image", "image": "x"}, {"type": "text", "text": "What is it?"}]
     asked = Content([Media("image", pixels)], messages=[{"role": "user", "content": content}])
-    inputs = process(loaded.towers, asked).to(loaded.device)
-    attention = {"": "sdpa", "text_config": NAME, "vision_config": "sdpa"}
-    check_prompt(loaded, model, loaded.towers.prompt(asked).rows, inputs, attention)
+    inputs = process(loaded.towers, asked).to(loaded.device, dtype=loaded.dtype)
+    rows = loaded.towers.prompt(asked).rows
+    check_prompt(loaded, model, rows, inputs, ATTENTION)
+    (span,) = loaded.towers.encode([(0, ImageSegment(1, 0, pixels))])
+    ids = np.concatenate([run.ids for run in rows])
+    places = [place for place in range(len(ids)) if np.array_equal(ids[place : place + len(span.ids)], span.ids)]
+    if not places:
+        raise ModelError("its processor lays a picture in a prompt otherwise than one that stands alone")
+    seen = torch.cat([run.embeds for run in rows if run.embeds is not None])
+    alone = span.embeds[torch.from_numpy(span.ids == model.config.image_token_id)]
+    if float((seen - alone).abs().max()) > _SAME * float(seen.abs().max()):
+        raise ModelError("its tower makes other rows of a picture in a prompt than of one that stands alone")

@@ -24,7 +24,7 @@ from penstock.engine.span import Rows
 from torch._subclasses.fake_tensor import FakeTensor
 
 from tests.cuda.fake import Device
-from tests.engine.acts import Client
+from tests.engine.acts import Client, strangers
 from tests.engine.rig import Rig
 
 attention_triton: Any = pytest.importorskip("penstock.engine.attention_triton", reason="Triton comes for Linux only")
@@ -59,12 +59,21 @@ class Unread(LanguageModel):
 class Machine:
     """A language model all of whose tensors are fake and on a CUDA device."""
 
-    def __init__(self, loaded: Loaded, kind: type[LanguageModel] = Unread, backend: Backend | None = None) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        kind: type[LanguageModel] = Unread,
+        backend: Backend | None = None,
+        pages: int = 0,
+        page_tokens: int = 0,
+    ) -> None:
         self.device = Device()
         text, head = copy.deepcopy((loaded.text, loaded.head))
         self.device.move(text, head)
         backend = backend or attention_triton.TritonBackend(200)
-        self.language = self.device.call(kind, loaded._replace(text=text, head=head), 64, 16, 8, backend)
+        size = page_tokens or backend.page_tokens
+        loaded = loaded._replace(text=text, head=head)
+        self.language = self.device.call(kind, loaded, pages or 1024 // size, size, 8, backend)
 
     def run(self, plan: Plan) -> Any:
         return self.device.call(self.language.run, plan)
@@ -122,6 +131,28 @@ def test_streams_append_decode_and_sample(name: str, launch: Launch) -> None:
     layers = rig.core.loaded.config.num_hidden_layers
     assert len(launch.grids) == layers * len([plan for plan in plans if plan.feeds])
     assert machine.device.watch.left == 0
+
+
+@pytest.mark.parametrize("name", ["omni", "text"])
+def test_streams_take_pages_from_each_other(name: str, launch: Launch) -> None:
+    """Append, decode and sample in a cache that holds hardly more than one of the streams: pages go to the host and
+    come back, and nothing else leaves the device."""
+    rig = Rig(served(name), page_tokens=4, kv_tokens=200)
+    machine = Machine(rig.core.loaded, pages=50, page_tokens=4)
+    rig.core.language = SimpleNamespace(run=machine.run, logits=None)  # type: ignore[assignment]
+    strangers(rig, 3, 30, with_media=name == "omni")
+    client = Client(rig.open(format="live"))
+    client.do("image" if name == "omni" else "text")
+    client.do("ask", max_tokens=12, **SAMPLED)
+    plans = []
+    while (plan := rig.core.scheduler.plan()) is not None:
+        plans.append(plan)
+        rig.core.scheduler.commit(plan, machine.run(plan))
+        rig.core.scheduler.check()
+        rig.core.scheduler.events()
+    saves = sum(len(plan.saves) for plan in plans)
+    assert saves and any(plan.restores for plan in plans)
+    assert machine.device.watch.left == 2 * len(machine.language.keys) * saves
 
 
 def rows(count: int) -> Rows:

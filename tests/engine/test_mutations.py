@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from penstock.engine import layout, positions
@@ -67,20 +68,19 @@ def features_dropped(patch: pytest.MonkeyPatch) -> None:
     media = Layout.media
 
     def plain(self: Layout, span: Any) -> list[Rows]:
-        return [Rows(rows.ids, rows.positions, None, rows.seen) for rows in media(self, span)]
+        return [msgspec.structs.replace(rows, embeds=None) for rows in media(self, span)]
 
     patch.setattr(layout.Layout, "media", plain)
 
 
-def features_of_another(patch: pytest.MonkeyPatch) -> None:
+def features_in_another_order(patch: pytest.MonkeyPatch) -> None:
     """Spans are fed with the rows of their features in another order."""
     media = Layout.media
 
     def turned(self: Layout, span: Any) -> list[Rows]:
         laid = media(self, span)
         return [
-            Rows(rows.ids, rows.positions, None if rows.embeds is None else rows.embeds.flip(0), rows.seen)
-            for rows in laid
+            rows if rows.embeds is None else msgspec.structs.replace(rows, embeds=rows.embeds.flip(0)) for rows in laid
         ]
 
     patch.setattr(layout.Layout, "media", turned)
@@ -136,7 +136,7 @@ IN_LOGITS: list[Mutation] = [
     wrong_second_per_grid,
     stale_page,
     features_dropped,
-    features_of_another,
+    features_in_another_order,
 ]
 IN_ROWS: list[Mutation] = [span_skipped, append_does_nothing, token_dropped]
 
@@ -230,7 +230,7 @@ def without_single_features(forward: Callable[..., Any]) -> Callable[..., Any]:
 
     def plain(self: LanguageModel, feeds: list[Any]) -> Any:
         for feed in feeds:
-            feed.rows[:] = [Rows(r.ids, r.positions, None if len(r) == 1 else r.embeds, r.seen) for r in feed.rows]
+            feed.rows[:] = [msgspec.structs.replace(r, embeds=None) if len(r) == 1 else r for r in feed.rows]
         return forward(self, feeds)
 
     return plain
@@ -270,7 +270,7 @@ def turns_red(loaded: Loaded, plain: tuple[Any, Any], patch: pytest.MonkeyPatch,
         session.check(*plain)
 
 
-OF_MEDIA: list[Mutation] = [append_does_nothing, cursor_off_by_one, features_of_another, span_skipped]
+OF_MEDIA: list[Mutation] = [append_does_nothing, cursor_off_by_one, features_in_another_order, span_skipped]
 OF_WORDS: list[Mutation] = [stale_page, token_dropped, words_off_by_one, words_dropped]
 
 

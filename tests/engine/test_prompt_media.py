@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import count
 from typing import Any
 
@@ -157,6 +158,20 @@ def test_placeholders_are_counted(omni: tuple[Any, Any], omni_loaded: Loaded, ki
         generated(omni_loaded, **given, media=[IMAGE, SOUND, OTHER, SOUND])
     with pytest.raises(InputError, match="^prompt_ids: expected token ids below"):
         generated(omni_loaded, prompt_ids=[*ids, 1 << 20], media=[IMAGE, OTHER, SOUND])
+
+
+def test_placeholders_are_counted_by_every_model(
+    sight_plain: tuple[Any, Any], sight_served: Loaded, still_plain: tuple[Any, Any], still_served: Loaded
+) -> None:
+    for (_, processor), loaded in ((sight_plain, sight_served), (still_plain, still_served)):
+        text = text_of(processor, [("image", IMAGE), ("image", OTHER)])
+        token = re.escape(loaded.towers.placeholders()["image"])  # type: ignore[attr-defined]
+        for given in (
+            {"prompt": text},
+            {"prompt_ids": with_one_placeholder_each(processor, text, [])[0]},
+        ):
+            with pytest.raises(InputError, match=f"^{next(iter(given))}: expected 2 of {token}, got 1 image$"):
+                generated(loaded, **given, media=[IMAGE])
 
 
 def test_what_a_model_does_not_take_is_refused(text_served: Loaded, sight_served: Loaded) -> None:

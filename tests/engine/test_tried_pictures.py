@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import pytest
 import torch
 import transformers as hf
 from penstock.codecs.errors import InputError, ModelError
+from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
+from penstock.engine.families import tried as tried_family
+from penstock.engine.families.tried import TriedTowers
 from penstock.engine.family import Loaded
 from penstock.streams.request import Request, SamplingParams
 
@@ -83,8 +87,36 @@ def test_frames_are_not_taken(tried: tuple[Loaded, Any, Any]) -> None:
 
 
 def test_what_does_not_compute_the_same_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="model type 'mllama' is not served: .*; served are gemma3, gemma3_text"):
+    reason = "expected get_image_features on its MllamaModel, got none; served are gemma3, gemma3_text"
+    with pytest.raises(ModelError, match=f"model type 'mllama' is not served: {reason}"):
         load(mllama(tmp_path), EngineConfig())
+
+
+def test_rows_that_see_one_another_are_noticed() -> None:
+    """Gemma 3 has a family of its own, which knows that; as a model that nobody named it is refused."""
+    with pytest.raises(ModelError, match="its logits over pages differ from the library's by"):
+        tried_family.load(model_path("gemma3"), torch.float32, torch.device("cpu"))
+
+
+def test_other_features_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the whole prompt, and those of the picture alone."""
+    features = TriedTowers._features
+    folder = BUILDERS["llava_next"](tmp_path)
+    for first, words in ((0, "logits over pages differ"), (1, "tower makes other rows")):
+        calls = itertools.count()
+
+        def other(self: TriedTowers, inputs: Any, calls: Any = calls, first: int = first) -> torch.Tensor:
+            rows = features(self, inputs)
+            return rows.flip(0) if next(calls) >= first else rows
+
+        monkeypatch.setattr(TriedTowers, "_features", other)
+        with pytest.raises(ModelError, match=words):
+            load(folder, EngineConfig())
+
+
+def test_a_model_of_half_precision_passes_its_trial(tmp_path: Path) -> None:
+    loaded = load(BUILDERS["mistral3"](tmp_path), EngineConfig(dtype="bfloat16"))
+    assert loaded.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("name", ["paligemma", "molmo2"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import transformers as hf
 from penstock.engine.brook import text as words
-from penstock.engine.brook.one_axis import _SIGHT
+from penstock.engine.brook.one_axis import SIGHT
 from penstock.engine.brook.parts import draw, language_sizes, make_tokenizer, quiet
 
 SIDE, PATCH = 56, 14
@@ -36,7 +36,7 @@ def llava_next(folder: Path) -> Path:
     tokenizer, ids, marks = _tokenizer("<image>")
     pinpoints = [[SIDE, 2 * SIDE], [2 * SIDE, SIDE], [2 * SIDE, 2 * SIDE]]
     config = hf.LlavaNextConfig(
-        vision_config=hf.CLIPVisionConfig(**_SIGHT),
+        vision_config=hf.CLIPVisionConfig(**SIGHT),
         text_config=hf.LlamaConfig(**language_sizes(), **marks),
         image_token_index=ids["<image>"],
         image_grid_pinpoints=pinpoints,
@@ -60,7 +60,7 @@ def idefics3(folder: Path) -> Path:
     tiles = [f"<row_{row}_col_{column}>" for row in range(1, 3) for column in range(1, 3)]
     tokenizer, ids, marks = _tokenizer("<fake_token_around_image>", "<image>", "<global-img>", *tiles)
     config = hf.Idefics3Config(
-        vision_config=hf.Idefics3VisionConfig(**_SIGHT).to_dict(),
+        vision_config=hf.Idefics3VisionConfig(**SIGHT).to_dict(),
         text_config=hf.LlamaConfig(**language_sizes(), **marks),
         image_token_id=ids["<image>"],
         scale_factor=2,
@@ -79,7 +79,7 @@ def mistral3(folder: Path) -> Path:
     """As many rows as the picture has patches, with marks at the end of each line."""
     tokenizer, ids, marks = _tokenizer("[IMG]", "[IMG_BREAK]", "[IMG_END]")
     tokenizer.chat_template = CHAT.replace("<image>", "[IMG]")
-    sight = {name: value for name, value in _SIGHT.items() if name != "image_size"}
+    sight = {name: value for name, value in SIGHT.items() if name != "image_size"}
     config = hf.Mistral3Config(
         vision_config=hf.PixtralVisionConfig(**sight, image_size=2 * SIDE, head_dim=16),
         text_config=hf.MistralConfig(**language_sizes(), **marks, sliding_window=None),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from penstock.engine.brook.recipe import model_path
 
 HEAVY = ("torch", "transformers", "torchvision", "torchaudio", "numba")
 
@@ -28,6 +29,27 @@ with contextlib.redirect_stderr(io.StringIO()) as told:
 assert "no such file" in told.getvalue()
 """,
 }
+# A whole conversation with these packages barred.
+TALK = """
+import asyncio, sys
+for name in {barred!r}:
+    sys.modules[name] = None
+import numpy as np
+import penstock
+from penstock import Image, Request, SamplingParams
+
+async def talk(url):
+    async with penstock.connect(url) as connection:
+        picture = np.zeros((56, 56, 3), np.uint8)
+        async with await connection.stream(Request(format="turns")) as stream:
+            await stream.append(Image(picture))
+            assert await (await stream.ask("What is there?", SamplingParams(max_tokens=4))).text()
+        parts = [{{"type": "image", "image": picture}}, {{"type": "text", "text": "What?"}}]
+        messages = [{{"role": "user", "content": parts}}]
+        assert await connection.generate(Request(messages=messages), SamplingParams(max_tokens=4))
+
+asyncio.run(talk({url!r}))
+"""
 # `--help` answers at once: what a command needs is loaded when it runs.
 HELP = """
 import contextlib, io
@@ -50,6 +72,17 @@ def loaded(script: str, names: tuple[str, ...]) -> str:
 @pytest.mark.parametrize("name", LIGHT)
 def test_loads_no_heavy_library(name: str) -> None:
     assert loaded(LIGHT[name], HEAVY) == "[]"
+
+
+def test_a_client_talks_where_they_are_not_installed() -> None:
+    command = [sys.executable, "-m", "penstock.server.cli", "serve", "--port", "0", str(model_path("omni"))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            assert server.stdout is not None
+            url = server.stdout.readline().removeprefix("penstock: serving on ").strip()
+            assert loaded(TALK.format(barred=HEAVY, url=url), ()) == "[]"
+        finally:
+            server.terminate()
 
 
 @pytest.mark.parametrize("command", ["", "serve", "ask", "devices", "trace", "bench", "bench append", "completion"])

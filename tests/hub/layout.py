@@ -1,8 +1,9 @@
 """The small models as their large siblings lie on the Hub: published key names, shards with an index, the files that
 old versions of the library wrote. In: a folder. Out: that folder, filled.
 
-They follow Qwen/Qwen2.5-Omni-3B, Qwen/Qwen3-Omni-30B-A3B-Instruct, Qwen/Qwen2.5-VL-3B-Instruct and
-llava-hf/llava-1.5-7b-hf.
+They follow Qwen/Qwen2.5-Omni-3B, Qwen/Qwen3-Omni-30B-A3B-Instruct, Qwen/Qwen2-VL-2B-Instruct,
+Qwen/Qwen2.5-VL-3B-Instruct, llava-hf/llava-1.5-7b-hf, llava-hf/llava-onevision-qwen2-0.5b-ov-hf and
+google/gemma-3-4b-it. Keys of Qwen3-VL and SmolVLM are published as the library writes them.
 """
 
 from __future__ import annotations
@@ -56,9 +57,14 @@ def _publish_whole(folder: Path, source: Path, whole: dict[str, Any], vocoder_na
     _copy_words(source, folder)
 
 
-def publish_qwen2_5_vl(folder: Path) -> None:
+def publish_qwen2_vl(folder: Path) -> None:
+    """A Qwen2-VL, as the next one."""
+    publish_qwen2_5_vl(folder, "qwen2_vl")
+
+
+def publish_qwen2_5_vl(folder: Path, name: str = "qwen2_5_vl") -> None:
     """A Qwen2.5-VL: keys `visual.` and `model.`, the language model's configuration among that of the whole."""
-    source = model_path("qwen2_5_vl")
+    source = model_path(name)
     config = _read(source / "config.json")
     text = config.pop("text_config")
     rope = text.pop("rope_parameters")
@@ -74,9 +80,19 @@ def publish_qwen2_5_vl(folder: Path) -> None:
     _copy_words(source, folder)
 
 
-def publish_llava(folder: Path) -> None:
+def publish_onevision(folder: Path) -> None:
+    """A LLaVA-OneVision, as the last one."""
+    publish_llava(folder, "llava_onevision")
+
+
+def publish_gemma3(folder: Path) -> None:
+    """A Gemma 3, as the last one."""
+    publish_llava(folder, "gemma3")
+
+
+def publish_llava(folder: Path, name: str = "llava") -> None:
     """A LLaVA 1.5: keys `language_model.model.`, `vision_tower.vision_model.` and `multi_modal_projector.`."""
-    source = model_path("llava")
+    source = model_path(name)
     config = _read(source / "config.json")
     _write(folder, "config.json", config | {"torch_dtype": config.pop("dtype")})
     tensors = {

@@ -12,7 +12,15 @@ from typing import Any
 
 import pytest
 import torch
-from layout import publish_llava, publish_omni, publish_qwen2_5_vl, publish_qwen3_omni
+from layout import (
+    publish_gemma3,
+    publish_llava,
+    publish_omni,
+    publish_onevision,
+    publish_qwen2_5_vl,
+    publish_qwen2_vl,
+    publish_qwen3_omni,
+)
 from penstock.codecs.errors import ModelError
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
@@ -52,7 +60,10 @@ def tensors(loaded: Loaded) -> dict[str, torch.Tensor]:
         ("omni", publish_omni),
         ("qwen3_omni", publish_qwen3_omni),
         ("qwen2_5_vl", publish_qwen2_5_vl),
+        ("qwen2_vl", publish_qwen2_vl),
         ("llava", publish_llava),
+        ("llava_onevision", publish_onevision),
+        ("gemma3", publish_gemma3),
     ],
 )
 def test_the_published_layout_is_the_same_model(tmp_path: Path, name: str, publish: Callable[[Path], None]) -> None:
@@ -133,7 +144,7 @@ def test_end_tokens_are_a_list_or_one_or_none(tmp_path: Path, publish: Callable[
     [
         ({}, Sampling()),
         ({"do_sample": False, "temperature": 0.5, "repetition_penalty": 1.05}, Sampling(repetition_penalty=1.05)),
-        ({"do_sample": True}, Sampling(temperature=1.0)),
+        ({"do_sample": True}, Sampling(temperature=1.0, top_k=50)),
         (
             {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "top_k": 20, "min_p": 0.1},
             Sampling(temperature=0.6, top_p=0.9, top_k=20, min_p=0.1),
@@ -147,6 +158,17 @@ def test_replies_are_drawn_as_the_checkpoint_says(tmp_path: Path, said: dict[str
     ends = json.loads(path.read_text())["eos_token_id"]
     path.write_text(json.dumps({"eos_token_id": ends, **said}))
     assert load(tmp_path, EngineConfig()).family.data.sampling == expected
+
+
+def test_what_a_checkpoint_cannot_mean_is_refused(tmp_path: Path) -> None:
+    publish_qwen2_5_vl(tmp_path)
+    for said, words in (
+        ({"top_p": 0.0}, r"top_p: expected in \(0, 1\], got 0.0"),
+        ({"top_k": -3}, "top_k: expected 0"),
+    ):
+        (tmp_path / "generation_config.json").write_text(json.dumps({"do_sample": True, **said}))
+        with pytest.raises(ModelError, match=f"generation_config.json: {words}"):
+            load(tmp_path, EngineConfig())
 
 
 def test_what_a_checkpoint_says_holds_until_a_request_says_otherwise(tmp_path: Path) -> None:
