@@ -11,7 +11,9 @@ scheduler.py            the owner of streams' lives and pages: plan() before a s
   positions.py reply.py span.py plan.py     positions; one reply; what goes between the parts
   detokenize.py         text that never shows half a character
 language.py             the owner of the language model and the KV cache: carries out a plan
-  attention.py attention_cpu.py attention_triton.py   paged attention: door and reference, CPU, CUDA
+  graphs.py             decode steps as graphs, each one launch
+  attention.py attention_cpu.py     paged attention: door and reference, CPU
+  attention_triton.py attention_varlen.py     CUDA: our kernel, torch's own
   sampler.py upload.py  drawing tokens; from the host to a device without waiting
 checkpoint.py hub.py    where a checkpoint is: a folder, or a model on the Hub, downloaded
   out_of_memory.py      which errors mean that memory ran out

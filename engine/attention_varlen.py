@@ -139,9 +139,12 @@ def _grouped(cuts: list[tuple[int, int, int, bool]], part: Part) -> _Pieces:
     ends = np.concatenate([[0], lengths.cumsum()]).astype(np.int32)
     device = part.lengths.device
     return _Pieces(
-        cuts[0][3],
-        None if rows is None else upload(torch.from_numpy(rows), device),
-        *(upload(torch.from_numpy(array), device) for array in (starts, lengths, ends, slots)),
-        int(counts.max()),
-        int(lengths.max()),
+        causal=cuts[0][3],
+        rows=None if rows is None else upload(torch.from_numpy(rows), device),
+        starts=upload(torch.from_numpy(starts), device),
+        lengths=upload(torch.from_numpy(lengths), device),
+        ends=upload(torch.from_numpy(ends), device),
+        slots=upload(torch.from_numpy(slots), device),
+        most_rows=int(counts.max()),
+        most_keys=int(lengths.max()),
     )

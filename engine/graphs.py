@@ -37,16 +37,22 @@ class _Reads(TorchDispatchMode):
     allocator and its streams cannot be trusted any more, so that has to be known before."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not torch.ops.prim.device.default:  # in inference mode operators that consist of others come whole
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
         if func.overloadpacket in _READS or (func.overloadpacket in _PICKS and _has_mask(args[1])):
             raise Unrecordable(f"{func} waits for a value")
-        result = func(*args, **(kwargs or {}))
-        if func.overloadpacket is aten._to_copy and (args[0].is_cuda, result.is_cuda) == (True, False):
-            raise Unrecordable(f"{func} takes values to the host")
+        result = func(*args, **kwargs)
+        if func.overloadpacket is aten._to_copy and args[0].is_cuda != result.is_cuda:
+            raise Unrecordable(f"{func} moves values between host and device")
         return result
 
 
 aten = torch.ops.aten
-_READS = (aten._local_scalar_dense, aten.nonzero, aten.equal)
+_READS = (aten._local_scalar_dense, aten.nonzero, aten.equal, aten._unique2, aten.unique_dim, aten.bincount)
 _PICKS = (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten.masked_select)
 
 

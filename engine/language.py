@@ -59,7 +59,8 @@ class LanguageModel:
         if record is not None:
             self.tables[slots] = pages
             self.graphs = Graphs(self, self._pass, record)
-            self.graphs.record()
+            with on(self.device):
+                self.graphs.record()
 
     def run(self, plan: Plan) -> Result:
         """One step; see `Plan` for the order. A step is never cancelled half-way. Where memory runs out, the stream

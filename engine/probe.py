@@ -16,6 +16,7 @@ from ..codecs.errors import ModelError
 from .attention import NAME
 from .family import Loaded
 from .language import LanguageModel
+from .out_of_memory import is_out_of_memory
 from .plan import Draw, Feed, Plan, TableEdit
 from .span import Rows
 
@@ -40,6 +41,8 @@ def check_prompt(loaded: Loaded, model: Any, rows: list[Rows], inputs: Any, atte
     try:
         ours, places = _paged(loaded, rows)
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelError(f"its decoder does not run over pages: {error}") from error
     plain = "eager" if isinstance(attention, str) else {**attention, "text_config": "eager"}
     model.set_attn_implementation(plain)

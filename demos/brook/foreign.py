@@ -125,7 +125,7 @@ _FORMS = (
 
 def spoken(half: int) -> list[str]:
     """Words to be said: `half` 0 for training, with many that nobody has heard; 1 for evaluation."""
-    words = SPOKEN[half].split()
+    words: list[str] = list(SPOKEN[half].split())
     if half:
         return words
     random = np.random.default_rng(0)

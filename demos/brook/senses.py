@@ -28,7 +28,7 @@ def patches(pairs: np.ndarray) -> Tensor:
     """Frame pairs `(n, 2, h, w, 3)` uint8 to `(n, patches, 1176)`, in the order of Qwen2VLVideoProcessor."""
     count, _, height, width, _ = pairs.shape
     pixels = torch.from_numpy(pairs).float().div_(255)
-    pixels = (pixels - torch.tensor(MEAN)) / torch.tensor(STD)
+    pixels = (pixels - torch.tensor(MEAN, device="cpu")) / torch.tensor(STD, device="cpu")
     rows, columns = height // PATCH, width // PATCH
     grid = pixels.reshape(count, 2, rows // MERGE, MERGE, PATCH, columns // MERGE, MERGE, PATCH, 3)
     return grid.permute(0, 2, 5, 3, 6, 8, 1, 4, 7).reshape(count, rows * columns, 3 * 2 * PATCH * PATCH)

@@ -64,7 +64,7 @@ class Learner:
             stored = type(self.model).from_pretrained(path, dtype=torch.float)
             self.model.load_state_dict(stored.state_dict())
             return
-        kept = torch.load(path)
+        kept = torch.load(path, map_location="cpu")
         self.model.load_state_dict(kept["model"])
         self.heads.load_state_dict(kept["heads"], strict=False)
 

@@ -26,6 +26,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from ...codecs.errors import ModelError
 from ..library import transformers
 from ..out_of_memory import is_out_of_memory
@@ -76,7 +78,7 @@ def loader(model_type: str) -> Callable:
     def tried(path: Path, *where: Any) -> Any:
         try:
             return import_module(module, __name__).load(path, *where)
-        except (MissingWeights, OSError):
+        except (MissingWeights, ImportError, OSError, SafetensorError):
             raise
         except Exception as error:  # whatever code that was never tried raises
             if is_out_of_memory(error):

@@ -24,7 +24,7 @@ from .qwen_pictures import VIDEO_FPS, Features, Pictures
 class OneVisionTowers(OneAxisTowers):
     """SigLIP's tower, the projector, and the row for a new line."""
 
-    kinds = ("text", "image", "video")
+    kinds: tuple[str, ...] = ("text", "image", "video")
     classes: ClassVar[dict[str, str]] = {"image": "A", "video": "A"}
 
     def __init__(self, model: Any, processor: Any, blocks: Any) -> None:

@@ -33,7 +33,7 @@ class OneAxisTowers(PictureTowers):
     are.
     """
 
-    kinds = ("text", "image")
+    kinds: tuple[str, ...] = ("text", "image")
     nested = True
     classes: ClassVar[dict[str, str]] = {"image": "A"}
     image_rows = 0

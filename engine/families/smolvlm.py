@@ -27,7 +27,7 @@ from .qwen_pictures import VIDEO_FPS, Pictures
 class SmolTowers(OneAxisTowers):
     """SigLIP's tower and the connector that shuffles pixels into channels."""
 
-    kinds = ("text", "image", "video")
+    kinds: tuple[str, ...] = ("text", "image", "video")
     classes: ClassVar[dict[str, str]] = {"image": "A", "video": "A"}
 
     def __init__(self, model: Any, processor: Any, blocks: Any) -> None:

@@ -102,7 +102,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         vocabulary=config.vocab_size,
     )
     loaded = Loaded(Family(data, processor.tokenizer), towers, decoder, model.get_output_embeddings(), config)
-    try_picture(loaded, model)
+    try_picture(loaded, towers, model)
     return loaded
 
 
@@ -113,21 +113,21 @@ def _blocks(model: Any, decoder: Any) -> Any:
     return max(lists, key=len, default=())
 
 
-def try_picture(loaded: Loaded, model: Any) -> None:
+def try_picture(loaded: Loaded, towers: TriedTowers, model: Any) -> None:
     """One prompt with one picture, over pages and by the library; and the picture alone, as a stream has it.
     ModelError where they are not the same."""
     pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     content = [{"type": "image", "image": "x"}, {"type": "text", "text": "What is it?"}]
     asked = Content([Media("image", pixels)], messages=[{"role": "user", "content": content}])
-    inputs = process(loaded.towers, asked).to(loaded.device, dtype=loaded.dtype)
-    rows = loaded.towers.prompt(asked).rows
+    inputs = process(towers, asked).to(loaded.device, dtype=loaded.dtype)
+    rows = towers.prompt(asked).rows
     check_prompt(loaded, model, rows, inputs, ATTENTION)
-    (span,) = loaded.towers.encode([(0, ImageSegment(1, 0, pixels))])
+    (span,) = towers.encode([(0, ImageSegment(1, 0, pixels))])
     ids = np.concatenate([run.ids for run in rows])
     places = [place for place in range(len(ids)) if np.array_equal(ids[place : place + len(span.ids)], span.ids)]
     if not places:
         raise ModelError("its processor lays a picture in a prompt otherwise than one that stands alone")
     seen = torch.cat([run.embeds for run in rows if run.embeds is not None])
     alone = span.embeds[torch.from_numpy(span.ids == model.config.image_token_id)]
-    if float((seen - alone).abs().max()) > _SAME * float(seen.abs().max()):
+    if seen.shape != alone.shape or float((seen - alone).abs().max()) > _SAME * float(seen.abs().max()):
         raise ModelError("its tower makes other rows of a picture in a prompt than of one that stands alone")

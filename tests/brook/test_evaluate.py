@@ -58,9 +58,8 @@ def test_only_the_opening_of_a_narration_is_excused_from_what_is_invented() -> N
     score = Score()
     said = [Sentence("I see nothing.", 1, 1.0), Sentence("I see a red circle.", 1, 3.0)]
     evaluate._mark(Scene(1, 6.0, (), (), ()), said, score)
-    assert score.invented == [True] and score.answers["narration: opening"] == [
-        ("", "I see nothing.", "I see nothing.")
-    ]
+    opening = Given("", "I see nothing.", "I see nothing.")
+    assert score.invented == [True] and score.answers["narration: opening"] == [opening]
 
 
 def test_the_constant_answer_fits_what_the_wording_asks_for() -> None:

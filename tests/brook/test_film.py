@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 from penstock.demos.brook.draw import Painter
-from penstock.demos.brook.evaluate import constant
+from penstock.demos.brook.evaluate import Given, constant
 from penstock.demos.brook.exam import FOREIGN, HELD_OUT, STRANGE, Examiner, events
 from penstock.demos.brook.film import CONTAINERS, FPS, encode
 from penstock.demos.brook.questions import KINDS
@@ -59,10 +59,10 @@ def test_papers_come_from_their_seed_and_ask_every_kind(bank: Bank):
 
 
 def test_who_always_says_the_same_is_wrong_as_often_as_not(bank: Bank):
-    right: dict[str, list[str]] = defaultdict(list)
+    right: dict[str, list[Given]] = defaultdict(list)
     for paper in Examiner(5, bank, 12, held_out=True).papers():
         for kind, question in paper.questions:
-            right[kind].append(question.answer)
+            right[kind].append(Given(question.text, question.answer, ""))
     assert set(right) == {*KINDS, FOREIGN, STRANGE, HELD_OUT}
     for kind in set(right) - {"nothing", "unknown", FOREIGN, STRANGE}:
         assert constant(right[kind]) <= 0.5, kind

@@ -70,7 +70,8 @@ class Machine:
         self.device = Device()
         text, head = copy.deepcopy((loaded.text, loaded.head))
         self.device.move(text, head)
-        backend = backend or attention_triton.TritonBackend(200)
+        backend = attention_triton.TritonBackend(200) if backend is None else backend
+        assert backend is not None
         size = page_tokens or backend.page_tokens
         loaded = loaded._replace(text=text, head=head)
         self.language = self.device.call(kind, loaded, pages or 1024 // size, size, 8, backend)

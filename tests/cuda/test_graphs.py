@@ -18,7 +18,7 @@ from penstock.engine.attention import Backend, ReferenceBackend
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import Core, load
-from penstock.engine.graphs import Work
+from penstock.engine.graphs import Work, _is_token
 from penstock.engine.language import LanguageModel
 from penstock.engine.plan import Draw, Feed, Plan, TableEdit
 
@@ -89,7 +89,7 @@ def test_streams_beside_each_other(name: str) -> None:
     assert again.sizes == [8, 4, 2, 1] and language.graphs is not None and language.graphs.sizes == [1, 2, 4, 8]
     for session in crowd(rig):
         assert session.check(*plain(name)) >= 12
-    tokens = [plan for plan in rig.plans if plan.feeds and all(sum(map(len, f.rows)) == 1 for f in plan.feeds)]
+    tokens = [plan for plan in rig.plans if plan.feeds and all(map(_is_token, plan.feeds))]
     assert 20 < again.launches == len(tokens) < len(rig.plans)
 
 
@@ -100,7 +100,7 @@ def test_a_recorded_pass_waits_for_nothing(name: str, launch: Launch) -> None:
 
     class Recorded(Unread):
         def __init__(self, *given: Any) -> None:
-            super().__init__(*given, again)
+            super().__init__(*given, record=again)
 
     machine = Machine(load(model_path(name), EngineConfig()), Recorded)
     edits = [TableEdit(slot, 0, [slot]) for slot in range(3)]

@@ -14,8 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.engine import attention_varlen
-from penstock.engine.attention import ReferenceBackend
+from penstock.engine.attention import Part, ReferenceBackend
 from penstock.engine.attention_varlen import VarlenBackend, cut
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
@@ -39,9 +38,11 @@ class Beside(ReferenceBackend):
 
     calls = 0
 
-    def attend(self, *given: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def attend(
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         self.calls += 1
-        return super().attend(*given)
+        return super().attend(query, keys, values, part, scale)
 
 
 def documented(
@@ -89,7 +90,7 @@ def documented(
 @pytest.fixture
 def flash(monkeypatch: pytest.MonkeyPatch) -> None:
     if DEVICE.type != "cuda":
-        monkeypatch.setattr(attention_varlen.varlen, "varlen_attn", documented)
+        monkeypatch.setattr(varlen, "varlen_attn", documented)
 
 
 shapes = st.fixed_dictionaries(
@@ -166,7 +167,7 @@ def test_a_whole_step_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None
         return operator(*given, **options)
 
     machine = Machine(loaded, backend=VarlenBackend(beside))
-    monkeypatch.setattr(attention_varlen.varlen, "varlen_attn", watched)
+    monkeypatch.setattr(varlen, "varlen_attn", watched)
     machine.run(Plan(1, **EMPTY, feeds=FEEDS))
     assert beside.calls == 0
     assert seen == ["cuda"] * loaded.config.num_hidden_layers

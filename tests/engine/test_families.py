@@ -104,8 +104,8 @@ def test_the_rows_that_are_announced_are_those_that_come(
 def test_a_checkpoint_that_cannot_be_served_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such folder"):
         load(tmp_path / "nothing", EngineConfig())
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(ModelError, match=r"'bert' is not served: .*served are gemma3, gemma3_text, llama, llava"):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
+    with pytest.raises(ModelError, match=r"'vit' is not served: .*served are gemma3, gemma3_text, llama, llava"):
         load(tmp_path, EngineConfig())
 
 

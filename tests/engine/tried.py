@@ -14,7 +14,7 @@ SIDE, PATCH = 56, 14
 CHAT = words.ONEVISION_CHAT_TEMPLATE
 
 
-def _tokenizer(*special: str) -> tuple[Any, dict[str, int], dict[str, int]]:
+def _tokenizer(*special: str) -> tuple[Any, dict[str, int], dict[str, Any]]:
     names = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *special)
     tokenizer = make_tokenizer(CHAT, {}, names)
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in names}
@@ -64,7 +64,6 @@ def idefics3(folder: Path) -> Path:
         text_config=hf.LlamaConfig(**language_sizes(), **marks),
         image_token_id=ids["<image>"],
         scale_factor=2,
-        pad_token_id=ids["<|endoftext|>"],
     )
     processor = hf.Idefics3Processor(
         hf.Idefics3ImageProcessor(size={"longest_edge": 2 * SIDE}, max_image_size={"longest_edge": SIDE}),
@@ -81,7 +80,7 @@ def mistral3(folder: Path) -> Path:
     tokenizer.chat_template = CHAT.replace("<image>", "[IMG]")
     sight = {name: value for name, value in SIGHT.items() if name != "image_size"}
     config = hf.Mistral3Config(
-        vision_config=hf.PixtralVisionConfig(**sight, image_size=2 * SIDE, head_dim=16),
+        vision_config=hf.PixtralVisionConfig(**sight, image_size=2 * SIDE),
         text_config=hf.MistralConfig(**language_sizes(), **marks, sliding_window=None),
         image_token_index=ids["[IMG]"],
         spatial_merge_size=2,

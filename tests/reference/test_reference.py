@@ -104,7 +104,7 @@ def test_equals_stock_generation(omni: tuple[Any, Any], omni_name: str, name: st
     assert ours.ids.tolist() == inputs["input_ids"][0].tolist()
     assert torch.equal(ours.positions, stock_positions(model, inputs, in_video))
 
-    if omni_name == "qwen3_omni" and name not in (*SILENT, "sound of one token"):
+    if omni_name == "qwen3_omni" and name not in SILENT:
         return  # its tower sees up to 8 s of a whole clip, and one block of a stream: see the next test
     model.model.rope_deltas = model.rope_deltas = None
     result = model.generate(
@@ -122,7 +122,8 @@ def test_equals_stock_generation(omni: tuple[Any, Any], omni_name: str, name: st
 
 @pytest.mark.parametrize("omni_name", ["qwen3_omni"], indirect=True)
 def test_the_sound_of_experts_is_that_of_the_library_up_to_a_second(omni: tuple[Any, Any]) -> None:
-    """Class B on blocks of one second; the tower's own window is longer, and so a longer clip differs."""
+    """Class B on blocks of one second, but for the clip's last frame, behind which the processor mirrors the sound. The
+    tower's own window is longer, and so a longer clip differs."""
     model, processor = omni
     for seconds, same in ((0.4, True), (1.0, True), (3.3, False)):
         pieces = turn(p.AudioPiece(sound(5, seconds), clip=True))
@@ -133,7 +134,8 @@ def test_the_sound_of_experts_is_that_of_the_library_up_to_a_second(omni: tuple[
         start, stop = ours.marks[2]
         heard = ours.embeds[start + 1 : stop - 1]
         assert heard.shape == whole.shape
-        assert torch.allclose(heard, whole, atol=1e-4) == same, seconds
+        error = float((heard - whole).detach().abs().max() / whole.detach().abs().max())
+        assert error < 0.01 if same else error > 0.1, (seconds, error)
 
 
 @pytest.mark.parametrize("fps", [0.5, 1.0, 1.7, 2.0, 3.0, 30.0])

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,6 @@ def test_a_disk_without_room_for_a_copy(
 
 
 def test_no_folder_for_a_copy(media: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources.tempfile, "tempdir", str(media / "nothing"))
+    monkeypatch.setattr(tempfile, "tempdir", str(media / "nothing"))
     line = refusal(capsys, "ask", str(media / "phone.mp4"), "What do you see?")
     assert re.fullmatch(r".*phone\.mp4: expected a folder for a copy of it, got .*: set TMPDIR to one", line)
