@@ -7,11 +7,14 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from penstock.codecs.errors import ModelError
-from penstock.engine import compute, families
+from penstock.engine import compute, families, worst
+from penstock.engine.attention import ReferenceBackend
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.compute import Computer, group_room
 from penstock.engine.config import FITTING, EngineConfig
@@ -281,6 +284,28 @@ def test_a_quantised_checkpoint_names_the_package_that_is_missing(
         rf"pip install '{package}\S*'$",
     ):
         load(tmp_path, EngineConfig())
+
+
+def test_memory_that_runs_out_while_weights_are_read_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee the documentation")
+
+    monkeypatch.setattr(families, "loader", lambda model_type: full)
+    words = r"expected room for its weights, got none \(CUDA out of memory\. .*\); try a smaller model$"
+    with pytest.raises(ModelError, match=rf"^{model_path('text')}: {words}"):
+        load(model_path("text"), EngineConfig())
+
+
+def test_memory_that_runs_out_while_the_largest_step_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(worst, "measured", full)
+    loaded: Any = SimpleNamespace(device=torch.device("cuda:0"))
+    with pytest.raises(
+        ModelError, match="needs more memory than is free on cuda:0 for a step of 1024 rows or for 4096"
+    ):
+        worst.worst_case(loaded, EngineConfig(), ReferenceBackend())
 
 
 def test_a_processor_names_the_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from penstock.engine.core import load
 from tests.engine.rig import Rig
 folder = sys.argv[1]
 loaded = load(folder, EngineConfig(dtype="auto"))
-model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=loaded.dtype)
 rig = Rig(loaded, page_tokens=4)
 session = rig.open()
 session.ask("What do you see?", max_tokens=8)
