@@ -186,7 +186,10 @@ class PictureTowers:
 
     def _joined(self, output: Any) -> list[torch.Tensor]:
         """The rows of each picture; what is added behind the decoder's first layers stands beside them."""
+        sizes = [len(rows) for rows in output.pooler_output]
         deep = getattr(output, "deepstack_features", None) or []
+        # Some versions of the library give these for all pictures in one.
+        deep = [part.split(sizes) if isinstance(part, torch.Tensor) else part for part in deep]
         return [torch.cat(parts, dim=-1) for parts in zip(output.pooler_output, *deep, strict=True)]
 
     def _merged(self, features: Any, grids: torch.Tensor) -> list[Pictures]:
