@@ -35,8 +35,8 @@ _IDS = itertools.count(1)
 
 
 class EngineInfo(msgspec.Struct, frozen=True):
-    """What an engine serves. `why` its dtype was chosen, empty where it was asked for; `sampling`: how a reply is drawn
-    where its params do not say; `memory`: who has how much of the device's."""
+    """What an engine serves. `why` its device and dtype were chosen, empty where they were asked for; `sampling`: how a
+    reply is drawn where its params do not say; `memory`: who has how much of the device's."""
 
     model: str
     family: str

@@ -1,4 +1,6 @@
-"""From the host to a device, without waiting for it. In: a tensor on the host. Out: the same on the device."""
+"""From the host to a device without waiting for it. In: a tensor on the host. Out: the same on the device; and which
+device kernels are launched on.
+"""
 
 from __future__ import annotations
 

@@ -25,7 +25,8 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         plain = Sampling()
         names = [name for name in self.__struct_fields__ if getattr(self, name) != getattr(plain, name)]
-        return ", ".join(f"{name} {getattr(self, name):g}" for name in names) or "greedy"
+        said = [f"{name} {getattr(self, name):g}" for name in names]
+        return ", ".join(said if self.temperature else ["greedy", *said])
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,7 +28,7 @@ from .world import Scene
 MEDIA = ("true", "blank", "other", "none")
 PLAYED = 8  # films at a time
 FIRST_SEEN_US = 700_000  # the first pair of frames is there: now narration is asked for
-_ANSWER = SamplingParams(max_tokens=60)
+_ANSWER = SamplingParams(max_tokens=60, temperature=0.0)
 
 
 class Line(NamedTuple):
@@ -121,7 +121,7 @@ async def narrate(url: str, paper: Paper, film: bytes, pace: float, score: Score
             await asyncio.sleep(started + piece.time_us / 1e6 / pace - time.monotonic())
             await stream.append(VideoBytes(piece.data, final=number == len(cut)))
             if not asked and piece.time_us >= FIRST_SEEN_US:
-                await stream.ask("Tell me what happens.", SamplingParams(max_tokens=2000))
+                await stream.ask("Tell me what happens.", SamplingParams(max_tokens=2000, temperature=0.0))
                 asked = True
         await stream.end()
         sentences = await following

@@ -83,7 +83,7 @@ def loader(model_type: str) -> Callable:
         except Exception as error:  # whatever code that was never tried raises
             if is_out_of_memory(error):
                 raise
-            raise _unserved(model_type, f"{error}" or type(error).__name__) from error
+            raise _unserved(model_type, str(error) or type(error).__name__) from error
 
     return tried
 

@@ -49,6 +49,23 @@ def test_drawn_replies_are_those_of_single_runs(house: House) -> None:
     house.run(work())
 
 
+def test_without_a_seed_they_are_others_each_time(house: House) -> None:
+    """Of one prompt, of a prompt asked again, and of a question in a stream."""
+    params = SamplingParams(max_tokens=16, temperature=2.0)
+
+    async def work() -> None:
+        async with house.engine() as engine:
+            texts = [*await engine.generate_all(asked(), 3, params), *await engine.generate_all(asked(), 3, params)]
+            assert len(set(texts)) == 6
+            said = []
+            for _ in range(2):
+                async with await engine.stream(Request(format="turns")) as stream:
+                    said.append(await (await stream.ask("What do you see?", params)).text())
+            assert said[0] != said[1]
+
+    house.run(work())
+
+
 def test_replies_of_one_token_and_prompts_that_end_in_a_picture(house: House) -> None:
     """The first reply may be over before the others begin; rows that see one another are fed once more together."""
     gemma = load(model_path("gemma3"), EngineConfig())

@@ -110,7 +110,8 @@ def test_streams_append_decode_and_sample(name: str, launch: Launch) -> None:
     features behind the first layers, windows, rows that see one another."""
     rig = Rig(served(name), page_tokens=16, kv_tokens=1024)
     machine = Machine(rig.core.loaded)
-    rig.core.language = SimpleNamespace(run=machine.run, logits=None)  # type: ignore[assignment]
+    core: Any = rig.core
+    core.language = SimpleNamespace(run=machine.run, logits=None)
     one, other = Client(rig.open(format="live")), Client(rig.open(format="turns"))
     for client, how in ((one, SAMPLED), (other, {})):
         client.do("image")
@@ -140,7 +141,8 @@ def test_streams_take_pages_from_each_other(name: str, launch: Launch) -> None:
     come back, and nothing else leaves the device."""
     rig = Rig(served(name), page_tokens=4, kv_tokens=200)
     machine = Machine(rig.core.loaded, pages=50, page_tokens=4)
-    rig.core.language = SimpleNamespace(run=machine.run, logits=None)  # type: ignore[assignment]
+    core: Any = rig.core
+    core.language = SimpleNamespace(run=machine.run, logits=None)
     strangers(rig, 3, 30, with_media=name == "omni")
     client = Client(rig.open(format="live"))
     client.do("image" if name == "omni" else "text")

@@ -76,7 +76,8 @@ def crowd(rig: Rig) -> list[Session]:
 
 
 def plain(name: str) -> tuple[Any, Any]:
-    return tuple(kind.from_pretrained(model_path(name)) for kind in LOADERS[name])  # type: ignore[return-value]
+    model, processor = LOADERS[name]
+    return model.from_pretrained(model_path(name)), processor.from_pretrained(model_path(name))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -165,7 +165,8 @@ def test_placeholders_are_counted_by_every_model(
 ) -> None:
     for (_, processor), loaded in ((sight_plain, sight_served), (still_plain, still_served)):
         text = text_of(processor, [("image", IMAGE), ("image", OTHER)])
-        token = re.escape(loaded.towers.placeholders()["image"])  # type: ignore[attr-defined]
+        towers: Any = loaded.towers
+        token = re.escape(towers.placeholders()["image"])
         for given in (
             {"prompt": text},
             {"prompt_ids": with_one_placeholder_each(processor, text, [])[0]},

@@ -160,6 +160,12 @@ def test_replies_are_drawn_as_the_checkpoint_says(tmp_path: Path, said: dict[str
     assert load(tmp_path, EngineConfig()).family.data.sampling == expected
 
 
+def test_what_a_checkpoint_says_is_told_in_words() -> None:
+    assert str(Sampling()) == "greedy"
+    assert str(Sampling(repetition_penalty=1.05)) == "greedy, repetition_penalty 1.05"
+    assert str(Sampling(temperature=0.6, top_p=0.9)) == "temperature 0.6, top_p 0.9"
+
+
 def test_what_a_checkpoint_cannot_mean_is_refused(tmp_path: Path) -> None:
     publish_qwen2_5_vl(tmp_path)
     for said, words in (
