@@ -14,6 +14,7 @@ from ..codecs.errors import InputError, StreamClosedError
 from ..codecs.limits import MediaLimits
 from ..engine.config import FITTING, EngineConfig
 from ..streams.event import Closed, Error
+from ..streams.format import BY_NAME
 from ..streams.options import check_options, with_defaults
 from ..streams.prompt import Content, check_counts, check_most, gather
 from ..streams.request import Request, Sampling, SamplingParams
@@ -83,7 +84,7 @@ class Engine:
             model=data.model,
             family=data.name,
             modalities=loaded.family.modalities,
-            formats=("turns", "live", "interrupt"),
+            formats=tuple(BY_NAME),
             live_trained=data.live_trained,
             max_positions=data.max_positions,
             vocabulary=data.vocabulary,

@@ -282,10 +282,13 @@ class Schedule(Actor[ScheduleMessage]):
             self._encode.put_control(Grant(keys))
 
     def _wants_spans(self, stream: int) -> bool:
-        """Nothing is encoded ahead for a stream that is parked, or that holds many spans whose turn has not come."""
+        """Nothing is encoded ahead for a stream that is parked, or that holds many spans whose turn has not come; one
+        is much for a camera whose pictures wait until the reply rests. A reply that rests waits for what is next."""
         state = self._scheduler.streams[stream]
         rows = sum(len(span.ids) for input in state.inputs for span in input.spans if isinstance(span, Span))
-        return not state.parked and rows < _AHEAD_ROWS
+        fresh = state.layout.format.rests and state.request.policy == "latest"
+        rests = state.reply is not None and state.reply.rests
+        return not state.parked and (rests or rows < (1 if fresh else _AHEAD_ROWS))
 
     def _news(self, stream: int) -> Tell:
         """What the stream's client will be told next."""

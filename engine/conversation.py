@@ -18,7 +18,7 @@ from .family import Family
 from .kept import Kept
 from .layout import Layout
 from .plan import Likely
-from .reply import Reply, Splice
+from .reply import Reply
 from .span import Prompt, Rows, Span
 from .stream import Begun, Input, Limits, StreamState
 
@@ -81,10 +81,10 @@ class Conversation:
         """A token was drawn for the running reply; `likely`: how likely it was."""
         reply = self.stream.reply
         assert reply is not None
-        reply.held = False
+        reply.drawn()
+        goes_on = self.stream.layout.format.holds and reply.params.hold and not self.stream.over
         if reply.ended_by(id):
-            holds = self.stream.layout.format.holds and reply.params.hold and not self.stream.over
-            if holds and id not in reply.params.stop_token_ids:
+            if goes_on and id not in reply.params.stop_token_ids:
                 reply.held = True
             else:
                 self._finish("stop")
@@ -99,6 +99,8 @@ class Conversation:
             self._cut(reply.text.kept(stopped), "stop")
         elif len(reply.ids) >= reply.params.max_tokens or self._full():
             self._finish("length")
+        elif goes_on and self.stream.layout.format.unit_us and not reply.text.open:
+            reply.full = reply.since >= self.stream.request.unit_tokens
 
     def _likely(self, likely: Likely | None) -> tuple[float | None, tuple[tuple[int, str, float], ...]]:
         if likely is None:
@@ -185,13 +187,41 @@ class Conversation:
 
     def _lay_media(self, input: Input) -> bool:
         while input.spans:
-            if self.stream.layout.step("media") is None or self._mid_character():
-                return False
-            span = input.spans.popleft()
+            span = input.spans[0]
             assert isinstance(span, Span)
-            if self._laid(input.seq, lambda layout, span=span: layout.media(span)) and self.stream.reply is not None:
-                self.stream.reply.splices.append(Splice(len(self.stream.reply.ids), span))
+            if self.stream.layout.step("media") is None or self._mid_character() or not self._takes(span):
+                return False
+            input.spans.popleft()
+            laid, reply = self._laid(input.seq, lambda layout, span=span: layout.media(span)), self.stream.reply
+            if reply is not None and laid:
+                reply.splice(span, self._unit(span))
+            elif reply is not None:
+                reply.full, reply.since = False, 0  # its time has passed
         return True
+
+    def _unit(self, span: Span) -> int | None:
+        return None if span.modality == "image" else self.stream.layout.format.unit(span.stop_us)
+
+    def _takes(self, span: Span) -> bool:
+        """Whether a running reply takes this span now. Where the format has it rest first: when it rests and the
+        span's unit has come whole, and then what else is of that unit."""
+        reply, format = self.stream.reply, self.stream.layout.format
+        if reply is None or not format.rests:
+            return True
+        unit = self._unit(span)
+        if reply.rests:
+            return unit is None or self._is_whole(unit)
+        return unit is not None and reply.unit is not None and unit <= reply.unit
+
+    def _is_whole(self, unit: int) -> bool:
+        """Nothing more of this unit will come: something of a later one is there, or words, or the end."""
+        for input in self.stream.inputs:
+            units = (self._unit(span) for span in input.spans if isinstance(span, Span))
+            if any(other is None or other > unit for other in units):
+                return True
+            if not input.done or input.kind != "media":
+                return input.done
+        return False
 
     def _lay_prompt(self, input: Input) -> bool:
         if not input.spans:
@@ -204,14 +234,15 @@ class Conversation:
 
     def _lay_words(self, input: Input) -> bool:
         reply, layout = self.stream.reply, self.stream.layout
-        if layout.step(input.kind) is None or self._mid_character():
+        busy = reply is not None and layout.format.rests and not reply.rests
+        if layout.step(input.kind) is None or self._mid_character() or busy:
             return False
         if not input.text and (input.kind == "text" or layout.state is not State.USER):
             message = f"{input.kind}: expected words, or a question behind media in the open turn; got neither"
             self.stream.events.append(Error("input", message, input.seq))
         elif input.kind == "text":
             if self._laid(input.seq, lambda layout: layout.text(input.text)) and reply is not None:
-                reply.splices.append(Splice(len(reply.ids), input.text))
+                reply.splice(input.text)
         elif self._laid(input.seq, lambda layout: layout.ask(input.text)):
             if reply is not None:
                 self._finish("stop", close=False)
@@ -219,9 +250,11 @@ class Conversation:
         return True
 
     def _end_media(self) -> bool:
-        self.stream.over = True
-        if self.stream.reply is not None and self.stream.reply.held:
-            self._finish("stop")
+        reply, self.stream.over = self.stream.reply, True
+        if reply is not None:
+            reply.full = False  # it says the rest
+            if reply.held:
+                self._finish("stop")
         return True
 
     def _laid(self, seq: int, lay: Callable[[Layout], list[Rows]]) -> bool:
@@ -250,4 +283,5 @@ class Conversation:
 
     def _mid_character(self) -> bool:
         """A running reply is inside a character: what is to be spliced waits for its end."""
-        return self.stream.reply is not None and not self.stream.reply.held and self.stream.reply.text.open
+        reply = self.stream.reply
+        return reply is not None and not reply.held and reply.since > 0 and reply.text.open

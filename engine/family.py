@@ -14,13 +14,14 @@ import msgspec
 import torch
 
 from ..codecs.errors import InputError, ModelError
+from ..streams.format import Format, State
 from ..streams.prompt import Content
 from ..streams.request import Sampling
 from ..streams.segment import MediaSpec, Segment
 from .positions import Clock
 from .span import Prompt, Span
 
-# Streamability classes that are served. Rows of an F model would change what is cached: not in `live`.
+# Streamability classes that are served. Rows of an F model would change what is cached: not during a reply.
 CLASSES = ("A", "B", "D", "F")
 
 
@@ -120,12 +121,12 @@ class Family:
                 f"{self.data.per_second:g} a second, got {fps:g}"
             )
 
-    def check_format(self, format: str) -> None:
+    def check_format(self, format: Format) -> None:
         """Raise InputError where a modality of this model cannot be appended in `format`."""
         changing = [name for name, kind in self.data.classes.items() if kind == "F"]
-        if format == "live" and changing:
+        if changing and format.step(State.ASSISTANT, "media") is not None:
             raise InputError(
-                f"format live: {', '.join(changing)} of {self.data.name} would change what is cached already"
+                f"format {format.name}: {', '.join(changing)} of {self.data.name} would change what is cached already"
             )
 
 

@@ -25,6 +25,9 @@ class Reply:
     `places[i]` and `positions[i]` are the row and the position of token i in the stream; `row` is that of the first
     token, whether it is there yet or not, and `cursor` the stream's where the reply began. `ends` are the model's end
     tokens, `own` is how its checkpoint wants to be sampled.
+
+    A reply *rests* where the model has ended it while media is still expected (`held`), or where it has said as much as
+    one unit of media allows (`full`: its newest token is not fed yet). What is spliced in makes it go on.
     """
 
     def __init__(
@@ -48,7 +51,10 @@ class Reply:
         self.places: list[int] = []
         self.positions: list[int] = []
         self.splices: list[Splice] = []
-        self.held = False  # the model ended it, but media is still expected
+        self.held = False
+        self.full = False
+        self.since = 0  # tokens since something was spliced in
+        self.unit: int | None = None  # the unit that has gone in since the last token was drawn
         self._ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else ends)
         self._bias = tuple(params.logit_bias.items())
         self._way = params.over(own)
@@ -76,6 +82,22 @@ class Reply:
             barred,
             params.logprobs,
         )
+
+    @property
+    def rests(self) -> bool:
+        return self.held or self.full
+
+    def splice(self, input: Span | str, unit: int | None = None) -> None:
+        """This went in behind the newest token; of media, the `unit` that it belongs to."""
+        self.splices.append(Splice(len(self.ids), input))
+        self.held = self.full = False
+        self.since = 0
+        self.unit = unit if unit is None or self.unit is None else max(self.unit, unit)
+
+    def drawn(self) -> None:
+        """A token was drawn from the last row."""
+        self.since += 1
+        self.unit = None
 
     def ended_by(self, id: int) -> bool:
         """Whether this token ends the reply instead of being part of it."""

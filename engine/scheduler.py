@@ -75,7 +75,7 @@ class Scheduler:
         if not self._slots:
             raise InputError(f"expected at most {self.config.slots} open streams, got one more")
         format, why = choose(request.format, self.family.live_trained)
-        self.family.check_format(format.name)
+        self.family.check_format(format)
         self.family.check_rate(request.video_fps, request.audio_in_video)
         limits = self._admit(id, request)
         self._note("open", id, request)
@@ -188,7 +188,7 @@ class Scheduler:
 
     def _renew(self, stream: StreamState) -> None:
         """A stream that has nothing to do begins a new need."""
-        if stream.past == stream.rows:
+        if stream.past == stream.rows or (stream.reply is not None and stream.reply.full):
             stream.since = next(self._ages)
 
     # One step.
@@ -291,7 +291,8 @@ class Scheduler:
         length = stream.fed
         pieces: tuple[tuple[int, bool], ...] = ()
         token = False
-        if stream.rows > stream.past and not stream.parked:
+        full = stream.reply is not None and stream.reply.full
+        if stream.rows > stream.past and not stream.parked and not full:
             runs = stream.waiting(self.config.step_rows)
             pieces = tuple((len(run), run.atomic) for run in runs)
             token = stream.reply is not None and bool(stream.reply.places) and stream.reply.places[-1] == length

@@ -58,24 +58,36 @@ class Format(msgspec.Struct, frozen=True):
 
     `table` as above. `holds`: a reply stays open when the model ends it while media is still expected. `cuts`: these
     events end a running reply at the last token that was taken, and keep its KV (media does not: a camera would cut
-    every reply).
+    every reply). `rests`: whatever comes during a reply waits until the reply rests, and then goes in piece by piece,
+    with a reply behind each. `unit_us`: media that ends in the same stretch of so much media time is one piece, and a
+    reply rests after so many tokens as the request allows for it; 0: each span is a piece.
     """
 
     name: str
     table: dict[tuple[State, str], Step]
     holds: bool = False
     cuts: frozenset[str] = frozenset()
+    rests: bool = False
+    unit_us: int = 0
 
     def step(self, state: State, event: str) -> Step | None:
         """The row for `event` ("media", "text", "ask", "end") in `state`; None where the event has to wait."""
         return self.table.get((state, event))
 
+    def unit(self, stop_us: int | None) -> int | None:
+        """The number of the unit in which media ends at `stop_us`; None where it is a piece of its own."""
+        if stop_us is None or not self.unit_us:
+            return None
+        return max(0, stop_us - 1) // self.unit_us
+
 
 TURNS = Format("turns", _TURNS)
 LIVE = Format("live", _LIVE, holds=True)
 INTERRUPT = Format("interrupt", _TURNS, cuts=frozenset({"text", "ask"}))
+PER_FRAME = Format("per-frame", _LIVE, holds=True, rests=True)
+UNITS = Format("units", _LIVE, holds=True, rests=True, unit_us=1_000_000)
 
-BY_NAME = {format.name: format for format in (TURNS, LIVE, INTERRUPT)}
+BY_NAME = {format.name: format for format in (TURNS, LIVE, INTERRUPT, PER_FRAME, UNITS)}
 
 
 def choose(name: str, live_trained: bool) -> tuple[Format, str]:

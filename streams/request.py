@@ -9,7 +9,7 @@ import msgspec
 
 from ..codecs.errors import InputError
 
-FORMATS = ("auto", "turns", "live", "interrupt")
+FORMATS = ("auto", "turns", "live", "interrupt", "per-frame", "units")
 MOST_LOGPROBS = 20
 
 
@@ -47,9 +47,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     `stop` strings end the reply and are not part of it; `stop_token_ids` are added to the model's own end tokens, and
     `ignore_eos` takes those for words like others. `logprobs` k: each token comes with its log probability and with the
     k likeliest tokens and theirs, by the model's own distribution, before penalties, biases and filters; None: without.
-    `hold`: in the format `live`, where the model ends the reply while
-    media is still expected, it stays open and may go on with what comes; False ends it there, as an answer to a
-    question.
+    `hold`: in the formats `live`, `per-frame` and `units`, where the model ends the reply while media is still
+    expected, it stays open and may go on with what comes; False ends it there, as an answer to a question.
     """
 
     max_tokens: int = 256
@@ -113,7 +112,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         paths of files, data: URLs, content parts, or items.
     processor: options of the model's own processor, by name: `min_pixels`, `max_pixels`, `fps` and what else the model
         has. They hold for whole prompts and for what is appended.
-    format: "turns", "live", "interrupt", or "auto" (live where the model declares training for it, else turns).
+    format: "turns", "live", "interrupt", "per-frame", "units", or "auto" (live where the model declares training for
+        it, else turns).
+    unit_tokens: in "units", after how many tokens a reply waits for the next second of media.
     policy: when media comes faster than it is taken, "block" (files) or "latest" (cameras: the oldest goes).
     video_fps: frames per second that the model gets; None takes the model's own rate.
     expected_frames: how many frames the video will have, where known; sizes frames as the model's processor would.
@@ -132,6 +133,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     media: list[Any] = []
     processor: dict[str, bool | int | float] = {}
     format: str = "auto"
+    unit_tokens: int = 20
     policy: str = "block"
     video_fps: float | None = None
     expected_frames: int | None = None
@@ -154,6 +156,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             raise InputError(f"video_fps: expected more than 0 and at most 60, got {self.video_fps}")
         if self.expected_frames is not None and self.expected_frames < 1:
             raise InputError(f"expected_frames: expected at least 1, got {self.expected_frames}")
+        if self.unit_tokens < 1:
+            raise InputError(f"unit_tokens: expected at least 1, got {self.unit_tokens}")
         if self.reserve_tokens is not None and self.reserve_tokens < 1:
             raise InputError(f"reserve_tokens: expected at least 1, got {self.reserve_tokens}")
         if self.lateness_us < 0:

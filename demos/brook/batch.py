@@ -24,7 +24,8 @@ from .sound import RATE, Bank
 from .towers import sight_labels
 
 _LONG = 0.03  # share of long streams
-_WEIGHTS = {"together": 4.0, "silent": 0.3}  # short answers that take two looks; silence, of which there is much
+# More for short answers that take two looks, less for silence, of which there is much.
+_WEIGHTS = {"together": 4.0, "before": 2.0, "way": 2.0, "silent": 0.3}
 
 
 class Batch(NamedTuple):

@@ -1,9 +1,10 @@
 """What the language model shall have found out half-way up, row by row, taught beside the answers.
 
 In: a lesson. Out: labels for its rows of pictures and sound: what happened in a field since the pair before, which
-colour its thing had before, how many things, beeps, words and pairs of frames there have been; for the rows of an
-answer what it hangs on, as the pair that the question means. Small heads read them from the middle of the model and are
-thrown away. An answer teaches one row; these teach all, and answers then only have to look them up.
+colour its thing had before and which way it moved last, how many things, beeps, words and pairs of frames there have
+been; for the rows of an answer what it hangs on: the pair that the question means, the word that was said, the field of
+the thing that it is about. Small heads read them from the middle of the model and are thrown away. An answer teaches
+one row; these teach all, and answers then only have to look them up.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .lessons import Lesson
+from .moment import NO_THING
 from .senses import FIELDS, HOP, block_rows
 from .sound import RATE
-from .world import COLOURS, MOST_THINGS, SHAPES, WORDS, Scene, Thing
+from .world import COLOURS, MOST_THINGS, SHAPES, WAYS, WORDS, Scene, Thing
 
-TAPS = (2, 3, 4)  # layers below the heads: for the number of a pair, for the one that is meant, and for all
-EVENTS = ("nothing", "came", "left", "moved left", "moved right", "moved up", "moved down", "turned")
+TAPS = (2, 3, 4)  # layers below the heads: for the number of a pair, for what a question means, and for all
+EVENTS = ("nothing", "came", "left", *(f"moved {way}" for way in WAYS), "turned")
 MOST_COUNTED = 7
 MOST_PAIRS = 16
 # Columns of the labels, and how many classes each has.
@@ -29,6 +32,7 @@ SIZES = {
     "shape gone": len(SHAPES),
     "colour gone": len(COLOURS),
     "colour before": len(COLOURS) + 1,
+    "way": len(WAYS) + 1,
     "things": MOST_THINGS + 1,
     "beeps": MOST_COUNTED + 1,
     "high": MOST_COUNTED + 1,
@@ -37,38 +41,43 @@ SIZES = {
     "pair": MOST_PAIRS,
     "pair meant": MOST_PAIRS,
     "said": len(WORDS),
+    "field": FIELDS * FIELDS + 1,
 }
+_EARLY, _MIDDLE = ("pair",), ("pair meant", "said")
+_MOSTLY_NONE = ("event", "colour before", "way")
 _COLUMNS = {name: number for number, name in enumerate(SIZES)}
 _NONE = -100
 _ROW_SECONDS = 4 * HOP / RATE
 
 
 class HintHeads(nn.Module):
-    """Linear heads: one for each column, and two further down. A pair is looked up by its number, so rows have to know
-    theirs first, then the end of a question the one that it means, and then the answer what was there."""
+    """Linear heads: one for each column, and some further down. A pair is looked up by its number, so rows have to know
+    theirs first, then the end of a question the one that it means, and then the answer what was there. So with a word
+    that was said: first which, then where there is something of that colour, then its shape."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
-        self.early = nn.Linear(hidden, MOST_PAIRS)
-        self.middle = nn.Linear(hidden, MOST_PAIRS)
+        self.early = nn.Linear(hidden, sum(SIZES[name] for name in _EARLY))
+        self.middle = nn.Linear(hidden, sum(SIZES[name] for name in _MIDDLE))
         self.heads = nn.Linear(hidden, sum(SIZES.values()))
 
     def loss(self, early: Tensor, middle: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
         """`early`, `middle` and `rows` `(b, n, hidden)` at the taps, `labels` `(b, n, columns)`; classes that say that
         nothing is there count less."""
-        known = (labels != _NONE).any(-1)
-        pieces = self.heads(rows[known]).float().split(list(SIZES.values()), -1)
-        total = rows.new_zeros((), dtype=pieces[0].dtype)
-        for head, below, name in ((self.early, early, "pair"), (self.middle, middle, "pair meant")):
-            label = labels[..., _COLUMNS[name]]
-            some = label != _NONE
-            if some.any():
-                total = total + functional.cross_entropy(head(below[some]).float(), label[some])
-        for piece, label, name in zip(pieces, labels[known].unbind(-1), SIZES, strict=True):
-            if (label != _NONE).any():
-                weights = piece.new_ones(piece.shape[-1])
-                weights[0] = 0.2 if name in ("event", "colour before") else 1.0
-                total = total + functional.cross_entropy(piece, label, weights, ignore_index=_NONE)
+        total = rows.new_zeros((), dtype=torch.float)
+        for head, hidden, names in (
+            (self.early, early, _EARLY),
+            (self.middle, middle, _MIDDLE),
+            (self.heads, rows, tuple(SIZES)),
+        ):
+            columns = labels[..., [_COLUMNS[name] for name in names]]
+            known = (columns != _NONE).any(-1)
+            pieces = head(hidden[known]).float().split([SIZES[name] for name in names], -1)
+            for piece, label, name in zip(pieces, columns[known].unbind(-1), names, strict=True):
+                if (label != _NONE).any():
+                    weights = piece.new_ones(piece.shape[-1])
+                    weights[0] = 0.2 if name in _MOSTLY_NONE else 1.0
+                    total = total + functional.cross_entropy(piece, label, weights, ignore_index=_NONE)
         return total
 
 
@@ -94,6 +103,9 @@ def hints(lesson: Lesson) -> np.ndarray:
         for name, found in finds.items():
             if name == "moment":
                 name, found = "pair meant", _pair_at(lesson.pairs, found)
+            elif name == "thing":
+                shown = sum(row < first and kind == "video" for row, kind, _ in lesson.rows.media)
+                name, found = "field", _field_of(lesson, shown - 1, found)
             if 0 <= found < SIZES[name]:
                 labels[first:stop, _COLUMNS[name]] = int(found)
     return labels
@@ -102,6 +114,15 @@ def hints(lesson: Lesson) -> np.ndarray:
 def _pair_at(pairs: list[tuple[float, float]], time: float) -> int:
     """The newest pair that begins by `time`; -1 where there is none."""
     return sum(start <= time for start, _ in pairs) - 1
+
+
+def _field_of(lesson: Lesson, pair: int, number: float) -> int:
+    """1 + the field of a thing in a pair; 0 for no thing, -1 for one that is not in the picture."""
+    if number == NO_THING:
+        return 0
+    there = {thing.number: _field(thing) for thing in lesson.scene.at(lesson.pairs[pair][1])}
+    field = there.get(int(number))
+    return -1 if field is None else 1 + field
 
 
 def _counted(scene: Scene, start: float, rows: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -119,13 +140,15 @@ def _counted(scene: Scene, start: float, rows: int) -> Iterator[tuple[str, np.nd
 
 def _seen(labels: np.ndarray, scene: Scene, before: float | None, now: float) -> None:
     """Fill the labels `(fields, columns)` of the pair that ends at `now`; the pair before ended at `before`."""
-    labels[:, _COLUMNS["event"]] = labels[:, _COLUMNS["colour before"]] = 0
+    labels[:, [_COLUMNS[name] for name in _MOSTLY_NONE]] = 0
     labels[:, _COLUMNS["things"]] = len(scene.settled(now))
     there = {thing.number: _field(thing) for thing in scene.at(now)}
     for change in scene.changes_until(now):
         field = there.get(change.after.number)
         if change.kind == "turned" and field is not None:
             labels[field, _COLUMNS["colour before"]] = COLOURS.index(change.before.colour) + 1
+        elif change.kind == "moved" and field is not None:
+            labels[field, _COLUMNS["way"]] = tuple(WAYS).index(change.way) + 1
     if before is None:
         return
     were = {thing.number: _field(thing) for thing in scene.at(before)}

@@ -36,9 +36,9 @@ _TICK = 0.5
 _CLOSING = 6  # rows from the last word of a question to the start of its answer, both included
 # How often a kind is asked: what is hard to learn more often.
 _WEIGHTS = {
-    "before": 7.0,
-    "together": 14.0,
-    "count": 5.0,
+    "before": 10.0,
+    "together": 20.0,
+    "count": 4.0,
     "way": 5.0,
     "changed": 3.5,
     **dict.fromkeys(("where", "what", "follow-up", "start", "beeps", "words", "moved"), 2.0),
@@ -151,7 +151,7 @@ class LessonMaker:
             beeps=float(random.choice([0.3, 0.5, 0.9])),
             others=float(random.choice([0.0, 0.2, 0.5])),
             foreign=foreign,
-            echoes=0.4,
+            echoes=0.6,
         )
         # The busier of two scenes: most mistakes are made where there is much to see.
         scene = max(self._maker.scene(wish), self._maker.scene(wish), key=lambda scene: len(scene.things))

@@ -4,7 +4,7 @@ changes and sounds that count, and names and wordings drawn for them. It knows n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -12,6 +12,8 @@ import numpy as np
 from .world import COLOURS, SHAPES, Scene, Sound, Thing
 
 _T = TypeVar("_T")
+Found = tuple[str, str, Mapping[str, float]]  # question, answer, what has to be found out on the way
+NO_THING = -1  # in place of a thing's number
 
 
 class Moment:

@@ -11,16 +11,16 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from . import foreign
-from .moment import Moment
+from .moment import Found, Moment
 from .narration import UNKNOWN
 from .sights import SIGHTS
-from .sounds import SOUNDS, TOGETHER, Found
+from .sounds import SOUNDS, TOGETHER
 from .world import PLACES, Thing
 
 
 class Question(NamedTuple):
-    """`finds`: what has to be found out on the way to the answer, by columns of hints.py, or the "moment" that is
-    meant. `lead` is the question before it, where this one is a follow-up."""
+    """`finds`: what has to be found out on the way to the answer, by columns of hints.py, or the "moment" or the
+    number of the "thing" that is meant. `lead` is the question before it, where this one is a follow-up."""
 
     kind: str
     text: str
@@ -29,7 +29,7 @@ class Question(NamedTuple):
     lead: Question | None = None
 
 
-def _nothing(m: Moment) -> tuple[str, str] | None:
+def _nothing(m: Moment) -> tuple[str, str] | Found | None:
     if m.shows and not m.things and m.chance(0.5):
         return SIGHTS["what"](m)
     if not m.sounds:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .moment import Moment
+from .moment import Found, Moment
 from .narration import change_told, things_listed
 from .world import COLOURS, NUMBERS, PLACES, SHAPES, SIZES, Change
 
@@ -166,7 +166,7 @@ def _moved(m: Moment) -> tuple[str, str]:
     return text, "nothing moved." if change is None else change_told(change)
 
 
-def _way(m: Moment) -> tuple[str, str] | None:
+def _way(m: Moment) -> Found | None:
     there = {thing.number: thing for thing in m.things}
     moved = [change for change in m.changes if change.kind == "moved" and change.after.number in there]
     if moved and not m.chance(0.15):
@@ -184,7 +184,7 @@ def _way(m: Moment) -> tuple[str, str] | None:
         "Which way did the {n} go?",
         n=m.name(thing),
     )
-    return text, f"{answer}."
+    return text, f"{answer}.", {"thing": thing.number}
 
 
 def _changed(m: Moment) -> tuple[str, str]:
@@ -199,7 +199,7 @@ def _changed(m: Moment) -> tuple[str, str]:
     return text, change_told(m.changes[-1]) if m.changes else "nothing changed."
 
 
-def _before(m: Moment) -> tuple[str, str] | None:
+def _before(m: Moment) -> Found | None:
     there = {thing.number: thing for thing in m.things}
     turned = [c for c in m.changes if c.kind == "turned" and c.after.number in there]
     turned = [c for c in turned if len(m.with_shape(c.after.shape)) == 1]
@@ -214,7 +214,7 @@ def _before(m: Moment) -> tuple[str, str] | None:
         "Which colour was the {s} earlier?",
         s=change.after.shape,
     )
-    return text, f"{change.before.colour}."
+    return text, f"{change.before.colour}.", {"thing": number}
 
 
 def _start(m: Moment) -> tuple[str, str]:
@@ -234,7 +234,7 @@ def _left(m: Moment) -> tuple[str, str]:
     return text, "nothing left." if change is None else f"the {change.before.name}."
 
 
-SIGHTS: dict[str, Callable[[Moment], tuple[str, str] | None]] = {
+SIGHTS: dict[str, Callable[[Moment], tuple[str, str] | Found | None]] = {
     "what": _what,
     "shape": _shape,
     "colour": _colour,

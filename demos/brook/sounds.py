@@ -4,13 +4,11 @@ where the moment gives no cause for one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from .moment import Moment
+from .moment import NO_THING, Found, Moment
 from .narration import UNKNOWN, listed, things_listed
 from .world import COLOURS, NUMBERS, WORDS, Sound
-
-Found = tuple[str, str, Mapping[str, float]]  # question, answer, what has to be found out on the way
 
 
 def _sound_name(sound: Sound) -> str:
@@ -122,7 +120,8 @@ def _together(m: Moment) -> Found | None:
             "Which thing has the colour that was said?",
             "Which shape has the colour you heard?",
         )
-        return text, f"{things[0].shape}." if things else "none.", {"said": WORDS.index(word)}
+        finds = {"said": WORDS.index(word), "thing": things[0].number if things else NO_THING}
+        return text, f"{things[0].shape}." if things else "none.", finds
     number = NUMBERS.index(word)
     if number != len(m.things) and m.chance(0.8):
         return None

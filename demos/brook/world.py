@@ -21,6 +21,7 @@ PLACES = ("top left", "top", "top right", "left", "middle", "right", "bottom lef
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 WORDS = NUMBERS + COLOURS
 PITCHES = ("low", "high")
+WAYS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}  # fields across and down
 MOST_THINGS = 4
 
 _RADII = {"small": (0.085, 0.105), "large": (0.145, 0.175)}
@@ -150,7 +151,7 @@ class Wish(NamedTuple):
     others: float = 0.0  # share of foreign words among sounds
     held_out: str = "never"
     foreign: str = ""
-    echoes: float = 0.0  # chance that the last word names a colour, or the number, of the things at the end
+    echoes: float = 0.0  # chance that a word names a colour, or the number, of the things that are there
 
 
 class SceneMaker:
@@ -261,9 +262,8 @@ class SceneMaker:
         return Change("came", time, time + float(self._random.uniform(0.4, 0.8)), thing._replace(x=x, y=y), thing)
 
     def _move(self, thing: Thing, time: float, others: list[Thing]) -> Change | None:
-        way, (across, down) = (("left", (-1, 0)), ("right", (1, 0)), ("up", (0, -1)), ("down", (0, 1)))[
-            int(self._random.integers(4))
-        ]
+        way = tuple(WAYS)[int(self._random.integers(len(WAYS)))]
+        across, down = WAYS[way]
         steps = int(self._random.integers(1, 3))
         column, row = thing.place % 3 + across * steps, thing.place // 3 + down * steps
         if not (0 <= column <= 2 and 0 <= row <= 2):
@@ -299,19 +299,18 @@ class SceneMaker:
             time += length + 0.25 + float(gap) * wish.sound_gap
 
     def _echoed(self, sounds: list[Sound], scene: Scene, wish: Wish) -> list[Sound]:
-        """Now and then with another last word, where there is time for it."""
-        words = [number for number, sound in enumerate(sounds) if sound.kind == "word"]
-        if not words or not wish.echoes or self._random.random() >= wish.echoes:
-            return sounds
-        things = scene.settled(scene.seconds)
-        value = NUMBERS[len(things)]
-        if things and self._random.random() < 0.5:
-            value = things[int(self._random.integers(len(things)))].colour
-        last = sounds[words[-1]]
-        said = last._replace(value=value, stop=last.start + self._length(value, last.take))
-        until = sounds[words[-1] + 1].start - 0.25 if words[-1] + 1 < len(sounds) else wish.seconds - 0.3
-        if said.stop <= until:
-            sounds[words[-1]] = said
+        """Now and then with another word, where there is time for it."""
+        for number, sound in enumerate(sounds):
+            if sound.kind != "word" or not wish.echoes or self._random.random() >= wish.echoes:
+                continue
+            things = scene.settled(sound.stop)
+            value = NUMBERS[len(things)]
+            if things and self._random.random() < 0.75:
+                value = things[int(self._random.integers(len(things)))].colour
+            said = sound._replace(value=value, stop=sound.start + self._length(value, sound.take))
+            until = sounds[number + 1].start - 0.25 if number + 1 < len(sounds) else wish.seconds - 0.3
+            if said.stop <= until:
+                sounds[number] = said
         return sounds
 
     def _length(self, word: str, take: int) -> float:

@@ -60,15 +60,16 @@ class OneVisionTowers(OneAxisTowers):
     def encode_prompt(self, inputs: Any) -> Features:
         features = super().encode_prompt(inputs)
         if "pixel_values_videos" in inputs:
-            features.append(("video", self.config.video_token_id, torch.cat(self._videos(inputs))))
+            newline = self.endings()["video"]
+            rows = [part for video in self._videos(inputs) for part in (video, newline.to(video))]
+            features.append(("video", self.config.video_token_id, torch.cat(rows)))
         return features
 
     def token_id(self, modality: str) -> int:
         return self.config.image_token_id if modality == "image" else self.config.video_token_id
 
     def _clips(self, pixels: list[np.ndarray]) -> list[Pictures]:
-        """Without the row for a new line, which closes the whole video."""
-        return [(rows[:-1], NO_GRID) for rows in self._videos(self._clip_inputs(pixels))] if pixels else []
+        return [(rows, NO_GRID) for rows in self._videos(self._clip_inputs(pixels))] if pixels else []
 
     def _encoded(self, inputs: Any) -> list[torch.Tensor]:
         pixels = inputs["pixel_values"].to(self.device, self.model.dtype)
@@ -80,10 +81,11 @@ class OneVisionTowers(OneAxisTowers):
         return list(output.pooler_output)
 
     def _videos(self, inputs: Any) -> list[torch.Tensor]:
-        """Rows of each video, the new line behind them."""
+        """Rows of each video without the one for a new line, which some versions of the library put behind them."""
         videos = inputs["pixel_values_videos"].to(self.device, self.model.dtype)
         with self.turn():
-            return list(self.model.get_video_features(videos, return_dict=True).pooler_output)
+            features = self.model.get_video_features(videos, return_dict=True).pooler_output
+        return [rows[: videos.shape[1] * self.frame_rows] for rows in features]
 
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:

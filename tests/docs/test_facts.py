@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 from pages import PAGES, ROOT, Block, anchors, blocks, prose, tables
-from penstock.codecs.errors import PenstockError
+from penstock.codecs.errors import InputError, PenstockError
 from penstock.demos import live
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
 from penstock.engine.families import BUILT_IN
 from penstock.server import cli, errors
-from penstock.streams.format import INTERRUPT, LIVE, TURNS, Format
-from penstock.streams.request import FORMATS
+from penstock.streams.format import INTERRUPT, LIVE, PER_FRAME, TURNS, UNITS, Format
+from penstock.streams.request import FORMATS, Request
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 NOT_OURS = ("python3", ".venv/bin/python", "sudo", ".", "ffmpeg")  # the system's own
@@ -156,7 +156,7 @@ def _coded(format: Format) -> dict[tuple[str, str], tuple[str, str, str]]:
 
 def test_the_tables_of_formats_are_those_of_the_code() -> None:
     written = _written(tables(ROOT / "docs" / "formats.md", "state"))
-    assert written == _coded(LIVE)
+    assert written == _coded(LIVE) == _coded(PER_FRAME) == _coded(UNITS)
     common = {key: row for key, row in written.items() if key in _coded(TURNS)}
     assert common == _coded(TURNS) == _coded(INTERRUPT)
 
@@ -167,6 +167,14 @@ def test_every_format_is_described() -> None:
     for format in described:
         page = (ROOT / "docs" / f"format-{format}.md").read_text()
         assert page.startswith(f"# The format `{format}`\n") and f"](format-{format}.svg)" in page
+
+
+def test_a_format_that_is_not_served_is_refused_as_its_page_says() -> None:
+    page = (ROOT / "docs" / "format-grouped.md").read_text()
+    assert page.startswith("# The format `grouped`\n") and "](format-grouped.svg)" in page
+    with pytest.raises(InputError) as refused:
+        Request(format="grouped").check()
+    assert f"\n{refused.value}\n" in page
 
 
 def test_the_table_of_families_has_every_family_and_no_failure() -> None:

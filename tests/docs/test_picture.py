@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import numpy as np
@@ -11,14 +12,17 @@ from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import Core, load
 from penstock.engine.family import Loaded
+from penstock.engine.reply import Reply
 from penstock.engine.stream import Input
 from penstock.streams.event import Event, Token
+from penstock.streams.format import BY_NAME
 from penstock.streams.request import Request, SamplingParams
 from penstock.streams.segment import VideoSegment
 
 CONFIG = EngineConfig(kv_tokens=1024, backend="reference")
 SYSTEM, QUESTIONS = "Watch.", {"question 1": "Who?", "question 2": "And now?"}
 B_BEHIND, ASK_BEHIND = 3, 5  # tokens of the first reply that are there when B and question 2 arrive
+SILENT_DRAWS = {"per-frame": (5, 8)}  # those that give silence instead of a token
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +36,16 @@ def boxes(format: str) -> list[str]:
     return re.findall(r'<text class="box" x="[\d.]+" y="\d+">([^<]+)</text>', text)
 
 
-def clip(seq: int) -> VideoSegment:
-    pixels = np.random.default_rng(seq).integers(0, 255, (2, 56, 56, 3), dtype=np.uint8)
-    return VideoSegment(seq, 0, pixels, seq * 1_000_000, seq * 1_000_000 + 500_000)
+def clip(seq: int, second: int) -> VideoSegment:
+    pixels = np.random.default_rng(second).integers(0, 255, (2, 56, 56, 3), dtype=np.uint8)
+    return VideoSegment(seq, 0, pixels, second * 1_000_000, second * 1_000_000 + 500_000)
 
 
 def play(core: Core, format: str, words: int) -> list[Event]:
     """The events of the pictures, in `format`; the first reply has at most `words` tokens."""
-    core.open(1, Request(format=format, system=SYSTEM))
-    core.append(1, 1, [clip(1)])
+    core.open(1, Request(format=format, system=SYSTEM, unit_tokens=3))
+    b_behind = B_BEHIND - (format == "units")
+    core.append(1, 1, [clip(1, 1)])
     core.words(1, 2, "ask", QUESTIONS["question 1"], SamplingParams(max_tokens=words))
     # In `interrupt` the model is one token ahead of its client when question 2 comes.
     ahead = int(format == "interrupt")
@@ -49,8 +54,8 @@ def play(core: Core, format: str, words: int) -> list[Event]:
     while core.step() is not None:
         events += [event for _, event in core.scheduler.events()]
         tokens = sum(isinstance(event, Token) for event in events)
-        if told == 0 and tokens == B_BEHIND:
-            core.append(1, 3, [clip(3)])
+        if told == 0 and tokens == b_behind:
+            core.append(1, 3, [clip(3, 3), clip(3, 4)] if format == "units" else [clip(3, 3)])
             told = 1
         elif told == 1 and tokens == ASK_BEHIND + ahead:
             params = SamplingParams(max_tokens=3)
@@ -61,11 +66,13 @@ def play(core: Core, format: str, words: int) -> list[Event]:
     return events
 
 
-@pytest.mark.parametrize("format", ["turns", "live", "interrupt"])
-def test_the_boxes_are_the_rows_of_the_cache(loaded: Loaded, format: str) -> None:
+@pytest.mark.parametrize("format", sorted(BY_NAME))
+def test_the_boxes_are_the_rows_of_the_cache(loaded: Loaded, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = itertools.count(1)
+    monkeypatch.setattr(Reply, "ended_by", lambda reply, id: next(draws) in SILENT_DRAWS.get(format, ()))
     core, family = Core(loaded, CONFIG), loaded.family
     drawn = boxes(format)
-    events = play(core, format, words=8)
+    events = play(core, format, words=40 if format in ("per-frame", "units") else 8)
     tokens = {(event.reply, event.index): event.id for event in events if isinstance(event, Token)}
     before, after = family.block_ids["video"]
     place = family.tokenizer.convert_tokens_to_ids(["<|VIDEO|>"])
@@ -77,6 +84,7 @@ def test_the_boxes_are_the_rows_of_the_cache(loaded: Loaded, format: str) -> Non
         "end": wrappers["assistant_end"],
         "A": [*before, *place * 4, *after],
         "B": [*before, *place * 4, *after],
+        "C": [*before, *place * 4, *after],
     } | {name: family.text_ids(text) for name, text in QUESTIONS.items()}
     expected = []
     for label in drawn:

@@ -76,6 +76,8 @@ class Rig:
                 return False
             self._witness(*done)
             self.deliver()
+            for session in self.sessions.values():
+                session.story.go_on()
         return True
 
     def run(self, steps: int = 2_000) -> None:
@@ -95,7 +97,9 @@ class Rig:
         for place, (feed, token) in enumerate(zip(drawing, result.tokens, strict=True)):
             assert self.core.language.logits is not None
             row = feed.first + sum(len(rows) for rows in feed.rows) - 1
-            self.sessions[feed.stream].draws[row] = (token, self.core.language.logits[place].clone())
+            session = self.sessions[feed.stream]
+            session.draws[row] = (token, self.core.language.logits[place].clone())
+            session.story.drawn(token in self.core.loaded.family.stop_ids)
 
 
 class Session:
@@ -113,7 +117,7 @@ class Session:
             lateness_us=request.lateness_us,
         )
         self.seq = 0
-        self.story = Story(request.format, request.system)
+        self.story = Story(request.format, request.system, request.unit_tokens)
         self.draws: dict[int, tuple[int, torch.Tensor]] = {}  # by the row that was drawn from
         self.events: list[Event] = []
         self.frames: list[tuple[int, np.ndarray]] = []  # with their times: frames that no pair has yet
@@ -157,6 +161,7 @@ class Session:
     def end(self) -> None:
         """No more media will come."""
         self._words("end")
+        self.story.finish()
         self.rig.deliver()
 
     def interrupt(self, at: int | None = None) -> None:
@@ -175,8 +180,11 @@ class Session:
         self.events.append(event)
         if isinstance(event, Token):
             self.story.token(event.id)
-        elif isinstance(event, ReplyDone) and self.story.replying and self.story.reply == event.reply:
-            self.story.end() if event.tokens == len(self.story.places) else self.story.cut(event.tokens)
+        elif isinstance(event, ReplyDone):
+            if event.reason == "stop":
+                self.story.go_on()  # a question that goes in where the reply rests ends it
+            if self.story.replying and self.story.reply == event.reply:
+                self.story.end() if event.tokens == len(self.story.places) else self.story.cut(event.tokens)
 
     def ids(self, reply: int = 0) -> list[int]:
         """The ids that were told of one reply; 0: the newest."""

@@ -9,12 +9,17 @@ second telling of the formats and shares no code with the engine.
     in a reply, `live`      each span is a piece of its own behind the newest token; text is a user turn of its own,
                             behind which the reply goes on; a question ends the reply, whose ids all stay
     in a reply, `interrupt` text and questions cut the reply; media waits
+    in a reply, `per-frame` everything waits until the model has given its silence token; then one thing goes in as in
+                            `live`, and the reply goes on
+    in a reply, `units`     the same, but the reply also rests after so many tokens since the last splice; clips that
+                            end in the same second go in together, once something of a later second or words have come
     the end of a reply      the closing ids; where it is cut, tokens behind the cut are gone, and what was spliced
                             behind it comes again, before the closing ids
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -36,6 +41,15 @@ class Film:
 
     frames: list[np.ndarray] = field(default_factory=list)
     sound: Run = field(default_factory=Run)
+
+
+@dataclass(frozen=True, eq=False)
+class Later:
+    """Something that waits: how it is told once no reply runs, how during a reply, and its second of media."""
+
+    outside: Callable[[], None]
+    inside: Callable[[], None]
+    unit: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,15 +111,18 @@ def piece(part: Part) -> p.Piece:
 class Story:
     """One stream so far."""
 
-    def __init__(self, format: str, system: str | None) -> None:
+    def __init__(self, format: str, system: str | None, unit_tokens: int = 20) -> None:
         self.format = format
+        self.unit_tokens = unit_tokens
+        self.resting = self.over = False
+        self.since = 0  # tokens since the last splice
         self.parts: list[Part] = [p.System(system)]
         self.state = "closed"
         self.reply = 0  # the number of the newest reply
         self.begin = 0  # first part of the running reply
         self.places: list[int] = []  # part of each of its tokens
         self.splices: list[tuple[int, Media | str]] = []
-        self.waiting: list[Callable[[], None]] = []
+        self.waiting: list[Later] = []
 
     def copy(self) -> Story:
         """The same story, to be told on; only while nothing waits."""
@@ -121,30 +138,54 @@ class Story:
         return self.state == "assistant"
 
     def media(self, what: Media) -> None:
-        if self._waits(self.format != "live", lambda: self.media(what)):
-            return
-        if self.replying:
-            self.splices.append((len(self.places), what))
-        self._lay_media(what)
+        unit = None
+        if self.format == "units" and isinstance(what, Clip):
+            unit = max(0, math.ceil(what.times[-1]) - 1)
+        later = Later(lambda: self.media(what), lambda: self._take_media(what), unit)
+        if not self._waits(self.format != "live", later):
+            self._take_media(what)
 
     def text(self, words: str) -> None:
         if self.replying and self.format == "interrupt":
             self.cut(len(self.places))
-        if self._waits(self.format == "turns", lambda: self.text(words)):
-            return
-        if self.replying:
-            self.splices.append((len(self.places), words))
-        self._lay_text(words)
+        later = Later(lambda: self.text(words), lambda: self._take_text(words))
+        if not self._waits(self.format not in ("live", "interrupt"), later):
+            self._take_text(words)
 
     def ask(self, words: str) -> None:
         if self.replying and self.format == "interrupt":
             self.cut(len(self.places))
-        if self._waits(self.format == "turns", lambda: self.ask(words)):
-            return
-        self._open_user()
-        self.parts += [*([p.Text(words)] if words else []), p.UserEnd(), p.AssistantStart()]
-        self.state, self.reply = "assistant", self.reply + 1
-        self.begin, self.places, self.splices = len(self.parts), [], []
+        later = Later(lambda: self.ask(words), lambda: self._take_question(words))
+        if not self._waits(self.format not in ("live", "interrupt"), later):
+            self._take_question(words)
+
+    def finish(self) -> None:
+        """No more media will come."""
+        later = Later(self.finish, self._finish)
+        if not self._waits(self.format not in ("live", "interrupt"), later):
+            self._finish()
+
+    def drawn(self, silence: bool) -> None:
+        """The model was asked for a token and gave its silence, or another."""
+        if self.format in ("per-frame", "units") and self.replying and not self.over:
+            self.since += 1
+            if silence or (self.format == "units" and self.since == self.unit_tokens):
+                self.resting = True
+
+    def go_on(self) -> None:
+        """Where the reply rests, what waits goes in as far as it may."""
+        while self.resting and self.replying and self.waiting:
+            first = self.waiting[0]
+            if first.unit is None:
+                self.waiting.pop(0)
+                self.resting = False
+                first.inside()
+                continue
+            if not any(other.unit is None or other.unit > first.unit for other in self.waiting):
+                return
+            self.resting = False
+            while self.waiting and self.waiting[0].unit is not None and self.waiting[0].unit <= first.unit:
+                self.waiting.pop(0).inside()
 
     def token(self, id: int) -> None:
         assert self.replying
@@ -155,9 +196,10 @@ class Story:
         """The running reply has ended with all its tokens."""
         self.parts.append(p.AssistantEnd())
         self.state = "closed"
+        self.resting = False
         waiting, self.waiting = self.waiting, []
-        for act in waiting:
-            act()
+        for later in waiting:
+            later.outside()
 
     def cut(self, keep: int) -> None:
         """The running reply keeps its first `keep` tokens and ends."""
@@ -175,11 +217,33 @@ class Story:
         """The places of all sampled tokens among the parts."""
         return [place for place, part in enumerate(self.parts) if isinstance(part, p.Tokens)]
 
-    def _waits(self, in_reply: bool, act: Callable[[], None]) -> bool:
+    def _waits(self, in_reply: bool, later: Later) -> bool:
         if self.waiting or (self.replying and in_reply):
-            self.waiting.append(act)
+            self.waiting.append(later)
+            self.go_on()
             return True
         return False
+
+    def _take_media(self, what: Media) -> None:
+        if self.replying:
+            self.splices.append((len(self.places), what))
+            self.since = 0
+        self._lay_media(what)
+
+    def _take_text(self, words: str) -> None:
+        if self.replying:
+            self.splices.append((len(self.places), words))
+            self.since = 0
+        self._lay_text(words)
+
+    def _take_question(self, words: str) -> None:
+        self._open_user()
+        self.parts += [*([p.Text(words)] if words else []), p.UserEnd(), p.AssistantStart()]
+        self.state, self.reply = "assistant", self.reply + 1
+        self.begin, self.places, self.splices, self.since = len(self.parts), [], [], 0
+
+    def _finish(self) -> None:
+        self.over = True
 
     def _open_user(self) -> None:
         if self.replying:

@@ -45,6 +45,18 @@ REFUSED = {
         hf.Llama4TextConfig(**GROUPED, intermediate_size_mlp=96, num_local_experts=2, head_dim=16),
         "layers of full or sliding attention, got chunked_attention",
     ),
+    "a state that goes on": (
+        hf.Qwen3NextConfig(
+            **GROUPED,
+            head_dim=16,
+            layer_types=["linear_attention", "full_attention"],
+            num_experts=2,
+            num_experts_per_tok=1,
+            moe_intermediate_size=32,
+            shared_expert_intermediate_size=32,
+        ),
+        "layers of full or sliding attention, got linear_attention",
+    ),
     "a rotary that others stretch": (
         hf.MistralConfig(**GROUPED, rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}),
         "rotary positions that do not change with a stream's length, got 'dynamic'",

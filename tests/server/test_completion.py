@@ -43,7 +43,7 @@ def test_bash_completes(script: Path, tmp_path: Path) -> None:
     cases = {
         ("penstock", "se"): ["serve"],
         ("penstock", "serve", "--ho"): ["--host"],
-        ("penstock", "ask", "--format", ""): ["auto", "turns", "live", "interrupt"],
+        ("penstock", "ask", "--format", ""): ["auto", "turns", "live", "interrupt", "per-frame", "units"],
         ("penstock", "ask", "cl"): ["clip.mp4"],
         ("penstock", "serve", "--api-key-file", "cl"): ["clip.mp4"],
         ("penstock", "bench", "app"): ["append"],
