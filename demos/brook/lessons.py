@@ -37,7 +37,7 @@ _CLOSING = 6  # rows from the last word of a question to the start of its answer
 # How often a kind is asked: what is hard to learn more often.
 _WEIGHTS = {
     "before": 10.0,
-    "together": 20.0,
+    "together": 24.0,
     "count": 4.0,
     "way": 5.0,
     "changed": 3.5,
@@ -151,7 +151,7 @@ class LessonMaker:
             beeps=float(random.choice([0.3, 0.5, 0.9])),
             others=float(random.choice([0.0, 0.2, 0.5])),
             foreign=foreign,
-            echoes=0.6,
+            echoes=0.35,
         )
         # The busier of two scenes: most mistakes are made where there is much to see.
         scene = max(self._maker.scene(wish), self._maker.scene(wish), key=lambda scene: len(scene.things))

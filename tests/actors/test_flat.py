@@ -6,6 +6,7 @@ import gc
 import tracemalloc
 
 from penstock.actors.engine import Engine
+from penstock.streams.format import BY_NAME
 from penstock.streams.item import AudioChunk
 from penstock.streams.request import Request, SamplingParams
 
@@ -18,7 +19,7 @@ CYCLES = 12
 
 async def visit(engine: Engine) -> None:
     """A client that shows, says, asks, interrupts and goes; in every format."""
-    for format in ("turns", "live", "interrupt"):
+    for format in BY_NAME:
         async with await engine.stream(Request(format=format)) as stream:
             for frame in shots(3, 6):
                 await stream.append(frame)

@@ -127,7 +127,7 @@ def test_question_in_a_hurry_overtakes_media(house: House, monkeypatch: pytest.M
     house.run(work())
 
 
-@pytest.mark.parametrize("format", ["turns", "live", "interrupt"])
+@pytest.mark.parametrize("format", ["turns", "live", "interrupt", "per-frame", "units"])
 def test_second_question_while_a_reply_runs(house: House, format: str) -> None:
     async def work() -> None:
         async with house.engine() as engine, await engine.stream(Request(format=format)) as stream:
@@ -144,6 +144,8 @@ def test_second_question_while_a_reply_runs(house: House, format: str) -> None:
                 "turns": ("length", 200),
                 "live": ("stop", count),
                 "interrupt": ("interrupted", 3),
+                "per-frame": ("length", 200),
+                "units": ("stop", 20),
             }[format]
             if format == "live":
                 assert count < 200
