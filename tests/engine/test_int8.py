@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from penstock.codecs.errors import ModelError
-from penstock.demos.film import draw
+from penstock.demos.brook.draw import Painter
+from penstock.demos.brook.senses import SIDE
+from penstock.demos.film import STORY
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import Core, load
@@ -83,7 +85,8 @@ def test_brook_still_answers() -> None:
     def answers(quantize: str | None) -> list[str]:
         core = Core(load(None, EngineConfig(quantize=quantize)), EngineConfig(kv_tokens=4096))
         core.open(1, Request(format="turns"))
-        frames = [draw(number / 2) for number in range(8)]
+        painter = Painter(STORY, SIDE)  # as large as a stream gives it
+        frames = [painter.picture(number / 2) for number in range(8)]
         for pair in range(4):
             pixels = np.stack(frames[2 * pair : 2 * pair + 2])
             segment = VideoSegment(pair + 1, 0, pixels, pair * 1_000_000, pair * 1_000_000 + 500_000)

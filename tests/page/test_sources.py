@@ -99,7 +99,7 @@ def test_a_film_is_seen(opened: Opened, tmp_path: Any) -> None:
     opened.page.locator("#film").set_input_files(film)
     opened.page.get_by_role("button", name="Start anew").click()
     opened.tells("red circle")
-    expect(opened.page.locator("#video")).to_have_js_property("ended", True)
+    expect(opened.page.locator("#video")).to_have_js_property("ended", True, timeout=PATIENCE_MS)
     source(opened, "the pond")
     expect(opened.page.locator("#pond")).to_be_visible()
     source(opened, "a film")  # the same again
