@@ -286,7 +286,7 @@ class Schedule(Actor[ScheduleMessage]):
         is much for a camera whose pictures wait until the reply rests. A reply that rests waits for what is next."""
         state = self._scheduler.streams[stream]
         rows = sum(len(span.ids) for input in state.inputs for span in input.spans if isinstance(span, Span))
-        fresh = state.layout.format.rests and state.request.policy == "latest"
+        fresh = state.layout.format.rests and stream in self._latest
         rests = state.reply is not None and state.reply.rests
         return not state.parked and (rests or rows < (1 if fresh else _AHEAD_ROWS))
 

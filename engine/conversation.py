@@ -196,7 +196,7 @@ class Conversation:
             if reply is not None and laid:
                 reply.splice(span, self._unit(span))
             elif reply is not None:
-                reply.full, reply.since = False, 0  # its time has passed
+                reply.do_without()
         return True
 
     def _unit(self, span: Span) -> int | None:

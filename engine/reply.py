@@ -94,6 +94,10 @@ class Reply:
         self.since = 0
         self.unit = unit if unit is None or self.unit is None else max(self.unit, unit)
 
+    def do_without(self) -> None:
+        """What should have gone in was refused: the unit's time has passed all the same."""
+        self.full, self.since = False, 0
+
     def drawn(self) -> None:
         """A token was drawn from the last row."""
         self.since += 1

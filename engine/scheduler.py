@@ -188,7 +188,7 @@ class Scheduler:
 
     def _renew(self, stream: StreamState) -> None:
         """A stream that has nothing to do begins a new need."""
-        if stream.past == stream.rows or (stream.reply is not None and stream.reply.full):
+        if stream.past == stream.rows or stream.pausing:
             stream.since = next(self._ages)
 
     # One step.
@@ -291,8 +291,7 @@ class Scheduler:
         length = stream.fed
         pieces: tuple[tuple[int, bool], ...] = ()
         token = False
-        full = stream.reply is not None and stream.reply.full
-        if stream.rows > stream.past and not stream.parked and not full:
+        if stream.rows > stream.past and not stream.parked and not stream.pausing:
             runs = stream.waiting(self.config.step_rows)
             pieces = tuple((len(run), run.atomic) for run in runs)
             token = stream.reply is not None and bool(stream.reply.places) and stream.reply.places[-1] == length

@@ -97,6 +97,11 @@ class StreamState:
         """Rows that are in the cache or have been."""
         return max(self.fed, self.cold)
 
+    @property
+    def pausing(self) -> bool:
+        """Its reply has said what one unit of media allows: nothing is fed until something is laid."""
+        return self.reply is not None and self.reply.full
+
     def lay(self, rows: list[Rows]) -> None:
         for run in rows:
             if len(run):

@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 
 from ..codecs.errors import InputError
+from .format import BY_NAME
 
-FORMATS = ("auto", "turns", "live", "interrupt", "per-frame", "units")
+FORMATS = ("auto", *BY_NAME)
 MOST_LOGPROBS = 20
 
 

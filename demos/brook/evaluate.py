@@ -92,7 +92,8 @@ async def answer(url: str, paper: Paper, film: bytes | None, seconds: float, sco
             if question.lead is not None:
                 await (await copy.ask(question.lead.text)).text()
             given = (await (await copy.ask(question.text)).text()).strip()
-            score.answers[kind].append(Given(question.text, question.answer, given, " ".join(sorted(question.finds))))
+            wants = " ".join((question.kind, *sorted(question.finds)))
+            score.answers[kind].append(Given(question.text, question.answer, given, wants))
             await copy.close()
         await stream.close()
 

@@ -67,6 +67,8 @@ def test_the_constant_answer_fits_what_the_wording_asks_for() -> None:
     sure = [Given("Did they say so?", "no.", "", "said things")] * 2
     shapes = [Given("Which shape?", answer, "", "said") for answer in ("none.", "circle.", "none.")]
     assert evaluate.constant(sure + shapes) == 4 / 5
+    held_out = [Given("How many?", "one.", "", "count"), Given("Is there?", "no.", "", "is there")]
+    assert evaluate.constant(held_out) == 1
     twice = [Given("", f"there is no {name}.", "") for name in ("star", "ring")]
     assert evaluate.constant([*twice, Given("", "yes.", "")]) == 2 / 3
 

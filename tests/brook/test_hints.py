@@ -8,8 +8,8 @@ from penstock.demos.brook.hints import EVENTS, SIZES, HintHeads, hints
 from penstock.demos.brook.layout import Vocabulary
 from penstock.demos.brook.lessons import Lesson, LessonMaker, Plan
 from penstock.demos.brook.senses import FIELDS
-from penstock.demos.brook.sound import Bank
-from penstock.demos.brook.world import COLOURS, SHAPES, Change, Scene, Sound, Thing
+from penstock.demos.brook.sound import RATE, Bank
+from penstock.demos.brook.world import COLOURS, SHAPES, WAYS, WORDS, Change, Scene, Sound, Thing
 
 COLUMN = {name: number for number, name in enumerate(SIZES)}
 
@@ -18,11 +18,12 @@ def thing(number: int, shape: str, colour: str, x: float, y: float, place: int) 
     return Thing(number, shape, colour, "small", 0.09, x, y, place)
 
 
-def lesson(scene: Scene) -> Lesson:
+def lesson(scene: Scene, seed: int = 0) -> Lesson:
     from penstock.demos.brook.checkpoint import build_tokenizer
 
     bank = Bank((), half=0)
-    maker = LessonMaker(np.random.default_rng(0), bank, Vocabulary(build_tokenizer(["nothing"])))
+    bank.clips = dict.fromkeys(bank.clips, [np.zeros(RATE // 4, np.float32)])
+    maker = LessonMaker(np.random.default_rng(seed), bank, Vocabulary(build_tokenizer(["nothing"])))
     return maker._lesson(scene, Plan(scene.seconds, True, True, False, [scene.seconds - 0.001]))
 
 
@@ -51,6 +52,7 @@ def test_what_happens_is_told_in_the_field_where_it_happens() -> None:
     assert named[:5] == [{}, {0: "turned"}, {15: "came"}, {3: "moved right"}, {15: "left"}]
     red = COLOURS.index("red") + 1
     assert fields(made, labels, "colour before")[:4] == [{}, {0: red}, {0: red}, {3: red}]
+    assert fields(made, labels, "way")[:5] == [{}, {}, {}, {3: list(WAYS).index("right") + 1}] + [{3: 2}]
     gone = labels[labels[:, COLUMN["shape gone"]] >= 0]
     assert gone[:, [COLUMN["shape gone"], COLUMN["colour gone"]]].tolist() == [
         [SHAPES.index("star"), COLOURS.index("blue")]
@@ -94,3 +96,18 @@ def test_an_answer_hangs_on_the_pair_that_was_there_when_something_was_heard() -
     meant = np.flatnonzero(labels[:, COLUMN["pair meant"]] == 2)
     said = {row for kind, first, stop in made.rows.said if kind == "together" for row in range(first, stop)}
     assert said <= set(meant)
+
+
+def test_an_answer_hangs_on_the_field_of_its_thing_and_on_the_word_that_was_said() -> None:
+    """The ring is red when the scene ends and "red" was said; a second scene has nothing of that colour."""
+    ring = thing(0, "ring", "red", 0.83, 0.17, 2)
+    for colour, field in (("red", 1 + 3), ("blue", 0)):
+        said = Sound("word", colour, 2.2, 2.6, 0)
+        scene = Scene(1, 6.0, (ring,), (), (said,))
+        found = set()
+        for seed in range(40):
+            made = lesson(scene, seed)
+            labels = hints(made)
+            rows = labels[labels[:, COLUMN["said"]] >= 0]
+            found |= {(int(row[COLUMN["said"]]), int(row[COLUMN["field"]])) for row in rows}
+        assert found == {(WORDS.index(colour), field)}

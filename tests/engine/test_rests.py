@@ -10,14 +10,16 @@ import copy
 import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock.engine.family import Loaded
-from penstock.streams.event import Appended, ReplyDone
+from penstock.streams.event import Appended, Error, ReplyDone
+from penstock.streams.segment import ImageSegment, VideoSegment
 
-from .acts import Act, Client, acts, perform, strangers
+from .acts import FRAMES, Act, Client, acts, perform, strangers
 from .rig import Rig
 
 pytestmark = pytest.mark.timeout(3600)  # many examples
@@ -148,6 +150,64 @@ def test_a_reply_in_units_waits_for_the_next_second(omni_loaded: Loaded, ending:
     session.end()
     rig.run()
     assert session.ends() == [("length", 10)]
+
+
+def test_a_reply_whose_next_second_is_refused_goes_on(omni_loaded: Loaded) -> None:
+    """The cache has no room for the pictures, but for the words."""
+    rig = Rig(omni_loaded, kv_tokens=4096)
+    session = rig.open(format="units", unit_tokens=4, reserve_tokens=64)
+    client = Client(session)
+    client.do("ask", max_tokens=100, ignore_eos=True)
+    rig.run()
+    while not session.of(Error):
+        told = len(session.ids())
+        client.do("image")
+        rig.run()
+    assert [error.code for error in session.of(Error)] == ["context_overflow"]
+    assert len(session.ids()) > told
+
+
+def clip(index: int, stop_s: int) -> VideoSegment:
+    return VideoSegment(
+        2, index, np.stack(FRAMES[2 * index : 2 * index + 2]), stop_s * SECOND - 500_000, stop_s * SECOND
+    )
+
+
+def test_what_comes_late_joins_the_unit_that_goes_in(silent: Loaded) -> None:
+    """Something of the first second between two parts of the second one: all three go in together."""
+    rig = Rig(silent, kv_tokens=4096)
+    session = rig.open(format="units", unit_tokens=4)
+    Client(session).do("ask", max_tokens=200)
+    rig.run()
+    rig.core.append(session.stream, 2, [clip(index, stop_s) for index, stop_s in enumerate((2, 1, 2, 3))])
+    rig.run()
+    taken = session.of(Appended)
+    assert [event.stop_us for event in taken] == [2 * SECOND, SECOND, 2 * SECOND], "the third second is not whole yet"
+    drawn = [row for row in session.draws if row >= taken[0].row]
+    assert drawn and min(drawn) == taken[2].row + taken[2].rows
+
+
+def test_a_picture_waits_for_no_later_second(silent: Loaded) -> None:
+    """Also where it says at which time it was taken."""
+    rig = Rig(silent, kv_tokens=4096)
+    session = rig.open(format="units")
+    Client(session).do("ask", max_tokens=200)
+    rig.run()
+    rig.core.append(session.stream, 2, [ImageSegment(2, 0, FRAMES[0], SECOND, SECOND)])
+    rig.run()
+    assert [event.modality for event in session.of(Appended)] == ["image"]
+
+
+def test_a_reply_that_waited_for_media_is_young_again(omni_loaded: Loaded) -> None:
+    """Its newest token is not fed yet; that gives it no right of way over streams that came meanwhile."""
+    rig = Rig(omni_loaded, kv_tokens=4096)
+    resting, other = rig.open(format="units", unit_tokens=2), rig.open()
+    Client(resting).do("ask", max_tokens=8, ignore_eos=True)
+    rig.run()
+    Client(other).do("ask", max_tokens=8)
+    Client(resting).do("pair")
+    streams = rig.core.scheduler.streams
+    assert streams[resting.stream].since > streams[other.stream].since
 
 
 @pytest.mark.parametrize("format", ["per-frame", "units"])
