@@ -10,7 +10,6 @@ import copy
 import itertools
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -168,9 +167,8 @@ def test_a_reply_whose_next_second_is_refused_goes_on(omni_loaded: Loaded) -> No
 
 
 def clip(index: int, stop_s: int) -> VideoSegment:
-    return VideoSegment(
-        2, index, np.stack(FRAMES[2 * index : 2 * index + 2]), stop_s * SECOND - 500_000, stop_s * SECOND
-    )
+    pixels = FRAMES[2 * index : 2 * index + 2]
+    return VideoSegment(2, index, pixels, stop_s * SECOND - 500_000, stop_s * SECOND)
 
 
 def test_what_comes_late_joins_the_unit_that_goes_in(silent: Loaded) -> None:
