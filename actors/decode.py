@@ -15,7 +15,7 @@ from typing import assert_never
 import msgspec
 
 from ..codecs.decoders import Decoders
-from ..codecs.errors import PenstockError
+from ..codecs.errors import PenstockError, code_of
 from ..streams.event import Dropped, Error, Held
 from ..streams.item import AudioChunk, VideoFrame
 from ..streams.request import Request
@@ -138,8 +138,10 @@ class Decode(Actor[DecodeMessage]):
     def _open(self, stream: int, request: Request) -> None:
         try:
             self._lanes[stream] = _Lane(request, Intake(self._spec, request, self._decoders))
-        except PenstockError as error:
-            self._schedule.put_control(Notice(stream, Error(error.code, str(error), fatal=True)))
+        except Exception as error:
+            if not isinstance(error, PenstockError):  # ours, not the client's: its stream ends, the others go on
+                log.exception("opening stream %d failed", stream)
+            self._schedule.put_control(Notice(stream, Error(code_of(error), str(error), fatal=True)))
             self._schedule.put_control(Close(stream, "error"))
             return
         self._encode.put_control(Open(stream, request))
@@ -177,10 +179,9 @@ class Decode(Actor[DecodeMessage]):
             lane.ended = True
             lane.work.clear()
             lane.room.set()
-            if lane.running:
-                self._ending.add(lane)
-            else:
-                lane.intake.close()
+            self._ending.add(lane)
+            if not lane.running:
+                self._supervisor.spawn(f"decode.{stream}", self._end(lane))
 
     async def _work(self, stream: int, lane: _Lane) -> None:
         with contextlib.suppress(MailboxClosed):
@@ -189,8 +190,12 @@ class Decode(Actor[DecodeMessage]):
                 await self._decode(stream, lane, work)
         lane.running = False
         if lane.ended:
-            await self._call(lane.intake.close)
-            self._ending.discard(lane)
+            await self._end(lane)
+
+    async def _end(self, lane: _Lane) -> None:
+        """Close a lane's decoders, beside the event loop: one may have to wait for its process."""
+        await self._call(lane.intake.close)
+        self._ending.discard(lane)
 
     async def _decode(self, stream: int, lane: _Lane, work: Take | Flush | Converse) -> None:
         """Send on what an input gives; what is wrong with it is told, and what was good before that stays."""
@@ -218,8 +223,11 @@ class Decode(Actor[DecodeMessage]):
             await self._send(stream, lane, work.seq, await self._call(lane.intake.flush, work.seq))
             return
         outputs = lane.intake.take(work.seq, work.item)
-        while not lane.ended and (output := await self._call(_next, outputs)) is not None:
+        while (output := await self._call(_next, outputs)) is not None:
             await self._send(stream, lane, work.seq, output)
+            if lane.ended:
+                await self._call(outputs.close)
+                return
 
     async def _send(self, stream: int, lane: _Lane, seq: int, output: Output) -> None:
         for event in output.dropped:

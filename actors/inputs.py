@@ -6,7 +6,7 @@ from typing import get_type_hints
 
 import msgspec
 
-from ..codecs.errors import InputError
+from ..codecs.errors import ContextOverflowError, InputError
 from ..streams.item import MEDIA, AudioBytes, AudioChunk, Embedding, Image, Item, Text, VideoBytes, VideoFrame
 from ..streams.request import SamplingParams
 
@@ -17,6 +17,8 @@ _MODALITY = {
     AudioChunk: "audio",
     AudioBytes: "audio",
 }
+# Words of a row are shorter than this, on the average.
+_MOST_CHARACTERS = 16
 _FIELDS = {kind: get_type_hints(kind) for kind in (Text, *MEDIA)}
 
 
@@ -36,6 +38,15 @@ def check_item(item: Item, takes: tuple[str, ...]) -> None:
         if not isinstance(value, expected):
             kind = getattr(expected, "__name__", str(expected))
             raise InputError(f"{type(item).__name__}.{name}: expected {kind}, got {type(value).__name__}")
+
+
+def check_text(name: str, text: str, rows: int) -> None:
+    """ContextOverflowError for a text that a cache of `rows` rows cannot hold, before it is cut into tokens."""
+    most = rows * _MOST_CHARACTERS
+    if len(text) > most:
+        raise ContextOverflowError(
+            f"{name}: the cache holds {rows} rows: expected at most {most} characters, got {len(text)}"
+        )
 
 
 def check_params(params: SamplingParams, vocabulary: int) -> None:

@@ -6,14 +6,15 @@ held.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 
 import msgspec
 import numpy as np
 import torch
 
 from ..codecs.decoders import ContainerDecoder, Decoders
-from ..codecs.errors import InputError, MediaError
+from ..codecs.errors import InputError, LimitError, MediaError
 from ..codecs.frame import Frame, Pixels, Samples
 from ..codecs.mel import LogMel
 from ..codecs.pcm import decode_pcm
@@ -24,6 +25,7 @@ from ..streams.options import sized
 from ..streams.request import Request
 from ..streams.segment import AudioSegment, MediaSpec
 from ..streams.timeline import Output, Timeline
+from ..streams.whole import file_frames
 
 # An encoded file is decoded in pieces of this size, so that segments go on while the rest is decoded.
 _PIECE_BYTES = 64 << 10
@@ -62,7 +64,7 @@ class Intake:
         self._sound_end_us = 0
         self._containers: dict[str, ContainerDecoder] = {}  # the encoded file of each kind that is being read
 
-    def take(self, seq: int, item: Item) -> Iterator[Output]:
+    def take(self, seq: int, item: Item) -> Generator[Output, None, None]:
         """Decode one item, piece by piece. Raises MediaError or InputError; the stream can go on."""
         match item:
             case Image():
@@ -104,7 +106,7 @@ class Intake:
             container.close()
         self._containers.clear()
 
-    def _file(self, seq: int, kind: str, item: VideoBytes | AudioBytes) -> Iterator[Output]:
+    def _file(self, seq: int, kind: str, item: VideoBytes | AudioBytes) -> Generator[Output, None, None]:
         container = self._containers.get(kind)
         if container is None:
             container = self._containers[kind] = self._decoders.container(kind, item.pts_us)
@@ -123,16 +125,17 @@ class Intake:
 
     def _clip(self, seq: int, item: AudioBytes) -> Output:
         """A whole file of sound: its log-mel hangs on its own loudest frame, as in the model's processor."""
-        container = self._decoders.container("audio", item.pts_us)
-        data = memoryview(item.data)
-        frames: list[Frame] = []
-        try:
-            for start in range(0, len(data), _PIECE_BYTES):
-                frames += container.feed(data[start : start + _PIECE_BYTES])
-            frames += container.flush()
-        finally:
-            container.close()
-        output = self._timeline.clip(seq, [frame for frame in frames if isinstance(frame, Samples)])
+        sounds, size, most = [], 0, self._decoders.limits.max_decoded_bytes
+        with closing(file_frames(item, "audio", self._decoders, item.pts_us)) as frames:
+            for frame in frames:
+                if isinstance(frame, Samples):
+                    sounds.append(frame)
+                    size += frame.samples.nbytes
+                if size > most:
+                    raise LimitError(
+                        f"audio: expected a file of at most {most} bytes of samples, got more; send it in pieces"
+                    )
+        output = self._timeline.clip(seq, sounds)
         blocks = [segment for segment in output.segments if isinstance(segment, AudioSegment)]
         run = max((block.run for block in blocks), default=0)
         mine = [block for block in blocks if block.run == run]

@@ -7,11 +7,12 @@ While a step runs, what arrives waits; it takes effect at the step boundary.
 from __future__ import annotations
 
 import heapq
+import logging
 import time
 from collections import deque
 from typing import assert_never
 
-from ..codecs.errors import OutOfMemoryError, PenstockError
+from ..codecs.errors import ContextOverflowError, OutOfMemoryError, PenstockError
 from ..engine.pace import Pace
 from ..engine.plan import Plan, Result
 from ..engine.policy import grant
@@ -44,6 +45,8 @@ from .messages import (
     Tell,
     Transcribe,
 )
+
+log = logging.getLogger("penstock.actors")
 
 # Segments of a camera that may wait for the encoder; the oldest go first.
 _LATEST_SEGMENTS = 4
@@ -135,6 +138,22 @@ class Schedule(Actor[ScheduleMessage]):
         self._scheduler.check()
 
     def _act(self, message: ScheduleMessage) -> None:
+        """Do what a message says. What goes wrong in one stream's own message ends that stream, not the engine."""
+        if isinstance(message, Result | Broken):
+            self._perform(message)
+            return
+        try:
+            self._perform(message)
+        except Exception as error:
+            stream = message.twin if isinstance(message, Fork) else message.stream
+            log.exception("%s of stream %d failed", type(message).__name__, stream)
+            failure = PenstockError(f"{type(message).__name__} failed: {type(error).__name__}: {error}")
+            if stream in self._scheduler.streams:
+                self._fail(stream, failure)
+            elif isinstance(message, Open | Fork):
+                self._refuse(stream, failure)
+
+    def _perform(self, message: ScheduleMessage) -> None:
         scheduler = self._scheduler
         match message:
             case Result():
@@ -180,8 +199,11 @@ class Schedule(Actor[ScheduleMessage]):
                 self._news(stream).resolved.append(seq)
             case Failed(stream, seq, index, code, text):
                 self._granted.discard((stream, seq, index))
+                scheduler.refuse(stream, seq)
                 self._news(stream).events.append(Error(code, text, seq))
             case Notice(stream, event):
+                if isinstance(event, Error) and event.seq is not None:
+                    scheduler.refuse(stream, event.seq)
                 self._news(stream).events.append(event)
             case _:
                 assert_never(message)
@@ -243,7 +265,14 @@ class Schedule(Actor[ScheduleMessage]):
         waiting = self._announced.get(stream)
         if waiting is None:
             return  # the stream has ended, and encode will be told
+        most = self._scheduler.limits.rows
         for index, rows, stop_us, modality, start_us in message.sizes:
+            if rows > most:  # it would not fit when it is encoded
+                text = f"the cache holds {most} rows for a stream: expected at most so many for one piece, got {rows}"
+                self._news(stream).events.append(Error(ContextOverflowError.code, text, message.seq))
+                self._scheduler.refuse(stream, message.seq)
+                self._encode.put_control(Discard([(stream, message.seq, index)]))
+                continue
             due_us = now_us
             if stop_us is not None:
                 due_us = min(self._clocks.setdefault(stream, now_us - stop_us) + stop_us, now_us + _FARTHEST_US)

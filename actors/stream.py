@@ -27,7 +27,7 @@ from ..codecs.errors import (
 from ..streams.event import Closed, Credit, Error, Event, ReplyDone, ReplyStarted, Token
 from ..streams.item import AudioChunk, Item, Text, VideoFrame
 from ..streams.request import Request, SamplingParams
-from .inputs import check_item, check_params, item_bytes, own_copy
+from .inputs import check_item, check_params, check_text, item_bytes, own_copy
 from .messages import Accept, Flush, Hurry, Interrupt, Park, Take, Tell, Transcribe
 from .outbox import MOST_UNREAD_EVENTS, MOST_UNREAD_TOKENS, Outbox
 from .reply import Reply
@@ -108,6 +108,7 @@ class Stream:
         self._check_open()
         check_item(item, self._engine.info.modalities)
         if isinstance(item, Text):
+            check_text("text", item.text, self._engine.info.kv_tokens)
             await self._until(lambda: not self._forks)
             return self._accept("text", text=item.text)
         self._check_media()
@@ -139,6 +140,7 @@ class Stream:
         check_params(params, self._engine.info.vocabulary)
         if not isinstance(question, str):
             raise InputError(f"question: expected str, got {type(question).__name__}")
+        check_text("question", question, self._engine.info.kv_tokens)
         await self._until(lambda: not self._forks)
         asked = asyncio.get_running_loop().create_future()
         seq = self._accept("ask", text=question, params=params, done=not self._media)

@@ -29,6 +29,7 @@ _PCM = ("pcm_u8", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s32le", "pcm_f32le
 _DECODERS = tuple(name for names in CODECS.values() for name in names if name != "pcm_*") + _PCM
 _DEMUXERS = "matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mpegts,wav,ogg,aac,mp3,flac"
 _READ_BYTES = 1 << 20
+_MOST_US = 1 << 53  # a time that is further away is damage
 
 
 class MediaDecoder:
@@ -326,6 +327,8 @@ class _Tracks:
             length_us = frame.samples * 1_000_000 // max(frame.sample_rate, 1)
         elif frame.duration and frame.time_base is not None:
             length_us = _microseconds(frame.duration, frame.time_base)
+        if abs(pts_us) > _MOST_US:
+            raise DamagedError(f"media: expected times of at most {_MOST_US} us, got {pts_us}")
         self._next_us[track] = pts_us + length_us
         if self._first_us is None:
             self._first_us = pts_us

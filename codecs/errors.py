@@ -24,6 +24,11 @@ class PenstockError(Exception):
     code = "internal"
 
 
+def code_of(error: BaseException) -> str:
+    """The code that `error` has on the wire: that of any that is not ours is "internal"."""
+    return error.code if isinstance(error, PenstockError) else PenstockError.code
+
+
 class MediaError(PenstockError):
     """Media bytes that cannot be used."""
 

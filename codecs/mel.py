@@ -55,18 +55,18 @@ class LogMel:
         """`(bins, frames)` float32: log10 of the mel power, at least -10, of a block in `samples` `(n,)`.
 
         Frame i is centred on sample `lead + i * hop`. The first `lead` samples are what comes before the block. With a
-        lead of 0 the block is a clip's start and is mirrored there, as `torch.stft` does; past the end of `samples`
-        there are zeros. InputError for a lead that is neither 0 nor half a window or more.
+        lead of less than half a window they are a clip's start, which is mirrored there, as `torch.stft` does; past the
+        end of `samples` there are zeros. InputError for a lead below 0.
         """
         if samples.ndim != 1 or frames < 1:
             raise InputError(f"log-mel: expected samples (n,) and 1 frame or more, got {samples.shape}, {frames}")
-        if lead != 0 and lead < self._half:
-            raise InputError(f"log-mel: expected a lead of 0 or at least {self._half} samples, got {lead}")
+        if lead < 0:
+            raise InputError(f"log-mel: expected a lead of 0 samples or more, got {lead}")
         last = lead + (frames - 1) * self.hop + self._half
         block = torch.nn.functional.pad(samples.float(), (0, max(last + 1 - samples.shape[0], 0)))
-        if lead == 0:
+        if lead < self._half:
             block = torch.cat((block[1 : self._half + 1].flip(0), block))
-            first = 0
+            first = lead
         else:
             first = lead - self._half
         block = block[first : first + (frames - 1) * self.hop + 2 * self._half]

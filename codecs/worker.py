@@ -294,19 +294,21 @@ def serve(peer: socket.socket, limits: MediaLimits, memory_bytes: int) -> None:
     _limit_memory(memory_bytes)
     requests = msgspec.msgpack.Decoder(_Request)
     decoders: dict[int, MediaDecoder] = {}
-    _answer(peer, [])
+    _answer(peer, *_packed([]))
     with contextlib.suppress(EOFError, OSError):
         while True:
-            request = requests.decode(_receive(peer))
+            request, data = requests.decode(_receive(peer)), _receive(peer)
             try:
-                frames = _perform(request, _receive(peer), decoders, limits)
+                head, arrays = _packed(_perform(request, data, decoders, limits))
             except MemoryError:
                 message = f"decoding needed more than the {memory_bytes} bytes of memory that a worker may add"
                 _refuse(peer, WorkerError(message))
             except errors.PenstockError as error:
                 _refuse(peer, error)
+            except Exception as error:  # ours: others have decoders here, which go on
+                _refuse(peer, WorkerError(f"decoding failed: {type(error).__name__}: {error}"))
             else:
-                _answer(peer, frames)
+                _answer(peer, head, arrays)
 
 
 def _perform(
@@ -325,17 +327,21 @@ def _perform(
     return []
 
 
-def _answer(peer: socket.socket, frames: Iterable[Frame]) -> None:
+def _packed(frames: Iterable[Frame]) -> tuple[bytes, list[np.ndarray]]:
+    """The reply that describes frames, and their pixels and samples, which follow it."""
     arrays, heads = [], []
     for frame in frames:
         array = frame.pixels if isinstance(frame, Pixels) else frame.samples
         rate = 0 if isinstance(frame, Pixels) else frame.rate
         heads.append(_Head(shape=array.shape, rate=rate, pts_us=frame.pts_us))
         arrays.append(array)
-    head = _ENCODER.encode(_Frames(heads))
+    return _ENCODER.encode(_Frames(heads)), arrays
+
+
+def _answer(peer: socket.socket, head: bytes, arrays: list[np.ndarray]) -> None:
     peer.sendall(_LENGTH.pack(len(head)) + head)
     for array in arrays:
-        peer.sendall(array.reshape(-1).view(np.uint8))
+        peer.sendall(array.reshape(-1).view(np.uint8).data)
 
 
 def _refuse(peer: socket.socket, error: Exception) -> None:

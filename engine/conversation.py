@@ -22,6 +22,9 @@ from .reply import Reply
 from .span import Prompt, Rows, Span
 from .stream import Begun, Input, Limits, StreamState
 
+# Texts and questions of one stream that may wait for their turn, and their characters.
+_MOST_WORDS, _MOST_CHARACTERS = 1024, 1 << 20
+
 
 class Conversation:
     """The rules by which one stream's state changes. `kept` counts the spans that are laid."""
@@ -36,14 +39,24 @@ class Conversation:
 
     def accept(self, input: Input) -> None:
         """The next input. Where it is not `done`, spans may follow, and `resolve` ends them."""
+        if input.kind in ("text", "ask") and self._too_many(input):
+            message = f"{input.kind}: expected at most {_MOST_WORDS} inputs of {_MOST_CHARACTERS} characters to wait"
+            self.stream.events.append(Error("input", f"{message}, got more", input.seq))
+            if input.kind == "text":
+                return
+            input.text, input.refused = "", True  # what it flushes goes in
         self.stream.inputs.append(input)
         self.advance()
+
+    def _too_many(self, input: Input) -> bool:
+        words = [len(other.text) for other in self.stream.inputs if other.kind in ("text", "ask")]
+        return len(words) >= _MOST_WORDS or sum(words) + len(input.text) > max(_MOST_CHARACTERS, len(input.text))
 
     def spans(self, spans: list[Span | Prompt]) -> None:
         """Spans of inputs that were accepted; those of an input that is gone are dropped."""
         for span in spans:
-            for input in self.stream.inputs:
-                if isinstance(span, Prompt) or input.seq == span.seq:
+            for input in reversed(self.stream.inputs):  # a question that does not wait has left its media behind it
+                if input.kind == "prompt" if isinstance(span, Prompt) else input.seq == span.seq:
                     input.spans.append(span)
                     break
         self.advance()
@@ -55,6 +68,11 @@ class Conversation:
                 input.done = True
         self.advance()
 
+    def refuse(self, seq: int) -> None:
+        """Something of input `seq` came to nothing: where it is a question, its client has been told that it is."""
+        for input in self.stream.inputs:
+            input.refused |= input.seq == seq and input.kind == "ask"
+
     def hurry(self, seq: int) -> None:
         """Let question `seq` wait no longer for media before it that is still being decoded or encoded."""
         inputs = self.stream.inputs
@@ -65,7 +83,7 @@ class Conversation:
             inputs.insert(inputs.index(input) + 1, Input(seq, "media", done=False))
             input.done = True
         before = itertools.takewhile(lambda other: other is not input, inputs)
-        late = next((place for place, other in enumerate(before) if not other.done), None)
+        late = next((place for place, other in enumerate(before) if not other.done and other.kind != "prompt"), None)
         if late is not None:
             inputs.remove(input)
             inputs.insert(late, input)
@@ -193,6 +211,8 @@ class Conversation:
                 return False
             input.spans.popleft()
             laid, reply = self._laid(input.seq, lambda layout, span=span: layout.media(span)), self.stream.reply
+            if not laid:
+                self.refuse(input.seq)
             if reply is not None and laid:
                 reply.splice(span, self._unit(span))
             elif reply is not None:
@@ -233,6 +253,8 @@ class Conversation:
         return True
 
     def _lay_words(self, input: Input) -> bool:
+        if input.refused:
+            return True
         reply, layout = self.stream.reply, self.stream.layout
         busy = reply is not None and layout.format.rests and not reply.rests
         if layout.step(input.kind) is None or self._mid_character() or busy:

@@ -33,7 +33,7 @@ from .graphs import CudaRecorder
 from .int8 import quantize
 from .language import LanguageModel
 from .library import transformers
-from .memory import Memory, plan_memory
+from .memory import Memory, host_pages, plan_memory
 from .out_of_memory import is_out_of_memory
 from .placement import check_room, place
 from .plan import Plan, Result
@@ -159,7 +159,13 @@ def make_parts(loaded: Loaded, config: EngineConfig, memory: Memory | None = Non
     memory = memory or fit(loaded, config)
     pages, page_tokens = memory.pages, memory.page_tokens
     sizes = SchedulerConfig(
-        pages, page_tokens, config.slots, config.step_rows, config.append_rows, config.host_pages, config.span_bytes
+        pages,
+        page_tokens,
+        config.slots,
+        config.step_rows,
+        config.append_rows,
+        host_pages(config, memory, loaded.device.type),
+        config.span_bytes,
     )
     backend = make_backend(config, loaded.device.type)
     record = CudaRecorder(loaded.device) if config.cuda_graphs else None

@@ -27,7 +27,6 @@ class Detokenizer:
     def __init__(self, tokenizer: Decoder, stop: tuple[str, ...]) -> None:
         self._tokenizer = tokenizer
         self._stop = stop
-        self._hold = max((len(word) for word in stop), default=1) - 1
         self._ids: list[int] = []
         self._start = 0  # first id of the tail that is decoded again
         self._done = 0  # first id whose text is not out yet
@@ -35,6 +34,7 @@ class Detokenizer:
         self.sent = 0
         self.ends: list[int] = []
         self._inside: list[bool] = []  # whether token i ends inside a character
+        self._shown: list[int] = []  # length of the text that was shown with the tokens up to i
 
     @property
     def open(self) -> bool:
@@ -51,21 +51,22 @@ class Detokenizer:
             self._start, self._done = self._done, len(self._ids)
         self.ends.append(len(self.text))
         self._inside.append(self.open)
-        return self._show(len(self.text) - self._hold) if self.stopped is None else ""
+        shown = self._show(self._safe()) if self.stopped is None else ""
+        self._shown.append(self.sent)
+        return shown
 
     @property
     def stopped(self) -> int | None:
         """Where in `text` the first stop string begins; None where there is none."""
-        first = max(0, self.sent - self._hold)
-        found = [place for word in self._stop if (place := self.text.find(word, first)) >= 0]
+        found = [place for word in self._stop if (place := self.text.find(word, self.sent)) >= 0]
         return min(found, default=None)
 
     def finish(self, tokens: int) -> str:
-        """What has not been shown of a reply that keeps `tokens` tokens, and the words before a stop string."""
+        """The text of a reply that keeps `tokens` tokens, up to a stop string, behind what these have shown."""
         end = self.stopped
         if end is None:
             end = len(self.text) if tokens >= len(self.ends) else (self.ends[tokens - 1] if tokens else 0)
-        return self._show(end)
+        return self.text[self._shown[tokens - 1] if tokens else 0 : end]
 
     def kept(self, end: int) -> int:
         """How many tokens lie wholly before character `end`; one that begins that character does not."""
@@ -73,12 +74,32 @@ class Detokenizer:
 
     def copy(self) -> Detokenizer:
         twin = object.__new__(Detokenizer)
-        lists = {"_ids": list(self._ids), "ends": list(self.ends), "_inside": list(self._inside)}
+        lists = {name: list(getattr(self, name)) for name in ("_ids", "ends", "_inside", "_shown")}
         twin.__dict__.update(self.__dict__, **lists)
         return twin
 
     def _decode(self, start: int, stop: int) -> str:
         return self._tokenizer.decode(self._ids[start:stop], skip_special_tokens=True)
+
+    def _safe(self) -> int:
+        """Up to where text may be shown: to its end, or, where that may be the beginning of a stop string, to the end
+        of the last token that would be kept, so that the tokens which are kept have shown their own text only."""
+        open = (self._begins(word) for word in self._stop)
+        place = min(open, default=len(self.text))
+        if place == len(self.text):
+            return place
+        for end, inside in zip(reversed(self.ends), reversed(self._inside), strict=True):
+            if end + inside <= place:
+                return end
+        return 0
+
+    def _begins(self, word: str) -> int:
+        """Where in `text` the longest end of it begins that `word` may go on; its length where none does."""
+        size = len(self.text)
+        for length in range(min(len(word) - 1, size - self.sent), 0, -1):
+            if self.text.endswith(word[:length]):
+                return size - length
+        return size
 
     def _show(self, end: int) -> str:
         shown = self.text[self.sent : max(self.sent, end)]

@@ -49,7 +49,8 @@ class Encoder:
         for place, (key, (_, segment)) in enumerate(zip(keys, batch, strict=True)):
             span = found[place] if key is None else known.get(key) or found[key]
             own = {name: getattr(segment, name) for name in ("seq", "index", "start_us", "stop_us")}
-            spans.append(msgspec.structs.replace(span, **own))
+            mine = msgspec.structs.replace(span, **own)
+            spans.append(self._towers.timed(mine) if isinstance(segment, VideoSegment) else mine)
             if key is not None:
                 self._keep(key, span)
         return spans

@@ -148,6 +148,10 @@ class Towers(Protocol):
         """Spans of (stream, segment) pairs, in their order; a stream's sound has to come in order."""
         ...
 
+    def timed(self, span: Span) -> Span:
+        """The span of a piece of video, which may have been encoded for another time, with the words for its own."""
+        ...
+
     def prompt(self, content: Content) -> Prompt:
         """A whole prompt by the model's own processor and position code, ready for a reply. Its media is decoded.
 

@@ -38,6 +38,8 @@ class Int8Linear(torch.nn.Module):
             product = torch.ops.aten._weight_int8pack_mm(flat.bfloat16(), self.weight, self.scale.bfloat16()).to(
                 rows.dtype
             )
+        elif rows.dtype == torch.float16:  # a product of unscaled weights would be out of its range
+            product = functional.linear(flat, self.weight.to(rows.dtype) * self.scale[:, None])
         else:
             product = functional.linear(flat, self.weight.to(rows.dtype)) * self.scale
         out = product if self.bias is None else product + self.bias

@@ -49,6 +49,8 @@ def plan_memory(loaded: Loaded, config: EngineConfig, backend: Backend) -> Memor
     """Share out the memory. ModelError where the KV cache that was asked for, or any, does not fit."""
     device = str(loaded.device)
     step, encoder = worst_case(loaded, config, backend)
+    if device.startswith("cuda"):
+        encoder += config.span_bytes + config.encoder_cache_bytes  # what is encoded stays on the device
     if config.cuda_graphs:
         step *= 2  # what is recorded keeps its own, at most as much
     page_tokens = config.page_tokens or backend.page_tokens
@@ -68,6 +70,16 @@ def plan_memory(loaded: Loaded, config: EngineConfig, backend: Backend) -> Memor
             f"{device} beside the weights; try less --kv-gib"
         )
     return Memory(weight_bytes(loaded), step, encoder, token, page_tokens, pages)
+
+
+def host_pages(config: EngineConfig, memory: Memory, device: str) -> int:
+    """How many pages may be moved to the host's memory: of what is free there, beside a cache that lies there too, at
+    most half. What does not fit is fed anew later."""
+    free = compute.free_bytes("cpu")
+    if free is None:
+        return config.host_pages
+    room = free if device == "cuda" else free - memory.kv_bytes
+    return min(config.host_pages, max(0, room // 2 // (memory.page_tokens * memory.token_bytes)))
 
 
 def _fitting(free: int | None, worst: int, token: int, device: str, fraction: float | None) -> int:

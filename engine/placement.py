@@ -31,6 +31,8 @@ class Placement(msgspec.Struct, frozen=True):
 def place(config: EngineConfig, weights: Weights) -> Placement:
     """The device and the dtype of `config`, with "auto" decided. ModelError where they are not to be had here."""
     device, lacking = _device(config.device)
+    if config.dtype == "float16" and device == "cpu":
+        raise ModelError("dtype: expected float32 or bfloat16 on a CPU, got float16")
     if config.dtype in DTYPES:
         return Placement(device, config.dtype, lacking)
     if config.dtype != "auto":

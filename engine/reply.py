@@ -55,6 +55,7 @@ class Reply:
         self.full = False
         self.since = 0  # tokens since something was spliced in
         self.unit: int | None = None  # the unit that has gone in since the last token was drawn
+        self._rests, self._rested_at = 0, -1  # how often it went on from silence, and behind how many tokens
         self._ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else ends)
         self._bias = tuple(params.logit_bias.items())
         self._way = params.over(own)
@@ -64,7 +65,7 @@ class Reply:
 
     def draw(self) -> Draw:
         """How the next token is drawn."""
-        params, way = self.params, self._way
+        params, way, place = self.params, self._way, len(self.ids)
         barred = tuple(self._ends) if len(self.ids) < params.min_tokens else ()
         if way.temperature == 0 and not (self._penalised or self._bias or barred):
             return Draw(logprobs=params.logprobs)
@@ -73,7 +74,7 @@ class Reply:
             way.top_k,
             way.top_p,
             way.min_p,
-            seed_of(self._seed, len(self.ids)),
+            seed_of(self._seed, place + (self._rests << 32 if self._rested_at == place else 0)),
             way.repetition_penalty,
             params.presence_penalty,
             params.frequency_penalty,
@@ -89,6 +90,9 @@ class Reply:
 
     def splice(self, input: Span | str, unit: int | None = None) -> None:
         """This went in behind the newest token; of media, the `unit` that it belongs to."""
+        if self.held:  # what is drawn now is drawn anew, with another seed
+            self._rests = self._rests + 1 if self._rested_at == len(self.ids) else 1
+            self._rested_at = len(self.ids)
         self.splices.append(Splice(len(self.ids), input))
         self.held = self.full = False
         self.since = 0

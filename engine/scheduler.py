@@ -108,6 +108,10 @@ class Scheduler:
         stream = self.streams[id]
         if again is not None and stream.begun is None:
             raise InputError("again: expected a stream whose prompt has a reply, got one that has none yet")
+        if stream.away and not stream.whole:
+            raise InputError(
+                "fork: expected a stream whose pages are in the cache, got one that is moved to host memory"
+            )
         limits = self._admit(twin, stream.request)
         self._note("fork", id, twin, before, again)
         if stream.away:
@@ -168,6 +172,11 @@ class Scheduler:
         """No further spans will come for input `seq`."""
         self._note("resolve", id, seq)
         self._tell(id, lambda talk: talk.resolve(seq))
+
+    def refuse(self, id: int, seq: int) -> None:
+        """Something of input `seq` could not be decoded or encoded, as its client has been told."""
+        self._note("refuse", id, seq)
+        self._tell(id, lambda talk: talk.refuse(seq))
 
     def hurry(self, id: int, seq: int) -> None:
         """Let question `seq` wait no longer for media before it that is still being decoded or encoded."""
@@ -334,10 +343,6 @@ class Scheduler:
 
     def _recall_for_fork(self, stream: StreamState) -> None:
         """A stream whose pages are away is forked by feeding both anew."""
-        if not stream.whole:
-            raise InputError(
-                "fork: expected a stream whose pages are in the cache, got one that is moved to host memory"
-            )
         stream.head, stream.cold = 0, stream.past
         self._forget_away(stream)
 

@@ -25,7 +25,8 @@ class Input(msgspec.Struct, eq=False):
     """An accepted input: `kind` "media", "prompt", "text", "ask" or "end".
 
     Its spans come first (for words: what the question flushes); `done`: no further ones will come. `at`: the last
-    token that the client had taken of reply number `reply`, the one that ran when it sent this.
+    token that the client had taken of reply number `reply`, the one that ran when it sent this. `refused`: a question
+    whose own media could not go in, and which is not asked.
     """
 
     seq: int
@@ -36,6 +37,7 @@ class Input(msgspec.Struct, eq=False):
     done: bool = True
     at: int | None = None
     reply: int | None = None
+    refused: bool = False
 
     def copy(self) -> Input:
         return msgspec.structs.replace(self, spans=deque(self.spans))
@@ -213,6 +215,7 @@ class StreamState:
         twin.inputs = deque(input.copy() for input in self.inputs if input.seq < before)
         twin.laid, twin.starts = list(self.laid), list(self.starts)
         twin.reply = None if self.reply is None else self.reply.copy()
+        twin.parked = False  # its client has read all that there is
         twin.events = []
         return twin
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from ..codecs.errors import PenstockError, StreamClosedError
-from ..streams.event import Closed, Event, ReplyDone, ReplyStarted, Token
+from ..streams.event import Closed, Error, Event, ReplyDone, ReplyStarted, Token
 from ..streams.request import SamplingParams
 from . import wire
 from .errors import DrainingError, MessageError, ServerLimitError
@@ -55,6 +55,11 @@ def error_frame(
     return wire.encode_answer(answer)
 
 
+def _size(order: Order | ForkOrder) -> int:
+    """Bytes that an order keeps while it waits."""
+    return order.bytes if isinstance(order, wire.Input) else len(order.question) if isinstance(order, wire.Ask) else 0
+
+
 class _Lane:
     """Commands that wait for one worker."""
 
@@ -88,6 +93,7 @@ class Channel:
         self._urgent = _Lane()  # What overtakes.
         self._waiting_bytes = 0
         self._asks = 0  # Questions whose reply has not begun.
+        self._awaits = False  # The reply to the request's own prompt has not begun.
         self._begun = asyncio.Event()  # A reply has begun, or a question was refused.
         self._running: set[asyncio.Task[None]] = set()  # Questions and interrupts that wait.
         self._replies: set[int] = set()  # Replies that are running.
@@ -96,7 +102,7 @@ class Channel:
     @property
     def busy(self) -> bool:
         """Whether a reply runs or a question waits."""
-        return bool(self._replies) or self._asks > 0
+        return bool(self._replies) or self._asks > 0 or self._awaits
 
     # ---- from the connection's receive task: nothing here waits ----
     def offer(self, order: Order | ForkOrder) -> None:
@@ -104,17 +110,15 @@ class Channel:
         waiting = len(self._ordered.orders) + len(self._urgent.orders) + len(self._running)
         if waiting >= WAITING_COMMANDS:
             raise ServerLimitError(f"stream {self.name!r}: at most {WAITING_COMMANDS} messages may wait, got one more")
-        if isinstance(order, wire.Ask):
-            if self.draining:
-                raise DrainingError("the server is going down: expected no new questions, got one")
-            self._asks += 1
-        if isinstance(order, wire.Input):
-            waiting_bytes = self._waiting_bytes + order.bytes
-            if waiting_bytes > self._limit_bytes:
-                raise ServerLimitError(
-                    f"stream {self.name!r}: at most {self._limit_bytes} bytes may wait, got {waiting_bytes}"
-                )
-            self._waiting_bytes = waiting_bytes
+        if isinstance(order, wire.Ask) and self.draining:
+            raise DrainingError("the server is going down: expected no new questions, got one")
+        waiting_bytes = self._waiting_bytes + _size(order)
+        if waiting_bytes > self._limit_bytes:
+            raise ServerLimitError(
+                f"stream {self.name!r}: at most {self._limit_bytes} bytes may wait, got {waiting_bytes}"
+            )
+        self._waiting_bytes = waiting_bytes
+        self._asks += isinstance(order, wire.Ask)
         lane = self._urgent if isinstance(order, wire.Interrupt | wire.Close) else self._ordered
         lane.put(order)
 
@@ -133,6 +137,7 @@ class Channel:
             self._outbox.put(error_frame(error, self.name, opening.ref, fatal=True))
             self._refuse_rest("was never opened")
             return
+        self._awaits = opening.again is not None if isinstance(opening, ForkOrder) else opening.starts
         self._outbox.put(self._opened(opening, stream))
         started = time.monotonic()
         log.info("stream start %s id=%d format=%s", self.label, stream.id, stream.format)
@@ -191,11 +196,16 @@ class Channel:
             case Token():
                 self._counts["tokens"] += 1
             case ReplyStarted():
+                self._awaits = False
                 self._replies.add(event.reply)
                 self._begun.set()
                 self._counts["replies"] += 1
             case ReplyDone():
                 self._replies.discard(event.reply)
+                self._changed()
+            case Error(seq=1) if self._awaits:
+                self._awaits = False
+                self._begun.set()
                 self._changed()
 
     async def _work(self, lane: _Lane, tasks: asyncio.TaskGroup) -> None:
@@ -210,20 +220,20 @@ class Channel:
                 await asyncio.sleep(0)  # The question takes its number in its first step: before what comes behind it.
             else:
                 await self._perform(order)
-                if isinstance(order, wire.Input):
-                    self._waiting_bytes -= order.bytes
+                self._waiting_bytes -= _size(order)
 
     async def _ask(self, order: wire.Ask) -> None:
         try:
             await self._perform(order)
         finally:
             self._asks -= 1
+            self._waiting_bytes -= _size(order)
             self._begun.set()
             self._changed()
 
     async def _interrupt(self, order: wire.Interrupt) -> None:
         """Cut the reply that runs; where none does, that of the question which the client has asked before."""
-        while self._asks and not self._replies:
+        while (self._asks or self._awaits) and not self._replies:
             self._begun.clear()
             await self._begun.wait()
         await self._perform(order)
@@ -266,17 +276,23 @@ class Channel:
         """Hand a copy to the channel that waits for it, which answers the client."""
         try:
             copy = await stream.fork(order.again)
-        except Exception as error:
+        except BaseException as error:
             if not order.copy.done():
-                order.copy.set_exception(error)
+                cancelled = isinstance(error, asyncio.CancelledError)  # the source has ended meanwhile
+                order.copy.set_exception(self._gone("has ended") if cancelled else error)
+            if not isinstance(error, Exception):
+                raise
             return
         if order.copy.done():  # The channel of the copy has gone meanwhile.
             await copy.close()
         else:
             order.copy.set_result(copy)
 
+    def _gone(self, what: str) -> StreamClosedError:
+        return StreamClosedError(f"stream {self.name!r} {what}")
+
     def _refuse_rest(self, what: str) -> None:
-        error = StreamClosedError(f"stream {self.name!r} {what}")
+        error = self._gone(what)
         for order in (*self._urgent.orders, *self._ordered.orders):
             if isinstance(order, ForkOrder):
                 if not order.copy.done():

@@ -1,4 +1,5 @@
-"""The client of `/v1/stream`: `async with penstock.connect(url) as connection`. No torch; needs `websockets`.
+"""The client of `/v1/stream`: `async with penstock.connect(url) as connection`, or `await penstock.connect(url)`. No
+torch; needs `websockets`.
 
 In come requests; out go streams, whose items, questions and events go over the one socket. It is always read.
 """
@@ -7,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Generator
 from types import TracebackType
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
@@ -43,7 +46,8 @@ DEFAULTS = Request()
 
 
 class Connection:
-    """One WebSocket to a server. An async context manager; `welcome` is what the server said first."""
+    """One WebSocket to a server: `async with connect(url) as connection`, or `connection = await connect(url)` and
+    `await connection.close()` in the end. `welcome` is what the server said first."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
         self.url = _socket_url(url)
@@ -55,6 +59,10 @@ class Connection:
         self._calls: dict[str, tuple[str | None, asyncio.Future[wire.Answer]]] = {}  # By ref: stream, answer.
         self._numbers = itertools.count(1)
         self._lost: ConnectionLostError | None = None
+
+    def __await__(self) -> Generator[Any, None, Connection]:
+        """The same as entering it."""
+        return self.__aenter__().__await__()
 
     async def __aenter__(self) -> Connection:
         """Connect and read the welcome. ConnectionLostError where the server refuses or cannot be reached."""
@@ -74,15 +82,23 @@ class Connection:
         except (OSError, InvalidHandshake, TimeoutError) as error:
             raise ConnectionLostError(f"{self.url}: {error}") from None
         try:
-            welcome = _answer_decoder.decode(await self._socket.recv())
-        except ConnectionClosed as error:
-            raise ConnectionLostError(f"{self.url}: {error}") from None
-        if not isinstance(welcome, wire.Welcome) or welcome.version != wire.VERSION:
+            self.welcome = self._welcome(await self._socket.recv())
+        except BaseException as error:
             await self._socket.close()
-            raise ConnectionLostError(f"{self.url}: expected a welcome of version {wire.VERSION}, got {welcome}")
-        self.welcome = welcome
+            if isinstance(error, ConnectionClosed):
+                raise ConnectionLostError(f"{self.url}: {error}") from None
+            raise
         self._reader = asyncio.create_task(self._read(), name="penstock client reader")
         return self
+
+    def _welcome(self, message: str | bytes) -> wire.Welcome:
+        try:
+            welcome = _answer_decoder.decode(message)
+        except (msgspec.DecodeError, UnicodeError):
+            welcome = f"{message[:60]!r}"
+        if isinstance(welcome, wire.Welcome) and welcome.version == wire.VERSION:
+            return welcome
+        raise ConnectionLostError(f"{self.url}: expected a welcome of version {wire.VERSION}, got {welcome}")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -247,7 +263,7 @@ class Connection:
 
 
 def connect(url: str, api_key: str | None = None) -> Connection:
-    """A connection to the server at `url` (http, https, ws or wss), to be entered with `async with`."""
+    """A connection to the server at `url` (http, https, ws or wss), to be entered with `async with` or awaited."""
     return Connection(url, api_key)
 
 

@@ -121,6 +121,7 @@ class ClientStream:
         self._closing = False  # This side has asked for the end.
         self._closed: str | None = None  # Why, once it is.
         self._error: PenstockError | None = None  # What has ended it.
+        self._refusal: PenstockError | None = None  # Why the request's prompt has no reply.
 
     async def append(self, item: items.Item) -> int:
         """Append an item; returns its number in the stream. PenstockError where the server refuses it.
@@ -162,6 +163,8 @@ class ClientStream:
             for reply in self._replies.values():
                 if reply.seq == 1:
                     return reply
+            if self._refusal is not None:
+                raise self._refusal
             if self._closed is not None:
                 raise self._error or StreamClosedError(f"the stream has ended: {self._closed}")
             await self._next_change()
@@ -188,6 +191,10 @@ class ClientStream:
                 return
         while self._closed is None:
             await self._next_change()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed is not None
 
     def __aiter__(self) -> AsyncIterator[events.Event]:
         return self
@@ -228,6 +235,8 @@ class ClientStream:
                 self._reply(event.reply).done(event)
                 if not self._asking and self._reply(event.reply).seq != 1:
                     del self._replies[event.reply]
+            case events.Error() if event.seq == 1 and self._prompted and not event.fatal:
+                self._refusal = error_from_code(event.code, event.message)
             case events.Error() if event.fatal:
                 self._error = error_from_code(event.code, event.message)
             case events.Closed():

@@ -167,7 +167,10 @@ class Connection:
                     again = None if command.again is None else wire.plain_params(command.again)
                     order = ForkOrder(command.stream, command.ref, again)
                     self._open(command.as_, order, lambda: _result(order.copy))
-                    source.offer(order)
+                    try:
+                        source.offer(order)
+                    except PenstockError as error:
+                        order.copy.set_exception(error)  # the new name's channel tells the client
                 case _:
                     self._channel(command.stream).offer(command)
         except PenstockError as error:

@@ -291,6 +291,9 @@ def _item(header: Header, payload: memoryview) -> items.Item:
 def _decode(decoder: msgspec.json.Decoder[T], data: str | bytes | memoryview) -> T:
     try:
         return decoder.decode(data)
+    except RecursionError:
+        address = _address(data)
+        raise MessageError("expected less deep nesting, got more", "$", address.stream, address.ref) from None
     except (msgspec.DecodeError, UnicodeError) as error:
         found = _path.match(str(error))
         assert found is not None
@@ -305,7 +308,7 @@ def _decode(decoder: msgspec.json.Decoder[T], data: str | bytes | memoryview) ->
 def _address(data: str | bytes | memoryview) -> _Address:
     try:
         return _address_decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return _Address()
 
 

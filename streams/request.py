@@ -12,6 +12,21 @@ from .format import BY_NAME
 
 FORMATS = ("auto", *BY_NAME)
 MOST_LOGPROBS = 20
+MOST_STOPS, MOST_STOP_CHARACTERS = 64, 1024  # stop strings, and characters of each
+FPS = (0.01, 60.0)
+MOST_LATENESS_US = 60_000_000
+_UNTYPED = ("media", "messages", "params")  # looked at elsewhere
+
+
+def _check_types(given: SamplingParams | Request) -> None:
+    """InputError where a field is not of the type that it is declared with."""
+    values = {name: getattr(given, name) for name in given.__struct_fields__ if name not in _UNTYPED}
+    try:
+        msgspec.convert(values, type(given))
+    except msgspec.ValidationError as error:
+        what, _, path = str(error).partition(" - at ")
+        place = path.strip("`").replace("key` in `$.", "a key of ").removeprefix("$.")
+        raise InputError(f"{place}: {what[:1].lower()}{what[1:]}") from None
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,8 +94,10 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(own, **{name: value for name, value in said.items() if value is not None})
 
     def check(self) -> None:
-        """Raise InputError where a value is out of range; says the range and the value."""
+        """Raise InputError where a value is of another type or out of range; says what was expected, and the value."""
+        _check_types(self)
         way = self.over(Sampling())
+        longest = max(map(len, self.stop), default=0)
         rules = (
             ("max_tokens", self.max_tokens >= 1, "at least 1", self.max_tokens),
             ("temperature", 0 <= way.temperature <= 100, "in [0, 100]", self.temperature),
@@ -88,6 +105,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
             ("top_p", 0 < way.top_p <= 1, "in (0, 1]", self.top_p),
             ("min_p", 0 <= way.min_p <= 1, "in [0, 1]", self.min_p),
             ("stop", all(self.stop), "strings that are not empty", self.stop),
+            ("stop", len(self.stop) <= MOST_STOPS, f"at most {MOST_STOPS} strings", len(self.stop)),
+            ("stop", longest <= MOST_STOP_CHARACTERS, f"at most {MOST_STOP_CHARACTERS} characters in each", longest),
             ("repetition_penalty", 0 < way.repetition_penalty <= 100, "in (0, 100]", self.repetition_penalty),
             ("presence_penalty", -2 <= self.presence_penalty <= 2, "in [-2, 2]", self.presence_penalty),
             ("frequency_penalty", -2 <= self.frequency_penalty <= 2, "in [-2, 2]", self.frequency_penalty),
@@ -145,7 +164,16 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     params: SamplingParams = SamplingParams()
 
     def check(self) -> None:
-        """Raise InputError where a value is not one of those above; says which are."""
+        """Raise InputError where a value is of another type or not one of those above; says which are."""
+        _check_types(self)
+        if not isinstance(self.params, SamplingParams):
+            raise InputError(f"params: expected SamplingParams, got {type(self.params).__name__}")
+        for name, value in (("messages", self.messages), ("media", self.media)):
+            if not isinstance(value, list | tuple | None):
+                raise InputError(f"{name}: expected a list, got {type(value).__name__}")
+        for message in self.messages or ():
+            if not isinstance(message, dict):
+                raise InputError(f"messages: expected dictionaries, got {type(message).__name__}")
         for name, value, allowed in (
             ("format", self.format, FORMATS),
             ("policy", self.policy, ("block", "latest")),
@@ -153,16 +181,16 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         ):
             if value not in allowed:
                 raise InputError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
-        if self.video_fps is not None and not 0 < self.video_fps <= 60:
-            raise InputError(f"video_fps: expected more than 0 and at most 60, got {self.video_fps}")
+        if self.video_fps is not None and not FPS[0] <= self.video_fps <= FPS[1]:
+            raise InputError(f"video_fps: expected a number in [{FPS[0]:g}, {FPS[1]:g}], got {self.video_fps}")
         if self.expected_frames is not None and self.expected_frames < 1:
             raise InputError(f"expected_frames: expected at least 1, got {self.expected_frames}")
         if self.unit_tokens < 1:
             raise InputError(f"unit_tokens: expected at least 1, got {self.unit_tokens}")
         if self.reserve_tokens is not None and self.reserve_tokens < 1:
             raise InputError(f"reserve_tokens: expected at least 1, got {self.reserve_tokens}")
-        if self.lateness_us < 0:
-            raise InputError(f"lateness_us: expected 0 or more, got {self.lateness_us}")
+        if not 0 <= self.lateness_us <= MOST_LATENESS_US:
+            raise InputError(f"lateness_us: expected 0 to {MOST_LATENESS_US}, got {self.lateness_us}")
         self._check_prompt()
         self.params.check()
 

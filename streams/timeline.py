@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 import numpy as np
 
-from ..codecs.errors import InputError
+from ..codecs.errors import InputError, LimitError
 from ..codecs.frame import Frame, Pixels, Samples
 from .audio import SECOND_US, AudioBlocks, MakeResampler, Resampling
 from .event import Dropped, Held
@@ -22,6 +22,9 @@ from .segment import ImageSegment, MediaSpec, Segment, UnitSegment
 from .size import fit, video_rule
 from .unit import Units
 from .video import Pictures, Resize, Sampler, VideoPatches
+
+# Decoded frames and samples of one stream that may wait for older ones to come.
+_MOST_HELD_BYTES = 256 << 20
 
 
 class Output(msgspec.Struct, frozen=True, eq=False):
@@ -83,6 +86,7 @@ class Timeline:
         """Take decoded frames of input `seq`. InputError for a modality or a size that the model does not take."""
         for frame in frames:
             self._check(frame)
+        self._order.check(frames)
         segments: list[Segment] = []
         dropped: list[Dropped] = []
         for frame in frames:
@@ -204,6 +208,18 @@ class Order:
         self._begun: tuple[int, Samples] | None = None  # a chunk of which `_sent` samples have gone out
         self._sent = 0
 
+    def check(self, frames: Sequence[Frame]) -> None:
+        """LimitError where more would wait here than may."""
+        if not self._lateness_us:
+            return
+        waiting = [*(entry[3] for entry in self._video), *(entry[3] for entry in self._audio), *frames]
+        held = sum(_bytes(frame) for frame in waiting)
+        if held > _MOST_HELD_BYTES:
+            raise LimitError(
+                f"media that waits for its order: expected at most {_MOST_HELD_BYTES} bytes of frames and samples in "
+                f"lateness_us {self._lateness_us}, got {held}"
+            )
+
     def put(self, seq: int, frame: Frame) -> None:
         """Take a frame of input `seq`."""
         self._arrivals += 1
@@ -263,6 +279,10 @@ class Order:
             stop = min(max(-((chunk.pts_us - border_us) * chunk.rate // SECOND_US), first + 1), stop)
         self._begun, self._sent = ((seq, chunk), stop) if stop < chunk.samples.shape[1] else (None, 0)
         return seq, Samples(chunk.samples[:, first:stop], chunk.rate, start_us)
+
+
+def _bytes(frame: Frame) -> int:
+    return frame.pixels.nbytes if isinstance(frame, Pixels) else frame.samples.nbytes
 
 
 def _numbered(segment: Segment, seq: int, index: int) -> Segment:

@@ -4,7 +4,7 @@ the same content, all of whose media is `Media`. Synchronous; it knows no models
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import msgspec
 import numpy as np
@@ -68,17 +68,20 @@ def _decoded(piece: Piece, decoders: Decoders, fps: float, sound_inside: bool, b
             return [_sound([samples])]
         case AudioBytes():
             sounds = []
-            for frame in _frames(piece, "audio", decoders):
+            for frame in file_frames(piece, "audio", decoders):
                 if isinstance(frame, Samples):
                     budget.keep(frame.samples.nbytes)
                     sounds.append(frame)
             return [_sound(sounds)]
         case VideoBytes():
-            return _video(_frames(piece, "video", decoders), fps, sound_inside, budget)
+            return _video(file_frames(piece, "video", decoders), fps, sound_inside, budget)
 
 
-def _frames(piece: VideoBytes | AudioBytes, kind: str, decoders: Decoders) -> Iterator[Frame]:
-    container = decoders.container(kind, 0)
+def file_frames(
+    piece: VideoBytes | AudioBytes, kind: str, decoders: Decoders, pts_us: int = 0
+) -> Generator[Frame, None, None]:
+    """The frames of a whole file, whose first stands at `pts_us`. Raises MediaError."""
+    container = decoders.container(kind, pts_us)
     data = memoryview(piece.data)
     try:
         for start in range(0, len(data), _PIECE_BYTES):
@@ -92,7 +95,9 @@ def _video(frames: Iterator[Frame], fps: float, sound_inside: bool, budget: _Bud
     sampler, taken, sounds = Sampler(fps), [], []
     for frame in frames:
         if isinstance(frame, Samples):
-            sounds += [frame] if sound_inside else []
+            if sound_inside:
+                budget.keep(frame.samples.nbytes)
+                sounds.append(frame)
         elif sampler.takes(frame):
             taken += _kept(sampler.feed(frame), budget)
     taken += _kept(sampler.flush(), budget)

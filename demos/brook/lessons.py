@@ -36,13 +36,13 @@ _TICK = 0.5
 _CLOSING = 6  # rows from the last word of a question to the start of its answer, both included
 # How often a kind is asked: what is hard to learn more often.
 _WEIGHTS = {
-    "before": 10.0,
+    "before": 9.0,
     "together": 24.0,
-    "count": 4.0,
+    "count": 9.0,
     "way": 5.0,
     "changed": 3.5,
-    **dict.fromkeys(("where", "what", "follow-up", "start", "beeps", "words", "moved"), 2.0),
-    "is there": 1.5,
+    **dict.fromkeys(("where", "what", "follow-up", "start", "left", "beeps", "words", "moved"), 2.0),
+    "is there": 3.0,
     **dict.fromkeys(("nothing", "unknown", "pitch", "first"), 0.6),
 }
 
@@ -152,6 +152,7 @@ class LessonMaker:
             others=float(random.choice([0.0, 0.2, 0.5])),
             foreign=foreign,
             echoes=0.35,
+            again=0.35,
         )
         # The busier of two scenes: most mistakes are made where there is much to see.
         scene = max(self._maker.scene(wish), self._maker.scene(wish), key=lambda scene: len(scene.things))

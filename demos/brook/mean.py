@@ -1,6 +1,7 @@
 """The mean of checkpoints of one training: `python -m penstock.demos.brook.mean FOLDER FOLDER --out FOLDER`.
 
-In: folders that train.py has written. Out: another, with the files of the first and the mean of all weights.
+In: checkpoints, the folders `model` that train.py has written. Out: another, with the files of the first and the mean
+of all weights.
 """
 
 from __future__ import annotations

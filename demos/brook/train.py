@@ -1,7 +1,7 @@
 """Trains Brook: `python -m penstock.demos.brook.train --sight FILE --hearing FILE --steps N --out FOLDER`.
 
-In: towers that teach.py has taught. Out: a folder that `Engine.load` takes, and `training.pt` to go on from. Data is
-drawn while it runs, from a seed.
+In: towers that teach.py has taught. Out: in the folder `model` what `Engine.load` takes, and `training.pt` to go on
+from. Data is drawn while it runs, from a seed.
 """
 
 from __future__ import annotations

@@ -152,6 +152,7 @@ class Wish(NamedTuple):
     held_out: str = "never"
     foreign: str = ""
     echoes: float = 0.0  # chance that a word names a colour, or the number, of the things that are there
+    again: float = 0.0  # chance that a thing that moved or turned does the same once more, before another does
 
 
 class SceneMaker:
@@ -217,9 +218,13 @@ class SceneMaker:
         there = {thing.number: thing for thing in things}
         fresh = len(things)
         time = float(self._random.uniform(0.6, 1.0 + wish.change_gap))
+        last: Change | None = None
         while time < wish.seconds - 1.2:
             kind = ("came", "left", "moved", "turned")[int(self._random.choice(4, p=(0.27, 0.2, 0.29, 0.24)))]
-            change = self._change(kind, time, there, fresh, wish.most_things)
+            same = None
+            if wish.again and last and last.kind in ("moved", "turned") and self._random.random() < wish.again:
+                kind, same = last.kind, last.after
+            change = self._change(kind, time, there, fresh, wish.most_things, same)
             if change is None:
                 time += 0.2
                 continue
@@ -227,18 +232,22 @@ class SceneMaker:
             there[change.after.number] = change.after
             if kind == "left":
                 del there[change.after.number]
+            last = change
             yield change
             time = change.stop + float(self._random.uniform(1.0, 2 * wish.change_gap - 1.0))
 
-    def _change(self, kind: str, time: float, there: dict[int, Thing], fresh: int, most: int) -> Change | None:
-        """A change of this kind from `time` on; None where there is nothing to change or no room."""
+    def _change(
+        self, kind: str, time: float, there: dict[int, Thing], fresh: int, most: int, same: Thing | None
+    ) -> Change | None:
+        """A change of this kind from `time` on, to the `same` thing if one is given; None where there is nothing to
+        change or no room."""
         others = list(there.values())
         if kind == "came":
             thing = self._new(fresh, others) if len(others) < most else None
             return thing and self._come(thing, time, others)
         if not others:
             return None
-        thing = others[int(self._random.integers(len(others)))]
+        thing = same or others[int(self._random.integers(len(others)))]
         others.remove(thing)
         if kind == "left":
             change = self._come(thing, time, others)

@@ -25,7 +25,7 @@ class TimedTowers(PictureTowers):
 
     bounds_frames = False
 
-    def _timed(self, span: Span) -> Span:
+    def timed(self, span: Span) -> Span:
         assert span.start_us is not None and span.stop_us is not None
         seconds = (span.start_us / 1_000_000 + span.stop_us / 1_000_000) / 2
         tokenizer = self.processor.tokenizer

@@ -66,7 +66,7 @@ class PictureTowers:
                 case ImageSegment():
                     spans.append(self._seen(segment, "image", next(images)))
                 case VideoSegment():
-                    spans.append(self._timed(self._seen(segment, "video", next(clips))))
+                    spans.append(self.timed(self._seen(segment, "video", next(clips))))
                 case _:
                     raise InputError(f"expected a picture or frames, got {type(segment).__name__}")
         return spans
@@ -202,8 +202,8 @@ class PictureTowers:
         ids = np.full(len(features), token, dtype=np.int64)
         return Span(segment.seq, segment.index, modality, ids, features, grid, 0, 0, segment.start_us, segment.stop_us)
 
-    def _timed(self, span: Span) -> Span:
-        """The span of a pair of frames, with the words for its time where the model has such."""
+    def timed(self, span: Span) -> Span:
+        """The span of a pair of frames with the words for its time, where the model has such."""
         return span
 
 

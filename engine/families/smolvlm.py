@@ -80,7 +80,7 @@ class SmolTowers(OneAxisTowers):
         with self.turn():
             return list(self.model.get_image_features(pixels, mask, return_dict=True).pooler_output)
 
-    def _timed(self, span: Span) -> Span:
+    def timed(self, span: Span) -> Span:
         assert span.start_us is not None
         minutes, seconds = divmod(span.start_us // 1_000_000, 60)
         words = self._words.FRAME_TIMESTAMP_MESSAGE.format(timestamp=f"{minutes:02d}:{seconds:02d}")

@@ -66,6 +66,10 @@ class NoTowers:
                 raise InputError(f"messages: expected text as content, got {type(message['content']).__name__}")
         return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
 
+    def timed(self, span: Span) -> Span:
+        """Nothing has a time."""
+        return span
+
     def fork(self, stream: int, twin: int) -> None:
         """Nothing is kept per stream."""
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from penstock.actors.intake import Intake
 from penstock.codecs.decoders import Decoders
+from penstock.codecs.errors import LimitError
 from penstock.codecs.limits import MediaLimits
 from penstock.engine.family import Loaded
 from penstock.streams.item import AudioBytes
@@ -46,3 +48,13 @@ def test_whole_file_equals_the_processor(loaded: Loaded, omni: tuple[Any, Any]) 
 
     pieces = features(loaded, [AudioBytes(data[:9000]), AudioBytes(data[9000:], final=True)])
     assert float((pieces - stock).abs().max()) > 1e-2  # what comes later cannot have been known
+
+
+def test_a_file_that_is_larger_decoded_than_it_may_be_is_refused(loaded: Loaded) -> None:
+    """A small file may hold much silence; what one call of the decoder may give does not bound all calls."""
+    data = wav(sound(1, 4.0))
+    intake = Intake(loaded.family.spec, Request(), Decoders(MediaLimits(max_decoded_bytes=200_000), None))
+    with pytest.raises(LimitError, match="expected a file of at most 200000 bytes of samples, got more"):
+        list(intake.take(1, AudioBytes(data, final=True)))
+    assert sum(len(out.segments) for out in intake.take(2, AudioBytes(wav(sound(1, 0.5)), final=True))) == 1
+    intake.close()

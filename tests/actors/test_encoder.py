@@ -5,15 +5,20 @@ from __future__ import annotations
 from typing import Any, cast
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from penstock.engine.brook.recipe import model_path
+from penstock.engine.config import EngineConfig
+from penstock.engine.core import load
 from penstock.engine.encoder import Encoder
 from penstock.engine.family import Loaded
 from penstock.streams.event import Appended
 from penstock.streams.item import Image
 from penstock.streams.request import SamplingParams
 from penstock.streams.segment import AudioSegment, ImageSegment, VideoSegment
+from penstock.streams.size import fit
 
 from tests.actors.conftest import House
 from tests.actors.watch import Reader, ids, shots
@@ -73,6 +78,28 @@ def test_span_from_the_cache_is_the_segments_own(loaded: Loaded) -> None:
     ]
     assert torch.equal(first.embeds, again.embeds) and torch.equal(first.embeds, twice.embeds)
     assert not torch.equal(first.embeds, other.embeds)
+
+
+@pytest.mark.parametrize("name", ["qwen3_vl", "smolvlm"])
+def test_frames_from_the_cache_have_the_words_for_their_own_time(name: str) -> None:
+    """Models whose frames come with their time; a picture that stands still is encoded once."""
+    towers = load(model_path(name), EngineConfig()).towers
+    segment, *later = (VideoSegment(1, at, still(name), at * 4_000_000, at * 4_000_000 + 500_000) for at in range(3))
+    encoder = Encoder(towers, 1 << 20)
+    spans = [*encoder.encode([(1, segment), (1, later[0])]), *encoder.encode([(2, later[1])])]
+    assert (encoder.encoded, encoder.hits) == (1, 2)
+    assert len({span.before for span in spans}) == 3
+    for span, one in zip(spans, (segment, *later), strict=True):
+        (alone,) = Encoder(towers, 0).encode([(3, one)])
+        assert (span.before, span.after) == (alone.before, alone.after)
+
+
+def still(name: str) -> np.ndarray:
+    """A piece of video in which nothing happens, as the model takes it."""
+    spec = load(model_path(name), EngineConfig()).family.spec
+    assert spec.video is not None
+    pixels = picture(1, *fit(spec.video, 56, 56))
+    return np.stack([pixels] * spec.temporal_patch)
 
 
 def test_equal_pictures_in_one_batch_are_encoded_once(loaded: Loaded) -> None:

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 from penstock.actors.engine import Engine
-from penstock.codecs.errors import InputError, MediaError, PenstockError
+from penstock.codecs.errors import ContextOverflowError, InputError, MediaError, PenstockError
 from penstock.demos.film import make_film
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
 from penstock.engine.family import Loaded
-from penstock.streams.event import Appended, ReplyDone
-from penstock.streams.item import AudioBytes, AudioChunk, Image, VideoBytes, VideoFrame
+from penstock.streams.event import Appended, Error, ReplyDone
+from penstock.streams.item import AudioBytes, AudioChunk, Image, Text, VideoBytes, VideoFrame
 from penstock.streams.request import Request, SamplingParams
 from PIL import Image as Pictures
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -227,6 +227,44 @@ def test_limits_of_media_are_kept(house: House, llava: Loaded) -> None:
             with pytest.raises(InputError, match=words):
                 async with house.engine(llava, limits_per_request=limits):
                     pass
+
+    house.run(work())
+
+
+def test_what_can_never_fit_is_refused_before_there_is_work(house: House) -> None:
+    """A tiny picture that would be blown up, and words that would be cut into more tokens than there are rows."""
+    room = 8192  # rows of the house's cache
+
+    async def work() -> None:
+        async with house.engine() as engine, await engine.stream() as stream:
+            with pytest.raises(InputError, match=rf"'min_pixels': expected at most \d+, .* {room} rows, got {1 << 30}"):
+                await engine.stream(Request(processor={"min_pixels": 1 << 30, "max_pixels": 1 << 30}))
+            long, told = (
+                "a" * (16 * room + 1),
+                f"{room} rows: expected at most {16 * room} characters, got {16 * room + 1}",
+            )
+            with pytest.raises(ContextOverflowError, match=f"system: the cache holds {told}"):
+                await engine.stream(Request(system=long))
+            with pytest.raises(ContextOverflowError, match=f"text: the cache holds {told}"):
+                await stream.append(Text(long))
+            with pytest.raises(ContextOverflowError, match=f"question: the cache holds {told}"):
+                await stream.ask(long)
+            assert await (await stream.ask("Well?", REPLY)).text()
+
+    house.run(work())
+
+
+def test_a_picture_of_more_rows_than_the_cache_has_is_not_encoded(house: House) -> None:
+    async def work() -> None:
+        large = Request(processor={"max_pixels": 200_000})
+        async with house.engine(kv_tokens=64) as engine, await engine.stream(large) as stream:
+            reader = Reader(stream)
+            seq = await stream.append(Image(picture(1, 600, 600)))
+            (error,) = await reader.see(Error)
+            assert (error.code, error.seq, error.fatal) == ("context_overflow", seq, False)
+            assert "the cache holds 64 rows for a stream: expected at most so many for one piece, got" in error.message
+            assert engine._wiring.encode._encoder.encoded == 0
+            assert len(await (await stream.ask("Well?", SamplingParams(max_tokens=2))).text())
 
     house.run(work())
 

@@ -58,6 +58,21 @@ def test_events_that_nobody_reads_park_the_stream_too(house: House) -> None:
     house.run(work())
 
 
+def test_fork_of_a_parked_stream_runs(house: House) -> None:
+    async def work() -> None:
+        async with house.engine() as engine, await engine.stream() as lazy, await engine.stream() as busy:
+            reply = await lazy.ask("What?", LONG)
+            await until(lambda: reply.unread > UNREAD)
+            await ids(await busy.ask("And?", SamplingParams(max_tokens=60)))  # time in which it would have gone on
+            async with await lazy.fork() as twin:
+                assert twin.reply is not None
+                rest = await ids(twin.reply)
+            whole = await ids(reply)
+            assert whole[-len(rest) :] == rest and reply.reason == "length"
+
+    house.run(work())
+
+
 def test_parked_stream_takes_no_media_ahead(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         monkeypatch.setattr(stream_module, "CREDIT_BYTES", 3 * picture(0).nbytes)

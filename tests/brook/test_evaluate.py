@@ -99,8 +99,9 @@ def test_without_its_media_a_question_is_not_answered(server: str) -> None:
     assert "narrated: all" not in lines
 
 
-def test_with_the_film_of_another_scene_it_is_examined_too(server: str) -> None:
-    lines = examined(server, "--count", "2", "--media", "other")
+@pytest.mark.parametrize("media", ["other", "blank"])
+def test_with_another_film_it_is_examined_too(server: str, media: str) -> None:
+    lines = examined(server, "--count", "2", "--media", media)
     right = sum(float(str(lines[kind]["right"])) for kind in KINDS) / len(KINDS)
     assert right < 0.75
 

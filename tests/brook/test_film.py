@@ -53,6 +53,8 @@ def test_a_film_without_a_bank_is_silent(bank: Bank):
 def test_papers_come_from_their_seed_and_ask_every_kind(bank: Bank):
     papers = list(Examiner(3, bank, 3, held_out=True).papers())
     assert papers == list(Examiner(3, bank, 3, held_out=True).papers())
+    others = {paper.scene for paper in Examiner(4, bank, 3, held_out=True).papers()}
+    assert not others & {paper.scene for paper in papers}
     asked = [kind for paper in papers for kind, _ in paper.questions]
     for kind in (*KINDS, FOREIGN, STRANGE, HELD_OUT):
         assert asked.count(kind) >= 3

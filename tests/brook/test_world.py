@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -77,9 +79,9 @@ def test_changes_and_sounds_do_not_overlap(seed: int):
 
 
 @settings(max_examples=20)
-@given(seeds)
-def test_a_change_does_what_it_says(seed: int):
-    script = scene(seed, change_gap=1.2)
+@given(seeds, st.sampled_from([0.0, 0.5]))
+def test_a_change_does_what_it_says(seed: int, again: float):
+    script = scene(seed, change_gap=1.2, again=again)
     for change in script.changes:
         before = {thing.number: thing for thing in script.settled(change.start - 0.05)}
         after = {thing.number: thing for thing in script.settled(change.stop + 0.05)}
@@ -97,3 +99,11 @@ def test_a_change_does_what_it_says(seed: int):
                 down = after[number].place // 3 - before[number].place // 3
                 ways = {"left": across < 0, "right": across > 0, "up": down < 0, "down": down > 0}
                 assert ways[change.way] and (across == 0 or down == 0)
+
+
+@given(seeds)
+def test_what_shall_happen_again_happens_to_the_same_thing(seed: int):
+    script = scene(seed, change_gap=1.2, again=1.0)
+    for before, after in pairwise(script.changes):
+        if before.kind in ("moved", "turned"):
+            assert (after.kind, after.after.number) == (before.kind, before.after.number)

@@ -69,6 +69,15 @@ def test_every_sample_of_the_context_counts(mels: dict[int, LogMel]) -> None:
         assert torch.equal(after[:, 5:-5], before[:, 5:-5])
 
 
+@pytest.mark.parametrize("lead", [1, 160, 199])
+def test_a_lead_that_is_the_clips_first_samples(mels: dict[int, LogMel], lead: int) -> None:
+    """Its window reaches over the start of the clip, which is mirrored there."""
+    samples = torch.from_numpy(clip(3000, seed=3))
+    padded = torch.nn.functional.pad(samples[None], (200, 200), mode="reflect")[0]
+    ours = mels[80].power(samples, lead, 4)
+    assert torch.allclose(ours, mels[80].power(padded, 200 + lead, 4), atol=1e-5)
+
+
 def test_a_longer_lead_changes_nothing(mels: dict[int, LogMel]) -> None:
     sound = torch.from_numpy(clip(40_000, 3))
     assert torch.equal(mels[80].power(sound[300:], 500, 50), mels[80].power(sound[600:], 200, 50))
@@ -85,8 +94,8 @@ def test_silence_is_the_clamp(mels: dict[int, LogMel]) -> None:
 
 
 def test_wrong_input(mels: dict[int, LogMel]) -> None:
-    with pytest.raises(InputError, match="at least 200 samples, got 199"):
-        mels[80].power(torch.zeros(1000), 199, 3)
+    with pytest.raises(InputError, match="a lead of 0 samples or more, got -1"):
+        mels[80].power(torch.zeros(1000), -1, 3)
     with pytest.raises(InputError, match="1 frame or more"):
         mels[80].power(torch.zeros(1000), 0, 0)
     with pytest.raises(InputError, match=r"samples \(n,\)"):

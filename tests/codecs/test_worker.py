@@ -6,13 +6,18 @@ import io
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
+from penstock.codecs import container, worker
 from penstock.codecs.container import MediaDecoder
 from penstock.codecs.errors import DamagedError, FormatError, InputError, LimitError, WorkerError
 from penstock.codecs.frame import Frame, Pixels
@@ -123,6 +128,53 @@ def test_a_worker_that_dies_takes_only_its_own_decoders(files: dict[str, bytes])
     assert victim not in children() and len(set(children()) - before) == 2
     pool.close()
     assert set(children()) == before
+
+
+@pytest.mark.parametrize("fault", ["while it decodes", "while it answers"])
+def test_a_fault_of_ours_costs_one_call(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    """The process, and with it other clients' decoders, goes on."""
+    perform = worker._perform
+
+    def failing(request: Any, *rest: Any) -> Any:
+        if not isinstance(request, worker._Flush):
+            return perform(request, *rest)
+        if fault == "while it decodes":
+            raise OverflowError("too large")
+        return [Pixels(np.zeros((1, 1, 3), np.uint8), 1 << 70)]
+
+    monkeypatch.setattr(worker, "_perform", failing)
+    monkeypatch.setattr(worker, "_limit_memory", lambda _: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    ours, theirs = socket.socketpair()
+    thread = threading.Thread(target=worker.serve, args=(theirs, MediaLimits(), 0))
+    thread.start()
+    with theirs, ours:
+        started = _reply(ours)
+        assert b"heads" in started
+        worker._send(ours, worker._Flush(decoder=1))
+        assert b"OverflowError" in _reply(ours)
+        worker._send(ours, worker._Picture(), png((1, 1)))
+        assert b"OverflowError" not in _reply(ours)
+        ours.shutdown(socket.SHUT_RDWR)
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def _reply(peer: socket.socket) -> bytes:
+    length = bytearray(worker._LENGTH.size)
+    worker._receive_into(peer, memoryview(length))
+    data = bytearray(worker._LENGTH.unpack(length)[0])
+    worker._receive_into(peer, memoryview(data))
+    return bytes(data)
+
+
+def test_times_beyond_reason_are_damage(files: dict[str, bytes]) -> None:
+    frame = av.AudioFrame("s16", "mono", 160)
+    frame.sample_rate, frame.pts, frame.time_base = 16_000, 1 << 62, Fraction(1, 1)
+    tracks = object.__new__(container._Tracks)
+    tracks._next_us, tracks._first_us, tracks._origin_us, tracks._limits = {}, None, 0, MediaLimits()
+    with pytest.raises(DamagedError, match=f"expected times of at most {1 << 53} us"):
+        tracks._time(frame, 0)
 
 
 def test_a_worker_that_hangs_is_killed_and_replaced(single: WorkerPool, files: dict[str, bytes]) -> None:

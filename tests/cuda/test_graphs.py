@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -75,6 +76,7 @@ def crowd(rig: Rig) -> list[Session]:
     return [client.session, twin, *(other.session for other in others)]
 
 
+@cache
 def plain(name: str) -> tuple[Any, Any]:
     model, processor = LOADERS[name]
     return model.from_pretrained(model_path(name)), processor.from_pretrained(model_path(name))

@@ -61,11 +61,25 @@ def test_nothing_of_a_stop_string_is_shown(
     assert last.stopped == found
     kept = len(shown) if found is None else last.kept(found)
     assert "".join(shown) + last.finish(kept) == whole[:found]
+    assert "".join(shown[:kept]) + last.finish(kept) == whole[:found], "tokens that are kept have told their own text"
     if found is not None:
         before = tokenizer.decode(ids[:kept], skip_special_tokens=True)
         assert (
             len(before.rstrip("\ufffd")) <= found < len(tokenizer.decode(ids[: len(shown)], skip_special_tokens=True))
         )
+
+
+@given(text=texts, stop=st.text(alphabet="aé🙂漢 door", min_size=1, max_size=4), keep=st.integers(0, 20))
+@example("a do or", "door", 2)
+def test_a_reply_that_is_cut_has_the_text_of_its_tokens(
+    text_qwen: tuple[Any, Any], text: str, stop: str, keep: int
+) -> None:
+    """Also where the end of it may have been the beginning of a stop string."""
+    tokenizer = text_qwen[1]
+    shown, last = pushed(tokenizer, ids_of(tokenizer, text), (stop,))
+    if last.stopped is None:
+        keep = min(keep, len(shown))
+        assert "".join(shown[:keep]) + last.finish(keep) == last.text[: ([0, *last.ends])[keep]]
 
 
 @given(text=texts, keep=st.integers(0, 20))

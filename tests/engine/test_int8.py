@@ -56,6 +56,19 @@ def test_a_layer_is_close_to_what_it_was(rows: int, dtype: torch.dtype) -> None:
     assert float((ours.float() - exact).abs().max()) > 0  # it is int8 that has computed
 
 
+def test_in_half_precision_large_activations_stay_finite() -> None:
+    """Products of the unscaled weights would be 127 times as large for a row whose largest weight is 1."""
+    torch.manual_seed(1)
+    linear = torch.nn.Linear(64, 16)
+    linear.weight.data = linear.weight.detach().sign() * 0.2
+    x = 80 * linear.weight.detach()[:1].sign().repeat(16, 1)
+    layer = Int8Linear(linear.half())
+    with torch.inference_mode():
+        ours, exact = layer(x.half()), linear.float()(x)
+    assert float(exact.abs().max()) * 127 / 0.2 > 65_504
+    assert torch.isfinite(ours).all() and float((ours.float() - exact).abs().max() / exact.std()) < 0.05
+
+
 @pytest.mark.parametrize("name", ["text", "llama", "omni"])
 @pytest.mark.parametrize("pieces", [8, 40], ids="{} pieces".format)
 def test_logits_are_close_and_clear_tokens_are_the_same(name: str, pieces: int) -> None:

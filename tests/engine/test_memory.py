@@ -14,13 +14,14 @@ import pytest
 import torch
 from penstock.codecs.errors import ModelError
 from penstock.engine import compute, families, worst
+from penstock.engine import memory as memory_module
 from penstock.engine.attention import ReferenceBackend
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.compute import Computer, group_room
 from penstock.engine.config import FITTING, EngineConfig
 from penstock.engine.core import Core, fit, load, make_backend
 from penstock.engine.family import Loaded
-from penstock.engine.memory import weight_bytes
+from penstock.engine.memory import host_pages, plan_memory, weight_bytes
 from penstock.engine.placement import fast_bfloat16, place
 from penstock.engine.weights import Weights, read
 from penstock.engine.worst import largest_turns, measured, worst_case
@@ -182,6 +183,38 @@ def test_the_cache_takes_its_share_of_what_is_left(text_loaded: Loaded, free: di
     assert tokens(memory_fraction=0.001) > 32_768
     free["cpu"] = None
     assert tokens() == 32_768
+
+
+def test_float16_is_refused_on_a_cpu(text_loaded: Loaded) -> None:
+    with pytest.raises(ModelError, match="dtype: expected float32 or bfloat16 on a CPU, got float16"):
+        load(model_path("text"), EngineConfig(dtype="float16"))
+
+
+def test_what_is_encoded_has_its_room_on_a_card(
+    text_loaded: Loaded, free: dict[str, int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spans and the encoder's cache stay where they were made."""
+    config = EngineConfig(span_bytes=3 << 20, encoder_cache_bytes=1 << 20)
+    here = fit(text_loaded, config).encoder_bytes
+    monkeypatch.setattr(Loaded, "device", property(lambda _: torch.device("cuda")))
+    monkeypatch.setattr(memory_module, "worst_case", lambda *_: (0, here))
+    there = plan_memory(text_loaded, config, ReferenceBackend())
+    assert there.encoder_bytes == here + (4 << 20)
+
+
+def test_pages_go_to_the_host_as_far_as_it_has_room(text_loaded: Loaded, free: dict[str, int | None]) -> None:
+    config = EngineConfig(page_tokens=16, kv_tokens=320)
+    memory = fit(text_loaded, config)
+    page = 16 * memory.token_bytes
+    free["cpu"] = memory.kv_bytes + 12 * page
+    assert host_pages(config, memory, "cpu") == 6, "half of what is left beside the cache"
+    assert host_pages(config, memory, "cuda") == 16, "the cache lies elsewhere"
+    free["cpu"] = 0
+    assert host_pages(config, memory, "cpu") == 0
+    free["cpu"] = 1 << 50
+    assert host_pages(config, memory, "cpu") == config.host_pages
+    free["cpu"] = None
+    assert host_pages(config, memory, "cpu") == config.host_pages
 
 
 def test_the_cache_that_is_told_is_the_one_that_is_made(text_loaded: Loaded) -> None:

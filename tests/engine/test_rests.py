@@ -89,6 +89,19 @@ def test_when_things_come_changes_nothing(
     assert torch.equal(places, slow.transcript()[1])
 
 
+def test_a_reply_that_rests_is_drawn_anew_with_another_seed(silent: Loaded) -> None:
+    """Else a model that speaks with some chance at each frame would be silent until it is sure to speak."""
+    rig = Rig(silent, kv_tokens=4096)
+    client = Client(rig.open(format="per-frame"))
+    client.do("ask", max_tokens=24, temperature=1.0, seed=5)
+    for _ in range(8):
+        client.do("pair")
+    client.session.end()
+    rig.run()
+    seeds = [feed.draw.seed for plan in rig.plans for feed in plan.feeds if feed.draw is not None]
+    assert len(set(seeds)) == len(seeds) > len(client.session.ids()) + 1
+
+
 def test_a_unit_is_what_ends_in_one_second(silent: Loaded) -> None:
     """Two pairs of frames and two seconds of sound, twice: what ends in a second goes in together, behind at most
     so many tokens."""

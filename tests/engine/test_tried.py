@@ -10,9 +10,13 @@ import pytest
 import torch
 import transformers as hf
 from penstock.codecs.errors import ModelError
+from penstock.engine import probe
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
+from penstock.engine.families import opened as opened_module
+from penstock.engine.families import text as text_family
+from penstock.engine.span import Rows
 from safetensors.torch import load_file, save_file
 
 from .rig import TOLERANCE, Rig
@@ -120,6 +124,43 @@ def test_one_that_does_not_is_refused_with_the_reason_and_what_is_served(tmp_pat
     with pytest.raises(ModelError, match=rf"model type '{config.model_type}' is not served: .*{reason}") as error:
         load(folder, EngineConfig())
     assert "served are gemma3, gemma3_text, llama, llava" in str(error.value)
+
+
+def silent(hidden_states: torch.Tensor, **_: Any) -> tuple[torch.Tensor, None]:
+    """In place of a layer's attention, in the library too: it computes the same, and asks nobody for keys."""
+    return torch.zeros_like(hidden_states), None
+
+
+def test_a_layer_that_does_not_call_our_attention_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    open_model = opened_module.open_model
+
+    def opened(*what: Any) -> Any:
+        model = open_model(*what)
+        model.base_model.layers[1].self_attn.forward = silent
+        return model
+
+    monkeypatch.setattr(text_family, "open_model", opened)
+    with pytest.raises(ModelError, match=r"layer 1 of \d does not call the attention"):
+        load(model_path("text"), EngineConfig())
+
+
+def test_one_that_stops_in_its_decoder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    open_model = opened_module.open_model
+
+    def opened(*what: Any) -> Any:
+        model = open_model(*what)
+        model.base_model.layers[0].mlp.forward = lambda rows: rows[:, :1] @ rows
+        return model
+
+    monkeypatch.setattr(text_family, "open_model", opened)
+    with pytest.raises(ModelError, match="its decoder does not run over pages: .*"):
+        load(model_path("text"), EngineConfig())
+
+
+def test_other_positions_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "Rows", lambda ids, positions: Rows(ids, 2 * positions))
+    with pytest.raises(ModelError, match="logits over pages differ"):
+        load(model_path("text"), EngineConfig())
 
 
 @pytest.mark.parametrize("family", ["text", "qwen2_5_vl", "omni"])

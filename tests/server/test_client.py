@@ -18,6 +18,7 @@ from penstock.server.errors import ConnectionLostError, ServerLimitError, error_
 from penstock.streams.event import Closed, Error, ReplyDone, Token
 from penstock.streams.item import AudioBytes, AudioChunk, Image, Item, Text, VideoBytes, VideoFrame
 from penstock.streams.request import Request, SamplingParams
+from websockets.asyncio.server import ServerConnection, serve
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
@@ -44,6 +45,39 @@ def test_a_conversation(loop: str) -> None:
             assert engine.streams[0].ended
 
     run(main, loop)
+
+
+def test_a_connection_may_be_awaited() -> None:
+    async def main() -> None:
+        async with serving(FakeEngine()) as url:
+            connection = await connect(url)
+            try:
+                stream = await connection.stream()
+                assert not stream.closed and await (await stream.ask()).text() == "w0 w1 w2 "
+                await stream.close()
+                assert stream.closed
+            finally:
+                await connection.close()
+
+    run(main)
+
+
+def test_what_is_no_penstock_server_is_told_and_left() -> None:
+    gone: list[bool] = []
+
+    async def other(socket: ServerConnection) -> None:
+        await socket.send("Hello, I am an echo.")
+        await socket.wait_closed()
+        gone.append(True)
+
+    async def main() -> None:
+        async with serve(other, "127.0.0.1", 0) as server:
+            port = next(iter(server.sockets)).getsockname()[1]
+            with pytest.raises(ConnectionLostError, match="expected a welcome of version 1, got 'Hello, I am"):
+                await connect(f"ws://127.0.0.1:{port}")
+            await until(lambda: bool(gone))
+
+    run(main)
 
 
 ITEMS: list[tuple[Item, Item]] = [

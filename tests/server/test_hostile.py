@@ -185,11 +185,11 @@ def test_more_than_the_cache_holds(format: str) -> None:
     async def act(engine: Engine, url: str) -> None:
         async with raw_client(url) as client:
             await client.open("a", format=format)
-            await client.send(type="text", stream="a", text="word " * 3_000)
+            await client.send(type="text", stream="a", text="word " * 1_500)
             error = (await client.receive_until("error"))[-1]
             assert (error["code"], error["seq"], error["fatal"]) == ("context_overflow", 1, False)
             numbers = [int(number) for number in re.findall("[0-9]+", error["message"])]
-            assert rows in numbers and max(numbers) >= 3_000, error["message"]
+            assert rows in numbers and max(numbers) >= 1_500, error["message"]
             await usable(client)
             await client.send(type="ask", stream="a", question="On?", params={"max_tokens": 100_000})
             done = (await client.receive_until("done"))[-1]  # The reply ends where the cache does.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from harness import run, running_engine, serving
-from penstock.codecs.errors import InputError
+from penstock.codecs.errors import InputError, MediaError
 from penstock.demos.film import make_film
 from penstock.server.client import connect
 from penstock.server.errors import ServerLimitError
@@ -85,6 +85,25 @@ def test_any_media_is_answered_as_in_process(tmp_path: Path, monkeypatch: pytest
                 if part(value)["type"].startswith("image"):
                     request = Request(prompt=prompt, media=[value], params=PARAMS)
                     assert await connection.generate(request) == await engine.generate(request), name
+
+    run(main)
+
+
+def test_a_prompt_that_cannot_be_used_is_refused_as_in_process() -> None:
+    broken = png(PIXELS)[:60]
+    request = Request(messages=[{"role": "user", "content": [part(broken), {"type": "text", "text": "Well?"}]}])
+
+    async def main() -> None:
+        async with running_engine("real") as engine, serving(engine) as url, connect(url) as connection:
+            with pytest.raises(MediaError) as here:
+                await engine.generate(request, PARAMS)
+            for _ in range(2):
+                with pytest.raises(type(here.value)) as there:
+                    await connection.generate(request, PARAMS)
+                assert str(there.value) == str(here.value)
+            with pytest.raises(type(here.value)):
+                await connection.generate_all(request, 2, PARAMS)
+            assert await connection.generate(Request(prompt="Well?"), PARAMS)
 
     run(main)
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.codecs.errors import InputError
+from penstock.codecs.errors import InputError, LimitError
 from penstock.codecs.frame import Frame, Pixels, Samples
+from penstock.streams import timeline as timeline_module
 from penstock.streams.segment import AudioSegment, ImageSegment, MediaSpec, SizeRule, VideoSegment
 from penstock.streams.timeline import Timeline
 
@@ -161,6 +162,19 @@ def test_the_lateness_holds_back_no_longer_than_it_must() -> None:
     assert [len(output.segments) for output in outputs] == [0, 0, 0, 1]
     assert [output.held.frames for output in outputs] == [1, 2, 3, 2]
     assert outputs[-1].segments[0].seq == 3
+
+
+def test_what_waits_for_its_order_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoded frames are large; the one that is too much is refused, and the others keep their places."""
+    size = picture(0).pixels.nbytes
+    monkeypatch.setattr(timeline_module, "_MOST_HELD_BYTES", 3 * size)
+    line = timeline(lateness_us=60_000_000)
+    for seq in range(3):
+        line.feed(seq, [picture(seq * 1000)])
+    with pytest.raises(LimitError, match=rf"expected at most {3 * size} bytes .* got {4 * size}"):
+        line.feed(3, [picture(3000)])
+    assert line.flush(4).held.frames == 0
+    assert timeline().feed(1, [picture(ms * 1000) for ms in range(9)]).held.frames <= 1
 
 
 def test_older_than_what_went_out_is_late() -> None:

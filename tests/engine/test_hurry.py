@@ -1,0 +1,102 @@
+"""A question that waits no longer: what it overtakes, and what stays in its order. And words that may not wait."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import pytest
+from penstock.codecs.frame import Pixels
+from penstock.engine.config import EngineConfig
+from penstock.engine.core import Core
+from penstock.engine.family import Loaded
+from penstock.engine.stream import Input
+from penstock.streams.event import Error, Event, ReplyDone, ReplyStarted
+from penstock.streams.request import Request, SamplingParams
+from penstock.streams.timeline import Timeline
+
+from tests.reference.media import frames
+
+from .rig import _streams
+
+SHORT = SamplingParams(max_tokens=4)
+T = TypeVar("T")
+
+
+class Driven:
+    """One stream in `turns` whose inputs a test hands in itself."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.core = Core(loaded, EngineConfig(kv_tokens=8192, backend="cpu"))
+        self.scheduler, self.stream = self.core.scheduler, next(_streams)
+        self.core.open(self.stream, Request(format="turns"))
+        self.events: list[Event] = []
+
+    def accept(self, *inputs: Input) -> None:
+        for input in inputs:
+            self.scheduler.accept(self.stream, input)
+
+    def run(self, steps: int = 1000) -> None:
+        for _ in range(steps):
+            done = self.core.step()
+            self.events += [event for _, event in self.scheduler.events()]
+            if done is None:
+                return
+
+    def of(self, kind: type[T]) -> list[T]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+@pytest.fixture
+def driven(omni_loaded: Loaded) -> Driven:
+    return Driven(omni_loaded)
+
+
+def test_it_does_not_overtake_the_prompt(driven: Driven) -> None:
+    driven.accept(Input(1, "prompt", params=SHORT, done=False), Input(2, "media", done=False))
+    driven.accept(Input(3, "ask", "Who?", SHORT))
+    driven.scheduler.hurry(driven.stream, 3)
+    driven.run()
+    assert [input.seq for input in driven.scheduler.streams[driven.stream].inputs] == [1, 3, 2]
+    assert not driven.of(ReplyStarted)
+
+
+def test_what_it_flushes_comes_behind_the_media_that_it_overtakes(driven: Driven, omni_loaded: Loaded) -> None:
+    """While a reply runs the question waits in front of media that is late; its own odd frame does not."""
+    driven.accept(Input(1, "ask", "What do you see?", SamplingParams(max_tokens=6)))
+    driven.run(2)
+    driven.accept(Input(2, "media", done=False), Input(3, "ask", "And now?", SHORT, done=False))
+    driven.scheduler.hurry(driven.stream, 3)
+    timeline = Timeline(omni_loaded.family.spec)
+    late = timeline.feed(2, [Pixels(pixels, at * 500_000) for at, pixels in enumerate(frames(1, 3))]).segments
+    flushed = timeline.flush(3).segments
+    first, second = omni_loaded.towers.encode([(driven.stream, segment) for segment in (*flushed, *late)])
+    driven.scheduler.spans(driven.stream, [first])
+    driven.run()  # the reply ends, the question is asked and answered
+    assert [event.seq for event in driven.of(ReplyStarted)] == [1, 3]
+    driven.scheduler.spans(driven.stream, [second])
+    for seq in (2, 3):
+        driven.scheduler.resolve(driven.stream, seq)
+    driven.run()
+    assert [run.seen.seq for run in driven.scheduler.transcript(driven.stream) if run.seen] == [2, 3]
+
+
+def test_a_question_that_was_refused_is_not_asked(driven: Driven) -> None:
+    driven.accept(Input(1, "ask", "Who?", SHORT, done=False))
+    driven.scheduler.refuse(driven.stream, 1)
+    driven.scheduler.resolve(driven.stream, 1)
+    driven.accept(Input(2, "ask", "Who?", SHORT))
+    driven.run()
+    assert [event.seq for event in driven.of(ReplyStarted)] == [2]
+    assert [event.reason for event in driven.of(ReplyDone)] == ["length"]
+
+
+def test_words_that_wait_are_bounded(driven: Driven) -> None:
+    """In number and in characters; what is too much is told, and the others go in."""
+    driven.accept(Input(1, "ask", "What do you see?", SHORT))
+    driven.run(1)
+    driven.accept(*(Input(seq, "text", "a") for seq in range(2, 1028)), Input(1028, "ask", "b", SHORT))
+    driven.run()
+    assert [(event.code, event.seq) for event in driven.of(Error)] == [("input", seq) for seq in (1026, 1027, 1028)]
+    assert "text: expected at most 1024 inputs of 1048576 characters to wait, got more" in driven.of(Error)[0].message
+    assert not driven.scheduler.streams[driven.stream].inputs
+    assert [event.seq for event in driven.of(ReplyStarted)] == [1]
