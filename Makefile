@@ -30,7 +30,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	@start=$$(date +%s); \
 	$(MAKE) --no-print-directory check && \
-	$(BIN)/python -m pytest -q && \
+	$(BIN)/python -m pytest -q -p tests.features && \
 	$(if $(SLOW),$(BIN)/python -m pytest -q -m "slow and not gpu" &&) true; \
 	code=$$?; echo "make test: $$(( $$(date +%s) - start )) s"; exit $$code
 
@@ -40,7 +40,7 @@ check: $(STAMP)
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 
 features: $(STAMP)
-	@$(BIN)/python -m pytest -q -p tests.features tests/reference tests/engine/test_oracle[1234].py \
+	@$(BIN)/python -m pytest -q -p tests.features --families write tests/reference tests/engine/test_oracle[1234].py \
 		tests/engine/test_prompt_media.py tests/engine/test_mutations.py
 
 venv: $(STAMP)

@@ -1,4 +1,5 @@
-"""The table of families in docs/families.md, made from a run of their tests: `make features`.
+"""The table of families in docs/families.md, made from a run of their tests: `make features`. `make test` fails where
+the page is not what its own run would write.
 
 A pytest plugin. In: the reports of a run. Out: the page, with the number of tests that passed for each family and
 oracle. A cell without tests is empty; a failed test is named.
@@ -35,6 +36,10 @@ _results: dict[tuple[str, str], list[tuple[str, bool]]] = defaultdict(list)
 _families: dict[str, str] = {}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--families", choices=("write", "check"), default="check", help="what becomes of docs/families.md")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         chosen = [name for name in CHOSEN if name in getattr(item, "fixturenames", ())]
@@ -50,10 +55,20 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         _results[_families[report.nodeid], column].append((report.nodeid, report.passed))
 
 
-def pytest_sessionfinish(exitstatus: int) -> None:
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """The page is written of whole runs only: passed or with failures, not broken off."""
-    if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-        PAGE.write_text(HEAD + table(), encoding="utf-8")
+    if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        return
+    page = HEAD + table()
+    if session.config.getoption("families") == "write":
+        PAGE.write_text(page, encoding="utf-8")
+    elif page != PAGE.read_text(encoding="utf-8"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line(
+                f"\n{PAGE}: expected what this run gives (`make features` writes it):\n{table()}", red=True
+            )
 
 
 def table() -> str:

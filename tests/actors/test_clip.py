@@ -52,9 +52,9 @@ def test_whole_file_equals_the_processor(loaded: Loaded, omni: tuple[Any, Any]) 
 
 def test_a_file_that_is_larger_decoded_than_it_may_be_is_refused(loaded: Loaded) -> None:
     """A small file may hold much silence; what one call of the decoder may give does not bound all calls."""
-    data = wav(sound(1, 4.0))
-    intake = Intake(loaded.family.spec, Request(), Decoders(MediaLimits(max_decoded_bytes=200_000), None))
-    with pytest.raises(LimitError, match="expected a file of at most 200000 bytes of samples, got more"):
+    data = wav(sound(1, 12.0))
+    intake = Intake(loaded.family.spec, Request(), Decoders(MediaLimits(max_decoded_bytes=400_000), None))
+    with pytest.raises(LimitError, match="expected a file of at most 400000 bytes of samples, got more"):
         list(intake.take(1, AudioBytes(data, final=True)))
     assert sum(len(out.segments) for out in intake.take(2, AudioBytes(wav(sound(1, 0.5)), final=True))) == 1
     intake.close()
