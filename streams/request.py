@@ -15,7 +15,7 @@ MOST_LOGPROBS = 20
 MOST_STOPS, MOST_STOP_CHARACTERS = 64, 1024  # stop strings, and characters of each
 FPS = (0.01, 60.0)
 MOST_LATENESS_US = 60_000_000
-_UNTYPED = ("media", "messages", "params")  # looked at elsewhere
+_UNTYPED = ("media", "messages", "params", "processor")  # looked at elsewhere
 
 
 def _check_types(given: SamplingParams | Request) -> None:
@@ -168,6 +168,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         _check_types(self)
         if not isinstance(self.params, SamplingParams):
             raise InputError(f"params: expected SamplingParams, got {type(self.params).__name__}")
+        if not isinstance(self.processor, dict):
+            raise InputError(f"processor: expected a dictionary, got {type(self.processor).__name__}")
         for name, value in (("messages", self.messages), ("media", self.media)):
             if not isinstance(value, list | tuple | None):
                 raise InputError(f"{name}: expected a list, got {type(value).__name__}")

@@ -22,7 +22,7 @@ from penstock.streams.format import INTERRUPT, LIVE, PER_FRAME, TURNS, UNITS, Fo
 from penstock.streams.request import FORMATS, Request
 
 MAKEFILE = (ROOT / "Makefile").read_text()
-NOT_OURS = ("python3", ".venv/bin/python", "sudo", ".", "ffmpeg")  # the system's own
+NOT_OURS = ("mkdir", "python3", ".venv/bin/python", "sudo", ".", "ffmpeg")  # the system's own
 
 
 def check_make(arguments: list[str]) -> None:
