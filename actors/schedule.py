@@ -199,12 +199,12 @@ class Schedule(Actor[ScheduleMessage]):
                 self._news(stream).resolved.append(seq)
             case Failed(stream, seq, index, code, text):
                 self._granted.discard((stream, seq, index))
-                scheduler.refuse(stream, seq)
-                self._news(stream).events.append(Error(code, text, seq))
+                self._lost(stream, Error(code, text, seq))
             case Notice(stream, event):
                 if isinstance(event, Error) and event.seq is not None:
-                    scheduler.refuse(stream, event.seq)
-                self._news(stream).events.append(event)
+                    self._lost(stream, event)
+                else:
+                    self._news(stream).events.append(event)
             case _:
                 assert_never(message)
 
@@ -249,6 +249,12 @@ class Schedule(Actor[ScheduleMessage]):
             self._news(stream).events.append(Error(error.code, str(error), fatal=True))
             self._close(stream, "error")
 
+    def _lost(self, stream: int, error: Error) -> None:
+        """Something of an input came to nothing: its client is told, and a question that it was is not asked."""
+        assert error.seq is not None
+        self._scheduler.refuse(stream, error.seq)
+        self._news(stream).events.append(error)
+
     def _close(self, stream: int, reason: str) -> None:
         if stream in self._scheduler.streams:
             self._collect()
@@ -269,8 +275,7 @@ class Schedule(Actor[ScheduleMessage]):
         for index, rows, stop_us, modality, start_us in message.sizes:
             if rows > most:  # it would not fit when it is encoded
                 text = f"the cache holds {most} rows for a stream: expected at most so many for one piece, got {rows}"
-                self._news(stream).events.append(Error(ContextOverflowError.code, text, message.seq))
-                self._scheduler.refuse(stream, message.seq)
+                self._lost(stream, Error(ContextOverflowError.code, text, message.seq))
                 self._encode.put_control(Discard([(stream, message.seq, index)]))
                 continue
             due_us = now_us

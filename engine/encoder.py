@@ -50,7 +50,8 @@ class Encoder:
             span = found[place] if key is None else known.get(key) or found[key]
             own = {name: getattr(segment, name) for name in ("seq", "index", "start_us", "stop_us")}
             mine = msgspec.structs.replace(span, **own)
-            spans.append(self._towers.timed(mine) if isinstance(segment, VideoSegment) else mine)
+            moved = (span.start_us, span.stop_us) != (mine.start_us, mine.stop_us)
+            spans.append(self._towers.timed(mine) if moved and isinstance(segment, VideoSegment) else mine)
             if key is not None:
                 self._keep(key, span)
         return spans

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from ..codecs.errors import PenstockError, StreamClosedError
+from ..codecs.errors import PenstockError, StreamClosedError, code_of
 from ..streams.event import Closed, Error, Event, ReplyDone, ReplyStarted, Token
 from ..streams.request import SamplingParams
 from . import wire
@@ -49,9 +49,10 @@ def error_frame(
     """The answer that tells a client of `error`. Other than a PenstockError it is "internal", without its words."""
     known = isinstance(error, PenstockError)
     path = error.path if isinstance(error, MessageError) else None
-    code = error.code if known else PenstockError.code
     message = str(error) if known else "internal error; the server's log says more"
-    answer = wire.WireError(stream=stream, code=code, message=message, path=path, seq=seq, fatal=fatal, ref=ref)
+    answer = wire.WireError(
+        stream=stream, code=code_of(error), message=message, path=path, seq=seq, fatal=fatal, ref=ref
+    )
     return wire.encode_answer(answer)
 
 

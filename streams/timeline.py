@@ -207,13 +207,13 @@ class Order:
         self._audio: list[tuple[int, int, int, Samples]] = []
         self._begun: tuple[int, Samples] | None = None  # a chunk of which `_sent` samples have gone out
         self._sent = 0
+        self._held_bytes = 0  # of what has not begun to go out
 
     def check(self, frames: Sequence[Frame]) -> None:
         """LimitError where more would wait here than may."""
         if not self._lateness_us:
             return
-        waiting = [*(entry[3] for entry in self._video), *(entry[3] for entry in self._audio), *frames]
-        held = sum(_bytes(frame) for frame in waiting)
+        held = self._held_bytes + sum(map(_bytes, frames))
         if held > _MOST_HELD_BYTES:
             raise LimitError(
                 f"media that waits for its order: expected at most {_MOST_HELD_BYTES} bytes of frames and samples in "
@@ -223,6 +223,7 @@ class Order:
     def put(self, seq: int, frame: Frame) -> None:
         """Take a frame of input `seq`."""
         self._arrivals += 1
+        self._held_bytes += _bytes(frame)
         self._newest_us = frame.pts_us if self._newest_us is None else max(self._newest_us, frame.pts_us)
         if isinstance(frame, Pixels):
             heapq.heappush(self._video, (frame.pts_us, seq, self._arrivals, frame))
@@ -256,6 +257,7 @@ class Order:
                 yield self._sound_until(border_us)
             elif self._video and (before_us is None or self._video[0][0] < before_us):
                 _, seq, _, frame = heapq.heappop(self._video)
+                self._held_bytes -= _bytes(frame)
                 yield seq, frame
             else:
                 return
@@ -271,6 +273,7 @@ class Order:
         """The samples of one chunk up to `border_us`, at least one."""
         if self._begun is None:
             _, seq, _, chunk = heapq.heappop(self._audio)
+            self._held_bytes -= _bytes(chunk)
             self._begun, self._sent = (seq, chunk), 0
         seq, chunk = self._begun
         first, stop = self._sent, chunk.samples.shape[1]

@@ -9,15 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from penstock.actors import decode
-from penstock.actors.intake import Intake
 from penstock.codecs import decoders
 from penstock.codecs.errors import InputError, PenstockError, StreamClosedError
 from penstock.engine.family import Loaded
 from penstock.streams.event import Appended, Closed, Error, ReplyDone
-from penstock.streams.item import AudioBytes, AudioChunk, Image, Item, Text, VideoBytes, VideoFrame
+from penstock.streams.item import AudioBytes, AudioChunk, Image, Item, VideoBytes, VideoFrame
 from penstock.streams.request import Request, SamplingParams
-from penstock.streams.segment import ImageSegment
+from penstock.streams.segment import ImageSegment, VideoSegment
 
 from tests.actors.conftest import House
 from tests.actors.watch import Reader, cancelled, ids, shots, until
@@ -121,7 +119,7 @@ def test_decoders_are_closed_with_their_stream_or_engine(house: House, monkeypat
 
 
 class Picky:
-    """The towers of a model, of which one refuses pictures that are black."""
+    """The towers of a model, of which one refuses pictures and frames that are black."""
 
     def __init__(self, towers: Any) -> None:
         self._towers = towers
@@ -132,7 +130,7 @@ class Picky:
 
     def encode(self, batch: list[Any]) -> Any:
         self.batches.append(len(batch))
-        if any(isinstance(segment, ImageSegment) and not segment.pixels.any() for _, segment in batch):
+        if any(not segment.pixels.any() for _, segment in batch if isinstance(segment, ImageSegment | VideoSegment)):
             raise RuntimeError("a kernel failed")
         return self._towers.encode(batch)
 
@@ -202,108 +200,6 @@ class Failing:
 
 def failing(loaded: Loaded, steps: int) -> Loaded:
     return loaded._replace(text=Failing(loaded.text, steps))
-
-
-def test_a_stream_whose_message_fails_ends_alone(house: House, caplog: pytest.LogCaptureFixture) -> None:
-    """A fault of ours in one stream's own message: the others go on."""
-
-    async def work() -> None:
-        async with house.engine() as engine, await engine.stream() as good, await engine.stream() as bad:
-            reader, scheduler = Reader(bad), engine._wiring.schedule._scheduler
-            accept = scheduler.accept
-
-            def failing(id: int, input: Any) -> None:
-                if input.text == "Fail.":
-                    raise ValueError("no such words")
-                accept(id, input)
-
-            scheduler.accept = failing
-            reply = await good.ask("What?", LONG)
-            await bad.append(Text("Fail."))
-            (closed,) = await reader.see(Closed)
-            (error,) = reader.of(Error)
-            assert (error.code, error.fatal, closed.reason) == ("internal", True, "error")
-            assert "Accept failed: ValueError: no such words" in error.message
-            await reply.text()
-            assert reply.reason == "length"
-
-    house.run(work())
-    assert "no such words" in caplog.text
-
-
-def test_a_stream_that_cannot_be_opened_for_a_fault_of_ours(
-    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def failing(spec: Any, request: Request, *rest: Any) -> Intake:
-        if request.video_fps == 3.0:
-            raise OverflowError("cannot convert float infinity to integer")
-        return Intake(spec, request, *rest)
-
-    monkeypatch.setattr(decode, "Intake", failing)
-
-    async def work() -> None:
-        async with house.engine() as engine, await engine.stream() as good:
-            for _ in range(2):
-                async with await engine.stream(Request(video_fps=3.0)) as bad:
-                    (error,) = await Reader(bad).see(Error)
-                    assert error.fatal and error.code == "internal" and "float infinity" in error.message
-            assert len(await ids(await good.ask("What?", SHORT))) == 4
-
-    house.run(work())
-
-
-def test_closing_a_stream_waits_for_no_decoder(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A decoder that takes long to close, as where its process is at work for somebody else, holds up nobody."""
-    go, begun, close = threading.Event(), threading.Event(), Intake.close
-
-    def slow(intake: Intake) -> None:
-        begun.set()
-        assert go.wait(20)
-        close(intake)
-
-    async def work() -> None:
-        async with house.engine() as engine, await engine.stream() as other:
-            stream = await engine.stream()
-            await stream.append(Image(picture(1)))
-            await stream.ask("What?", SHORT)
-            monkeypatch.setattr(Intake, "close", slow)
-            await stream.close()
-            await until(begun.is_set)
-            assert len(await ids(await other.ask("What?", SHORT))) == 4
-            go.set()
-            await until(lambda: engine._wiring.decode.streams == 1)
-
-    try:
-        house.run(work())
-    finally:
-        go.set()
-
-
-def test_a_question_whose_own_media_fails_is_not_asked(house: House, caplog: pytest.LogCaptureFixture) -> None:
-    """It is refused, and no reply runs that nobody holds; the next question is answered."""
-
-    class Failing:
-        def __init__(self, towers: Any) -> None:
-            self._towers = towers
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._towers, name)
-
-        def encode(self, batch: list[Any]) -> Any:
-            raise RuntimeError("the tower fell")
-
-    async def work() -> None:
-        towers = Failing(house.loaded.towers)
-        async with house.engine(house.loaded._replace(towers=towers)) as engine, await engine.stream() as stream:
-            reader = Reader(stream)
-            await stream.append(shots(1, 1)[0])  # half a pair: the question flushes it
-            with pytest.raises(PenstockError, match="the tower fell"):
-                await stream.ask("What?", SHORT)
-            reply = await stream.ask("And now?", SHORT)
-            assert len(await ids(reply)) == 4
-            assert [event.reply for event in await reader.see(ReplyDone)] == [reply.id] == [1]
-
-    house.run(work())
 
 
 def test_failing_step_ends_the_engine_loudly(house: House, caplog: pytest.LogCaptureFixture) -> None:

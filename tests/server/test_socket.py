@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
 
 import pytest
-from fake_engine import FakeEngine, FakeReply, FakeStream
+from fake_engine import FakeEngine
 from harness import raw_client, run, running_engine, serving, until
 from penstock.codecs.errors import InputError
-from penstock.server import channel
 from penstock.server.channel import WAITING_COMMANDS
-from penstock.streams.event import Error, Token
+from penstock.streams.event import Token
 from penstock.streams.item import Item, Text
 from websockets.exceptions import ConnectionClosed
 
@@ -237,120 +235,6 @@ def test_fork_opens_a_second_stream() -> None:
             assert error["code"] == "server_limit" and "2" in error["message"]
             await client.send(type="ask", stream="b")
             assert (await client.receive_until("done"))[-1]["stream"] == "b"
-
-    run(main)
-
-
-def test_a_fork_of_a_stream_that_ends_is_refused_and_its_name_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = FakeEngine()
-
-    async def main() -> None:
-        async with serving(engine) as url, raw_client(url) as client:
-            await client.open("a")
-            monkeypatch.setattr(FakeStream, "fork", never)
-            await client.send(type="fork", stream="a", **{"as": "b", "ref": "f"})
-            await client.send(type="close", stream="a")
-            error = (await client.receive_until("error"))[-1]
-            assert (error["stream"], error["code"], error["ref"], error["fatal"]) == ("b", "stream_closed", "f", True)
-            await client.open("b")
-
-    run(main)
-
-
-async def never(*_: Any) -> None:
-    await asyncio.Event().wait()
-
-
-def test_a_fork_for_which_there_is_no_room_is_refused_and_its_name_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = FakeEngine()
-    monkeypatch.setattr(channel, "WAITING_COMMANDS", 2)
-
-    async def main() -> None:
-        engine.hold_append = asyncio.Event()
-        async with serving(engine) as url, raw_client(url) as client:
-            await client.open("a")
-            for _ in range(3):
-                await client.send(type="text", stream="a", text="x")
-                await client.send(type="ping")
-                await client.receive_until("pong")  # the first is at work, two wait
-            await client.send(type="fork", stream="a", **{"as": "b", "ref": "f"})
-            error = (await client.receive_until("error"))[-1]
-            assert (error["stream"], error["code"], error["ref"], error["fatal"]) == ("b", "server_limit", "f", True)
-            await client.open("b")
-            engine.hold_append.set()
-
-    run(main)
-
-
-def test_an_interrupt_right_behind_a_prompt_cuts_its_reply() -> None:
-    """Also it is work that an idle connection, or a server that goes down, waits for."""
-    engine = FakeEngine()
-
-    async def main() -> None:
-        engine.gate = asyncio.Semaphore(0)
-        async with serving(engine, idle_seconds=0.3) as url, raw_client(url) as client:
-            await client.open("a", messages=[{"role": "user", "content": "Tell me."}])
-            await client.send(type="interrupt", stream="a", ref="i")
-            await asyncio.sleep(0.6)  # a prompt takes longer to be read than a client may be idle
-            stream = engine.streams[0]
-            reply = FakeReply(1, 1)
-            stream._replies[1] = asyncio.create_task(stream._speak(reply, 1_000), name="fake reply 1")
-            told = await client.receive_until("accepted", ref="i")
-            kinds = [message["type"] for message in told]
-            assert kinds.index("reply") < kinds.index("accepted")
-            assert "done" in kinds or (await client.receive_until("done"))[-1]["reason"] == "interrupted"
-
-    run(main)
-
-
-def test_an_interrupt_behind_a_prompt_that_is_refused_is_answered() -> None:
-    engine = FakeEngine()
-
-    async def main() -> None:
-        async with serving(engine) as url, raw_client(url) as client:
-            await client.open("a", prompt="Tell me.")
-            await client.send(type="interrupt", stream="a", ref="i")
-            await client.send(type="ping")
-            await client.receive_until("pong")
-            engine.streams[0].emit(Error("media", "no picture", 1))
-            await client.receive_until("accepted", ref="i")
-
-    run(main)
-
-
-def test_questions_that_wait_are_counted_in_bytes() -> None:
-    engine = FakeEngine()
-
-    async def main() -> None:
-        engine.hold_ask = asyncio.Event()
-        async with serving(engine, waiting_bytes=1000) as url, raw_client(url) as client:
-            await client.open("a")
-            for number in range(3):
-                await client.send(type="ask", stream="a", question="x" * 400, ref=str(number))
-            error = (await client.receive_until("error"))[-1]
-            assert (error["code"], error["ref"]) == ("server_limit", "2")
-            assert "at most 1000 bytes may wait, got 1200" in error["message"]
-            engine.hold_ask.set()
-            await client.receive_until("done")
-            await client.receive_until("done")
-            await client.send(type="ask", stream="a", question="x" * 900, ref="later")
-            await client.receive_until("accepted", ref="later")
-
-    run(main)
-
-
-def test_a_message_nested_too_deeply_ends_nothing() -> None:
-    engine = FakeEngine()
-
-    async def main() -> None:
-        async with serving(engine) as url, raw_client(url) as client:
-            await client.open("a")
-            deep = "[" * 5_000 + "]" * 5_000
-            for text in (f'{{"type": "open", "stream": "b", "messages": [{{"content": {deep}}}]}}', deep):
-                await client.socket.send(text)
-                assert (await client.receive_until("error"))[-1]["code"] == "message"
-            await client.send(type="ask", stream="a")
-            await client.receive_until("done")
 
     run(main)
 

@@ -1,0 +1,112 @@
+"""A fault of ours in the work of one stream ends that stream or its input; the others, and the event loop, go on."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from penstock.actors import decode
+from penstock.actors.intake import Intake
+from penstock.codecs.errors import PenstockError
+from penstock.streams.event import Closed, Error, ReplyDone
+from penstock.streams.item import Image, Text, VideoFrame
+from penstock.streams.request import Request
+
+from tests.actors.conftest import House
+from tests.actors.test_failure import LONG, SHORT, Picky
+from tests.actors.watch import Reader, ids, until
+from tests.reference.media import picture
+
+
+def test_a_stream_whose_message_fails_ends_alone(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    """A fault of ours in one stream's own message: the others go on."""
+
+    async def work() -> None:
+        async with house.engine() as engine, await engine.stream() as good, await engine.stream() as bad:
+            reader, scheduler = Reader(bad), engine._wiring.schedule._scheduler
+            accept = scheduler.accept
+
+            def failing(id: int, input: Any) -> None:
+                if input.text == "Fail.":
+                    raise ValueError("no such words")
+                accept(id, input)
+
+            scheduler.accept = failing
+            reply = await good.ask("What?", LONG)
+            await bad.append(Text("Fail."))
+            (closed,) = await reader.see(Closed)
+            (error,) = reader.of(Error)
+            assert (error.code, error.fatal, closed.reason) == ("internal", True, "error")
+            assert "Accept failed: ValueError: no such words" in error.message
+            await reply.text()
+            assert reply.reason == "length"
+
+    house.run(work())
+    assert "no such words" in caplog.text
+
+
+def test_a_stream_that_cannot_be_opened_for_a_fault_of_ours(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(spec: Any, request: Request, *rest: Any) -> Intake:
+        if request.video_fps == 3.0:
+            raise OverflowError("cannot convert float infinity to integer")
+        return Intake(spec, request, *rest)
+
+    monkeypatch.setattr(decode, "Intake", failing)
+
+    async def work() -> None:
+        async with house.engine() as engine, await engine.stream() as good:
+            for _ in range(2):
+                async with await engine.stream(Request(video_fps=3.0)) as bad:
+                    (error,) = await Reader(bad).see(Error)
+                    assert error.fatal and error.code == "internal" and "float infinity" in error.message
+            assert len(await ids(await good.ask("What?", SHORT))) == 4
+
+    house.run(work())
+
+
+def test_closing_a_stream_waits_for_no_decoder(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that takes long to close, as where its process is at work for somebody else, holds up nobody."""
+    go, begun, close = threading.Event(), threading.Event(), Intake.close
+
+    def slow(intake: Intake) -> None:
+        begun.set()
+        assert go.wait(20)
+        close(intake)
+
+    async def work() -> None:
+        async with house.engine() as engine, await engine.stream() as other:
+            stream = await engine.stream()
+            await stream.append(Image(picture(1)))
+            await stream.ask("What?", SHORT)
+            monkeypatch.setattr(Intake, "close", slow)
+            await stream.close()
+            await until(begun.is_set)
+            assert len(await ids(await other.ask("What?", SHORT))) == 4
+            go.set()
+            await until(lambda: engine._wiring.decode.streams == 1)
+
+    try:
+        house.run(work())
+    finally:
+        go.set()
+
+
+def test_a_question_whose_own_media_fails_is_not_asked(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    """It is refused, and no reply runs that nobody holds; the next question is answered."""
+
+    async def work() -> None:
+        towers = Picky(house.loaded.towers)
+        async with house.engine(house.loaded._replace(towers=towers)) as engine, await engine.stream() as stream:
+            reader = Reader(stream)
+            await stream.append(VideoFrame(np.zeros((56, 84, 3), np.uint8), 0))  # half a pair: the question flushes it
+            with pytest.raises(PenstockError, match="a kernel failed"):
+                await stream.ask("What?", SHORT)
+            reply = await stream.ask("And now?", SHORT)
+            assert len(await ids(reply)) == 4
+            assert [event.reply for event in await reader.see(ReplyDone)] == [reply.id] == [1]
+
+    house.run(work())
