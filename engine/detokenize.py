@@ -84,8 +84,7 @@ class Detokenizer:
     def _safe(self) -> int:
         """Up to where text may be shown: to its end, or, where that may be the beginning of a stop string, to the end
         of the last token that would be kept, so that the tokens which are kept have shown their own text only."""
-        open = (self._begins(word) for word in self._stop)
-        place = min(open, default=len(self.text))
+        place = min(map(self._begins, self._stop), default=len(self.text))
         if place == len(self.text):
             return place
         for end, inside in zip(reversed(self.ends), reversed(self._inside), strict=True):
