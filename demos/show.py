@@ -36,7 +36,6 @@ from .process import running_server
 REQUEST = "Tell me what happens."
 _ASKED = ("colour", "where", "count", "word", "beeps", "what", "moved")
 SHORTEST = 8.0
-_FIRST_SEEN = 0.7  # seconds; the first pair of frames is there
 _TAIL_SECONDS = 1.5
 
 
@@ -195,7 +194,7 @@ class Performance:
         """Send the film at its own pace; show what it shows; ask."""
         told = [(event.time, event.sentence, None) for event in self.marker.waiting]
         asked = [(time, question.text, question) for time, question in self.show.questions]
-        cues = sorted([*told, *asked, (_FIRST_SEEN, REQUEST, None)], key=lambda cue: cue[0])
+        cues = sorted([*told, *asked, (0.0, REQUEST, None)], key=lambda cue: cue[0])
         started = time.monotonic()
         for number, piece in enumerate(self.show.film, 1):
             await asyncio.sleep(started + piece.time_us / 1e6 - time.monotonic())

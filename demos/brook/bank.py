@@ -19,7 +19,7 @@ TAKES = 150
 def training_bank() -> Bank:
     """Every word in 150 takes. Takes from 10,000 on are left to evaluation."""
     root = Path(os.environ.get("PENSTOCK_CACHE") or Path.home() / ".cache" / "penstock")
-    file = root / f"brook-words-{TAKES}-{len(spoken(0))}.pickle"
+    file = root / f"brook-words-{TAKES}-{len(spoken(0))}-voices.pickle"
     if not file.is_file():
         root.mkdir(parents=True, exist_ok=True)
         draft = file.with_suffix(f".{os.getpid()}")

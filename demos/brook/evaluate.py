@@ -16,9 +16,11 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 from penstock import Appended, Event, PenstockError, ReplyDone, Request, SamplingParams, VideoBytes, connect
 
 from ..film import pieces
+from .draw import Camera
 from .exam import NARRATED, Examiner, Paper, alike, evaluation_bank
 from .film import FPS, encode
 from .marking import Listener, Marker, Sentence
@@ -27,7 +29,6 @@ from .world import Scene
 
 MEDIA = ("true", "blank", "other", "none")
 PLAYED = 8  # films at a time
-FIRST_SEEN_US = 700_000  # the first pair of frames is there: now narration is asked for
 _ANSWER = SamplingParams(max_tokens=60, temperature=0.0)
 
 
@@ -112,18 +113,15 @@ async def _settled(stream: AsyncIterator[Event], seconds: float) -> None:
 
 
 async def narrate(url: str, paper: Paper, film: bytes, pace: float, score: Score) -> None:
-    """Play a film at `pace` times its speed while the model tells what happens; compare with what did."""
+    """Ask for narration and play a film at `pace` times its speed; compare what is told with what happens."""
     async with connect(url) as connection:
         stream = await connection.stream(Request(format="live"))
         following = asyncio.create_task(_sentences(stream))
-        started = time.monotonic()
-        cut, asked = list(pieces(film)), False
+        await stream.ask("Tell me what happens.", SamplingParams(max_tokens=2000, temperature=0.0))
+        started, cut = time.monotonic(), list(pieces(film))
         for number, piece in enumerate(cut, 1):
             await asyncio.sleep(started + piece.time_us / 1e6 / pace - time.monotonic())
             await stream.append(VideoBytes(piece.data, final=number == len(cut)))
-            if not asked and piece.time_us >= FIRST_SEEN_US:
-                await stream.ask("Tell me what happens.", SamplingParams(max_tokens=2000, temperature=0.0))
-                asked = True
         await stream.end()
         sentences = await following
         await stream.close()
@@ -174,11 +172,15 @@ async def examine(options: argparse.Namespace, score: Score) -> None:
     papers = list(examiner.papers())
     narrations = list(examiner.narrations(options.narrations)) if options.media == "true" else []
 
+    async def filmed(scene: Scene) -> bytes:
+        camera = Camera.drawn(np.random.default_rng((scene.seed, 3))) if options.camera else None
+        return await asyncio.to_thread(encode, scene, bank, "webm", camera)
+
     async def one(number: int) -> None:
         async with places:
             paper, other = papers[number], papers[number - 1]
             scene = _shown(options.media, paper.scene, other.scene)
-            film = None if scene is None else await asyncio.to_thread(encode, scene, bank)
+            film = None if scene is None else await filmed(scene)
             await answer(options.url, paper, film, 0.0 if scene is None else scene.seconds, score)
 
     async with asyncio.TaskGroup() as tasks:
@@ -188,8 +190,7 @@ async def examine(options: argparse.Namespace, score: Score) -> None:
 
     async def tell(paper: Paper) -> None:
         async with lanes:
-            film = await asyncio.to_thread(encode, paper.scene, bank)
-            await narrate(options.url, paper, film, options.pace, score)
+            await narrate(options.url, paper, await filmed(paper.scene), options.pace, score)
 
     async with asyncio.TaskGroup() as tasks:
         for paper in narrations:
@@ -238,6 +239,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--narrations", type=int, default=20, help="films to be narrated (default 20)")
     parser.add_argument("--hold-out", action="store_true", help="also ask about combinations never trained on")
     parser.add_argument("--media", choices=MEDIA, default="true", help="what is shown instead of the right film")
+    parser.add_argument("--camera", action="store_true", help="films as cheap cameras take them: noisy, dark")
     parser.add_argument("--pace", type=float, default=1.0, help="how fast films are played for narration (default 1)")
     parser.add_argument("--lanes", type=int, default=4, help="films narrated at a time (default 4)")
     parser.add_argument("--wrong", action="store_true", help="print what was wrong to standard error")

@@ -14,7 +14,7 @@ import numpy as np
 from av.audio.stream import AudioStream
 from av.video.stream import VideoStream
 
-from .draw import Painter
+from .draw import Camera, Painter
 from .sound import RATE, Bank
 from .world import Scene
 
@@ -32,8 +32,9 @@ _FILE_OPTIONS = {
 SOUND_RATE = 48_000
 
 
-def encode(scene: Scene, bank: Bank | None, container: str = "webm") -> bytes:
-    """The film of a scene: 224 by 224 pixels, 12 frames a second; with sound where there is a `bank`."""
+def encode(scene: Scene, bank: Bank | None, container: str = "webm", camera: Camera | None = None) -> bytes:
+    """The film of a scene: 224 by 224 pixels, 12 frames a second; with sound where there is a `bank`, as a `camera`
+    takes it where there is one."""
     file = io.BytesIO()
     video_codec, audio_codec = _CODECS[container]
     with av.open(file, "w", format=container, options=_FILE_OPTIONS[container]) as output:
@@ -51,9 +52,11 @@ def encode(scene: Scene, bank: Bank | None, container: str = "webm") -> bytes:
             sound.bit_rate = 48_000
         track = None if bank is None else bank.track(scene)
         resampler = av.AudioResampler("fltp", "mono", SOUND_RATE)
-        painter = Painter(scene, SIZE)
+        painter, random = Painter(scene, SIZE), np.random.default_rng((scene.seed, 2))
         for number in range(round(scene.seconds * FPS)):
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(painter.picture(number / FPS)), format="rgb24")
+            seen = painter.picture(number / FPS)
+            seen = seen if camera is None else camera.take(seen, random)
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(seen), format="rgb24")
             picture.pts, picture.time_base = number, Fraction(1, FPS)
             output.mux(video.encode(picture))
             if sound is not None and track is not None:

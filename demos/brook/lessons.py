@@ -39,7 +39,7 @@ _WEIGHTS = {
     "before": 9.0,
     "together": 24.0,
     "count": 9.0,
-    "way": 5.0,
+    "way": 36.0,  # of which many are passed over
     "changed": 3.5,
     **dict.fromkeys(("where", "what", "follow-up", "start", "left", "beeps", "words", "moved"), 2.0),
     "is there": 3.0,
@@ -211,9 +211,19 @@ class LessonMaker:
         moment = Moment(stream.scene, stream.seen, time if stream.plan.audio else None, self._random)
         for _ in range(8):
             question = ask(KINDS[int(self._random.choice(len(KINDS), p=self._weights))], moment)
-            if question is not None and not (stream.plan.live and question.lead):
-                return question
+            if question is None or (stream.plan.live and question.lead):
+                continue
+            if question.kind == "way" and self._random.random() < self._too_easy(question, moment):
+                continue
+            return question
         return None
+
+    def _too_easy(self, question: Question, moment: Moment) -> float:
+        """How many questions after a way to pass over: where nothing has moved most of them, where something has as
+        many as it takes to ask also about what stood still."""
+        if not any(change.kind == "moved" for change in moment.changes):
+            return 0.95
+        return 0.0 if question.answer == "it did not move." else 0.75
 
 
 class _Stream:
@@ -238,6 +248,7 @@ class _Stream:
     def take(self, piece: Piece) -> None:
         """Lay a piece of media; during a reply, say what it shows."""
         sentences = self._news(piece)
+        cut = piece.kind == "audio" and any(s.start < piece.stop < s.stop - 0.03 for s in self.scene.sounds)
         if piece.kind == "video":
             self.writer.video(len(self.pairs), FIELDS, FIELDS)
             self.pairs.append((piece.start, piece.stop))
@@ -252,7 +263,7 @@ class _Stream:
         for sentence in sentences:
             self._queue += self._words.ids(f" {sentence}")
         if not piece.forced:
-            self._speak()
+            self._speak("kept" if cut else "silent")
 
     def _news(self, piece: Piece) -> list[str]:
         if piece.kind == "video":
@@ -264,9 +275,9 @@ class _Stream:
         self._heard = piece.stop + 0.03
         return [sound_told(sound) for sound in sounds]
 
-    def _speak(self, late: float = 0.06) -> None:
+    def _speak(self, silence: str = "silent", late: float = 0.06) -> None:
         """Say what is queued: all of it, or now and then only a part, or nothing (a share of `late`), before the next
-        piece comes."""
+        piece comes. Where there is nothing to be said, that is `silence`: "kept" while a sound has not ended."""
         draw = self._random.random()
         if draw < late:
             return
@@ -276,7 +287,7 @@ class _Stream:
             self.writer.say(said, None, "narrated")
             return
         said, self._queue = self._queue, []
-        self.writer.say(said, self._words.silence, "narrated" if said else "silent")
+        self.writer.say(said, self._words.silence, "narrated" if said else silence)
 
     def narrate(self, request: str) -> None:
         """Ask for narration; it begins with what is there."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import subprocess
 import wave
 from collections.abc import Iterable
@@ -49,12 +50,14 @@ def _resampled(samples: np.ndarray, rate: int) -> np.ndarray:
 
 
 class Bank:
-    """Takes of every word. `half` 0 has the foreign words of training, 1 those of evaluation."""
+    """Takes of every word. `half` 0 has the foreign words of training, 1 those of evaluation: `others` takes of each,
+    in all voices alike, so that no voice tells that a word is foreign."""
 
     def __init__(self, takes: Iterable[int], half: int, others: int = 4) -> None:
         takes = list(takes)
         self.clips = {word: [say(word, take) for take in takes] for word in WORDS}
-        self.clips["other"] = [say(word, take) for word in spoken(half) for take in takes[:others]]
+        turns = itertools.cycle(takes)
+        self.clips["other"] = [say(word, next(turns)) for word in spoken(half) for _ in range(others)]
 
     @property
     def seconds(self) -> dict[str, list[float]]:

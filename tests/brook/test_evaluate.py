@@ -106,6 +106,12 @@ def test_with_another_film_it_is_examined_too(server: str, media: str) -> None:
     assert right < 0.75
 
 
+def test_through_cheap_cameras_it_is_examined_too(server: str) -> None:
+    lines = examined(server, "--count", "2", "--camera")
+    right = sum(float(str(lines[kind]["right"])) for kind in KINDS) / len(KINDS)
+    assert right > 0.7
+
+
 def test_a_server_that_is_not_there_is_one_line() -> None:
     ran = subprocess.run([*EVALUATE, "--url", "ws://127.0.0.1:9", "--count", "1"], capture_output=True, text=True)
     assert ran.returncode == 1

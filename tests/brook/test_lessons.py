@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.demos.brook.lessons import Piece, Plan, cut
+from penstock.demos.brook.checkpoint import build_tokenizer
+from penstock.demos.brook.layout import Vocabulary
+from penstock.demos.brook.lessons import Lesson, LessonMaker, Piece, Plan, cut
+from penstock.demos.brook.sound import Bank
 
 times = st.lists(st.floats(0.0, 6.9).map(lambda time: round(time, 2)), max_size=4, unique=True).map(sorted)
 
@@ -41,3 +45,45 @@ def test_nothing_is_asked_before_it_is_shown(asks: list[float]):
         elif step >= 0.0:
             assert shown <= step
             assert shown >= np.floor(step * 2) / 2
+
+
+WORDS = build_tokenizer(["which way did the circle move? it did not move. up. down. left. right."])
+
+
+@pytest.fixture(scope="module")
+def lessons(bank: Bank) -> list[Lesson]:
+    maker = LessonMaker(np.random.default_rng(3), bank, Vocabulary(WORDS))
+    return [maker.lesson(8.0) for _ in range(150)]
+
+
+def newest(lesson: Lesson, row: int) -> tuple[str, int]:
+    """Kind and number of the last piece of media up to a row."""
+    return max((first, kind, piece) for first, kind, piece in lesson.rows.media if first <= row)[1:]
+
+
+def test_which_way_is_asked_of_what_moved_and_of_what_stood_still_meanwhile(lessons: list[Lesson]):
+    answers: Counter[tuple[bool, bool]] = Counter()
+    for lesson in lessons:
+        for kind, first, stop in lesson.rows.said:
+            if kind == "way":
+                pairs = [piece for row, media, piece in lesson.rows.media if media == "video" and row < first]
+                seen = lesson.scene.changes_until(lesson.pairs[pairs[-1]][1])
+                moved = any(change.kind == "moved" for change in seen)
+                still = "did not" in WORDS.decode(lesson.rows.labels[first:stop])
+                answers[moved, still] += 1
+    assert answers[True, True] + answers[True, False] > answers[False, True] > 0
+    assert min(answers[True, True], answers[True, False]) > answers.total() / 10
+    assert not answers[False, False]
+
+
+def test_a_sound_that_goes_on_is_waited_for(lessons: list[Lesson]):
+    waited = 0
+    for lesson in lessons:
+        for said, first, _ in lesson.rows.said:
+            if said != "kept":
+                continue
+            kind, piece = newest(lesson, first)
+            stop = lesson.blocks[piece][0] + 1.0
+            assert kind == "audio" and any(sound.start < stop < sound.stop for sound in lesson.scene.sounds)
+            waited += 1
+    assert waited > 10

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import pytest
 from penstock.demos.brook import sound
 from penstock.demos.brook.draw import Camera, Painter
+from penstock.demos.brook.foreign import spoken
 from penstock.demos.brook.sound import Bank
 from penstock.demos.brook.world import Scene, Thing
 
@@ -28,6 +30,16 @@ def test_words_are_said_by_several_voices_at_several_speeds_and_pitches(
     for option in ("-v", "-s", "-p"):
         assert len({call[option] for call in said}) >= 5, option
     assert len({len(take) for take in takes}) >= 5
+
+
+def test_words_from_outside_the_vocabulary_are_said_by_every_voice(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[tuple[str, int]] = []
+    monkeypatch.setattr(sound, "say", lambda word, take: said.append((word, take)) or np.zeros(1, np.float32))
+    Bank(range(7), half=1, others=2)
+    foreign = [(word, take) for word, take in said if word in spoken(1)]
+    assert len(set(foreign)) == len(foreign) == 2 * len(spoken(1))
+    counts = Counter(take for _, take in foreign)
+    assert set(counts) == set(range(7)) and max(counts.values()) - min(counts.values()) <= 1
 
 
 def test_cameras_have_noise_and_light_of_their_own_and_leave_colours_what_they_are() -> None:
