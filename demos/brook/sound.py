@@ -57,7 +57,7 @@ class Bank:
         takes = list(takes)
         self.clips = {word: [say(word, take) for take in takes] for word in WORDS}
         turns = itertools.cycle(takes)
-        self.clips["other"] = [say(word, next(turns)) for word in spoken(half) for _ in range(others)]
+        self.clips["other"] = [say(word, next(turns)) for word in spoken(half) for _ in takes[:others]]
 
     @property
     def seconds(self) -> dict[str, list[float]]:
