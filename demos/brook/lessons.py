@@ -213,17 +213,18 @@ class LessonMaker:
             question = ask(KINDS[int(self._random.choice(len(KINDS), p=self._weights))], moment)
             if question is None or (stream.plan.live and question.lead):
                 continue
-            if question.kind == "way" and self._random.random() < self._too_easy(question, moment):
+            if question.kind == "way" and self._random.random() < _too_easy(question, moment):
                 continue
             return question
         return None
 
-    def _too_easy(self, question: Question, moment: Moment) -> float:
-        """How many questions after a way to pass over: where nothing has moved most of them, where something has as
-        many as it takes to ask also about what stood still."""
-        if not any(change.kind == "moved" for change in moment.changes):
-            return 0.95
-        return 0.0 if question.answer == "it did not move." else 0.75
+
+def _too_easy(question: Question, moment: Moment) -> float:
+    """How many questions after a way to pass over: where nothing has moved most of them, where something has as many as
+    it takes to ask also about what stood still."""
+    if not any(change.kind == "moved" for change in moment.changes):
+        return 0.95
+    return 0.0 if question.answer == "it did not move." else 0.75
 
 
 class _Stream:
@@ -248,7 +249,7 @@ class _Stream:
     def take(self, piece: Piece) -> None:
         """Lay a piece of media; during a reply, say what it shows."""
         sentences = self._news(piece)
-        cut = piece.kind == "audio" and any(s.start < piece.stop < s.stop - 0.03 for s in self.scene.sounds)
+        goes_on = piece.kind == "audio" and any(s.start < piece.stop < s.stop - 0.03 for s in self.scene.sounds)
         if piece.kind == "video":
             self.writer.video(len(self.pairs), FIELDS, FIELDS)
             self.pairs.append((piece.start, piece.stop))
@@ -263,7 +264,7 @@ class _Stream:
         for sentence in sentences:
             self._queue += self._words.ids(f" {sentence}")
         if not piece.forced:
-            self._speak("kept" if cut else "silent")
+            self._speak("kept" if goes_on else "silent")
 
     def _news(self, piece: Piece) -> list[str]:
         if piece.kind == "video":
