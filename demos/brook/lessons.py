@@ -249,7 +249,9 @@ class _Stream:
     def take(self, piece: Piece) -> None:
         """Lay a piece of media; during a reply, say what it shows."""
         sentences = self._news(piece)
-        goes_on = piece.kind == "audio" and any(s.start < piece.stop < s.stop - 0.03 for s in self.scene.sounds)
+        goes_on = piece.kind == "audio" and any(
+            s.start < piece.stop and s.stop > self._heard for s in self.scene.sounds
+        )
         if piece.kind == "video":
             self.writer.video(len(self.pairs), FIELDS, FIELDS)
             self.pairs.append((piece.start, piece.stop))

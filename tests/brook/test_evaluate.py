@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from penstock.demos import brook
 from penstock.demos.brook import evaluate
+from penstock.demos.brook.draw import Camera
 from penstock.demos.brook.evaluate import Given, Score
 from penstock.demos.brook.exam import FOREIGN, HELD_OUT, STRANGE
 from penstock.demos.brook.marking import Sentence
@@ -106,10 +108,22 @@ def test_with_another_film_it_is_examined_too(server: str, media: str) -> None:
     assert right < 0.75
 
 
-def test_through_cheap_cameras_it_is_examined_too(server: str) -> None:
-    lines = examined(server, "--count", "2", "--camera")
-    right = sum(float(str(lines[kind]["right"])) for kind in KINDS) / len(KINDS)
-    assert right > 0.7
+def test_cameras_take_the_films_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch, bank: Bank) -> None:
+    taken: list[Camera | None] = []
+
+    async def heard(*_: object) -> None:
+        pass
+
+    monkeypatch.setattr(evaluate, "encode", lambda scene, bank, container, camera: taken.append(camera) or b"")
+    monkeypatch.setattr(evaluate, "answer", heard)
+    monkeypatch.setattr(evaluate, "narrate", heard)
+    monkeypatch.setattr(evaluate, "evaluation_bank", lambda seed: bank)
+    command = ["--url", "ws://127.0.0.1:9", "--count", "2", "--narrations", "2"]
+    asyncio.run(evaluate.examine(evaluate._parser().parse_args(command), Score()))
+    films = len(taken)
+    assert films > 4 and set(taken) == {None}
+    asyncio.run(evaluate.examine(evaluate._parser().parse_args([*command, "--camera"]), Score()))
+    assert len(taken) == 2 * films and None not in taken[films:] and len(set(taken[films:])) > 2
 
 
 def test_a_server_that_is_not_there_is_one_line() -> None:
