@@ -4,6 +4,7 @@
 #   make test          checks, then all tests                                     (SLOW=1: the long ones as well)
 #   make check         ruff and pyright
 #   make features      docs/families.md, from a run of the families' tests
+#   make brook         teaches Brook anew, from nothing, into taught/: two hours   (OUT=FOLDER, DEVICE=cuda)
 #   make venv          only the environment
 #
 # TORCH_INDEX is the index that torch is taken from. For a CPU build, which is 1.5 GB smaller on Linux:
@@ -22,7 +23,7 @@ CLOCKLESS := tests/engine tests/reference tests/cuda tests/codecs tests/streams
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIN = $(shell sed -n 's/^$(1)==/$(1)==/p' constraints.txt)
 
-.PHONY: demo test check features venv clean
+.PHONY: demo test check features brook venv clean
 .NOTPARALLEL:
 
 demo: $(STAMP)
@@ -47,6 +48,11 @@ check: $(STAMP)
 features: $(STAMP)
 	@$(BIN)/python -m pytest -q -p tests.features --families write tests/reference tests/engine/test_oracle[1234].py \
 		tests/engine/test_prompt_media.py tests/engine/test_mutations.py
+
+# Needs espeak-ng. What the card says of the time is by this command.
+brook: $(STAMP)
+	@$(MAKE) --no-print-directory -j2 -f demos/brook/recipe.mk BIN=$(BIN)
+	@echo "make brook: $$(( $$(date +%s) - $(START) )) s"
 
 venv: $(STAMP)
 

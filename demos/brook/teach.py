@@ -1,4 +1,4 @@
-"""Runs the towers' lessons: `python -m penstock.demos.brook.teach sight|hearing --steps N --out FILE`.
+"""Runs the towers' lessons: `python -m penstock.demos.brook.teach sight|fit|hearing --steps N --out FILE`.
 
 In: a seed. Out: a file with one tower's weights (`torch.save` of a state dict, for train.py). Data is drawn while it
 runs; nothing is read but espeak-ng's voices.
@@ -30,14 +30,14 @@ RATE = 2e-3
 
 
 class Sights(IterableDataset):
-    """Batches of frame pairs with their labels; half of them lie on a change."""
+    """Batches of frame pairs with their labels; half of them lie on a change. Nothing is heard in these scenes."""
 
-    def __init__(self, seed: int, batch: int, word_seconds: dict[str, list[float]]) -> None:
-        self._seed, self._batch, self._word_seconds = seed, batch, word_seconds
+    def __init__(self, seed: int, batch: int) -> None:
+        self._seed, self._batch = seed, batch
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
         random = np.random.default_rng(self._seed)
-        maker = SceneMaker(random, self._word_seconds)
+        maker = SceneMaker(random, {})
         while True:
             rows = [row for _ in range(self._batch // 4) for row in self._pairs(random, maker)]
             yield tuple(np.stack(column) for column in zip(*rows, strict=True))
@@ -85,57 +85,58 @@ class Sounds(IterableDataset):
             yield features.numpy(), np.array(frames), *hearing_labels(scene, first / 50, frames)
 
 
-def teach_sight(model: Any, steps: int, batch: int, seed: int) -> None:
-    tower, heads = model.model.visual, SightHeads(HIDDEN)
-    data = Sights(seed, batch, {word: [0.4] for word in training_bank().clips})
+def teach_sight(tower: Any, options: argparse.Namespace) -> None:
+    heads = SightHeads(HIDDEN).to(options.device)
 
     def lesson(pairs: Tensor, labels: Tensor, offsets: Tensor, foreign: Tensor) -> tuple[Tensor, Any]:
-        features = see(tower, patches(pairs.numpy()), 8, 8)
+        features = see(tower, patches(pairs.cpu().numpy()).to(options.device), 8, 8)
         return heads.loss(features, labels, offsets, foreign), lambda: heads.right(features.float(), labels)
 
-    _run(data, lesson, tower, heads, steps)
+    _run(Sights(options.seed, options.batch), lesson, tower, heads, options)
 
 
-def fit_sight(model: Any, steps: int, batch: int, seed: int, sight: Path) -> None:
+def fit_sight(tower: Any, options: argparse.Namespace) -> None:
     """Teach a tower that sees to say it as the oracle does. Prints the error by field: with a thing, without."""
-    tower, oracle = model.model.visual, Oracle(HIDDEN)
-    tower.load_state_dict(torch.load(sight))
-    data = Sights(seed, batch, {word: [0.4] for word in training_bank().clips})
+    oracle = Oracle(HIDDEN).to(options.device)
+    tower.load_state_dict(torch.load(options.sight, map_location=options.device))
 
     def lesson(pairs: Tensor, labels: Tensor, offsets: Tensor, foreign: Tensor) -> tuple[Tensor, Any]:
-        errors = (see(tower, patches(pairs.numpy()), 8, 8).float() - oracle(labels, offsets)).square().mean(-1)
+        features = see(tower, patches(pairs.cpu().numpy()).to(options.device), 8, 8).float()
+        errors = (features - oracle(labels, offsets)).square().mean(-1)
         some = (labels > 0).any(-1)
         loss = errors[some].mean() + 0.5 * errors[~some].mean()
         return loss, lambda: [float(errors[some].mean()), float(errors[~some].mean())]
 
-    _run(data, lesson, tower, nn.Module(), steps)
+    _run(Sights(options.seed, options.batch), lesson, tower, nn.Module(), options)
 
 
-def teach_hearing(model: Any, steps: int, batch: int, seed: int) -> None:
-    tower, heads = model.model.audio_tower, HearingHeads(HIDDEN)
+def teach_hearing(tower: Any, options: argparse.Namespace) -> None:
+    heads = HearingHeads(HIDDEN).to(options.device)
     filters = build_processor(build_tokenizer([])).feature_extractor.mel_filters
-    data = Sounds(seed, batch, training_bank(), torch.from_numpy(filters).float())
+    data = Sounds(options.seed, options.batch, training_bank(), torch.from_numpy(filters).float())
 
     def lesson(mels: Tensor, frames: Tensor, kinds: Tensor, onsets: Tensor) -> tuple[Tensor, Any]:
         features = hear(tower, mels, frames)
         return heads.loss(features, kinds, onsets), lambda: heads.right(features.float(), kinds)
 
-    _run(data, lesson, tower, heads, steps)
+    _run(data, lesson, tower, heads, options)
 
 
-def _run(data: IterableDataset, lesson: Any, tower: nn.Module, heads: nn.Module, steps: int) -> None:
+def _run(data: IterableDataset, lesson: Any, tower: nn.Module, heads: nn.Module, options: argparse.Namespace) -> None:
     loader = iter(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
-    down = Descent([(tower, RATE)], [(heads, RATE)], steps, cooling=0.7)
+    down = Descent([(tower, RATE)], [(heads, RATE)], options.steps, cooling=0.7)
+    device = torch.device(options.device)
     started, losses = time.monotonic(), []
-    for step in range(1, steps + 1):
-        with torch.autocast("cpu", torch.bfloat16):
-            loss, right = lesson(*next(loader))
+    for step in range(1, options.steps + 1):
+        batch = [column.to(device) for column in next(loader)]
+        with device, torch.autocast(device.type, torch.bfloat16):
+            loss, right = lesson(*batch)
         down.step(loss)
         losses.append(float(loss.detach()))
-        if step % 50 == 0 or step == steps:
+        if step % 50 == 0 or step == options.steps:
             shares = " ".join(f"{share:.3f}" for share in right())
             spent = time.monotonic() - started
-            print(f"step {step} loss {np.mean(losses[-50:]):.3f} right {shares} {spent:.0f} s", flush=True)
+            print(f"{options.tower}: step {step} loss {np.mean(losses[-50:]):.3f} right {shares} {spent:.0f} s", flush=True)
 
 
 def main() -> None:
@@ -146,19 +147,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    model = build_model(build_tokenizer([]))
-    if options.tower == "sight":
-        teach_sight(model, options.steps, options.batch, options.seed)
-        torch.save(model.model.visual.state_dict(), options.out)
-    elif options.tower == "fit":
-        fit_sight(model, options.steps, options.batch, options.seed, options.sight)
-        torch.save(model.model.visual.state_dict(), options.out)
-    else:
-        teach_hearing(model, options.steps, options.batch, options.seed)
-        torch.save(model.model.audio_tower.state_dict(), options.out)
+    inner = build_model(build_tokenizer([])).to(options.device).model
+    tower, teach = {
+        "sight": (inner.visual, teach_sight),
+        "fit": (inner.visual, fit_sight),
+        "hearing": (inner.audio_tower, teach_hearing),
+    }[options.tower]
+    teach(tower, options)
+    torch.save(tower.cpu().state_dict(), options.out)
 
 
 if __name__ == "__main__":
