@@ -27,13 +27,14 @@ class Reply:
         self._tokens: list[Token] = []
         self._held: list[Token] = []  # tokens behind `_limit`, told only where the reply turns out to keep them
         self._limit: int | None = None
-        self._rest = ""
+        self.rest = ""  # what follows its last token: text that a stop string had held back
         self._more = asyncio.Event()
 
     def __aiter__(self) -> AsyncIterator[Token]:
         """The tokens from the first on; ends when the reply does. Raises the stream's error where it ended with one.
 
-        A cancelled wait has taken nothing.
+        Where text was held back in case it became a stop string and did not, it is in `rest`, behind the last token. A
+        cancelled wait has taken nothing.
         """
         return _Tokens(self)
 
@@ -41,7 +42,7 @@ class Reply:
         """The whole text, when the reply has ended. Raises the stream's error where it ended with one."""
         async for _ in self:
             pass
-        return "".join(token.text for token in self._tokens) + self._rest
+        return "".join(token.text for token in self._tokens) + self.rest
 
     @property
     def unread(self) -> int:
@@ -74,7 +75,7 @@ class Reply:
             self._tokens = (self._tokens + self._held)[: max(0, keep - self._first)]
             self.taken = min(self.taken, keep)
         self._held = []
-        self.reason, self._rest, self.error = reason, rest, error
+        self.reason, self.rest, self.error = reason, rest, error
         self._more.set()
 
     def token(self, place: int) -> Token | None:

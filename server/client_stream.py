@@ -58,7 +58,7 @@ class ClientReply:
         self.seq: int | None = None  # Number of the question among the stream's inputs.
         self.reason: str | None = None  # How it ended; None while it runs.
         self.error: PenstockError | None = None
-        self._rest = ""  # Text that was held back until the end.
+        self.rest = ""  # What follows its last token: text that a stop string had held back.
         self._tokens: list[events.Token] = []
         self._more = asyncio.Event()
 
@@ -79,7 +79,7 @@ class ClientReply:
     async def text(self) -> str:
         """The whole text, when the reply has ended. Safe to cancel."""
         words = [token.text async for token in self]
-        return "".join(words[: len(self._tokens)]) + self._rest
+        return "".join(words[: len(self._tokens)]) + self.rest
 
     def put(self, token: events.Token) -> None:
         """Take a token."""
@@ -89,7 +89,7 @@ class ClientReply:
     def done(self, event: events.ReplyDone) -> None:
         """The reply has ended and keeps its first `event.tokens` tokens."""
         del self._tokens[event.tokens :]
-        self.reason, self._rest = event.reason, event.text
+        self.reason, self.rest = event.reason, event.text
         self._more.set()
 
     def fail(self, error: PenstockError | None) -> None:

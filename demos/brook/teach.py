@@ -86,6 +86,7 @@ class Sounds(IterableDataset):
 
 
 def teach_sight(tower: Any, options: argparse.Namespace) -> None:
+    """Prints the share of fields with something in them that are read right: shape, colour, size, now and before."""
     heads = SightHeads(HIDDEN).to(options.device)
 
     def lesson(pairs: Tensor, labels: Tensor, offsets: Tensor, foreign: Tensor) -> tuple[Tensor, Any]:
@@ -104,13 +105,14 @@ def fit_sight(tower: Any, options: argparse.Namespace) -> None:
         features = see(tower, patches(pairs.cpu().numpy()).to(options.device), 8, 8).float()
         errors = (features - oracle(labels, offsets)).square().mean(-1)
         some = (labels > 0).any(-1)
-        loss = errors[some].mean() + 0.5 * errors[~some].mean()
-        return loss, lambda: [float(errors[some].mean()), float(errors[~some].mean())]
+        parts = errors[some].mean(), errors[~some].mean()
+        return parts[0] + 0.5 * parts[1], lambda: [float(part.detach()) for part in parts]
 
     _run(Sights(options.seed, options.batch), lesson, tower, nn.Module(), options)
 
 
 def teach_hearing(tower: Any, options: argparse.Namespace) -> None:
+    """Prints the share of rows that are heard right: those with a sound, those without."""
     heads = HearingHeads(HIDDEN).to(options.device)
     filters = build_processor(build_tokenizer([])).feature_extractor.mel_filters
     data = Sounds(options.seed, options.batch, training_bank(), torch.from_numpy(filters).float())
@@ -130,13 +132,14 @@ def _run(data: IterableDataset, lesson: Any, tower: nn.Module, heads: nn.Module,
     for step in range(1, options.steps + 1):
         batch = [column.to(device) for column in next(loader)]
         with device, torch.autocast(device.type, torch.bfloat16):
-            loss, right = lesson(*batch)
+            loss, told = lesson(*batch)
         down.step(loss)
         losses.append(float(loss.detach()))
         if step % 50 == 0 or step == options.steps:
-            shares = " ".join(f"{share:.3f}" for share in right())
+            shares = " ".join(f"{share:.3f}" for share in told())
             spent = time.monotonic() - started
-            print(f"{options.tower}: step {step} loss {np.mean(losses[-50:]):.3f} right {shares} {spent:.0f} s", flush=True)
+            mean = np.mean(losses[-50:])
+            print(f"{options.tower}: step {step} loss {mean:.3f} ({shares}) {spent:.0f} s", flush=True)
 
 
 def main() -> None:

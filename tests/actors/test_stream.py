@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from penstock.actors.reply import Reply
 from penstock.codecs.errors import ContextOverflowError, InputError, StreamClosedError
 from penstock.streams.event import Appended, Closed, ReplyDone, ReplyStarted, Token
 from penstock.streams.item import AudioChunk, Embedding, Image, Text, VideoFrame
@@ -55,6 +56,26 @@ def test_events_tell_the_same_tokens_as_the_reply(house: House) -> None:
             kinds = [type(event) for event in reader.events]
             assert kinds.index(ReplyStarted) < kinds.index(Token) < kinds.index(ReplyDone)
             assert all(token.seen is not None and token.seen.seq == 4 for token in read)
+
+    house.run(work())
+
+
+def test_what_a_stop_string_held_back_to_the_end_is_the_rest(house: House) -> None:
+    """The reply might have gone on with the stop string; it has ended before."""
+
+    async def work() -> None:
+        async with house.engine() as engine:
+
+            async def said(*stop: str) -> Reply:
+                async with await engine.stream() as stream:
+                    reply = await stream.ask(WORDS, SamplingParams(max_tokens=8, stop=stop))
+                    await reply.text()
+                    return reply
+
+            whole = await (plain := await said()).text()
+            held = await said(f"{whole[-1]}\n\n")
+            assert (plain.rest, held.reason) == ("", "length") and held.rest.endswith(whole[-1])
+            assert "".join([token.text async for token in held]) + held.rest == await held.text() == whole
 
     house.run(work())
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import re
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from penstock.demos.brook import train
+from penstock.demos.brook import teach, train
 from penstock.demos.brook.sound import Bank
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
@@ -55,3 +59,32 @@ def test_a_seed_gives_the_same_weights_and_they_are_served(trained, tmp_path: Pa
     client.do("ask", max_tokens=4)
     client.session.rig.run()
     assert client.session.ids()
+
+
+def test_the_recipe_from_nothing_makes_a_checkpoint(
+    monkeypatch: pytest.MonkeyPatch, bank: Bank, tmp_path: Path
+) -> None:
+    """What `make brook` would run, in its order, each lesson two steps long."""
+    plan = subprocess.run(
+        ["make", "-n", "-f", "demos/brook/recipe.mk", "BIN=.", f"OUT={tmp_path}/taught"],
+        cwd=Path(__file__).parents[2],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    plan = re.sub(r"--steps \d+", "--steps 2 --threads 1", plan.replace("\\\n", ""))
+    plan = re.sub(r"--rows \d+", "--rows 900 --trial 1", plan)
+    plan = re.sub(r"--seconds \S+ \S+", "--seconds 1 2", plan)
+    plan = plan.replace("brook.teach", "brook.teach --batch 12")
+    for module in (teach, train):
+        monkeypatch.setattr(module, "training_bank", lambda: bank)
+    monkeypatch.setattr(train, "Bank", lambda *_: bank)
+    threads = torch.get_num_threads()
+    for command, *words in map(shlex.split, plan.splitlines()):
+        if command == "./python":
+            monkeypatch.setattr(sys, "argv", words[1:])
+            importlib.import_module(words[1]).main()
+        else:
+            subprocess.run([command, *words], check=True)
+    torch.set_num_threads(threads)
+    assert load_file(tmp_path / "taught" / "brook" / "model" / "model.safetensors")
