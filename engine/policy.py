@@ -74,10 +74,7 @@ def plan(needs: list[Need], free: int, budget: Budget) -> Decision:
         victims: list[Need] = []
         if pages_for(need, rows, budget.page_tokens) > free:
             takeable = _takeable(movable, need, gone.keys() | granted)
-            reach = free + _freed([*gone.values(), *takeable]) - _freed([*gone.values()])
-            if pages_for(need, rows, budget.page_tokens) > reach:
-                rows = _fewer(need, rows, reach, budget.page_tokens)
-            victims = _victims(takeable, [*gone.values()], pages_for(need, rows, budget.page_tokens) - free)
+            need, rows, victims = _squeezed(need, rows, free, takeable, [*gone.values()], budget.page_tokens)
         if rows == 0:
             continue
         free -= _freed([*gone.values()]) + pages_for(need, rows, budget.page_tokens)
@@ -137,21 +134,38 @@ def _takeable(movable: list[Need], need: Need, taken: set[int]) -> list[Need]:
     ]
 
 
+def _squeezed(
+    need: Need, rows: int, free: int, takeable: list[Need], gone: list[Need], page_tokens: int
+) -> tuple[Need, int, list[Need]]:
+    """The need, how many of its rows go, and whose pages are taken for them.
+
+    Where none would go, those that share its last page make way: then it needs no copy of that.
+    """
+    reach = free + _freed([*gone, *takeable]) - _freed(gone)
+
+    def fitting(need: Need) -> int:
+        return rows if pages_for(need, rows, page_tokens) <= reach else _fewer(need, rows, reach, page_tokens)
+
+    victims: list[Need] = []
+    if need.copy and not fitting(need):
+        last, holders = need.shared[-1]
+        sharers = [other for other in takeable if last in dict(other.shared)]
+        if len(sharers) + sum(last in dict(other.shared) for other in gone) == holders - 1:
+            need, victims = msgspec.structs.replace(need, copy=0), sharers
+    count = fitting(need)
+    short = pages_for(need, count, page_tokens) - free
+    for other in takeable:
+        if _freed(gone + victims) - _freed(gone) >= short:
+            break
+        if other not in victims:
+            victims.append(other)
+    return need, count, victims
+
+
 def _freed(moved: list[Need]) -> int:
     """How many pages become free when all of these are moved: a shared page when all its holders are."""
     held = Counter(page for need in moved for page in need.shared)
     return sum(need.own for need in moved) + sum(count == holders for (_, holders), count in held.items())
-
-
-def _victims(takeable: list[Need], gone: list[Need], short: int) -> list[Need]:
-    """The first of `takeable` that set `short` pages free, together with those that are gone already."""
-    victims: list[Need] = []
-    before = _freed(gone)
-    for other in takeable:
-        if _freed(gone + victims) - before >= short:
-            break
-        victims.append(other)
-    return victims
 
 
 def grant(announced: list[tuple[int, int]], tokens: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from penstock.engine.family import Loaded
 from penstock.engine.plan import Result
 from penstock.engine.policy import Budget, Need, plan
@@ -38,6 +39,22 @@ def test_a_stream_is_served_beside_idle_forks(text_loaded: Loaded) -> None:
         scheduler.accept(fork, Input(200, "text", "hill"))
     drive(scheduler)
     assert all(stream.fed == stream.rows for stream in scheduler.streams.values())
+
+
+@pytest.mark.parametrize("host_pages", [0, 16])
+def test_forks_that_share_the_whole_cache_are_served(text_loaded: Loaded, host_pages: int) -> None:
+    """No page is left for a copy of the one that all three would write into: they take turns."""
+    scheduler = Scheduler(text_loaded.family, SchedulerConfig(pages=1, page_tokens=128, host_pages=host_pages))
+    scheduler.open(1, Request(format="turns"))
+    scheduler.accept(1, Input(1, "text", WORDS))
+    drive(scheduler)
+    scheduler.fork(1, 2, 99)
+    scheduler.fork(2, 3, 99)
+    for seq in (200, 201):
+        for fork in (1, 2, 3):
+            scheduler.accept(fork, Input(seq, "text", "hill"))
+        drive(scheduler)
+    assert all(stream.past == stream.rows for stream in scheduler.streams.values())
 
 
 def test_a_shared_page_is_free_when_all_its_holders_are_moved() -> None:
