@@ -141,7 +141,8 @@ def _squeezed(
 
     Where none would go, those that share its last page make way: then it needs no copy of that.
     """
-    reach = free + _freed([*gone, *takeable]) - _freed(gone)
+    before = _freed(gone)
+    reach = free + _freed(gone + takeable) - before
 
     def fitting(need: Need) -> int:
         return rows if pages_for(need, rows, page_tokens) <= reach else _fewer(need, rows, reach, page_tokens)
@@ -155,7 +156,7 @@ def _squeezed(
     count = fitting(need)
     short = pages_for(need, count, page_tokens) - free
     for other in takeable:
-        if _freed(gone + victims) - _freed(gone) >= short:
+        if _freed(gone + victims) - before >= short:
             break
         if other not in victims:
             victims.append(other)
