@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import shlex
 import subprocess
@@ -66,8 +67,9 @@ def test_the_recipe_from_nothing_makes_a_checkpoint(
 ) -> None:
     """What `make brook` would run, in its order, each lesson two steps long."""
     plan = subprocess.run(
-        ["make", "-n", "-f", "demos/brook/recipe.mk", "BIN=.", f"OUT={tmp_path}/taught"],
+        ["make", "--no-print-directory", "-n", "-f", "demos/brook/recipe.mk", "BIN=.", f"OUT={tmp_path}/taught"],
         cwd=Path(__file__).parents[2],
+        env={"PATH": os.environ["PATH"]},  # not as a part of the `make test` that may run this
         check=True,
         capture_output=True,
         text=True,
