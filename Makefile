@@ -49,8 +49,9 @@ features: $(STAMP)
 	@$(BIN)/python -m pytest -q -p tests.features --families write tests/reference tests/engine/test_oracle[1234].py \
 		tests/engine/test_prompt_media.py tests/engine/test_mutations.py
 
-# Needs espeak-ng. What the card says of the time is by this command.
+# What the card says of the time is by this command.
 brook: $(STAMP)
+	@command -v espeak-ng >/dev/null || { echo "make brook: expected espeak-ng, which says the words, got none" >&2; exit 1; }
 	@$(MAKE) --no-print-directory -j2 -f demos/brook/recipe.mk BIN=$(BIN)
 	@echo "make brook: $$(( $$(date +%s) - $(START) )) s"
 

@@ -30,17 +30,19 @@ RATE = 2e-3
 
 
 class Sights(IterableDataset):
-    """Batches of frame pairs with their labels; half of them lie on a change. Nothing is heard in these scenes."""
+    """Batches of frame pairs, as patches, with their labels; half of them lie on a change. Nothing is heard in these
+    scenes."""
 
     def __init__(self, seed: int, batch: int) -> None:
         self._seed, self._batch = seed, batch
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
+    def __iter__(self) -> Iterator[tuple[Tensor | np.ndarray, ...]]:
         random = np.random.default_rng(self._seed)
         maker = SceneMaker(random, {})
         while True:
             rows = [row for _ in range(self._batch // 4) for row in self._pairs(random, maker)]
-            yield tuple(np.stack(column) for column in zip(*rows, strict=True))
+            pairs, *labels = (np.stack(column) for column in zip(*rows, strict=True))
+            yield patches(pairs), *labels
 
     def _pairs(self, random: np.random.Generator, maker: SceneMaker) -> Iterator[tuple[np.ndarray, ...]]:
         draw = random.random()
@@ -90,7 +92,7 @@ def teach_sight(tower: Any, options: argparse.Namespace) -> None:
     heads = SightHeads(HIDDEN).to(options.device)
 
     def lesson(pairs: Tensor, labels: Tensor, offsets: Tensor, foreign: Tensor) -> tuple[Tensor, Any]:
-        features = see(tower, patches(pairs.cpu().numpy()).to(options.device), 8, 8)
+        features = see(tower, pairs, 8, 8)
         return heads.loss(features, labels, offsets, foreign), lambda: heads.right(features.float(), labels)
 
     _run(Sights(options.seed, options.batch), lesson, tower, heads, options)
@@ -102,8 +104,7 @@ def fit_sight(tower: Any, options: argparse.Namespace) -> None:
     tower.load_state_dict(torch.load(options.sight, map_location=options.device))
 
     def lesson(pairs: Tensor, labels: Tensor, offsets: Tensor, foreign: Tensor) -> tuple[Tensor, Any]:
-        features = see(tower, patches(pairs.cpu().numpy()).to(options.device), 8, 8).float()
-        errors = (features - oracle(labels, offsets)).square().mean(-1)
+        errors = (see(tower, pairs, 8, 8).float() - oracle(labels, offsets)).square().mean(-1)
         some = (labels > 0).any(-1)
         parts = errors[some].mean(), errors[~some].mean()
         return parts[0] + 0.5 * parts[1], lambda: [float(part.detach()) for part in parts]

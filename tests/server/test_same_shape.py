@@ -10,6 +10,7 @@ from penstock.actors.reply import Reply
 from penstock.actors.stream import Stream
 from penstock.server.client import Connection
 from penstock.server.client_stream import ClientReply, ClientStream
+from penstock.streams.event import ReplyDone
 
 PAIRS = ((Engine, Connection), (Stream, ClientStream), (Reply, ClientReply))
 # What is only there in process: how it is made and told things by its actors, and what the wire has no message for.
@@ -25,6 +26,21 @@ ITERATED = ("__aiter__", "__aenter__")
 def public(kind: type) -> list[str]:
     names = [name for name, value in vars(kind).items() if inspect.isfunction(value) or isinstance(value, property)]
     return [name for name in names if (not name.startswith("_") or name in ITERATED) and name not in NOT_THERE[kind]]
+
+
+def told(reply: Reply | ClientReply) -> set[str]:
+    return {name for name in vars(reply) if not name.startswith("_")}
+
+
+def test_a_reply_over_the_network_tells_what_one_in_process_tells() -> None:
+    """`taken`, what somebody has read, is for the actors."""
+    assert told(ClientReply(1)) == told(Reply(1, 1, lambda: None)) - {"taken"} and "rest" in told(ClientReply(1))
+
+
+def test_the_rest_of_a_reply_comes_over_the_network() -> None:
+    reply = ClientReply(1)
+    reply.done(ReplyDone(1, "length", 0, "held"))
+    assert reply.rest == "held"
 
 
 CALLS = [(here, there, name) for here, there in PAIRS for name in public(here)]
