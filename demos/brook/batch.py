@@ -73,13 +73,15 @@ class Batches(IterableDataset):
         vocabulary: Vocabulary,
         banks: Tensor,
         drawn: bool,
+        hard: float,
     ) -> None:
         self._seed, self._rows, self._seconds, self._drawn = seed, rows, seconds, drawn
+        self._hard = hard
         self._bank, self._vocabulary, self._banks = bank, vocabulary, banks
 
     def __iter__(self) -> Iterator[Batch]:
         random = np.random.default_rng(self._seed)
-        maker = LessonMaker(random, self._bank, self._vocabulary)
+        maker = LessonMaker(random, self._bank, self._vocabulary, self._hard)
         waiting: dict[int, list[Lesson]] = defaultdict(list)
         while True:
             shortest, longest = self._seconds

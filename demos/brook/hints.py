@@ -2,9 +2,9 @@
 
 In: a lesson. Out: labels for its rows of pictures and sound: what happened in a field since the pair before, which
 colour its thing had before and which way it moved last, how many things, beeps, words and pairs of frames there have
-been; for the rows of an answer what it hangs on: the pair that the question means, the word that was said, the field of
-the thing that it is about. Small heads read them from the middle of the model and are thrown away. An answer teaches
-one row; these teach all, and answers then only have to look them up.
+been; for the rows of an answer what it hangs on: the pair that the question means, the word that was said, the thing
+that it is about, which is to be found from its name on. Small heads read them from the middle of the model and are
+thrown away. An answer teaches one row; these teach all, and answers then only have to look them up.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from . import world
 from .lessons import Lesson
 from .moment import NO_THING
 from .senses import FIELDS, HOP, block_rows
@@ -42,8 +43,11 @@ SIZES = {
     "pair meant": MOST_PAIRS,
     "said": len(WORDS),
     "field": FIELDS * FIELDS + 1,
+    "shape meant": len(SHAPES),
+    "colour meant": len(COLOURS),
+    "size meant": len(world.SIZES),
 }
-_EARLY, _MIDDLE = ("pair",), ("pair meant", "said")
+_EARLY, _MIDDLE = ("pair", "field"), ("pair meant", "said", "field")
 _MOSTLY_NONE = ("event", "colour before", "way")
 _COLUMNS = {name: number for number, name in enumerate(SIZES)}
 _NONE = -100
@@ -53,7 +57,8 @@ _ROW_SECONDS = 4 * HOP / RATE
 class HintHeads(nn.Module):
     """Linear heads: one for each column, and some further down. A pair is looked up by its number, so rows have to know
     theirs first, then the end of a question the one that it means, and then the answer what was there. So with a word
-    that was said: first which, then where there is something of that colour, then its shape."""
+    that was said: first which, then where there is something of that colour, then its shape. A thing that is named is
+    found first, and then what it is like."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -105,7 +110,9 @@ def hints(lesson: Lesson) -> np.ndarray:
                 name, found = "pair meant", _pair_at(lesson.pairs, found)
             elif name == "thing":
                 shown = sum(row < first and kind == "video" for row, kind, _ in lesson.rows.media)
-                name, found = "field", _field_of(lesson, shown - 1, found)
+                for column, label in _meant(lesson, shown - 1, found):
+                    labels[first:stop, _COLUMNS[column]] = label
+                continue
             if 0 <= found < SIZES[name]:
                 labels[first:stop, _COLUMNS[name]] = int(found)
     return labels
@@ -116,13 +123,17 @@ def _pair_at(pairs: list[tuple[float, float]], time: float) -> int:
     return sum(start <= time for start, _ in pairs) - 1
 
 
-def _field_of(lesson: Lesson, pair: int, number: float) -> int:
-    """1 + the field of a thing in a pair; 0 for no thing, -1 for one that is not in the picture."""
+def _meant(lesson: Lesson, pair: int, number: float) -> Iterator[tuple[str, int]]:
+    """Columns and labels for a thing in a pair: 1 + its field, 0 for no thing; and what it is like."""
     if number == NO_THING:
-        return 0
-    there = {thing.number: _field(thing) for thing in lesson.scene.at(lesson.pairs[pair][1])}
-    field = there.get(int(number))
-    return -1 if field is None else 1 + field
+        yield "field", 0
+        return
+    for thing in lesson.scene.at(lesson.pairs[pair][1]):
+        if thing.number == number and (field := _field(thing)) is not None:
+            yield "field", 1 + field
+            yield "shape meant", SHAPES.index(thing.shape)
+            yield "colour meant", COLOURS.index(thing.colour)
+            yield "size meant", world.SIZES.index(thing.size)
 
 
 def _counted(scene: Scene, start: float, rows: int) -> Iterator[tuple[str, np.ndarray]]:

@@ -19,7 +19,7 @@ from .narration import change_told, opening, sound_told
 from .questions import KINDS, Question, ask
 from .senses import BLOCK_FRAMES, FIELDS, SIDE, block_rows
 from .sound import RATE
-from .world import Scene, SceneMaker, Wish
+from .world import COLOURS, SHAPES, Scene, SceneMaker, Wish
 
 NARRATE = (
     "Tell me what happens.",
@@ -33,7 +33,6 @@ NARRATE = (
     "Go on and tell me what changes.",
 )
 _TICK = 0.5
-_CLOSING = 6  # rows from the last word of a question to the start of its answer, both included
 # How often a kind is asked: what is hard to learn more often.
 _WEIGHTS = {
     "before": 9.0,
@@ -61,7 +60,7 @@ class Piece(NamedTuple):
 class Lesson(NamedTuple):
     """The rows, the times of the frame pairs, the track and the blocks (start, frames) that are cut from it.
 
-    `found`: what has to be found out in some rows, as first and stop row and columns of hints.py.
+    `found`: what has to be found out in some rows, as first and stop row and columns of hints.py, "moment" or "thing".
     """
 
     scene: Scene
@@ -122,14 +121,15 @@ def cut(plan: Plan) -> Iterator[Piece | float]:
 
 
 class LessonMaker:
-    """Draws lessons. `bank` says the words."""
+    """Draws lessons. `bank` says the words. `hard`: how much more often hard kinds are asked, from 0 (all alike) to 1
+    (as `_WEIGHTS` has it)."""
 
-    def __init__(self, random: np.random.Generator, bank, vocabulary: Vocabulary) -> None:
+    def __init__(self, random: np.random.Generator, bank, vocabulary: Vocabulary, hard: float = 1.0) -> None:
         self._random = random
         self._bank = bank
         self._words = vocabulary
         self._maker = SceneMaker(random, bank.seconds)
-        self._weights = np.array([_WEIGHTS.get(kind, 1.0) for kind in KINDS])
+        self._weights = np.array([_WEIGHTS.get(kind, 1.0) for kind in KINDS]) ** hard
         self._weights /= self._weights.sum()
 
     def lesson(self, seconds: float, most_things: int = 4) -> Lesson:
@@ -244,7 +244,9 @@ class _Stream:
         self._told = -1.0  # changes up to here are told or too late to tell
         self._heard = -1.0
         self._queue: list[int] = []  # tokens that are still to be said
-        self._merged = False
+        ends = "<|im_end|>\n", "<|im_start|>assistant\n"
+        self._closing = 1 + sum(len(words.ids(end)) for end in ends)  # rows from a question's last word on
+        self._last_word = 0
 
     def take(self, piece: Piece) -> None:
         """Lay a piece of media; during a reply, say what it shows."""
@@ -301,14 +303,22 @@ class _Stream:
 
     def answer(self, question: Question) -> None:
         self._start(question.text)
-        first = len(self.writer) - _CLOSING
+        first = self._last_word
+        if "thing" in question.finds:
+            first -= self._behind_the_name(question.text)
         self.writer.say(self._words.ids(question.answer), self._words.end, question.kind)
         if question.finds:
             self.found.append((first, len(self.writer), question.finds))
         if not self.plan.live:
             self.writer.finish()
 
+    def _behind_the_name(self, text: str) -> int:
+        """How many tokens of a question come behind the last shape or colour that it names."""
+        end = max((text.rfind(word) + len(word) for word in (*SHAPES, *COLOURS) if word in text), default=len(text))
+        return len(self._words.ids(text)) - len(self._words.ids(text[:end]))
+
     def _start(self, text: str) -> None:
         self._queue = []
         self.replies += 1
         self.writer.ask(text)
+        self._last_word = len(self.writer) - self._closing

@@ -79,7 +79,9 @@ def _follow(m: Moment) -> Question | None:
     taken |= {"colour"} if only.colour in made[0] else set()
     second = m.pick([kind for kind in _FOLLOWS if kind not in taken])
     forms, answer = _FOLLOWS[second]
-    return Question("follow-up", m.says(*forms), f"{answer(only)}.", lead=Question(first, made[0], made[1]))
+    finds = {"thing": only.number}
+    lead = Question(first, made[0], made[1], finds)
+    return Question("follow-up", m.says(*forms), f"{answer(only)}.", finds, lead)
 
 
 def ask(kind: str, m: Moment) -> Question | None:

@@ -2,7 +2,8 @@
 # `penstock serve` takes.
 #
 # Two chains of lessons, each on a core of its own: what is heard, and then the words, with what is seen taken from the
-# scene; and what is seen. Then all of it together, on both cores. What is there already is not made again.
+# scene; and what is seen. Then more words, on both cores, and at last what the tower sees in place of the scene. What is
+# there already is not made again.
 
 OUT ?= taught
 DEVICE ?= cpu
@@ -13,13 +14,18 @@ TRAIN = $(BIN)/python -m penstock.demos.brook.train --device $(DEVICE) --rows 45
 .DELETE_ON_ERROR:
 
 $(OUT)/brook: $(OUT)/words $(OUT)/fit.pt
-	$(TRAIN) --resume $(OUT)/words/training.pt --sight $(OUT)/fit.pt --hearing $(OUT)/hearing.pt --towers 0.15 \
-		--steps 1900 --rate 2e-3 --cooling 0.8 --seconds 1.5 8 --seed 402 --out $@.part
+	$(TRAIN) --resume $(OUT)/words/training.pt --sight $(OUT)/fit.pt \
+		--steps 450 --rate 1.2e-3 --cooling 1 --hard 0.7 --seconds 1.5 8 --seed 403 --out $@.part
 	mv $@.part $@
 
-$(OUT)/words: $(OUT)/hearing.pt
+$(OUT)/words: $(OUT)/first-words $(OUT)/fit.pt
+	$(TRAIN) --oracle --resume $(OUT)/first-words/training.pt \
+		--steps 3000 --rate 2.5e-3 --cooling 0.2 --hard 0.5 --seconds 1 6 --seed 402 --out $@.part
+	mv $@.part $@
+
+$(OUT)/first-words: $(OUT)/hearing.pt
 	$(TRAIN) --oracle --hearing $< --threads 1 \
-		--steps 1000 --rate 2.5e-3 --cooling 0.3 --seconds 1 5.5 --seed 401 --out $@.part
+		--steps 700 --rate 2.5e-3 --cooling 0.02 --hard 0.5 --seconds 1 6 --seed 401 --out $@.part
 	mv $@.part $@
 
 $(OUT)/fit.pt: $(OUT)/sight.pt

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .moment import Found, Moment
+from .moment import NO_THING, Found, Moment
 from .narration import change_told, things_listed
 from .world import COLOURS, NUMBERS, PLACES, SHAPES, SIZES, Change
 
@@ -25,14 +25,14 @@ def _what(m: Moment) -> tuple[str, str]:
     return text, f"{things_listed(m.things)}."
 
 
-def _shape(m: Moment) -> tuple[str, str] | None:
+def _shape(m: Moment) -> Found | None:
     single = [thing for thing in m.things if len(m.with_colour(thing.colour)) == 1]
     if not single or m.chance(0.08):
-        colour = m.absent_colour()
+        colour, number = m.absent_colour(), NO_THING
         answer = f"there is no {colour} thing."
     else:
         thing = m.pick(single)
-        colour, answer = thing.colour, f"{thing.shape}."
+        colour, answer, number = thing.colour, f"{thing.shape}.", thing.number
     text = m.says(
         "What shape is the {c} thing?",
         "Which shape is {c}?",
@@ -42,17 +42,17 @@ def _shape(m: Moment) -> tuple[str, str] | None:
         "What form has the {c} one?",
         c=colour,
     )
-    return text, answer
+    return text, answer, {"thing": number}
 
 
-def _colour(m: Moment) -> tuple[str, str] | None:
+def _colour(m: Moment) -> Found | None:
     single = [thing for thing in m.things if len(m.with_shape(thing.shape)) == 1]
     if not single or m.chance(0.08):
-        shape = m.absent_shape()
+        shape, number = m.absent_shape(), NO_THING
         answer = f"there is no {shape}."
     else:
         thing = m.pick(single)
-        shape, answer = thing.shape, f"{thing.colour}."
+        shape, answer, number = thing.shape, f"{thing.colour}.", thing.number
     text = m.says(
         "What colour is the {s}?",
         "Which colour is the {s}?",
@@ -62,7 +62,7 @@ def _colour(m: Moment) -> tuple[str, str] | None:
         "The {s} has what colour?",
         s=shape,
     )
-    return text, answer
+    return text, answer, {"thing": number}
 
 
 def _count(m: Moment) -> tuple[str, str]:
@@ -90,13 +90,13 @@ def _count(m: Moment) -> tuple[str, str]:
     return text, f"{NUMBERS[number]}."
 
 
-def _where(m: Moment) -> tuple[str, str]:
+def _where(m: Moment) -> Found:
     if not m.things or m.chance(0.08):
         name = m.absent_shape() if m.chance(0.5) else f"{m.absent_colour()} thing"
-        answer = f"there is no {name}."
+        answer, number = f"there is no {name}.", NO_THING
     else:
         thing = m.pick(m.things)
-        name, answer = m.name(thing), f"{PLACES[thing.place]}."
+        name, answer, number = m.name(thing), f"{PLACES[thing.place]}.", thing.number
     text = m.says(
         "Where is the {n}?",
         "Where do you see the {n}?",
@@ -106,10 +106,10 @@ def _where(m: Moment) -> tuple[str, str]:
         "Tell me where the {n} is.",
         n=name,
     )
-    return text, answer
+    return text, answer, {"thing": number}
 
 
-def _size(m: Moment) -> tuple[str, str] | None:
+def _size(m: Moment) -> Found | None:
     if not m.things:
         return None
     thing = m.pick(m.things)
@@ -121,16 +121,16 @@ def _size(m: Moment) -> tuple[str, str] | None:
         "Which size has the {n}?",
         n=m.name(thing),
     )
-    return text, f"{thing.size}."
+    return text, f"{thing.size}.", {"thing": thing.number}
 
 
-def _is_there(m: Moment) -> tuple[str, str] | None:
-    yes = m.chance(0.5)
+def _is_there(m: Moment) -> Found | None:
+    yes, number = m.chance(0.5), NO_THING
     if yes:
         if not m.things:
             return None
         thing = m.pick(m.things)
-        name = m.pick((thing.name, thing.shape, f"{thing.colour} thing"))
+        name, number = m.pick((thing.name, thing.shape, f"{thing.colour} thing")), thing.number
     else:
         draw = m.random.random()
         if draw < 0.5 and m.things:
@@ -152,7 +152,8 @@ def _is_there(m: Moment) -> tuple[str, str] | None:
         a=article,
         n=name,
     )
-    return text, "yes." if yes else "no."
+    alike = sum(name in (thing.name, thing.shape, f"{thing.colour} thing") for thing in m.things)
+    return text, "yes." if yes else "no.", {"thing": number} if alike < 2 else {}
 
 
 def _last(m: Moment, kind: str) -> Change | None:

@@ -31,7 +31,7 @@ from .start import SCALE, begin
 from .towers import Oracle
 from .words import sentences
 
-HINTED = 0.25  # what a hint counts beside an answer
+HINTED = 0.05  # what a hint counts beside an answer
 
 
 class Learner:
@@ -70,7 +70,8 @@ class Learner:
 
     def batches(self, seed: int, bank: Bank, rows: int, seconds: tuple[float, float]) -> Batches:
         banks = torch.from_numpy(self.processor.feature_extractor.mel_filters).float()
-        return Batches(seed, rows, seconds, bank, self.vocabulary, banks, not self.options.oracle)
+        drawn, hard = not self.options.oracle, self.options.hard
+        return Batches(seed, rows, seconds, bank, self.vocabulary, banks, drawn, hard)
 
     def seen(self, batch: Batch) -> Tensor:
         """Features of the pictures, by the tower or by the oracle."""
@@ -183,6 +184,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--rows", type=int, default=7000)
     parser.add_argument("--seconds", type=float, nargs=2, default=(3.0, 8.0))
+    parser.add_argument("--hard", type=float, default=1.0, help="how much more often hard kinds are asked, 0 to 1")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--cooling", type=float, default=0.3, help="share of the steps in which the rate falls to 0")
     parser.add_argument("--seed", type=int, default=1)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import numpy as np
 import torch
+from penstock.demos.brook import world
 from penstock.demos.brook.hints import EVENTS, SIZES, HintHeads, hints
 from penstock.demos.brook.layout import Vocabulary
 from penstock.demos.brook.lessons import Lesson, LessonMaker, Plan
@@ -18,12 +22,18 @@ def thing(number: int, shape: str, colour: str, x: float, y: float, place: int) 
     return Thing(number, shape, colour, "small", 0.09, x, y, place)
 
 
-def lesson(scene: Scene, seed: int = 0) -> Lesson:
+@cache
+def tokenizer() -> Any:
     from penstock.demos.brook.checkpoint import build_tokenizer
+    from penstock.demos.brook.words import sentences
 
+    return build_tokenizer(sentences())
+
+
+def lesson(scene: Scene, seed: int = 0) -> Lesson:
     bank = Bank((), half=0)
     bank.clips = dict.fromkeys(bank.clips, [np.zeros(RATE // 4, np.float32)])
-    maker = LessonMaker(np.random.default_rng(seed), bank, Vocabulary(build_tokenizer(["nothing"])))
+    maker = LessonMaker(np.random.default_rng(seed), bank, Vocabulary(tokenizer()))
     return maker._lesson(scene, Plan(scene.seconds, True, True, False, [scene.seconds - 0.001]))
 
 
@@ -111,3 +121,43 @@ def test_an_answer_hangs_on_the_field_of_its_thing_and_on_the_word_that_was_said
             rows = labels[labels[:, COLUMN["said"]] >= 0]
             found |= {(int(row[COLUMN["said"]]), int(row[COLUMN["field"]])) for row in rows}
         assert found == {(WORDS.index(colour), field)}
+
+
+def test_a_thing_is_found_from_its_name_on_with_all_that_it_is() -> None:
+    """Where the question names nothing, as "it" does, from the question's end on."""
+    ring = thing(0, "ring", "red", 0.83, 0.17, 2)
+    star = thing(1, "star", "blue", 0.17, 0.83, 6)._replace(size="large")
+    scene = Scene(1, 3.0, (ring, star), (), ())
+    meant = [COLUMN[name] for name in ("field", "shape meant", "colour meant", "size meant")]
+    expected = {
+        (4, SHAPES.index("ring"), COLOURS.index("red"), world.SIZES.index("small")),
+        (13, SHAPES.index("star"), COLOURS.index("blue"), world.SIZES.index("large")),
+    }
+    vocabulary = Vocabulary(tokenizer())
+    names = {vocabulary.ids(f"{space}{word}")[-1] for word in (*SHAPES, *COLOURS) for space in ("", " ")}
+    seen, kinds = set(), set()
+    for seed in range(12):
+        made = lesson(scene, seed)
+        labels = hints(made)
+        for kind, first, stop in made.rows.said:
+            if kind not in ("shape", "colour", "where", "size", "follow-up"):
+                continue
+            found = {tuple(row) for row in labels[first:stop, meant].tolist()}
+            assert len(found) == 1, "an answer is about one thing"
+            (what,) = found
+            if what[0] == 0:
+                assert what == (0, -100, -100, -100), "there is no such thing"
+                continue
+            seen.add(what)
+            kinds.add(kind)
+            begins = first
+            while labels[begins - 1, COLUMN["field"]] == what[0] and begins - 1 not in _said(made):
+                begins -= 1
+            if kind != "follow-up":
+                assert made.rows.ids[begins] in names
+    assert seen == expected
+    assert kinds == {"shape", "colour", "where", "size", "follow-up"}
+
+
+def _said(made: Lesson) -> set[int]:
+    return {row for _, first, stop in made.rows.said for row in range(first, stop)}
