@@ -49,7 +49,7 @@ features: $(STAMP)
 	@$(BIN)/python -m pytest -q -p tests.features --families write tests/reference tests/engine/test_oracle[1234].py \
 		tests/engine/test_prompt_media.py tests/engine/test_mutations.py
 
-# What the card says of the time is by this command.
+# Prints the time that it took.
 brook: $(STAMP)
 	@command -v espeak-ng >/dev/null || { echo "make brook: expected espeak-ng, which says the words, got none" >&2; exit 1; }
 	@$(MAKE) --no-print-directory -j2 -f demos/brook/recipe.mk BIN=$(BIN)

@@ -9,7 +9,7 @@ thrown away. An answer teaches one row; these teach all, and answers then only h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -105,17 +105,22 @@ def hints(lesson: Lesson) -> np.ndarray:
         if 0 <= seen < MOST_PAIRS:
             rows[:, _COLUMNS["pair"]] = seen
     for first, stop, finds in lesson.found:
-        for name, found in finds.items():
-            if name == "moment":
-                name, found = "pair meant", _pair_at(lesson.pairs, found)
-            elif name == "thing":
-                shown = sum(row < first and kind == "video" for row, kind, _ in lesson.rows.media)
-                for column, label in _meant(lesson, shown - 1, found):
-                    labels[first:stop, _COLUMNS[column]] = label
-                continue
+        for name, found in _to_find(lesson, first, finds):
             if 0 <= found < SIZES[name]:
-                labels[first:stop, _COLUMNS[name]] = int(found)
+                labels[first:stop, _COLUMNS[name]] = found
     return labels
+
+
+def _to_find(lesson: Lesson, first: int, finds: Mapping[str, float]) -> Iterator[tuple[str, int]]:
+    """Columns and labels for what has to be found out from row `first` on."""
+    for name, found in finds.items():
+        if name == "moment":
+            yield "pair meant", _pair_at(lesson.pairs, found)
+        elif name == "thing":
+            shown = sum(row < first and kind == "video" for row, kind, _ in lesson.rows.media)
+            yield from _meant(lesson, shown - 1, found)
+        else:
+            yield name, int(found)
 
 
 def _pair_at(pairs: list[tuple[float, float]], time: float) -> int:

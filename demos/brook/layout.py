@@ -111,16 +111,18 @@ class Writer:
         self._lay([self._words.audio] * rows, self._count(rows), "audio", number)
         self._end_piece(self._words.sound[1])
 
-    def ask(self, question: str) -> None:
-        """A question, and the start of the reply."""
+    def ask(self, question: str) -> int:
+        """A question, and the start of the reply. Gives the row behind the question's last word."""
         if self.state == "assistant":
             self._text("<|im_end|>\n")
         if self.state != "user":
             self._text("<|im_start|>user\n")
         self._text(question)
+        behind = len(self)
         self._text("<|im_end|>\n")
         self._text("<|im_start|>assistant\n")
         self.state = "assistant"
+        return behind
 
     def say(self, ids: list[int], then: int | None, kind: str) -> None:
         """Tokens of a reply. Behind the last comes `then`; None where it is not sampled."""

@@ -244,9 +244,6 @@ class _Stream:
         self._told = -1.0  # changes up to here are told or too late to tell
         self._heard = -1.0
         self._queue: list[int] = []  # tokens that are still to be said
-        ends = "<|im_end|>\n", "<|im_start|>assistant\n"
-        self._closing = 1 + sum(len(words.ids(end)) for end in ends)  # rows from a question's last word on
-        self._last_word = 0
 
     def take(self, piece: Piece) -> None:
         """Lay a piece of media; during a reply, say what it shows."""
@@ -302,8 +299,7 @@ class _Stream:
         self._speak(late=0.0)
 
     def answer(self, question: Question) -> None:
-        self._start(question.text)
-        first = self._last_word
+        first = self._start(question.text) - 1  # the question's last word
         if "thing" in question.finds:
             first -= self._behind_the_name(question.text)
         self.writer.say(self._words.ids(question.answer), self._words.end, question.kind)
@@ -317,8 +313,7 @@ class _Stream:
         end = max((text.rfind(word) + len(word) for word in (*SHAPES, *COLOURS) if word in text), default=len(text))
         return len(self._words.ids(text)) - len(self._words.ids(text[:end]))
 
-    def _start(self, text: str) -> None:
+    def _start(self, text: str) -> int:
         self._queue = []
         self.replies += 1
-        self.writer.ask(text)
-        self._last_word = len(self.writer) - self._closing
+        return self.writer.ask(text)

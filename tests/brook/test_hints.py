@@ -135,12 +135,13 @@ def test_a_thing_is_found_from_its_name_on_with_all_that_it_is() -> None:
     }
     vocabulary = Vocabulary(tokenizer())
     names = {vocabulary.ids(f"{space}{word}")[-1] for word in (*SHAPES, *COLOURS) for space in ("", " ")}
+    asked = {"shape", "colour", "where", "size", "is there", "follow-up"}
     seen, kinds = set(), set()
     for seed in range(12):
         made = lesson(scene, seed)
         labels = hints(made)
         for kind, first, stop in made.rows.said:
-            if kind not in ("shape", "colour", "where", "size", "follow-up"):
+            if kind not in asked:
                 continue
             found = {tuple(row) for row in labels[first:stop, meant].tolist()}
             assert len(found) == 1, "an answer is about one thing"
@@ -156,7 +157,23 @@ def test_a_thing_is_found_from_its_name_on_with_all_that_it_is() -> None:
             if kind != "follow-up":
                 assert made.rows.ids[begins] in names
     assert seen == expected
-    assert kinds == {"shape", "colour", "where", "size", "follow-up"}
+    assert kinds == asked
+
+
+def test_no_thing_is_meant_where_two_would_do() -> None:
+    """Of two red rings neither is the one that "Is there a red ring?" is about."""
+    first = thing(0, "ring", "red", 0.83, 0.17, 2)
+    scene = Scene(1, 3.0, (first, first._replace(number=1, x=0.17, place=0)), (), ())
+    answers = set()
+    for seed in range(12):
+        made = lesson(scene, seed)
+        labels = hints(made)
+        for kind, start, stop in made.rows.said:
+            if kind == "is there":
+                answers |= {(int(made.rows.labels[start]), *map(int, labels[start:stop, COLUMN["field"]]))}
+    yes, no = (tokenizer().encode(word)[0] for word in ("yes", "no"))
+    assert {answer[0] for answer in answers} == {yes, no}
+    assert all(set(fields) == {-100 if said == yes else 0} for said, *fields in answers)
 
 
 def _said(made: Lesson) -> set[int]:

@@ -76,6 +76,15 @@ def test_which_way_is_asked_of_what_moved_and_of_what_stood_still_meanwhile(less
     assert not answers[False, False]
 
 
+def test_hard_kinds_are_asked_more_often_the_more_so_is_wished(bank: Bank):
+    def share(hard: float) -> float:
+        maker = LessonMaker(np.random.default_rng(4), bank, Vocabulary(WORDS), hard)
+        said = [kind for _ in range(25) for kind, _, _ in maker.lesson(5.0).rows.said]
+        return sum(kind in ("together", "count", "way", "before") for kind in said) / len(said)
+
+    assert 1.5 * share(0.0) < 1.2 * share(0.5) < share(1.0)
+
+
 def test_a_sound_that_goes_on_is_waited_for(lessons: list[Lesson]):
     waited = 0
     for lesson in lessons:
