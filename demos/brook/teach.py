@@ -154,6 +154,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
+    if options.tower == "fit" and options.sight is None:
+        parser.error("fit: expected --sight FILE, what `sight` wrote, got none")
     torch.set_num_threads(options.threads)
     inner = build_model(build_tokenizer([])).to(options.device).model
     tower, teach = {

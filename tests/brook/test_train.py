@@ -90,3 +90,12 @@ def test_the_recipe_from_nothing_makes_a_checkpoint(
             subprocess.run([command, *words], check=True)
     torch.set_num_threads(threads)
     assert load_file(tmp_path / "taught" / "brook" / "model" / "model.safetensors")
+
+
+def test_fit_says_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["teach", "fit", "--steps", "1", "--out", str(tmp_path / "fit.pt")])
+    with pytest.raises(SystemExit) as stopped:
+        teach.main()
+    assert stopped.value.code == 2 and "expected --sight FILE" in capsys.readouterr().err
