@@ -79,9 +79,8 @@ def _follow(m: Moment) -> Question | None:
     taken |= {"colour"} if only.colour in made[0] else set()
     second = m.pick([kind for kind in _FOLLOWS if kind not in taken])
     forms, answer = _FOLLOWS[second]
-    finds = {"thing": only.number}
-    lead = Question(first, made[0], made[1], finds)
-    return Question("follow-up", m.says(*forms), f"{answer(only)}.", finds, lead)
+    lead = _question(first, made)
+    return Question("follow-up", m.says(*forms), f"{answer(only)}.", lead.finds, lead)
 
 
 def ask(kind: str, m: Moment) -> Question | None:
@@ -93,4 +92,8 @@ def ask(kind: str, m: Moment) -> Question | None:
         return None
     if m.scene.foreign and m.shows and (kind in SIGHTS or kind in ("together", "first")):
         return Question("unknown", made[0], UNKNOWN)
+    return _question(kind, made)
+
+
+def _question(kind: str, made: tuple[str, str] | Found) -> Question:
     return Question(kind, made[0], made[1], made[2] if len(made) == 3 else {})

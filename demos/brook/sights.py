@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from .moment import NO_THING, Found, Moment
 from .narration import change_told, things_listed
-from .world import COLOURS, NUMBERS, PLACES, SHAPES, SIZES, Change
+from .world import COLOURS, NUMBERS, PLACES, SHAPES, SIZES, Change, Thing
 
 
 def _what(m: Moment) -> tuple[str, str]:
@@ -124,13 +124,17 @@ def _size(m: Moment) -> Found | None:
     return text, f"{thing.size}.", {"thing": thing.number}
 
 
+def _names(thing: Thing) -> tuple[str, ...]:
+    return thing.name, thing.shape, f"{thing.colour} thing"
+
+
 def _is_there(m: Moment) -> Found | None:
     yes, number = m.chance(0.5), NO_THING
     if yes:
         if not m.things:
             return None
         thing = m.pick(m.things)
-        name, number = m.pick((thing.name, thing.shape, f"{thing.colour} thing")), thing.number
+        name, number = m.pick(_names(thing)), thing.number
     else:
         draw = m.random.random()
         if draw < 0.5 and m.things:
@@ -152,7 +156,7 @@ def _is_there(m: Moment) -> Found | None:
         a=article,
         n=name,
     )
-    alike = sum(name in (thing.name, thing.shape, f"{thing.colour} thing") for thing in m.things)
+    alike = sum(name in _names(thing) for thing in m.things)
     return text, "yes." if yes else "no.", {"thing": number} if alike < 2 else {}
 
 
