@@ -14,16 +14,16 @@ from ..engine.config import EngineConfig
 
 def main(options: argparse.Namespace) -> int:
     """Time per append and per decode step by history, then the time between tokens with other streams appending."""
-    config = EngineConfig(device=options.device)
+    config = EngineConfig(device=options.device, cuda_graphs=options.cuda_graphs)
     histories = list(options.histories)
     costs = list(append_costs(histories, options.rounds, config))
     if options.json:
         for cost in costs:
             print(msgspec.json.encode(cost).decode(), flush=True)
     else:
-        print(
-            f"{platform.processor() or platform.machine()}, device {options.device}, medians of {options.rounds} rounds"
-        )
+        graphs = ", CUDA graphs" if options.cuda_graphs else ""
+        processor = platform.processor() or platform.machine()
+        print(f"{processor}, device {options.device}{graphs}, medians of {options.rounds} rounds")
         print(f"{'':>22}{'penstock, ms':>20}{'transformers, ms':>20}")
         print(f"{'history':>8} {'rows':>5} {'bytes':>7}{'append':>10}{'decode':>10}{'append':>10}{'decode':>10}")
         for cost in costs:

@@ -225,6 +225,7 @@ def _add_bench_append(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--rounds", type=int, default=20, help="rounds that medians are taken over (default 20)")
     parser.add_argument("--tokens", type=int, default=600, help="tokens of the timed reply (default 600)")
+    parser.add_argument("--cuda-graphs", action="store_true", help="decode steps are recorded and launched whole")
     parser.add_argument("--histories", type=_numbers, default=(1_000, 20_000), help="tokens, separated by commas")
 
 

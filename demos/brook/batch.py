@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from .hints import SIZES, hints
 from .layout import IGNORED, Vocabulary
@@ -55,14 +55,19 @@ class Batch(NamedTuple):
     audio_from: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """On a device, but for the pictures, which are cut into patches on the host."""
-        kept = ("lessons", "pictures")
-        return self._replace(**{name: getattr(self, name).to(device) for name in self._fields if name not in kept})
+        return self._replace(**{name: getattr(self, name).to(device) for name in self._fields if name != "lessons"})
+
+
+def dice(seed: int) -> np.random.Generator:
+    """For the process that draws data: the first, or only one, draws by the seed alone, each other by its own."""
+    worker = get_worker_info()
+    return np.random.default_rng((seed, worker.id) if worker and worker.id else seed)
 
 
 class Batches(IterableDataset):
     """Batches without end, of about `rows` rows. `seconds` is the range of lengths of their streams, of which some are
-    up to four times as long; lessons of about the same number of rows come together."""
+    up to four times as long; lessons of about the same number of rows come together. Other numbers of processes draw
+    other batches."""
 
     def __init__(
         self,
@@ -80,7 +85,7 @@ class Batches(IterableDataset):
         self._bank, self._vocabulary, self._banks = bank, vocabulary, banks
 
     def __iter__(self) -> Iterator[Batch]:
-        random = np.random.default_rng(self._seed)
+        random = dice(self._seed)
         maker = LessonMaker(random, self._bank, self._vocabulary, self._hard)
         waiting: dict[int, list[Lesson]] = defaultdict(list)
         while True:

@@ -113,6 +113,12 @@ def build_model(tokenizer: Any) -> Any:
     return model
 
 
+def members(model: Any) -> tuple[Any, Any, Any]:
+    """The vision tower, the audio tower and the language model, wherever this version of the library has them."""
+    inner = model.model if hasattr(model.model, "visual") else model
+    return inner.visual, inner.audio_tower, getattr(model.model, "language_model", model.model)
+
+
 def build_processor(tokenizer: Any) -> Any:
     """Pictures of about 112 by 112 pixels, log-mel of 64 bins every 20 ms."""
     sizes = {"shortest_edge": (SIDE - 28) ** 2, "longest_edge": SIDE * SIDE}

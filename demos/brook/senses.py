@@ -24,11 +24,11 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def patches(pairs: np.ndarray) -> Tensor:
+def patches(pairs: Tensor) -> Tensor:
     """Frame pairs `(n, 2, h, w, 3)` uint8 to `(n, patches, 1176)`, in the order of Qwen2VLVideoProcessor."""
     count, _, height, width, _ = pairs.shape
-    pixels = torch.from_numpy(pairs).float().div_(255)
-    pixels = (pixels - torch.tensor(MEAN, device="cpu")) / torch.tensor(STD, device="cpu")
+    pixels = pairs.float().div_(255)
+    pixels = (pixels - pixels.new_tensor(MEAN)) / pixels.new_tensor(STD)
     rows, columns = height // PATCH, width // PATCH
     grid = pixels.reshape(count, 2, rows // MERGE, MERGE, PATCH, columns // MERGE, MERGE, PATCH, 3)
     return grid.permute(0, 2, 5, 3, 6, 8, 1, 4, 7).reshape(count, rows * columns, 3 * 2 * PATCH * PATCH)

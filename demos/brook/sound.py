@@ -9,9 +9,11 @@ from __future__ import annotations
 import functools
 import io
 import itertools
+import os
 import subprocess
 import wave
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -55,9 +57,12 @@ class Bank:
 
     def __init__(self, takes: Iterable[int], half: int, others: int = 4) -> None:
         takes = list(takes)
-        self.clips = {word: [say(word, take) for take in takes] for word in WORDS}
         turns = itertools.cycle(takes)
-        self.clips["other"] = [say(word, next(turns)) for word in spoken(half) for _ in takes[:others]]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            known = {word: pool.map(say, itertools.repeat(word), takes) for word in WORDS}
+            foreign = [(word, next(turns)) for word in spoken(half) for _ in takes[:others]]
+            known["other"] = pool.map(say, *zip(*foreign, strict=True))
+            self.clips = {word: list(clips) for word, clips in known.items()}
 
     @property
     def seconds(self) -> dict[str, list[float]]:

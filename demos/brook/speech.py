@@ -61,7 +61,7 @@ class Attention(torch.autograd.Function):
         mixed, shares = torch.empty_like(q), []
         for start, stop in _stretches(q):
             scores = q[:, :, start:stop] @ k[:, :, :stop].transpose(-1, -2)
-            shares.append(torch.softmax(scores.add_(mask[:, :, start:stop, :stop]), -1))
+            shares.append(torch.softmax(scores.add_(mask[:, :, start:stop, :stop]), -1, dtype=q.dtype))
             mixed[:, :, start:stop] = shares[-1] @ v[:, :, :stop]
         ctx.save_for_backward(q, k, v, *shares)
         return mixed

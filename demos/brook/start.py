@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .checkpoint import members
 from .world import COLOURS, NUMBERS, PITCHES, SHAPES, SIZES
 
 SCALE = 0.3  # standard deviation of a word's embedding
@@ -29,7 +30,7 @@ def concepts(hidden: int) -> dict[str, Tensor]:
 def begin(model: Any, tokenizer: Any) -> None:
     """Set the weights of the language model and its head."""
     dice = torch.Generator().manual_seed(8)
-    language = model.model.language_model
+    _, _, language = members(model)
     words = language.embed_tokens.weight
     words.normal_(0, SCALE, generator=dice)
     for name, concept in concepts(words.shape[1]).items():

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from .bank import training_bank
-from .checkpoint import HIDDEN, build_model, build_processor, build_tokenizer
+from .batch import dice
+from .checkpoint import HIDDEN, build_model, build_processor, build_tokenizer, members
 from .descent import Descent
 from .draw import Camera, Painter
 from .senses import BLOCK_FRAMES, SIDE, hear, patches, power, see
@@ -30,19 +31,19 @@ RATE = 2e-3
 
 
 class Sights(IterableDataset):
-    """Batches of frame pairs, as patches, with their labels; half of them lie on a change. Nothing is heard in these
+    """Batches of frame pairs with their labels; half of them lie on a change. Nothing is heard in these
     scenes."""
 
     def __init__(self, seed: int, batch: int) -> None:
         self._seed, self._batch = seed, batch
 
-    def __iter__(self) -> Iterator[tuple[Tensor | np.ndarray, ...]]:
-        random = np.random.default_rng(self._seed)
+    def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
+        random = dice(self._seed)
         maker = SceneMaker(random, {})
         while True:
             rows = [row for _ in range(self._batch // 4) for row in self._pairs(random, maker)]
             pairs, *labels = (np.stack(column) for column in zip(*rows, strict=True))
-            yield patches(pairs), *labels
+            yield pairs, *labels
 
     def _pairs(self, random: np.random.Generator, maker: SceneMaker) -> Iterator[tuple[np.ndarray, ...]]:
         draw = random.random()
@@ -67,7 +68,7 @@ class Sounds(IterableDataset):
         self._seed, self._batch, self._bank, self._banks = seed, batch, bank, banks
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
-        random = np.random.default_rng(self._seed)
+        random = dice(self._seed)
         maker = SceneMaker(random, self._bank.seconds)
         while True:
             rows = [row for _ in range(self._batch // 6) for row in self._blocks(random, maker)]
@@ -92,7 +93,7 @@ def teach_sight(tower: Any, options: argparse.Namespace) -> None:
     heads = SightHeads(HIDDEN).to(options.device)
 
     def lesson(pairs: Tensor, labels: Tensor, offsets: Tensor, foreign: Tensor) -> tuple[Tensor, Any]:
-        features = see(tower, pairs, 8, 8)
+        features = see(tower, patches(pairs), 8, 8)
         return heads.loss(features, labels, offsets, foreign), lambda: heads.right(features.float(), labels)
 
     _run(Sights(options.seed, options.batch), lesson, tower, heads, options)
@@ -104,7 +105,7 @@ def fit_sight(tower: Any, options: argparse.Namespace) -> None:
     tower.load_state_dict(torch.load(options.sight, map_location=options.device))
 
     def lesson(pairs: Tensor, labels: Tensor, offsets: Tensor, foreign: Tensor) -> tuple[Tensor, Any]:
-        errors = (see(tower, pairs, 8, 8).float() - oracle(labels, offsets)).square().mean(-1)
+        errors = (see(tower, patches(pairs), 8, 8).float() - oracle(labels, offsets)).square().mean(-1)
         some = (labels > 0).any(-1)
         parts = errors[some].mean(), errors[~some].mean()
         return parts[0] + 0.5 * parts[1], lambda: [float(part.detach()) for part in parts]
@@ -126,7 +127,7 @@ def teach_hearing(tower: Any, options: argparse.Namespace) -> None:
 
 
 def _run(data: IterableDataset, lesson: Any, tower: nn.Module, heads: nn.Module, options: argparse.Namespace) -> None:
-    loader = iter(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
+    loader = iter(DataLoader(data, batch_size=None, num_workers=options.workers, prefetch_factor=4))
     down = Descent([(tower, RATE)], [(heads, RATE)], options.steps, cooling=0.7)
     device = torch.device(options.device)
     started, losses = time.monotonic(), []
@@ -150,6 +151,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw the data")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--out", type=Path, required=True)
@@ -157,11 +159,11 @@ def main() -> None:
     if options.tower == "fit" and options.sight is None:
         parser.error("fit: expected --sight FILE, what `sight` wrote, got none")
     torch.set_num_threads(options.threads)
-    inner = build_model(build_tokenizer([])).to(options.device).model
+    sight, hearing, _ = members(build_model(build_tokenizer([])).to(options.device))
     tower, teach = {
-        "sight": (inner.visual, teach_sight),
-        "fit": (inner.visual, fit_sight),
-        "hearing": (inner.audio_tower, teach_hearing),
+        "sight": (sight, teach_sight),
+        "fit": (sight, fit_sight),
+        "hearing": (hearing, teach_hearing),
     }[options.tower]
     teach(tower, options)
     torch.save(tower.cpu().state_dict(), options.out)

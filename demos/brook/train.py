@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from .bank import training_bank
 from .batch import Batch, Batches
-from .checkpoint import HIDDEN, build_model, build_processor, build_tokenizer, save
+from .checkpoint import HIDDEN, build_model, build_processor, build_tokenizer, members, save
 from .descent import Descent
 from .hints import TAPS, HintHeads
 from .layout import IGNORED, Vocabulary
@@ -47,8 +47,7 @@ class Learner:
         self.oracle = Oracle(HIDDEN)
         self.heads = HintHeads(HIDDEN)
         self.vocabulary = Vocabulary(self.tokenizer)
-        inner = self.model.model
-        self.sight, self.hearing, self.language = inner.visual, inner.audio_tower, inner.language_model
+        self.sight, self.hearing, self.language = members(self.model)
         if options.resume:
             self._resume(options.resume)
         if options.sight:
@@ -76,7 +75,7 @@ class Learner:
     def seen(self, batch: Batch) -> Tensor:
         """Features of the pictures, by the tower or by the oracle."""
         if not self.options.oracle:
-            return see(self.sight, patches(batch.pictures.numpy()).to(self.device), 8, 8).float()
+            return see(self.sight, patches(batch.pictures), 8, 8).float()
         features = self.oracle(batch.fields, batch.offsets)
         return features + torch.randn_like(features) * 0.5 * SCALE
 
@@ -151,7 +150,7 @@ def descent(learner: Learner) -> Descent:
 def train(learner: Learner) -> None:
     options = learner.options
     data = learner.batches(options.seed, training_bank(), options.rows, tuple(options.seconds))
-    loader = iter(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
+    loader = iter(DataLoader(data, batch_size=None, num_workers=options.workers, prefetch_factor=4))
     unseen = iter(learner.batches(99, Bank(range(10_000, 10_008), 1), options.rows, tuple(options.seconds)))
     trial = [next(unseen) for _ in range(options.trial)]
     down = descent(learner)
@@ -189,6 +188,7 @@ def main() -> None:
     parser.add_argument("--cooling", type=float, default=0.3, help="share of the steps in which the rate falls to 0")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw the data")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--every", type=int, default=300)
     parser.add_argument("--trial", type=int, default=8, help="batches that are tried at every save")

@@ -149,7 +149,7 @@ def test_the_towers_see_and_hear_as_in_training(brook: Loaded) -> None:
     model = towers.model  # pyright: ignore[reportAttributeAccessIssue]
     banks = torch.from_numpy(towers.processor.feature_extractor.mel_filters).float()  # pyright: ignore
     with torch.no_grad():
-        seen = see(model.visual, patches(pairs), 8, 8)
+        seen = see(model.visual, patches(torch.from_numpy(pairs)), 8, 8)
         mel = power(track[: RATE + 400], banks)[:, :50]
         mel = (torch.clamp(mel, min=float(mel.max()) - 8) + 4) / 4
         heard = hear(model.audio_tower, mel[None], torch.tensor([50]))
@@ -160,9 +160,9 @@ def test_the_towers_see_and_hear_as_in_training(brook: Loaded) -> None:
 
 
 def test_the_language_model_of_training_is_the_stock_one() -> None:
-    from penstock.demos.brook.checkpoint import HIDDEN, build_model, build_tokenizer
+    from penstock.demos.brook.checkpoint import HIDDEN, build_model, build_tokenizer, members
 
-    language = build_model(build_tokenizer([])).model.language_model
+    _, _, language = members(build_model(build_tokenizer([])))
     embeds = torch.randn(2, 40, HIDDEN, generator=torch.Generator().manual_seed(0))
     positions = torch.arange(40).expand(3, 2, 40).clone()
     positions[1, :, 10:20] += 3

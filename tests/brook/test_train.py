@@ -62,12 +62,14 @@ def test_a_seed_gives_the_same_weights_and_they_are_served(trained, tmp_path: Pa
     assert client.session.ids()
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_the_recipe_from_nothing_makes_a_checkpoint(
-    monkeypatch: pytest.MonkeyPatch, bank: Bank, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, bank: Bank, tmp_path: Path, device: str
 ) -> None:
-    """What `make brook` would run, in its order, each lesson two steps long."""
+    """What `make brook` would run, in its order, each lesson two steps long, here on the CPU in either case."""
+    words = ["BIN=.", f"OUT={tmp_path}/taught", f"DEVICE={device}"]
     plan = subprocess.run(
-        ["make", "--no-print-directory", "-n", "-f", "demos/brook/recipe.mk", "BIN=.", f"OUT={tmp_path}/taught"],
+        ["make", "--no-print-directory", "-n", "-f", "demos/brook/recipe.mk", *words],
         cwd=Path(__file__).parents[2],
         env={"PATH": os.environ["PATH"]},  # not as a part of the `make test` that may run this
         check=True,
@@ -76,6 +78,8 @@ def test_the_recipe_from_nothing_makes_a_checkpoint(
     ).stdout
     plan = re.sub(r"--steps \d+", "--steps 2 --threads 1", plan.replace("\\\n", ""))
     plan = re.sub(r"--rows \d+", "--rows 900 --trial 1", plan)
+    assert plan.count(f"--device {device}") == 6
+    plan = re.sub(r"--workers \d+", "--workers 2", plan.replace(f"--device {device}", "--device cpu"))
     plan = re.sub(r"--seconds \S+ \S+", "--seconds 1 2", plan)
     plan = plan.replace("brook.teach", "brook.teach --batch 12")
     for module in (teach, train):

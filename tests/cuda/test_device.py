@@ -64,9 +64,10 @@ def test_a_step_waits_only_where_its_tokens_are_read(name: str, monkeypatch: pyt
     assert len(watched) == 10 and max(watched) == 3
 
 
-def test_bench_append() -> None:
+@pytest.mark.parametrize("graphs", [False, True])
+def test_bench_append(graphs: bool) -> None:
     command = [sys.executable, "-m", "penstock.server.cli", "bench", "append", "--json", "--device", "cuda"]
-    options = ["--histories", "1000,20000", "--rounds", "10", "--tokens", "100"]
+    options = ["--histories", "1000,20000", "--rounds", "10", "--tokens", "100", *["--cuda-graphs"] * graphs]
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=280, check=True)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["history"] for line in lines[:2]] == [1000, 20000]

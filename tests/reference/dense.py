@@ -254,7 +254,9 @@ class _Layer:
         _, height, width = (grid[0] // torch.tensor([1, 2, 2])).tolist()
         self._wrapper(self.sight[0])
         places = self.places.grids(torch.zeros(1, dtype=torch.long), height, width)
-        deep = [torch.cat(list(layer)) for layer in output.deepstack_features] if self.deep else []
+        # By picture, or in some versions of the library for all in one: the same rows.
+        layers = output.deepstack_features if self.deep else []
+        deep = [torch.cat(list(layer)).view(len(embeds), -1) for layer in layers]
         self._rows([self.model.config.image_token_id] * len(embeds), places, embeds, deep)
         self._wrapper(self.sight[1])
 
