@@ -12,7 +12,7 @@ DEVICE ?= cpu
 # is drawn by processes that would leave it waiting, were there one.
 ifneq ($(filter cuda%,$(DEVICE)),)
 ROWS = 18000
-WORKERS := $(shell echo $$(( ($$(nproc) + 1) / 2 )))
+WORKERS = 8
 FIRST_WORDS = 350
 WORDS = 1200
 LAST = --steps 500 --rate 1.5e-3 --towers 0.15 --seconds 2 8.5
