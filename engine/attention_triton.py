@@ -29,12 +29,16 @@ _SHARE_TOKENS, _SHARES = tl.constexpr(256), 16
 _LOG2_E, _LN_2 = 1.4426950408889634, tl.constexpr(0.6931471805599453)
 
 
-@triton.jit(do_not_specialize=["rows"])
+# What differs from step to step is not compiled in: each set of compiled sizes stops the streams for up to seconds.
+@triton.jit(
+    do_not_specialize=["table_stride", "rows", "shares"],
+    do_not_specialize_on_alignment=["tables", "lengths", "firsts", "tiles", "lse"],
+)
 def _attend(
     query, keys, values, tables, lengths, firsts, tiles, out, lse,
-    table_stride, rows, scale,
+    table_stride, rows, shares, scale,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, DIM: tl.constexpr, PAGE: tl.constexpr, WINDOWED: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SHARES: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """One tile (axis 0), key head (axis 1), share of the history (axis 2). `scale` is for exp2. out, lse: by share."""
     tile, kv_head, share = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -56,8 +60,8 @@ def _attend(
     if WINDOWED:
         begins = tl.load(firsts + row, mask=here, other=2147483647)
     low, high = tl.min(begins, 0) // BLOCK_N * BLOCK_N, tl.max(ends, 0)
-    if SHARES > 1:
-        each = tl.maximum(tl.cdiv(high - low, SHARES), _SHARE_TOKENS)
+    if SPLIT:
+        each = tl.maximum(tl.cdiv(high - low, shares), _SHARE_TOKENS)
         each = tl.cdiv(each, BLOCK_N) * BLOCK_N
         low += share * each
         high = tl.minimum(high, low + each)
@@ -126,9 +130,9 @@ class TritonBackend:
         launch: Any = _attend  # compiled at its first call for each set of sizes
         launch[len(tiles), kv_heads, shares](
             query, keys, values, part.tables, part.lengths, firsts, tiles, out, lse,
-            part.tables.stride(0), rows, scale * _LOG2_E,
+            part.tables.stride(0), rows, shares, scale * _LOG2_E,
             HEADS=heads, KV_HEADS=kv_heads, DIM=dim, PAGE=page_tokens, WINDOWED=part.firsts is not None,
-            BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_D=block_d, SHARES=shares,
+            BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_D=block_d, SPLIT=shares > 1,
         )  # fmt: skip
         merged, total = merge(list(out), list(lse))
         return merged.to(query.dtype), total

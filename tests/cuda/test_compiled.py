@@ -18,16 +18,46 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from penstock.engine.attention_triton import _attend
 
-architecture, kind, block_m, block_n, shares = int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])
+architecture, kind, block_m, block_n, split = int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])
 sizes = dict(HEADS=16, KV_HEADS=2, DIM=80, PAGE=16, WINDOWED=True, BLOCK_D=128)
-sizes |= dict(BLOCK_M=block_m, BLOCK_N=block_n, SHARES=shares)
-types = dict.fromkeys(("query", "keys", "values"), "*" + kind) | dict(out="*" + (kind if shares == 1 else "fp32"))
-types |= dict(lse="*fp32", scale="fp32", rows="i32", table_stride="i32")
+sizes |= dict(BLOCK_M=block_m, BLOCK_N=block_n, SPLIT=bool(split))
+types = dict.fromkeys(("query", "keys", "values"), "*" + kind) | dict(out="*" + ("fp32" if split else kind))
+types |= dict(lse="*fp32", scale="fp32", rows="i32", shares="i32", table_stride="i32")
 signature = {name: "constexpr" if name in sizes else types.get(name, "*i32") for name in _attend.arg_names}
 source = ASTSource(fn=_attend, signature=signature, constexprs=sizes)
 compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
 assert compiled.asm["cubin"].startswith(b"\\x7fELF")
 print(compiled.metadata.shared, compiled.asm["ptx"].count("mma"))
+"""
+# Prints each set of sizes and types that is compiled for many batches of a model, whatever lies where in memory.
+BATCHES = """
+import random
+import torch
+from penstock.engine import attention_triton
+from tests.cuda.ragged import Ragged
+from triton.backends.compiler import GPUTarget
+from triton.compiler import make_backend
+from triton.runtime.jit import create_function_from_signature
+
+kernel = attention_triton._attend
+bind = create_function_from_signature(kernel.signature, kernel.params, make_backend(GPUTarget("cuda", 90, 32)))
+seen = set()
+
+
+class Launch:
+    def __getitem__(self, grid):
+        return lambda *args, **sizes: seen.add(str(bind(*args, **sizes)[1]))
+
+
+attention_triton._attend = Launch()
+dice = random.Random(1)
+for seed in range(200):
+    shape = [(dice.randint(1, 300), dice.choice([1, 1, 40])) for _ in range(dice.randint(1, 9))]
+    batch = Ragged(shape, seed=seed, dtype=torch.bfloat16, window=dice.choice([None, 20]))
+    for part in batch.halves(dice.randint(0, 4)):
+        part.lengths = torch.cat([part.lengths[: dice.randint(0, 3)], part.lengths])[-len(part.lengths) :]
+        batch.attend_in(attention_triton.TritonBackend(dice.choice([1, 20, 100, 500])), [part])
+print(*sorted(seen), sep="\\n")
 """
 # Bytes of shared memory that a program may have on every device since sm_80 (sm_86 and sm_89 have the least).
 SHARED_BYTES = 99 * 1024
@@ -35,15 +65,15 @@ SHARED_BYTES = 99 * 1024
 
 @pytest.mark.parametrize("architecture", [80, 90])
 @pytest.mark.parametrize(
-    ("kind", "block_m", "block_n", "shares"), [("bf16", 16, 64, 8), ("fp16", 64, 64, 1), ("fp32", 64, 32, 1)]
+    ("kind", "block_m", "block_n", "split"), [("bf16", 16, 64, 1), ("fp16", 64, 64, 0), ("fp32", 64, 32, 0)]
 )
 def test_it_compiles_and_fits(
-    architecture: int, kind: str, block_m: int, block_n: int, shares: int, tmp_path: Path
+    architecture: int, kind: str, block_m: int, block_n: int, split: int, tmp_path: Path
 ) -> None:
     """16-bit types use the tensor cores; float32 does not, as they would round it to 10 bits."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(architecture), kind, str(block_m), str(block_n), str(shares)],
+        [sys.executable, "-c", PROGRAM, str(architecture), kind, str(block_m), str(block_n), str(split)],
         env=environment | {"TRITON_CACHE_DIR": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -52,3 +82,14 @@ def test_it_compiles_and_fits(
     shared, products = map(int, done.stdout.split())
     assert shared <= SHARED_BYTES
     assert (products > 0) == (kind != "fp32")
+
+
+def test_what_is_compiled_does_not_hang_on_the_batch() -> None:
+    """For rows of replies and appended ones, with and without a window, in shares and whole: eight in all."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", BATCHES], env=environment | {"PYTHONPATH": root}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 8, done.stdout
