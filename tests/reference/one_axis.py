@@ -5,6 +5,7 @@ In: a model, its processor, pixels. Out: words and rows in their order, and who 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as Row
 from typing import Any, NamedTuple
 
@@ -49,7 +50,11 @@ def video(model: Any, processor: Any, frames: np.ndarray, times: Row[float]) -> 
     inputs = processor.video_processor(videos=clip, do_sample_frames=False, return_tensors="pt")
     config = model.config
     if config.model_type == "llava_onevision":
-        rows = model.get_video_features(inputs["pixel_values_videos"]).pooler_output[0]
+        pixels = inputs["pixel_values_videos"]
+        count = pixels.shape[1] * math.ceil(math.isqrt(processor.num_image_tokens) / 2) ** 2
+        rows = model.get_video_features(pixels).pooler_output[0]
+        # Not every version of the library has the row for a new line among these.
+        rows = torch.cat([rows[:count], model.model.image_newline[None]])
         return [Media(config.video_token_id, rows), "\n"]
     rows = torch.cat(list(model.get_image_features(**inputs).pooler_output))
     laid: list[str | Media] = []
