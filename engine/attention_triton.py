@@ -1,12 +1,12 @@
-"""The CUDA backend: one Triton kernel that attends decode rows and appended rows alike, reading pages where they lie.
+"""The CUDA backend: a Triton kernel that attends decode rows and appended rows alike, reading pages where they lie.
 
 A program takes a tile of consecutive query rows of one sequence, one key head and one share of the history; the query
 heads that share the key head are attended together, so that keys are loaded once (M = rows x heads a key head). The
 softmax runs on line in float32. Where there are fewer programs than the device takes at once, histories are split and
-the shares merged by their log-sum-exp (Flash-Decoding).
+a second kernel merges the shares by their log-sum-exp (Flash-Decoding).
 
 Nothing here reads a tensor back to the host: tiles come from the `Part`, lengths stay on the device. Under
-`TRITON_INTERPRET=1`, set before Triton is imported, the kernel runs on a CPU.
+`TRITON_INTERPRET=1`, set before Triton is imported, the kernels run on a CPU.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
-from .attention import Part, merge
+from .attention import Part
 
 # Where a run is long enough, so many (row, head) pairs share the loads of keys; decode rows need no more than the
 # least that the tensor cores take.
@@ -26,6 +26,7 @@ _WIDE, _NARROW = 64, 16
 _LOAD_BYTES, _LOAD_TOKENS = 16_384, 64
 # A history is split into shares of no fewer tokens, and no more shares than this.
 _SHARE_TOKENS, _SHARES = tl.constexpr(256), 16
+_MERGED = 16  # (row, head) pairs whose shares a program merges
 _LOG2_E, _LN_2 = 1.4426950408889634, tl.constexpr(0.6931471805599453)
 
 
@@ -96,6 +97,37 @@ def _attend(
     tl.store(lse + line, sums, mask=here)
 
 
+@triton.jit(do_not_specialize=["lines", "shares"], do_not_specialize_on_alignment=["sums", "lse"])
+def _merge(
+    parts, sums, out, lse, lines, shares, DIM: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_D: tl.constexpr
+):  # fmt: skip
+    """`parts` `(shares, lines, DIM)` and `sums` `(shares, lines)` to one softmax a line, which is a row and a head;
+    `BLOCK_L` lines a program."""
+    line = tl.program_id(0).to(tl.int64) * BLOCK_L + tl.arange(0, BLOCK_L)
+    here = line < lines
+    places = tl.arange(0, BLOCK_D)
+    mine = here[:, None] & (places < DIM)[None, :]
+    best = tl.full([BLOCK_L], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_L], tl.float32)
+    weighted = tl.zeros([BLOCK_L, BLOCK_D], tl.float32)
+    at = line
+    for _ in range(shares):
+        own = tl.load(sums + at, mask=here, other=float("-inf"))
+        part = tl.load(parts + at[:, None] * DIM + places[None, :], mask=mine, other=0.0)
+        peak = tl.maximum(best, own)
+        safe = tl.where(peak == float("-inf"), 0.0, peak)
+        shrink, weight = tl.exp(best - safe), tl.exp(own - safe)
+        weighted = weighted * shrink[:, None] + part * weight[:, None]
+        total = total * shrink + weight
+        best = peak
+        at += lines
+    seen = total > 0
+    divisor = tl.where(seen, total, 1.0)
+    result = (weighted / divisor[:, None]).to(out.dtype.element_ty)
+    tl.store(out + line[:, None] * DIM + places[None, :], result, mask=mine)
+    tl.store(lse + line, tl.where(seen, best + tl.log(divisor), float("-inf")), mask=here)
+
+
 def _power(count: int) -> int:
     """The least power of two that is no smaller."""
     return 1 << (count - 1).bit_length()
@@ -124,15 +156,20 @@ class TritonBackend:
         shares = min(_SHARES, max(1, self._programs // (len(tiles) * kv_heads)))
         block_d = max(16, _power(dim))
         block_n = max(16, min(_LOAD_TOKENS, _LOAD_BYTES // (block_d * keys.element_size())))
-        out = query.new_empty((shares, rows, heads, dim), dtype=query.dtype if shares == 1 else torch.float32)
-        lse = query.new_empty((shares, rows, heads), dtype=torch.float32)
+        whole, total = torch.empty_like(query), query.new_empty((rows, heads), dtype=torch.float32)
+        out, lse = whole, total
+        if shares > 1:
+            out, lse = (tensor.new_empty((shares, *tensor.shape), dtype=torch.float32) for tensor in (whole, total))
         firsts = part.lengths if part.firsts is None else part.firsts
-        launch: Any = _attend  # compiled at its first call for each set of sizes
-        launch[len(tiles), kv_heads, shares](
+        attend: Any = _attend  # compiled at its first call for each set of sizes
+        attend[len(tiles), kv_heads, shares](
             query, keys, values, part.tables, part.lengths, firsts, tiles, out, lse,
             part.tables.stride(0), rows, shares, scale * _LOG2_E,
             HEADS=heads, KV_HEADS=kv_heads, DIM=dim, PAGE=page_tokens, WINDOWED=part.firsts is not None,
             BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_D=block_d, SPLIT=shares > 1,
         )  # fmt: skip
-        merged, total = merge(list(out), list(lse))
-        return merged.to(query.dtype), total
+        if shares > 1:
+            join: Any = _merge
+            lines, sizes = rows * heads, {"DIM": dim, "BLOCK_L": _MERGED, "BLOCK_D": block_d}
+            join[-(-lines // _MERGED),](out, lse, whole, total, lines, shares, **sizes)
+        return whole, total

@@ -16,7 +16,7 @@ import sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from penstock.engine.attention_triton import _attend
+from penstock.engine.attention_triton import _attend, _merge
 
 architecture, kind, block_m, block_n, split = int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])
 sizes = dict(HEADS=16, KV_HEADS=2, DIM=80, PAGE=16, WINDOWED=True, BLOCK_D=128)
@@ -27,7 +27,13 @@ signature = {name: "constexpr" if name in sizes else types.get(name, "*i32") for
 source = ASTSource(fn=_attend, signature=signature, constexprs=sizes)
 compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
 assert compiled.asm["cubin"].startswith(b"\\x7fELF")
-print(compiled.metadata.shared, compiled.asm["ptx"].count("mma"))
+products = compiled.asm["ptx"].count("mma")
+types = dict(lines="i32", shares="i32", out="*" + kind)
+sizes = dict(DIM=80, BLOCK_L=16, BLOCK_D=128)
+signature = {name: "constexpr" if name in sizes else types.get(name, "*fp32") for name in _merge.arg_names}
+source = ASTSource(fn=_merge, signature=signature, constexprs=sizes)
+merged = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
+print(max(compiled.metadata.shared, merged.metadata.shared), products)
 """
 # Prints each set of sizes and types that is compiled for many batches of a model, whatever lies where in memory.
 BATCHES = """
@@ -39,17 +45,20 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import make_backend
 from triton.runtime.jit import create_function_from_signature
 
-kernel = attention_triton._attend
-bind = create_function_from_signature(kernel.signature, kernel.params, make_backend(GPUTarget("cuda", 90, 32)))
 seen = set()
 
 
 class Launch:
+    def __init__(self, kernel):
+        backend = make_backend(GPUTarget("cuda", 90, 32))
+        self.bind = create_function_from_signature(kernel.signature, kernel.params, backend)
+
     def __getitem__(self, grid):
-        return lambda *args, **sizes: seen.add(str(bind(*args, **sizes)[1]))
+        return lambda *args, **sizes: seen.add(str(self.bind(*args, **sizes)[1]))
 
 
-attention_triton._attend = Launch()
+attention_triton._attend = Launch(attention_triton._attend)
+attention_triton._merge = Launch(attention_triton._merge)
 dice = random.Random(1)
 for seed in range(200):
     shape = [(dice.randint(1, 300), dice.choice([1, 1, 40])) for _ in range(dice.randint(1, 9))]
@@ -85,11 +94,12 @@ def test_it_compiles_and_fits(
 
 
 def test_what_is_compiled_does_not_hang_on_the_batch() -> None:
-    """For rows of replies and appended ones, with and without a window, in shares and whole: eight in all."""
+    """For rows of replies and appended ones, with and without a window, in shares and whole: eight in all, and one that
+    merges shares."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     root = str(Path(__file__).parents[2])
     done = subprocess.run(
         [sys.executable, "-c", BATCHES], env=environment | {"PYTHONPATH": root}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 8, done.stdout
+    assert len(done.stdout.splitlines()) == 9, done.stdout

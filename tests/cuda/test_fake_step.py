@@ -35,13 +35,14 @@ TOKEN = 30  # a word that ends nothing
 class Launch:
     """Stands for the compiled kernel: whatever it is given must lie on the device."""
 
-    def __init__(self) -> None:
-        self.grids: list[tuple[int, int, int]] = []
+    def __init__(self, tensors: int) -> None:
+        self.tensors = tensors
+        self.grids: list[tuple[int, ...]] = []
 
-    def __getitem__(self, grid: tuple[int, int, int]) -> Any:
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
         def launched(*args: Any, **sizes: int) -> None:
             tensors = [arg for arg in args if isinstance(arg, torch.Tensor)]
-            assert len(tensors) == 9 and all(tensor.device.type == "cuda" for tensor in tensors)
+            assert len(tensors) == self.tensors and all(tensor.device.type == "cuda" for tensor in tensors)
             assert all(tensor.is_contiguous() for tensor in tensors[:3])
             self.grids.append(grid)
 
@@ -82,8 +83,9 @@ class Machine:
 
 @pytest.fixture
 def launch(monkeypatch: pytest.MonkeyPatch) -> Launch:
-    launch = Launch()
+    launch = Launch(9)
     monkeypatch.setattr(attention_triton, "_attend", launch)
+    monkeypatch.setattr(attention_triton, "_merge", Launch(4))
     return launch
 
 
