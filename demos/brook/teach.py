@@ -31,8 +31,7 @@ RATE = 2e-3
 
 
 class Sights(IterableDataset):
-    """Batches of frame pairs with their labels; half of them lie on a change. Nothing is heard in these
-    scenes."""
+    """Batches of frame pairs with their labels; half of them lie on a change. Nothing is heard in these scenes."""
 
     def __init__(self, seed: int, batch: int) -> None:
         self._seed, self._batch = seed, batch

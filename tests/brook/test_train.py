@@ -17,6 +17,7 @@ from penstock.demos.brook.sound import Bank
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
 from safetensors.torch import load_file
+from torch.utils.data import DataLoader
 
 from tests.engine.acts import Client
 from tests.engine.rig import Rig
@@ -94,6 +95,15 @@ def test_the_recipe_from_nothing_makes_a_checkpoint(
             subprocess.run([command, *words], check=True)
     torch.set_num_threads(threads)
     assert load_file(tmp_path / "taught" / "brook" / "model" / "model.safetensors")
+
+
+def test_each_process_draws_data_of_its_own() -> None:
+    """The first draws what one alone would draw."""
+    one, two = (iter(DataLoader(teach.Sights(3, 8), batch_size=None, num_workers=count)) for count in (1, 2))
+    alone, together = ([next(drawn)[0] for _ in range(4)] for drawn in (one, two))
+    assert torch.equal(together[0], alone[0]) and torch.equal(together[2], alone[1])
+    assert not any(torch.equal(other, own) for other in (together[1], together[3]) for own in alone)
+    assert not torch.equal(together[1], together[3])
 
 
 def test_fit_says_what_it_needs(
