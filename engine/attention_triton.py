@@ -98,9 +98,7 @@ def _attend(
 
 
 @triton.jit(do_not_specialize=["lines", "shares"], do_not_specialize_on_alignment=["sums", "lse"])
-def _merge(
-    parts, sums, out, lse, lines, shares, DIM: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_D: tl.constexpr
-):  # fmt: skip
+def _merge(parts, sums, out, lse, lines, shares, DIM: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_D: tl.constexpr):
     """`parts` `(shares, lines, DIM)` and `sums` `(shares, lines)` to one softmax a line, which is a row and a head;
     `BLOCK_L` lines a program."""
     line = tl.program_id(0).to(tl.int64) * BLOCK_L + tl.arange(0, BLOCK_L)
@@ -169,7 +167,9 @@ class TritonBackend:
             BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_D=block_d, SPLIT=shares > 1,
         )  # fmt: skip
         if shares > 1:
+            lines = rows * heads
             join: Any = _merge
-            lines, sizes = rows * heads, {"DIM": dim, "BLOCK_L": _MERGED, "BLOCK_D": block_d}
-            join[-(-lines // _MERGED),](out, lse, whole, total, lines, shares, **sizes)
+            join[triton.cdiv(lines, _MERGED),](
+                out, lse, whole, total, lines, shares, DIM=dim, BLOCK_L=_MERGED, BLOCK_D=block_d
+            )
         return whole, total

@@ -8,8 +8,8 @@
 OUT ?= taught
 DEVICE ?= cpu
 
-# A GPU takes batches four times as large in hardly more time, and there is time for the towers to learn to the end. Data
-# is drawn by processes that would leave it waiting, were there one.
+# A GPU takes batches four times as large and so fewer of them, the towers go on learning to the end, and several
+# processes draw the data, since it would wait for one.
 ifneq ($(filter cuda%,$(DEVICE)),)
 ROWS = 18000
 WORKERS = 8

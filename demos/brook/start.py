@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checkpoint import members
 from .world import COLOURS, NUMBERS, PITCHES, SHAPES, SIZES
 
 SCALE = 0.3  # standard deviation of a word's embedding
@@ -27,10 +26,9 @@ def concepts(hidden: int) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def begin(model: Any, tokenizer: Any) -> None:
+def begin(language: Any, head: Any, tokenizer: Any) -> None:
     """Set the weights of the language model and its head."""
     dice = torch.Generator().manual_seed(8)
-    _, _, language = members(model)
     words = language.embed_tokens.weight
     words.normal_(0, SCALE, generator=dice)
     for name, concept in concepts(words.shape[1]).items():
@@ -38,7 +36,7 @@ def begin(model: Any, tokenizer: Any) -> None:
             ids = tokenizer.encode(form.format(name), add_special_tokens=False)
             if len(ids) == 1:
                 words[ids[0]] = 0.8 * concept + 0.6 * words[ids[0]]
-    model.lm_head.weight.copy_(words / (SCALE * words.shape[1] ** 0.5))
+    head.weight.copy_(words / (SCALE * words.shape[1] ** 0.5))
     depth = (2 * len(language.layers)) ** -0.5
     for layer in language.layers:
         own, mlp = layer.self_attn, layer.mlp

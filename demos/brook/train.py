@@ -43,11 +43,11 @@ class Learner:
         self.tokenizer = build_tokenizer(sentences())
         self.processor = build_processor(self.tokenizer)
         self.model: Any = build_model(self.tokenizer)
-        begin(self.model, self.tokenizer)
         self.oracle = Oracle(HIDDEN)
         self.heads = HintHeads(HIDDEN)
         self.vocabulary = Vocabulary(self.tokenizer)
         self.sight, self.hearing, self.language = members(self.model)
+        begin(self.language, self.model.lm_head, self.tokenizer)
         if options.resume:
             self._resume(options.resume)
         if options.sight:

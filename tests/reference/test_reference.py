@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import transformers
 
 from tests.reference import pieces as p
 from tests.reference.check import REPLY, sees, sees_pictures, smallest_margin
@@ -180,8 +178,6 @@ def test_sight_equals_stock_generation(sight_plain: tuple[Any, Any], name: str) 
 @pytest.mark.parametrize("fps", [0.5, 1.0, 1.7, 2.0, 3.0, 30.0])
 def test_sight_video_positions_equal_stock(sight_plain: tuple[Any, Any], fps: float) -> None:
     model, processor = sight_plain
-    if 2 % fps and "int(next(second_per_grid_ts))" in inspect.getsource(type(model.model).get_rope_index):
-        pytest.skip(f"transformers {transformers.__version__} cuts the seconds between grids to whole ones")
     pieces = turn(p.VideoPiece(frames(1, 12)), p.VideoPiece(frames(2, 4)))
     inputs = stock(processor, pieces, fps)
     ours = build(model, processor, pieces, fps=fps, positions="transformers")
