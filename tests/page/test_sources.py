@@ -82,7 +82,9 @@ def test_a_camera_and_its_microphone_reach_the_model_and_are_closed_behind_it(op
 
 def test_a_screen_is_seen_until_the_person_stops_it(opened: Opened) -> None:
     source(opened, "screen")
-    opened.tells("green square")
+    expect(opened.page.locator("#video")).to_be_visible()
+    opened.page.get_by_role("button", name="Start anew").click()
+    opened.tells("I see a green square.")
     # `stop` of a page says nothing to itself; the browser's own button does.
     opened.page.evaluate("given[0].getTracks()[0].dispatchEvent(new Event('ended'))")
     expect(opened.page.locator("#trouble")).to_have_text("The screen has stopped.")
