@@ -33,9 +33,15 @@ import asyncio, sys
 from pathlib import Path
 from penstock import Engine
 
+def begun():
+    try:
+        return any(file.stat().st_size == 0 for file in Path(sys.argv[1]).rglob("*.incomplete"))
+    except FileNotFoundError:  # the download has taken something away meanwhile
+        return False
+
 async def main():
     task = asyncio.create_task(Engine.load("small/text"))
-    while not any(file.stat().st_size == 0 for file in Path(sys.argv[1]).rglob("*.incomplete")):
+    while not begun():
         await asyncio.sleep(0.01)
     task.cancel()
     try:
