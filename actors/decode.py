@@ -92,6 +92,9 @@ class Decode(Actor[DecodeMessage]):
         self._decoders = decoders
         self._supervisor = supervisor
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="penstock-decode")
+        self._prompts = asyncio.Semaphore(
+            threads - 1
+        )  # a whole prompt may be a long film: one thread is left to others
         self._lanes: dict[int, _Lane] = {}
         self._ending: set[_Lane] = set()  # of streams that have ended, still at work
         self.mailbox = mailbox
@@ -201,7 +204,8 @@ class Decode(Actor[DecodeMessage]):
         """Send on what an input gives; what is wrong with it is told, and what was good before that stays."""
         try:
             if isinstance(work, Converse):
-                content = await self._call(decoded, work.content, self._decoders, self._spec)
+                async with self._prompts:
+                    content = await self._call(decoded, work.content, self._decoders, self._spec)
                 await self._encode.put(msgspec.structs.replace(work, content=content))
                 return
             await self._segments(stream, lane, work)

@@ -41,12 +41,18 @@ def check_item(item: Item, takes: tuple[str, ...]) -> None:
 
 
 def check_text(name: str, text: str, rows: int) -> None:
-    """ContextOverflowError for a text that a cache of `rows` rows cannot hold, before it is cut into tokens."""
+    """ContextOverflowError for a text that a cache of `rows` rows cannot hold, before it is cut into tokens; InputError
+    for one that is no Unicode text, which no tokenizer takes."""
     most = rows * _MOST_CHARACTERS
     if len(text) > most:
         raise ContextOverflowError(
             f"{name}: the cache holds {rows} rows: expected at most {most} characters, got {len(text)}"
         )
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"half a character ({text[error.start]!a}) at {error.start}"
+        raise InputError(f"{name}: expected Unicode text, got {half}") from None
 
 
 def check_params(params: SamplingParams, vocabulary: int) -> None:

@@ -52,7 +52,8 @@ log = logging.getLogger("penstock.actors")
 _LATEST_SEGMENTS = 4
 # Rows of spans that may wait for their turn before a stream's next segments are encoded.
 _AHEAD_ROWS = 4096
-# No segment is due later than this from now, whatever its media time says.
+# No segment is due later than this from now, whatever its media time says; and times that leap farther, or come so much
+# too late, set a stream's clock anew.
 _FARTHEST_US = 10_000_000
 
 Key = tuple[int, int, int]  # stream, seq, index
@@ -96,7 +97,7 @@ class Schedule(Actor[ScheduleMessage]):
         self._later: deque[ScheduleMessage] = deque()  # what came while it ran
         self._announced: dict[int, deque[_Announced]] = {}  # by stream, in the order in which they have to be encoded
         self._granted: set[Key] = set()  # what the encoder works on
-        self._clocks: dict[int, int] = {}  # per stream: now minus its media time, in us
+        self._clocks: dict[int, tuple[int, int]] = {}  # per stream: now minus its media time, and its last, in us
         self._latest: set[int] = set()  # streams with policy "latest"
         self._told: dict[int, Tell] = {}
         self.steps = 0
@@ -204,6 +205,7 @@ class Schedule(Actor[ScheduleMessage]):
                 if isinstance(event, Error) and event.seq is not None:
                     self._lost(stream, event)
                 else:
+                    self._collect()
                     self._news(stream).events.append(event)
             case _:
                 assert_never(message)
@@ -253,6 +255,7 @@ class Schedule(Actor[ScheduleMessage]):
         """Something of an input came to nothing: its client is told, and a question that it was is not asked."""
         assert error.seq is not None
         self._scheduler.refuse(stream, error.seq)
+        self._collect()  # what happened before it is told before it
         self._news(stream).events.append(error)
 
     def _close(self, stream: int, reason: str) -> None:
@@ -266,7 +269,6 @@ class Schedule(Actor[ScheduleMessage]):
         self._latest.discard(stream)
 
     def _announce(self, message: Announce) -> None:
-        """Segments are due when their media time comes round on the stream's clock, which its first segment sets."""
         stream, now_us = message.stream, time.monotonic_ns() // 1000
         waiting = self._announced.get(stream)
         if waiting is None:
@@ -278,9 +280,7 @@ class Schedule(Actor[ScheduleMessage]):
                 self._lost(stream, Error(ContextOverflowError.code, text, message.seq))
                 self._encode.put_control(Discard([(stream, message.seq, index)]))
                 continue
-            due_us = now_us
-            if stop_us is not None:
-                due_us = min(self._clocks.setdefault(stream, now_us - stop_us) + stop_us, now_us + _FARTHEST_US)
+            due_us = now_us if stop_us is None else self._due(stream, stop_us, now_us)
             event = Dropped(message.seq, modality.removesuffix("Segment").lower(), 1, start_us, stop_us, "latest")
             waiting.append(_Announced((stream, message.seq, index), rows, due_us, event))
         if stream in self._latest:
@@ -288,6 +288,15 @@ class Schedule(Actor[ScheduleMessage]):
             self._news(stream).events.extend(old.event for old in gone)
             if gone:
                 self._encode.put_control(Discard([old.key for old in gone]))
+
+    def _due(self, stream: int, stop_us: int, now_us: int) -> int:
+        """When a segment is due: when its media time comes round on the stream's clock, which its first segment sets. A
+        stream that was quiet for long, or whose times begin again elsewhere, owes nothing of before."""
+        clock_us, last_us = self._clocks.get(stream, (now_us - stop_us, stop_us))
+        if clock_us + stop_us < now_us - _FARTHEST_US or abs(stop_us - last_us) > _FARTHEST_US:
+            clock_us = now_us - stop_us
+        self._clocks[stream] = clock_us, stop_us
+        return min(clock_us + stop_us, now_us + _FARTHEST_US)
 
     def _timed(self, plan: Plan) -> None:
         """Learn what a step takes: decode rows alone, or appended rows with them."""

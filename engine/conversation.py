@@ -74,7 +74,8 @@ class Conversation:
             input.refused |= input.seq == seq and input.kind == "ask"
 
     def hurry(self, seq: int) -> None:
-        """Let question `seq` wait no longer for media before it that is still being decoded or encoded."""
+        """Let question `seq` wait no longer for media before it that is still being decoded or encoded. Words before it
+        stay there, and so do earlier questions with their media."""
         inputs = self.stream.inputs
         input = next((input for input in inputs if input.seq == seq), None)
         if input is None:
@@ -82,11 +83,17 @@ class Conversation:
         if not input.done:  # what it flushes comes behind it
             inputs.insert(inputs.index(input) + 1, Input(seq, "media", done=False))
             input.done = True
-        before = itertools.takewhile(lambda other: other is not input, inputs)
-        late = next((place for place, other in enumerate(before) if not other.done and other.kind != "prompt"), None)
-        if late is not None:
-            inputs.remove(input)
-            inputs.insert(late, input)
+        late: list[Input] = []
+        for other in itertools.takewhile(lambda other: other is not input, inputs):
+            if other.kind in ("ask", "prompt"):
+                late.clear()  # that one is answered first, and may wait for its own media
+            elif (other.kind == "media" and not other.done) or (other.kind == "end" and late):
+                late.append(other)
+        for other in late:
+            inputs.remove(other)
+        place = inputs.index(input) + 1
+        for other in reversed(late):
+            inputs.insert(place, other)
         self.advance()
 
     def interrupt(self, at: int | None) -> None:

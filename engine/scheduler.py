@@ -77,11 +77,11 @@ class Scheduler:
         format, why = choose(request.format, self.family.live_trained)
         self.family.check_format(format)
         self.family.check_rate(request.video_fps, request.audio_in_video)
-        limits = self._admit(id, request)
-        self._note("open", id, request)
         layout = Layout(
             self.family, format, request.positions, self.family.grid_seconds(request.video_fps), request.system
         )
+        limits = self._admit(id, request)
+        self._note("open", id, request)
         sequence = Sequence({"full": PageTable(self.pool)})
         self._add(StreamState(id, self._slots.pop(), request, layout, sequence), limits)
         return format.name, why

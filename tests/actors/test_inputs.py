@@ -316,3 +316,21 @@ def test_a_prompted_stream_goes_on(house: House, llava: Loaded) -> None:
             assert first and second
 
     house.run(work())
+
+
+def test_half_a_character_is_refused_and_the_reply_goes_on(house: House, llava: Loaded) -> None:
+    """In a text, a question and a system prompt; no tokenizer takes it."""
+
+    async def work() -> None:
+        async with house.engine(llava) as engine:
+            with pytest.raises(InputError, match=r"^system: expected Unicode text, got half a character .* at 2$"):
+                await engine.stream(Request(system="a \ud83d"))
+            stream = await engine.stream(Request(format="turns"))
+            reply = await stream.ask("Who?", REPLY)
+            with pytest.raises(InputError, match="^text: expected Unicode text"):
+                await stream.append(Text("\ud83d"))
+            with pytest.raises(InputError, match="^question: expected Unicode text"):
+                await stream.ask("\udc00", REPLY)
+            assert len([token async for token in reply]) == REPLY.max_tokens
+
+    house.run(work())

@@ -171,3 +171,27 @@ def test_segments_of_one_stream_are_encoded_in_order_whatever_their_times(house:
             assert towers.batches == [1] * 6
 
     house.run(work())
+
+
+@pytest.mark.parametrize(
+    "times_us",
+    [
+        pytest.param([0, 500_000, 1_700_000_000_000_000, 1_700_000_000_500_000], id="from an epoch on"),
+        pytest.param([1_000_000_000_000, 0, 500_000], id="back to 0"),
+        pytest.param([3_600_000_000, 3_600_500_000], id="from anywhere"),
+    ],
+)
+def test_a_clock_that_leaps_neither_pushes_a_stream_ahead_nor_holds_it_back(house: House, times_us: list[int]) -> None:
+    """What comes when it should is due then, whatever came before; so it is behind a long rest."""
+
+    async def work() -> None:
+        async with house.engine() as engine:
+            due, now_us = engine._wiring.schedule._due, 10_000_000_000
+            for stop_us in times_us:
+                assert abs(due(1, stop_us, now_us) - now_us) <= FRAME_US
+                now_us += FRAME_US
+            now_us += 600_000_000
+            assert due(1, times_us[-1] + FRAME_US, now_us) == now_us
+            assert due(1, times_us[-1] + 2 * FRAME_US, now_us) == now_us + FRAME_US
+
+    house.run(work())

@@ -80,6 +80,25 @@ def test_what_it_flushes_comes_behind_the_media_that_it_overtakes(driven: Driven
     assert [run.seen.seq for run in driven.scheduler.transcript(driven.stream) if run.seen] == [2, 3]
 
 
+def test_words_before_it_stay_before_it(driven: Driven, omni_loaded: Loaded) -> None:
+    driven.accept(Input(1, "media", done=False), Input(2, "text", "Say it in French."), Input(3, "ask", "Who?", SHORT))
+    driven.scheduler.hurry(driven.stream, 3)
+    driven.run()
+    assert [event.seq for event in driven.of(ReplyStarted)] == [3]
+    ids = [id for run in driven.scheduler.transcript(driven.stream) for id in run.ids]
+    assert "Say it in French.Who?" in omni_loaded.family.tokenizer.decode(ids)
+    assert [input.seq for input in driven.scheduler.streams[driven.stream].inputs] == [1]
+
+
+def test_an_earlier_question_and_its_media_stay_before_it(driven: Driven) -> None:
+    driven.accept(Input(1, "media", done=False), Input(2, "ask", "Who?", SHORT))
+    driven.accept(Input(3, "media", done=False), Input(4, "end"), Input(5, "ask", "Where?", SHORT))
+    driven.scheduler.hurry(driven.stream, 5)
+    driven.run()
+    assert not driven.of(ReplyStarted)
+    assert [input.seq for input in driven.scheduler.streams[driven.stream].inputs] == [1, 2, 5, 3, 4]
+
+
 def test_a_question_that_was_refused_is_not_asked(driven: Driven) -> None:
     driven.accept(Input(1, "ask", "Who?", SHORT, done=False))
     driven.scheduler.refuse(driven.stream, 1)
