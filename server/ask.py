@@ -43,7 +43,7 @@ def main(options: argparse.Namespace, api_key: str | None, setup: EngineConfig) 
     *words, question = options.words
     if not words or os.path.isfile(question):
         raise InputError(f"a question is missing behind {options.words[-1]}: expected, for example, {_EXAMPLE}")
-    sources = [_source(word, options) for word in words]
+    sources = [_source(word, options, followed=number < len(words)) for number, word in enumerate(words, 1)]
     for source in sources:
         source.check()
     view = JsonView() if options.json else TextView(options.live)
@@ -56,9 +56,9 @@ def main(options: argparse.Namespace, api_key: str | None, setup: EngineConfig) 
     return 0
 
 
-def _source(word: str, options: argparse.Namespace) -> Source:
+def _source(word: str, options: argparse.Namespace, followed: bool) -> Source:
     if word == "-":
-        return Stdin()
+        return Stdin(followed)
     kind, _, which = word.partition(":")
     if kind == "camera" or word.startswith("/dev/video"):
         return Camera(which if kind == "camera" else word, options.fps)

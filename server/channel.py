@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..codecs.errors import PenstockError, StreamClosedError, code_of
 from ..streams.event import Closed, Error, Event, ReplyDone, ReplyStarted, Token
@@ -56,27 +57,31 @@ def error_frame(
     return wire.encode_answer(answer)
 
 
-def _size(order: Order | ForkOrder) -> int:
-    """Bytes that an order keeps while it waits."""
-    return order.bytes if isinstance(order, wire.Input) else len(order.question) if isinstance(order, wire.Ask) else 0
+class _Waiting(NamedTuple):
+    """A command that waits, with the size of its message; `asked`: how many questions the client had sent by then,
+    this one included."""
+
+    order: Order | ForkOrder
+    bytes: int
+    asked: int
 
 
 class _Lane:
     """Commands that wait for one worker."""
 
     def __init__(self) -> None:
-        self.orders: deque[Order | ForkOrder] = deque()
+        self.waiting: deque[_Waiting] = deque()
         self._filled = asyncio.Event()
 
-    def put(self, order: Order | ForkOrder) -> None:
-        self.orders.append(order)
+    def put(self, waiting: _Waiting) -> None:
+        self.waiting.append(waiting)
         self._filled.set()
 
-    async def next(self) -> Order | ForkOrder:
-        while not self.orders:
+    async def next(self) -> _Waiting:
+        while not self.waiting:
             self._filled.clear()
             await self._filled.wait()
-        return self.orders.popleft()
+        return self.waiting.popleft()
 
 
 class Channel:
@@ -93,7 +98,9 @@ class Channel:
         self._ordered = _Lane()
         self._urgent = _Lane()  # What overtakes.
         self._waiting_bytes = 0
-        self._asks = 0  # Questions whose reply has not begun.
+        self._asked = 0  # Questions so far.
+        self._pending: set[int] = set()  # Those of them whose reply has not begun, by number.
+        self._answered = 0  # The newest whose reply has begun.
         self._awaits = False  # The reply to the request's own prompt has not begun.
         self._begun = asyncio.Event()  # A reply has begun, or a question was refused.
         self._running: set[asyncio.Task[None]] = set()  # Questions and interrupts that wait.
@@ -103,25 +110,27 @@ class Channel:
     @property
     def busy(self) -> bool:
         """Whether a reply runs or a question waits."""
-        return bool(self._replies) or self._asks > 0 or self._awaits
+        return bool(self._replies) or bool(self._pending) or self._awaits
 
     # ---- from the connection's receive task: nothing here waits ----
-    def offer(self, order: Order | ForkOrder) -> None:
-        """Take a command. ServerLimitError or DrainingError where it is refused."""
-        waiting = len(self._ordered.orders) + len(self._urgent.orders) + len(self._running)
+    def offer(self, order: Order | ForkOrder, size: int) -> None:
+        """Take a command of `size` bytes. ServerLimitError or DrainingError where it is refused."""
+        waiting = len(self._ordered.waiting) + len(self._urgent.waiting) + len(self._running)
         if waiting >= WAITING_COMMANDS:
             raise ServerLimitError(f"stream {self.name!r}: at most {WAITING_COMMANDS} messages may wait, got one more")
         if isinstance(order, wire.Ask) and self.draining:
             raise DrainingError("the server is going down: expected no new questions, got one")
-        waiting_bytes = self._waiting_bytes + _size(order)
+        waiting_bytes = self._waiting_bytes + size
         if waiting_bytes > self._limit_bytes:
             raise ServerLimitError(
                 f"stream {self.name!r}: at most {self._limit_bytes} bytes may wait, got {waiting_bytes}"
             )
         self._waiting_bytes = waiting_bytes
-        self._asks += isinstance(order, wire.Ask)
+        if isinstance(order, wire.Ask):
+            self._asked += 1
+            self._pending.add(self._asked)
         lane = self._urgent if isinstance(order, wire.Interrupt | wire.Close) else self._ordered
-        lane.put(order)
+        lane.put(_Waiting(order, size, self._asked))
 
     # ---- the channel's own tasks ----
     async def run(self, opening: wire.Open | ForkOrder, opener: Opener) -> None:
@@ -211,44 +220,52 @@ class Channel:
 
     async def _work(self, lane: _Lane, tasks: asyncio.TaskGroup) -> None:
         while True:
-            order = await lane.next()
-            if isinstance(order, wire.Ask | wire.Interrupt):
+            waiting = await lane.next()
+            if isinstance(waiting.order, wire.Ask | wire.Interrupt):
                 # Both may wait for a reply to begin or to end, and media must go on meanwhile.
-                work = self._ask(order) if isinstance(order, wire.Ask) else self._interrupt(order)
-                task = tasks.create_task(work, name=f"{self.label} {type(order).__name__.lower()}")
+                work = self._ask(waiting) if isinstance(waiting.order, wire.Ask) else self._interrupt(waiting)
+                task = tasks.create_task(work, name=f"{self.label} {type(waiting.order).__name__.lower()}")
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
                 await asyncio.sleep(0)  # The question takes its number in its first step: before what comes behind it.
             else:
-                await self._perform(order)
-                self._waiting_bytes -= _size(order)
+                await self._perform(waiting.order)
+                self._waiting_bytes -= waiting.bytes
 
-    async def _ask(self, order: wire.Ask) -> None:
+    async def _ask(self, ask: _Waiting) -> None:
         try:
-            await self._perform(order)
+            if await self._perform(ask.order):
+                self._answered = ask.asked
         finally:
-            self._asks -= 1
-            self._waiting_bytes -= _size(order)
+            self._pending.discard(ask.asked)
+            self._waiting_bytes -= ask.bytes
             self._begun.set()
             self._changed()
 
-    async def _interrupt(self, order: wire.Interrupt) -> None:
-        """Cut the reply that runs; where none does, that of the question which the client has asked before."""
-        while (self._asks or self._awaits) and not self._replies:
+    async def _interrupt(self, interrupt: _Waiting) -> None:
+        """Cut the reply that runs; where none does, that of the question which the client has asked before. Replies to
+        what it has asked since go on."""
+        while (self._awaits or min(self._pending, default=math.inf) <= interrupt.asked) and not self._replies:
             self._begun.clear()
             await self._begun.wait()
-        await self._perform(order)
+        if self._answered <= interrupt.asked:
+            await self._perform(interrupt.order)
+        elif interrupt.order.ref is not None:
+            self._outbox.put(wire.encode_answer(wire.Accepted(stream=self.name, ref=interrupt.order.ref)))
+        self._waiting_bytes -= interrupt.bytes
 
-    async def _perform(self, order: Order | ForkOrder) -> None:
+    async def _perform(self, order: Order | ForkOrder) -> bool:
+        """Carry out a command and answer it; False where it failed."""
         assert self.stream is not None
         try:
             accepted = await self._carry_out(self.stream, order)
         except Exception as error:
             self._failed(error)
             self._outbox.put(error_frame(error, self.name, order.ref))
-            return
+            return False
         if accepted is not None and (order.ref is not None or accepted.reply is not None):
             self._outbox.put(wire.encode_answer(accepted))
+        return True
 
     async def _carry_out(self, stream: Stream, order: Order | ForkOrder) -> wire.Accepted | None:
         seq = reply = None
@@ -294,7 +311,7 @@ class Channel:
 
     def _refuse_rest(self, what: str) -> None:
         error = self._gone(what)
-        for order in (*self._urgent.orders, *self._ordered.orders):
+        for order, _, _ in (*self._urgent.waiting, *self._ordered.waiting):
             if isinstance(order, ForkOrder):
                 if not order.copy.done():
                     order.copy.set_exception(error)

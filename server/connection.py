@@ -137,7 +137,7 @@ class Connection:
             if message["type"] == "websocket.disconnect":
                 return
             self._heard = loop.time()
-            text, data = message.get("text"), message.get("bytes")
+            text, data = message.get("text"), message.get("bytes") or b""
             try:
                 if text is not None:
                     if len(text) > self._config.max_text_bytes:
@@ -146,14 +146,14 @@ class Connection:
                         )
                     command = wire.decode_text(text)
                 else:
-                    command = wire.decode_binary(data or b"")
+                    command = wire.decode_binary(data)
             except PenstockError as error:
                 stream, ref = (error.stream, error.ref) if isinstance(error, MessageError) else (None, None)
                 self._outbox.put(error_frame(error, stream, ref))
                 continue
-            self._take(command)
+            self._take(command, len(data if text is None else text))
 
-    def _take(self, command: wire.Command) -> None:
+    def _take(self, command: wire.Command, size: int) -> None:
         if isinstance(command, wire.Ping):
             self._outbox.put(wire.encode_answer(wire.Pong(ref=command.ref)))
             return
@@ -168,11 +168,11 @@ class Connection:
                     order = ForkOrder(command.stream, command.ref, again)
                     self._open(command.as_, order, lambda: _result(order.copy))
                     try:
-                        source.offer(order)
+                        source.offer(order, size)
                     except PenstockError as error:
                         order.copy.set_exception(error)  # the new name's channel tells the client
                 case _:
-                    self._channel(command.stream).offer(command)
+                    self._channel(command.stream).offer(command, size)
         except PenstockError as error:
             self._outbox.put(error_frame(error, command.stream, command.ref))
 
@@ -194,9 +194,14 @@ class Connection:
         assert self._tasks is not None
         self._opened += 1
         label = f"connection={self._number} stream={self._opened}"
-        channel = Channel(name, label, self._outbox, self._config.waiting_bytes, self._changed.set)
+        channel = Channel(name, label, self._outbox, self._config.waiting_bytes, self._ended_one)
         self._channels[name] = channel
         self._tasks.create_task(self._live(channel, opening, opener), name=label)
+
+    def _ended_one(self) -> None:
+        """A reply has ended, or a question came to nothing."""
+        self._heard = asyncio.get_running_loop().time()
+        self._changed.set()
 
     # ---- the life of a stream, and of the connection ----
     async def _live(self, channel: Channel, opening: wire.Open | ForkOrder, opener: Opener) -> None:

@@ -95,12 +95,14 @@ class File:
 
 
 class Stdin:
-    """What comes on stdin, passed on while it comes; an MP4 with a long index, or one at its end, once it is whole."""
+    """What comes on stdin, passed on while it comes. Once it is whole: an MP4 with a long index, or one at its end; and
+    what is `followed` by another source, which begins where this one stops."""
 
     name = "-"
     live = False
 
-    def __init__(self) -> None:
+    def __init__(self, followed: bool = False) -> None:
+        self._followed = followed
         self._head = b""
 
     def check(self) -> None:
@@ -113,7 +115,7 @@ class Stdin:
             more = _stdin().read(_HEAD_BYTES - len(self._head))
             self._head += more
             try:
-                if not self._needs_all():
+                if not self._index_is_far():
                     _kind(io.BytesIO(self._head), self.name)
                 return
             except FormatError:
@@ -123,7 +125,7 @@ class Stdin:
     def pieces(self, start_us: int, paced: bool) -> Generator[Piece]:
         """What has been looked at by `check`, then the rest; the times of what is passed on at once are not known."""
         stdin, head = _stdin(), self._head
-        if self._needs_all():
+        if self._followed or self._index_is_far():
             yield from self._whole(start_us, paced)
             return
         kind = _kind(io.BytesIO(head), self.name)
@@ -136,7 +138,7 @@ class Stdin:
             head = stdin.read(_VIDEO_PIECE_BYTES)
         yield Piece(make(b"", final=True, pts_us=start_us), None)
 
-    def _needs_all(self) -> bool:
+    def _index_is_far(self) -> bool:
         index_bytes = _index_bytes(io.BytesIO(self._head))
         return index_bytes == _BEHIND or index_bytes > len(self._head)
 

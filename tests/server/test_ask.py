@@ -85,6 +85,16 @@ def test_stdin_takes_what_a_file_may_be(name: str, media: Path, url: str, capsys
     assert sorted((event["modality"], event["rows"]) for event in piped) == sorted(rows)
 
 
+def test_what_follows_a_pipe_goes_on_where_it_has_stopped(media: Path, url: str) -> None:
+    command = [*COMMAND, "ask", "-", str(media / "film.mp4"), "What do you see?", "--url", url, "--json"]
+    with (media / "film.webm").open("rb") as file:
+        ran = subprocess.run(command, stdin=file, capture_output=True, text=True, timeout=100)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    told = events(ran.stdout)
+    assert not [event for event in told if event["type"] == "dropped" and event["modality"] == "video"]
+    assert 7_000_000 < max(stops(told, "video")) < 8_500_000
+
+
 def test_what_comes_on_a_pipe_is_passed_on_while_it_comes(media: Path, url: str) -> None:
     film = (media / "film.webm").read_bytes()
     first = 3 * len(film) // 4

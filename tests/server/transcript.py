@@ -14,7 +14,7 @@ from typing import Any
 
 from fake_engine import FakeEngine
 from harness import RawClient, raw_client, serving
-from PIL import Image
+from PIL import Image, ImageDraw
 
 
 def tell(*words: str) -> None:
@@ -39,10 +39,12 @@ class Recorder(RawClient):
         return message
 
 
-def picture(red: int) -> bytes:
-    """A JPEG of one colour."""
+def picture() -> bytes:
+    """A JPEG of a red circle."""
+    shown = Image.new("RGB", (112, 112), (40, 40, 46))
+    ImageDraw.Draw(shown).ellipse((38, 38, 74, 74), fill=(220, 40, 40))
     file = io.BytesIO()
-    Image.new("RGB", (64, 64), (red, 40, 40)).save(file, "JPEG")
+    shown.save(file, "JPEG")
     return file.getvalue()
 
 
@@ -50,15 +52,15 @@ async def exchange(url: str) -> None:
     async with raw_client(url) as raw:
         client = Recorder(raw.socket)
         tell("<", json.dumps(raw.welcome))
-        await client.send(type="open", stream="door", system="You watch a door.", format="live")
+        await client.send(type="open", stream="door", format="live")
         await client.receive_until("opened")
         for number in range(2):
             header = {"type": "frame", "stream": "door", "pts_us": number * 500_000, "ref": f"f{number}"}
-            await client.send_binary(header, picture(80 * number))
+            await client.send_binary(header, picture())
             await client.receive_until("accepted")
-        await client.send(type="ask", stream="door", question="Who came in?", params={"max_tokens": 4})
+        await client.send(type="ask", stream="door", question="What do you see?", params={"hold": False})
         await client.receive_until("done")
-        await client.send_binary({"type": "frame", "stream": "door", "pts_us": "now"}, picture(200))
+        await client.send_binary({"type": "frame", "stream": "door", "pts_us": "now"}, picture())
         await client.receive_until("error")
         await client.send(type="close", stream="door")
         await client.receive_until("closed")
