@@ -325,13 +325,15 @@ class Schedule(Actor[ScheduleMessage]):
             self._encode.put_control(Grant(keys))
 
     def _wants_spans(self, stream: int) -> bool:
-        """Nothing is encoded ahead for a stream that is parked, or that holds many spans whose turn has not come; one
-        is much for a camera whose pictures wait until the reply rests. A reply that rests waits for what is next."""
+        """Nothing is encoded ahead for a stream that is parked, or that has many rows which are still to be fed or
+        spans whose turn has not come; one is much for a camera whose pictures wait until the reply rests. A reply that
+        rests waits for what is next."""
         state = self._scheduler.streams[stream]
         rows = sum(len(span.ids) for input in state.inputs for span in input.spans if isinstance(span, Span))
         fresh = state.layout.format.rests and stream in self._latest
         rests = state.reply is not None and state.reply.rests
-        return not state.parked and (rests or rows < (1 if fresh else _AHEAD_ROWS))
+        ahead = 1 if fresh else _AHEAD_ROWS - (state.rows - state.past)
+        return not state.parked and (rests or rows < ahead)
 
     def _news(self, stream: int) -> Tell:
         """What the stream's client will be told next."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from penstock.actors import stream as stream_module
 from penstock.codecs import decoders
 from penstock.engine.family import Loaded
+from penstock.engine.stream import Input
 from penstock.streams.event import Appended, Dropped
 from penstock.streams.item import AudioChunk, Image, VideoFrame
 from penstock.streams.request import Request, SamplingParams
@@ -193,5 +195,20 @@ def test_a_clock_that_leaps_neither_pushes_a_stream_ahead_nor_holds_it_back(hous
             now_us += 600_000_000
             assert due(1, times_us[-1] + FRAME_US, now_us) == now_us
             assert due(1, times_us[-1] + 2 * FRAME_US, now_us) == now_us + FRAME_US
+
+    house.run(work())
+
+
+def test_nothing_is_encoded_ahead_of_many_rows_that_are_still_to_be_fed(house: House) -> None:
+    """Spans of known pictures are laid at once: without this a camera on a still scene runs away from slow steps."""
+
+    async def work() -> None:
+        async with house.engine() as engine, await engine.stream(Request(format="turns")) as stream:
+            schedule = engine._wiring.schedule
+            state, numbers = schedule._scheduler.streams[stream.id], itertools.count(1)
+            while state.rows <= 4096:
+                assert schedule._wants_spans(stream.id)
+                schedule._scheduler.accept(stream.id, Input(next(numbers), "text", "far " * 200))
+            assert not schedule._wants_spans(stream.id)
 
     house.run(work())
