@@ -34,22 +34,24 @@ class Painter:
         self._scene = scene
         self._size = size
         self._random = np.random.default_rng(scene.seed)
-        self._backdrop = _backdrop(self._random, size)
+        backdrop = _backdrop(self._random, size)
         self._shades = self._random.integers(-12, 13, (64, 3))
         self._turns = self._random.uniform(-0.15, 0.15, 64)
-        self._last: tuple[list[Thing], np.ndarray] | None = None
+        self._backdrops = [backdrop, *(_backdrop(self._random, size) for _ in scene.cuts)]
+        self._last: tuple[int, list[Thing], np.ndarray] | None = None
 
     def picture(self, time: float) -> np.ndarray:
         """The clean picture at `time`."""
-        if self._scene.foreign:
-            return _foreign(self._scene.foreign, self._scene.seed, time, self._size)
+        if foreign := self._scene.foreign_at(time):
+            return _foreign(foreign, self._scene.seed, time, self._size)
         things = self._scene.at(time)
-        if self._last is None or self._last[0] != things:
-            self._last = (things, self._draw(things))
-        return self._last[1]
+        cuts = sum(cut <= time for cut in self._scene.cuts)
+        if self._last is None or self._last[:2] != (cuts, things):
+            self._last = (cuts, things, self._draw(self._backdrops[cuts], things))
+        return self._last[2]
 
-    def _draw(self, things: list[Thing]) -> np.ndarray:
-        canvas = Image.fromarray(self._backdrop).resize((2 * self._size, 2 * self._size))
+    def _draw(self, backdrop: np.ndarray, things: list[Thing]) -> np.ndarray:
+        canvas = Image.fromarray(backdrop).resize((2 * self._size, 2 * self._size))
         pen = ImageDraw.Draw(canvas)
         for thing in things:
             shade = np.clip(np.array(PAINTS[thing.colour]) + self._shades[thing.number % 64], 0, 255)

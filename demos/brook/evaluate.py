@@ -170,7 +170,7 @@ async def examine(options: argparse.Namespace, score: Score) -> None:
     examiner = Examiner(options.seed, bank, options.count, options.hold_out)
     places = asyncio.Semaphore(PLAYED)
     papers = list(examiner.papers())
-    narrations = list(examiner.narrations(options.narrations)) if options.media == "true" else []
+    narrations = list(examiner.narrations(options.narrations, options.cuts)) if options.media == "true" else []
 
     async def filmed(scene: Scene) -> bytes:
         camera = Camera.drawn(np.random.default_rng((scene.seed, 3))) if options.camera else None
@@ -237,6 +237,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1, help="of the films and voices (default 1)")
     parser.add_argument("--count", type=int, default=40, help="questions of each kind (default 40)")
     parser.add_argument("--narrations", type=int, default=20, help="films to be narrated (default 20)")
+    parser.add_argument("--cuts", action="store_true", help="in each film to be narrated all is once another picture")
     parser.add_argument("--hold-out", action="store_true", help="also ask about combinations never trained on")
     parser.add_argument("--media", choices=MEDIA, default="true", help="what is shown instead of the right film")
     parser.add_argument("--camera", action="store_true", help="films as cheap cameras take them: noisy, dark")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .moment import Moment
-from .narration import change_told, sound_told
+from .narration import change_told, opening, sound_told
 from .questions import KINDS, Question, ask
 from .sound import Bank
 from .world import Scene, SceneMaker, Wish
@@ -21,7 +21,7 @@ from .world import Scene, SceneMaker, Wish
 HELD_OUT = "held-out pictures"
 FOREIGN = "foreign pictures"
 STRANGE = "foreign words"
-NARRATED = ("came", "left", "moved", "turned", "beep", "word")
+NARRATED = ("came", "left", "moved", "turned", "cut", "beep", "word")
 _ONE_ANSWER = ("nothing", "unknown", FOREIGN, STRANGE)  # kinds to which one answer is always right
 _STILL = ("what", "shape", "colour", "count", "where", "is there")
 _EVALUATION_TAKES = 10_000
@@ -45,7 +45,9 @@ class Told(NamedTuple):
 
 def events(scene: Scene, sounds: bool) -> list[Told]:
     """What narration should tell, in order of time."""
-    told = [Told(change.kind, change_told(change), change.time) for change in scene.changes]
+    told = [Told("cut", opening(scene, cut), cut) for cut in scene.cuts]
+    changes = [change for change in scene.changes if change.time not in scene.cuts]
+    told += [Told(change.kind, change_told(change), change.time) for change in changes]
     if sounds:
         told += [Told(sound.kind, sound_told(sound), sound.start) for sound in scene.sounds]
     return sorted(told, key=lambda event: event.time)
@@ -91,10 +93,12 @@ class Examiner:
     def _is_rare(self, kind: str, question: Question) -> bool:
         return kind in _ONE_ANSWER or self._answers[kind, alike(question.answer)] < (self._count + 1) // 2
 
-    def narrations(self, count: int) -> Iterator[Paper]:
-        """Papers without questions."""
-        for _ in range(count):
-            yield Paper(self._maker.scene(Wish(seconds=12.0, change_gap=2.2, sound_gap=1.2)), True, [])
+    def narrations(self, count: int, cut: bool) -> Iterator[Paper]:
+        """Papers without questions; with a cut in each film, to or from foreign pictures in every third, or none."""
+        wish = Wish(seconds=12.0, change_gap=2.2, sound_gap=1.2, cut=float(cut))
+        for number in range(count):
+            foreign = str(self._random.choice(["noise", "texture", "photo"])) if cut and number % 3 == 2 else ""
+            yield Paper(self._maker.scene(wish._replace(foreign=foreign)), True, [])
 
     def _wish(self, kind: str) -> Wish:
         seconds = float(np.round(self._random.uniform(4.0, 9.0), 1))

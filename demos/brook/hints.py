@@ -99,7 +99,7 @@ def hints(lesson: Lesson) -> np.ndarray:
         else:
             seen = piece
             rows = labels[first : first + FIELDS * FIELDS]
-            if not lesson.scene.foreign:
+            if not lesson.scene.foreign_at(lesson.pairs[piece][1]):
                 before = lesson.pairs[piece - 1][1] if piece else None
                 _seen(rows, lesson.scene, before, lesson.pairs[piece][1])
         if 0 <= seen < MOST_PAIRS:

@@ -6,6 +6,7 @@ that they need. It knows how a stream is cut and when something can have been se
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from typing import NamedTuple
@@ -78,13 +79,15 @@ class Lesson(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a stream shall be: which tracks it has, when something is asked, and how it speaks."""
+    """What a stream shall be: which tracks it has, when something is asked, and how it speaks. `stop`: when it is
+    interrupted."""
 
     seconds: float
     video: bool
     audio: bool
     live: bool
     asks: list[float]
+    stop: float = math.inf
 
 
 def cut(plan: Plan) -> Iterator[Piece | float]:
@@ -139,7 +142,11 @@ class LessonMaker:
         audio, video = draw > 0.28, draw < 0.9
         live = video and random.random() < 0.45
         seconds = seconds * 1.5 if live else seconds
-        foreign = str(random.choice(["noise", "texture", "photo"])) if video and random.random() < 0.06 else ""
+        foreign = (
+            str(random.choice(["noise", "texture", "photo"]))
+            if video and random.random() < (0.14 if live else 0.07)
+            else ""
+        )
         calm = random.random() < 0.12
         wish = Wish(
             seconds=seconds,
@@ -153,11 +160,16 @@ class LessonMaker:
             foreign=foreign,
             echoes=0.35,
             again=0.35,
+            cut=(0.7 if foreign else 0.3) if live else (0.2 if foreign else 0.05),
         )
-        # The busier of two scenes: most mistakes are made where there is much to see.
-        scene = max(self._maker.scene(wish), self._maker.scene(wish), key=lambda scene: len(scene.things))
-        asks = self._asks(seconds, live)
-        return self._lesson(scene, Plan(seconds, video, audio, live, asks))
+        scene = self._maker.scene(wish)
+        if not foreign:  # the busier of two scenes: most mistakes are made where there is much to see
+            scene = max(scene, self._maker.scene(wish), key=lambda scene: len(scene.things))
+        asks, stop = self._asks(seconds, live), math.inf
+        if live and scene.cuts and random.random() < 0.5:  # a person has changed the source, and asks anew behind it
+            stop = scene.cuts[0]
+            asks = [*(ask for ask in asks if ask < stop), round(stop + float(random.uniform(0.5, 1.2)), 2)]
+        return self._lesson(scene, Plan(seconds, video, audio, live, asks, stop))
 
     def _asks(self, seconds: float, live: bool) -> list[float]:
         """When questions are asked: in `live` often at the very start."""
@@ -177,6 +189,8 @@ class LessonMaker:
         stream = _Stream(self._random, scene, plan, self._words)
         for step in cut(plan):
             if isinstance(step, Piece):
+                if step.stop > plan.stop:
+                    stream.interrupt()
                 stream.take(step)
             else:
                 self._question(stream, step)
@@ -189,9 +203,9 @@ class LessonMaker:
         if not stream.plan.live:
             self._turns(stream, time, int(self._random.integers(1, 6)), False)
             return
-        if stream.replies and self._random.random() < 0.25:
+        if stream.speaks and self._random.random() < 0.25:
             return
-        if self._random.random() < (0.8 if not stream.replies else 0.2):
+        if self._random.random() < (0.2 if stream.speaks else 0.8):
             stream.narrate(NARRATE[int(self._random.integers(len(NARRATE)))])
         elif (question := self._drawn(stream, time)) is not None:
             stream.answer(question)
@@ -237,13 +251,13 @@ class _Stream:
         self.blocks: list[tuple[float, int]] = []
         self.found: list[tuple[int, int, Mapping[str, float]]] = []
         self.seen: float | None = None
-        self.replies = 0
         self._random = random
         self._words = words
         self._run = 0
         self._told = -1.0  # changes up to here are told or too late to tell
         self._heard = -1.0
         self._queue: list[int] = []  # tokens that are still to be said
+        self._stopped = False
 
     def take(self, piece: Piece) -> None:
         """Lay a piece of media; during a reply, say what it shows."""
@@ -260,7 +274,7 @@ class _Stream:
             self.writer.audio(len(self.blocks), block_rows(frames), piece.run != self._run)
             self._run = piece.run
             self.blocks.append((piece.start, frames))
-        if self.writer.state != "assistant":
+        if not self.speaks:
             return
         for sentence in sentences:
             self._queue += self._words.ids(f" {sentence}")
@@ -271,8 +285,9 @@ class _Stream:
         if piece.kind == "video":
             first = self.seen is None
             changes = [c for c in self.scene.changes if self._told < c.time <= piece.stop]
+            another = first or any(self._told < cut <= piece.stop for cut in self.scene.cuts)
             self._told = piece.stop
-            return [opening(self.scene, piece.stop)] if first else [change_told(change) for change in changes]
+            return [opening(self.scene, piece.stop)] if another else [change_told(change) for change in changes]
         sounds = [s for s in self.scene.sounds if self._heard < s.stop <= piece.stop + 0.03]
         self._heard = piece.stop + 0.03
         return [sound_told(sound) for sound in sounds]
@@ -290,6 +305,17 @@ class _Stream:
             return
         said, self._queue = self._queue, []
         self.writer.say(said, self._words.silence, "narrated" if said else silence)
+
+    @property
+    def speaks(self) -> bool:
+        return self.writer.state == "assistant"
+
+    def interrupt(self) -> None:
+        """End the reply that runs, at once and for good."""
+        if self.speaks and not self._stopped:
+            self._queue = []
+            self.writer.finish()
+        self._stopped = True
 
     def narrate(self, request: str) -> None:
         """Ask for narration; it begins with what is there."""
@@ -315,5 +341,4 @@ class _Stream:
 
     def _start(self, text: str) -> int:
         self._queue = []
-        self.replies += 1
         return self.writer.ask(text)

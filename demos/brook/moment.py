@@ -32,6 +32,7 @@ class Moment:
         self.changes = [] if seen is None else scene.changes_until(seen)
         self.sounds = [] if heard is None else scene.sounds_until(heard)
         self.shows = seen is not None
+        self.foreign = "" if seen is None else scene.foreign_at(seen)
 
     def at(self, time: float) -> list[Thing]:
         """What was there at `time`, as far as pictures were shown at all."""

@@ -30,7 +30,7 @@ class Question(NamedTuple):
 
 
 def _nothing(m: Moment) -> tuple[str, str] | Found | None:
-    if m.shows and not m.things and m.chance(0.5):
+    if m.shows and not m.foreign and not m.things and m.chance(0.5):
         return SIGHTS["what"](m)
     if not m.sounds:
         return SOUNDS["heard"](m) if m.chance(0.5) else SOUNDS["word"](m)
@@ -50,6 +50,7 @@ _ALL: dict[str, Callable[[Moment], tuple[str, str] | Found | None]] = {
 }
 PICTURE_KINDS, SOUND_KINDS = (*SIGHTS, "follow-up"), tuple(SOUNDS)
 KINDS = (*PICTURE_KINDS, *SOUND_KINDS, *TOGETHER, "nothing", "unknown")
+STILL = ("what", "shape", "colour", "count", "where", "size", "is there")  # they ask of the newest picture alone
 
 _FOLLOWS: dict[str, tuple[tuple[str, ...], Callable[[Thing], str]]] = {
     "colour": (("And what colour is it?", "What colour is it?"), lambda thing: thing.colour),
@@ -86,11 +87,13 @@ def _follow(m: Moment) -> Question | None:
 def ask(kind: str, m: Moment) -> Question | None:
     """A question of `kind`; None where this moment gives no cause for one."""
     if kind == "follow-up":
-        return None if m.scene.foreign else _follow(m)
+        return None if m.foreign else _follow(m)
+    if m.scene.foreign and m.scene.cuts and kind in (*SIGHTS, *TOGETHER) and kind not in STILL:
+        return None
     made = _ALL[kind](m)
     if made is None:
         return None
-    if m.scene.foreign and m.shows and (kind in SIGHTS or kind in ("together", "first")):
+    if m.foreign and (kind in SIGHTS or kind in TOGETHER):
         return Question("unknown", made[0], UNKNOWN)
     return _question(kind, made)
 

@@ -165,6 +165,11 @@ def _last(m: Moment, kind: str) -> Change | None:
     return found[-1] if found else None
 
 
+def _alone(m: Moment, change: Change) -> bool:
+    """Whether nothing else happened at that moment, as it does in a cut."""
+    return sum(other.time == change.time for other in m.changes) == 1
+
+
 def _moved(m: Moment) -> tuple[str, str]:
     change = _last(m, "moved")
     text = m.says("What moved?", "What moved last?", "Which thing moved?", "What has moved?", "Tell me what moved.")
@@ -192,7 +197,9 @@ def _way(m: Moment) -> Found | None:
     return text, f"{answer}.", {"thing": thing.number}
 
 
-def _changed(m: Moment) -> tuple[str, str]:
+def _changed(m: Moment) -> tuple[str, str] | None:
+    if m.changes and not _alone(m, m.changes[-1]):
+        return None
     text = m.says(
         "What changed?",
         "What changed last?",
@@ -233,8 +240,10 @@ def _start(m: Moment) -> tuple[str, str]:
     return text, f"{things_listed(m.at(0.0))}."
 
 
-def _left(m: Moment) -> tuple[str, str]:
+def _left(m: Moment) -> tuple[str, str] | None:
     change = _last(m, "left")
+    if change is not None and not _alone(m, change):
+        return None
     text = m.says("What left?", "What is gone?", "Which thing left?", "What went away?", "What left last?")
     return text, "nothing left." if change is None else f"the {change.before.name}."
 

@@ -63,9 +63,9 @@ def sight_labels(scene: Scene, times: tuple[float, float]) -> tuple[np.ndarray, 
     """Labels `(fields, 6)` and offsets `(fields, 2)` of a frame pair; shape, colour and size count from 1."""
     labels = np.zeros((FIELDS * FIELDS, 6), np.int64)
     offsets = np.full((FIELDS * FIELDS, 2), np.nan, np.float32)
-    if scene.foreign:
-        labels[:, [0, 3]] = len(SHAPES) + 1
     for frame, time in ((1, times[0]), (0, times[1])):
+        if scene.foreign_at(time):
+            labels[:, 3 * frame] = len(SHAPES) + 1
         for thing in scene.at(time):
             if not (0 <= thing.x < 1 and 0 <= thing.y < 1):
                 continue

@@ -9,6 +9,7 @@ coming or a leaving that takes a while, the moment when half of it is done.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -80,7 +81,9 @@ class Sound(NamedTuple):
 class Scene(NamedTuple):
     """A script of `seconds`. `things` are there at the start; `seed` gives what lies behind, shades, noise.
 
-    `foreign` marks pictures outside the world ("noise", "texture", "photo"; "" for a scene of the world).
+    `foreign` marks pictures outside the world ("noise", "texture", "photo"; "" for a scene of the world). `cuts` are
+    moments, at most one, at which all is another picture: what was there has left, what is there has come, another
+    backdrop. Of a foreign scene with a cut only the pictures before it are foreign, or only those behind it.
     """
 
     seed: int
@@ -89,6 +92,13 @@ class Scene(NamedTuple):
     changes: tuple[Change, ...]
     sounds: tuple[Sound, ...]
     foreign: str = ""
+    cuts: tuple[float, ...] = ()
+    foreign_first: bool = True
+
+    def foreign_at(self, time: float) -> str:
+        """What kind of foreign picture there is at `time`, or ""."""
+        known = self.cuts and (time < self.cuts[0]) != self.foreign_first
+        return "" if known else self.foreign
 
     def at(self, time: float) -> list[Thing]:
         """What is in the picture at `time`, things in the middle of a movement where they are then."""
@@ -139,6 +149,11 @@ def any_held_out(things: list[Thing]) -> bool:
     return any(is_held_out(thing.shape, thing.colour, len(things)) for thing in things)
 
 
+def _fresh(things: tuple[Thing, ...], changes: list[Change]) -> int:
+    """A number that nothing has had."""
+    return 1 + max((thing.number for thing in (*things, *(change.after for change in changes))), default=-1)
+
+
 class Wish(NamedTuple):
     """What a scene shall hold: chances and largest numbers. `held_out`: "never" (training), "start" (a held-out
     combination at the start), "any"."""
@@ -153,6 +168,7 @@ class Wish(NamedTuple):
     foreign: str = ""
     echoes: float = 0.0  # chance that a word names a colour, or the number, of the things that are there
     again: float = 0.0  # chance that a thing that moved or turned does the same once more, before another does
+    cut: float = 0.0  # chance of a cut
 
 
 class SceneMaker:
@@ -165,14 +181,17 @@ class SceneMaker:
     def scene(self, wish: Wish) -> Scene:
         """A scene that fits the wish; tries again where a held-out combination comes up unasked."""
         for _ in range(1000):
-            things = () if wish.foreign else self._start(wish)
-            if wish.held_out == "start" and not any_held_out(list(things)):
+            cuts = self._cuts(wish)
+            first = not cuts or bool(self._random.random() < 0.5)
+            scene = Scene(0, wish.seconds, (), (), (), wish.foreign, cuts, first)
+            scene = scene._replace(things=() if scene.foreign_at(0.0) else self._start(wish))
+            if wish.held_out == "start" and not any_held_out(list(scene.things)):
                 continue
-            changes = () if wish.foreign else tuple(self._changes(wish, things))
-            scene = Scene(int(self._random.integers(2**31)), wish.seconds, things, changes, (), wish.foreign)
-            sounds = self._echoed(list(self._sounds(wish)), scene, wish)
-            scene = scene._replace(sounds=tuple(sounds))
-            moments = [scene.settled(-1.0), *(scene.settled(change.time) for change in changes)]
+            scene = scene._replace(changes=tuple(self._changes(wish, scene)), seed=int(self._random.integers(2**31)))
+            if cuts and not wish.foreign and sum(change.time == cuts[0] for change in scene.changes) < 2:
+                continue
+            scene = scene._replace(sounds=tuple(self._echoed(list(self._sounds(wish)), scene, wish)))
+            moments = [scene.settled(-1.0), *(scene.settled(change.time) for change in scene.changes)]
             if wish.held_out == "never" and any(any_held_out(moment) for moment in moments):
                 continue
             return scene
@@ -181,8 +200,8 @@ class SceneMaker:
     def _start(self, wish: Wish) -> tuple[Thing, ...]:
         count = int(self._random.integers(0, wish.most_things + 1))
         things: list[Thing] = []
-        for number in range(count):
-            thing = self._new(number, things)
+        for _ in range(count):
+            thing = self._new(len(things), things)
             if thing is not None:
                 things.append(thing)
         return tuple(things)
@@ -212,14 +231,42 @@ class SceneMaker:
         y += float(self._random.uniform(-_JITTER, _JITTER))
         return thing._replace(x=min(max(x, low), high), y=min(max(y, low), high), place=place)
 
-    def _changes(self, wish: Wish, things: tuple[Thing, ...]) -> Iterator[Change]:
+    def _cuts(self, wish: Wish) -> tuple[float, ...]:
+        if not wish.cut or self._random.random() >= wish.cut:
+            return ()
+        return (float(self._random.uniform(1.0, wish.seconds - 1.2)),)
+
+    def _changes(self, wish: Wish, scene: Scene) -> list[Change]:
+        there = {thing.number: thing for thing in scene.things}
+        changes: list[Change] = []
+        for start, stop in itertools.pairwise((0.0, *scene.cuts, scene.seconds)):
+            foreign = scene.foreign_at(start)
+            if start:
+                changes += self._swapped(
+                    0 if foreign else wish.most_things, there, _fresh(scene.things, changes), start
+                )
+            if not foreign:
+                changes += self._stretch(wish, there, _fresh(scene.things, changes), start, stop)
+        return changes
+
+    def _swapped(self, most: int, there: dict[int, Thing], fresh: int, time: float) -> list[Change]:
+        """A cut: everything leaves, and one to `most` things of other names are there; none where `most` is 0."""
+        gone = [Change("left", time, time, thing, thing) for thing in there.values()]
+        names = {thing.name for thing in there.values()}
+        there.clear()
+        for number in range(int(self._random.integers(1, most + 1)) if most else 0):
+            thing = self._new(fresh + number, list(there.values()))
+            if thing is not None and thing.name not in names:
+                there[thing.number] = thing
+        return [*gone, *(Change("came", time, time, thing, thing) for thing in there.values())]
+
+    def _stretch(self, wish: Wish, there: dict[int, Thing], fresh: int, start: float, stop: float) -> Iterator[Change]:
+        """Changes, one behind the other; `there` is kept up to date. Things that come are numbered from `fresh` on."""
         if not wish.change_gap:
             return
-        there = {thing.number: thing for thing in things}
-        fresh = len(things)
-        time = float(self._random.uniform(0.6, 1.0 + wish.change_gap))
+        time = start + float(self._random.uniform(0.6, 1.0 + wish.change_gap))
         last: Change | None = None
-        while time < wish.seconds - 1.2:
+        while time < stop - 1.2:
             kind = ("came", "left", "moved", "turned")[int(self._random.choice(4, p=(0.27, 0.2, 0.29, 0.24)))]
             same = None
             if wish.again and last and last.kind in ("moved", "turned") and self._random.random() < wish.again:

@@ -1,7 +1,7 @@
 // What can be read off one stream in numbers. In: what is sent, and the server's events. Out: the newest value of each
 // figure. Knows neither sockets nor the page. Times are milliseconds unless the name says otherwise.
 
-const SEEN = ["video", "image", "unit"]; // modalities with pictures
+export const SEEN = ["video", "image", "unit"]; // modalities with pictures
 
 export class Figures {
   sent = 0; // frames

@@ -64,7 +64,12 @@ export class Link {
 
   /** What the server would say to a handshake, which a browser keeps to itself. Status 0: it does not answer. */
   async #access() {
-    const headers = this.#key ? { Authorization: `Bearer ${this.#key}` } : {};
+    let headers;
+    try {
+      headers = new Headers(this.#key ? { Authorization: `Bearer ${this.#key}` } : {});
+    } catch {
+      return [401, ""]; // characters that no header has, and so no key of a server
+    }
     try {
       const answer = await fetch(new URL("v1/access", document.baseURI), {
         headers,

@@ -22,6 +22,8 @@ let sentences = new Sentences();
 let lines = new Map(); // of the running reply, by sentence
 let colour = "red";
 let limits = {};
+let modalities = [];
+let source = "pond"; // whose pictures the model gets
 
 const pond = new Pond(at("pond"));
 const sound = new Sound((samples, rate, moment) => talk?.sound(samples, rate, moment));
@@ -41,14 +43,26 @@ function showState({ name, text, seconds }) {
 
 function welcome(message) {
   limits = { rows: message.limits.kv_tokens, positions: message.limits.positions };
-  at("knows").textContent = message.model === "brook" ? BROOK : `${message.model} looks and listens. Ask it about what it sees.`;
+  modalities = message.modalities;
+  at("knows").textContent = message.model === "brook" ? BROOK : `${message.model} ${senses()}.`;
+  at("push").disabled = at("high").disabled = at("low").disabled = !SOUND_WORKS || !modalities.includes("audio");
   begin();
+}
+
+function senses() {
+  const hears = modalities.includes("audio");
+  if (modalities.includes("video")) return hears ? "looks and listens" : "looks, and does not listen";
+  if (modalities.includes("image")) return "gets one picture with each question";
+  return hears ? "listens, and does not look" : "neither looks nor listens";
 }
 
 function begin() {
   talk?.close();
-  const mine = new Talk(link, limits, {
-    opened: () => at("narrate").checked && mine.ask(REQUEST, "narration"),
+  const mine = new Talk(link, limits, modalities, {
+    opened: () => {
+      if (modalities.includes("video")) narrate(at("narrate").checked);
+      else mine.whenSeen(() => narrate(at("narrate").checked));
+    },
     began: (reply) => {
       sentences = new Sentences();
       lines = new Map();
@@ -57,7 +71,7 @@ function begin() {
     token: (reply, event) => say(event.text, event.seen?.stop_us ?? mine.figures.seen_us),
     ended: (reply, reason) => {
       sentences.end();
-      if (reason === "interrupted") note("Interrupted.");
+      if (reason === "interrupted" && reply.noted) note("Interrupted.");
       else if (mine.newest === null && at("narrate").checked && (reply.kind === "question" || reason === "length")) {
         mine.ask(REQUEST, "narration");
       }
@@ -149,6 +163,19 @@ async function choose(name, file) {
   const pondShown = shown || !at("trouble").hidden;
   at("pond").hidden = at("pond-tools").hidden = !pondShown;
   at("video").hidden = pondShown;
+  const before = source;
+  source = sources.name;
+  if (before !== "pond" || source !== "pond") lookAnew();
+}
+
+/** All is another picture: narration, which tells what changes, ends, and begins again with what is there then. */
+function lookAnew() {
+  if (talk?.refusal !== "") return;
+  if (talk.newest?.kind === "narration") talk.interrupt(false);
+  talk.whenSeen(() => {
+    // One that is asked for and has not begun comes behind this picture already.
+    if (at("narrate").checked && talk.asked.at(-1)?.kind !== "narration") narrate(true);
+  });
 }
 
 function button(name, paint, shape, press) {
@@ -211,8 +238,7 @@ at("key-form").addEventListener("submit", (event) => {
 });
 
 new Push(at("push"), sound, { said: () => ask(HEARD), failed: trouble });
-at("push").disabled = !SOUND_WORKS;
-at("high").disabled = at("low").disabled = !SOUND_WORKS;
+at("push").disabled = at("high").disabled = at("low").disabled = !SOUND_WORKS;
 
 window.addEventListener("pointerdown", () => sound.wake(), { once: true });
 window.setInterval(() => {

@@ -28,6 +28,11 @@ export class Sources {
     return "";
   }
 
+  /** The source that is drawn. */
+  get name() {
+    return this.#name;
+  }
+
   draw(pen, side) {
     if (this.#name === "pond") return this.#pond.draw(pen, side);
     return drawVideo(pen, side, this.#video, this.#name === "camera" ? "cover" : "contain");

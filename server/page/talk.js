@@ -2,10 +2,10 @@
 // Out: calls of `heard`. It keeps the stream's media clock, which starts when the server has opened it. It knows
 // neither where media comes from nor how replies are shown.
 
-import { Figures } from "./figures.js";
+import { Figures, SEEN } from "./figures.js";
 import { packet } from "./wire.js";
 
-const MOST_WAITING_BYTES = 512 * 1024; // In the browser; beyond it frames are dropped here.
+const MOST_WAITING_BYTES = 512 * 1024; // In the browser; beyond it media is dropped here.
 const LONGEST_REPLY_TOKENS = 2000;
 const REFUSALS = {
   opening: "The talk has not begun yet.",
@@ -17,8 +17,8 @@ let streams = 0;
 
 /**
  * `heard` has `opened(info)`, `began(reply)`, `token(reply, event)`, `ended(reply, reason)`,
- * `failed(text)` and `closed(reason)`. A reply is `{kind, question, told}`: `kind` as it was asked with, `told` the
- * number of its tokens.
+ * `failed(text)` and `closed(reason)`. A reply is `{kind, question, told, noted}`: `kind` as it was asked with, `told`
+ * the number of its tokens, `noted` whether a person is to be told that it was cut.
  */
 export class Talk {
   name = `page-${++streams}`;
@@ -28,12 +28,16 @@ export class Talk {
   asked = []; // questions whose replies have not begun
   figures;
   #link;
+  #modalities; // that the model takes
   #heard;
+  #picture = null; // the newest one, for a model that takes no video
   #started = 0;
   #refs = 0;
+  #waiting = null; // for pictures from `from_us` on: what to call then
 
-  constructor(link, limits, heard) {
+  constructor(link, limits, modalities, heard) {
     this.#link = link;
+    this.#modalities = modalities;
     this.#heard = heard;
     this.figures = new Figures(limits);
     link.send({ type: "open", stream: this.name, policy: "latest" });
@@ -44,27 +48,34 @@ export class Talk {
     return this.state === "opening" ? 0 : Math.round((moment - this.#started) * 1000);
   }
 
-  get #takes() {
-    return this.state === "open";
-  }
-
-  /** A JPEG file that was taken at `moment`. */
+  /** A JPEG file that was taken at `moment`. A model that takes no video gets the newest one with each question. */
   frame(file, moment) {
     const pts_us = this.at_us(moment);
-    if (!this.#takes || pts_us < 0) return;
-    if (this.#link.waiting > MOST_WAITING_BYTES) {
+    if (!this.#takes("video")) {
+      if (!this.#takes("image") || pts_us < 0) return;
+      this.#picture = packet({ type: "image", stream: this.name, pts_us }, file);
+      this.#seen("image", pts_us);
+    } else if (pts_us >= 0 && this.#hasRoom()) {
+      this.#link.send(packet({ type: "frame", stream: this.name, pts_us }, file));
+      this.figures.sent += 1;
+    } else if (pts_us >= 0) {
       this.figures.dropped += 1;
-      return;
     }
-    this.#link.send(packet({ type: "frame", stream: this.name, pts_us }, file));
-    this.figures.sent += 1;
   }
 
   /** Samples, 16 bits each, one channel, the first of them from `moment`. */
   sound(samples, rate, moment) {
     const pts_us = this.at_us(moment);
-    if (!this.#takes || pts_us < 0) return;
+    if (!this.#takes("audio") || pts_us < 0 || !this.#hasRoom()) return;
     this.#link.send(packet({ type: "pcm", stream: this.name, pts_us, rate, encoding: "s16le" }, samples.buffer));
+  }
+
+  #takes(modality) {
+    return this.state === "open" && this.#modalities.includes(modality);
+  }
+
+  #hasRoom() {
+    return this.#link.waiting <= MOST_WAITING_BYTES;
   }
 
   /** Why nothing can be asked now, or "". */
@@ -81,14 +92,22 @@ export class Talk {
   ask(question, kind) {
     if (this.refusal) return false;
     const ref = `q${++this.#refs}`;
-    this.asked.push({ ref, kind, question, told: 0, asked: performance.now() });
+    this.asked.push({ ref, kind, question, told: 0, noted: true, asked: performance.now() });
     const params = { max_tokens: LONGEST_REPLY_TOKENS, hold: kind === "narration" };
+    if (this.#picture !== null) this.#link.send(this.#picture);
     return this.#link.send({ type: "ask", stream: this.name, question, params, ref });
   }
 
-  /** Cut the reply that runs, or the one that is about to. */
-  interrupt() {
-    if (this.newest !== null) this.#link.send({ type: "interrupt", stream: this.name });
+  /** Call `then` once pictures that are taken from now on are in the model's memory; in place of what waits already. */
+  whenSeen(then) {
+    this.#waiting = { from_us: this.at_us(), then };
+  }
+
+  /** Cut the reply that runs, or the one that is about to; `noted`: a person is to be told. */
+  interrupt(noted = true) {
+    if (this.newest === null) return;
+    this.newest.noted = noted;
+    this.#link.send({ type: "interrupt", stream: this.name });
   }
 
   close() {
@@ -108,12 +127,13 @@ export class Talk {
         break;
       case "appended":
         this.figures.appended(message);
+        this.#seen(message.modality, message.start_us);
         break;
       case "dropped":
         this.figures.lost(message);
         break;
       case "reply":
-        this.reply = this.asked.shift() ?? { kind: "", question: "", told: 0 };
+        this.reply = this.asked.shift() ?? { kind: "", question: "", told: 0, noted: true };
         this.#heard.began(this.reply);
         break;
       case "token":
@@ -133,6 +153,13 @@ export class Talk {
         this.state = "closed";
         break;
     }
+  }
+
+  #seen(modality, start_us) {
+    if (this.#waiting === null || !SEEN.includes(modality) || start_us < this.#waiting.from_us) return;
+    const { then } = this.#waiting;
+    this.#waiting = null;
+    then();
   }
 
   #token(event) {

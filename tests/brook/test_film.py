@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from penstock.demos.brook.draw import Camera, Painter
 from penstock.demos.brook.evaluate import Given, constant
-from penstock.demos.brook.exam import FOREIGN, HELD_OUT, STRANGE, Examiner, events
+from penstock.demos.brook.exam import FOREIGN, HELD_OUT, STRANGE, Examiner, Told, events
 from penstock.demos.brook.film import CONTAINERS, FPS, encode
+from penstock.demos.brook.narration import opening
 from penstock.demos.brook.questions import KINDS
 from penstock.demos.brook.sound import RATE, Bank
 from penstock.demos.brook.world import SceneMaker, Wish
@@ -60,6 +61,17 @@ def test_a_film_without_a_bank_is_silent(bank: Bank):
         assert not film.streams.audio
 
 
+@pytest.mark.parametrize("foreign", ["", "texture"])
+def test_behind_a_cut_the_whole_picture_is_another(foreign: str):
+    maker = SceneMaker(np.random.default_rng(8), {})
+    for _ in range(10):
+        scene = maker.scene(Wish(sound_gap=0, change_gap=0, cut=1.0, foreign=foreign))
+        painter, (cut,) = Painter(scene, 56), scene.cuts
+        before, behind, later = (painter.picture(time).astype(int) for time in (cut - 0.01, cut, cut + 0.01))
+        assert np.abs(behind - before).any(axis=-1).mean() > 0.9
+        assert np.abs(later - behind).any(axis=-1).mean() < 0.1
+
+
 def test_papers_come_from_their_seed_and_ask_every_kind(bank: Bank):
     papers = list(Examiner(3, bank, 3, held_out=True).papers())
     assert papers == list(Examiner(3, bank, 3, held_out=True).papers())
@@ -81,8 +93,19 @@ def test_who_always_says_the_same_is_wrong_as_often_as_not(bank: Bank):
 
 
 def test_narration_tells_every_change_and_sound_in_order(bank: Bank):
-    for paper in Examiner(4, bank, 1, held_out=False).narrations(20):
+    for paper in Examiner(4, bank, 1, held_out=False).narrations(20, cut=False):
         told = events(paper.scene, True)
         assert len(told) == len(paper.scene.changes) + len(paper.scene.sounds)
         assert [event.time for event in told] == sorted(event.time for event in told)
         assert not events(paper.scene, False) or paper.scene.changes
+
+
+def test_of_a_cut_narration_tells_what_is_there_behind_it(bank: Bank):
+    papers = list(Examiner(4, bank, 1, held_out=False).narrations(21, cut=True))
+    assert sum(bool(paper.scene.foreign) for paper in papers) == 7
+    for paper in papers:
+        (cut,) = paper.scene.cuts
+        told = [event for event in events(paper.scene, False) if event.time == cut]
+        assert told == [Told("cut", opening(paper.scene, cut), cut)]
+    openings = [opening(paper.scene, time) for paper in papers for time in (0.0, paper.scene.seconds)]
+    assert openings.count("I see something I do not know.") == 7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from itertools import pairwise
 
@@ -10,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock.demos.brook.checkpoint import build_tokenizer
-from penstock.demos.brook.layout import Vocabulary
-from penstock.demos.brook.lessons import Lesson, LessonMaker, Piece, Plan, cut
+from penstock.demos.brook.layout import IGNORED, Vocabulary
+from penstock.demos.brook.lessons import NARRATE, Lesson, LessonMaker, Piece, Plan, cut
 from penstock.demos.brook.sound import Bank
+from penstock.demos.brook.world import Change, Scene, Thing
 
 times = st.lists(st.floats(0.0, 6.9).map(lambda time: round(time, 2)), max_size=4, unique=True).map(sorted)
 
@@ -96,3 +98,37 @@ def test_a_sound_that_goes_on_is_waited_for(lessons: list[Lesson]):
             assert kind == "audio" and any(sound.start < stop < sound.stop for sound in lesson.scene.sounds)
             waited += 1
     assert waited > 10
+
+
+def film_with_a_cut() -> Scene:
+    one = Thing(0, "circle", "red", "large", 0.15, 0.5, 0.5, 4)
+    two = Thing(1, "star", "blue", "small", 0.1, 1 / 6, 1 / 6, 0)
+    three = Thing(2, "ring", "pink", "small", 0.1, 5 / 6, 5 / 6, 8)
+    gone = Change("left", 3.2, 3.2, one, one)
+    return Scene(0, 8.0, (one,), (gone, *(Change("came", 3.2, 3.2, t, t) for t in (two, three))), (), "", (3.2,))
+
+
+@pytest.mark.parametrize("stop", [math.inf, 3.2])
+def test_behind_a_cut_narration_begins_again_with_what_is_there(bank: Bank, stop: float):
+    asks = [-0.05] if stop == math.inf else [-0.05, 4.1]
+    maker = LessonMaker(np.random.default_rng(5), bank, Vocabulary(WORDS))
+    whole = 0
+    for _ in range(30):
+        lesson = maker._lesson(film_with_a_cut(), Plan(8.0, True, False, True, asks, stop))
+        narrated = [(first, end) for kind, first, end in lesson.rows.said if kind == "narrated"]
+        labels = [id for first, end in narrated for id in lesson.rows.labels[first:end] if id != IGNORED]
+        told = WORDS.decode(labels, skip_special_tokens=True)
+        assert "left" not in told and "came" not in told
+        if sum(WORDS.decode(lesson.rows.ids).count(request) for request in NARRATE) == len(asks):
+            assert told.strip().startswith("I see a red") and told.endswith("I see a blue star and a pink ring.")
+            whole += 1
+    assert whole > 10
+
+
+def test_who_interrupts_hears_nothing_until_the_next_question(bank: Bank):
+    maker = LessonMaker(np.random.default_rng(6), bank, Vocabulary(WORDS))
+    for _ in range(10):
+        lesson = maker._lesson(film_with_a_cut(), Plan(8.0, True, False, True, [-0.05], 3.2))
+        pairs = [first for first, _, piece in lesson.rows.media if lesson.pairs[piece][1] > 3.2]
+        assert all(first < pairs[0] for _, first, _ in lesson.rows.said)
+        assert "user" in WORDS.decode(lesson.rows.ids[pairs[0] - 8 : pairs[0]])

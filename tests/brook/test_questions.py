@@ -104,6 +104,29 @@ def test_foreign_media_and_questions_are_not_known(seed: int):
     assert question is not None and question.answer == UNKNOWN
 
 
+@given(seeds)
+def test_of_what_happened_all_at_once_it_is_not_asked_which_it_was(seed: int):
+    now = moment(seed, cut=1.0)
+    last, (cut,) = now.scene.changes[-1], now.scene.cuts
+    assert (ask("changed", now) is None) == (last.time == cut)
+    gone = [change for change in now.scene.changes if change.kind == "left"]
+    assert (ask("left", now) is None) == (bool(gone) and gone[-1].time == cut)
+
+
+@given(seeds, st.sampled_from(("what", "colour", "count", "is there", "changed", "start", "first", "nothing")))
+def test_foreign_pictures_before_or_behind_a_cut_are_not_known(seed: int, kind: str):
+    now = moment(seed, foreign="texture", cut=1.0)
+    foreign = now.scene.foreign_at(now.scene.seconds)
+    question = ask(kind, now)
+    if question is None:
+        return
+    assert kind not in ("changed", "start", "first")
+    if kind == "nothing":
+        assert not now.sounds or not (foreign or now.things)
+    else:
+        assert (question.answer == UNKNOWN) == bool(foreign)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_asked_in_varied_words(kind: str):
     asked = [question for seed in range(150) if (question := ask(kind, moment(seed))) is not None]

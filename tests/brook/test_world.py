@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from penstock.demos.brook.world import COLOURS, SHAPES, WORDS, Scene, SceneMaker, Thing, Wish, any_held_out, is_held_out
 
 seeds = st.integers(0, 2**32 - 1)
+cuts = st.sampled_from((0.0, 1.0))
 WORD_SECONDS = {word: [0.3, 0.45, 0.6] for word in (*WORDS, "other")}
 
 
@@ -26,9 +27,9 @@ def test_a_seed_gives_one_scene(seed: int):
     assert scene(seed) == scene(seed)
 
 
-@given(seeds)
-def test_training_never_shows_what_is_held_out(seed: int):
-    script = scene(seed)
+@given(seeds, cuts)
+def test_training_never_shows_what_is_held_out(seed: int, cut: float):
+    script = scene(seed, cut=cut)
     for time in np.arange(0, script.seconds, 0.1):
         assert not any_held_out(script.settled(float(time)))
 
@@ -47,9 +48,9 @@ def test_held_out_combinations_leave_every_shape_and_colour_to_training():
     assert len(pairs) == 4
 
 
-@given(seeds)
-def test_things_stand_in_their_places_and_apart(seed: int):
-    script = scene(seed)
+@given(seeds, cuts)
+def test_things_stand_in_their_places_and_apart(seed: int, cut: float):
+    script = scene(seed, cut=cut)
     for time in np.arange(0, script.seconds, 0.25):
         things = script.settled(float(time))
         assert len({thing.place for thing in things}) == len(things)
@@ -60,12 +61,22 @@ def test_things_stand_in_their_places_and_apart(seed: int):
                 assert np.hypot(thing.x - other.x, thing.y - other.y) > thing.radius + other.radius
 
 
-@given(seeds)
-def test_between_changes_what_is_there_is_what_has_become(seed: int):
-    script = scene(seed)
+@given(seeds, cuts)
+def test_between_changes_what_is_there_is_what_has_become(seed: int, cut: float):
+    script = scene(seed, cut=cut)
     for time in np.arange(0, script.seconds, 0.1):
         if all(not change.start <= time <= change.stop for change in script.changes):
             assert sorted(script.at(float(time))) == sorted(script.settled(float(time)))
+
+
+@given(seeds)
+def test_behind_a_cut_everything_is_new(seed: int):
+    script = scene(seed, cut=1.0)
+    (cut,) = script.cuts
+    before, after = script.settled(cut - 0.001), script.settled(cut)
+    assert {thing.name for thing in before}.isdisjoint(thing.name for thing in after)
+    assert {thing.number for thing in before}.isdisjoint(thing.number for thing in script.settled(script.seconds))
+    assert all(change.stop < cut - 0.1 or change.start >= cut for change in script.changes)
 
 
 @given(seeds)

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
-import subprocess
 import sys
 import wave
 from collections.abc import Iterator
@@ -20,6 +18,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from opened import Opened
+from served import Server
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = (
@@ -33,29 +32,6 @@ QUIET = (
     "--autoplay-policy=no-user-gesture-required",
     "--host-resolver-rules=MAP pond.test 127.0.0.1",  # another name for this machine: to a browser not a secure place
 )
-
-
-class Server:
-    """`penstock serve` on one port, which can be killed and started again."""
-
-    def __init__(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/"
-        self._process: subprocess.Popen[str] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "penstock.server.cli", "serve", "--port", str(self.port)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        assert self._process.stdout is not None
-        assert "serving on" in self._process.stdout.readline()
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
 
 
 @pytest.fixture(scope="module")

@@ -70,7 +70,6 @@ def test_beeps_of_the_pond_are_heard(opened: Opened) -> None:
 def test_a_camera_and_its_microphone_reach_the_model_and_are_closed_behind_it(opened: Opened) -> None:
     source(opened, "camera")
     expect(opened.page.locator("#video")).to_be_visible()
-    opened.page.get_by_role("button", name="Start anew").click()
     opened.tells("I see a red circle and a yellow square.")
     opened.tells("a high beep.")
     expect(opened.page.locator("#freshness")).to_contain_text("ms")
@@ -83,7 +82,6 @@ def test_a_camera_and_its_microphone_reach_the_model_and_are_closed_behind_it(op
 def test_a_screen_is_seen_until_the_person_stops_it(opened: Opened) -> None:
     source(opened, "screen")
     expect(opened.page.locator("#video")).to_be_visible()
-    opened.page.get_by_role("button", name="Start anew").click()
     opened.tells("I see a green square.")
     # `stop` of a page says nothing to itself; the browser's own button does.
     opened.page.evaluate("given[0].getTracks()[0].dispatchEvent(new Event('ended'))")
@@ -99,7 +97,6 @@ def test_a_film_is_seen(opened: Opened, tmp_path: Any) -> None:
     film.write_bytes(make_film(6.0, "webm"))
     source(opened, "a film")
     opened.page.locator("#film").set_input_files(film)
-    opened.page.get_by_role("button", name="Start anew").click()
     opened.tells("red circle")
     expect(opened.page.locator("#video")).to_have_js_property("ended", True, timeout=PATIENCE_MS)
     source(opened, "the pond")
