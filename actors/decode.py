@@ -92,9 +92,8 @@ class Decode(Actor[DecodeMessage]):
         self._decoders = decoders
         self._supervisor = supervisor
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="penstock-decode")
-        self._prompts = asyncio.Semaphore(
-            threads - 1
-        )  # a whole prompt may be a long film: one thread is left to others
+        # A whole prompt may be a long film: one thread is left to others.
+        self._prompts = asyncio.Semaphore(threads - 1)
         self._lanes: dict[int, _Lane] = {}
         self._ending: set[_Lane] = set()  # of streams that have ended, still at work
         self.mailbox = mailbox

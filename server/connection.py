@@ -194,12 +194,12 @@ class Connection:
         assert self._tasks is not None
         self._opened += 1
         label = f"connection={self._number} stream={self._opened}"
-        channel = Channel(name, label, self._outbox, self._config.waiting_bytes, self._ended_one)
+        channel = Channel(name, label, self._outbox, self._config.waiting_bytes, self._stirred)
         self._channels[name] = channel
         self._tasks.create_task(self._live(channel, opening, opener), name=label)
 
-    def _ended_one(self) -> None:
-        """A reply has ended, or a question came to nothing."""
+    def _stirred(self) -> None:
+        """A reply has begun or ended, or a question has come to nothing."""
         self._heard = asyncio.get_running_loop().time()
         self._changed.set()
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from .moment import Moment
 from .narration import change_told, opening, sound_told
-from .questions import KINDS, Question, ask
+from .questions import KINDS, STILL, Question, ask
 from .sound import Bank
 from .world import Scene, SceneMaker, Wish
 
@@ -23,7 +23,7 @@ FOREIGN = "foreign pictures"
 STRANGE = "foreign words"
 NARRATED = ("came", "left", "moved", "turned", "cut", "beep", "word")
 _ONE_ANSWER = ("nothing", "unknown", FOREIGN, STRANGE)  # kinds to which one answer is always right
-_STILL = ("what", "shape", "colour", "count", "where", "is there")
+_STILL = tuple(kind for kind in STILL if kind != "size")  # of these there is always a question
 _EVALUATION_TAKES = 10_000
 
 

@@ -142,11 +142,8 @@ class LessonMaker:
         audio, video = draw > 0.28, draw < 0.9
         live = video and random.random() < 0.45
         seconds = seconds * 1.5 if live else seconds
-        foreign = (
-            str(random.choice(["noise", "texture", "photo"]))
-            if video and random.random() < (0.14 if live else 0.07)
-            else ""
-        )
+        strange = video and random.random() < (0.14 if live else 0.07)
+        foreign = str(random.choice(["noise", "texture", "photo"])) if strange else ""
         calm = random.random() < 0.12
         wish = Wish(
             seconds=seconds,

@@ -30,9 +30,9 @@ def things_listed(things: Sequence[Thing]) -> str:
 
 def opening(scene: Scene, time: float) -> str:
     """What a narration begins with, at its first picture and behind a cut."""
-    return (
-        "I see something I do not know." if scene.foreign_at(time) else f"I see {things_listed(scene.settled(time))}."
-    )
+    if scene.foreign_at(time):
+        return "I see something I do not know."
+    return f"I see {things_listed(scene.settled(time))}."
 
 
 def change_told(change: Change) -> str:

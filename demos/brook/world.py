@@ -240,11 +240,9 @@ class SceneMaker:
         there = {thing.number: thing for thing in scene.things}
         changes: list[Change] = []
         for start, stop in itertools.pairwise((0.0, *scene.cuts, scene.seconds)):
-            foreign = scene.foreign_at(start)
+            foreign, fresh = scene.foreign_at(start), _fresh(scene.things, changes)
             if start:
-                changes += self._swapped(
-                    0 if foreign else wish.most_things, there, _fresh(scene.things, changes), start
-                )
+                changes += self._swapped(0 if foreign else wish.most_things, there, fresh, start)
             if not foreign:
                 changes += self._stretch(wish, there, _fresh(scene.things, changes), start, stop)
         return changes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -9,15 +10,19 @@ import numpy as np
 import pytest
 from penstock.actors import decode
 from penstock.actors.intake import Intake
+from penstock.actors.messages import Notice
 from penstock.codecs.errors import PenstockError
-from penstock.streams.event import Closed, Error, ReplyDone
+from penstock.streams.event import Appended, Closed, Error, ReplyDone, ReplyStarted
 from penstock.streams.item import Image, Text, VideoFrame
 from penstock.streams.request import Request
+from penstock.streams.whole import decoded
 
 from tests.actors.conftest import House
 from tests.actors.test_failure import LONG, SHORT, Picky
-from tests.actors.watch import Reader, ids, until
+from tests.actors.watch import FRAME_US, Reader, ids, until
 from tests.reference.media import picture
+
+MOST_THREADS = max(2, os.cpu_count() or 2)  # that decode
 
 
 def test_a_stream_whose_message_fails_ends_alone(house: House, caplog: pytest.LogCaptureFixture) -> None:
@@ -108,5 +113,43 @@ def test_a_question_whose_own_media_fails_is_not_asked(house: House, caplog: pyt
             reply = await stream.ask("And now?", SHORT)
             assert len(await ids(reply)) == 4
             assert [event.reply for event in await reader.see(ReplyDone)] == [reply.id] == [1]
+
+    house.run(work())
+
+
+def test_what_went_wrong_is_told_behind_what_happened_before_it(house: House) -> None:
+    async def work() -> None:
+        async with house.engine() as engine, await engine.stream() as stream:
+            schedule = engine._wiring.schedule
+            for event in (Error("media", "no picture", 1), Error("internal", "ours", fatal=True)):
+                schedule._scheduler.streams[stream.id].events.append(ReplyStarted(1, 1))
+                schedule._perform(Notice(stream.id, event))
+                told = schedule._told.pop(stream.id).events
+                assert [type(other) for other in told] == [ReplyStarted, Error]
+
+    house.run(work())
+
+
+def test_long_prompts_hold_up_no_camera(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many are decoded; each is one piece of work, however long its film."""
+    go = threading.Event()
+
+    def slow(*work: Any) -> Any:
+        assert go.wait(20)
+        return decoded(*work)
+
+    monkeypatch.setattr(decode, "decoded", slow)
+
+    async def work() -> None:
+        async with house.engine() as engine, await engine.stream() as camera:
+            reader = Reader(camera)
+            prompts = [await engine.stream(Request(prompt="Tell me.", params=SHORT)) for _ in range(MOST_THREADS)]
+            for frame in range(4):
+                await camera.append(VideoFrame(picture(frame, 56, 84), pts_us=frame * FRAME_US))
+            await reader.see(Appended)
+            go.set()
+            for prompt in prompts:
+                await Reader(prompt).see(ReplyDone)
+                await prompt.close()
 
     house.run(work())
