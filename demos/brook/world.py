@@ -168,7 +168,7 @@ class Wish(NamedTuple):
     foreign: str = ""
     echoes: float = 0.0  # chance that a word names a colour, or the number, of the things that are there
     again: float = 0.0  # chance that a thing that moved or turned does the same once more, before another does
-    cut: float = 0.0  # chance of a cut
+    cut: float = 0.0  # chance of a cut; a short scene has none
 
 
 class SceneMaker:
@@ -232,9 +232,10 @@ class SceneMaker:
         return thing._replace(x=min(max(x, low), high), y=min(max(y, low), high), place=place)
 
     def _cuts(self, wish: Wish) -> tuple[float, ...]:
-        if not wish.cut or self._random.random() >= wish.cut:
+        first, last = 1.0, wish.seconds - 1.2
+        if last < first or not wish.cut or self._random.random() >= wish.cut:
             return ()
-        return (float(self._random.uniform(1.0, wish.seconds - 1.2)),)
+        return (float(self._random.uniform(first, last)),)
 
     def _changes(self, wish: Wish, scene: Scene) -> list[Change]:
         there = {thing.number: thing for thing in scene.things}

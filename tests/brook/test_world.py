@@ -69,6 +69,13 @@ def test_between_changes_what_is_there_is_what_has_become(seed: int, cut: float)
             assert sorted(script.at(float(time))) == sorted(script.settled(float(time)))
 
 
+@given(seeds, st.floats(0.5, 4.0))
+def test_a_cut_leaves_time_before_and_behind_it(seed: int, seconds: float):
+    script = SceneMaker(np.random.default_rng(seed), WORD_SECONDS).scene(Wish(seconds=seconds, cut=1.0))
+    assert len(script.cuts) == (seconds - 1.2 >= 1.0)
+    assert all(1.0 <= cut <= seconds - 1.2 for cut in script.cuts)
+
+
 @given(seeds)
 def test_behind_a_cut_everything_is_new(seed: int):
     script = scene(seed, cut=1.0)
