@@ -160,12 +160,16 @@ class Conversation:
         return len(reply.ids) if at is None else max(0, min(at + 1, len(reply.ids)))
 
     def _cut(self, keep: int, reason: str) -> None:
-        """End a reply at its first `keep` tokens.
+        """End a reply at its first `keep` tokens, or behind the first one from which all can be laid again.
 
-        The KV is truncated there; spans behind the cut are laid again in order.
+        The KV is truncated there; spans behind the cut are laid again in order. Where no token goes, nothing does.
         """
         reply = self.stream.reply
         assert reply is not None
+        keep = max(keep, reply.least)
+        if keep >= len(reply.ids):
+            self._finish(reason)
+            return
         row, cursor, behind = reply.cut(keep)
         self.kept.remove(self.stream.cut(row))
         self.stream.layout.back_to(cursor)

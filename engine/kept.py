@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import msgspec
-
 from .span import Rows
 from .stream import StreamState
 
@@ -34,15 +32,11 @@ class Kept:
     def let_go(self, streams: Iterable[StreamState]) -> None:
         """Keep within the limit: the oldest fed spans go first, of the stream that keeps most entries.
 
-        A stream that has let spans go can be moved to host memory whole, but no longer be fed anew.
+        A stream that has let spans go can be moved to host memory whole, but no longer be fed anew, and its running reply
+        can be cut only behind them.
         """
         while self.bytes > self._limit:
             stream = max(streams, key=lambda stream: stream.head - stream.kept_from, default=None)
             if stream is None or stream.kept_from >= stream.head:
                 return
-            run = stream.laid[stream.kept_from]
-            if run.embeds is not None:
-                self.remove([run])
-                stream.laid[stream.kept_from] = msgspec.structs.replace(run, embeds=None)
-                stream.whole = False
-            stream.kept_from += 1
+            self.remove(stream.let_go())

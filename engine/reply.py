@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 import msgspec
 
 from ..streams.request import Sampling, SamplingParams
@@ -24,7 +26,8 @@ class Reply:
 
     `places[i]` and `positions[i]` are the row and the position of token i in the stream; `row` is that of the first
     token, whether it is there yet or not, and `cursor` the stream's where the reply began. `ends` are the model's end
-    tokens, `own` is how its checkpoint wants to be sampled.
+    tokens, `own` is how its checkpoint wants to be sampled. A cut keeps `least` tokens: of what was spliced in before
+    them the embeddings have been let go.
 
     A reply *rests* where the model has ended it while media is still expected (`held`), or where it has said as much as
     one unit of media allows (`full`: its newest token is not fed yet). What is spliced in makes it go on.
@@ -51,6 +54,7 @@ class Reply:
         self.places: list[int] = []
         self.positions: list[int] = []
         self.splices: list[Splice] = []
+        self.least = 0
         self.held = False
         self.full = False
         self.since = 0  # tokens since something was spliced in
@@ -120,6 +124,12 @@ class Reply:
             return self.row, self.cursor.copy(), behind
         position = self.positions[-1] + 1
         return self.places[-1] + 1, Cursor(position, position), behind
+
+    def let_go(self, row: int) -> None:
+        """The embeddings of the rows from `row` on, a run that was spliced in, are kept no longer."""
+        before = bisect_left(self.places, row)
+        self.least = before + 1
+        self.splices = [splice for splice in self.splices if splice.tokens > before]
 
     def copy(self) -> Reply:
         twin = object.__new__(Reply)

@@ -161,6 +161,18 @@ class StreamState:
             self.head += 1
         return done
 
+    def let_go(self) -> list[Rows]:
+        """Let the embeddings of the next entry go, the oldest first. Returns it where it had any."""
+        place, self.kept_from = self.kept_from, self.kept_from + 1
+        run = self.laid[place]
+        if run.embeds is None:
+            return []
+        self.laid[place] = msgspec.structs.replace(run, embeds=None)
+        self.whole = False
+        if self.reply is not None and self.starts[place] >= self.reply.row:
+            self.reply.let_go(self.starts[place])
+        return [run]
+
     def cut(self, row: int) -> list[Rows]:
         """Forget what is laid from `row` on, and take it out of the cache. Returns the runs that went."""
         keep = bisect_right(self.starts, row - 1) if row else 0

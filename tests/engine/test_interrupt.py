@@ -5,14 +5,20 @@ Rows are counted, and their ids read, by a hook on the model's embedding call.
 
 from __future__ import annotations
 
+import copy
+import gc
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock.engine.family import Loaded
+from penstock.engine.span import Span
 from penstock.engine.stream import Input
 from penstock.streams.event import Appended, ReplyDone, Token
 from penstock.streams.request import SamplingParams
@@ -57,8 +63,9 @@ def test_no_other_row_is_fed(
         client.do("ask", 1, max_tokens=1)
         rig.step(1)
     sequence = session.expected(*omni)
+    keeps_all = at is None or at == told - 1
     cut = sequence.marks[session.story.tokens()[told - 1 if at is None else at]][1]
-    kept = min(cut, fed)
+    kept = fed if keeps_all else min(cut, fed)
     assert ids == sequence.ids[kept : len(session.transcript()[0])].tolist()
     rig.run()
     session.check(*omni)
@@ -87,6 +94,61 @@ def test_counted_by_hand(omni: tuple[Any, Any], omni_loaded: Loaded) -> None:
     assert session.ends() == [("interrupted", 6)]
     again = session.of(Appended)[2]
     assert (again.seq, again.rows) == (pair.seq, pair.rows) and again.row < pair.row
+
+
+def test_a_silent_reply_is_cut_for_the_closing_ids(omni: tuple[Any, Any], omni_loaded: Loaded) -> None:
+    """What was spliced in behind the last token stays where it is, however much it has become."""
+    family = copy.copy(omni_loaded.family)
+    family.stop_ids = frozenset(range(family.data.vocabulary)) - {617}  # one word, which it has to say first
+    rig = Rig(omni_loaded._replace(family=family), kv_tokens=2048)
+    client = Client(rig.open(format="live"))
+    session = client.session
+    client.do("ask", max_tokens=REPLY, min_tokens=1)
+    silent = 0
+    while silent < 3:
+        told = len(session.ids())
+        client.do("pair")
+        rig.run()
+        silent = silent + 1 if len(session.ids()) == told else 0
+    assert session.story.replying and told
+    with embedded(rig) as ids:
+        session.interrupt()
+        rig.run()
+    assert ids == family.turn_ids["assistant_end"]
+    session.check_places(session.expected(*omni))
+
+
+@given(during=acts("pair", "image", "sound", "text", most=6), at=st.integers(0, REPLY - 1), again=st.booleans())
+def test_what_is_kept_no_longer_is_not_laid_again(
+    omni: tuple[Any, Any], omni_loaded: Loaded, during: list[Act], at: int, again: bool
+) -> None:
+    """Embeddings of a running reply count too: where they had to go, it ends behind them instead of behind `at`."""
+    rig = Rig(omni_loaded, kv_tokens=2048, span_bytes=0, encoder_cache_bytes=0)
+    made: list[weakref.ref[torch.Tensor]] = []
+    encode = rig.core.loaded.towers.encode
+
+    def witnessed(batch: Any) -> list[Span]:
+        spans = encode(batch)
+        made.extend(weakref.ref(span.embeds) for span in spans)
+        return spans
+
+    client = Client(rig.open(format="live"))
+    session = client.session
+    client.do("ask", max_tokens=REPLY)
+    with patch.object(rig.core.loaded.towers, "encode", witnessed):
+        perform(rig, client, during)
+        rig.step(2)
+    del rig.plans[:]
+    gc.collect()
+    assert sum(ref() is not None for ref in made) == len(made) - len(session.of(Appended))
+    told = len(session.story.places)
+    rig.core.scheduler.interrupt(session.stream, min(at, told - 1))
+    rig.deliver()
+    if again:
+        client.do("ask", 1, max_tokens=4)
+    rig.run()
+    session.check(*omni)
+    assert session.ends()[0][1] >= min(at + 1, told)
 
 
 @pytest.mark.parametrize("at", [None, 0, 3, 7])
