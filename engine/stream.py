@@ -6,7 +6,7 @@ laid        rows in the order of the KV; [0, fed) of them are in the cache, the 
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 
@@ -174,14 +174,10 @@ class StreamState:
         return [run]
 
     def cut(self, row: int) -> list[Rows]:
-        """Forget what is laid from `row` on, and take it out of the cache. Returns the runs that went."""
-        keep = bisect_right(self.starts, row - 1) if row else 0
+        """Forget what is laid from `row` on, where a run begins, and take it out of the cache. Returns what went."""
+        keep = bisect_left(self.starts, row)
         gone = self.laid[keep:]
         del self.laid[keep:], self.starts[keep:]
-        if keep and self.starts[-1] + len(self.laid[-1]) > row:
-            size = row - self.starts[-1]
-            gone.insert(0, self.laid[-1].part(size, len(self.laid[-1])))
-            self.laid[-1] = self.laid[-1].part(0, size)
         self.rows = row
         self.announced = min(self.announced, row)
         self.cold = min(self.cold, row)
