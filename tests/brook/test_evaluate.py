@@ -94,6 +94,12 @@ def test_every_kind_is_examined_and_brook_is_right(server: str) -> None:
     assert float(str(lines["narration: invented"]["right"])) < 0.4
 
 
+def test_what_is_there_behind_a_cut_is_told(server: str) -> None:
+    lines = examined(server, "--count", "0", "--narrations", "8", "--cuts", "--pace", "2")
+    assert lines["narrated: cut"]["n"] == 8
+    assert float(str(lines["narrated: cut"]["right"])) > 0.4
+
+
 def test_without_its_media_a_question_is_not_answered(server: str) -> None:
     lines = examined(server, "--count", "4", "--media", "none")
     for kind in ("what", "where", "colour", "words", "start"):
