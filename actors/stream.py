@@ -162,7 +162,8 @@ class Stream:
     async def interrupt(self, at: int | None = None) -> None:
         """End the running reply behind its token `at` (default: the last that was taken), keep its KV up to there.
 
-        Tokens behind it that nobody has read are not told. Does nothing where no reply runs.
+        Tokens behind it that nobody has read are not told. Where media behind it is no longer kept
+        (`EngineConfig.span_bytes`), the reply ends behind that media instead. Does nothing where no reply runs.
         """
         self._check_open()
         if self.reply is not None:
