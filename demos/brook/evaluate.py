@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import sys
 import time
 from collections import Counter, defaultdict
@@ -25,7 +26,8 @@ from .exam import NARRATED, Examiner, Paper, alike, evaluation_bank
 from .film import FPS, encode
 from .marking import Listener, Marker, Sentence
 from .narration import opening
-from .world import Scene
+from .questions import Question
+from .world import SHAPES, Scene
 
 MEDIA = ("true", "blank", "other", "none")
 PLAYED = 8  # films at a time
@@ -56,6 +58,13 @@ def constant(answers: list[Given]) -> float:
     for answer in answers:
         sorts[answer.wants][alike(answer.right)] += 1
     return sum(max(counts.values()) for counts in sorts.values()) / len(answers)
+
+
+def wanted(question: Question) -> str:
+    """What sort of answer the wording tells: the kind, what has to be found, and of what came first the two sorts."""
+    named = {"thing" if word in SHAPES else word for word in re.findall(r"\w+", question.text)}
+    pair = named & {"thing", "word", "beep"} if question.kind == "first" else set[str]()
+    return " ".join((question.kind, *sorted(question.finds), *sorted(pair)))
 
 
 class Score:
@@ -93,8 +102,7 @@ async def answer(url: str, paper: Paper, film: bytes | None, seconds: float, sco
             if question.lead is not None:
                 await (await copy.ask(question.lead.text)).text()
             given = (await (await copy.ask(question.text)).text()).strip()
-            wants = " ".join((question.kind, *sorted(question.finds)))
-            score.answers[kind].append(Given(question.text, question.answer, given, wants))
+            score.answers[kind].append(Given(question.text, question.answer, given, wanted(question)))
             await copy.close()
         await stream.close()
 

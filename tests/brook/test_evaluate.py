@@ -17,7 +17,7 @@ from penstock.demos.brook.draw import Camera
 from penstock.demos.brook.evaluate import Given, Score
 from penstock.demos.brook.exam import FOREIGN, HELD_OUT, STRANGE
 from penstock.demos.brook.marking import Sentence
-from penstock.demos.brook.questions import KINDS
+from penstock.demos.brook.questions import KINDS, Question
 from penstock.demos.brook.sound import Bank
 from penstock.demos.brook.world import Scene
 
@@ -73,6 +73,15 @@ def test_the_constant_answer_fits_what_the_wording_asks_for() -> None:
     assert evaluate.constant(held_out) == 1
     twice = [Given("", f"there is no {name}.", "") for name in ("star", "ring")]
     assert evaluate.constant([*twice, Given("", "yes.", "")]) == 2 / 3
+
+
+def test_of_a_sound_and_a_thing_the_wording_tells_which_was_first() -> None:
+    asked = [("the word or the cross", "the word."), ("the beep or the ring", "the beep.")] * 2
+    asked += [("the word or the beep", "the word."), ("the word or the beep", "the beep.")]
+    given = [
+        Given(text, right, "", evaluate.wanted(Question("first", f"Was {text} first?", right))) for text, right in asked
+    ]
+    assert evaluate.constant(given) == 5 / 6
 
 
 @pytest.mark.parametrize("file", sorted(Path(brook.__file__).parent.glob("*.py")), ids=lambda file: file.name)
