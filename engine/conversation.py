@@ -167,17 +167,15 @@ class Conversation:
         reply = self.stream.reply
         assert reply is not None
         keep = max(keep, reply.least)
-        if keep >= len(reply.ids):
-            self._finish(reason)
-            return
-        row, cursor, behind = reply.cut(keep)
-        self.kept.remove(self.stream.cut(row))
-        self.stream.layout.back_to(cursor)
-        layout = self.stream.layout
-        for splice in behind:
-            rows = layout.media(splice.input) if isinstance(splice.input, Span) else layout.text(splice.input)
-            self.stream.lay(rows)
-            self.kept.add(rows)
+        if keep < len(reply.ids):
+            row, cursor, behind = reply.cut(keep)
+            self.kept.remove(self.stream.cut(row))
+            self.stream.layout.back_to(cursor)
+            layout = self.stream.layout
+            for splice in behind:
+                rows = layout.media(splice.input) if isinstance(splice.input, Span) else layout.text(splice.input)
+                self.stream.lay(rows)
+                self.kept.add(rows)
         self._finish(reason)
 
     def advance(self) -> None:

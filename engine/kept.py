@@ -6,9 +6,7 @@ Counts; knows streams only by what they have laid.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-
-import torch
+from collections.abc import Iterable, Iterator
 
 from .span import Rows
 from .stream import StreamState
@@ -26,17 +24,17 @@ class Kept:
         self.bytes = 0
 
     def add(self, rows: Iterable[Rows]) -> None:
-        for memory in _memory(rows):
-            self._holders[memory.data_ptr()] += 1
-            if self._holders[memory.data_ptr()] == 1:
-                self.bytes += memory.nbytes()
+        for address, size in _memory(rows):
+            self._holders[address] += 1
+            if self._holders[address] == 1:
+                self.bytes += size
 
     def remove(self, rows: Iterable[Rows]) -> None:
-        for memory in _memory(rows):
-            self._holders[memory.data_ptr()] -= 1
-            if not self._holders[memory.data_ptr()]:
-                del self._holders[memory.data_ptr()]
-                self.bytes -= memory.nbytes()
+        for address, size in _memory(rows):
+            self._holders[address] -= 1
+            if not self._holders[address]:
+                del self._holders[address]
+                self.bytes -= size
 
     def let_go(self, streams: Iterable[StreamState]) -> None:
         """Keep within the limit: the oldest fed spans go first, of the stream that keeps most entries.
@@ -51,5 +49,9 @@ class Kept:
             self.remove(stream.let_go())
 
 
-def _memory(rows: Iterable[Rows]) -> list[torch.UntypedStorage]:
-    return [run.embeds.untyped_storage() for run in rows if run.embeds is not None]
+def _memory(rows: Iterable[Rows]) -> Iterator[tuple[int, int]]:
+    """Address and bytes of what each run's embeddings lie in."""
+    for run in rows:
+        if run.embeds is not None:
+            storage = run.embeds.untyped_storage()
+            yield storage.data_ptr(), storage.nbytes()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 
 import msgspec
 
@@ -129,7 +129,7 @@ class Reply:
         """The embeddings of the rows from `row` on, a run that was spliced in, are kept no longer."""
         before = bisect_left(self.places, row)
         self.least = before + 1
-        self.splices = [splice for splice in self.splices if splice.tokens > before]
+        del self.splices[: bisect_right(self.splices, before, key=lambda splice: splice.tokens)]
 
     def copy(self) -> Reply:
         twin = object.__new__(Reply)
