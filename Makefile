@@ -34,7 +34,8 @@ test: $(STAMP)
 	@start=$$(date +%s); log=$$(mktemp); \
 	trap 'kill $$beside 2>/dev/null; rm -f $$log' EXIT; trap 'exit 130' INT TERM; \
 	$(MAKE) --no-print-directory check || exit; \
-	OMP_NUM_THREADS=1 nice $(BIN)/python -m pytest -q -p tests.features $(CLOCKLESS) >$$log 2>&1 & beside=$$!; \
+	export PENSTOCK_THREADS=1 OMP_NUM_THREADS=1; \
+	nice $(BIN)/python -m pytest -q -p tests.features $(CLOCKLESS) >$$log 2>&1 & beside=$$!; \
 	$(BIN)/python -m pytest -q $(CLOCKLESS:%=--ignore=%); code=$$?; \
 	wait $$beside || code=$$?; cat $$log; \
 	$(if $(SLOW),[ $$code != 0 ] || $(BIN)/python -m pytest -q -m "slow and not gpu" || code=$$?;) \

@@ -1,14 +1,16 @@
 """The CPU backend: one compiled loop over (rows, key heads) that reads each sequence's pages where they lie.
 
 For decode rows nothing of the history is copied and nothing in Python runs per stream: numba compiles the loop once per
-data type, and the rows of a step are shared out over the cores. Softmax runs on line, page by page (arXiv 1805.02867).
-bfloat16 is read as the upper half of a float32.
+data type. Softmax runs on line, page by page (arXiv 1805.02867). bfloat16 is read as the upper half of a float32.
+
+A small step runs in the calling thread. A large one is cut into equal shares for the threads of a pool, which sleep
+while they wait: threads that spin at a barrier take the cores from whatever else the machine does.
 """
 
 from __future__ import annotations
 
 import math
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
@@ -17,8 +19,9 @@ import torch
 
 from .attention import Part, merge
 
-# numba's parallel loops may be entered by one thread at a time.
-_LOCK = threading.Lock()
+# Below so many multiplications (rows times history, heads and size of a head) a second thread costs more than it gives:
+# about half a millisecond of one core.
+_SHARED_WORK = 1 << 21
 # Query rows of one sequence that share one pass over its pages.
 _TILE_ROWS = 8
 # A run of so many rows is attended over a copy of its pages.
@@ -93,13 +96,14 @@ def _gather(weighted, value, scores, hidden, visible, dim):
             )
 
 
-@numba.njit(parallel=True, fastmath=_FAST, nogil=True, cache=True)
-def _attend(query, keys, values, shift, tables, slots, firsts, lengths, tiles, parts, scale, out, lse):
+@numba.njit(fastmath=_FAST, nogil=True, cache=True)
+def _attend(query, keys, values, shift, tables, slots, firsts, lengths, tiles, parts, scale, out, lse, begin, end):
+    """Jobs [begin, end) of len(tiles) * parts. Each writes its own rows and heads of `out` and `lse`."""
     heads, dim = query.shape[1], query.shape[2]
     size, kv_heads = keys.shape[1], keys.shape[2]
     group = heads // kv_heads
     span = kv_heads // parts  # key heads of one job; it reads each page once, front to back
-    for job in numba.prange(len(tiles) * parts):
+    for job in range(begin, end):
         first, last = tiles[job // parts]
         base = job % parts * span
         count = (last - first) * group
@@ -206,10 +210,14 @@ class CpuBackend:
     """Attention on the CPU over float32 or bfloat16 pages; sums are taken in float32.
 
     Decode rows and short runs go through the compiled loop. A long run of appended rows would read its history as often
-    as it has tiles; there a copy of the pages and a matrix kernel are cheaper.
+    as it has tiles; there a copy of the pages and a matrix kernel are cheaper. `threads` share a large step.
     """
 
     page_tokens = 32
+
+    def __init__(self, threads: int = 1) -> None:
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads - 1, "penstock-attention") if threads > 1 else None
 
     def attend(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
@@ -244,11 +252,21 @@ class CpuBackend:
         firsts = torch.zeros_like(part.lengths) if part.firsts is None else part.firsts
         tables, slots, firsts, lengths = (t.numpy() for t in (part.tables, part.slots, firsts, part.lengths))
         pages = (_bits(keys), _bits(values), np.uint32(16 if keys.dtype == torch.bfloat16 else 0))
-        # One job per tile streams whole pages; where tiles are fewer than cores, the key heads are shared out as well.
-        parts = 1 if len(tiles) >= 2 * numba.get_num_threads() else keys.shape[2]
-        call: Any = _attend  # a compiled function
-        with _LOCK:
-            call(
-                query.float().numpy(), *pages, tables, slots, firsts, lengths, tiles, parts, np.float32(scale),
-                out.numpy(), lse.numpy(),
-            )  # fmt: skip
+        work = int((lengths - firsts).sum()) * query.shape[1] * query.shape[2]
+        shares = self._threads if work >= _SHARED_WORK else 1
+        # One job per tile streams whole pages; where tiles are fewer than threads, the key heads are shared out too.
+        parts = 1 if shares == 1 or len(tiles) >= 2 * shares else keys.shape[2]
+        jobs = len(tiles) * parts
+        wanted, answers = query.float().numpy(), (out.numpy(), lse.numpy())
+        kernel: Any = _attend  # a compiled function
+
+        def run(share: int) -> None:
+            begin, end = share * jobs // shares, (share + 1) * jobs // shares
+            kernel(
+                wanted, *pages, tables, slots, firsts, lengths, tiles, parts, np.float32(scale), *answers, begin, end
+            )
+
+        others = [self._pool.submit(run, share) for share in range(1, shares)] if self._pool is not None else []
+        run(0)
+        for other in others:
+            other.result()

@@ -39,6 +39,7 @@ from .placement import check_room, place
 from .plan import Plan, Result
 from .scheduler import Scheduler, SchedulerConfig
 from .stream import Input
+from .threads import compute_threads
 from .weights import read
 
 BROOK = Path(__file__).parent / "brook"
@@ -128,7 +129,7 @@ def make_backend(config: EngineConfig, device: str) -> Backend:
     if name == "cpu":
         from .attention_cpu import CpuBackend
 
-        return CpuBackend()
+        return CpuBackend(compute_threads(config))
     if name == "varlen":
         from .attention_varlen import VarlenBackend
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from penstock.codecs.errors import ModelError
 from penstock.engine.attention import Backend, Part, ReferenceBackend, merge
 from penstock.engine.attention_cpu import CpuBackend
+from penstock.engine.config import EngineConfig
+from penstock.engine.threads import compute_threads
 
 HEADS, KV_HEADS, DIM = 4, 2, 16
 SCALE = DIM**-0.5
@@ -145,3 +148,38 @@ def test_two_parts_are_merged_to_one(
     whole_out, whole_lse = batch.attend(backend)
     torch.testing.assert_close(out, whole_out, rtol=0, atol=1e-5)
     torch.testing.assert_close(lse, whole_lse, rtol=0, atol=1e-5)
+
+
+@given(counts=st.lists(st.integers(1, 40), min_size=1, max_size=6), shares=st.integers(2, 5))
+@settings(max_examples=20)
+def test_shares_of_several_threads_are_those_of_one(counts: list[int], shares: int, monkeypatch) -> None:
+    generator = torch.Generator().manual_seed(sum(counts))
+    keys, values = (torch.randn(len(counts) * 2, 32, 2, 8, generator=generator) for _ in range(2))
+    rows = len(counts)
+    part = Part(
+        torch.arange(2 * rows, dtype=torch.int32).view(rows, 2),
+        torch.arange(rows, dtype=torch.int32),
+        torch.tensor(counts, dtype=torch.int32),
+        [(row, row + 1, row) for row in range(rows)],
+    )
+    query = torch.randn(rows, 4, 8, generator=generator)
+    alone = CpuBackend().attend(query, keys, values, part, 0.3)
+    monkeypatch.setattr("penstock.engine.attention_cpu._SHARED_WORK", 0)
+    shared = CpuBackend(shares).attend(query, keys, values, part, 0.3)
+    monkeypatch.undo()
+    assert all(torch.equal(one, other) for one, other in zip(alone, shared, strict=True))
+
+
+def test_threads_are_what_the_configuration_says_then_the_environment(monkeypatch) -> None:
+    before = torch.get_num_threads()
+    try:
+        monkeypatch.setenv("PENSTOCK_THREADS", "3")
+        assert compute_threads(EngineConfig(threads=2)) == 2 == torch.get_num_threads()
+        assert compute_threads(EngineConfig()) == 3 == torch.get_num_threads()
+        monkeypatch.setenv("PENSTOCK_THREADS", "some")
+        with pytest.raises(ModelError, match="PENSTOCK_THREADS: expected a whole number of at least 1, got 'some'"):
+            compute_threads(EngineConfig())
+        monkeypatch.delenv("PENSTOCK_THREADS")
+        assert compute_threads(EngineConfig()) == 3  # what torch has
+    finally:
+        torch.set_num_threads(before)
