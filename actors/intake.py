@@ -22,8 +22,9 @@ from ..codecs.picture import check_pixels, raw_picture
 from ..codecs.resample import Resampler
 from ..streams.item import AudioBytes, AudioChunk, Buffer, Image, Item, VideoBytes, VideoFrame
 from ..streams.options import sized
+from ..streams.order import Source
 from ..streams.request import Request
-from ..streams.segment import AudioSegment, MediaSpec
+from ..streams.segment import AudioSegment, MediaSpec, UnitSegment
 from ..streams.timeline import Output, Timeline
 from ..streams.whole import file_frames
 
@@ -58,11 +59,12 @@ class Intake:
             resampler=_Resampler,
         )
         self._spec = spec
-        # Where media without a time of its own goes: behind what came before it.
+        # Where media without a time of its own goes: behind what came before it of its kind.
         self._frame_us = round(1_000_000 / (request.video_fps or spec.video_fps))
         self._frame_end_us = 0
         self._sound_end_us = 0
         self._containers: dict[str, ContainerDecoder] = {}  # the encoded file of each kind that is being read
+        self._files = 0
 
     def take(self, seq: int, item: Item) -> Generator[Output, None, None]:
         """Decode one item, piece by piece. Raises MediaError or InputError; the stream can go on."""
@@ -72,19 +74,17 @@ class Intake:
             case VideoFrame():
                 pts_us = self._frame_end_us if item.pts_us is None else item.pts_us
                 frame = Pixels(self._frame(item), pts_us)
-                self._frame_end_us = pts_us + self._frame_us
-                yield self._timeline.feed(seq, [frame])
+                yield self._feed(seq, [frame], Source(timed=item.pts_us is not None))
             case AudioChunk():
                 pts_us = self._sound_end_us if item.pts_us is None else item.pts_us
                 limits = self._decoders.limits
                 samples = decode_pcm(item.data, item.encoding, item.channels, item.rate, pts_us, limits)
-                self._sound_end_us = pts_us + samples.samples.shape[1] * 1_000_000 // item.rate
-                yield self._timeline.feed(seq, [samples])
+                yield self._feed(seq, [samples], Source(timed=item.pts_us is not None))
             case VideoBytes():
                 yield from self._file(seq, "video", item)
             case AudioBytes():
-                whole = item.final and "audio" not in self._containers and len(item.data) <= _CLIP_BYTES
-                if whole and self._spec.audio_rate:
+                small = len(item.data) <= _CLIP_BYTES
+                if small and self._spec.audio_rate and self._is_whole("audio", item):
                     yield self._clip(seq, item)
                 else:
                     yield from self._file(seq, "audio", item)
@@ -106,27 +106,50 @@ class Intake:
             container.close()
         self._containers.clear()
 
+    def _is_whole(self, kind: str, item: VideoBytes | AudioBytes) -> bool:
+        return item.final and kind not in self._containers
+
     def _file(self, seq: int, kind: str, item: VideoBytes | AudioBytes) -> Generator[Output, None, None]:
+        """The next bytes of a file. A whole one comes behind all that waits; behind its end nothing of it waits."""
+        if self._is_whole(kind, item):
+            yield self._timeline.flush(seq)
         container = self._containers.get(kind)
         if container is None:
-            container = self._containers[kind] = self._decoders.container(kind, item.pts_us)
-        data = memoryview(item.data)
+            self._files += 1
+            container = self._containers[kind] = self._decoders.container(kind, self._start_us(kind, item))
+        data, source = memoryview(item.data), Source(f"{kind} {self._files}")
         try:
             for start in range(0, len(data), _PIECE_BYTES):
-                yield self._timeline.feed(seq, self._wanted(container.feed(data[start : start + _PIECE_BYTES])))
+                yield self._feed(seq, self._wanted(container.feed(data[start : start + _PIECE_BYTES])), source)
             if item.final:
-                yield self._timeline.feed(seq, self._wanted(container.flush()))
+                yield self._feed(seq, self._wanted(container.flush()), source)
         except MediaError:
             self._containers.pop(kind).close()
             raise
         finally:
             if item.final and kind in self._containers:
                 self._containers.pop(kind).close()
+        if item.final:
+            yield self._timeline.flush(seq)
+
+    def _start_us(self, kind: str, item: VideoBytes | AudioBytes) -> int:
+        """Where a file begins that does not say so: behind what came before it."""
+        if item.pts_us is not None:
+            return item.pts_us
+        return max(self._sound_end_us, self._frame_end_us) if kind == "video" else self._sound_end_us
+
+    def _feed(self, seq: int, frames: list[Frame], source: Source) -> Output:
+        for frame in frames:
+            if isinstance(frame, Pixels):
+                self._frame_end_us = frame.pts_us + self._frame_us
+            else:
+                self._sound_end_us = frame.pts_us + frame.samples.shape[1] * 1_000_000 // frame.rate
+        return self._timeline.feed(seq, frames, source)
 
     def _clip(self, seq: int, item: AudioBytes) -> Output:
         """A whole file of sound: its log-mel hangs on its own loudest frame, as in the model's processor."""
         sounds, size, most = [], 0, self._decoders.limits.max_decoded_bytes
-        with closing(file_frames(item, "audio", self._decoders, item.pts_us)) as frames:
+        with closing(file_frames(item, "audio", self._decoders, self._start_us("audio", item))) as frames:
             for frame in frames:
                 if isinstance(frame, Samples):
                     sounds.append(frame)
@@ -136,13 +159,22 @@ class Intake:
                         f"audio: expected a file of at most {most} bytes of samples, got more; send it in pieces"
                     )
         output = self._timeline.clip(seq, sounds)
+        if sounds:
+            self._sound_end_us = sounds[-1].pts_us + sounds[-1].samples.shape[1] * 1_000_000 // sounds[-1].rate
+        if any(isinstance(segment, UnitSegment) for segment in output.segments):
+            return output
         blocks = [segment for segment in output.segments if isinstance(segment, AudioSegment)]
         run = max((block.run for block in blocks), default=0)
         mine = [block for block in blocks if block.run == run]
-        if not mine or len(blocks) != len(output.segments):
+        if not mine:
             return output
         loudest = max(float(self._mel().power(torch.from_numpy(b.samples), b.lead, b.frames).max()) for b in mine)
-        segments = [msgspec.structs.replace(b, loudest=loudest) if b.run == run else b for b in blocks]
+        segments = [
+            msgspec.structs.replace(segment, loudest=loudest)
+            if isinstance(segment, AudioSegment) and segment.run == run
+            else segment
+            for segment in output.segments
+        ]
         return msgspec.structs.replace(output, segments=segments)
 
     def _mel(self) -> LogMel:

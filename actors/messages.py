@@ -41,7 +41,7 @@ class Take(msgspec.Struct, frozen=True, tag=True, eq=False):
 
 
 class Flush(msgspec.Struct, frozen=True, tag=True):
-    """A question or the end of the media: what is held goes out as segments of input `seq`."""
+    """Words, a question or the end of the media: what is held goes out as segments of input `seq`."""
 
     stream: int
     seq: int

@@ -78,7 +78,7 @@ class Stream:
         self.trained = engine.info.live_trained
         self.reply: Reply | None = None  # the one that runs
         self._seq = int(prompted) if twin_of is None else twin_of._seq
-        self._media = twin_of is not None and twin_of._media  # a question has to flush decoders
+        self._media = twin_of is not None and twin_of._media  # words have to flush decoders
         self._ended = twin_of is not None and twin_of._ended
         self._closing = False
         self._outbox = Outbox()
@@ -110,7 +110,10 @@ class Stream:
         if isinstance(item, Text):
             check_text("text", item.text, self._engine.info.kv_tokens)
             await self._until(lambda: not self._forks)
-            return self._accept("text", text=item.text)
+            seq = self._accept("text", text=item.text, done=not self._media)
+            if self._media:
+                self._flush(seq)
+            return seq
         self._check_media()
         item = own_copy(item)
         size = item_bytes(item)

@@ -42,8 +42,6 @@ class Conversation:
         if input.kind in ("text", "ask") and self._too_many(input):
             message = f"{input.kind}: expected at most {_MOST_WORDS} inputs of {_MOST_CHARACTERS} characters to wait"
             self.stream.events.append(Error("input", f"{message}, got more", input.seq))
-            if input.kind == "text":
-                return
             input.text, input.refused = "", True  # what it flushes goes in
         self.stream.inputs.append(input)
         self.advance()
@@ -87,10 +85,14 @@ class Conversation:
         for other in itertools.takewhile(lambda other: other is not input, inputs):
             if other.kind in ("ask", "prompt"):
                 late.clear()  # that one is answered first, and may wait for its own media
+            elif other.kind == "text" and not other.done:  # what it flushes comes behind the question
+                late.append(Input(other.seq, "media", done=False))
+                other.done = True
             elif (other.kind == "media" and not other.done) or (other.kind == "end" and late):
                 late.append(other)
         for other in late:
-            inputs.remove(other)
+            if other in inputs:
+                inputs.remove(other)
         place = inputs.index(input) + 1
         for other in reversed(late):
             inputs.insert(place, other)

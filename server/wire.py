@@ -127,7 +127,7 @@ class VideoHeader(_Message, frozen=True, kw_only=True, tag="video"):
     """Header of the next bytes of an encoded video."""
 
     final: bool = False
-    pts_us: TimeUs = 0
+    pts_us: TimeUs | None = None
 
 
 class PcmHeader(_Message, frozen=True, kw_only=True, tag="pcm"):
@@ -143,7 +143,7 @@ class AudioHeader(_Message, frozen=True, kw_only=True, tag="audio"):
     """Header of the next bytes of an encoded sound."""
 
     final: bool = False
-    pts_us: TimeUs = 0
+    pts_us: TimeUs | None = None
 
 
 Header = ImageHeader | FrameHeader | VideoHeader | PcmHeader | AudioHeader

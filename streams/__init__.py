@@ -11,6 +11,8 @@ size.py        the size at which a picture goes in
 video.py       the causal sampler and temporal patches
 audio.py       runs of sound and their blocks
 unit.py        a video and its sound, interleaved
-timeline.py    all of it in one order: frames in, segments out
+order.py       frames and sound by media time, as far as the lateness reaches
+tracks.py      frames and sound side by side, in the order in which they were sent
+timeline.py    all of it: frames in, segments out
 format.py      how media, questions and replies become turns
 """

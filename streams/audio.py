@@ -135,6 +135,10 @@ class AudioBlocks:
         self._run = self._resampler = None
         return blocks
 
+    def restart(self) -> None:
+        """The clock was set anew: the next sound begins a run, whatever its time. No run may be open."""
+        self._from_us = self._again_us = self.floor_us = None
+
     def _start(self, sound: Samples) -> None:
         cell, first = (0, self._spec.block_samples) if self._cells is None else self._cells.place(sound.pts_us)
         self._run = _Run(self._spec, self._runs, sound.pts_us, cell, first)

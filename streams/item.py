@@ -43,12 +43,13 @@ class VideoFrame(msgspec.Struct, frozen=True, eq=False, tag="frame"):
 class VideoBytes(msgspec.Struct, frozen=True, eq=False, tag="video"):
     """The next bytes of an encoded video (WebM, fragmented MP4, MPEG-TS), cut anywhere; its sound comes along.
 
-    `final` ends the file. `pts_us` is added to the container's own times (that of the file's first piece holds).
+    `final` ends the file. `pts_us` is added to the container's own times (that of the file's first piece holds); None:
+    the file begins behind the pictures and the sound before it.
     """
 
     data: Buffer
     final: bool = False
-    pts_us: int = 0
+    pts_us: int | None = None
 
 
 class AudioChunk(msgspec.Struct, frozen=True, eq=False, tag="pcm"):
@@ -65,11 +66,12 @@ class AudioChunk(msgspec.Struct, frozen=True, eq=False, tag="pcm"):
 
 
 class AudioBytes(msgspec.Struct, frozen=True, eq=False, tag="audio"):
-    """The next bytes of an encoded sound (WAV, Opus or Vorbis in WebM/Ogg, AAC, MP3, FLAC). `final` ends the file."""
+    """The next bytes of an encoded sound (WAV, Opus or Vorbis in WebM/Ogg, AAC, MP3, FLAC). `final` ends the file;
+    `pts_us` as for `VideoBytes`, None: behind the sound before it."""
 
     data: Buffer
     final: bool = False
-    pts_us: int = 0
+    pts_us: int | None = None
 
 
 class Embedding(msgspec.Struct, frozen=True, eq=False, tag="embedding"):

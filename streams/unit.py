@@ -13,6 +13,7 @@ from ..codecs.errors import InputError
 from ..codecs.frame import Pixels, Samples
 from .audio import SECOND_US, AudioBlocks, Block, Lost, MakeResampler, split
 from .event import Dropped
+from .order import Source
 from .segment import AudioSegment, MediaSpec, UnitSegment
 from .video import Pick, Pictures, Sampler, late_frame, whole_patches
 
@@ -65,7 +66,8 @@ class Units:
     units and closes none: what comes later for one of them makes a second segment.
 
     A unit has one size of picture, fixed at its first one; a source of another size counts from the next unit on. Its
-    times reach from the earliest to the latest of its pictures and samples.
+    times reach from the earliest to the latest of its pictures and samples. Without a lateness a frame that is
+    older than the newest says that the clock was set back: what is open goes out, and a new grid begins there.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Units:
         self._grid = Grid(spec)
         self._sound = AudioBlocks(spec, make_resampler, once=True, cells=self._grid)
         self._patience_us = spec.unit_us + lateness_us
+        self._ordered = lateness_us > 0
         self._early: list[Samples] = []
         self._units: dict[int, _Open] = {}
         self._closed = 0  # units before this one are closed
@@ -104,22 +107,34 @@ class Units:
         blocks = (unit.audio for unit in self._units.values() if unit.audio is not None)
         return early + self._sound.held + sum(len(audio.samples) - audio.lead for audio in blocks)
 
-    def video(self, seq: int, frame: Pixels) -> tuple[list[UnitSegment], list[Dropped]]:
-        """Take a frame; give the units that it closes and what was lost."""
+    def video(self, seq: int, frame: Pixels, source: Source) -> tuple[list[UnitSegment], list[Dropped]]:
+        """Take a frame, of whatever source; give the units that it closes and what was lost."""
+        before: list[UnitSegment] = []
+        if self._sampler.goes_back(frame) and not self._ordered:
+            before, lost = self.flush(seq)
+            self._lost += lost
+            self.restart()
         first = self._grid.zero_us is None
         if first:
             self._grid.zero_us = self._sound.floor_us = frame.pts_us
         if not self._sampler.takes(frame):
-            return [], [late_frame(seq, frame)]
+            return before, [late_frame(seq, frame)]
         self._pick(seq, self._sampler.feed(frame))
         if first:
             for samples in self._early:
                 self._hear(samples)
             self._early = []
-        return self._close_passed(), self._take_lost(seq)
+        return before + self._close_passed(), self._take_lost(seq)
 
-    def audio(self, seq: int, samples: Samples) -> tuple[list[UnitSegment], list[Dropped]]:
-        """Take sound; give the units that it closes and what was lost."""
+    def restart(self) -> None:
+        """The clock was set anew: the next frame begins the grid of units, whatever its time. Nothing may be open."""
+        self._sampler.restart()
+        self._sound.restart()
+        self._grid.zero_us, self._closed = None, 0
+        self._picked, self._used = None, True
+
+    def audio(self, seq: int, samples: Samples, source: Source) -> tuple[list[UnitSegment], list[Dropped]]:
+        """Take sound, of whatever source; give the units that it closes and what was lost."""
         if self._grid.zero_us is None:
             self._early.append(samples)
             self._forget_early()

@@ -39,7 +39,7 @@ class Sampler:
     Tick n lies n / fps seconds behind the first frame, in exact arithmetic. It is decided as soon as a frame at or
     behind it has come, for no later frame can be nearer. So a source that is slower than the rate has its frames
     repeated, and a frame that is nearest to no tick is passed over. Frames more than 10 s apart are not joined by
-    repeats: the later one is the first of a new grid.
+    repeats: the later one is the first of a new grid. So is one that is older than the newest: its clock was set back.
     """
 
     def __init__(self, fps: float) -> None:
@@ -57,19 +57,29 @@ class Sampler:
         return None if self._newest is None else self._newest.pts_us
 
     @property
+    def wait_us(self) -> int:
+        """How long after the newest frame the next one may be expected: one tick, or as long as the last one took."""
+        last_us = 0 if self._newest is None or self._before_us is None else self._newest.pts_us - self._before_us
+        return max(int(self._interval), last_us)
+
+    @property
     def next_tick_us(self) -> int:
         """Time of the first tick that is not decided, rounded down. Meaningful once a frame has come."""
         return int(self._time())
 
     def takes(self, frame: Pixels) -> bool:
-        """True where the frame is newer than all before it; others may not be fed."""
+        """Whether the frame is newer than the newest."""
         return self._newest is None or frame.pts_us > self._newest.pts_us
+
+    def goes_back(self, frame: Pixels) -> bool:
+        """Whether the frame is older than the newest. One of the very same time is neither, and may not be fed."""
+        return self._newest is not None and frame.pts_us < self._newest.pts_us
 
     def feed(self, frame: Pixels) -> list[Pick]:
         """Take the next frame; give the ticks that are decided by it, in order of time."""
         newest = self._newest
         picks: list[Pick] = []
-        if newest is not None and frame.pts_us - newest.pts_us > LONGEST_GAP_US:
+        if newest is not None and not 0 <= frame.pts_us - newest.pts_us <= LONGEST_GAP_US:
             picks += self.flush()
             newest = None
         if newest is None:
@@ -96,6 +106,10 @@ class Sampler:
         wait = self._time() - newest_us
         lasts_us = newest_us - self._before_us - ROUNDING_US
         return [self._pick(self._newest)] if wait < lasts_us and 2 * wait <= self._interval else []
+
+    def restart(self) -> None:
+        """Forget the frames so far: the next one begins a grid, whatever its time."""
+        self._newest = self._before_us = None
 
     def _time(self) -> Fraction:
         return self._start_us + self._tick * self._interval
@@ -130,11 +144,13 @@ class VideoPatches:
 
     The size is fixed at the first frame. A source of another size, or a new grid of the sampler, ends the run: the
     open patch is completed by repeating its last frame, and the size is fixed again. A segment's times are those of
-    the first and the last frame in it.
+    the first and the last frame in it. `ordered`: frames come in the order of their times, so that one which is older
+    than the newest came too late.
     """
 
-    def __init__(self, sampler: Sampler, pictures: Pictures, patch: int) -> None:
+    def __init__(self, sampler: Sampler, pictures: Pictures, patch: int, ordered: bool = False) -> None:
         self._sampler = sampler
+        self._ordered = ordered
         self._pictures = pictures
         self._patch = patch
         self._run: tuple[int, int, int] | None = None
@@ -145,9 +161,18 @@ class VideoPatches:
         """Picked frames that wait for the rest of their patch."""
         return len(self._open)
 
+    @property
+    def patience_us(self) -> int:
+        """The media time up to which the frames that are held may wait for the next one."""
+        return (self._sampler.newest_us or 0) + self._sampler.wait_us
+
+    def restart(self) -> None:
+        """The clock was set anew: the next frame begins a grid, whatever its time. Nothing may be held."""
+        self._sampler.restart()
+
     def feed(self, seq: int, frame: Pixels) -> tuple[list[VideoSegment], list[Dropped]]:
-        """Take the next frame; give the patches it completes. A frame that is not newer than the newest is lost."""
-        if not self._sampler.takes(frame):
+        """Take the next frame; give the patches it completes. A second frame of the same time is lost."""
+        if not self._sampler.takes(frame) and (self._ordered or not self._sampler.goes_back(frame)):
             return [], [late_frame(seq, frame)]
         return self._take(self._sampler.feed(frame)), []
 
