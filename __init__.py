@@ -38,6 +38,7 @@ from .streams.event import (
     Held,
     ReplyDone,
     ReplyStarted,
+    Resting,
     Seen,
     Token,
 )
@@ -91,6 +92,7 @@ __all__ = (
     "ReplyDone",
     "ReplyStarted",
     "Request",
+    "Resting",
     "Sampling",
     "SamplingParams",
     "Seen",

@@ -150,13 +150,17 @@ class Accept(msgspec.Struct, frozen=True, tag=True):
     done: bool = True
     at: int | None = None
     reply: int | None = None
+    part: bool = False
+    despite: bool = False
 
 
 class Interrupt(msgspec.Struct, frozen=True, tag=True):
-    """End reply `reply` behind its token `at` if it runs; acts at the next step boundary, ahead of what waits."""
+    """End the reply that runs, or the first that will begin, if it answers an input up to number `until`. Acts at the
+    next step boundary, ahead of what waits. The client has taken reply number `reply` up to its token `at`."""
 
     stream: int
-    reply: int
+    until: int
+    reply: int | None
     at: int
 
 

@@ -4,21 +4,42 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Self
+from typing import Protocol, Self
 
-from ..codecs.errors import PenstockError
+from ..codecs.errors import InputError, PenstockError
 from ..streams.event import Token
+
+
+class Held(Protocol):
+    """A reply that may be held open."""
+
+    @property
+    def held(self) -> bool: ...
+
+    @property
+    def reason(self) -> str | None: ...
+
+
+def check_ends(reply: Held) -> None:
+    """Raise InputError where a reply runs and is held open."""
+    if reply.held and reply.reason is None:
+        raise InputError(
+            "text(): expected a reply that ends by itself, got one that is held open (hold=True): read its tokens with "
+            "`async for`, or end it first with `stream.interrupt()` or `stream.end()`"
+        )
 
 
 class Reply:
     """One reply while it comes: `async for token in reply`. Several tasks may read it; each sees all tokens.
 
-    A reply that a fork goes on with begins, there, with its token `first`.
+    A reply that a fork goes on with begins, there, with its token `first`. `held`: it does not end by itself while
+    media is expected.
     """
 
-    def __init__(self, id: int, seq: int, read: Callable[[], None], first: int = 0) -> None:
+    def __init__(self, id: int, seq: int, read: Callable[[], None], held: bool = False, first: int = 0) -> None:
         self.id = id
         self.seq = seq
+        self.held = held
         self.reason: str | None = None  # how it ended; None while it runs
         self.error: PenstockError | None = None  # what its stream ended with, if the reply ended with it
         self.taken = first  # tokens that somebody has read
@@ -39,7 +60,9 @@ class Reply:
         return _Tokens(self)
 
     async def text(self) -> str:
-        """The whole text, when the reply has ended. Raises the stream's error where it ended with one."""
+        """The whole text, when the reply has ended. Raises the stream's error where it ended with one, InputError for a
+        held reply that runs: it has no end to wait for."""
+        check_ends(self)
         async for _ in self:
             pass
         return "".join(token.text for token in self._tokens) + self.rest

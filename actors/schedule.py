@@ -170,14 +170,13 @@ class Schedule(Actor[ScheduleMessage]):
                 raise EngineBroken(reason)
             case Open():
                 self._open(message)
-            case Accept(stream, seq, kind, text, params, done, at, reply):
-                scheduler.accept(stream, Input(seq, kind, text, params, done=done, at=at, reply=reply))
+            case Accept(stream, seq, kind, text, params, done, at, reply, part, despite):
+                fields = {"done": done, "at": at, "reply": reply, "part": part, "despite": despite}
+                scheduler.accept(stream, Input(seq, kind, text, params, **fields))
             case Fork():
                 self._fork(message)
-            case Interrupt(stream, reply, at):
-                state = scheduler.streams.get(stream)
-                if state is not None and state.reply is not None and state.reply.id == reply:
-                    scheduler.interrupt(stream, at)
+            case Interrupt(stream, until, reply, at):
+                scheduler.interrupt(stream, at, reply, until)
             case Hurry(stream, seq):
                 scheduler.hurry(stream, seq)
             case Park(stream, parked):
@@ -239,8 +238,8 @@ class Schedule(Actor[ScheduleMessage]):
         if reply is None or message.again is not None:
             self._told[twin] = Tell(twin, [], opened)
         else:
-            running = (reply.id, reply.seq, len(reply.ids))
-            self._told[twin] = Tell(twin, [ReplyStarted(reply.id, reply.seq)], opened, running=running)
+            started = ReplyStarted(reply.id, reply.seq, reply.params.hold)
+            self._told[twin] = Tell(twin, [started], opened, running=(reply.id, reply.seq, len(reply.ids)))
 
     def _refuse(self, stream: int, error: PenstockError) -> None:
         self._told[stream] = Tell(stream, [Error(error.code, str(error), fatal=True), Closed("error")])
@@ -254,7 +253,7 @@ class Schedule(Actor[ScheduleMessage]):
     def _lost(self, stream: int, error: Error) -> None:
         """Something of an input came to nothing: its client is told, and a question that it was is not asked."""
         assert error.seq is not None
-        self._scheduler.refuse(stream, error.seq)
+        self._scheduler.refuse(stream, error)
         self._collect()  # what happened before it is told before it
         self._news(stream).events.append(error)
 
@@ -284,10 +283,25 @@ class Schedule(Actor[ScheduleMessage]):
             event = Dropped(message.seq, modality.removesuffix("Segment").lower(), 1, start_us, stop_us, "latest")
             waiting.append(_Announced((stream, message.seq, index), rows, due_us, event))
         if stream in self._latest:
-            gone = [waiting.popleft() for _ in range(len(waiting) - _LATEST_SEGMENTS)]
+            self._drop_oldest(stream, waiting)
+
+    def _drop_oldest(self, stream: int, waiting: deque[_Announced]) -> None:
+        """Keep of a live source what is newest; while a reply speaks, of its pictures only the last."""
+        gone = [waiting.popleft() for _ in range(len(waiting) - _LATEST_SEGMENTS)]
+        if self._speaks(stream):
+            pictures = [old for old in waiting if old.event.modality == "video"]
+            gone += pictures[:-1]
+            for old in pictures[:-1]:
+                waiting.remove(old)
+        if gone:
             self._news(stream).events.extend(old.event for old in gone)
-            if gone:
-                self._encode.put_control(Discard([old.key for old in gone]))
+            self._encode.put_control(Discard([old.key for old in gone]))
+
+    def _speaks(self, stream: int) -> bool:
+        """A reply runs that media has to wait for."""
+        state = self._scheduler.streams[stream]
+        format, reply = state.layout.format, state.reply
+        return reply is not None and format.holds and not format.rests and not reply.rests
 
     def _due(self, stream: int, stop_us: int, now_us: int) -> int:
         """When a segment is due: when its media time comes round on the stream's clock, which its first segment sets. A
@@ -330,7 +344,7 @@ class Schedule(Actor[ScheduleMessage]):
         rests waits for what is next."""
         state = self._scheduler.streams[stream]
         rows = sum(len(span.ids) for input in state.inputs for span in input.spans if isinstance(span, Span))
-        fresh = state.layout.format.rests and stream in self._latest
+        fresh = stream in self._latest and (state.layout.format.rests or self._speaks(stream))
         rests = state.reply is not None and state.reply.rests
         ahead = 1 if fresh else _AHEAD_ROWS - (state.rows - state.past)
         return not state.parked and (rests or rows < ahead)

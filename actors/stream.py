@@ -12,20 +12,11 @@ from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ..codecs.errors import (
-    ContextOverflowError,
-    DamagedError,
-    FormatError,
-    InputError,
-    LimitError,
-    MediaError,
-    OutOfMemoryError,
-    PenstockError,
-    StreamClosedError,
-    WorkerError,
-)
+import msgspec
+
+from ..codecs.errors import InputError, PenstockError, StreamClosedError, error_of
 from ..streams.event import Closed, Credit, Error, Event, ReplyDone, ReplyStarted, Token
-from ..streams.item import AudioChunk, Item, Text, VideoFrame
+from ..streams.item import AudioBytes, AudioChunk, Item, Text, VideoBytes, VideoFrame
 from ..streams.request import Request, SamplingParams
 from .inputs import check_item, check_params, check_text, item_bytes, own_copy
 from .messages import Accept, Flush, Hurry, Interrupt, Park, Take, Tell, Transcribe
@@ -41,21 +32,6 @@ __all__ = ("Reply", "Stream")
 # Media of one stream that may be on its way into the cache.
 CREDIT_BYTES = 32 << 20
 CREDIT_MEDIA_US = 60_000_000
-
-_BY_CODE: dict[str, type[PenstockError]] = {
-    kind.code: kind
-    for kind in (
-        MediaError,
-        FormatError,
-        LimitError,
-        DamagedError,
-        WorkerError,
-        InputError,
-        ContextOverflowError,
-        StreamClosedError,
-        OutOfMemoryError,
-    )
-}
 
 
 class Stream:
@@ -87,6 +63,7 @@ class Stream:
         self._asked: dict[int, asyncio.Future[Reply]] = {} if self._prompted is None else {1: self._prompted}
         self._replies: dict[int, Reply] = {}
         self._held: dict[int, list[Token]] = {}  # by reply: token events behind an interrupt
+        self._silent = 0  # the next reply was interrupted before it began if it answers an input up to this number
         self._transcripts: dict[int, asyncio.Future[list[TranscriptRow]]] = {}
         self._tickets = itertools.count(1)
         # Bytes of inputs in decode or encode, by number.
@@ -121,7 +98,10 @@ class Stream:
         await self._until(lambda: not self._forks and not (waits and self._on_way and self.credit_bytes < size))
         self._check_media()
         self._media = True
-        seq = self._accept("media", done=False)
+        part = isinstance(item, VideoFrame | AudioChunk) or (
+            isinstance(item, VideoBytes | AudioBytes) and not item.final
+        )
+        seq = self._accept("media", done=False, part=part)
         self._on_way[seq] = size
         if isinstance(item, VideoFrame | AudioChunk) and item.pts_us is not None:
             self._times[seq] = item.pts_us
@@ -130,23 +110,35 @@ class Stream:
         return seq
 
     async def ask(
-        self, question: str = "", params: SamplingParams | None = None, *, wait_ms: int | None = None
+        self,
+        question: str = "",
+        params: SamplingParams | None = None,
+        *,
+        wait_ms: int | None = None,
+        hold: bool | None = None,
+        ignore_failed: bool = False,
     ) -> Reply:
         """Ask; returns the reply when it begins, which is when all earlier inputs have their places in the cache.
 
         `wait_ms`: how long the question waits for media that is still being decoded or encoded; None: as long as it
-        takes. Raises InputError, ContextOverflowError or StreamClosedError where it is refused. After a cancelled wait
-        the question is asked all the same.
+        takes. `hold`: the reply stays open behind its end and goes on with what comes (`watch`); None: as `params` say.
+
+        Raises the error of media that was appended since the last question and came to nothing, unless `ignore_failed`:
+        an image, a whole file, or all of a live source. Then nothing was asked; the next question passes over it.
+        Raises InputError, ContextOverflowError or StreamClosedError where the question is refused. After a cancelled
+        wait the question is asked all the same.
         """
         self._check_open()
         params = (params or self.request.params).seeded()
+        if hold is not None:
+            params = msgspec.structs.replace(params, hold=hold)
         check_params(params, self._engine.info.vocabulary)
         if not isinstance(question, str):
             raise InputError(f"question: expected str, got {type(question).__name__}")
         check_text("question", question, self._engine.info.kv_tokens)
         await self._until(lambda: not self._forks)
         asked = asyncio.get_running_loop().create_future()
-        seq = self._accept("ask", text=question, params=params, done=not self._media)
+        seq = self._accept("ask", text=question, params=params, done=not self._media, despite=ignore_failed)
         self._asked[seq] = asked
         if self._media:
             self._flush(seq)
@@ -155,6 +147,14 @@ class Stream:
                 timer = asyncio.get_running_loop().call_later(wait_ms / 1000, self._engine.send, hurry)
                 asked.add_done_callback(lambda _: timer.cancel())
         return await asyncio.shield(asked)
+
+    async def watch(self, request: str = "", params: SamplingParams | None = None) -> Reply:
+        """`ask` with a held reply: it tells what happens while media comes, in `live`, `per-frame` and `units`.
+
+        It ends when it is interrupted, at `max_tokens`, with the media (`end`) or at the next question. A `Resting`
+        event says when it has nothing more to say for now. Raises as `ask` does.
+        """
+        return await self.ask(request, params, hold=True)
 
     async def prompted(self) -> Reply:
         """The reply to the request's own prompt. Raises as `ask` does, InputError where there is none."""
@@ -166,13 +166,17 @@ class Stream:
         """End the running reply behind its token `at` (default: the last that was taken), keep its KV up to there.
 
         Tokens behind it that nobody has read are not told. Where media behind it is no longer kept
-        (`EngineConfig.span_bytes`), the reply ends behind that media instead. Does nothing where no reply runs.
+        (`EngineConfig.span_bytes`), the reply ends behind that media instead. Where no reply runs, the first question
+        that waits for one gets an empty reply, which ends "interrupted". Later questions are not touched.
         """
         self._check_open()
-        if self.reply is not None:
-            keep = self.reply.taken if at is None else max(0, at + 1)
-            self._hold(self.reply, keep)
-            self._engine.send(Interrupt(self.id, self.reply.id, keep - 1))
+        if self.reply is None:
+            self._silent = self._seq
+            self._engine.send(Interrupt(self.id, self._seq, None, -1))
+            return
+        keep = self.reply.taken if at is None else max(0, at + 1)
+        self._hold(self.reply, keep)
+        self._engine.send(Interrupt(self.id, self.reply.seq, self.reply.id, keep - 1))
 
     async def end(self) -> None:
         """No more media will come; a reply that is held open may end."""
@@ -180,6 +184,8 @@ class Stream:
         await self._until(lambda: not self._forks)
         if not self._ended:
             self._ended = True
+            if self.reply is not None:
+                self.reply.held = False
             seq = self._accept("end", done=not self._media)
             if self._media:
                 self._flush(seq)
@@ -257,7 +263,8 @@ class Stream:
             if not self._opened.done():
                 self._opened.set_result(None)
         if message.running is not None:
-            self._begin(*message.running)
+            id, seq, first = message.running
+            self._begin(id, seq, any(isinstance(event, ReplyStarted) and event.held for event in message.events), first)
         for event in message.events:
             self._event(event)
         for ticket, rows in message.transcripts:
@@ -286,8 +293,8 @@ class Stream:
 
     def _event(self, event: Event) -> None:
         match event:
-            case ReplyStarted(id, seq):
-                self._begin(id, seq)
+            case ReplyStarted(id, seq, held):
+                self._begin(id, seq, held)
             case Token(reply):
                 if reply in self._replies and not self._replies[reply].put(event):
                     self._held.setdefault(reply, []).append(event)
@@ -302,14 +309,17 @@ class Stream:
                 if self.reply is not None and self.reply.id == reply:
                     self.reply = None
             case Error(code, message, seq, fatal):
-                self._fail(_BY_CODE.get(code, PenstockError)(message), seq, fatal)
+                self._fail(error_of(code, message), seq, fatal)
             case Closed(reason):
                 self._fail(StreamClosedError(f"the stream has ended: {reason}"), None, True)
         self._outbox.put(event)
 
-    def _begin(self, id: int, seq: int, first: int = 0) -> None:
+    def _begin(self, id: int, seq: int, held: bool, first: int = 0) -> None:
         if id not in self._replies:
-            self.reply = self._replies[id] = Reply(id, seq, self._watch_reader, first)
+            self.reply = self._replies[id] = Reply(id, seq, self._watch_reader, held and not self._ended, first)
+            if seq <= self._silent:
+                self._hold(self.reply, 0)
+            self._silent = 0
             asked = self._asked.pop(seq, None)
             if asked is not None and not asked.done():
                 asked.set_result(self.reply)
@@ -332,12 +342,20 @@ class Stream:
         self._closing = True
         self._changed.set()
 
-    def _accept(self, kind: str, text: str = "", params: SamplingParams | None = None, done: bool = True) -> int:
+    def _accept(
+        self,
+        kind: str,
+        text: str = "",
+        params: SamplingParams | None = None,
+        done: bool = True,
+        part: bool = False,
+        despite: bool = False,
+    ) -> int:
         self._seq += 1
         at, reply = (None, None) if self.reply is None else (self.reply.taken - 1, self.reply.id)
         if self.reply is not None and self.format == "interrupt" and kind in ("text", "ask"):
             self._hold(self.reply, self.reply.taken)
-        self._engine.send(Accept(self.id, self._seq, kind, text, params, done, at, reply))
+        self._engine.send(Accept(self.id, self._seq, kind, text, params, done, at, reply, part, despite))
         return self._seq
 
     def _flush(self, seq: int) -> None:

@@ -87,3 +87,17 @@ class ModelError(PenstockError):
     """A model that cannot be loaded or served."""
 
     code = "model"
+
+
+def error_of(code: str, message: str) -> PenstockError:
+    """The error that `code` names, ready to raise. A code that is not known gives a `PenstockError` that carries it."""
+    error = _codes(PenstockError).get(code, PenstockError)(message)
+    error.code = code
+    return error
+
+
+def _codes(root: type[PenstockError]) -> dict[str, type[PenstockError]]:
+    found = {root.code: root}
+    for child in root.__subclasses__():
+        found |= _codes(child)
+    return found

@@ -13,7 +13,7 @@ async def main() -> None:
     async with await engine.stream(Request(format="live")) as stream:
         for frame in range(4):
             await stream.append(VideoFrame(draw(frame / 2), pts_us=frame * 500_000))
-        reply = await stream.ask("Tell me what happens.", SamplingParams(max_tokens=64))
+        reply = await stream.watch("Tell me what happens.", SamplingParams(max_tokens=64))
         for frame in range(4, 16):  # The film goes on while the model speaks.
             await stream.append(VideoFrame(draw(frame / 2), pts_us=frame * 500_000))
             await asyncio.sleep(0.1)

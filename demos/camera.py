@@ -35,7 +35,7 @@ async def main(seconds: float = 30.0, source: str = "/dev/video0", format: str |
     """Ask once, then let the camera run while the reply goes on."""
     async with await Engine.load() as engine:
         async with await engine.stream(Request(format="live", policy="latest")) as stream:
-            reply = await stream.ask("Tell me what happens.")
+            reply = await stream.watch("Tell me what happens.")
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(watch(stream, seconds, source, format))
                 async for token in reply:

@@ -133,7 +133,7 @@ async def watch(url: str, film: Film, options: argparse.Namespace, view: View) -
             playing = tasks.create_task(play(stream, film.pieces, watcher, third), name="player")
             await third.wait()
             watcher.asked_at = time.monotonic()
-            await stream.ask(options.question, SamplingParams(max_tokens=options.max_tokens))
+            await stream.watch(options.question, SamplingParams(max_tokens=options.max_tokens))
             await playing
             try:
                 async with asyncio.timeout(options.tail_seconds):

@@ -206,7 +206,7 @@ class Performance:
                     self.screen.truth(moment, text)
                     continue
                 self.screen.asked(self.played, text)
-                reply = await stream.ask(text, SamplingParams(max_tokens=2000))
+                reply = await stream.watch(text, SamplingParams(max_tokens=2000))
                 if question is not None:
                     self.answers[reply.id] = question
         await asyncio.sleep(_TAIL_SECONDS)

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable
 
 from ..codecs.errors import PenstockError
-from ..streams.event import Error, ReplyDone, ReplyStarted, Token
+from ..streams.event import Dropped, Error, ReplyDone, ReplyStarted, Resting, Token
 from ..streams.format import State
 from ..streams.request import SamplingParams
 from .detokenize import Detokenizer
@@ -20,7 +20,7 @@ from .layout import Layout
 from .plan import Likely
 from .reply import Reply
 from .span import Prompt, Rows, Span
-from .stream import Begun, Input, Limits, StreamState
+from .stream import Begun, Input, Limits, Losses, StreamState
 
 # Texts and questions of one stream that may wait for their turn, and their characters.
 _MOST_WORDS, _MOST_CHARACTERS = 1024, 1 << 20
@@ -36,6 +36,8 @@ class Conversation:
         self.kept = kept
         # The closing ids of a turn, one row for a token that is still to be fed, and one for a first token.
         self.reserve = len(family.turn_ids["assistant_end"]) + 2
+        # Tokens that a speaking reply says at least between two pieces of media.
+        self.between = stream.request.splice_tokens or family.data.splice_tokens
 
     def accept(self, input: Input) -> None:
         """The next input. Where it is not `done`, spans may follow, and `resolve` ends them."""
@@ -66,10 +68,12 @@ class Conversation:
                 input.done = True
         self.advance()
 
-    def refuse(self, seq: int) -> None:
-        """Something of input `seq` came to nothing: where it is a question, its client has been told that it is."""
+    def refuse(self, error: Error) -> None:
+        """Something of input `error.seq` failed, and its client has been told. A question is not asked then."""
         for input in self.stream.inputs:
-            input.refused |= input.seq == seq and input.kind == "ask"
+            if input.seq == error.seq:
+                input.refused |= input.kind == "ask"
+                input.failed = input.failed or error
 
     def hurry(self, seq: int) -> None:
         """Let question `seq` wait no longer for media before it that is still being decoded or encoded. Words before it
@@ -98,10 +102,20 @@ class Conversation:
             inputs.insert(place, other)
         self.advance()
 
-    def interrupt(self, at: int | None) -> None:
-        """End the running reply behind its token `at`, or behind its last; keep its KV up to there."""
-        if self.stream.reply is not None:
-            self._cut(self._keep(self.stream.reply, at), "interrupted")
+    def interrupt(self, at: int | None, reply: int | None, until: int | None) -> None:
+        """End the running reply behind its token `at` (None: its last), where it answers an input up to number `until`
+        (None: whichever runs). `at` counts tokens of reply number `reply`: of another one its client had taken none.
+
+        Where none runs, the first question up to `until` that waits is cut as soon as its reply begins.
+        """
+        running = self.stream.reply
+        if running is None:
+            for input in self.stream.inputs:
+                if until is not None and input.kind in ("ask", "prompt") and input.seq <= until and not input.refused:
+                    input.cut = True
+                    return
+        elif until is None or running.seq <= until:
+            self._cut(self._keep(running, at if reply in (None, running.id) else -1), "interrupted")
             self.advance()
 
     def sampled(self, id: int, likely: Likely | None = None) -> None:
@@ -112,7 +126,7 @@ class Conversation:
         goes_on = self.stream.layout.format.holds and reply.params.hold and not self.stream.over
         if reply.ended_by(id):
             if goes_on and id not in reply.params.stop_token_ids:
-                reply.held = True
+                self._hold(reply)
             else:
                 self._finish("stop")
             return
@@ -128,6 +142,13 @@ class Conversation:
             self._finish("length")
         elif goes_on and self.stream.layout.format.unit_us and not reply.text.open:
             reply.full = reply.since >= self.stream.request.unit_tokens
+
+    def _hold(self, reply: Reply) -> None:
+        """The model has ended the reply, which stays open. Its client is told once for what was said."""
+        reply.held = True
+        if reply.rest_told != len(reply.ids):
+            reply.rest_told = len(reply.ids)
+            self.stream.events.append(Resting(reply.id, len(reply.ids)))
 
     def _likely(self, likely: Likely | None) -> tuple[float | None, tuple[tuple[int, str, float], ...]]:
         if likely is None:
@@ -206,6 +227,8 @@ class Conversation:
             return self._lay_prompt(input)
         if not self._lay_media(input) or not input.done:
             return False
+        if input.kind != "ask":
+            self.stream.losses.note(input)
         match input.kind:
             case "media":
                 return True
@@ -221,24 +244,47 @@ class Conversation:
             if self.stream.layout.step("media") is None or self._mid_character() or not self._takes(span):
                 return False
             input.spans.popleft()
-            laid, reply = self._laid(input.seq, lambda layout, span=span: layout.media(span)), self.stream.reply
-            if not laid:
-                self.refuse(input.seq)
-            if reply is not None and laid:
-                reply.splice(span, self._unit(span))
+            reply = self.stream.reply
+            if not self._lay_span(input, span):
+                if reply is not None:
+                    reply.do_without()
+                    if reply.held:  # nothing more will make it go on
+                        self._finish("length")
             elif reply is not None:
-                reply.do_without()
+                reply.splice(span, self._unit(span))
+        return True
+
+    def _lay_span(self, input: Input, span: Span) -> bool:
+        """Lay one span if it fits. Where it does not, the client is told with the numbers; spans behind it that do not
+        fit either are told as dropped."""
+        try:
+            self.kept.add(self.stream.lay_within(self.limits, lambda layout: layout.media(span), self.reserve))
+        except PenstockError as error:
+            text = f"{error}; the stream goes on without this {span.modality}; words and questions go in while they fit"
+            input.failed = Error(error.code, text, input.seq)
+            input.refused |= input.kind == "ask"
+            full = Dropped(input.seq, span.modality, 1, span.start_us, span.stop_us, "full")
+            self.stream.events.append(full if self.stream.full else input.failed)
+            self.stream.full = True
+            return False
+        self.stream.full = False
+        input.laid = True
         return True
 
     def _unit(self, span: Span) -> int | None:
         return None if span.modality == "image" else self.stream.layout.format.unit(span.stop_us)
 
     def _takes(self, span: Span) -> bool:
-        """Whether a running reply takes this span now. Where the format has it rest first: when it rests and the
-        span's unit has come whole, and then what else is of that unit."""
+        """Whether a running reply takes this span now: when it rests, or has said enough since the one before.
+
+        Where the format has it rest first: when it rests and the span's unit has come whole, and then what else is of
+        that unit.
+        """
         reply, format = self.stream.reply, self.stream.layout.format
-        if reply is None or not format.rests:
+        if reply is None:
             return True
+        if not format.rests:
+            return reply.rests or reply.since >= self.between
         unit = self._unit(span)
         if reply.rests:
             return unit is None or self._is_whole(unit)
@@ -270,7 +316,14 @@ class Conversation:
         busy = reply is not None and layout.format.rests and not reply.rests
         if layout.step(input.kind) is None or self._mid_character() or busy:
             return False
-        if not input.text and (input.kind == "text" or layout.state is not State.USER):
+        lost = self.stream.losses.worst
+        if input.kind == "ask" and lost is not None and not input.despite:
+            self.stream.losses = Losses()
+            message = (
+                f"input {lost.seq} before this question came to nothing: {lost.message}; ask again to go on without it"
+            )
+            self.stream.events.append(Error(lost.code, message, input.seq))
+        elif not input.text and (input.kind == "text" or layout.state is not State.USER):
             message = f"{input.kind}: expected words, or a question behind media in the open turn; got neither"
             self.stream.events.append(Error("input", message, input.seq))
         elif input.kind == "text":
@@ -278,7 +331,7 @@ class Conversation:
                 reply.splice(input.text)
         elif self._laid(input.seq, lambda layout: layout.ask(input.text)):
             if reply is not None:
-                self._finish("stop", close=False)
+                self._finish("stop" if reply.rests else "overtaken", close=False)
             self._start(input)
         return True
 
@@ -302,7 +355,10 @@ class Conversation:
     def _start(self, input: Input) -> None:
         if input.kind == "prompt":
             self.stream.begun = Begun(input.seq, self.stream.rows, self.stream.layout.copy())
+        self.stream.losses = Losses()
         self.begin(input.seq, input.params or self.stream.request.params)
+        if input.cut:
+            self._cut(0, "interrupted")
 
     def begin(self, seq: int, params: SamplingParams) -> None:
         """A reply to input `seq` begins behind the rows that are laid."""
@@ -312,7 +368,8 @@ class Conversation:
         cursor = stream.layout.cursor.copy()
         ends, own = self.family.stop_ids, self.family.data.sampling
         stream.reply = Reply(stream.replies, seq, params, text, stream.rows, cursor, ends, own)
-        stream.events.append(ReplyStarted(stream.replies, seq))
+        held = stream.layout.format.holds and params.hold and not stream.over
+        stream.events.append(ReplyStarted(stream.replies, seq, held))
 
     def _mid_character(self) -> bool:
         """A running reply is inside a character: what is to be spliced waits for its end."""

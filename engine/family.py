@@ -37,6 +37,7 @@ class FamilyData(msgspec.Struct, frozen=True):
     per_second: positions a second of video; 0 where the model has one axis. vocabulary: rows of the output. clock: how
     time in a video becomes positions, "seconds", "interval" (the product of rate and interval is rounded first) or
     "patches" (they are counted), "whole" (as "seconds", for rates at which a patch is a whole number of positions).
+    splice_tokens: how many tokens a reply says at least between two pieces of media that are spliced into it.
     library_rule: where the library goes on behind a block (`Block.leave`). unit_marks_share: the two marks before and
     behind sound inside video stand at one position.
     """
@@ -54,6 +55,7 @@ class FamilyData(msgspec.Struct, frozen=True):
     axes: int
     max_positions: int
     live_trained: bool = False
+    splice_tokens: int = 1
     vocabulary: int = 0
     clock: str = "seconds"
     library_rule: str = "last"

@@ -57,6 +57,7 @@ class Reply:
         self.least = 0
         self.held = False
         self.full = False
+        self.rest_told = -1  # the number of tokens at which its client was told last that it rests
         self.since = 0  # tokens since something was spliced in
         self.unit: int | None = None  # the unit that has gone in since the last token was drawn
         self._rests, self._rested_at = 0, -1  # how often it went on from silence, and behind how many tokens

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from ..codecs.errors import InputError, PenstockError
-from ..streams.event import Appended, Event
+from ..streams.event import Appended, Error, Event
 from ..streams.format import choose
 from ..streams.request import Request, SamplingParams
 from .conversation import Conversation
@@ -173,20 +173,21 @@ class Scheduler:
         self._note("resolve", id, seq)
         self._tell(id, lambda talk: talk.resolve(seq))
 
-    def refuse(self, id: int, seq: int) -> None:
-        """Something of input `seq` could not be decoded or encoded, as its client has been told."""
-        self._note("refuse", id, seq)
-        self._tell(id, lambda talk: talk.refuse(seq))
+    def refuse(self, id: int, error: Error) -> None:
+        """Something of input `error.seq` could not be decoded or encoded, as its client has been told."""
+        self._note("refuse", id, error)
+        self._tell(id, lambda talk: talk.refuse(error))
 
     def hurry(self, id: int, seq: int) -> None:
         """Let question `seq` wait no longer for media before it that is still being decoded or encoded."""
         self._note("hurry", id, seq)
         self._tell(id, lambda talk: talk.hurry(seq))
 
-    def interrupt(self, id: int, at: int | None = None) -> None:
-        """End the running reply behind its token `at`, or behind its last; keep its KV up to there."""
-        self._note("interrupt", id, at)
-        self._tell(id, lambda talk: talk.interrupt(at))
+    def interrupt(self, id: int, at: int | None = None, reply: int | None = None, until: int | None = None) -> None:
+        """End the running reply behind its token `at`, or behind its last; keep its KV up to there. `reply` and `until`
+        as in `Conversation.interrupt`."""
+        self._note("interrupt", id, at, reply, until)
+        self._tell(id, lambda talk: talk.interrupt(at, reply, until))
 
     def _tell(self, id: int, change: Callable[[Conversation], None]) -> None:
         talk = self._talks.get(id)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 
 from ..codecs.errors import ContextOverflowError
-from ..streams.event import Event, Seen
+from ..streams.event import Error, Event, Seen
 from ..streams.request import Request, SamplingParams
 from .layout import Layout
 from .pages import Sequence
@@ -26,7 +26,9 @@ class Input(msgspec.Struct, eq=False):
 
     Its spans come first (for words: what the question flushes); `done`: no further ones will come. `at`: the last
     token that the client had taken of reply number `reply`, the one that ran when it sent this. `refused`: a question
-    whose own media could not go in, and which is not asked.
+    whose own media could not go in, and which is not asked. `cut`: an interrupt came before its reply began. `part`:
+    one of many pieces of a live source or a file. `failed`: what went wrong with it, `laid`: something of it went in.
+    `despite`: a question that is asked although media before it came to nothing.
     """
 
     seq: int
@@ -38,9 +40,37 @@ class Input(msgspec.Struct, eq=False):
     at: int | None = None
     reply: int | None = None
     refused: bool = False
+    cut: bool = False
+    part: bool = False
+    failed: Error | None = None
+    laid: bool = False
+    despite: bool = False
 
     def copy(self) -> Input:
         return msgspec.structs.replace(self, spans=deque(self.spans))
+
+
+class Losses(msgspec.Struct):
+    """Media since the last question that came to nothing: the first single piece, the first part of a live source or a
+    file; and whether another part went in."""
+
+    single: Error | None = None
+    part: Error | None = None
+    part_came: bool = False
+
+    def note(self, input: Input) -> None:
+        """An input has acted."""
+        if input.laid:
+            self.part_came |= input.part
+        elif input.failed is not None and input.part:
+            self.part = self.part or input.failed
+        elif input.failed is not None:
+            self.single = self.single or input.failed
+
+    @property
+    def worst(self) -> Error | None:
+        """What a question should not pass over in silence; of a live source one lost piece among others is nothing."""
+        return self.single or (None if self.part_came else self.part)
 
 
 class Begun(msgspec.Struct, frozen=True, eq=False):
@@ -80,6 +110,8 @@ class StreamState:
         self.replies = 0
         self.begun: Begun | None = None  # the reply to the request's prompt
         self.over = False  # no more media will come
+        self.full = False  # the newest media did not fit
+        self.losses = Losses()
         self.parked = False  # its client does not read: nothing is fed
         self.away = 0  # pages in host memory; its table is empty then
         self.away_rows = 0
@@ -223,6 +255,7 @@ class StreamState:
         twin.inputs = deque(input.copy() for input in self.inputs if input.seq < before)
         twin.laid, twin.starts = list(self.laid), list(self.starts)
         twin.reply = None if self.reply is None else self.reply.copy()
+        twin.losses = msgspec.structs.replace(self.losses)
         twin.parked = False  # its client has read all that there is
         twin.events = []
         return twin

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -58,12 +57,10 @@ def error_frame(
 
 
 class _Waiting(NamedTuple):
-    """A command that waits, with the size of its message; `asked`: how many questions the client had sent by then,
-    this one included."""
+    """A command that waits, with the size of its message."""
 
     order: Order | ForkOrder
     bytes: int
-    asked: int
 
 
 class _Lane:
@@ -73,8 +70,9 @@ class _Lane:
         self.waiting: deque[_Waiting] = deque()
         self._filled = asyncio.Event()
 
-    def put(self, waiting: _Waiting) -> None:
-        self.waiting.append(waiting)
+    def put(self, waiting: _Waiting, place: int | None = None) -> None:
+        """Let a command wait: at the end, or as number `place` of those that do."""
+        self.waiting.insert(len(self.waiting) if place is None else place, waiting)
         self._filled.set()
 
     async def next(self) -> _Waiting:
@@ -98,19 +96,16 @@ class Channel:
         self._ordered = _Lane()
         self._urgent = _Lane()  # What overtakes.
         self._waiting_bytes = 0
-        self._asked = 0  # Questions so far.
-        self._pending: set[int] = set()  # Those of them whose reply has not begun, by number.
-        self._answered = 0  # The newest whose reply has begun.
+        self._questions = 0  # Those whose reply has not begun.
         self._awaits = False  # The reply to the request's own prompt has not begun.
-        self._begun = asyncio.Event()  # A reply has begun, or a question was refused.
-        self._running: set[asyncio.Task[None]] = set()  # Questions and interrupts that wait.
+        self._running: set[asyncio.Task[None]] = set()  # Questions that wait.
         self._replies: set[int] = set()  # Replies that are running.
         self._counts = {"inputs": 0, "bytes": 0, "replies": 0, "tokens": 0}
 
     @property
     def busy(self) -> bool:
         """Whether a reply runs or a question waits."""
-        return bool(self._replies) or bool(self._pending) or self._awaits
+        return bool(self._replies) or self._questions > 0 or self._awaits
 
     # ---- from the connection's receive task: nothing here waits ----
     def offer(self, order: Order | ForkOrder, size: int) -> None:
@@ -126,11 +121,20 @@ class Channel:
                 f"stream {self.name!r}: at most {self._limit_bytes} bytes may wait, got {waiting_bytes}"
             )
         self._waiting_bytes = waiting_bytes
-        if isinstance(order, wire.Ask):
-            self._asked += 1
-            self._pending.add(self._asked)
-        lane = self._urgent if isinstance(order, wire.Interrupt | wire.Close) else self._ordered
-        lane.put(_Waiting(order, size, self._asked))
+        self._questions += isinstance(order, wire.Ask)
+        if isinstance(order, wire.Interrupt) and (place := self._question_to_cut()) is not None:
+            self._ordered.put(_Waiting(order, size), place + 1)
+        else:
+            lane = self._urgent if isinstance(order, wire.Interrupt | wire.Close) else self._ordered
+            lane.put(_Waiting(order, size))
+
+    def _question_to_cut(self) -> int | None:
+        """The place of the question that an interrupt means which comes now: the first of those that still wait here,
+        where neither a reply runs nor a question waits for one; else None."""
+        if self._replies or self._running or self._awaits:
+            return None
+        orders = (waiting.order for waiting in self._ordered.waiting)
+        return next((place for place, order in enumerate(orders) if isinstance(order, wire.Ask)), None)
 
     # ---- the channel's own tasks ----
     async def run(self, opening: wire.Open | ForkOrder, opener: Opener) -> None:
@@ -208,23 +212,19 @@ class Channel:
             case ReplyStarted():
                 self._awaits = False
                 self._replies.add(event.reply)
-                self._begun.set()
                 self._counts["replies"] += 1
             case ReplyDone():
                 self._replies.discard(event.reply)
                 self._changed()
             case Error(seq=1) if self._awaits:
                 self._awaits = False
-                self._begun.set()
                 self._changed()
 
     async def _work(self, lane: _Lane, tasks: asyncio.TaskGroup) -> None:
         while True:
             waiting = await lane.next()
-            if isinstance(waiting.order, wire.Ask | wire.Interrupt):
-                # Both may wait for a reply to begin or to end, and media must go on meanwhile.
-                work = self._ask(waiting) if isinstance(waiting.order, wire.Ask) else self._interrupt(waiting)
-                task = tasks.create_task(work, name=f"{self.label} {type(waiting.order).__name__.lower()}")
+            if isinstance(waiting.order, wire.Ask):  # It waits for its reply to begin, and media must go on meanwhile.
+                task = tasks.create_task(self._ask(waiting), name=f"{self.label} ask")
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
                 await asyncio.sleep(0)  # The question takes its number in its first step: before what comes behind it.
@@ -234,38 +234,23 @@ class Channel:
 
     async def _ask(self, ask: _Waiting) -> None:
         try:
-            if await self._perform(ask.order):
-                self._answered = ask.asked
+            await self._perform(ask.order)
         finally:
-            self._pending.discard(ask.asked)
+            self._questions -= 1
             self._waiting_bytes -= ask.bytes
-            self._begun.set()
             self._changed()
 
-    async def _interrupt(self, interrupt: _Waiting) -> None:
-        """Cut the reply that runs; where none does, that of the question which the client has asked before. Replies to
-        what it has asked since go on."""
-        while (self._awaits or min(self._pending, default=math.inf) <= interrupt.asked) and not self._replies:
-            self._begun.clear()
-            await self._begun.wait()
-        if self._answered <= interrupt.asked:
-            await self._perform(interrupt.order)
-        elif interrupt.order.ref is not None:
-            self._outbox.put(wire.encode_answer(wire.Accepted(stream=self.name, ref=interrupt.order.ref)))
-        self._waiting_bytes -= interrupt.bytes
-
-    async def _perform(self, order: Order | ForkOrder) -> bool:
-        """Carry out a command and answer it; False where it failed."""
+    async def _perform(self, order: Order | ForkOrder) -> None:
+        """Carry out a command and answer it."""
         assert self.stream is not None
         try:
             accepted = await self._carry_out(self.stream, order)
         except Exception as error:
             self._failed(error)
             self._outbox.put(error_frame(error, self.name, order.ref))
-            return False
+            return
         if accepted is not None and (order.ref is not None or accepted.reply is not None):
             self._outbox.put(wire.encode_answer(accepted))
-        return True
 
     async def _carry_out(self, stream: Stream, order: Order | ForkOrder) -> wire.Accepted | None:
         seq = reply = None
@@ -276,7 +261,8 @@ class Channel:
                 self._counts["bytes"] += order.bytes
             case wire.Ask():
                 params = None if order.params is None else wire.plain_params(order.params)
-                answer = await stream.ask(order.question, params, wait_ms=order.wait_ms)
+                ways = {"wait_ms": order.wait_ms, "hold": order.hold, "ignore_failed": order.ignore_failed}
+                answer = await stream.ask(order.question, params, **ways)
                 seq, reply = answer.seq, answer.id
             case wire.Interrupt():
                 await stream.interrupt(order.at)
@@ -311,7 +297,7 @@ class Channel:
 
     def _refuse_rest(self, what: str) -> None:
         error = self._gone(what)
-        for order, _, _ in (*self._urgent.waiting, *self._ordered.waiting):
+        for order, _ in (*self._urgent.waiting, *self._ordered.waiting):
             if isinstance(order, ForkOrder):
                 if not order.copy.done():
                     order.copy.set_exception(error)

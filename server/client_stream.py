@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
+from ..actors.reply import check_ends
 from ..codecs.errors import InputError, PenstockError, StreamClosedError
 from ..streams import event as events
 from ..streams import item as items
@@ -56,6 +57,7 @@ class ClientReply:
     def __init__(self, reply: int) -> None:
         self.id = reply
         self.seq: int | None = None  # Number of the question among the stream's inputs.
+        self.held = False  # It does not end by itself while media is expected.
         self.reason: str | None = None  # How it ended; None while it runs.
         self.error: PenstockError | None = None
         self.rest = ""  # What follows its last token: text that a stop string had held back.
@@ -77,7 +79,8 @@ class ClientReply:
             await self._more.wait()
 
     async def text(self) -> str:
-        """The whole text, when the reply has ended. Safe to cancel."""
+        """The whole text, when the reply has ended. InputError for a held reply that runs. Safe to cancel."""
+        check_ends(self)
         words = [token.text async for token in self]
         return "".join(words[: len(self._tokens)]) + self.rest
 
@@ -118,6 +121,7 @@ class ClientStream:
         self._changed = asyncio.Event()
         self._replies: dict[int, ClientReply] = {}  # Running, and those whose question is not answered yet.
         self._asking = 0
+        self._ended = False  # No more media will come.
         self._closing = False  # This side has asked for the end.
         self._closed: str | None = None  # Why, once it is.
         self._error: PenstockError | None = None  # What has ended it.
@@ -139,13 +143,20 @@ class ClientStream:
         return accepted.seq
 
     async def ask(
-        self, question: str = "", params: SamplingParams | None = None, *, wait_ms: int | None = None
+        self,
+        question: str = "",
+        params: SamplingParams | None = None,
+        *,
+        wait_ms: int | None = None,
+        hold: bool | None = None,
+        ignore_failed: bool = False,
     ) -> ClientReply:
-        """Ask; returns the reply when it begins."""
+        """Ask; returns the reply when it begins. The options are those of the in-process `ask`."""
         chosen = None if params is None else wire.wire_params(params)
+        ways = {"wait_ms": wait_ms, "hold": hold, "ignore_failed": ignore_failed}
         self._asking += 1
         try:
-            accepted = await self._call(wire.Ask, question=question, params=chosen, wait_ms=wait_ms)
+            accepted = await self._call(wire.Ask, question=question, params=chosen, **ways)
             assert accepted.reply is not None
             reply = self._reply(accepted.reply)
         finally:
@@ -154,6 +165,10 @@ class ClientStream:
         if reply.reason is not None:
             self._replies.pop(reply.id, None)
         return reply
+
+    async def watch(self, request: str = "", params: SamplingParams | None = None) -> ClientReply:
+        """`ask` with a held reply, which tells what happens while media comes."""
+        return await self.ask(request, params, hold=True)
 
     async def prompted(self) -> ClientReply:
         """The reply to the request's own prompt. Safe to cancel."""
@@ -176,6 +191,9 @@ class ClientStream:
     async def end(self) -> None:
         """Say that no more media will come."""
         await self._call(wire.End)
+        self._ended = True
+        for reply in self._replies.values():
+            reply.held = False
 
     async def fork(self, again: SamplingParams | None = None) -> ClientStream:
         """A copy of this stream as it is now; with `again` one that begins the reply to its prompt anew."""
@@ -227,8 +245,11 @@ class ClientStream:
             self.missed += 1
         self._events.append(event)
         match event:
-            case events.ReplyStarted() if event.seq == 1 and self._prompted:
-                self._reply(event.reply).seq = 1
+            case events.ReplyStarted() if self._asking or (event.seq == 1 and self._prompted):
+                reply = self._reply(event.reply)
+                reply.held = event.held and not self._ended
+                if event.seq == 1 and self._prompted:
+                    reply.seq = 1
             case events.Token() if self._asking or event.reply in self._replies:
                 self._reply(event.reply).put(event)
             case events.ReplyDone() if self._asking or event.reply in self._replies:

@@ -5,7 +5,7 @@ Knows neither sockets nor the engine. `error_from_code` turns a code that came o
 
 from __future__ import annotations
 
-from ..codecs.errors import PenstockError
+from ..codecs.errors import PenstockError, error_of
 
 
 class ConfigError(PenstockError):
@@ -69,18 +69,6 @@ class ConnectionLostError(PenstockError):
         self.status = status
 
 
-def _codes(root: type[PenstockError]) -> dict[str, type[PenstockError]]:
-    found = {root.code: root}
-    for child in root.__subclasses__():
-        found |= _codes(child)
-    return found
-
-
 def error_from_code(code: str, message: str, path: str | None = None) -> PenstockError:
-    """The error that `code` names, ready to raise. A code that is not known gives a `PenstockError` that carries it."""
-    kind = _codes(PenstockError).get(code)
-    if kind is MessageError:
-        return MessageError(message, path)
-    error = (kind or PenstockError)(message)
-    error.code = code
-    return error
+    """The error that `code` names, ready to raise; `path` as `MessageError` has it."""
+    return MessageError(message, path) if code == MessageError.code else error_of(code, message)

@@ -35,10 +35,11 @@ class Appended(msgspec.Struct, frozen=True, tag="appended"):
 
 
 class ReplyStarted(msgspec.Struct, frozen=True, tag="reply"):
-    """A reply to input `seq` has begun."""
+    """A reply to input `seq` has begun. `held`: it stays open behind the model's end of it, until somebody ends it."""
 
     reply: int
     seq: int
+    held: bool = False
     number: int = 0
 
 
@@ -60,8 +61,17 @@ class Token(msgspec.Struct, frozen=True, omit_defaults=True, tag="token"):
     number: int = 0
 
 
+class Resting(msgspec.Struct, frozen=True, tag="resting"):
+    """A held reply has said what it has to say for now, `tokens` tokens in all. It goes on with what comes next."""
+
+    reply: int
+    tokens: int
+    number: int = 0
+
+
 class ReplyDone(msgspec.Struct, frozen=True, tag="done"):
-    """A reply has ended: `reason` is "stop", "length", "interrupted" or "error"; `tokens` is how many it keeps.
+    """A reply has ended: `reason` is "stop", "length", "interrupted", "overtaken" (a later question cut it while it
+    spoke) or "error"; `tokens` is how many it keeps.
 
     `text` is what was still held back when it ended (usually empty).
     """
@@ -74,7 +84,8 @@ class ReplyDone(msgspec.Struct, frozen=True, tag="done"):
 
 
 class Dropped(msgspec.Struct, frozen=True, tag="dropped"):
-    """Media that will never be seen by the model, and why: "late", "latest", "short"."""
+    """Media that will never be seen by the model, and why: "late" (behind what came before it), "latest" (newer media
+    took its place), "short" (too little sound for the model), "full" (the stream holds no more)."""
 
     seq: int
     modality: str
@@ -132,4 +143,4 @@ class Closed(msgspec.Struct, frozen=True, tag="closed"):
     number: int = 0
 
 
-Event = Appended | ReplyStarted | Token | ReplyDone | Dropped | Credit | Held | Evicted | Error | Closed
+Event = Appended | ReplyStarted | Token | Resting | ReplyDone | Dropped | Credit | Held | Evicted | Error | Closed

@@ -64,7 +64,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     `ignore_eos` takes those for words like others. `logprobs` k: each token comes with its log probability and with the
     k likeliest tokens and theirs, by the model's own distribution, before penalties, biases and filters; None: without.
     `hold`: in the formats `live`, `per-frame` and `units`, where the model ends the reply while media is still
-    expected, it stays open and may go on with what comes; False ends it there, as an answer to a question.
+    expected, it stays open and goes on with what comes, until it is interrupted or the media ends (`Stream.watch`);
+    False, the default, ends it there, as an answer to a question.
     """
 
     max_tokens: int = 256
@@ -75,7 +76,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
-    hold: bool = True
+    hold: bool = False
     repetition_penalty: float | None = None
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
@@ -134,6 +135,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         has. They hold for whole prompts and for what is appended.
     format: "turns", "live", "interrupt", "per-frame", "units", or "auto" (live where the model declares training for
         it, else turns).
+    splice_tokens: in "live", how many tokens a reply says at least between two pieces of media; None: as many as the
+        model was trained to say, 1 where it does not tell.
     unit_tokens: in "units", after how many tokens a reply waits for the next second of media.
     policy: when media comes faster than it is taken, "block" (files) or "latest" (cameras: the oldest goes).
     video_fps: frames per second that the model gets; None takes the model's own rate.
@@ -153,6 +156,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     media: list[Any] = []
     processor: dict[str, bool | int | float] = {}
     format: str = "auto"
+    splice_tokens: int | None = None
     unit_tokens: int = 20
     policy: str = "block"
     video_fps: float | None = None
@@ -187,6 +191,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             raise InputError(f"video_fps: expected a number in [{FPS[0]:g}, {FPS[1]:g}], got {self.video_fps}")
         if self.expected_frames is not None and self.expected_frames < 1:
             raise InputError(f"expected_frames: expected at least 1, got {self.expected_frames}")
+        if self.splice_tokens is not None and self.splice_tokens < 1:
+            raise InputError(f"splice_tokens: expected at least 1, got {self.splice_tokens}")
         if self.unit_tokens < 1:
             raise InputError(f"unit_tokens: expected at least 1, got {self.unit_tokens}")
         if self.reserve_tokens is not None and self.reserve_tokens < 1:

@@ -187,4 +187,5 @@ def _config(ids: dict[str, int]) -> dict[str, Any]:
         "seconds_per_chunk": 1,
         "pad_token_id": ids["<|endoftext|>"],
         "live_trained": True,  # Penstock's `format="auto"` takes `live`
+        "splice_tokens": 24,  # an answer or a sentence is said whole before the next piece of media comes
     }

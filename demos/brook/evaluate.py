@@ -125,7 +125,7 @@ async def narrate(url: str, paper: Paper, film: bytes, pace: float, score: Score
     async with connect(url) as connection:
         stream = await connection.stream(Request(format="live"))
         following = asyncio.create_task(_sentences(stream))
-        await stream.ask("Tell me what happens.", SamplingParams(max_tokens=2000, temperature=0.0))
+        await stream.watch("Tell me what happens.", SamplingParams(max_tokens=2000, temperature=0.0))
         started, cut = time.monotonic(), list(pieces(film))
         for number, piece in enumerate(cut, 1):
             await asyncio.sleep(started + piece.time_us / 1e6 / pace - time.monotonic())

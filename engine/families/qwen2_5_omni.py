@@ -267,6 +267,7 @@ def load_omni(
         "max_positions": config.text_config.max_position_embeddings,
         "vocabulary": config.text_config.vocab_size,
         "live_trained": bool(getattr(config, "live_trained", False)),
+        "splice_tokens": int(getattr(config, "splice_tokens", 1)),
     }
     family = Family(FamilyData(**fields | rules), tokenizer)
     decoder = getattr(model.model, "language_model", model.model)

@@ -154,7 +154,7 @@ class Session:
         self.rig.deliver()
 
     def ask(self, words: str = "", **params: Any) -> None:
-        self._words("ask", words, SamplingParams(**{"max_tokens": 16, **params}))
+        self._words("ask", words, SamplingParams(**{"max_tokens": 16, "hold": True, **params}))
         self.story.ask(words)
         self.rig.deliver()
 
