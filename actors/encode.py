@@ -118,7 +118,8 @@ class Encode(Actor[EncodeMessage]):
         try:
             spans = await self._thread.run(self._encoder.encode, batch)
         except Exception as error:  # a tower refused the batch: find whose segment it was
-            log.exception("encoding %d segments failed", len(batch))
+            if not isinstance(error, PenstockError):
+                log.exception("encoding %d segments failed", len(batch))
             spans = [_without_traceback(error)]
         if len(spans) < len(batch):
             spans = [await self._alone(*entry) for entry in batch]
@@ -181,4 +182,6 @@ def _told(error: Exception, code: str = MediaError.code) -> tuple[str, str]:
     """Code and message for the client whose input failed."""
     if is_out_of_memory(error):
         return OutOfMemoryError.code, "memory ran out while it was encoded: send less at once, or smaller pictures"
+    if isinstance(error, PenstockError):
+        return error.code, str(error)
     return code, f"{type(error).__name__}: {error}"

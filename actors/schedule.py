@@ -12,7 +12,7 @@ import time
 from collections import deque
 from typing import assert_never
 
-from ..codecs.errors import ContextOverflowError, OutOfMemoryError, PenstockError
+from ..codecs.errors import ContextOverflowError, NotFiniteError, OutOfMemoryError, PenstockError
 from ..engine.pace import Pace
 from ..engine.plan import Plan, Result
 from ..engine.policy import grant
@@ -166,6 +166,8 @@ class Schedule(Actor[ScheduleMessage]):
                     self._fail(
                         stream, OutOfMemoryError("memory ran out in a step; the stream that asked for most ends")
                     )
+                for stream in message.poisoned:
+                    self._fail(stream, NotFiniteError("the model gave values that are not finite: the stream ends"))
             case Broken(reason):
                 raise EngineBroken(reason)
             case Open():

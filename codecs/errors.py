@@ -10,6 +10,7 @@
     ├── ContextOverflowError       more rows or positions than the model or the cache has
     ├── StreamClosedError          the stream has ended; says why
     ├── OutOfMemoryError           memory ran out for an input or a stream
+    ├── NotFiniteError             a model that gave NaN or infinity
     └── ModelError                 a model that cannot be loaded or served; says why
 
 Each message says what was expected and what came.
@@ -81,6 +82,12 @@ class OutOfMemoryError(PenstockError):
     """Memory ran out while this input was encoded or this stream was fed."""
 
     code = "out_of_memory"
+
+
+class NotFiniteError(PenstockError):
+    """A tower or the language model gave NaN or infinity for this input or this stream."""
+
+    code = "not_finite"
 
 
 class ModelError(PenstockError):

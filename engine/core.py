@@ -244,7 +244,7 @@ class Core:
             return None
         result = self.language.run(plan)
         self.scheduler.commit(plan, result)
-        for stream in result.failed:
+        for stream in (*result.failed, *result.poisoned):
             self.scheduler.close(stream)
         return plan, result
 

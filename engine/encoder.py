@@ -11,7 +11,9 @@ from collections import OrderedDict
 
 import msgspec
 import numpy as np
+import torch
 
+from ..codecs.errors import NotFiniteError
 from ..streams.prompt import Content
 from ..streams.segment import AudioSegment, ImageSegment, Segment, UnitSegment, VideoSegment
 from .family import Towers
@@ -34,7 +36,8 @@ class Encoder:
         return self._towers.rows(segment)
 
     def encode(self, batch: list[tuple[int, Segment]]) -> list[Span]:
-        """Spans of (stream, segment) pairs, in their order."""
+        """Spans of (stream, segment) pairs, in their order. Raises NotFiniteError where a tower gives NaN or infinity:
+        in the cache they would reach every later token."""
         keys = [_key(segment) for _, segment in batch]
         known = {key: self._cache[key] for key in keys if key in self._cache}
         fresh: dict[bytes | int, int] = {}  # content (or, where it has no key, the place) -> first place
@@ -42,6 +45,7 @@ class Encoder:
             if key not in known:
                 fresh.setdefault(place if key is None else key, place)
         encoded = self._towers.encode([batch[place] for place in fresh.values()]) if fresh else []
+        _check_finite([span.embeds for span in encoded])
         self.encoded += len(fresh)
         self.hits += len(batch) - len(fresh)
         found = dict(zip(fresh, encoded, strict=True))
@@ -57,8 +61,10 @@ class Encoder:
         return spans
 
     def prompt(self, content: Content) -> Prompt:
-        """A whole prompt, as the model's own processor has it."""
-        return self._towers.prompt(content)
+        """A whole prompt, as the model's own processor has it. Raises NotFiniteError as `encode` does."""
+        prompt = self._towers.prompt(content)
+        _check_finite([run.embeds for run in prompt.rows if run.embeds is not None])
+        return prompt
 
     def fork(self, stream: int, twin: int) -> None:
         self._towers.fork(stream, twin)
@@ -80,6 +86,11 @@ class Encoder:
         while self._bytes > self._limit:
             _, oldest = self._cache.popitem(last=False)
             self._bytes -= oldest.embeds.nbytes
+
+
+def _check_finite(embeds: list[torch.Tensor]) -> None:
+    if embeds and not bool(torch.stack([each.isfinite().all() for each in embeds]).all()):
+        raise NotFiniteError("the encoder gave values that are not finite numbers for this input")
 
 
 def _key(segment: Segment) -> bytes | None:

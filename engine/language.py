@@ -75,8 +75,7 @@ class LanguageModel:
         while feeds:
             done = self._attempt(feeds)
             if done is not None:
-                tokens, likely = done
-                return Result(plan.number, tokens, failed, likely)
+                return _result(plan.number, feeds, *done, failed)
             let_go()
             largest = max(feeds, key=lambda feed: (sum(len(run) for run in feed.rows), feeds.index(feed)))
             feeds.remove(largest)
@@ -223,6 +222,18 @@ class LanguageModel:
             return seen(firsts if firsts.any() else None)
 
         return Step(self.backend, self.keys, self.values, target, seen(), windowed)
+
+
+def _result(
+    number: int, feeds: list[Feed], tokens: list[int], likely: list[Likely | None], failed: list[int]
+) -> Result:
+    """What a step gave, without the draws (token -1) whose logits were not finite."""
+    drawing = [feed.stream for feed in feeds if feed.draw is not None]
+    poisoned = [stream for stream, token in zip(drawing, tokens, strict=True) if token < 0]
+    if poisoned:
+        likely = [how for how, token in zip(likely, tokens, strict=False) if token >= 0]
+        tokens = [token for token in tokens if token >= 0]
+    return Result(number, tokens, failed, poisoned, likely)
 
 
 def token_shape(config: Any) -> tuple[int, int]:

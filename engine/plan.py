@@ -83,10 +83,12 @@ class Result(msgspec.Struct, frozen=True, tag="result"):
     """What a step gave: a token for each feed that draws, in their order.
 
     failed: streams for whose part memory ran out, which cannot go on; nothing was drawn for them. The others have what
-    they would have without them. likely: for each feed that draws, where it asks for it; empty where none does.
+    they would have without them. poisoned: streams whose rows are no longer finite numbers; nothing was drawn for them,
+    and they cannot go on. likely: for each feed that draws, where it asks for it; empty where none does.
     """
 
     number: int
     tokens: list[int]
     failed: list[int] = []
+    poisoned: list[int] = []
     likely: list[Likely | None] = []

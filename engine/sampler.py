@@ -15,7 +15,8 @@ from .upload import upload
 
 
 def sample(logits: torch.Tensor, draws: list[Draw]) -> torch.Tensor:
-    """One token id per row: logits `(rows, vocabulary)`, returns `(rows,)` int64 on the same device."""
+    """One token id per row: logits `(rows, vocabulary)`, returns `(rows,)` int64 on the same device; -1 where the row's
+    logits are not finite. A maximum over NaN is NaN, so it is enough to look at the logit that was drawn."""
     tokens = logits.argmax(-1)
     for row, draw in enumerate(draws):
         changed = bool(draw.said or draw.bias or draw.barred)
@@ -23,7 +24,8 @@ def sample(logits: torch.Tensor, draws: list[Draw]) -> torch.Tensor:
             continue
         weighed = _weighed(logits[row].float(), draw) if changed else logits[row].float()
         tokens[row] = _draw(weighed, draw) if draw.temperature > 0 else weighed.argmax()
-    return tokens
+    drawn = logits.gather(1, tokens[:, None])[:, 0]
+    return torch.where(drawn.isfinite(), tokens, -1)
 
 
 def likeliest(logits: torch.Tensor, tokens: list[int], draws: list[Draw]) -> list[Likely | None]:

@@ -241,8 +241,9 @@ class Scheduler:
     def commit(self, plan: Plan, result: Result) -> None:
         """A step is done: events take effect, sampled tokens are laid. Streams that failed are to be closed then."""
         tokens = iter(zip(result.tokens, result.likely or [None] * len(result.tokens), strict=True))
+        lost = {*result.failed, *result.poisoned}
         for feed in plan.feeds:
-            if feed.stream in result.failed:
+            if feed.stream in lost:
                 continue
             token, likely = (None, None) if feed.draw is None else next(tokens)
             stream = self.streams.get(feed.stream)

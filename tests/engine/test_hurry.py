@@ -2,48 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import pytest
 from penstock.codecs.frame import Pixels
-from penstock.engine.config import EngineConfig
-from penstock.engine.core import Core
 from penstock.engine.family import Loaded
 from penstock.engine.stream import Input
-from penstock.streams.event import Error, Event, ReplyDone, ReplyStarted
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.event import Error, ReplyDone, ReplyStarted
+from penstock.streams.request import SamplingParams
 from penstock.streams.timeline import Timeline
 
 from tests.reference.media import frames
 
-from .rig import _streams
+from .driven import Driven
 
 SHORT = SamplingParams(max_tokens=4)
-T = TypeVar("T")
-
-
-class Driven:
-    """One stream in `turns` whose inputs a test hands in itself."""
-
-    def __init__(self, loaded: Loaded) -> None:
-        self.core = Core(loaded, EngineConfig(kv_tokens=8192, backend="cpu"))
-        self.scheduler, self.stream = self.core.scheduler, next(_streams)
-        self.core.open(self.stream, Request(format="turns"))
-        self.events: list[Event] = []
-
-    def accept(self, *inputs: Input) -> None:
-        for input in inputs:
-            self.scheduler.accept(self.stream, input)
-
-    def run(self, steps: int = 1000) -> None:
-        for _ in range(steps):
-            done = self.core.step()
-            self.events += [event for _, event in self.scheduler.events()]
-            if done is None:
-                return
-
-    def of(self, kind: type[T]) -> list[T]:
-        return [event for event in self.events if isinstance(event, kind)]
 
 
 @pytest.fixture
@@ -101,7 +72,7 @@ def test_an_earlier_question_and_its_media_stay_before_it(driven: Driven) -> Non
 
 def test_a_question_that_was_refused_is_not_asked(driven: Driven) -> None:
     driven.accept(Input(1, "ask", "Who?", SHORT, done=False))
-    driven.scheduler.refuse(driven.stream, 1)
+    driven.scheduler.refuse(driven.stream, Error("media_damaged", "broken", 1))
     driven.scheduler.resolve(driven.stream, 1)
     driven.accept(Input(2, "ask", "Who?", SHORT))
     driven.run()

@@ -1,0 +1,56 @@
+"""One stream whose inputs a test hands in itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from penstock.codecs.frame import Pixels
+from penstock.engine.config import EngineConfig
+from penstock.engine.core import Core
+from penstock.engine.family import Loaded
+from penstock.engine.span import Span
+from penstock.engine.stream import Input
+from penstock.streams.event import Event
+from penstock.streams.request import Request
+from penstock.streams.timeline import Timeline
+
+from tests.reference.media import frames
+
+from .rig import _streams
+
+T = TypeVar("T")
+
+
+class Driven:
+    """One stream over a cache of `rows` rows."""
+
+    def __init__(self, loaded: Loaded, rows: int = 8192, **request: object) -> None:
+        self.core = Core(loaded, EngineConfig(kv_tokens=rows, backend="cpu"))
+        self.scheduler, self.stream = self.core.scheduler, next(_streams)
+        self.core.open(self.stream, Request(**{"format": "turns", **request}))  # type: ignore[arg-type]
+        self.events: list[Event] = []
+        self._encode: Callable[..., list[Span]] = loaded.towers.encode
+        self._timeline = Timeline(loaded.family.spec)
+
+    def accept(self, *inputs: Input) -> None:
+        for input in inputs:
+            self.scheduler.accept(self.stream, input)
+
+    def run(self, steps: int = 1000) -> None:
+        for _ in range(steps):
+            done = self.core.step()
+            self.events += [event for _, event in self.scheduler.events()]
+            if done is None:
+                return
+
+    def of(self, kind: type[T]) -> list[T]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def pair(self, seq: int, part: bool = True) -> None:
+        """Two frames as input `seq`: one span, which is there at once."""
+        taken = [Pixels(pixels, (2 * seq + place) * 500_000) for place, pixels in enumerate(frames(seq, 2))]
+        segments = self._timeline.feed(seq, taken).segments
+        self.accept(Input(seq, "media", done=False, part=part))
+        self.scheduler.spans(self.stream, list(self._encode([(self.stream, segment) for segment in segments])))
+        self.scheduler.resolve(self.stream, seq)

@@ -1,0 +1,201 @@
+"""The life of a reply: who may cut it, when it rests, what it waits for, and what a question is not asked over."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from penstock.engine.family import Loaded
+from penstock.engine.stream import Input
+from penstock.streams.event import Appended, Dropped, Error, ReplyDone, ReplyStarted, Resting, Token
+from penstock.streams.request import SamplingParams
+
+from .driven import Driven
+
+LONG = SamplingParams(max_tokens=40, ignore_eos=True)
+HELD = SamplingParams(max_tokens=40, hold=True)
+
+
+def silent(loaded: Loaded, every: int = 1) -> Loaded:
+    """A model to which one id in `every` means the end."""
+    family = copy.copy(loaded.family)
+    family.stop_ids = frozenset(range(0, family.data.vocabulary, every))
+    return loaded._replace(family=family)
+
+
+def ends(driven: Driven) -> list[tuple[int, str, int]]:
+    return [(event.reply, event.reason, event.tokens) for event in driven.of(ReplyDone)]
+
+
+# Interrupts.
+
+
+def test_an_interrupt_before_a_reply_has_begun_gives_an_empty_one(omni_loaded: Loaded) -> None:
+    driven = Driven(omni_loaded)
+    driven.accept(Input(1, "media", done=False), Input(2, "ask", "Who?", LONG), Input(3, "ask", "Where?", LONG))
+    driven.scheduler.interrupt(driven.stream, -1, None, 2)
+    driven.scheduler.resolve(driven.stream, 1)
+    driven.run()
+    assert ends(driven) == [(1, "interrupted", 0), (2, "length", 40)]
+    assert [event.seq for event in driven.of(ReplyStarted)] == [2, 3]
+
+
+def test_an_interrupt_cuts_no_later_question(omni_loaded: Loaded) -> None:
+    driven = Driven(omni_loaded)
+    driven.accept(Input(1, "ask", "Who?", SamplingParams(max_tokens=3)), Input(2, "ask", "Where?", LONG))
+    driven.run(20)
+    assert driven.of(ReplyStarted)[-1].seq == 2  # what the client did not know when it sent this:
+    driven.scheduler.interrupt(driven.stream, 1, 1, 1)
+    driven.run()
+    assert ends(driven) == [(1, "length", 3), (2, "length", 40)]
+
+
+def test_of_a_reply_that_its_client_has_not_seen_nothing_stays(omni_loaded: Loaded) -> None:
+    driven = Driven(omni_loaded)
+    driven.accept(Input(1, "ask", "Who?", LONG))
+    driven.run(10)
+    driven.scheduler.interrupt(driven.stream, -1, None, 1)
+    driven.run()
+    assert ends(driven) == [(1, "interrupted", 0)]
+
+
+def test_an_interrupt_while_nothing_runs_or_waits_does_nothing(omni_loaded: Loaded) -> None:
+    driven = Driven(omni_loaded)
+    driven.pair(1)
+    driven.scheduler.interrupt(driven.stream, -1, None, 1)
+    driven.accept(Input(2, "ask", "Who?", LONG))
+    driven.run()
+    assert ends(driven) == [(1, "length", 40)]
+
+
+# Rests.
+
+
+def test_a_reply_ends_by_itself_unless_it_is_held(omni_loaded: Loaded) -> None:
+    driven = Driven(silent(omni_loaded), format="live")
+    driven.accept(Input(1, "ask", "Who?", SamplingParams()))
+    driven.run()
+    assert (ends(driven), driven.of(Resting)) == ([(1, "stop", 0)], [])
+    assert not driven.of(ReplyStarted)[0].held
+
+
+def test_a_held_reply_says_once_that_it_rests(omni_loaded: Loaded) -> None:
+    driven = Driven(silent(omni_loaded), format="live")
+    driven.accept(Input(1, "ask", "Who?", HELD))
+    driven.run()
+    for seq in (2, 3):
+        driven.pair(seq)
+        driven.run()
+    assert driven.of(ReplyStarted)[0].held
+    assert [(event.reply, event.tokens) for event in driven.of(Resting)] == [(1, 0)]
+    assert len(driven.of(Appended)) == 2 and not driven.of(ReplyDone)
+
+
+def test_it_says_so_again_when_it_has_said_more(omni_loaded: Loaded) -> None:
+    driven = Driven(silent(omni_loaded, 2), format="live")
+    driven.accept(Input(1, "ask", "Who?", HELD))
+    for seq in range(2, 12):
+        driven.run()
+        driven.pair(seq)
+    driven.run()
+    told = [event.tokens for event in driven.of(Resting)]
+    assert told == sorted(set(told)) and len(told) > 1
+    assert told[-1] == len(driven.of(Token))
+
+
+# What waits.
+
+
+@pytest.mark.parametrize("least", [1, 7])
+def test_a_speaking_reply_says_enough_between_two_pieces(omni_loaded: Loaded, least: int) -> None:
+    driven = Driven(omni_loaded, format="live", splice_tokens=least)
+    driven.accept(Input(1, "ask", "Who?", LONG))
+    for seq in range(2, 6):
+        driven.pair(seq)
+    driven.run()
+    spoken = [event for event in driven.events if isinstance(event, Token | Appended)]
+    runs, count = [], 0
+    for event in spoken:
+        if isinstance(event, Appended):
+            runs.append(count)
+            count = 0
+        count += isinstance(event, Token)
+    assert len(runs) == 4 and all(run >= least for run in runs)
+    assert runs[0] <= least + 1  # and no longer than it must
+
+
+def test_a_reply_that_rests_takes_media_at_once(omni_loaded: Loaded) -> None:
+    driven = Driven(silent(omni_loaded), format="live", splice_tokens=30)
+    driven.accept(Input(1, "ask", "Who?", HELD))
+    driven.run()
+    driven.pair(2)
+    driven.run()
+    assert len(driven.of(Appended)) == 1
+
+
+def test_a_question_that_overtakes_another_one_says_so(omni_loaded: Loaded) -> None:
+    driven = Driven(omni_loaded, format="live")
+    driven.accept(Input(1, "ask", "Who?", LONG))
+    driven.run(5)
+    driven.accept(Input(2, "ask", "Where?", SamplingParams(max_tokens=2, ignore_eos=True)))
+    driven.run()
+    assert [(reply, reason) for reply, reason, _ in ends(driven)] == [(1, "overtaken"), (2, "length")]
+
+
+# Losses.
+
+
+def failed(driven: Driven, seq: int, part: bool) -> None:
+    driven.accept(Input(seq, "media", done=False, part=part))
+    driven.scheduler.refuse(driven.stream, Error("media_damaged", "no picture", seq))
+    driven.scheduler.resolve(driven.stream, seq)
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_a_question_is_not_asked_over_media_that_came_to_nothing(omni_loaded: Loaded, part: bool) -> None:
+    driven = Driven(omni_loaded)
+    failed(driven, 1, part)
+    driven.accept(Input(2, "ask", "What do you see?", LONG))
+    driven.run()
+    (error,) = driven.of(Error)
+    assert (error.code, error.seq, error.fatal) == ("media_damaged", 2, False)
+    assert "input 1 before this question came to nothing: no picture" in error.message
+    driven.accept(Input(3, "ask", "What do you see?", LONG))  # its client knows now
+    driven.run()
+    assert [event.seq for event in driven.of(ReplyStarted)] == [3]
+
+
+def test_its_client_may_ask_all_the_same(omni_loaded: Loaded) -> None:
+    driven = Driven(omni_loaded)
+    failed(driven, 1, False)
+    driven.accept(Input(2, "ask", "What do you see?", LONG, despite=True), Input(3, "ask", "And?", LONG))
+    driven.run()
+    assert [event.seq for event in driven.of(ReplyStarted)] == [2, 3]
+
+
+def test_one_lost_frame_of_a_camera_stops_no_question(omni_loaded: Loaded) -> None:
+    driven = Driven(omni_loaded)
+    failed(driven, 1, True)
+    driven.pair(2)
+    driven.accept(Input(3, "ask", "What do you see?", LONG))
+    driven.run()
+    assert [event.seq for event in driven.of(ReplyStarted)] == [3]
+
+
+# The end of the cache.
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_full_stream_tells_a_camera_once_and_ends_its_reply(omni_loaded: Loaded, held: bool) -> None:
+    driven = Driven(silent(omni_loaded) if held else omni_loaded, rows=160, format="live")
+    driven.accept(Input(1, "ask", "Who?", SamplingParams(max_tokens=300, hold=held, ignore_eos=not held)))
+    driven.run(3)
+    for seq in range(2, 30):
+        driven.pair(seq)
+        driven.run(3)
+    driven.run()
+    errors, dropped = driven.of(Error), driven.of(Dropped)
+    assert [event.code for event in errors] == ["context_overflow"] and "the stream goes on" in errors[0].message
+    assert {event.reason for event in dropped} == {"full"}
+    assert len(dropped) + len(errors) + len(driven.of(Appended)) == 28
+    assert [reason for _, reason, _ in ends(driven)] == ["length"]

@@ -1,0 +1,73 @@
+"""NaN and infinity never become tokens: the input or the stream that they came with ends with an error, alone."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from penstock.codecs.errors import NotFiniteError
+from penstock.engine.encoder import Encoder
+from penstock.engine.family import Loaded
+from penstock.engine.plan import Draw
+from penstock.engine.sampler import sample
+from penstock.engine.stream import Input
+from penstock.streams.event import ReplyDone, Token
+from penstock.streams.request import Request, SamplingParams
+from penstock.streams.segment import ImageSegment
+
+from .driven import Driven
+from .rig import _streams
+
+SHORT = SamplingParams(max_tokens=4, ignore_eos=True)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("draw", [Draw(), Draw(temperature=0.7, top_k=3, seed=5), Draw(said=(1,), repetition=1.2)])
+def test_a_row_that_is_not_finite_gives_no_token(bad: float, draw: Draw) -> None:
+    logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(1))
+    logits[1] = bad
+    tokens = sample(logits, [draw, draw, draw]).tolist()
+    assert tokens[1] == -1 and tokens[0] >= 0 and tokens[2] >= 0
+
+
+def test_one_value_that_is_not_a_number_is_enough() -> None:
+    logits = torch.zeros(1, 50)
+    logits[0, 17] = float("nan")
+    assert sample(logits, [Draw()]).tolist() == [-1]
+
+
+def test_a_poisoned_stream_ends_and_its_neighbour_goes_on(omni_loaded: Loaded) -> None:
+    driven, other = Driven(omni_loaded), next(_streams)
+    driven.pair(1)
+    driven.run()
+    driven.core.open(other, Request(format="turns"))
+    driven.scheduler.accept(other, Input(1, "ask", "Who?", SHORT))
+    page = driven.scheduler.streams[driven.stream].sequence.tables["full"].pages[0]
+    driven.core.language.values[0][page] = float("nan")
+    driven.accept(Input(2, "ask", "What do you see?", SHORT))
+    events, poisoned = [], []
+    while (done := driven.core.step()) is not None:
+        poisoned += done[1].poisoned
+        events += driven.scheduler.events()
+    assert poisoned == [driven.stream]
+    assert {stream for stream, event in events if isinstance(event, Token)} == {other}
+    assert [event.tokens for stream, event in events if isinstance(event, ReplyDone) and stream == other] == [4]
+    driven.scheduler.check()
+
+
+def test_an_encoder_that_gives_no_numbers_fails_its_input(omni_loaded: Loaded) -> None:
+    towers = omni_loaded.towers
+
+    class Broken:
+        rows = staticmethod(towers.rows)
+
+        @staticmethod
+        def encode(batch: list) -> list:
+            spans = list(towers.encode(batch))
+            return [msgspec.structs.replace(span, embeds=span.embeds * float("nan")) for span in spans]
+
+    segment = ImageSegment(1, 0, np.zeros((56, 56, 3), np.uint8))
+    assert Encoder(towers, 0).encode([(1, segment)])
+    with pytest.raises(NotFiniteError, match="not finite numbers for this input"):
+        Encoder(Broken(), 0).encode([(1, segment)])  # type: ignore[arg-type]
