@@ -19,7 +19,7 @@ from ..streams.options import check_options, with_defaults
 from ..streams.prompt import Content, check_counts, check_most, gather
 from ..streams.request import Request, Sampling, SamplingParams
 from . import oneshot
-from .inputs import check_params, check_text
+from .inputs import check_params, check_prompt
 
 if TYPE_CHECKING:
     from ..engine.family import Loaded
@@ -298,7 +298,7 @@ class Engine:
             raise InputError(f"audio_in_video: {self.info.family} does not take sound inside video")
         if request.audio_in_video and request.video_fps is not None and request.video_fps < 1:
             raise InputError(f"audio_in_video: expected at least 1 frame a second, got {request.video_fps}")
-        check_text("system", request.system or "", self.info.kv_tokens)
+        check_prompt(request, self.info.kv_tokens)
         least, rule = request.processor.get("min_pixels", 0), self._spec.image or self._spec.video
         if rule is not None and least // rule.factor**2 > self.info.kv_tokens:
             raise InputError(

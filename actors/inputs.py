@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import get_type_hints
+from collections.abc import Iterator
+from typing import Any, get_type_hints
 
 import msgspec
 
 from ..codecs.errors import ContextOverflowError, InputError
 from ..streams.item import MEDIA, AudioBytes, AudioChunk, Embedding, Image, Item, Text, VideoBytes, VideoFrame
-from ..streams.request import SamplingParams
+from ..streams.request import Request, SamplingParams
 
 _MODALITY = {
     Image: "image",
@@ -53,6 +54,29 @@ def check_text(name: str, text: str, rows: int) -> None:
     except UnicodeEncodeError as error:
         half = f"half a character ({text[error.start]!a}) at {error.start}"
         raise InputError(f"{name}: expected Unicode text, got {half}") from None
+
+
+def check_prompt(request: Request, rows: int) -> None:
+    """Raise ContextOverflowError where the words or ids of a prompt cannot fit a cache of `rows` rows, InputError where
+    they are no Unicode text. It looks at lengths alone: neither template nor tokenizer begin on what is refused."""
+    check_text("system", request.system or "", rows)
+    if request.prompt is not None:
+        check_text("prompt", request.prompt, rows)
+    if request.prompt_ids is not None and len(request.prompt_ids) > rows:
+        got = len(request.prompt_ids)
+        raise ContextOverflowError(f"prompt_ids: the cache holds {rows} rows: expected at most {rows} ids, got {got}")
+    if request.messages is not None:
+        check_text("messages", "".join(_said(request.messages)), rows)
+
+
+def _said(messages: list[Any]) -> Iterator[str]:
+    """The words of a conversation; what has another form is refused where it is read."""
+    for message in messages:
+        content = message.get("content")
+        for part in content if isinstance(content, list | tuple) else (content,):
+            words = part.get("text") if isinstance(part, dict) else part
+            if isinstance(words, str):
+                yield words
 
 
 def check_params(params: SamplingParams, vocabulary: int) -> None:

@@ -10,7 +10,7 @@ import heapq
 import logging
 import time
 from collections import deque
-from typing import assert_never
+from typing import Any, assert_never
 
 from ..codecs.errors import ContextOverflowError, NotFiniteError, OutOfMemoryError, PenstockError
 from ..engine.pace import Pace
@@ -126,7 +126,7 @@ class Schedule(Actor[ScheduleMessage]):
                 self._began = time.perf_counter()
                 self._generate.put_control(self._plan)
 
-    def statistics(self) -> dict[str, int]:
+    def statistics(self) -> dict[str, Any]:
         return {
             **self._scheduler.statistics(),
             "steps": self.steps,

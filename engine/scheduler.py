@@ -276,13 +276,16 @@ class Scheduler:
         if away != self._host_used:
             raise PenstockError(f"host copies: expected {away} pages by walk, got {self._host_used}")
 
-    def statistics(self) -> dict[str, int]:
+    def statistics(self) -> dict[str, Any]:
+        """`span_bytes`: embeddings that are kept to feed streams anew, each once; `bytes_by_stream`: what each stream
+        holds in host memory, with the embeddings that it shares with forks."""
         return {
             "streams": len(self.streams),
             "pages": self.pool.pages,
             "pages_free": self.pool.free,
             "pages_host": self._host_used,
             "span_bytes": self.kept.bytes,
+            "bytes_by_stream": {id: stream.host_bytes for id, stream in self.streams.items()},
         }
 
     # Planning.

@@ -237,6 +237,12 @@ class StreamState:
             self.sequence.truncate(row)
         return self.begun
 
+    @property
+    def host_bytes(self) -> int:
+        """Host memory of what is laid: ids, positions and the embeddings that are still kept."""
+        embeds = sum(run.embeds.nbytes for run in self.laid if run.embeds is not None)
+        return embeds + sum(run.ids.nbytes + run.positions.nbytes for run in self.laid)
+
     def transcript(self) -> list[TranscriptRow]:
         """What the KV cache holds or would be fed anew, in order."""
         return [

@@ -11,7 +11,7 @@ import pytest
 from penstock.actors import decode
 from penstock.actors.intake import Intake
 from penstock.actors.messages import Notice
-from penstock.codecs.errors import PenstockError
+from penstock.codecs.errors import ContextOverflowError, PenstockError
 from penstock.streams.event import Appended, Closed, Error, ReplyDone, ReplyStarted
 from penstock.streams.item import Image, Text, VideoFrame
 from penstock.streams.request import Request
@@ -152,4 +152,32 @@ def test_long_prompts_hold_up_no_camera(house: House, monkeypatch: pytest.Monkey
                 await Reader(prompt).see(ReplyDone)
                 await prompt.close()
 
+    house.run(work())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt": "door " * 1_600_000},
+        {"prompt_ids": [5] * 1_000_000},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "door " * 800_000}] * 2}]},
+        {"messages": [{"role": "user", "content": "door " * 1_600_000}]},
+        {"system": "door " * 1_600_000, "messages": [{"role": "user", "content": "door"}]},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_a_prompt_that_can_never_fit_is_refused_before_anybody_works_on_it(
+    house: House, fields: dict[str, Any]
+) -> None:
+    """No actor gets a message of it, and so nobody else waits for a step."""
+
+    async def work() -> None:
+        async with house.engine(observer=lambda mailbox, lane, message: told.append(message)) as engine:
+            await engine.warm_up()
+            told.clear()
+            with pytest.raises(ContextOverflowError, match="the cache holds 8192 rows: expected at most"):
+                await engine.generate(Request(**fields))
+            assert told == []
+
+    told: list[Any] = []
     house.run(work())

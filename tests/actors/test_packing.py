@@ -57,7 +57,8 @@ MESSAGES: list[msgspec.Struct] = [
     m.Failed(1, 2, 0, "media", "no"),
     m.Notice(1, e.Dropped(2, "video", 1, None, 3, "latest")),
     m.Accept(1, 2, "ask", "Who?", PARAMS, False, -1),
-    m.Interrupt(1, 1, 4),
+    m.Interrupt(1, 1, 4, 2),
+    m.Interrupt(1, 5, None, -1),
     m.Hurry(1, 2),
     m.Park(1, True),
     m.Transcribe(1, 2),
@@ -65,13 +66,13 @@ MESSAGES: list[msgspec.Struct] = [
     m.Broken("no"),
     m.Tell(1, [e.Appended(1, "video", 0, None, 3, 4, 5), e.Token(1, 0, 5, "a", SEEN)], ("live", "so")),
     m.Tell(1, [e.Token(1, 0, 5, "a", SEEN, -0.5, ((5, "a", -0.5),))]),
-    m.Tell(1, [e.ReplyStarted(1, 2)]),
+    m.Tell(1, [e.ReplyStarted(1, 2, True), e.Resting(1, 4)]),
     m.Tell(1, [e.ReplyDone(1, "stop", 3), e.Held(1, 0), e.Credit(5, 6), e.Evicted(0, 1)], resolved=[1, 2]),
     m.Tell(1, [e.Error("input", "no", 3), e.Closed("closed")], running=(1, 2, 3)),
     m.Tell(1, [], transcripts=[(1, [TranscriptRow(0, [1, 2], [[0, 1], [0, 1], [0, 1]], SEEN)])]),
     Plan(1, [(1, [2])], [(0, 1)], [], [TableEdit(0, 0, [1])], [(2, [5])], [7], [Feed(1, 0, 4, [ROWS], DRAW)]),
     Result(1, [5, 6]),
-    Result(1, [5, 6], [3], [None, Likely(-0.5, [(6, -0.5)])]),
+    Result(1, [5, 6], [3], [4], [None, Likely(-0.5, [(6, -0.5)])]),
 ]  # fmt: skip
 
 

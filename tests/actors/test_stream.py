@@ -152,7 +152,7 @@ def test_question_in_a_hurry_overtakes_media(house: House, monkeypatch: pytest.M
 def test_second_question_while_a_reply_runs(house: House, format: str) -> None:
     async def work() -> None:
         async with house.engine() as engine, await engine.stream(Request(format=format)) as stream:
-            first = await stream.ask(WORDS, most(200))
+            first = await stream.ask(WORDS, most(200), hold=format == "units")
             iterator = aiter(first)
             taken = [await anext(iterator) for _ in range(3)]
             second = await stream.ask("And now?", most(3))
@@ -163,7 +163,7 @@ def test_second_question_while_a_reply_runs(house: House, format: str) -> None:
             count = len(taken + rest)
             assert (first.reason, count) == {
                 "turns": ("length", 200),
-                "live": ("stop", count),
+                "live": ("overtaken", count),
                 "interrupt": ("interrupted", 3),
                 "per-frame": ("length", 200),
                 "units": ("stop", 20),

@@ -50,7 +50,7 @@ def test_end_ends_a_reply_that_is_held_open(house: House) -> None:
             reader = Reader(stream)
             for frame in shots(1, 2):
                 await stream.append(frame)
-            reply = await stream.ask(WORDS, most(50))
+            reply = await stream.watch(WORDS, most(50))
             await reader.see(Token, len(said))
             await quiet(engine)
             assert reply.reason is None and [token.id for token in reader.of(Token)] == said

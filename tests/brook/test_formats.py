@@ -14,7 +14,7 @@ from penstock.demos.film import STORY, draw
 def test_what_is_told_hangs_on_the_film_alone(format: str) -> None:
     async def narration(engine: Engine, pause: float) -> str:
         async with await engine.stream(Request(format=format)) as stream:
-            reply = await stream.ask("Tell me what happens.", SamplingParams(max_tokens=400))
+            reply = await stream.watch("Tell me what happens.", SamplingParams(max_tokens=400))
             for frame in range(24):
                 await stream.append(VideoFrame(draw(frame / 2), pts_us=frame * 500_000))
                 await asyncio.sleep(pause)

@@ -54,7 +54,7 @@ def test_it_is_silent_while_nothing_happens() -> None:
         async with await Engine.load() as engine, await engine.stream(Request(format="live")) as stream:
             for frame in range(2):
                 await stream.append(VideoFrame(still((220, 40, 40)), pts_us=frame * 500_000))
-            reply = await stream.ask("Tell me what happens.", SamplingParams(max_tokens=200))
+            reply = await stream.watch("Tell me what happens.", SamplingParams(max_tokens=200))
             for frame in range(2, 24):
                 colour = (220, 40, 40) if frame < 18 else (45, 85, 220)
                 await stream.append(VideoFrame(still(colour), pts_us=frame * 500_000))
