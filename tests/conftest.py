@@ -1,30 +1,44 @@
-"""What all tests share: hypothesis profiles, the wheels' mending before `transformers` is imported, fixture models.
+"""What all tests share: hypothesis profiles, the wheels' mending before `transformers` is imported, fixture models, one
+server with Brook.
 
-`quick` is the default profile. Where slow tests are asked for (`-m slow`), all property tests run in the profile `deep`
-beside those that are marked; `PENSTOCK_TESTS=deep` sets that profile for any choice of tests.
+`quick` is the default profile: few examples, other ones in each run. The run's seed is printed at its end, and what has
+failed once is kept (`database`) and tried first the next time. Where slow tests are asked for (`-m slow`), all property
+tests run in the profile `deep` beside those that are marked; `PENSTOCK_TESTS=deep` sets that profile for any choice of
+tests.
 """
 
 from __future__ import annotations
 
 import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from hypothesis.database import DirectoryBasedExampleDatabase
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, which libraries do by the way
+
+CACHE = Path(os.environ.get("PENSTOCK_CACHE") or Path.home() / ".cache" / "penstock")
+SEED = random.SystemRandom().getrandbits(32)
+ANNOUNCED = "penstock: serving on "
 
 settings.register_profile(
     "quick",
     max_examples=12,
     deadline=None,
-    derandomize=True,
+    database=DirectoryBasedExampleDatabase(CACHE / "hypothesis"),
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-settings.register_profile("deep", settings.get_profile("quick"), max_examples=300, derandomize=False)
+settings.register_profile("deep", settings.get_profile("quick"), max_examples=300)
 
 
 def slow_are_asked_for(config: pytest.Config) -> bool:
@@ -38,6 +52,13 @@ def pytest_configure(config: pytest.Config) -> None:
     mend_wheels()  # any test file may import transformers
     deep = os.environ.get("PENSTOCK_TESTS") == "deep" or slow_are_asked_for(config)
     settings.load_profile("deep" if deep else "quick")
+    if config.getoption("hypothesisseed", None) is None:
+        hypothesis.core.global_force_seed = SEED
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    seed = hypothesis.core.global_force_seed
+    terminalreporter.write_line(f"the same examples again: --hypothesis-seed={seed}")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -45,6 +66,20 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     if slow_are_asked_for(item.config) and getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
         item.add_marker(pytest.mark.slow)
         item.add_marker(pytest.mark.timeout(3600))
+
+
+@pytest.fixture(scope="session")
+def brook_url() -> Iterator[str]:
+    """The address of `penstock serve` with Brook, in a process of its own; one for the whole run."""
+    serve = [sys.executable, "-m", "penstock.server.cli", "serve", "--port", "0"]
+    with subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith(ANNOUNCED), f"expected the server's address, got {line!r}"
+            yield line.removeprefix(ANNOUNCED).strip()
+        finally:
+            process.terminate()
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,6 @@ def slowed(engine: Engine, seconds: float) -> None:
 
 async def answers(engine: Engine, rate: float, policy: str) -> list[str]:
     """What is answered while `rate` frames a second come of one still scene; 0: none comes during the answers."""
-    given = []
     async with await engine.stream(Request(format="live", policy=policy)) as stream:
         for number in range(4):
             await stream.append(VideoFrame(STILL, pts_us=number * FRAME_US))
@@ -43,8 +42,7 @@ async def answers(engine: Engine, rate: float, policy: str) -> list[str]:
                 await asyncio.sleep(1 / rate)
 
         playing = asyncio.create_task(camera()) if rate else None
-        for question in QUESTIONS:
-            given.append((await (await stream.ask(question, GREEDY)).text()).strip())
+        given = [(await (await stream.ask(question, GREEDY)).text()).strip() for question in QUESTIONS]
         if playing is not None:
             playing.cancel()
     return given

@@ -5,10 +5,15 @@ tests/conftest.py has Triton interpreted where there is no device.
 
 from __future__ import annotations
 
+import hashlib
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+_COMPILED = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,7 +42,31 @@ def _mend_interpreter() -> None:
     triton.InterpreterBuilder.create_dot = create_dot
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def _stamp() -> Path:
+    """A file that is there once the kernels have been compiled as they are now."""
+    engine = Path(__file__).parents[2] / "engine"
+    names = ("attention*.py", "graphs.py", "language.py", "families/*.py")
+    sources = sorted(path for name in names for path in engine.glob(name))
+    content = hashlib.blake2b(b"".join(path.read_bytes() for path in sources), digest_size=16).hexdigest()
+    cache = Path(os.environ.get("PENSTOCK_CACHE") or Path.home() / ".cache" / "penstock")
+    return cache / "compiled" / f"{content}-torch{torch.__version__}"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    compiled = [item for item in session.items if item.path.name == "test_compiled.py"]
+    if compiled and not session.testsfailed and len(compiled) == session.config.stash.get(_COMPILED, 0):
+        _stamp().parent.mkdir(parents=True, exist_ok=True)
+        _stamp().touch()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Kernels that were compiled as they are now are compiled again only among the slow tests."""
+    compiled = [item for item in items if item.path.name == "test_compiled.py"]
+    config.stash[_COMPILED] = len(compiled)
+    if _stamp().exists():
+        for item in compiled:
+            item.add_marker(pytest.mark.slow)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import socket
 import subprocess
 import sys
 import wave
@@ -60,17 +59,8 @@ def test_many_askers(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(line[30:].strip() for line in told)
 
 
-def test_websocket() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    serve = [sys.executable, "-m", "penstock.server.cli", "serve", "--port", str(port)]
-    with subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
-        try:
-            assert server.stdout is not None and "serving on" in server.stdout.readline()
-            command = [sys.executable, "-m", "penstock.demos.websocket", f"http://127.0.0.1:{port}"]
-            ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
-            assert ran.returncode == 0, ran.stderr
-            assert "I see" in ran.stdout
-        finally:
-            server.terminate()
+def test_websocket(brook_url: str) -> None:
+    command = [sys.executable, "-m", "penstock.demos.websocket", brook_url]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    assert "I see" in ran.stdout

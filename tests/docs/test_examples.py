@@ -7,30 +7,18 @@ import asyncio
 import contextlib
 import io
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from pages import Block, blocks
 
 HERE = "127.0.0.1:8000"
-ANNOUNCED = "penstock: serving on "
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """Host and port of `penstock serve` with Brook, in a process of its own."""
-    command = [sys.executable, "-m", "penstock.server.cli", "serve", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line.startswith(ANNOUNCED), f"expected the server's address, got {line!r}"
-            yield line.removeprefix(ANNOUNCED).strip().removeprefix("http://")
-        finally:
-            process.terminate()
+@pytest.fixture
+def server(brook_url: str) -> str:
+    """Host and port of `penstock serve` with Brook."""
+    return brook_url.removeprefix("http://")
 
 
 def run(block: Block, text: str) -> str:

@@ -143,10 +143,14 @@ class Session:
             else:
                 self._hear(frame.samples[0])
                 self.heard += frame.samples.shape[1]
-        self._append(self.timeline.feed(self._next(), media).segments)
+        output = self.timeline.feed(self._next(), media)
+        self._append(output.segments)
+        if any(isinstance(frame, Pixels) for frame in media) and not output.held.samples:
+            self._end_sound()  # where it waited, the frames have let it out
 
     def image(self, pixels: np.ndarray) -> None:
         self._append(self.timeline.image(self._next(), pixels).segments, pixels)
+        self._end_sound()
 
     def text(self, words: str) -> None:
         self._words("text", words)
@@ -269,6 +273,10 @@ class Session:
         segments = self.timeline.flush(self._next()).segments
         self.rig.core.words(self.stream, self.seq, kind, words, params, segments)
         self._tell(segments)
+        self._end_sound()
+
+    def _end_sound(self) -> None:
+        """The next sound begins a run of its own."""
         if self.sound_run.samples.size:
             self.sound_run, self.blocks = Run(), 0
 

@@ -110,14 +110,14 @@ def test_a_unit_is_what_ends_in_one_second(silent: Loaded) -> None:
     client.do("ask", max_tokens=200)
     for _ in range(2):
         client.do("pair")
+        client.do("sound", 8)  # 2.25 s: blocks of 2 s, which end in the second of the second pair
         client.do("pair")
-        client.do("sound", 8)  # 2.25 s: blocks of 2 s, which end where the second pair does
     client.session.end()
     rig.run()
     session = client.session
     taken = [(event.modality, event.stop_us, event.row + event.rows) for event in session.of(Appended)]
     kinds = [(kind, stop_us // SECOND) for kind, stop_us, _ in taken]
-    assert kinds == [("video", 0), ("video", 1), ("audio", 2), ("video", 2), ("video", 3), ("audio", 4), ("audio", 4)]
+    assert kinds == [("video", 0), ("audio", 2), ("video", 1), ("video", 2), ("audio", 4), ("video", 3), ("audio", 4)]
     stops = [stop for _, _, stop in taken]
     behind = [
         sum(stop <= row + 1 < following for row in session.draws) for stop, following in itertools.pairwise(stops)

@@ -3,10 +3,8 @@ with Brook and media for `penstock ask`."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import wave
-from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -18,7 +16,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from asking import ANNOUNCED, COMMAND, SECONDS
+from asking import SECONDS
 
 
 @pytest.fixture(params=["fake", "real"])
@@ -27,21 +25,13 @@ def engine_kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """`penstock serve` with Brook, in a process of its own."""
-    serve = [*COMMAND, "serve", "--port", "0"]
-    with subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line.startswith(ANNOUNCED)
-            yield line.removeprefix(ANNOUNCED).strip()
-        finally:
-            process.terminate()
+@pytest.fixture(scope="session")
+def url(brook_url: str) -> str:
+    """The address of `penstock serve` with Brook."""
+    return brook_url
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a film in three containers, its picture and its sound."""
     folder = tmp_path_factory.mktemp("media")
