@@ -20,6 +20,7 @@ from ..streams.request import Sampling
 from ..streams.segment import MediaSpec, Segment
 from .positions import Clock
 from .span import Prompt, Span
+from .spelling import spelling_of
 
 # Streamability classes that are served. Rows of an F model would change what is cached: not during a reply.
 CLASSES = ("A", "B", "D", "F")
@@ -75,6 +76,7 @@ class Family:
         self.data = data
         self.endings = endings or {}
         self.tokenizer = tokenizer
+        self.spelling = spelling_of(tokenizer)
         self.spec = data.spec
         self.turn_ids = data.turn_ids
         self.block_ids = data.block_ids

@@ -5,6 +5,7 @@ have.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ import torch
 
 from ..codecs.errors import InputError
 from ..streams.prompt import Content
+from .spelling import Spelling, spelling_of
 from .template import begins
 
 _WORDS = {"image": ("image", "images"), "video": ("video", "videos"), "audio": ("audio", "audios")}
@@ -54,35 +56,42 @@ def process(source: Source, content: Content) -> Any:
         if not (kind == "audio" and content.audio_in_video)  # it has no place of its own
     }
 
+    spelling = spelling_of(source.processor.tokenizer, source.processor)
+
     def call(text: str, **more: Any) -> Any:
         given = {
             "audio" if kind == "audio" else f"{kind}s": [values] if source.nested else values
             for kind, values in media.items()
             if values
         }
-        return source.processor(text=[text], **given, return_tensors="pt", **options, **more)
+        processor = source.processor
+        if spelling.is_covered(text):
+            processor = copy.copy(processor)
+            processor.tokenizer = spelling
+        return processor(text=[text], **given, return_tensors="pt", **options, **more)
 
     if content.ids is not None:
         return _from_ids(source.processor, content.ids, placed, media, call)
-    text = content.text if content.messages is None else _rendered(source.processor, content)
+    text = content.text if content.messages is None else _rendered(source.processor, content, spelling)
     assert text is not None
     _check_counts(content.name, {kind: text.count(token) for kind, token in placed.items()}, placed, media)
     tokenizer = source.processor.tokenizer
     return call(text, **({"add_special_tokens": False} if begins(tokenizer, text) else {}))
 
 
-def with_system(messages: list[dict[str, Any]], system: str | None, parts: bool = True) -> list[dict[str, Any]]:
-    """Messages behind a system prompt, if there is one; `parts`: content is a list of parts."""
-    if system is None:
-        return messages
-    content = [{"type": "text", "text": system}] if parts else system
-    return [{"role": "system", "content": content}, *messages]
+def conversation(content: Content, spelling: Spelling, parts: bool = True) -> list[dict[str, Any]]:
+    """The messages behind the system prompt, if there is one, as a chat template gets them: control tokens in their
+    words are covered, unless the request trusts them. `parts`: the system prompt is a list of parts."""
+    messages = content.messages or []
+    if content.system is not None:
+        system = [{"type": "text", "text": content.system}] if parts else content.system
+        messages = [{"role": "system", "content": system}, *messages]
+    return messages if content.control_tokens else spelling.cover_all(messages)
 
 
-def _rendered(processor: Any, content: Content) -> str:
+def _rendered(processor: Any, content: Content, spelling: Spelling) -> str:
     """The chat template's text; sound inside video has no part of its own there."""
-    assert content.messages is not None
-    messages = content.messages
+    messages = conversation(content, spelling)
     if content.audio_in_video:
         messages = [
             {**message, "content": [part for part in message["content"] if part["type"] != "audio"]}
@@ -90,7 +99,6 @@ def _rendered(processor: Any, content: Content) -> str:
             else message
             for message in messages
         ]
-    messages = with_system(messages, content.system)
     return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 

@@ -51,6 +51,7 @@ class Content(msgspec.Struct, frozen=True, eq=False, tag="content"):
     video_fps: float | None = None
     audio_in_video: bool = False
     options: dict[str, Any] = {}
+    control_tokens: bool = False
 
     @property
     def name(self) -> str:
@@ -101,6 +102,7 @@ def gather(request: Any, limits: MediaLimits) -> Content:
         request.video_fps,
         request.audio_in_video,
         dict(request.processor),
+        request.control_tokens,
     )
 
 

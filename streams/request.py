@@ -131,6 +131,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     media: what the placeholders of `prompt` or `prompt_ids` stand for, in order: PIL images, arrays (`(h, w, 3)` or
         `(n, h, w, 3)` uint8, `(n,)` float at the model's rate), `(samples, rate)`, sequences of pictures, bytes or
         paths of files, data: URLs, content parts, or items.
+    control_tokens: in `system`, the words of `messages`, texts and questions, what looks like a control token of the
+        model is one, as in `prompt`. False: it is words like others, and no words open a turn or ask for media.
     processor: options of the model's own processor, by name: `min_pixels`, `max_pixels`, `fps` and what else the model
         has. They hold for whole prompts and for what is appended.
     format: "turns", "live", "interrupt", "per-frame", "units", or "auto" (live where the model declares training for
@@ -154,6 +156,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str | None = None
     prompt_ids: list[int] | None = None
     media: list[Any] = []
+    control_tokens: bool = False
     processor: dict[str, bool | int | float] = {}
     format: str = "auto"
     splice_tokens: int | None = None

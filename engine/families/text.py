@@ -21,8 +21,9 @@ from ..attention import NAME
 from ..family import Family, FamilyData, Loaded
 from ..library import transformers
 from ..probe import check_against_stock
-from ..prompt import with_system
+from ..prompt import conversation
 from ..span import Prompt, Rows, Span
+from ..spelling import spelling_of
 from ..template import begins, learn
 from .opened import open_model
 
@@ -60,11 +61,13 @@ class NoTowers:
         if content.messages is None:
             text = content.text or ""
             return self.tokenizer(text, add_special_tokens=not begins(self.tokenizer, text))["input_ids"]
-        messages = with_system(content.messages, content.system, parts=False)
+        spelling = spelling_of(self.tokenizer, self.tokenizer)
+        messages = conversation(content, spelling, parts=False)
         for message in messages:
             if not isinstance(message["content"], str):
                 raise InputError(f"messages: expected text as content, got {type(message['content']).__name__}")
-        return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return spelling.ids(text)
 
     def timed(self, span: Span) -> Span:
         """Nothing has a time."""

@@ -1,0 +1,150 @@
+"""Words to token ids. What users write stays words: a control token that stands in it is spelled out like any other
+text, and only a template's own text has control tokens.
+
+What comes in: a tokenizer of `transformers`, and texts. What goes out: ids. It knows no templates and no streams.
+
+Words are *covered* before they meet a template or a processor: each control token in them is replaced by digits between
+two marks that nobody can guess. What renders, strips, counts or expands the text then sees none of it. The tokenizer at
+the end gets the words as they were, and the control tokens that were not covered under names which no words have.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import secrets
+from collections.abc import Iterable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import tokenizers
+
+from ..codecs.errors import InputError
+
+_OPEN, _CLOSE = "\ue000", "\ue001"
+
+
+def control_tokens(tokenizer: Any, template: Any) -> tuple[str, ...]:
+    """The added tokens of a tokenizer that are no words: special ones, and those that its chat template writes or that
+    its processor calls by a name, such as `image_token`. `template` is the processor, or the tokenizer itself."""
+    named = {value for name, value in vars(template).items() if name.endswith("_token") and isinstance(value, str)}
+    listed = set(getattr(tokenizer, "chat_control_tokens", None) or ())
+    source = getattr(template, "chat_template", None) or getattr(tokenizer, "chat_template", None) or ""
+    written = source if isinstance(source, str) else "".join(source.values())
+    return tuple(
+        token.content
+        for token in tokenizer.added_tokens_decoder.values()
+        if token.special
+        or (token.content in named | listed or token.content in written)
+        and not token.content.isspace()
+    )
+
+
+class Spelling:
+    """How one tokenizer spells. `control` are the tokens that are no words."""
+
+    def __init__(self, tokenizer: Any, control: Iterable[str]) -> None:
+        self.tokenizer = tokenizer
+        self._control = sorted(filter(None, control), key=len, reverse=True)  # the longest that fits is found first
+        self._special = frozenset(token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+        secret = str(secrets.randbits(80))
+        self._begin = _OPEN + secret
+        self._covered = re.compile(f"{self._begin}([0-9]*){_CLOSE}")
+        self._token = re.compile("|".join(map(re.escape, self._control)) or "(?!)")
+        self._names = {token: f"control{secret}n{place:06d}" for place, token in enumerate(self._control)}
+        self._heads = {token[:size] for token in self._control for size in range(1, len(token))}
+        self._tails = {token[-size:] for token in self._control for size in range(1, len(token))}
+        self._renamed = self._rename()
+
+    def cover(self, words: str) -> str:
+        """Words without control tokens: these are covered, and so is what would be one together with the text before or
+        behind the words."""
+        text = self._token.sub(lambda found: self._cover(found[0]), words)
+        longest = min(len(text), len(self._control[0]) - 1) if self._control else 0
+        end = next((size for size in range(longest, 0, -1) if text[-size:] in self._heads), 0)
+        if end:
+            text = text[:-end] + self._cover(text[-end:])
+        start = next((size for size in range(longest, 0, -1) if text[:size] in self._tails), 0)
+        return self._cover(text[:start]) + text[start:] if start else text
+
+    def cover_all(self, value: Any, reply: bool = False) -> Any:
+        """The same for every text in messages. In those of the assistant only special tokens are covered: with others,
+        such as `<think>`, a template tells the parts of a reply."""
+        if isinstance(value, str):
+            return self._cover_reply(value) if reply else self.cover(value)
+        if isinstance(value, dict):
+            reply = reply or value.get("role") == "assistant"
+            names = {name for name in ("role", "type") if str(value.get(name)).isidentifier()}
+            return {name: one if name in names else self.cover_all(one, reply) for name, one in value.items()}
+        return [self.cover_all(one, reply) for one in value] if isinstance(value, list | tuple) else value
+
+    def is_covered(self, text: str) -> bool:
+        """Whether something in a text is covered."""
+        return self._begin in text
+
+    def ids(self, text: str) -> list[int]:
+        """The ids of a text in which words may be covered."""
+        return self(text, add_special_tokens=False)["input_ids"]
+
+    def __call__(self, text: Any, *arguments: Any, **options: Any) -> Any:
+        """What the tokenizer's own call gives for a text, or for several, in which words may be covered."""
+        texts = text if isinstance(text, list) else [text]
+        if not any(map(self.is_covered, texts)):
+            return self.tokenizer(text, *arguments, **options)
+        if self._renamed is None:
+            raise InputError("words: expected none of the model's control tokens, which its tokenizer cannot spell out")
+        named = [self._as_renamed(one) for one in texts]
+        return self._renamed(named if isinstance(text, list) else named[0], *arguments, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        """In all else it is the tokenizer, for a processor that has it in its place."""
+        return getattr(self.tokenizer, name)
+
+    def _cover(self, text: str) -> str:
+        digits = "".join(f"{byte:03d}" for byte in text.encode())
+        return f"{self._begin}{digits}{_CLOSE}"
+
+    def _cover_reply(self, words: str) -> str:
+        return self._token.sub(lambda found: self._cover(found[0]) if found[0] in self._special else found[0], words)
+
+    def _as_renamed(self, text: str) -> str:
+        pieces = self._covered.split(text)  # text, digits, text, digits, ..., text
+        pieces[::2] = [self._token.sub(lambda found: self._names[found[0]], piece) for piece in pieces[::2]]
+        pieces[1::2] = [
+            bytes(int(digits[at : at + 3]) for at in range(0, len(digits), 3)).decode() for digits in pieces[1::2]
+        ]
+        return "".join(pieces)
+
+    def _rename(self) -> Any:
+        """The same tokenizer, but that its control tokens have names which no words have; None where it has no such
+        form."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if not isinstance(backend, tokenizers.Tokenizer):
+            return None
+        made = json.loads(backend.to_str())
+        model, name = made["model"], self._names
+        for token in made["added_tokens"]:
+            token["content"] = name.get(token["content"], token["content"])
+        if isinstance(model["vocab"], dict):
+            model["vocab"] = {name.get(piece, piece): id for piece, id in model["vocab"].items()}
+        else:
+            model["vocab"] = [[name.get(piece, piece), score] for piece, score in model["vocab"]]
+        if model.get("unk_token"):
+            model["unk_token"] = name.get(model["unk_token"], model["unk_token"])
+        other = tokenizers.Tokenizer.from_str(json.dumps(made))
+        if any(other.token_to_id(name[token]) != backend.token_to_id(token) for token in self._control):
+            return None
+        renamed = copy.copy(self.tokenizer)
+        renamed._tokenizer = other
+        return renamed
+
+
+_KNOWN: WeakKeyDictionary[Any, Spelling] = WeakKeyDictionary()
+
+
+def spelling_of(tokenizer: Any, template: Any = None) -> Spelling:
+    """The one `Spelling` of a tokenizer, made at the first call. `template`: its processor, where it has one."""
+    if tokenizer not in _KNOWN:
+        _KNOWN[tokenizer] = Spelling(tokenizer, control_tokens(tokenizer, template or tokenizer))
+    return _KNOWN[tokenizer]
