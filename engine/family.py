@@ -21,6 +21,7 @@ from ..streams.segment import MediaSpec, Segment
 from .positions import Clock
 from .span import Prompt, Span
 from .spelling import spelling_of
+from .template import Turns
 
 # Streamability classes that are served. Rows of an F model would change what is cached: not during a reply.
 CLASSES = ("A", "B", "D", "F")
@@ -29,10 +30,9 @@ CLASSES = ("A", "B", "D", "F")
 class FamilyData(msgspec.Struct, frozen=True):
     """The plain data of one checkpoint.
 
-    turn_ids: the chat template's wrappers "user_start", "user_end", "assistant_start", "assistant_end". block_ids: for
-    each modality the ids that open and close a block. system_ids: what stands before and after the words of a system
-    prompt (where `system_in_user`, a user turn is open behind it); default_system_ids: what the template begins with
-    where none is given. stop_ids end a reply; `sampling` is how one is drawn where its params do not say. classes: the
+    turns: the chat template's own text. blocks: for each modality the text that opens and the one that closes a block;
+    between the rows of a block and the latter stand `ending_ids`. start_ids: what the tokenizer, not the template, sets
+    before everything. stop_ids end a reply; `sampling` is how one is drawn where its params do not say. classes: the
     streamability class of each modality: "A" exact per patch, "B" exact per encoder window, "D" atomic: the rows of
     one piece see one another, "F" new media changes what is cached (ModelError for any other).
     per_second: positions a second of video; 0 where the model has one axis. vocabulary: rows of the output. clock: how
@@ -46,10 +46,9 @@ class FamilyData(msgspec.Struct, frozen=True):
     name: str
     model: str
     spec: MediaSpec
-    turn_ids: dict[str, list[int]]
-    block_ids: dict[str, tuple[list[int], list[int]]]
-    system_ids: tuple[list[int], list[int]]
-    default_system_ids: list[int]
+    turns: Turns
+    blocks: dict[str, tuple[str, str]]
+    start_ids: list[int]
     stop_ids: frozenset[int]
     classes: dict[str, str]
     per_second: float
@@ -60,14 +59,18 @@ class FamilyData(msgspec.Struct, frozen=True):
     vocabulary: int = 0
     clock: str = "seconds"
     library_rule: str = "last"
-    system_in_user: bool = False
     sampling: Sampling = Sampling()
     unit_marks_share: bool = True
+    ending_ids: dict[str, list[int]] = {}
 
 
 class Family:
-    """The ids and rules of one checkpoint, with its tokenizer. `endings`: rows `(n, hidden)` of the first of the ids
-    that close a block of a modality, where these are no words."""
+    """The ids and rules of one checkpoint, with its tokenizer. `endings`: rows `(n, hidden)` of the `ending_ids` of a
+    modality.
+
+    turn_ids, block_ids: the ids of what stands around turns and blocks, each tokenised alone. What is laid is tokenised
+    together with the text beside it (layout.py).
+    """
 
     def __init__(self, data: FamilyData, tokenizer: Any, endings: dict[str, Any] | None = None) -> None:
         unknown = {kind: letter for kind, letter in data.classes.items() if letter not in CLASSES}
@@ -78,8 +81,12 @@ class Family:
         self.tokenizer = tokenizer
         self.spelling = spelling_of(tokenizer)
         self.spec = data.spec
-        self.turn_ids = data.turn_ids
-        self.block_ids = data.block_ids
+        self.turns = data.turns
+        self.turn_ids = {name: self.spelling.ids(text) for name, text in data.turns.wrappers.items()}
+        self.block_ids = {
+            kind: (self.spelling.ids(before), data.ending_ids.get(kind, []) + self.spelling.ids(after))
+            for kind, (before, after) in data.blocks.items()
+        }
         self.stop_ids = data.stop_ids
         self.max_positions = data.max_positions
         self.live_trained = data.live_trained
@@ -88,15 +95,27 @@ class Family:
     def modalities(self) -> tuple[str, ...]:
         return tuple(self.data.classes)
 
-    def text_ids(self, text: str) -> list[int]:
-        """The ids of one piece of text, tokenised whole."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+    def text_ids(self, words: str) -> list[int]:
+        """The ids of a user's words, tokenised alone."""
+        return self.spelling.ids(self.words(words))
+
+    def words(self, words: str, system: bool = False, trusted: bool = False) -> str:
+        """A user's words, or those of a system prompt, as the template writes them. Control tokens in them are covered,
+        unless they are `trusted`."""
+        if self.turns.system_strips if system else self.turns.strips:
+            words = words.strip()
+        return words if trusted else self.spelling.cover(words)
+
+    def opening(self, system: str | None, trusted: bool = False) -> str:
+        """The text that a conversation begins with: the system prompt, or what the template has where it is None."""
+        if system is None:
+            return self.turns.default_system
+        before, after = self.turns.system
+        return before + self.words(system, system=True, trusted=trusted) + after
 
     def system_ids(self, system: str | None) -> list[int]:
-        if system is None:
-            return list(self.data.default_system_ids)
-        before, after = self.data.system_ids
-        return [*before, *self.text_ids(system), *after]
+        """The ids of the opening, tokenised alone."""
+        return [*self.data.start_ids, *self.spelling.ids(self.opening(system))]
 
     def grid_seconds(self, fps: float | None) -> float:
         """Seconds of video per temporal patch at `fps` frames a second (None: the model's own rate)."""

@@ -1,11 +1,16 @@
 """From events to rows: wrappers, open blocks and positions of one stream, in the order in which its KV will hold them.
 
 What comes in: text, spans, questions, ends of replies, in order. What goes out: `Rows`. It knows the stream's format
-and the family's ids, not pages, steps or sampling. Blocks are a pure function of that order: anything else in between
+and the family's text, not pages, steps or sampling. Blocks are a pure function of that order: anything else in between
 closes one.
+
+Text that stands together is tokenised together: the template's and the user's words, up to a row that is no text or to
+a reply. It is laid as it comes; where more text changes the last ids that were laid, these are taken back.
 """
 
 from __future__ import annotations
+
+import os.path
 
 import numpy as np
 
@@ -13,21 +18,42 @@ from ..streams.format import Format, State, Step
 from .family import Family
 from .positions import Block, Cursor
 from .span import Prompt, Rows, Span
+from .template import EDGE, TEXT
+
+# Text of more characters is cut where that changes nothing, so many before its end: it is tokenised at each input.
+_LONG, _KEPT = 16_384, 4_096
 
 
 class Layout:
-    """The conversation state, the cursor and the open block of one stream."""
+    """The conversation state, the cursor, the open block and the open text of one stream. `trusted`: words may have
+    control tokens."""
 
-    def __init__(self, family: Family, format: Format, rule: str, grid_seconds: float, system: str | None) -> None:
+    def __init__(
+        self,
+        family: Family,
+        format: Format,
+        rule: str,
+        grid_seconds: float,
+        system: str | None,
+        trusted: bool = False,
+    ) -> None:
         self.family = family
         self.format = format
         self.rule = family.data.library_rule if rule == "transformers" else rule
         self.clock = family.clock(grid_seconds)
-        inside = system is not None and family.data.system_in_user
-        self.state = State.USER if inside else State.CLOSED
+        self.trusted = trusted
+        self._inside = system is not None and family.turns.system_in_user  # the system prompt has opened a turn
+        self.state = State.USER if self._inside else State.CLOSED
         self.cursor = Cursor()
         self.block: Block | None = None
-        self._opening = family.system_ids(system)  # fed before the first event, then empty
+        self.taken_back = 0  # rows that were laid before the last event and are not part of the stream any more
+        self._rows: list[Rows] = []  # of the event that is laid now
+        self._last = EDGE  # the kind of the newest item in the open user turn
+        self._first = True  # nothing but text has been laid
+        self._said = family.opening(system, trusted)  # the open text, but for
+        self._words: str | None = None  # the words at its end, as they came
+        self._ids: list[int] = []  # what is laid of it
+        self._begin = Cursor()  # where it begins
 
     def copy(self) -> Layout:
         twin = object.__new__(Layout)
@@ -42,42 +68,43 @@ class Layout:
 
     def prompt(self, prompt: Prompt) -> list[Rows]:
         """A whole prompt, laid out elsewhere; a reply follows."""
-        self._opening = []
+        self.taken_back = 0
         self.state = State.ASSISTANT
         behind = int(prompt.rows[-1].positions.max()) + 1  # where the library's `generate` goes on
         self.cursor = Cursor(behind, behind)
+        self._seal()
         return prompt.rows
 
     def text(self, text: str) -> list[Rows]:
-        return self._turn("text", self._words(self.family.text_ids(text)) if text else [])
+        return self._turn("text", text)
 
     def ask(self, question: str) -> list[Rows]:
-        return self._turn("ask", self._words(self.family.text_ids(question)) if question else [])
+        return self._turn("ask", question)
 
     def end(self) -> list[Rows]:
         """A reply has ended: the template's closing ids."""
-        return self._turn("end", [])
+        return self._turn("end", "")
 
     def media(self, span: Span) -> list[Rows]:
         """A span, inside the open block where it continues one, else in a block of its own.
 
         While an assistant turn is open each span is a block of its own, since tokens are sampled behind it.
         """
-        step = self.step("media")
-        assert step is not None
-        rows = self._wrap(step.before)
+        step = self._begin_event("media")
         if not self._continues(span):
-            rows += self._close() + self._open(span)
+            self._close()
+            if step.state is State.USER:
+                self._item("video" if span.modality == "unit" else span.modality)
+            self._open(span)
         if span.before:
-            rows.append(self._text(np.asarray(span.before, dtype=np.int64)))
+            self._lay(self._plain(span.before))
             self.block = self._block(span)
-        rows.append(self._inside(span))
+        self._lay(self._in_block(span))
         if span.after:
-            rows.append(self._text(np.asarray(span.after, dtype=np.int64)))
-        if self.state is State.ASSISTANT:
-            rows += self._close()
-        self.state = step.state
-        return rows
+            self._lay(self._plain(span.after))
+        if step.state is State.ASSISTANT:
+            self._close()
+        return self._end_event(step)
 
     def token(self, id: int) -> Rows:
         """One sampled token, about to be fed."""
@@ -88,33 +115,109 @@ class Layout:
         self.cursor = cursor
         self.block = None
         self.state = State.ASSISTANT
+        self._seal()
 
-    def _turn(self, event: str, words: list[np.ndarray]) -> list[Rows]:
+    def _turn(self, event: str, words: str) -> list[Rows]:
+        step = self._begin_event(event)
+        if words:
+            self._close()
+            self._item(TEXT)
+            self._words = (self._words or "") + words
+        for name in step.after:
+            self._wrap(name)
+        return self._end_event(step)
+
+    def _begin_event(self, event: str) -> Step:
         step = self.step(event)
         assert step is not None
-        rows = self._wrap(step.before)
-        if words or step.after:
-            rows += self._close()
-        rows += [self._text(ids) for ids in words]
-        rows += self._wrap(step.after)
+        self.taken_back, self._rows = 0, []
+        for name in step.before:
+            self._wrap(name)
+        return step
+
+    def _end_event(self, step: Step) -> list[Rows]:
+        self._flush()
         self.state = step.state
+        if self.state is State.ASSISTANT:
+            self._seal()
+        rows, self._rows = self._rows, []
         return rows
 
-    def _words(self, ids: list[int]) -> list[np.ndarray]:
-        return [np.asarray(ids, dtype=np.int64)] if ids else []
+    def _wrap(self, name: str) -> None:
+        """One of the template's wrappers. What opens a turn hangs on its first item, and comes with that."""
+        self._close()
+        if name == "user_start":
+            self._last = EDGE
+        elif name == "user_end":
+            self._item(EDGE)
+        else:
+            self._say(self.family.turns.wrappers[name])
 
-    def _text(self, ids: np.ndarray) -> Rows:
-        return Rows(ids, self.cursor.text(len(ids)))
+    def _item(self, kind: str) -> None:
+        """What stands before an item of this kind in the open user turn. The texts of a turn are one item where the
+        template takes its content as one."""
+        turns = self.family.turns
+        if kind == self._last == TEXT and not turns.parts:
+            return
+        own = turns.between[self._last, kind]
+        if self._inside:
+            own, self._inside = own.removeprefix(turns.wrappers["user_start"]), False
+        self._last = kind
+        self._say(own)
 
-    def _wrap(self, names: tuple[str, ...]) -> list[Rows]:
-        ids = list(self._opening)
-        for name in names:
-            ids += self.family.turn_ids[name]
-        self._opening = []
-        if not ids:
-            return []
-        closed = self._close()
-        return [*closed, self._text(np.asarray(ids, dtype=np.int64))]
+    def _say(self, own: str) -> None:
+        """The template's own text goes behind the open text."""
+        self._said, self._words = self._open_text() + own, None
+
+    def _open_text(self) -> str:
+        return self._said + ("" if self._words is None else self.family.words(self._words, trusted=self.trusted))
+
+    def _flush(self) -> None:
+        """Lay the open text. What was laid of it with other ids is taken back."""
+        text = self._open_text()
+        ids = self._spelled(text, self._first)
+        if ids == self._ids:
+            return
+        if not self._ids:
+            self._begin = self.cursor.copy()
+        same = len(os.path.commonprefix([ids, self._ids]))
+        self.taken_back = len(self._ids) - same
+        self.cursor = self._begin.copy()
+        self.cursor.text(same)
+        self._rows.append(self._plain(ids[same:]))
+        self._ids = ids
+        if len(text) > _LONG:
+            self._shorten(text)
+
+    def _spelled(self, text: str, first: bool) -> list[int]:
+        ids = self.family.spelling.ids(text, behind=not first)
+        return [*self.family.data.start_ids, *ids] if first else ids
+
+    def _shorten(self, text: str) -> None:
+        """The open text begins later, at a space where it falls into two without other ids."""
+        place = text.rfind(" ", 0, len(text) - _KEPT)
+        if place < 0 or (self._words is not None and self.family.turns.strips):
+            return
+        before, behind = self._spelled(text[:place], self._first), self._spelled(text[place:], False)
+        if before + behind != self._ids:
+            return
+        self._said, self._words = text[place:], None if self._words is None else ""
+        self._begin = self._begin.copy()
+        self._begin.text(len(before))
+        self._first, self._ids = False, behind
+
+    def _seal(self) -> None:
+        """What comes now does not stand together with the open text."""
+        self._said, self._words, self._ids = "", None, []
+        self._first = False
+
+    def _lay(self, rows: Rows) -> None:
+        """Rows that are no open text."""
+        self._rows.append(rows)
+        self._seal()
+
+    def _plain(self, ids: list[int] | tuple[int, ...]) -> Rows:
+        return Rows(np.asarray(ids, dtype=np.int64), self.cursor.text(len(ids)))
 
     def _continues(self, span: Span) -> bool:
         block = self.block
@@ -122,35 +225,36 @@ class Layout:
             return False
         return (block.height, block.width) == span.grid[1:] and block.run == span.run
 
-    def _open(self, span: Span) -> list[Rows]:
-        ids = np.asarray(self.family.block_ids[span.modality][0], dtype=np.int64)
-        rows = [Rows(ids, self._wrapper(span.modality, len(ids)))] if len(ids) else []
+    def _open(self, span: Span) -> None:
+        self._mark(span.modality, 0)
+        self._flush()
         self.block = self._block(span)
-        return rows
+
+    def _close(self) -> None:
+        if self.block is None:
+            return
+        kind, self.block = self.block.kind, None
+        if kind in self.family.endings:
+            ids = self.family.data.ending_ids[kind]
+            self._lay(Rows(np.asarray(ids, dtype=np.int64), self.cursor.text(len(ids)), self.family.endings[kind]))
+        self._mark(kind, 1)
+
+    def _mark(self, kind: str, side: int) -> None:
+        """What opens or closes a block. The two wrappers of a unit block may share a position; others are text."""
+        if kind == "unit" and self.family.data.unit_marks_share:
+            self._flush()
+            ids = self.family.block_ids[kind][side]
+            self._lay(Rows(np.asarray(ids, dtype=np.int64), self.cursor.together(len(ids))))
+        else:
+            self._say(self.family.data.blocks[kind][side])
 
     def _block(self, span: Span) -> Block:
         """A block that counts from here."""
         return Block(span.modality, self.cursor.text_next, span.grid[1], span.grid[2], span.run)
 
-    def _inside(self, span: Span) -> Rows:
+    def _in_block(self, span: Span) -> Rows:
         assert self.block is not None
         positions = self.block.extend(span.grid[0], span.audio_rows, self.clock)
         # The cursor follows at once: whatever comes next, the block's closing or the check of limits, goes on from it.
         self.block.leave(self.cursor, self.rule)
         return Rows(span.ids, positions, span.embeds, span.seen, self.family.atomic(span.modality))
-
-    def _close(self) -> list[Rows]:
-        if self.block is None:
-            return []
-        kind, self.block = self.block.kind, None
-        ids = np.asarray(self.family.block_ids[kind][1], dtype=np.int64)
-        rows, last = [], self.family.endings.get(kind)
-        if last is not None:
-            rows.append(Rows(ids[: len(last)], self.cursor.text(len(last)), last))
-            ids = ids[len(last) :]
-        return [*rows, Rows(ids, self._wrapper(kind, len(ids)))] if len(ids) else rows
-
-    def _wrapper(self, kind: str, count: int) -> np.ndarray:
-        """The two wrappers of a unit block may share a position; others count on."""
-        share = kind == "unit" and self.family.data.unit_marks_share
-        return self.cursor.together(count) if share else self.cursor.text(count)

@@ -77,8 +77,9 @@ class Scheduler:
         format, why = choose(request.format, self.family.live_trained)
         self.family.check_format(format)
         self.family.check_rate(request.video_fps, request.audio_in_video)
+        seconds = self.family.grid_seconds(request.video_fps)
         layout = Layout(
-            self.family, format, request.positions, self.family.grid_seconds(request.video_fps), request.system
+            self.family, format, request.positions, seconds, request.system, trusted=request.control_tokens
         )
         limits = self._admit(id, request)
         self._note("open", id, request)

@@ -47,7 +47,9 @@ class Spelling:
     def __init__(self, tokenizer: Any, control: Iterable[str]) -> None:
         self.tokenizer = tokenizer
         self._control = sorted(filter(None, control), key=len, reverse=True)  # the longest that fits is found first
-        self._special = frozenset(token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+        special = [token for token in tokenizer.added_tokens_decoder.values() if token.special]
+        self._special = frozenset(token.content for token in special)
+        self._mark = next((token.content for token in special if not (token.rstrip or token.single_word)), "")
         secret = str(secrets.randbits(80))
         self._begin = _OPEN + secret
         self._covered = re.compile(f"{self._begin}([0-9]*){_CLOSE}")
@@ -83,9 +85,15 @@ class Spelling:
         """Whether something in a text is covered."""
         return self._begin in text
 
-    def ids(self, text: str) -> list[int]:
-        """The ids of a text in which words may be covered."""
-        return self(text, add_special_tokens=False)["input_ids"]
+    def ids(self, text: str, behind: bool = False) -> list[int]:
+        """The ids of a text in which words may be covered. `behind`: it stands behind something that is no text. Some
+        tokenizers set a space before the first word of all, and it is not that."""
+        mark = self._mark if behind and text else ""
+        ids = self(mark + text, add_special_tokens=False)["input_ids"]
+        if not mark:
+            return ids
+        place = ids.index(self.tokenizer.convert_tokens_to_ids(mark))
+        return ids[place + 1 :]
 
     def __call__(self, text: Any, *arguments: Any, **options: Any) -> Any:
         """What the tokenizer's own call gives for a text, or for several, in which words may be covered."""

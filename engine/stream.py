@@ -145,16 +145,17 @@ class StreamState:
 
     def lay_within(self, limits: Limits, lay: Callable[[Layout], list[Rows]], reserve: int) -> list[Rows]:
         """Rows from `lay(layout)`, laid if they fit the limits with `reserve` rows to spare; else nothing has changed.
+        What the layout takes back goes out of the cache.
 
         Raises ContextOverflowError with the numbers.
         """
         trial = self.layout.copy()
         rows = lay(trial)
-        count = sum(len(run) for run in rows)
-        if self.rows + count + reserve > limits.rows:
+        count, kept = sum(len(run) for run in rows), self.rows - trial.taken_back
+        if kept + count + reserve > limits.rows:
             raise ContextOverflowError(
                 f"the cache holds {limits.rows} rows for a stream: expected at most "
-                f"{limits.rows - self.rows - reserve} more, got {count} ({self.rows} so far, {reserve} kept free)"
+                f"{limits.rows - kept - reserve} more, got {count} ({kept} so far, {reserve} kept free)"
             )
         last = max((int(run.positions.max()) for run in rows if len(run)), default=0)
         if last + reserve >= limits.positions:
@@ -162,6 +163,8 @@ class StreamState:
                 f"the model has {limits.positions} positions: expected at most "
                 f"{limits.positions - reserve - 1}, got {last}"
             )
+        if kept < self.rows:
+            self.cut(kept)
         self.layout = trial
         self.lay(rows)
         return rows
@@ -206,8 +209,11 @@ class StreamState:
         return [run]
 
     def cut(self, row: int) -> list[Rows]:
-        """Forget what is laid from `row` on, where a run begins, and take it out of the cache. Returns what went."""
+        """Forget what is laid from `row` on, and take it out of the cache. Returns the runs that went; of text a run may
+        go in part."""
         keep = bisect_left(self.starts, row)
+        if keep and self.starts[keep - 1] + len(self.laid[keep - 1]) > row:
+            self.laid[keep - 1] = self.laid[keep - 1].part(0, row - self.starts[keep - 1])
         gone = self.laid[keep:]
         del self.laid[keep:], self.starts[keep:]
         self.rows = row
@@ -221,6 +227,7 @@ class StreamState:
             self.away_rows = min(self.away_rows, row)
         elif row < self.sequence.length:
             self.sequence.truncate(row)
+        self.passed()  # a run that was fed in part may be whole now
         return gone
 
     def rewind(self) -> Begun:

@@ -1,31 +1,45 @@
 """Learns what a chat template wraps around turns and media, by rendering it around marker words. No model, no tensors.
 
-What comes in: a tokenizer or processor of `transformers`. What goes out: ids. Markers are plain words, so that
+What comes in: a tokenizer or processor of `transformers`. What goes out: text. Markers are plain words, so that
 whatever stands between two of them is the template's own.
 """
 
 from __future__ import annotations
 
+import itertools
+import os.path
 from typing import Any
 
 import msgspec
 
 from ..codecs.errors import InputError, ModelError
 from ..streams.request import Sampling, SamplingParams
+from .spelling import spelling_of
 
-_SYSTEM, _USER, _ASSISTANT, _AGAIN = "SYSTEMMARK", "USERMARK", "ASSISTANTMARK", "AGAINMARK"
+_SYSTEM, _USER, _ASSISTANT, _AGAIN = "SystemMark", "UserMark", "AssistantMark", "AgainMark"
+_SPACE = "\t \t"
+TEXT, EDGE = "text", ""  # kinds of items in a user turn beside those of media; the edge is where it opens or closes
 
 
 class Turns(msgspec.Struct, frozen=True):
-    """The template's own text: around turns, around a system prompt, and what it begins with when none is given.
+    """The template's own text, and what it does to words.
 
-    `system_in_user`: the system prompt stands in the first user turn, as in Gemma's template.
+    wrappers: around turns, "user_start", "user_end", "assistant_start" and "assistant_end". system: before and behind
+    the words of a system prompt; default_system: what a conversation begins with that has none. `system_in_user`: the
+    system prompt stands in the first user turn, as in Gemma's template.
+    between: what stands between two items of a user turn, by their kinds, without what opens and closes media.
+    parts: an item is a part of the content; else the texts of a turn are one. strips, system_strips: whether words
+    lose the white space around them.
     """
 
     wrappers: dict[str, str]
     system: tuple[str, str]
     default_system: str
     system_in_user: bool
+    between: dict[tuple[str, str], str]
+    parts: bool
+    strips: bool
+    system_strips: bool
 
 
 def _between(text: str, first: str | None, last: str | None) -> str:
@@ -40,7 +54,7 @@ def _without(text: str, prefix: str = "", suffix: str = "") -> str:
 
 
 def learn(template: Any, tokenizer: Any, generation: Any, media: dict[str, str] | None = None) -> dict[str, Any]:
-    """The fields of `FamilyData` that hold ids, and how replies are drawn.
+    """The fields of `FamilyData` that hold the template's text, and how replies are drawn.
 
     `template` is the processor, or the tokenizer of a text model; `generation` the model's generation configuration;
     `media` maps each modality to the placeholder that the template writes for it.
@@ -49,23 +63,13 @@ def learn(template: Any, tokenizer: Any, generation: Any, media: dict[str, str] 
     def render(messages: list[dict[str, Any]], prompt: bool) -> str:
         return template.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
 
-    def ids(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    turns = learn_turns(render, parts=media is not None)
-    blocks = {}
-    for modality, placeholder in (media or {}).items():
-        before, after = learn_block(render, modality, placeholder, turns.wrappers["user_start"])
-        blocks[modality] = (ids(before), ids(after))
-    turn_ids = {name: ids(text) for name, text in turns.wrappers.items()}
-    start = [] if media is None or begins(tokenizer, turns.system[0]) else tokenizer("")["input_ids"]
+    spelling = spelling_of(tokenizer, template)
+    turns, blocks = learn_turns(render, media)
     return {
-        "turn_ids": turn_ids,
-        "block_ids": blocks,
-        "system_ids": ([*start, *ids(turns.system[0])], ids(turns.system[1])),
-        "default_system_ids": [*start, *ids(turns.default_system)],
-        "system_in_user": turns.system_in_user,
-        "stop_ids": _stop_ids(generation, tokenizer, turn_ids["assistant_end"]),
+        "turns": turns,
+        "blocks": blocks,
+        "start_ids": [] if media is None or begins(tokenizer, turns.system[0]) else tokenizer("")["input_ids"],
+        "stop_ids": _stop_ids(generation, tokenizer, spelling.ids(turns.wrappers["assistant_end"])),
         "sampling": _sampling(generation),
     }
 
@@ -75,8 +79,10 @@ def begins(tokenizer: Any, text: str) -> bool:
     return tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
 
 
-def learn_turns(render: Any, parts: bool) -> Turns:
-    """`render(messages, add_generation_prompt)` gives the template's text; `parts`: content is a list of parts."""
+def learn_turns(render: Any, media: dict[str, str] | None) -> tuple[Turns, dict[str, tuple[str, str]]]:
+    """`render(messages, add_generation_prompt)` gives the template's text; `media`: content is a list of parts, and the
+    placeholder of each kind. Returns the turns, and what opens and closes each kind of media."""
+    parts = media is not None
 
     def message(role: str, word: str) -> dict[str, Any]:
         return {"role": role, "content": [{"type": "text", "text": word}] if parts else word}
@@ -93,6 +99,7 @@ def learn_turns(render: Any, parts: bool) -> Turns:
         inside = before.endswith(user_start) and not behind.endswith(user_start)
         system_text = (before, behind if inside else _without(behind, suffix=user_start))
         default = _without(_between(render([user], True), None, _USER), suffix=user_start)
+        spaced = render([message("system", _SPACE + _SYSTEM), message("user", _SPACE + _USER)], True)
     except ValueError as error:
         raise ModelError(f"chat template: expected it to show every turn's words, got {error}") from error
     wrappers = {
@@ -101,7 +108,9 @@ def learn_turns(render: Any, parts: bool) -> Turns:
         "assistant_start": assistant_start,
         "assistant_end": assistant_end,
     }
-    return Turns(wrappers, system_text, default, inside)
+    between, blocks = learn_items(render, media or {}, default, wrappers)
+    strips = [_SPACE + word not in spaced for word in (_USER, _SYSTEM)]
+    return Turns(wrappers, system_text, default, inside, between, parts, *strips), blocks
 
 
 def _stop_ids(generation: Any, tokenizer: Any, assistant_end: list[int]) -> frozenset[int]:
@@ -125,17 +134,59 @@ def _sampling(generation: Any) -> Sampling:
         raise ModelError(f"generation_config.json: {error}") from error
 
 
-def learn_block(render: Any, modality: str, placeholder: str, user_start: str) -> tuple[str, str]:
-    """What stands before and after the placeholder of one piece of media in a user turn."""
-    content = [{"type": modality, modality: "x"}, {"type": "text", "text": _USER}]
-    text = render([{"role": "user", "content": content}], True)
-    block = text[: text.index(_USER)]
-    if user_start in block:
-        block = block[block.rindex(user_start) + len(user_start) :]
-    else:  # some templates write other white space before media than before words
-        start = user_start.rstrip()
-        block = block[block.rindex(start) + len(start) :].lstrip()
-    before, found, after = block.partition(placeholder)
-    if not found:
-        raise ModelError(f"chat template: expected {placeholder!r} for {modality}, got {block!r}")
-    return before, after
+def learn_items(
+    render: Any, media: dict[str, str], default: str, wrappers: dict[str, str]
+) -> tuple[dict[tuple[str, str], str], dict[str, tuple[str, str]]]:
+    """What stands between two items of a user turn, by their kinds, and around each kind of media.
+
+    Where the template changes the order of two kinds, each has what stands around it anywhere else.
+    """
+    edges = (wrappers["user_start"], wrappers["user_end"])
+    around = {kind: _gaps(render, media, default, wrappers, kind) or edges for kind in media}
+    opens = {kind: os.path.commonprefix([edges[0], first]) for kind, (first, _) in around.items()}
+    closes = {kind: _common_end(edges[1], last) for kind, (_, last) in around.items()}
+    blocks = {
+        kind: (first.removeprefix(opens[kind]), last.removesuffix(closes[kind]))
+        for kind, (first, last) in around.items()
+    }
+    between = {(EDGE, TEXT): edges[0], (TEXT, EDGE): edges[1], (EDGE, EDGE): "".join(edges)}
+    between |= {(EDGE, kind): opens[kind] for kind in media} | {(kind, EDGE): closes[kind] for kind in media}
+    head = min((edges[0].removeprefix(text) for text in opens.values()), key=len, default="")
+    tail = min((edges[1].removesuffix(text) for text in closes.values()), key=len, default="")
+    after, before = {TEXT: ""} | {kind: block[1] for kind, block in blocks.items()}, {TEXT: ""}
+    before |= {kind: block[0] for kind, block in blocks.items()}
+    for first, second in itertools.product((*media, TEXT), repeat=2):
+        gaps = _gaps(render, media, default, wrappers, first, second) if media else None
+        gap = (gaps or ("", ""))[1]
+        known = gaps is not None and len(gap) >= len(after[first]) + len(before[second])
+        if known and gap.startswith(after[first]) and gap.endswith(before[second]):
+            between[first, second] = gap[len(after[first]) : len(gap) - len(before[second])]
+        else:
+            between[first, second] = (tail if first == TEXT else "") + (head if second == TEXT else "")
+    return between, blocks
+
+
+def _gaps(
+    render: Any, media: dict[str, str], default: str, wrappers: dict[str, str], *kinds: str
+) -> tuple[str, ...] | None:
+    """What a template writes before, between and behind such items of a user turn; None where it changes their
+    order, or leaves one out."""
+    words = [media.get(kind, f"{_USER}{place}") for place, kind in enumerate(kinds)]
+    content = [
+        {"type": kind, kind: word if kind == TEXT else "x"} for kind, word in zip(kinds, words, strict=True)
+    ]
+    try:
+        rest = _without(render([{"role": "user", "content": content}], True), default, wrappers["assistant_start"])
+    except ModelError:
+        return None
+    gaps = []
+    for word in words:
+        gap, found, rest = rest.partition(word)
+        gaps.append(gap)
+        if not found or any(other in gap for other in words):
+            return None
+    return None if any(word in rest for word in words) else (*gaps, rest)
+
+
+def _common_end(first: str, second: str) -> str:
+    return os.path.commonprefix([first[::-1], second[::-1]])[::-1]

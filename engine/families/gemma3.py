@@ -37,11 +37,10 @@ class GemmaTowers(OneAxisTowers):
     def spec(self) -> MediaSpec:
         return MediaSpec(image=AS_IT_CAME, options=_CROPS)
 
-    def block_ids(self, ids: Any) -> dict[str, tuple[list[int], list[int]]]:
+    def own_blocks(self) -> dict[str, tuple[str, str]]:
         """What stands around the rows in the processor's own sequence for an image."""
-        whole, token = ids(self.processor.full_image_sequence), self.config.image_token_id
-        first = whole.index(token)
-        return {"image": (whole[:first], whole[first + self.image_rows :])}
+        before, *_, after = self.processor.full_image_sequence.split(self.processor.tokenizer.image_token)
+        return {"image": (before, after)}
 
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:

@@ -42,8 +42,8 @@ class OneAxisTowers(PictureTowers):
     def spec(self) -> MediaSpec:
         return MediaSpec(image=AS_IT_CAME)
 
-    def block_ids(self, ids: Any) -> dict[str, tuple[list[int], list[int]]]:
-        """What the processor, not the template, sets around media; `ids` gives those of a text."""
+    def own_blocks(self) -> dict[str, tuple[str, str]]:
+        """What the processor, not the template, sets around media."""
         return {}
 
     def endings(self) -> dict[str, torch.Tensor]:
@@ -121,11 +121,8 @@ def load_one_axis(
     sight, decoder = (getattr(model.model, name) for name in names)
     tower = towers(model.model, processor, blocks_of(sight))
     learnt = learn(processor, tokenizer, model.generation_config, tower.placeholders())
-    blocks = learnt["block_ids"]
-    blocks |= tower.block_ids(lambda text: tokenizer(text, add_special_tokens=False)["input_ids"])
-    for modality, rows in (endings := tower.endings()).items():
-        before, after = blocks[modality]
-        blocks[modality] = (before, [tower.token_id(modality)] * len(rows) + after)
+    learnt["blocks"] |= tower.own_blocks()
+    endings = tower.endings()
     data = FamilyData(
         name=config.model_type,
         model=str(path),
@@ -136,6 +133,7 @@ def load_one_axis(
         axes=1,
         max_positions=config.text_config.max_position_embeddings,
         vocabulary=config.text_config.vocab_size,
+        ending_ids={kind: [tower.token_id(kind)] * len(rows) for kind, rows in endings.items()},
     )
     family = Family(data, tokenizer, endings)
     return Loaded(family, tower, decoder, model.lm_head, config.text_config)

@@ -198,7 +198,7 @@ def _in_video_options(videos: int) -> dict[str, Any]:
     return {"use_audio_in_video": True}
 
 
-def _unit_block(processor: Any, tokens: set[int]) -> tuple[list[int], list[int]]:
+def _unit_block(processor: Any, tokens: set[int]) -> tuple[str, str]:
     """The wrappers of sound inside video, from the processor itself on a dummy of two seconds."""
     size = processor.video_processor.patch_size * processor.video_processor.merge_size * 2
     frames = np.zeros((4, size, size, 3), dtype=np.uint8)
@@ -212,9 +212,10 @@ def _unit_block(processor: Any, tokens: set[int]) -> tuple[list[int], list[int]]
         audio=[sound],
         **_in_video_options(1),
     )
-    row = list(output["input_ids"][0])
+    row = [int(id) for id in output["input_ids"][0]]
     places = [place for place, id in enumerate(row) if id in tokens]
-    return [int(id) for id in row[: places[0]]], [int(id) for id in row[places[-1] + 1 :]]
+    marks = processor.tokenizer.convert_ids_to_tokens(row)
+    return "".join(marks[: places[0]]), "".join(marks[places[-1] + 1 :])
 
 
 def omni_spec(processor: Any, config: Any, unit_us: int) -> MediaSpec:
@@ -255,7 +256,7 @@ def load_omni(
     config, tokenizer = model.config, processor.tokenizer
     placeholders = {"image": processor.image_token, "video": processor.video_token, "audio": processor.audio_token}
     learnt = learn(processor, tokenizer, model.generation_config, placeholders)
-    learnt["block_ids"]["unit"] = _unit_block(processor, {config.video_token_id, config.audio_token_id})
+    learnt["blocks"]["unit"] = _unit_block(processor, {config.video_token_id, config.audio_token_id})
     fields = {
         "name": config.model_type.removesuffix("_thinker"),
         "model": str(path),

@@ -34,8 +34,8 @@ class SmolTowers(OneAxisTowers):
         super().__init__(model, processor, blocks)
         self.image_rows = self.frame_rows = processor.image_seq_len
         self._words = transformers.models.smolvlm.processing_smolvlm
-        convert = processor.tokenizer.convert_tokens_to_ids
-        self._around = convert([processor.fake_image_token, processor.global_image_token])
+        self._marks = (processor.fake_image_token, processor.global_image_token)
+        self._around = processor.tokenizer.convert_tokens_to_ids(list(self._marks))
 
     def spec(self) -> MediaSpec:
         rate = getattr(self.processor.video_processor, "fps", None) or 1.0
@@ -43,8 +43,8 @@ class SmolTowers(OneAxisTowers):
         rules = {"temporal_patch": 1, "video_fps": float(rate), "options": options}
         return MediaSpec(image=AS_IT_CAME, video=AS_IT_CAME, **rules)
 
-    def block_ids(self, ids: Any) -> dict[str, tuple[list[int], list[int]]]:
-        return {"image": (self._around, self._around[:1]), "video": ([], ids(self._words.DEFAULT_MEDIA_OUTTRO))}
+    def own_blocks(self) -> dict[str, tuple[str, str]]:
+        return {"image": ("".join(self._marks), self._marks[0]), "video": ("", self._words.DEFAULT_MEDIA_OUTTRO)}
 
     @torch.inference_mode()
     def encode_pictures(self, pixels: list[np.ndarray]) -> list[torch.Tensor]:

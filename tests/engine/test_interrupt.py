@@ -88,7 +88,7 @@ def test_counted_by_hand(omni: tuple[Any, Any], omni_loaded: Loaded) -> None:
         rig.run()
     family = rig.core.loaded.family
     before, after = family.block_ids["video"]
-    start = session.transcript()[0].index(family.data.block_ids["video"][0][0], picture.row + picture.rows + 1)
+    start = session.transcript()[0].index(family.block_ids["video"][0][0], picture.row + picture.rows + 1)
     assert len(ids) == len(before) + pair.rows + len(after) + len(family.turn_ids["assistant_end"])
     assert ids == session.transcript()[0][start:]
     assert session.ends() == [("interrupted", 6)]

@@ -31,7 +31,7 @@ def made(family: Family, format: Format, rule: str = "max", grid_seconds: float 
 def told(family: Family, rows: list[Rows]) -> list[str]:
     """Names of what was laid, by its ids."""
     ids = [id for run in rows for id in run.ids.tolist()]
-    names = {SYSTEM: family.data.default_system_ids, **family.turn_ids, "door": family.text_ids("door")}
+    names = {SYSTEM: family.system_ids(None), **family.turn_ids, "door": family.text_ids("door")}
     for kind in ("video", "audio"):
         names |= {f"<{kind}": family.block_ids[kind][0], f"{kind}>": family.block_ids[kind][1]}
     names["rows"] = [7]
