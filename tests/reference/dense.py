@@ -107,7 +107,9 @@ def _run(
 @dataclass(frozen=True)
 class _Turns:
     """What a chat template writes: before a turn's words, with its role; behind them; around a system prompt; where
-    there is none (None: what the template itself says). `inside`: a system prompt opens the first user turn."""
+    there is none (None: what the template itself says). `inside`: a system prompt opens the first user turn. `item`:
+    around each text of a user turn, whose words are stripped where `strips`; `lead`: before a first item of a user turn
+    that is no picture. `user_end` None: as `end`."""
 
     user: str
     assistant: str
@@ -116,6 +118,10 @@ class _Turns:
     default: str | None = None
     system_end: str | None = None
     inside: bool = False
+    item: tuple[str, str] = ("", "")
+    lead: str = ""
+    strips: bool = False
+    user_end: str | None = None
 
     def system(self, text: str) -> tuple[str, str, str]:
         return self.system_start, text, self.end if self.system_end is None else self.system_end
@@ -128,8 +134,10 @@ _LLAMA_3 = _Turns(
     "<|eot_id|>",
     "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n",
 )
-_LLAVA = _Turns("USER: ", "ASSISTANT:", " ", "<s>", "<s>")
-_ONEVISION = _Turns("<|im_start|>user \n", "<|im_start|>assistant\n", "<|im_end|>", "<|im_start|>system \n", "")
+_LLAVA = _Turns("USER: ", "ASSISTANT:", " ", "<s>", "<s>", item=("", " "), user_end="")
+_ONEVISION = _Turns(
+    "<|im_start|>user ", "<|im_start|>assistant\n", "<|im_end|>", "<|im_start|>system \n", "", item=("\n", "")
+)
 _GEMMA = _Turns(
     "<start_of_turn>user\n",
     "<start_of_turn>model\n",
@@ -138,8 +146,9 @@ _GEMMA = _Turns(
     "<bos>",
     "\n\n",
     inside=True,
+    strips=True,
 )
-_SMOL = _Turns("User: ", "Assistant:", "<end_of_utterance>\n", "<|im_start|>System: ", "<|im_start|>")
+_SMOL = _Turns("User:", "Assistant:", "<end_of_utterance>\n", "<|im_start|>System: ", "<|im_start|>", lead=" ")
 _TURNS = {
     "llama": _LLAMA_3,
     "llava": _LLAVA,
@@ -147,6 +156,10 @@ _TURNS = {
     "gemma3": _GEMMA,
     "smolvlm": _SMOL,
 }
+
+
+# What begins with a mark, or is no text: the words before it stand apart. Others may begin with text of their own.
+_MARKED = ((p.Tokens, p.ImagePiece, p.VideoPiece, p.AudioPiece, p.AvPiece), (p.Tokens,))
 
 
 class _Layer:
@@ -171,14 +184,19 @@ class _Layer:
         self.fps = fps
         self.mutual: list[tuple[int, int]] = []
         self.user_is_open = False
+        self.in_reply = self.first = False
+        self.pending = ""  # text that is not tokenised yet: what stands together is tokenised together
 
     @torch.no_grad()
     def lay(self, pieces: Row[p.Piece]) -> Sequence:
         marks = []
         for piece in pieces:
+            if isinstance(piece, _MARKED[self.model.config.model_type in one_axis.MODEL_TYPES]):
+                self._flush()
             start = len(self.ids)
             self._piece(piece)
             marks.append((start, len(self.ids)))
+        self._flush()
         return Sequence(
             ids=torch.tensor(self.ids, dtype=torch.long),
             positions=torch.cat(self.positions, dim=1),
@@ -190,6 +208,9 @@ class _Layer:
         )
 
     def _piece(self, piece: p.Piece) -> None:
+        if self.first and not isinstance(piece, p.ImagePiece):
+            self._text(self.turns.lead)
+        self.first = False
         match piece:
             case p.System(text):
                 for words in (self._default_system(),) if text is None else self.turns.system(text):
@@ -197,13 +218,18 @@ class _Layer:
                 self.user_is_open = text is not None and self.turns.inside
             case p.UserStart():
                 self._text("" if self.user_is_open else self.turns.user)
-                self.user_is_open = False
+                self.first, self.user_is_open = not self.user_is_open, False
             case p.AssistantStart():
                 self._text(self.turns.assistant)
-            case p.UserEnd() | p.AssistantEnd():
+                self.in_reply = True
+            case p.UserEnd():
+                self._text(self.turns.end if self.turns.user_end is None else self.turns.user_end)
+            case p.AssistantEnd():
                 self._text(self.turns.end)
+                self.in_reply = False
             case p.Text(text):
-                self._text(text)
+                before, behind = self.turns.item
+                self._text(before + (text.strip() if self.turns.strips else text) + behind)
             case p.Tokens(ids):
                 self._tokens([int(token) for token in ids], self.places.sampled(len(ids)))
             case p.ImagePiece(pixels):
@@ -214,6 +240,8 @@ class _Layer:
                 self._audio(piece)
             case p.AvPiece():
                 self._audio_in_video(piece)
+        if self.in_reply:  # a token is sampled here
+            self._flush()
 
     def _default_system(self) -> str:
         if self.turns.default is not None:
@@ -222,8 +250,13 @@ class _Layer:
         return probe.split(self.turns.user)[0]
 
     def _text(self, text: str) -> None:
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        self._tokens(ids, self.places.text(len(ids)))
+        self.pending += text
+
+    def _flush(self) -> None:
+        text, self.pending = self.pending, ""
+        if text:
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            self._tokens(ids, self.places.text(len(ids)))
 
     def _tokens(self, ids: list[int], positions: torch.Tensor) -> None:
         self._rows(ids, positions, self.model.get_input_embeddings()(torch.tensor(ids, dtype=torch.long)))
@@ -240,6 +273,7 @@ class _Layer:
         self.embeds.append(embeds)
 
     def _wrapper(self, *names: str) -> None:
+        self._flush()
         ids = self.tokenizer.convert_tokens_to_ids(list(names))
         self._tokens(ids, self.places.twins() if len(ids) == 2 and self.pace.twins else self.places.text(len(ids)))
 
@@ -265,6 +299,7 @@ class _Layer:
             if isinstance(part, str):
                 self._text(part)
                 continue
+            self._flush()
             if self.model.config.model_type == "gemma3":
                 self.mutual.append((len(self.ids), len(self.ids) + len(part.embeds)))
             self._rows([part.token] * len(part.embeds), self.places.text(len(part.embeds)), part.embeds)
@@ -289,6 +324,8 @@ class _Layer:
 
     def _video(self, frames: np.ndarray, times: Row[float]) -> None:
         if self.model.config.model_type in one_axis.MODEL_TYPES:
+            if self.model.config.model_type == "smolvlm":  # the words for a frame's time stand alone
+                self._flush()
             self._one_behind_the_other(one_axis.video(self.model, self.processor, frames, times))
             return
         embeds, height, width, deep = self._grids(frames)

@@ -38,7 +38,7 @@ def image(model: Any, processor: Any, pixels: np.ndarray) -> list[str | Media]:
             tile = images(images=[[pixels, pixels]], return_tensors="pt")["pixel_values"][0]
             seen = model.model.vision_tower(tile[:1], output_hidden_states=True).hidden_states[-1]
             rows = model.model.multi_modal_projector(seen)[0]
-            return [Media(config.image_token_id, torch.cat([rows, model.model.image_newline[None]])), "\n"]
+            return [Media(config.image_token_id, torch.cat([rows, model.model.image_newline[None]]))]
     inputs = images(images=[[pixels]], do_image_splitting=False, return_tensors="pt")
     rows = torch.cat(list(model.get_image_features(**inputs).pooler_output))
     return ["<fake_token_around_image><global-img>", Media(config.image_token_id, rows), "<fake_token_around_image>"]
@@ -55,7 +55,7 @@ def video(model: Any, processor: Any, frames: np.ndarray, times: Row[float]) -> 
         rows = model.get_video_features(pixels).pooler_output[0]
         # Not every version of the library has the row for a new line among these.
         rows = torch.cat([rows[:count], model.model.image_newline[None]])
-        return [Media(config.video_token_id, rows), "\n"]
+        return [Media(config.video_token_id, rows)]
     rows = torch.cat(list(model.get_image_features(**inputs).pooler_output))
     laid: list[str | Media] = []
     for time, frame in zip(times, rows.split(processor.image_seq_len), strict=True):

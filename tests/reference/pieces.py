@@ -37,7 +37,7 @@ class AssistantEnd:
 
 @dataclass(frozen=True)
 class Text:
-    """Text that is tokenised on its own."""
+    """Words of a user. Text that stands together is tokenised together."""
 
     text: str
 
