@@ -78,9 +78,7 @@ class Scheduler:
         self.family.check_format(format)
         self.family.check_rate(request.video_fps, request.audio_in_video)
         seconds = self.family.grid_seconds(request.video_fps)
-        layout = Layout(
-            self.family, format, request.positions, seconds, request.system, trusted=request.control_tokens
-        )
+        layout = Layout(self.family, format, request.positions, seconds, request.system, trusted=request.control_tokens)
         limits = self._admit(id, request)
         self._note("open", id, request)
         sequence = Sequence({"full": PageTable(self.pool)})

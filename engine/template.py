@@ -172,9 +172,7 @@ def _gaps(
     """What a template writes before, between and behind such items of a user turn; None where it changes their
     order, or leaves one out."""
     words = [media.get(kind, f"{_USER}{place}") for place, kind in enumerate(kinds)]
-    content = [
-        {"type": kind, kind: word if kind == TEXT else "x"} for kind, word in zip(kinds, words, strict=True)
-    ]
+    content = [{"type": kind, kind: word if kind == TEXT else "x"} for kind, word in zip(kinds, words, strict=True)]
     try:
         rest = _without(render([{"role": "user", "content": content}], True), default, wrappers["assistant_start"])
     except ModelError:
