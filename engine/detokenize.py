@@ -62,11 +62,22 @@ class Detokenizer:
         return min(found, default=None)
 
     def finish(self, tokens: int) -> str:
-        """The text of a reply that keeps `tokens` tokens, up to a stop string, behind what these have shown."""
-        end = self.stopped
-        if end is None:
-            end = len(self.text) if tokens >= len(self.ends) else (self.ends[tokens - 1] if tokens else 0)
-        return self.text[self._shown[tokens - 1] if tokens else 0 : end]
+        """The text of a reply that keeps `tokens` tokens, up to a stop string, behind what these have shown.
+
+        A character that they leave open is told as the tokenizer's `decode` tells it: as U+FFFD.
+        """
+        shown, end = self._shown[tokens - 1] if tokens else 0, self.stopped
+        if end is not None:
+            return self.text[shown:end]
+        return self.text[shown : self.ends[tokens - 1] if tokens else 0] + self._left_open(tokens)
+
+    def _left_open(self, tokens: int) -> str:
+        """What the first `tokens` tokens say behind their last whole character."""
+        if not tokens or not self._inside[tokens - 1]:
+            return ""
+        whole = [place + 1 for place, inside in enumerate(self._inside[:tokens]) if not inside]
+        start, done = ([0, 0] + whole)[-2:]
+        return self._decode(start, tokens)[len(self._decode(start, done)) :]
 
     def kept(self, end: int) -> int:
         """How many tokens lie wholly before character `end`; one that begins that character does not."""
