@@ -209,8 +209,8 @@ class StreamState:
         return [run]
 
     def cut(self, row: int) -> list[Rows]:
-        """Forget what is laid from `row` on, and take it out of the cache. Returns the runs that went whole; of a run of
-        text a part may stay."""
+        """Forget what is laid from `row` on, and take it out of the cache. Returns the runs that went whole; a part of a
+        text may stay."""
         keep = bisect_left(self.starts, row)
         if keep and self.starts[keep - 1] + len(self.laid[keep - 1]) > row:
             self.laid[keep - 1] = self.laid[keep - 1].part(0, row - self.starts[keep - 1])

@@ -81,9 +81,7 @@ def test_a_reply_that_is_cut_has_the_text_of_its_tokens(
     shown, last = pushed(tokenizer, ids, (stop,))
     if last.stopped is None:
         keep = min(keep, len(shown))
-        assert "".join(shown[:keep]) + last.finish(keep) == tokenizer.decode(
-            ids[:keep], skip_special_tokens=True
-        )
+        assert "".join(shown[:keep]) + last.finish(keep) == tokenizer.decode(ids[:keep], skip_special_tokens=True)
 
 
 @given(text=texts, keep=st.integers(0, 20))

@@ -116,6 +116,15 @@ def test_other_words_are_spelled_as_the_tokenizer_spells_them(name: str, words: 
     assert spell.ids(words, behind=True) == spell.tokenizer(own + words, add_special_tokens=False)["input_ids"][1:]
 
 
+@pytest.mark.parametrize(("before", "words", "behind"), [("a <", "s>", ""), ("", "<s", "> b")])
+def test_no_words_are_the_rest_of_a_control_token(before: str, words: str, behind: str) -> None:
+    """Of one that the template's own text begins or ends."""
+    spell = spelling("legacy")
+    ids = spell.ids(before + spell.cover(words) + behind)
+    assert not controls(spell) & set(ids)
+    assert spell.tokenizer.decode(ids).strip() == f"{before}{words}{behind}"
+
+
 def test_what_is_no_word() -> None:
     """Special tokens, and what the template writes. Others stay one token in words too."""
     spell = spelling("unigram")
