@@ -209,7 +209,7 @@ class StreamState:
         return [run]
 
     def cut(self, row: int) -> list[Rows]:
-        """Forget what is laid from `row` on, and take it out of the cache. Returns the runs that went whole; a part of a
+        """Forget what is laid from `row` on, and take it out of the cache. Returns the runs that went whole; part of a
         text may stay."""
         keep = bisect_left(self.starts, row)
         if keep and self.starts[keep - 1] + len(self.laid[keep - 1]) > row:

@@ -61,7 +61,7 @@ def pieces() -> Tokenizer:
 def spelling(name: str) -> Spelling:
     if name == "bytes":
         return spelling_of(AutoTokenizer.from_pretrained(model_path("smolvlm")))
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer: Any = PreTrainedTokenizerFast(
         tokenizer_object={"unigram": unigram, "legacy": legacy, "pieces": pieces}[name](),
         unk_token="<unk>",
         eos_token="</s>",
