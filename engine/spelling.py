@@ -14,7 +14,7 @@ import copy
 import json
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -53,7 +53,8 @@ class Spelling:
         secret = str(secrets.randbits(80))
         self._begin = _OPEN + secret
         self._covered = re.compile(f"{self._begin}([0-9]*){_CLOSE}")
-        self._token = re.compile("|".join(map(re.escape, self._control)) or "(?!)")
+        self._finder = tokenizers.Tokenizer(tokenizers.models.WordLevel({"": 0}, unk_token=""))  # all else is number 0
+        self._finder.add_tokens([tokenizers.AddedToken(token, normalized=False) for token in self._control])
         self._names = {token: f"control{secret}n{place:06d}" for place, token in enumerate(self._control)}
         self._heads = {token[:size] for token in self._control for size in range(1, len(token))}
         self._tails = {token[-size:] for token in self._control for size in range(1, len(token))}
@@ -62,7 +63,7 @@ class Spelling:
     def cover(self, words: str) -> str:
         """Words without control tokens: these are covered, and so is what would be one together with the text before or
         behind the words."""
-        text = self._token.sub(lambda found: self._cover(found[0]), words)
+        text = self._with(words, self._cover)
         longest = min(len(text), len(self._control[0]) - 1) if self._control else 0
         end = next((size for size in range(longest, 0, -1) if text[-size:] in self._heads), 0)
         if end:
@@ -114,11 +115,21 @@ class Spelling:
         return f"{self._begin}{digits}{_CLOSE}"
 
     def _cover_reply(self, words: str) -> str:
-        return self._token.sub(lambda found: self._cover(found[0]) if found[0] in self._special else found[0], words)
+        return self._with(words, lambda token: self._cover(token) if token in self._special else token)
+
+    def _with(self, text: str, change: Callable[[str], str]) -> str:
+        """A text with its control tokens changed; they are found as a tokenizer finds them, in one pass over it."""
+        found = self._finder.encode(text, add_special_tokens=False)
+        pieces, at = [], 0
+        for id, (start, stop) in zip(found.ids, found.offsets, strict=True):
+            if id:
+                pieces += [text[at:start], change(text[start:stop])]
+                at = stop
+        return "".join([*pieces, text[at:]])
 
     def _as_renamed(self, text: str) -> str:
         pieces = self._covered.split(text)  # text, digits, text, digits, ..., text
-        pieces[::2] = [self._token.sub(lambda found: self._names[found[0]], piece) for piece in pieces[::2]]
+        pieces[::2] = [self._with(piece, self._names.__getitem__) for piece in pieces[::2]]
         pieces[1::2] = [
             bytes(int(digits[at : at + 3]) for at in range(0, len(digits), 3)).decode() for digits in pieces[1::2]
         ]
