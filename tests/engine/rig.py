@@ -61,6 +61,7 @@ class Rig:
         twin.stream = next(_streams)
         twin.story = session.story.copy()
         twin.timeline = copy.deepcopy(session.timeline)
+        twin.sound_run = Run(session.sound_run.samples)
         twin.draws, twin.events, twin.frames = dict(session.draws), list(session.events), list(session.frames)
         self.core.scheduler.fork(session.stream, twin.stream, session.seq + 1)
         self.core.loaded.towers.fork(session.stream, twin.stream)

@@ -6,8 +6,9 @@ second telling of the formats and shares no code with the engine.
     outside a reply         media and text go into the open user turn, which the first of them opens; spans of one kind
                             with nothing in between are one piece; a question closes the turn and opens the reply
     in a reply, `turns`     everything waits until the reply has ended
-    in a reply, `live`      each span is a piece of its own behind the newest token; text is a user turn of its own,
-                            behind which the reply goes on; a question ends the reply, whose ids all stay
+    in a reply, `live`      each span is a piece of its own behind the newest token, of which there is at least one since
+                            the piece before, or a silence; text is a user turn of its own, behind which the reply goes
+                            on; a question ends the reply, whose ids all stay
     in a reply, `interrupt` text and questions cut the reply; media waits
     in a reply, `per-frame` everything waits until the model has given its silence token; then one thing goes in as in
                             `live`, and the reply goes on
@@ -45,11 +46,13 @@ class Film:
 
 @dataclass(frozen=True, eq=False)
 class Later:
-    """Something that waits: how it is told once no reply runs, how during a reply, and its second of media."""
+    """Something that waits: how it is told once no reply runs, how during a reply, its second of media, and whether it
+    is words."""
 
     outside: Callable[[], None]
     inside: Callable[[], None]
     unit: int | None = None
+    words: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,38 +145,42 @@ class Story:
         if self.format == "units" and isinstance(what, Clip):
             unit = max(0, math.ceil(what.times[-1]) - 1)
         later = Later(lambda: self.media(what), lambda: self._take_media(what), unit)
-        if not self._waits(self.format != "live", later):
+        if not self._waits(self.format != "live" or not self._has_said(), later):
             self._take_media(what)
 
     def text(self, words: str) -> None:
         if self.replying and self.format == "interrupt":
             self.cut(len(self.places))
-        later = Later(lambda: self.text(words), lambda: self._take_text(words))
+        later = Later(lambda: self.text(words), lambda: self._take_text(words), words=True)
         if not self._waits(self.format not in ("live", "interrupt"), later):
             self._take_text(words)
 
     def ask(self, words: str) -> None:
         if self.replying and self.format == "interrupt":
             self.cut(len(self.places))
-        later = Later(lambda: self.ask(words), lambda: self._take_question(words))
+        later = Later(lambda: self.ask(words), lambda: self._take_question(words), words=True)
         if not self._waits(self.format not in ("live", "interrupt"), later):
             self._take_question(words)
 
     def finish(self) -> None:
         """No more media will come."""
-        later = Later(self.finish, self._finish)
+        later = Later(self.finish, self._finish, words=True)
         if not self._waits(self.format not in ("live", "interrupt"), later):
             self._finish()
 
     def drawn(self, silence: bool) -> None:
         """The model was asked for a token and gave its silence, or another."""
-        if self.format in ("per-frame", "units") and self.replying and not self.over:
+        if self.format in ("live", "per-frame", "units") and self.replying and not self.over:
             self.since += 1
             if silence or (self.format == "units" and self.since == self.unit_tokens):
                 self.resting = True
 
     def go_on(self) -> None:
-        """Where the reply rests, what waits goes in as far as it may."""
+        """Where the reply rests, what waits goes in as far as it may; in `live` also where it has said something."""
+        while self.format == "live" and self.replying and self.waiting:
+            if not self.waiting[0].words and not self._has_said():
+                return
+            self.waiting.pop(0).inside()
         while self.resting and self.replying and self.waiting:
             first = self.waiting[0]
             if first.unit is None:
@@ -217,6 +224,9 @@ class Story:
         """The places of all sampled tokens among the parts."""
         return [place for place, part in enumerate(self.parts) if isinstance(part, p.Tokens)]
 
+    def _has_said(self) -> bool:
+        return self.resting or self.since > 0
+
     def _waits(self, in_reply: bool, later: Later) -> bool:
         if self.waiting or (self.replying and in_reply):
             self.waiting.append(later)
@@ -227,13 +237,13 @@ class Story:
     def _take_media(self, what: Media) -> None:
         if self.replying:
             self.splices.append((len(self.places), what))
-            self.since = 0
+            self.since, self.resting = 0, False
         self._lay_media(what)
 
     def _take_text(self, words: str) -> None:
         if self.replying:
             self.splices.append((len(self.places), words))
-            self.since = 0
+            self.since, self.resting = 0, False
         self._lay_text(words)
 
     def _take_question(self, words: str) -> None:
@@ -241,6 +251,7 @@ class Story:
         self.parts += [*([p.Text(words)] if words else []), p.UserEnd(), p.AssistantStart()]
         self.state, self.reply = "assistant", self.reply + 1
         self.begin, self.places, self.splices, self.since = len(self.parts), [], [], 0
+        self.resting = False
 
     def _finish(self) -> None:
         self.over = True
