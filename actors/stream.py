@@ -10,15 +10,15 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
 from ..codecs.errors import InputError, PenstockError, StreamClosedError, error_of
 from ..streams.event import Closed, Credit, Error, Event, ReplyDone, ReplyStarted, Token
-from ..streams.item import AudioBytes, AudioChunk, Item, Text, VideoBytes, VideoFrame
+from ..streams.item import AudioChunk, Item, Text, VideoFrame
 from ..streams.request import Request, SamplingParams
-from .inputs import check_item, check_params, check_text, item_bytes, own_copy
+from .inputs import check_item, check_params, check_text, is_part, item_bytes, own_copy
 from .messages import Accept, Flush, Hurry, Interrupt, Park, Take, Tell, Transcribe
 from .outbox import MOST_UNREAD_EVENTS, MOST_UNREAD_TOKENS, Outbox
 from .reply import Reply
@@ -98,10 +98,7 @@ class Stream:
         await self._until(lambda: not self._forks and not (waits and self._on_way and self.credit_bytes < size))
         self._check_media()
         self._media = True
-        part = isinstance(item, VideoFrame | AudioChunk) or (
-            isinstance(item, VideoBytes | AudioBytes) and not item.final
-        )
-        seq = self._accept("media", done=False, part=part)
+        seq = self._accept("media", done=False, part=is_part(item))
         self._on_way[seq] = size
         if isinstance(item, VideoFrame | AudioChunk) and item.pts_us is not None:
             self._times[seq] = item.pts_us
@@ -342,20 +339,13 @@ class Stream:
         self._closing = True
         self._changed.set()
 
-    def _accept(
-        self,
-        kind: str,
-        text: str = "",
-        params: SamplingParams | None = None,
-        done: bool = True,
-        part: bool = False,
-        despite: bool = False,
-    ) -> int:
+    def _accept(self, kind: str, text: str = "", done: bool = True, **more: Any) -> int:
+        """Send the next input on; `more` are further fields of `Accept`."""
         self._seq += 1
         at, reply = (None, None) if self.reply is None else (self.reply.taken - 1, self.reply.id)
         if self.reply is not None and self.format == "interrupt" and kind in ("text", "ask"):
             self._hold(self.reply, self.reply.taken)
-        self._engine.send(Accept(self.id, self._seq, kind, text, params, done, at, reply, part, despite))
+        self._engine.send(Accept(self.id, self._seq, kind, text, done=done, at=at, reply=reply, **more))
         return self._seq
 
     def _flush(self, seq: int) -> None:

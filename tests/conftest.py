@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import hypothesis
+import hypothesis.core
 import pytest
 import torch
 from hypothesis import HealthCheck, settings

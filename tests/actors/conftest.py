@@ -87,7 +87,7 @@ ENCODED = ("test_stream", "test_failure", "test_fork")
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "house" in metafunc.fixturenames:
-        both = metafunc.module.__name__.rpartition(".")[2] in ENCODED
+        both = metafunc.definition.path.stem in ENCODED
         ways = ["plain", "encoded"] if both else ["plain"]
         metafunc.parametrize("house", ways, indirect=True)
 

@@ -46,7 +46,7 @@ def play(core: Core, format: str, words: int) -> list[Event]:
     core.open(1, Request(format=format, system=SYSTEM, unit_tokens=3))
     b_behind = B_BEHIND - (format == "units")
     core.append(1, 1, [clip(1, 1)])
-    core.words(1, 2, "ask", QUESTIONS["question 1"], SamplingParams(max_tokens=words))
+    core.words(1, 2, "ask", QUESTIONS["question 1"], SamplingParams(max_tokens=words, hold=True))
     # In `interrupt` the model is one token ahead of its client when question 2 comes.
     ahead = int(format == "interrupt")
     events: list[Event] = []
@@ -58,7 +58,7 @@ def play(core: Core, format: str, words: int) -> list[Event]:
             core.append(1, 3, [clip(3, 3), clip(3, 4)] if format == "units" else [clip(3, 3)])
             told = 1
         elif told == 1 and tokens == ASK_BEHIND + ahead:
-            params = SamplingParams(max_tokens=3)
+            params = SamplingParams(max_tokens=3, hold=True)
             question = Input(4, "ask", QUESTIONS["question 2"], params, at=ASK_BEHIND - 1, reply=1)
             core.scheduler.accept(1, question)
             told = 2
