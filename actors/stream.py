@@ -309,7 +309,9 @@ class Stream:
                 if self.reply is not None and self.reply.id == reply:
                     self.reply = None
             case Error(code, message, seq, fatal):
-                self._fail(error_of(code, message), seq, fatal)
+                error = error_of(code, message)
+                error.__cause__ = self._engine.failed
+                self._fail(error, seq, fatal)
             case Closed(reason):
                 self._fail(StreamClosedError(f"the stream has ended: {reason}"), None, True)
         self._outbox.put(event)
@@ -393,7 +395,7 @@ class Stream:
 
     def _check_open(self) -> None:
         if self._closing or self.closed:
-            raise StreamClosedError("the stream has ended: expected no further call, got one")
+            raise StreamClosedError("the stream has ended: expected no further call, got one") from self._engine.failed
         self._engine.check_alive()
 
 
