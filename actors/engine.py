@@ -342,7 +342,7 @@ class Engine:
     def _broken(self, name: str, error: BaseException) -> None:
         """An actor has failed: every stream ends with an error, and nothing more is accepted."""
         if self.failed is None:
-            self.failed = error
+            self.failed = self._wiring.failure or error
             self.ready = False
             log.error("the engine has failed in %s: no stream can go on", name)
             self._end_all("error", Error("internal", FAILED, fatal=True))

@@ -23,7 +23,7 @@ from ..engine.compute import amount
 from ..engine.config import FITTING, EngineConfig
 from ..streams.request import FORMATS
 from .config import LIMITS, ServerConfig
-from .errors import ConfigError
+from .errors import ConfigError, EngineFailedError
 
 if TYPE_CHECKING:
     from ..actors.engine import EngineInfo
@@ -54,8 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.command(options)
     except PenstockError as error:
-        print(f"penstock: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        cause = error.__cause__
+        told = f"{error}: {type(cause).__name__}: {cause}" if isinstance(error, EngineFailedError) else str(error)
+        print(f"penstock: error: {' '.join(told.split())}", file=sys.stderr)
+        return 1 if isinstance(error, EngineFailedError) else 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `| head` has seen enough.
@@ -144,6 +146,9 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="KIND=COUNT",
         help="images, videos or audios that a prompt may have, for example image=8; may be repeated",
+    )
+    parser.add_argument(
+        "--stay", action="store_true", help="stay up and refuse where the engine has failed (default: end with code 1)"
     )
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
 
@@ -243,6 +248,7 @@ def server_config(options: argparse.Namespace) -> ServerConfig:
         insecure=options.insecure,
         tls_cert=options.tls_cert,
         tls_key=options.tls_key,
+        stay=options.stay,
         allow_origins=tuple(options.allow_origin),
         **limits,
     )
@@ -285,12 +291,20 @@ def _serve(options: argparse.Namespace) -> int:
         setup = msgspec.structs.replace(engine_config(options), decode=options.decode, **cache, **media)
         async with await Engine.load(options.model, revision=options.revision, config=setup) as engine:
 
+            def drains() -> None:
+                print(
+                    f"penstock: going down when the replies that run have ended, in {config.drain_seconds:g} s at "
+                    "most; again to stop now",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
             def announce(url: str) -> None:
                 print(f"penstock: serving on {url}")
                 for name, what in _facts(url, engine.info, config, options.model is None):
                     print(f"  {name:9} {what}", flush=True)
 
-            await serve(engine, config, listener=listener, on_listening=announce)
+            await serve(engine, config, listener=listener, on_listening=announce, on_draining=drains)
 
     with listener, asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(run())

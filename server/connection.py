@@ -48,6 +48,7 @@ class Connection:
         self._tasks: asyncio.TaskGroup | None = None  # While `run` runs.
         self._heard = 0.0  # When the client last said something or a reply last ended (loop time).
         self._draining = asyncio.Event()
+        self._farewell = HangUp(1012, "the server is going down")  # What ends it when it drains.
         self._changed = asyncio.Event()  # A reply or a stream has ended.
 
     @property
@@ -55,8 +56,10 @@ class Connection:
         """How many streams are open."""
         return len(self._channels)
 
-    def drain(self) -> None:
-        """Take nothing new; when the running replies have ended, or after `drain_seconds`, close (1012)."""
+    def drain(self, code: int, reason: str) -> None:
+        """Take nothing new; when the running replies have ended, or after `drain_seconds`, close with this code and
+        reason. Replies that rest end at once."""
+        self._farewell = HangUp(code, reason)
         self._draining.set()
         for channel in self._channels.values():
             channel.draining = True
@@ -70,7 +73,7 @@ class Connection:
                 self._tasks = tasks
                 self._outbox.put(wire.encode_answer(self._welcome()))
                 tasks.create_task(self._send(), name=f"connection {self._number} sender")
-                tasks.create_task(self._watch(), name=f"connection {self._number} watch")
+                tasks.create_task(self._watch(tasks), name=f"connection {self._number} watch")
                 await self._receive()
                 raise HangUp(1005, "client gone")
         except* HangUp as group:
@@ -213,7 +216,7 @@ class Connection:
             self._ended.pop(next(iter(self._ended)))
         self._changed.set()
 
-    async def _watch(self) -> None:
+    async def _watch(self, tasks: asyncio.TaskGroup) -> None:
         """Hang up on an idle client, and when the server drains."""
         loop = asyncio.get_running_loop()
         while not self._draining.is_set():
@@ -223,6 +226,8 @@ class Connection:
             if left <= 0:
                 raise HangUp(1008, f"idle: no message for {self._config.idle_seconds:g} s")
             await _wait(self._draining, left)
+        for channel in self._channels.values():
+            tasks.create_task(channel.no_more_media(), name=f"{channel.label} end")
         deadline = loop.time() + self._config.drain_seconds
         while any(channel.busy for channel in self._channels.values()) and loop.time() < deadline:
             self._changed.clear()
@@ -238,7 +243,7 @@ class Connection:
                 await self._outbox.wait_sent()
         except TimeoutError:
             pass  # The client does not read; what is left is lost with it.
-        raise HangUp(1012, "the server is going down")
+        raise self._farewell
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -221,7 +221,8 @@ def test_failing_step_ends_the_engine_loudly(house: House, caplog: pytest.LogCap
                 assert [type(event) for event in reader.events[-2:]] == [Error, Closed]
                 assert reader.of(Error)[0].fatal and reader.of(Error)[0].message == "the engine has failed"
             assert readers[0].of(ReplyDone)[0].reason == "error"
-            assert await engine.until_failed() is engine.failed is not None and not engine.ready
+            assert isinstance(engine.failed, RuntimeError) and not engine.ready
+            assert await engine.until_failed() is engine.failed
             for stream in streams:
                 with pytest.raises(StreamClosedError) as told:
                     await stream.append(Image(picture(1)))
