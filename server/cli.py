@@ -8,6 +8,7 @@ and uvicorn only in the command that needs them.
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -387,5 +388,13 @@ def _version() -> str:
         return "(not installed)"
 
 
+def script() -> int:
+    """`main` as a process of its own, which leaves what it holds to the system instead of collecting it: that takes
+    seconds once a model has been loaded."""
+    code = main()
+    gc.freeze()
+    return code
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script())

@@ -9,13 +9,20 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
+import harness
 import pytest
 from fake_engine import FakeEngine
 from harness import get, raw_client, run, serving
+from penstock.actors.engine import Engine
+from penstock.demos.film import draw
 from penstock.server.access import origin_allowed
 from penstock.server.app import bind, create_app
+from penstock.server.client import Connection, connect
+from penstock.server.client_stream import ClientReply
 from penstock.server.config import ServerConfig
 from penstock.server.errors import ConfigError
+from penstock.streams.item import VideoFrame
+from penstock.streams.request import Request, SamplingParams
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
@@ -216,6 +223,31 @@ def test_a_drain_does_not_wait_for_ever() -> None:
             told = await client.receive_until("closed")
             assert told[-2]["reason"] == "interrupted"
             assert not engine.open
+
+    run(main)
+
+
+def test_a_drain_ends_replies_that_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "DEADLINE_SECONDS", 60.0)  # Beside other work, Brook takes a while to load.
+
+    async def rests(connection: Connection, format: str) -> ClientReply:
+        stream = await connection.stream(Request(format=format))
+        for number in range(4):
+            await stream.append(VideoFrame(draw(0.0), number * 500_000))
+        reply = await stream.ask("What do you see?", SamplingParams(hold=True, max_tokens=4000))
+        async for token in reply:
+            if token.text.endswith("."):  # It has said it all, and rests until something comes.
+                break
+        return reply
+
+    async def main() -> None:
+        async with await Engine.load() as engine:
+            async with draining(engine, drain_seconds=60) as (url, drain), connect(url) as connection:
+                replies = [await rests(connection, format) for format in ("live", "per-frame", "units")]
+                async with asyncio.timeout(5):
+                    await drain()
+                for reply in replies:
+                    assert "circle" in await reply.text() and reply.reason == "stop"
 
     run(main)
 
