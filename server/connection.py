@@ -89,7 +89,7 @@ class Connection:
         info, config = self._engine.info, self._config
         return wire.Welcome(
             version=wire.VERSION,
-            model=Path(info.model).name if Path(info.model).is_absolute() else info.model,  # No paths of the server.
+            model=model_name(info.model),
             family=info.family,
             modalities=info.modalities,
             formats=info.formats,
@@ -262,6 +262,13 @@ async def _result(copy: asyncio.Future[Stream]) -> Stream:
         if copy.done() and not copy.cancelled() and copy.exception() is None:
             await copy.result().close()
         raise
+
+
+def model_name(model: str) -> str:
+    """What clients are told of a model: of a folder its own name, not where it is; an id on the Hub as it is."""
+    path = Path(model).expanduser()
+    is_folder = path.is_dir() or path.is_absolute() or model.startswith(".") or model.count("/") > 1
+    return path.resolve().name if is_folder else model
 
 
 def _first(group: BaseExceptionGroup[HangUp]) -> HangUp:

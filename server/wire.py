@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -224,16 +224,21 @@ Answer = Welcome | Opened | Forked | Accepted | WireError | Pong
 
 
 # ---- Decoding --------------------------------------------------------------------------------------------------------
-class _Address(msgspec.Struct):
+class _Address(NamedTuple):
     """What an error should still say of a message that does not decode."""
 
     stream: str | None = None
     ref: str | None = None
 
 
+class _Addressed(msgspec.Struct):
+    stream: Any = None
+    ref: Any = None
+
+
 _text_decoder = msgspec.json.Decoder(Open | TextMessage | Ask | Interrupt | End | Fork | Close | Ping)
 _header_decoder = msgspec.json.Decoder(Header)
-_address_decoder = msgspec.json.Decoder(_Address)
+_address_decoder = msgspec.json.Decoder(_Addressed)
 _encoder = msgspec.json.Encoder()
 _header_size = struct.Struct("<H")
 _path = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]+)`)?$", re.DOTALL)
@@ -310,9 +315,10 @@ def _decode(decoder: msgspec.json.Decoder[T], data: str | bytes | memoryview) ->
 
 def _address(data: str | bytes | memoryview) -> _Address:
     try:
-        return _address_decoder.decode(data)
+        found = _address_decoder.decode(data)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return _Address()
+    return _Address(*(value if isinstance(value, str) else None for value in (found.stream, found.ref)))
 
 
 def _check_params(params: Params, message: Open | Ask) -> None:

@@ -7,11 +7,12 @@ import contextlib
 import logging
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import harness
 import pytest
-from fake_engine import FakeEngine
+from fake_engine import FakeEngine, FakeInfo
 from harness import get, raw_client, run, serving
 from penstock.actors.engine import Engine
 from penstock.demos.film import draw
@@ -248,6 +249,35 @@ def test_a_drain_ends_replies_that_rest(monkeypatch: pytest.MonkeyPatch) -> None
                     await drain()
                 for reply in replies:
                     assert "circle" in await reply.text() and reply.reason == "stop"
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("model", "shown"),
+    [
+        ("org/name", "org/name"),
+        ("org/name@v1.0", "org/name@v1.0"),
+        ("/srv/secret/llama", "llama"),
+        ("/srv/secret/llama/", "llama"),
+        ("secret/llama", "llama"),
+        ("./secret/llama", "llama"),
+        ("secret/deep/llama", "llama"),
+        ("../llama", "llama"),
+        ("~/llama", "llama"),
+    ],
+)
+def test_a_client_is_told_no_path_of_the_server(
+    model: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret" / "llama").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+
+    async def main() -> None:
+        engine = FakeEngine()
+        engine.info = FakeInfo(model=model)
+        async with serving(engine) as url, raw_client(url) as client:
+            assert client.welcome["model"] == shown
 
     run(main)
 
