@@ -242,6 +242,7 @@ _address_decoder = msgspec.json.Decoder(_Addressed)
 _encoder = msgspec.json.Encoder()
 _header_size = struct.Struct("<H")
 _path = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]+)`)?$", re.DOTALL)
+_place = re.compile(r"(?P<name>\w+)[.\w\[\]]*")
 _field = re.compile(r"(?:missing required|contains unknown) field `([^`]+)`")
 T = TypeVar("T")
 
@@ -329,18 +330,24 @@ def _check_media(message: Open) -> None:
     try:
         check_inline(message.messages, message.media)
     except InputError as error:
-        name = "media" if message.messages is None else "messages"
-        raise MessageError(str(error), f"$.{name}", message.stream, message.ref) from None
+        raise _placed(error, message) from None
 
 
 def _check(value: Request | SamplingParams, message: Open | Ask, prefix: str = "") -> None:
     try:
         value.check()
     except InputError as error:
-        name = str(error).partition(":")[0]
-        if name not in value.__struct_fields__:
+        place = _place.match(str(error))
+        if place is None or place["name"] not in value.__struct_fields__:
             return  # Of the params inside a request, which are checked on their own.
-        raise MessageError(str(error), f"$.{prefix}{name}", message.stream, message.ref) from None
+        raise _placed(error, message, prefix) from None
+
+
+def _placed(error: InputError, message: Open | Ask, prefix: str = "") -> MessageError:
+    """The error of a value, which begins with its place."""
+    place = _place.match(str(error))
+    path = "$" if place is None else f"$.{prefix}{place[0]}"
+    return MessageError(str(error), path, message.stream, message.ref)
 
 
 def plain_params(params: SamplingParams) -> SamplingParams:

@@ -17,11 +17,12 @@ from harness import get, raw_client, run, serving
 from penstock.actors.engine import Engine
 from penstock.demos.film import draw
 from penstock.server.access import origin_allowed
-from penstock.server.app import bind, create_app
+from penstock.server.app import bind
 from penstock.server.client import Connection, connect
 from penstock.server.client_stream import ClientReply
 from penstock.server.config import ServerConfig
 from penstock.server.errors import ConfigError
+from penstock.server.routes import create_app
 from penstock.streams.item import VideoFrame
 from penstock.streams.request import Request, SamplingParams
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -157,19 +158,16 @@ def test_a_configuration_does_not_show_its_key() -> None:
 
 
 @contextlib.asynccontextmanager
-async def draining(engine: FakeEngine, **options: Any) -> AsyncIterator[Any]:
+async def draining(engine: FakeEngine | Engine, **options: Any) -> AsyncIterator[Any]:
     """A server whose app can be drained without a signal: (url, drain)."""
-    from penstock.server import app as module
-
     made: list[Any] = []
-    create = module.create_app
 
     def create_and_keep(*arguments: Any) -> Any:
-        made.append(create(*arguments))
+        made.append(create_app(*arguments))
         return made[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "create_app", create_and_keep)
+        patch.setattr("penstock.server.app.create_app", create_and_keep)
         async with serving(engine, **options) as url:
             yield url, made[0].state.service.drain
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from pathlib import Path
+from typing import Any
 
 import pytest
 from asking import refusal
@@ -58,7 +59,7 @@ BAD = {
 }
 
 
-def files(folder: Path, cert: str | None, key: str | None) -> dict[str, str]:
+def files(folder: Path, cert: str | None, key: str | None) -> dict[str, Any]:
     for name, text in (("cert.pem", cert), ("key.pem", key)):
         if text is not None:
             (folder / name).write_text(text)

@@ -43,7 +43,7 @@ def binary(header: dict[str, Any] | bytes, payload: bytes = b"x", length: int | 
         ('{"type":"open","stream":"a","video_fps":0}', "$.video_fps", "a"),
         ('{"type":"open","stream":"a","params":{"max_tokens":0}}', "$.params.max_tokens", "a"),
         ('{"type":"open","stream":"a","messages":"hello"}', "$.messages", "a"),
-        ('{"type":"open","stream":"a","messages":[],"prompt":"b"}', "$.prompt", "a"),
+        ('{"type":"open","stream":"a","messages":[{"role":"user","content":"c"}],"prompt":"b"}', "$.prompt", "a"),
         ('{"type":"open","stream":"a","prompt":""}', "$.prompt", "a"),
         ('{"type":"open","stream":"a","processor":{"fps":"fast"}}', "$.processor[...]", "a"),
     ],
