@@ -19,6 +19,7 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
+from starlette.applications import Starlette
 
 from .config import ServerConfig
 from .connection import FLUSH_SECONDS
@@ -104,23 +105,7 @@ async def serve(
     """
     app = create_app(engine, config)
     listener = listener or bind(config)
-    sockets = Sockets(config.max_connections + SPARE_SOCKETS)
-    server = _Server(
-        uvicorn.Config(
-            app,
-            http=cast(Any, sockets.protocol),
-            ws=CuttableProtocol,
-            ws_max_size=config.max_message_bytes,
-            ws_per_message_deflate=False,
-            ssl_certfile=config.tls_cert,
-            ssl_keyfile=config.tls_key,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            server_header=False,
-            timeout_graceful_shutdown=int(FLUSH_SECONDS) + 3,
-        )
-    )
+    server = _Server(_uvicorn_config(app, config))
     stopping = asyncio.Event()
 
     def stop() -> None:
@@ -149,6 +134,24 @@ async def serve(
                     task.cancel()
     if engine.failed is not None and not config.stay:
         raise EngineFailedError("the engine has failed") from engine.failed
+
+
+def _uvicorn_config(app: Starlette, config: ServerConfig) -> uvicorn.Config:
+    sockets = Sockets(config.max_connections + SPARE_SOCKETS)
+    return uvicorn.Config(
+        app,
+        http=cast(Any, sockets.protocol),
+        ws=CuttableProtocol,
+        ws_max_size=config.max_message_bytes,
+        ws_per_message_deflate=False,
+        ssl_certfile=config.tls_cert,
+        ssl_keyfile=config.tls_key,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=int(FLUSH_SECONDS) + 3,
+    )
 
 
 class _Server(uvicorn.Server):

@@ -267,15 +267,16 @@ class Connection:
 
 
 def connect(url: str, api_key: str | None = None) -> Connection:
-    """A connection to the server at `url` (http, https, ws or wss), to be entered with `async with` or awaited."""
+    """A connection to the server at `url` (http, https, ws, wss, or just HOST:PORT), to be awaited or entered with
+    `async with`."""
     return Connection(url, api_key)
 
 
 def _socket_url(url: str) -> str:
-    parts = urlsplit(url)
+    parts = urlsplit(url if "://" in url else f"ws://{url}")
     schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
     if parts.scheme not in schemes or not parts.netloc:
-        raise InputError(f"url: expected http://, https://, ws:// or wss:// and a host, got {url!r}")
+        raise InputError(f"url: expected HOST:PORT, or http://, https://, ws:// or wss:// and a host, got {url!r}")
     path = parts.path if parts.path.strip("/") else "/v1/stream"
     return urlunsplit((schemes[parts.scheme], parts.netloc, path, parts.query, ""))
 
