@@ -23,7 +23,6 @@ from ..engine.config import FITTING, EngineConfig
 from .config import LIMITS, ServerConfig
 from .errors import ConfigError, EngineFailedError
 from .options import make_parser
-from .progress import loading, on_terminal
 
 if TYPE_CHECKING:
     from ..actors.engine import EngineInfo
@@ -113,6 +112,7 @@ def _serve(options: argparse.Namespace) -> int:
     import asyncio
 
     from .app import bind, new_loop, serve
+    from .progress import loading, on_terminal
 
     listener = bind(config)  # Before the model is loaded: a port that is taken should not cost a minute.
     from ..actors.engine import Engine

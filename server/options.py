@@ -134,9 +134,19 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         metavar="ORIGIN",
         help="a web origin whose pages may connect; may be repeated",
     )
+    _add_limits(parser)
+    _add_media(parser.add_argument_group("media"))
+    running = parser.add_argument_group("running")
+    running.add_argument(
+        "--stay", action="store_true", help="stay up and refuse where the engine has failed (default: end with code 1)"
+    )
+    running.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
     limits = parser.add_argument_group("limits")
     for name in LIMITS:
-        value = getattr(defaults, name)
+        value = getattr(ServerConfig(), name)
         limits.add_argument(
             f"--{name.replace('_', '-')}",
             type=type(value),
@@ -144,7 +154,9 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
             metavar="SECONDS" if name.endswith("seconds") else "BYTES" if name.endswith("bytes") else "N",
             help=f"{_LIMIT_HELP[name]} (default {value})",
         )
-    media = parser.add_argument_group("media")
+
+
+def _add_media(media: argparse._ArgumentGroup) -> None:
     media.add_argument(
         "--decode",
         choices=("workers", "inline"),
@@ -167,11 +179,6 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         metavar="KIND=COUNT",
         help="images, videos or audios that a prompt may have, for example image=8; may be repeated",
     )
-    running = parser.add_argument_group("running")
-    running.add_argument(
-        "--stay", action="store_true", help="stay up and refuse where the engine has failed (default: end with code 1)"
-    )
-    running.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
 
 
 def _add_place(parser: argparse._ArgumentGroup) -> None:

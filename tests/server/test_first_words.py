@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from asking import refusal
 from penstock.codecs.errors import InputError
