@@ -309,9 +309,7 @@ class Stream:
                 if self.reply is not None and self.reply.id == reply:
                     self.reply = None
             case Error(code, message, seq, fatal):
-                error = error_of(code, message)
-                error.__cause__ = self._engine.failed
-                self._fail(error, seq, fatal)
+                self._fail(error_of(code, message), seq, fatal)
             case Closed(reason):
                 self._fail(StreamClosedError(f"the stream has ended: {reason}"), None, True)
         self._outbox.put(event)
@@ -328,6 +326,7 @@ class Stream:
 
     def _fail(self, error: PenstockError, seq: int | None, fatal: bool) -> None:
         """Input `seq` has come to nothing; fatal: the stream has."""
+        error.__cause__ = self._engine.failed
         for number in [number for number in self._asked if fatal or number == seq]:
             _refuse(self._asked.pop(number), error)
         if not fatal:
