@@ -148,6 +148,8 @@ class Encode(Actor[EncodeMessage]):
             self._schedule.put_control(Notice(stream, Error(error.code, str(error), message.seq)))
         except Exception as error:  # the model's processor says in its own words what it does not take
             code, text = _told(error, InputError.code)
+            if code == InputError.code:
+                text = f"expected what the model's own processor takes, got its refusal: {error or text}"
             self._schedule.put_control(Notice(stream, Error(code, f"{message.content.name}: {text}", message.seq)))
         self._schedule.put_control(Resolved(stream, message.seq))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from .mailbox import Observer
     from .stream import Stream
 
+log = logging.getLogger("penstock.actors")
+
+# What everyone is told who uses a failed engine. What ended it is in the log, and in process also the `__cause__`.
+FAILED = "the engine has failed"
 _PARKED_SECONDS = 60.0
 # How long `close` waits for the streams to be told, which takes one step.
 _CLOSE_SECONDS = 10.0
@@ -97,6 +102,7 @@ class Engine:
         )
         self.ready = False
         self.failed: BaseException | None = None
+        self._broke = asyncio.Event()
         self._parked_seconds = parked_seconds
         self._config, self._spec, self._limits = config, loaded.family.spec, limits or MediaLimits()
         self._streams: dict[int, Stream] = {}
@@ -177,6 +183,12 @@ class Engine:
         """
         return await oneshot.generate_all(self, request, n, params)
 
+    async def until_failed(self) -> BaseException:
+        """Wait until the engine fails, and return what ended it. Safe to cancel."""
+        await self._broke.wait()
+        assert self.failed is not None
+        return self.failed
+
     async def close(self) -> None:
         """End all streams, stop the actors and their threads. May be called again; a cancelled call goes on to its
         end.
@@ -210,8 +222,9 @@ class Engine:
             self._schedule.put_control(message)
 
     def check_alive(self) -> None:
+        """StreamClosedError where the engine has failed, with what ended it as its `__cause__`, or is stopped."""
         if self.failed is not None:
-            raise StreamClosedError(f"the engine has failed: {self.failed}")
+            raise StreamClosedError(FAILED) from self.failed
         if self._stopping is not None:
             raise StreamClosedError("the engine is stopped")
 
@@ -329,9 +342,11 @@ class Engine:
     def _broken(self, name: str, error: BaseException) -> None:
         """An actor has failed: every stream ends with an error, and nothing more is accepted."""
         if self.failed is None:
-            self.failed = error
+            self.failed = self._wiring.failure or error
             self.ready = False
-            self._end_all("error", Error("internal", f"the engine has failed in {name}: {error}", fatal=True))
+            log.error("the engine has failed in %s: no stream can go on", name)
+            self._end_all("error", Error("internal", FAILED, fatal=True))
+            self._broke.set()
 
     def _end_all(self, reason: str, error: Error | None) -> None:
         from .messages import Tell

@@ -29,12 +29,14 @@ class Generate(Actor[GenerateMessage]):
         self._thread = thread
         self.mailbox = mailbox
         self._schedule = schedule
+        self.failure: Exception | None = None  # What a step raised; the engine ends with it.
 
     async def handle(self, message: GenerateMessage) -> None:
         try:
             result = await self._thread.run(self._language.run, message)
         except Exception as error:
             log.exception("step %d failed", message.number)
+            self.failure = error
             self._schedule.put_control(Broken(f"{type(error).__name__}: {error}"))
             return
         self._schedule.put_control(result)

@@ -323,6 +323,7 @@ class Stream:
 
     def _fail(self, error: PenstockError, seq: int | None, fatal: bool) -> None:
         """Input `seq` has come to nothing; fatal: the stream has."""
+        error.__cause__ = self._engine.failed
         for number in [number for number in self._asked if fatal or number == seq]:
             _refuse(self._asked.pop(number), error)
         if not fatal:
@@ -383,7 +384,7 @@ class Stream:
 
     def _check_open(self) -> None:
         if self._closing or self.closed:
-            raise StreamClosedError("the stream has ended: expected no further call, got one")
+            raise StreamClosedError("the stream has ended: expected no further call, got one") from self._engine.failed
         self._engine.check_alive()
 
 

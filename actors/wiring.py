@@ -95,6 +95,11 @@ class Wiring:
         await self._supervisor.stop()
         await asyncio.to_thread(self._release)
 
+    @property
+    def failure(self) -> Exception | None:
+        """What a step of the model raised, if one has."""
+        return self.generate.failure
+
     def spawn(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task of this engine."""
         return self._supervisor.spawn(name, work)

@@ -1,14 +1,18 @@
 """The wire and its server: WebSocket and HTTP in front of `actors.engine.Engine`. Knows no torch.
 
 cli         the command `penstock`
+options     its parser; progress: what is shown while a model is loaded
 ask         `penstock ask`; ask_view: what it prints; sources: files and stdin; capture: cameras and microphones
 devices     `penstock devices`: which cameras, microphones, codecs and computers there are
 completion  `penstock completion`
 trace       `penstock trace`: the messages of one frame from socket to token
 bench       `penstock bench`
 config      address, key, limits
-app         routes, life of the server, SIGTERM
-access      origin and key
+app         the running server: its socket, SIGTERM, a failed engine
+routes      what each path answers
+answer      answers and refusals in JSON
+access      origin, host and key
+http        uvicorn's HTTP protocol, with bounds on sockets and requests
 static      the files of the web page, `page/`
 connection  one socket: receive, send, idle, drain
 channel     one stream of a socket: commands in order, events out

@@ -1,10 +1,11 @@
-"""Who may connect: the API key and the web origin of a handshake. Pure functions of headers and configuration."""
+"""Who may connect: the API key and origin of a handshake, the host of a request. Pure functions of headers and
+configuration."""
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping, Sequence
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from .config import ServerConfig, is_loopback
 from .wire import KEY_SUBPROTOCOL
@@ -35,6 +36,23 @@ def origin_allowed(headers: Mapping[str, str], config: ServerConfig) -> bool:
     return is_loopback(page.hostname) or not is_loopback(config.host)
 
 
+def host_allowed(headers: Mapping[str, str], config: ServerConfig) -> bool:
+    """Whether a request is for a host of this server, by its `Host`.
+
+    A server on a loopback address has loopback names, and the hosts of `allow_origins`: a page that was loaded from a
+    foreign name, made to point at this machine (DNS rebinding), would else read its answers. The names of any other
+    server are not known here, so all are taken. HTTP/1.0 has no `Host`, and browsers do not speak it.
+    """
+    host = headers.get("host")
+    if host is None or not is_loopback(config.host):
+        return True
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return is_loopback(name) or name in {urlsplit(origin).hostname for origin in config.allow_origins}
+    except ValueError:
+        return False
+
+
 def key_allowed(headers: Mapping[str, str], subprotocols: Sequence[str], config: ServerConfig) -> bool:
     """Whether a handshake shows the key: `Authorization: Bearer <key>`, or the subprotocol `penstock.key.<key>`.
 
@@ -43,11 +61,19 @@ def key_allowed(headers: Mapping[str, str], subprotocols: Sequence[str], config:
     """
     if config.api_key is None:
         return True
+    key = config.api_key.strip()
+    # A header holds bytes, which arrive here as Latin-1. Clients write a key in UTF-8 or in Latin-1.
+    expected = [key.encode(), *([key.encode("latin-1")] if max(key) < "\u0100" else [])]
     scheme, _, shown = headers.get("authorization", "").partition(" ")
-    candidates = [shown.strip()] if scheme.lower() == "bearer" else []
+    candidates = [_raw(shown.strip())] if scheme.lower() == "bearer" else []
     for name in subprotocols:
         if name.startswith(KEY_SUBPROTOCOL):
             plain = name.removeprefix(KEY_SUBPROTOCOL)
-            candidates += [plain, unquote(plain)]
-    matches = [hmac.compare_digest(shown.encode(), config.api_key.encode()) for shown in candidates]
+            candidates += [_raw(plain), unquote_to_bytes(plain)]
+    matches = [hmac.compare_digest(shown, key) for shown in candidates for key in expected]
     return any(matches)
+
+
+def _raw(header: str) -> bytes:
+    """The bytes of a header's value, of which each character stands for one."""
+    return header.encode("latin-1", "backslashreplace")

@@ -1,7 +1,7 @@
-"""The server: one port for HTTP (`/health`, `/ready`, the page at `/`) and the WebSocket `/v1/stream`, until SIGTERM.
+"""A server that runs: one port for HTTP and the WebSocket `/v1/stream`, until SIGTERM or until the engine fails.
 
-In come an engine and a `ServerConfig`; out goes a Starlette app (`create_app`), or a running server (`serve`). Knows
-neither the wire's messages nor torch.
+In come an engine and a `ServerConfig`; `bind` gives the socket, `serve` answers on it what `routes` says. Knows neither
+the wire's messages nor torch.
 """
 
 from __future__ import annotations
@@ -13,25 +13,20 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import threading
-from collections.abc import Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, cast
 
-import msgspec
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import HTTPConnection, Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from .access import key_allowed, origin_allowed
 from .config import ServerConfig
-from .connection import FLUSH_SECONDS, Connection
-from .errors import ConfigError
-from .static import page_routes
+from .connection import FLUSH_SECONDS
+from .errors import ConfigError, EngineFailedError
+from .http import SPARE_SOCKETS, Sockets
+from .routes import Service, create_app
 from .websocket import CuttableProtocol
-from .wire import SUBPROTOCOL
 
 if TYPE_CHECKING:
     from ..actors.engine import Engine
@@ -39,110 +34,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("penstock.server")
 
 
-class Service:
-    """What the routes share: the engine, the open connections and whether the server is going down."""
-
-    def __init__(self, engine: Engine, config: ServerConfig) -> None:
-        self.engine = engine
-        self.config = config
-        self.draining = False
-        self._connections: dict[int, Connection] = {}
-        self._count = 0
-        self._gone = asyncio.Event()  # A connection has ended.
-
-    async def health(self, request: Request) -> Response:
-        """200 as long as the event loop lives, with numbers."""
-        status = "failed" if self.engine.failed is not None else "draining" if self.draining else "ok"
-        streams = sum(connection.streams for connection in self._connections.values())
-        body = {
-            "status": status,
-            "connections": len(self._connections),
-            "streams": streams,
-            "engine": self.engine.statistics(),
-        }
-        return _json(200, body)
-
-    async def ready(self, request: Request) -> Response:
-        """200 where a new stream can be opened, else 503 with the reason."""
-        if self.engine.failed is not None:
-            reason = "engine failed"
-        elif self.draining:
-            reason = "going down"
-        elif not self.engine.ready:
-            reason = "warming up"
-        else:
-            return _json(200, {"ready": True})
-        return _json(503, {"ready": False, "reason": reason})
-
-    async def access(self, request: Request) -> Response:
-        """204 where a WebSocket with these headers is let in, else its refusal, which a browser hides from pages."""
-        refusal = self._refusal(request, ())
-        return Response(status_code=204) if refusal is None else PlainTextResponse(refusal[1], refusal[0])
-
-    async def stream(self, websocket: WebSocket) -> None:
-        """The WebSocket route: refuse the handshake, or serve one connection to its end."""
-        refusal = self._refusal(websocket, websocket.scope["subprotocols"])
-        if refusal is not None:
-            status, reason = refusal
-            log.warning("refused %d %s", status, reason)
-            await websocket.receive()
-            await websocket.send_denial_response(PlainTextResponse(reason, status))
-            return
-        self._count += 1
-        number = self._count
-        connection = Connection(websocket, self.engine, self.config, number)
-        self._connections[number] = connection
-        try:
-            await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None)
-            await connection.run()
-        except WebSocketDisconnect:
-            pass  # Gone during the handshake.
-        finally:
-            del self._connections[number]
-            self._gone.set()
-
-    def _refusal(self, client: HTTPConnection, subprotocols: Sequence[str]) -> tuple[int, str] | None:
-        if not origin_allowed(client.headers, self.config):
-            return 403, "foreign origin: expected the server's own or one of --allow-origin"
-        if not key_allowed(client.headers, subprotocols, self.config):
-            return 401, "expected an API key: Authorization: Bearer <key>"
-        if self.draining:
-            return 503, "the server is going down"
-        if len(self._connections) >= self.config.max_connections:
-            return 503, f"connections: at most {self.config.max_connections}, got one more"
-        return None
-
-    async def drain(self) -> None:
-        """Take nothing new, let running replies finish for `drain_seconds`, close all streams and connections."""
-        self.draining = True
-        log.info("draining: %d connections", len(self._connections))
-        for connection in list(self._connections.values()):
-            connection.drain()
-        while self._connections:
-            self._gone.clear()
-            await self._gone.wait()
-
-
-def create_app(engine: Engine, config: ServerConfig) -> Starlette:
-    """The ASGI app for `engine`; its `Service` is `app.state.service`. ConfigError where `config` is refused."""
-    config.check()
-    service = Service(engine, config)
-    app = Starlette(
-        routes=[
-            Route("/health", service.health),
-            Route("/ready", service.ready),
-            Route("/v1/access", service.access),
-            WebSocketRoute("/v1/stream", service.stream),
-            *page_routes(),
-        ]
-    )
-    app.state.service = service
-    return app
-
-
 def bind(config: ServerConfig) -> socket.socket:
     """The listening socket; port 0 takes a free one. ConfigError where the address cannot be had."""
     config.check()
+    _check_tls(config)
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     try:
         listener = socket.create_server((config.host, config.port), family=family, backlog=512)
@@ -154,6 +49,34 @@ def bind(config: ServerConfig) -> socket.socket:
     # the client to acknowledge the one before it, up to 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
+
+
+def _check_tls(config: ServerConfig) -> None:
+    """ConfigError where the certificate and its key cannot be used, or the key wants a passphrase."""
+    if config.tls_cert is None or config.tls_key is None:
+        return
+    for name, path in (("--tls-cert", config.tls_cert), ("--tls-key", config.tls_key)):
+        try:
+            with open(path, "rb"):
+                pass
+        except OSError as error:
+            raise ConfigError(f"{name}: expected a PEM file, got {path}: {error.strerror}") from None
+    locked = False
+
+    def passphrase() -> str:
+        nonlocal locked
+        locked = True
+        return ""
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(config.tls_cert, config.tls_key, passphrase)
+    except (OSError, ValueError) as error:
+        if locked:
+            raise ConfigError(f"--tls-key: expected a key without a passphrase, got {config.tls_key}") from None
+        why = getattr(error, "reason", None) or error
+        raise ConfigError(
+            f"TLS: expected a certificate and its own key, got {config.tls_cert} and {config.tls_key}: {why}"
+        ) from None
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
@@ -171,40 +94,33 @@ async def serve(
     *,
     listener: socket.socket | None = None,
     on_listening: Callable[[str], None] | None = None,
+    on_draining: Callable[[], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal ends it at once.
 
-    `listener` is a socket of `bind` (else one is bound here); `on_listening` gets the URL. The engine stays open.
-    Cancelled, it ends without draining; streams are closed all the same. ConfigError before anything starts.
+    `listener` is a socket of `bind` (else one is bound here); `on_listening` gets the URL, `on_draining` is called at
+    the first signal. The engine stays open. Cancelled, it ends without draining; streams are closed all the same.
+    ConfigError before anything starts. EngineFailedError where the engine has failed, once the clients have been told;
+    with `config.stay` it goes on and refuses.
     """
     app = create_app(engine, config)
     listener = listener or bind(config)
-    server = _Server(
-        uvicorn.Config(
-            app,
-            ws=CuttableProtocol,
-            ws_max_size=config.max_message_bytes,
-            ws_per_message_deflate=False,
-            ssl_certfile=config.tls_cert,
-            ssl_keyfile=config.tls_key,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            server_header=False,
-            timeout_graceful_shutdown=int(FLUSH_SECONDS) + 3,
-        )
-    )
+    server = _Server(_uvicorn_config(app, config))
     stopping = asyncio.Event()
 
     def stop() -> None:
         if stopping.is_set():
-            server.should_exit = server.force_exit = True
+            server.stop_now()
+        elif on_draining is not None:
+            on_draining()
         stopping.set()
 
     async with asyncio.TaskGroup() as tasks:
         with _signals(stop):
             serving = tasks.create_task(server.serve(sockets=[listener]), name="http server")
-            drainer = tasks.create_task(_drain_when(stopping, app.state.service, server), name="drain")
+            others = [tasks.create_task(_drain_when(stopping, app.state.service, server), name="drain")]
+            if not config.stay:
+                others.append(tasks.create_task(_stop_when_failed(engine, stopping), name="engine watch"))
             if on_listening is not None:
                 on_listening(_url(listener, config))
             try:
@@ -214,7 +130,28 @@ async def serve(
                 await asyncio.wait([serving])  # It closes the sockets and waits for their connections.
                 raise
             finally:
-                drainer.cancel()
+                for task in others:
+                    task.cancel()
+    if engine.failed is not None and not config.stay:
+        raise EngineFailedError("the engine has failed") from engine.failed
+
+
+def _uvicorn_config(app: Starlette, config: ServerConfig) -> uvicorn.Config:
+    sockets = Sockets(config.max_connections + SPARE_SOCKETS)
+    return uvicorn.Config(
+        app,
+        http=cast(Any, sockets.protocol),
+        ws=CuttableProtocol,
+        ws_max_size=config.max_message_bytes,
+        ws_per_message_deflate=False,
+        ssl_certfile=config.tls_cert,
+        ssl_keyfile=config.tls_key,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=int(FLUSH_SECONDS) + 3,
+    )
 
 
 class _Server(uvicorn.Server):
@@ -224,11 +161,25 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         yield
 
+    def stop_now(self) -> None:
+        """Drop all sockets, whatever is on its way through them."""
+        self.should_exit = self.force_exit = True
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
 
 async def _drain_when(stopping: asyncio.Event, service: Service, server: uvicorn.Server) -> None:
     await stopping.wait()
-    await service.drain()
+    if service.engine.failed is not None:
+        await service.drain(1011, "the engine has failed")
+    else:
+        await service.drain()
     server.should_exit = True
+
+
+async def _stop_when_failed(engine: Engine, stopping: asyncio.Event) -> None:
+    await engine.until_failed()
+    stopping.set()
 
 
 @contextlib.contextmanager
@@ -250,7 +201,3 @@ def _url(listener: socket.socket, config: ServerConfig) -> str:
     host, port = listener.getsockname()[:2]
     scheme = "http" if config.tls_cert is None else "https"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
-def _json(status: int, body: dict[str, Any]) -> Response:
-    return Response(msgspec.json.encode(body), status, media_type="application/json")

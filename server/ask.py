@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
@@ -26,9 +27,11 @@ from .ask_view import JsonView, TextView, View
 from .capture import Camera, Microphone
 from .client import connect
 from .errors import ConnectionLostError, error_from_code
+from .progress import loading
 from .sources import File, Piece, Source, Stdin
 
 _EXAMPLE = 'penstock ask clip.mp4 "What happens?"'
+_MEDIA = re.compile(r"-|(camera|microphone)(:\S*)?|\S+\.\w{2,4}")  # what looks like MEDIA and like no question
 _ANSWER_TOKENS, _LIVE_TOKENS = 256, 4000
 _WATCH_SECONDS = 5.0
 _PATIENCE_SECONDS = 10.0  # A device that gives nothing for so long is broken.
@@ -41,7 +44,7 @@ def main(options: argparse.Namespace, api_key: str | None, setup: EngineConfig) 
     one line for what goes wrong, KeyboardInterrupt on Ctrl-C.
     """
     *words, question = options.words
-    if not words or os.path.isfile(question):
+    if os.path.exists(question) or (not words and _MEDIA.fullmatch(question)):
         raise InputError(f"a question is missing behind {options.words[-1]}: expected, for example, {_EXAMPLE}")
     sources = [_source(word, options, followed=number < len(words)) for number, word in enumerate(words, 1)]
     for source in sources:
@@ -64,6 +67,8 @@ def _source(word: str, options: argparse.Namespace, followed: bool) -> Source:
         return Camera(which if kind == "camera" else word, options.fps)
     if kind == "microphone":
         return Microphone(which)
+    if "://" in word and not os.path.exists(word):
+        raise InputError(f"{word}: nothing is fetched: download it first, or pipe it: curl -L URL | penstock ask - ...")
     return File(Path(word))
 
 
@@ -86,8 +91,9 @@ async def _host(
         # What is no error does not stand between the words.
         logging.getLogger("penstock").setLevel(logging.ERROR)
         set_verbosity_error()
-        view.waiting(f"loading {options.model or 'Brook'} ...")
-        async with await Engine.load(options.model, revision=options.revision, config=setup) as engine:
+        async with loading(options.model or "Brook", view.waiting):
+            loaded = await Engine.load(options.model, revision=options.revision, config=setup)
+        async with loaded as engine:
             yield _Host(engine.info.model, engine)
         return
     connection = connect(options.url, api_key)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -15,6 +16,11 @@ from ..streams.event import Appended, Credit, Event, Held, ReplyDone, ReplyStart
 
 _REDRAW_SECONDS = 0.1
 _ENDS = (".", "!", "?")
+_UNKNOWN = "I do not know."
+_HINT = (
+    "Brook knows coloured shapes that move, beeps and a few spoken words, and nothing else. Name another model with "
+    "--model, for example Qwen/Qwen2.5-VL-3B-Instruct, or give it to penstock serve."
+)
 
 
 class View(Protocol):
@@ -81,6 +87,8 @@ class TextView:
         self._tokens = 0
         self._first_at = self._last_at = 0.0
         self._speaking = False
+        self._brook = False
+        self._said = ""
         self._fresh = True  # The cursor is at the start of a line of stdout.
 
     def waiting(self, what: str) -> None:
@@ -88,7 +96,8 @@ class TextView:
         self._draw(what)
 
     def started(self, model: str, format: str, why: str) -> None:
-        """Nothing: the answer stands alone."""
+        """Nothing yet: the answer stands alone."""
+        self._brook = Path(model).name == "brook"
 
     def sent(self, stop_us: int | None) -> None:
         """Counts."""
@@ -108,6 +117,7 @@ class TextView:
                 self._last_at = time.monotonic()
                 self._first_at = self._first_at or self._last_at
                 self._tokens += 1
+                self._said += event.text
                 self._word(event)
             case ReplyDone():
                 self._speaking = False
@@ -116,7 +126,7 @@ class TextView:
         self._count()
 
     def close(self) -> None:
-        """The counts stay, as a last line."""
+        """The counts stay, as a last line; behind them stands what Brook knows, where it did not know."""
         if not self._fresh:
             print(flush=True)
         if self._counts and self._rows:
@@ -124,6 +134,8 @@ class TextView:
             print(file=sys.stderr, flush=True)
         else:
             self._clear()
+        if self._brook and _UNKNOWN in self._said:
+            print(f"penstock: {_HINT}", file=sys.stderr, flush=True)
 
     def _word(self, token: Token) -> None:
         text = token.text.lstrip() if self._live and self._fresh else token.text

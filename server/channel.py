@@ -171,6 +171,17 @@ class Channel:
             log.info("stream end %s id=%d reason=%r seconds=%.1f %s", self.label, stream.id, reason, seconds, counts)
         self._refuse_rest("has ended")
 
+    async def no_more_media(self) -> None:
+        """Let a reply that rests end, since nothing will come that it could go on with. Never raises."""
+        if self.stream is None:
+            return
+        try:
+            await self.stream.end()
+        except PenstockError:
+            pass  # It has ended meanwhile.
+        except Exception as error:
+            self._failed(error)
+
     async def close(self) -> None:
         """End the stream, whatever state it is in. Never raises."""
         if self.stream is None:

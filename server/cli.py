@@ -8,39 +8,27 @@ and uvicorn only in the command that needs them.
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ..codecs.errors import PenstockError
 from ..engine.compute import amount
 from ..engine.config import FITTING, EngineConfig
-from ..streams.request import FORMATS
 from .config import LIMITS, ServerConfig
-from .errors import ConfigError
+from .errors import ConfigError, EngineFailedError
+from .options import make_parser
 
 if TYPE_CHECKING:
     from ..actors.engine import EngineInfo
     from ..engine.memory import Memory
 
 _TAKES = {"unit": "sound inside video"}
-_LIMIT_HELP = {
-    "max_connections": "open sockets",
-    "max_streams": "open streams of one socket",
-    "max_message_bytes": "bytes of one message",
-    "max_text_bytes": "bytes of one text message",
-    "waiting_bytes": "bytes of one stream that wait to be accepted",
-    "unread_bytes": "bytes of output that a client may leave unread",
-    "unread_seconds": "seconds that output may stay unread",
-    "idle_seconds": "seconds without a message after which a client is closed",
-    "drain_seconds": "seconds that running replies may go on after SIGTERM",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,11 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.words += rest  # Words behind an option that stands between words.
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if options.command is None:
+        parser.print_help()
+        return 0
     try:
         return options.command(options)
     except PenstockError as error:
-        print(f"penstock: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        cause = error.__cause__
+        told = f"{error}: {type(cause).__name__}: {cause}" if isinstance(error, EngineFailedError) else str(error)
+        print(f"penstock: error: {' '.join(told.split())}", file=sys.stderr)
+        return 1 if isinstance(error, EngineFailedError) else 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `| head` has seen enough.
@@ -63,174 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with the arguments."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="penstock", description="Media appended to the KV cache of the request that is running.")
-    parser.add_argument("--version", action="version", version=f"penstock {_version()}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _add_serve(commands.add_parser("serve", help="serve a model over WebSocket"))
-    _add_ask(
-        commands.add_parser(
-            "ask", help="show media to a model and ask", usage="penstock ask [options] MEDIA [MEDIA ...] QUESTION"
-        )
+    return make_parser(
+        {
+            "serve": _serve,
+            "ask": _ask,
+            "devices": _devices,
+            "trace": _trace,
+            "bench": _bench,
+            "completion": _completion,
+        }
     )
-    devices = commands.add_parser("devices", help="what can compute, see and hear here")
-    devices.set_defaults(command=_devices)
-    devices.add_argument("--json", action="store_true", help="one JSON object a line")
-    _add_trace(commands.add_parser("trace", help="show the messages of one frame from socket to token"))
-    bench = commands.add_parser("bench", help="measure")
-    benches = bench.add_subparsers(title="benchmarks", required=True, metavar="WHAT")
-    _add_bench_append(benches.add_parser("append", help="time per append and per decode step, by history"))
-    completion = commands.add_parser("completion", help="print a script that completes this command line")
-    completion.set_defaults(command=_completion)
-    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
-    return parser
-
-
-def _add_serve(parser: argparse.ArgumentParser) -> None:
-    defaults = ServerConfig()
-    parser.set_defaults(command=_serve)
-    parser.add_argument(
-        "model", nargs="?", help="a model's name or folder; without one Brook, which knows coloured shapes and sounds"
-    )
-    _add_place(parser)
-    cache = parser.add_mutually_exclusive_group()
-    cache.add_argument(
-        "--memory-fraction",
-        type=_positive,
-        help="how much the KV cache takes of what weights and the largest step leave (default 0.9 on cuda; elsewhere "
-        "0.5, but 32768 tokens at most)",
-    )
-    cache.add_argument("--kv-gib", type=_positive, help="the KV cache's size in GiB, instead")
-    parser.add_argument("--host", default=defaults.host, help="address to listen on (default %(default)s)")
-    parser.add_argument("--port", type=int, default=defaults.port, help="0 takes a free one (default %(default)s)")
-    _add_key(parser, "what clients must show")
-    parser.add_argument("--insecure", action="store_true", help="no key although other machines can connect")
-    parser.add_argument("--tls-cert", help="PEM file")
-    parser.add_argument("--tls-key", help="PEM file")
-    parser.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN", help="may be repeated")
-    for name in LIMITS:
-        value = getattr(defaults, name)
-        parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=type(value),
-            default=value,
-            help=f"{_LIMIT_HELP[name]} (default {value})",
-        )
-    parser.add_argument(
-        "--decode",
-        choices=("workers", "inline"),
-        default="workers",
-        help="where client media is decoded (default workers)",
-    )
-    parser.add_argument(
-        "--processor",
-        type=_setting,
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="an option of the model's processor, for example max_pixels=200000; may be repeated",
-    )
-    parser.add_argument(
-        "--limit",
-        type=_setting,
-        action="append",
-        default=[],
-        metavar="KIND=COUNT",
-        help="images, videos or audios that a prompt may have, for example image=8; may be repeated",
-    )
-    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
-
-
-def _add_place(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--revision", help="a branch, tag or commit of a model on the Hub")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default auto: the first of cuda, mps, cpu")
-    parser.add_argument(
-        "--dtype",
-        choices=("auto", "float32", "bfloat16", "float16"),
-        help="default auto: the checkpoint's own, on a CPU only where that is fast",
-    )
-    parser.add_argument("--quantize", choices=("int8",), help="keep the decoder's linear layers as int8")
-
-
-def _add_key(parser: argparse.ArgumentParser, what: str) -> None:
-    key = parser.add_mutually_exclusive_group()
-    key.add_argument("--api-key", help=f"{what}; better in PENSTOCK_API_KEY or in a file")
-    key.add_argument("--api-key-file", type=Path, help="file whose first line is the key")
-
-
-def _add_ask(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(command=_ask)
-    parser.add_argument(
-        "words",
-        nargs="+",
-        metavar="MEDIA QUESTION",
-        help="a picture, video or sound file, camera[:N], microphone[:N], or - for stdin; last the question",
-    )
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--model", help="a model's name or folder, loaded here; without one Brook")
-    where.add_argument("--url", help="a server that runs, for example ws://127.0.0.1:8000, instead of a model here")
-    _add_place(parser)
-    _add_key(parser, "the server's key")
-    parser.add_argument("--live", action="store_true", help="ask at the start; the model speaks while it watches")
-    parser.add_argument("--pace", action="store_true", help="play files at their own pace, as --live does")
-    parser.add_argument(
-        "--seconds",
-        type=_positive,
-        help="how long a camera or microphone is watched (default 5, with --live until Ctrl-C)",
-    )
-    parser.add_argument("--system", help="the system prompt")
-    parser.add_argument("--max-tokens", type=int, help="at most so many (default 256, with --live 4000)")
-    parser.add_argument("--temperature", type=float, help="0 takes the likeliest token (default: as the model has it)")
-    parser.add_argument("--format", choices=FORMATS, help="default turns, with --live live")
-    parser.add_argument("--fps", type=float, help="frames a second that the model gets (default: the model's own)")
-    parser.add_argument("--json", action="store_true", help="the stream's events, one JSON object a line")
-
-
-def _setting(text: str) -> tuple[str, bool | int | float]:
-    """A name and its value: true, false or a number."""
-    name, equals, value = text.partition("=")
-    words = {"true": True, "false": False}
-    try:
-        if name and equals:
-            return name, words[value] if value in words else float(value) if "." in value else int(value)
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"expected NAME=NUMBER, NAME=true or NAME=false, got {text!r}")
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"expected more than 0, got {text}")
-    return value
-
-
-def _add_trace(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(command=_trace)
-    parser.add_argument("model", nargs="?", help="a model's name or folder; without one Brook")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument("--tokens", type=int, default=2, help="length of the reply (default 2)")
-
-
-def _add_bench_append(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(command=_bench)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument("--rounds", type=int, default=20, help="rounds that medians are taken over (default 20)")
-    parser.add_argument("--tokens", type=int, default=600, help="tokens of the timed reply (default 600)")
-    parser.add_argument("--cuda-graphs", action="store_true", help="decode steps are recorded and launched whole")
-    parser.add_argument("--histories", type=_numbers, default=(1_000, 20_000), help="tokens, separated by commas")
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
 
 
 def server_config(options: argparse.Namespace) -> ServerConfig:
@@ -243,6 +79,7 @@ def server_config(options: argparse.Namespace) -> ServerConfig:
         insecure=options.insecure,
         tls_cert=options.tls_cert,
         tls_key=options.tls_key,
+        stay=options.stay,
         allow_origins=tuple(options.allow_origin),
         **limits,
     )
@@ -275,6 +112,7 @@ def _serve(options: argparse.Namespace) -> int:
     import asyncio
 
     from .app import bind, new_loop, serve
+    from .progress import loading, on_terminal
 
     listener = bind(config)  # Before the model is loaded: a port that is taken should not cost a minute.
     from ..actors.engine import Engine
@@ -283,14 +121,24 @@ def _serve(options: argparse.Namespace) -> int:
         cache = {"kv_gib": options.kv_gib, "memory_fraction": options.memory_fraction}
         media = {"processor": dict(options.processor), "limits_per_request": dict(options.limit)}
         setup = msgspec.structs.replace(engine_config(options), decode=options.decode, **cache, **media)
-        async with await Engine.load(options.model, revision=options.revision, config=setup) as engine:
+        async with loading(options.model or "Brook", on_terminal):
+            loaded = await Engine.load(options.model, revision=options.revision, config=setup)
+        async with loaded as engine:
+
+            def drains() -> None:
+                print(
+                    f"penstock: going down when the replies that run have ended, in {config.drain_seconds:g} s at "
+                    "most; again to stop now",
+                    file=sys.stderr,
+                    flush=True,
+                )
 
             def announce(url: str) -> None:
                 print(f"penstock: serving on {url}")
                 for name, what in _facts(url, engine.info, config, options.model is None):
                     print(f"  {name:9} {what}", flush=True)
 
-            await serve(engine, config, listener=listener, on_listening=announce)
+            await serve(engine, config, listener=listener, on_listening=announce, on_draining=drains)
 
     with listener, asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(run())
@@ -366,12 +214,13 @@ def _bench(options: argparse.Namespace) -> int:
     return bench.main(options) or 0
 
 
-def _version() -> str:
-    try:
-        return metadata.version("penstock")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"
+def script() -> int:
+    """`main` as a process of its own, which leaves what it holds to the system instead of collecting it: that takes
+    seconds once a model has been loaded."""
+    code = main()
+    gc.freeze()
+    return code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script())

@@ -11,12 +11,13 @@ import itertools
 from collections.abc import Generator
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import msgspec
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.typing import Subprotocol
 
 from ..actors import oneshot
 from ..codecs.errors import InputError, PenstockError, StreamClosedError
@@ -33,6 +34,10 @@ class _Head(msgspec.Struct):
     type: str
     stream: str | None = None
     number: int = 0
+
+
+class _Refusal(msgspec.Struct):
+    error: str
 
 
 _head_decoder = msgspec.json.Decoder(_Head)
@@ -52,7 +57,7 @@ class Connection:
     def __init__(self, url: str, api_key: str | None = None) -> None:
         self.url = _socket_url(url)
         self.welcome: wire.Welcome
-        self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self._key = _shown(api_key)
         self._socket: ClientConnection
         self._reader: asyncio.Task[None] | None = None
         self._streams: dict[str, ClientStream] = {}
@@ -72,13 +77,12 @@ class Connection:
                 self.url,
                 compression=None,
                 max_size=None,
-                additional_headers=self._headers,
+                **self._key,
                 proxy=None if is_loopback(host) else True,
             )
         except InvalidStatus as error:
-            body = error.response.body.decode(errors="replace") if error.response.body else ""
-            status = error.response.status_code
-            raise ConnectionLostError(f"{self.url}: refused with {status} {body}".strip(), status) from None
+            status, why = error.response.status_code, _why(error.response.body)
+            raise ConnectionLostError(f"{self.url}: refused with {status} {why}".strip(), status) from None
         except (OSError, InvalidHandshake, TimeoutError) as error:
             raise ConnectionLostError(f"{self.url}: {error}") from None
         try:
@@ -263,17 +267,38 @@ class Connection:
 
 
 def connect(url: str, api_key: str | None = None) -> Connection:
-    """A connection to the server at `url` (http, https, ws or wss), to be entered with `async with` or awaited."""
+    """A connection to the server at `url` (http, https, ws, wss, or just HOST:PORT), to be awaited or entered with
+    `async with`."""
     return Connection(url, api_key)
 
 
 def _socket_url(url: str) -> str:
-    parts = urlsplit(url)
+    parts = urlsplit(url if "://" in url else f"ws://{url}")
     schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
     if parts.scheme not in schemes or not parts.netloc:
-        raise InputError(f"url: expected http://, https://, ws:// or wss:// and a host, got {url!r}")
+        raise InputError(f"url: expected HOST:PORT, or http://, https://, ws:// or wss:// and a host, got {url!r}")
     path = parts.path if parts.path.strip("/") else "/v1/stream"
     return urlunsplit((schemes[parts.scheme], parts.netloc, path, parts.query, ""))
+
+
+def _shown(api_key: str | None) -> dict[str, Any]:
+    """How a handshake shows the key. InputError for one that no server has."""
+    if api_key is None:
+        return {}
+    if not api_key.strip() or not api_key.isprintable():
+        raise InputError("api_key: expected at least one character, and none that cannot be printed")
+    if api_key.isascii():
+        return {"additional_headers": {"Authorization": f"Bearer {api_key}"}}
+    key = Subprotocol(wire.KEY_SUBPROTOCOL + quote(api_key, safe=""))  # A header has no form for it that all know.
+    return {"subprotocols": [Subprotocol(wire.SUBPROTOCOL), key]}
+
+
+def _why(body: bytes | bytearray | None) -> str:
+    """The `error` of a refusal in JSON; of any other body its text."""
+    try:
+        return msgspec.json.decode(body or b"", type=_Refusal).error
+    except (msgspec.DecodeError, UnicodeError):
+        return bytes(body or b"").decode(errors="replace")
 
 
 def _lost(url: str, error: ConnectionClosed) -> ConnectionLostError:

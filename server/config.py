@@ -32,6 +32,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     unread_bytes, unread_seconds: output that a client has not read; past either its connection is closed.
     idle_seconds: a connection without a message from its client and without a running reply is closed after this time.
     drain_seconds: how long running replies may go on after SIGTERM.
+    stay: a server whose engine has failed stays up and refuses, instead of ending.
     """
 
     host: str = "127.0.0.1"
@@ -50,6 +51,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     unread_seconds: float = 20.0
     idle_seconds: float = 300.0
     drain_seconds: float = 20.0
+    stay: bool = False
 
     def __repr__(self) -> str:
         """The address only: a configuration that is logged must not give the key away."""
@@ -61,6 +63,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"port: expected 0 to 65535, got {self.port}")
         if self.api_key is not None and not self.api_key.strip():
             raise ConfigError("api_key: expected at least one character, got an empty key")
+        if self.api_key is not None and not self.api_key.strip().isprintable():
+            raise ConfigError("api_key: expected characters that can be printed, got others")
         if not is_loopback(self.host) and self.api_key is None and not self.insecure:
             raise ConfigError(
                 f"host {self.host} can be reached from other machines: expected an API key (--api-key-file or "

@@ -48,6 +48,7 @@ class Connection:
         self._tasks: asyncio.TaskGroup | None = None  # While `run` runs.
         self._heard = 0.0  # When the client last said something or a reply last ended (loop time).
         self._draining = asyncio.Event()
+        self._farewell = HangUp(1012, "the server is going down")  # What ends it when it drains.
         self._changed = asyncio.Event()  # A reply or a stream has ended.
 
     @property
@@ -55,8 +56,10 @@ class Connection:
         """How many streams are open."""
         return len(self._channels)
 
-    def drain(self) -> None:
-        """Take nothing new; when the running replies have ended, or after `drain_seconds`, close (1012)."""
+    def drain(self, code: int, reason: str) -> None:
+        """Take nothing new; when the running replies have ended, or after `drain_seconds`, close with this code and
+        reason. Replies that rest end at once."""
+        self._farewell = HangUp(code, reason)
         self._draining.set()
         for channel in self._channels.values():
             channel.draining = True
@@ -70,7 +73,7 @@ class Connection:
                 self._tasks = tasks
                 self._outbox.put(wire.encode_answer(self._welcome()))
                 tasks.create_task(self._send(), name=f"connection {self._number} sender")
-                tasks.create_task(self._watch(), name=f"connection {self._number} watch")
+                tasks.create_task(self._watch(tasks), name=f"connection {self._number} watch")
                 await self._receive()
                 raise HangUp(1005, "client gone")
         except* HangUp as group:
@@ -86,7 +89,7 @@ class Connection:
         info, config = self._engine.info, self._config
         return wire.Welcome(
             version=wire.VERSION,
-            model=Path(info.model).name if Path(info.model).is_absolute() else info.model,  # No paths of the server.
+            model=model_name(info.model),
             family=info.family,
             modalities=info.modalities,
             formats=info.formats,
@@ -213,7 +216,7 @@ class Connection:
             self._ended.pop(next(iter(self._ended)))
         self._changed.set()
 
-    async def _watch(self) -> None:
+    async def _watch(self, tasks: asyncio.TaskGroup) -> None:
         """Hang up on an idle client, and when the server drains."""
         loop = asyncio.get_running_loop()
         while not self._draining.is_set():
@@ -223,6 +226,8 @@ class Connection:
             if left <= 0:
                 raise HangUp(1008, f"idle: no message for {self._config.idle_seconds:g} s")
             await _wait(self._draining, left)
+        for channel in self._channels.values():
+            tasks.create_task(channel.no_more_media(), name=f"{channel.label} end")
         deadline = loop.time() + self._config.drain_seconds
         while any(channel.busy for channel in self._channels.values()) and loop.time() < deadline:
             self._changed.clear()
@@ -238,7 +243,7 @@ class Connection:
                 await self._outbox.wait_sent()
         except TimeoutError:
             pass  # The client does not read; what is left is lost with it.
-        raise HangUp(1012, "the server is going down")
+        raise self._farewell
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
@@ -257,6 +262,13 @@ async def _result(copy: asyncio.Future[Stream]) -> Stream:
         if copy.done() and not copy.cancelled() and copy.exception() is None:
             await copy.result().close()
         raise
+
+
+def model_name(model: str) -> str:
+    """What clients are told of a model: of a folder its own name, not where it is; an id on the Hub as it is."""
+    path = Path(model).expanduser()
+    is_folder = path.is_dir() or path.is_absolute() or model.startswith(".") or model.count("/") > 1
+    return path.resolve().name if is_folder else model
 
 
 def _first(group: BaseExceptionGroup[HangUp]) -> HangUp:

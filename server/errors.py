@@ -56,6 +56,12 @@ class DrainingError(PenstockError):
     code = "draining"
 
 
+class EngineFailedError(PenstockError):
+    """The engine of a server has failed, and the server has ended; the `__cause__` is what ended the engine."""
+
+    code = "engine_failed"
+
+
 class ConnectionLostError(PenstockError):
     """The WebSocket could not be opened or has closed; says the status or the close code and the reason.
 

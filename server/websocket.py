@@ -1,4 +1,5 @@
-"""uvicorn's WebSocket protocol with one thing added: a connection can be cut although its client does not read.
+"""uvicorn's WebSocket protocol with three things added. A connection can be cut although its client does not read.
+What a client does wrong is one line in the log. A handshake that is none is refused in JSON.
 
 ASGI has no such message: its `websocket.close` waits until the client has read what came before. The cut goes to the
 application in `scope["extensions"]["penstock.cut"]`, a function of (close code, reason, seconds).
@@ -7,14 +8,55 @@ application in `scope["extensions"]["penstock.cut"]`, a function of (close code,
 from __future__ import annotations
 
 import asyncio
+import logging
+from typing import Any
 
+import msgspec
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
-from websockets.http11 import Request
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
+
+from .answer import refusal_body
+
+log = logging.getLogger("penstock.server")
 
 
 class CuttableProtocol(WebSocketsSansIOProtocol):
     """One WebSocket connection of uvicorn that can be cut."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.conn.reject = self._reject  # type: ignore[method-assign]
+
+    def _reject(self, status: Any, text: str) -> Response:
+        response = ServerProtocol.reject(self.conn, status, text)
+        body = msgspec.json.encode(refusal_body(int(status), " ".join(text.split())))
+        for name, value in (("Content-Type", "application/json"), ("Content-Length", str(len(body)))):
+            del response.headers[name]
+            response.headers[name] = value
+        response.body = body
+        return response
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """As uvicorn's; a refusal is a complete handshake, which it would report as an error."""
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            self.handshake_complete = True
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand a whole message to the application; text has to be UTF-8 (RFC 6455, 8.1)."""
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self.frames = []
+                log.warning("refused a text message that is no UTF-8")
+                self.conn.send_close(1007, "text message: expected UTF-8")
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
 
     def handle_connect(self, event: Request) -> None:
         """Answer the handshake and start the application, which finds `cut` in its scope."""

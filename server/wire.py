@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -224,19 +224,25 @@ Answer = Welcome | Opened | Forked | Accepted | WireError | Pong
 
 
 # ---- Decoding --------------------------------------------------------------------------------------------------------
-class _Address(msgspec.Struct):
+class _Address(NamedTuple):
     """What an error should still say of a message that does not decode."""
 
     stream: str | None = None
     ref: str | None = None
 
 
+class _Addressed(msgspec.Struct):
+    stream: Any = None
+    ref: Any = None
+
+
 _text_decoder = msgspec.json.Decoder(Open | TextMessage | Ask | Interrupt | End | Fork | Close | Ping)
 _header_decoder = msgspec.json.Decoder(Header)
-_address_decoder = msgspec.json.Decoder(_Address)
+_address_decoder = msgspec.json.Decoder(_Addressed)
 _encoder = msgspec.json.Encoder()
 _header_size = struct.Struct("<H")
 _path = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]+)`)?$", re.DOTALL)
+_place = re.compile(r"(?P<name>\w+)[.\w\[\]]*")
 _field = re.compile(r"(?:missing required|contains unknown) field `([^`]+)`")
 T = TypeVar("T")
 
@@ -310,9 +316,10 @@ def _decode(decoder: msgspec.json.Decoder[T], data: str | bytes | memoryview) ->
 
 def _address(data: str | bytes | memoryview) -> _Address:
     try:
-        return _address_decoder.decode(data)
+        found = _address_decoder.decode(data)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return _Address()
+    return _Address(*(value if isinstance(value, str) else None for value in (found.stream, found.ref)))
 
 
 def _check_params(params: Params, message: Open | Ask) -> None:
@@ -323,18 +330,24 @@ def _check_media(message: Open) -> None:
     try:
         check_inline(message.messages, message.media)
     except InputError as error:
-        name = "media" if message.messages is None else "messages"
-        raise MessageError(str(error), f"$.{name}", message.stream, message.ref) from None
+        raise _placed(error, message) from None
 
 
 def _check(value: Request | SamplingParams, message: Open | Ask, prefix: str = "") -> None:
     try:
         value.check()
     except InputError as error:
-        name = str(error).partition(":")[0]
-        if name not in value.__struct_fields__:
+        place = _place.match(str(error))
+        if place is None or place["name"] not in value.__struct_fields__:
             return  # Of the params inside a request, which are checked on their own.
-        raise MessageError(str(error), f"$.{prefix}{name}", message.stream, message.ref) from None
+        raise _placed(error, message, prefix) from None
+
+
+def _placed(error: InputError, message: Open | Ask, prefix: str = "") -> MessageError:
+    """The error of a value, which begins with its place."""
+    place = _place.match(str(error))
+    path = "$" if place is None else f"$.{prefix}{place[0]}"
+    return MessageError(str(error), path, message.stream, message.ref)
 
 
 def plain_params(params: SamplingParams) -> SamplingParams:

@@ -1,15 +1,14 @@
 """What a whole prompt is given from: words and media as a client hands them in, told apart by kind. In: a `Request`'s
 messages, prompt or ids and its media. Out: `Content`, plain data; nothing is decoded, nothing is fetched.
 
-It knows content parts of Hugging Face and of OpenAI, files and data: URLs. It knows no models and no placeholders.
+Conversations are checked in messages.py, data: URLs are read in data_url.py. It knows no models and no placeholders.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
+import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,9 @@ import numpy as np
 
 from ..codecs.errors import InputError, LimitError
 from ..codecs.limits import MediaLimits
+from .data_url import from_base64, from_data_url, is_data_url
 from .item import AudioBytes, AudioChunk, Image, VideoBytes
-
-KINDS = ("image", "video", "audio")
-_OPENAI = {"image_url": "image", "video_url": "video", "audio_url": "audio", "input_audio": "audio"}
-_TAKEN = "a PIL image, an array, bytes, a path, a data: URL or an item"
+from .messages import KINDS, TAKEN, check_messages, described, parts, value_of
 
 
 class Media(msgspec.Struct, frozen=True, eq=False, tag="decoded"):
@@ -88,11 +85,17 @@ def gather(request: Any, limits: MediaLimits) -> Content:
     media: list[Piece] = []
     messages = None
     if request.messages is not None:
-        if not isinstance(request.messages, list):
-            raise _no_conversation(type(request.messages).__name__)
-        messages = [_message(message, media, limits) for message in request.messages]
+        check_messages(request.messages)
+        found = {place: _placed(place, part, media, limits) for place, part in parts(request.messages)}
+        rest = iter(found.values())
+        messages = [
+            message
+            if isinstance(message["content"], str)
+            else {**message, "content": [next(rest) for _ in message["content"]]}
+            for message in request.messages
+        ]
     else:
-        media = [_entry(value, limits) for value in request.media]
+        media = [_entry(f"media[{number}]", value, limits) for number, value in enumerate(request.media)]
     return Content(
         media,
         messages,
@@ -123,89 +126,51 @@ def check_most(most: dict[str, int]) -> None:
 
 
 def check_inline(messages: list[dict[str, Any]] | None, media: Sequence[Any]) -> None:
-    """Raise InputError where media is not in the request itself: a client elsewhere names no files of this machine."""
-    parts = [part for message in messages or () for part in _parts(message)]
-    for part in (*parts, *media):
+    """Raise InputError where media is not in the request itself: a client elsewhere names no files of this machine.
+    `messages` have been checked."""
+    entries = [(f"media[{number}]", value) for number, value in enumerate(media)]
+    for place, part in (*parts(messages or []), *entries):
         if isinstance(part, dict) and part.get("type") == "text":
             continue
-        raw = isinstance(part, bytes) or (isinstance(part, dict) and any(isinstance(v, bytes) for v in part.values()))
-        value = _value(part)[1] if isinstance(part, dict) else part
-        inline = isinstance(value, bytes) or (isinstance(value, str) and value.startswith("data:"))
-        if raw or not inline:
-            shown = repr(value[:40]) if isinstance(value, str) else type(value).__name__
-            name = "media" if messages is None else "messages"
-            raise InputError(f"{name}: expected media over the wire as a data: URL or base64, got {shown}")
+        at, found, inline = place, part, False
+        if isinstance(part, dict):
+            value = value_of(place, part)
+            at, found, inline = value.place, value.found, value.base64
+        if not inline and not (isinstance(found, str) and is_data_url(found)):
+            raise InputError(f"{at}: expected media over the wire as a data: URL or base64, got {described(found)}")
 
 
 def _counted(count: int, kind: str) -> str:
     return f"{count} {kind}{'s' if count != 1 else ''}"
 
 
-def _no_conversation(got: str) -> InputError:
-    return InputError(f"messages: expected a list of {{'role': ..., 'content': text or a list of parts}}, got {got}")
-
-
-def _parts(message: Any) -> list[Any]:
-    content = message.get("content") if isinstance(message, dict) else None
-    return content if isinstance(content, list) else []
-
-
-def _message(message: Any, media: list[Piece], limits: MediaLimits) -> dict[str, Any]:
-    if not isinstance(message, dict) or not {"role", "content"} <= set(message):
-        raise _no_conversation(f"{type(message).__name__} {list(message) if isinstance(message, dict) else ''}".strip())
-    content = message["content"]
-    if isinstance(content, list | tuple):
-        return {**message, "content": [_part(part, media, limits) for part in content]}
-    if not isinstance(content, str):
-        raise _no_conversation(f"content of type {type(content).__name__}")
-    return message
-
-
-def _part(part: Any, media: list[Piece], limits: MediaLimits) -> dict[str, Any]:
+def _placed(place: str, part: dict[str, Any], media: list[Piece], limits: MediaLimits) -> dict[str, Any]:
     """A part without its value, which goes to `media`."""
-    if not isinstance(part, dict):
-        raise _no_conversation(f"a part of type {type(part).__name__}")
-    if part.get("type") == "text":
+    if part["type"] == "text":
         return part
-    media.append(_entry(part, limits))
+    media.append(_entry(place, part, limits))
     kind = kind_of(media[-1])
     return {"type": kind, kind: kind}
 
 
-def _entry(value: Any, limits: MediaLimits) -> Piece:
+def _entry(place: str, value: Any, limits: MediaLimits) -> Piece:
     """A content part, or a value whose kind is told by itself."""
     if not isinstance(value, dict):
-        return _piece(value, None, 0, limits)
-    kind, found = _value(value)
-    return _piece(found, kind, value.get("sampling_rate") or 0, limits)
+        with _at(place):
+            return _piece(value, None, 0, limits)
+    part = value_of(place, value)
+    with _at(part.place):
+        found = from_base64(part.found, "text") if part.base64 else part.found
+        return _piece(found, part.kind, part.rate, limits)
 
 
-def _value(part: dict[str, Any]) -> tuple[str, Any]:
-    """Kind and value of a content part, Hugging Face's or OpenAI's."""
-    name = part.get("type")
-    kind = _OPENAI.get(str(name), name)
-    if kind not in KINDS:
-        raise InputError(f"content part: expected text, {', '.join((*KINDS, *_OPENAI))}, got {name!r}")
-    for key in (name, "path", "url"):
-        if key in part:
-            found = part[key]
-            break
-    else:
-        if "base64" not in part:
-            raise InputError(f"content part {name!r}: expected its value under {name!r}, got {sorted(part)}")
-        return kind, _base64(part["base64"], str(name))
-    if isinstance(found, dict):
-        if "data" in found:
-            return kind, _base64(found["data"], str(name))
-        found = found.get("url")
-    return kind, found
-
-
-def _base64(text: Any, what: str) -> bytes:
+@contextlib.contextmanager
+def _at(place: str) -> Iterator[None]:
+    """Errors say at which place they arose."""
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, TypeError, ValueError) as error:
-        raise InputError(f"{what}: expected base64, got {type(text).__name__}: {error}") from None
+        yield
+    except (InputError, LimitError) as error:
+        raise type(error)(f"{place}: {error}") from None
 
 
 def _piece(value: Any, kind: str | None, rate: int, limits: MediaLimits) -> Piece:
@@ -220,30 +185,41 @@ def _piece(value: Any, kind: str | None, rate: int, limits: MediaLimits) -> Piec
         case Image() | VideoBytes() | AudioBytes() | AudioChunk():
             return _from_item(value, kind)
         case np.ndarray():
+            if rate:
+                limits.check_sound(rate, 1, "audio")
             return _from_array(value, kind, rate)
         case (np.ndarray() as samples, int() as own):
+            limits.check_sound(own, 1, "audio")
             return _from_array(samples, kind or "audio", own)
         case [_, *_]:
-            frames = [pixels_of(frame) if not isinstance(frame, np.ndarray) else frame for frame in value]
-            pictures = [frame for frame in frames if frame is not None]
-            if len(pictures) < len(frames) or len({picture.shape for picture in pictures}) > 1:
-                raise InputError("video: expected pictures of one size, got others")
-            return _from_array(np.stack(pictures), kind or "video", rate)
+            return _from_array(_stacked(value, kind or "video"), kind or "video", rate)
     pixels = pixels_of(value)
     if pixels is None:
-        raise InputError(f"{kind or 'media'}: expected {_TAKEN}, got {type(value).__name__}")
+        raise InputError(f"{kind or 'media'}: expected {TAKEN}, got {described(value)}")
     return _from_array(pixels, kind, rate)
+
+
+def _stacked(values: Sequence[Any], kind: str) -> np.ndarray:
+    """Pictures of one size as one array."""
+    from ..codecs.picture import pixels_of
+
+    pictures = []
+    for value in values:
+        pixels = value if isinstance(value, np.ndarray) else pixels_of(value)
+        if pixels is None:
+            raise InputError(f"{kind}: expected {TAKEN}, or a list of pictures, got {described(value)} in a list")
+        pictures.append(pixels)
+    if len({pixels.shape for pixels in pictures}) > 1:
+        raise InputError(f"{kind}: expected pictures of one size, got others")
+    return np.stack(pictures)
 
 
 def _read(name: str | Path, limits: MediaLimits) -> bytes:
     if isinstance(name, str):
-        if name.startswith("data:"):
-            head, comma, text = name.partition(",")
-            if not comma or not head.endswith(";base64"):
-                raise InputError(f"data: URL: expected 'data:TYPE;base64,...', got {name[:40]!r}")
-            return _base64(text, "data: URL")
+        if is_data_url(name):
+            return from_data_url(name)
         if "://" in name:
-            raise InputError(f"media: expected {_TAKEN}, got {name[:80]!r}: nothing is fetched")
+            raise InputError(f"media: expected {TAKEN}, got {name[:80]!r}: nothing is fetched")
     path = Path(name)
     try:
         size = path.stat().st_size
@@ -259,6 +235,8 @@ def _from_bytes(data: bytes, kind: str | None) -> Piece:
     from ..codecs.picture import is_file
     from ..codecs.sniff import SOUND, sniff
 
+    if not data:
+        raise InputError(f"{kind or 'media'}: expected at least 1 byte, got 0")
     if kind is None:
         kind = "image" if is_file(data) else "audio" if sniff(data[: 64 << 10]) in SOUND else "video"
     if kind == "image":
@@ -268,7 +246,7 @@ def _from_bytes(data: bytes, kind: str | None) -> Piece:
 
 def _from_item(item: Image | VideoBytes | AudioBytes | AudioChunk, kind: str | None) -> Piece:
     if kind is not None and kind != kind_of(item):
-        raise InputError(f"{kind}: expected {_TAKEN}, got {type(item).__name__}")
+        raise InputError(f"{kind}: expected {TAKEN}, got {type(item).__name__}")
     if isinstance(item, AudioChunk):
         return item if isinstance(item.data, bytes) else msgspec.structs.replace(item, data=_own(item.data))
     if isinstance(item.data, np.ndarray):

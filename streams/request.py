@@ -9,6 +9,7 @@ import msgspec
 
 from ..codecs.errors import InputError
 from .format import BY_NAME
+from .messages import check_messages, check_unicode
 
 FORMATS = ("auto", *BY_NAME)
 MOST_LOGPROBS = 20
@@ -177,12 +178,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             raise InputError(f"params: expected SamplingParams, got {type(self.params).__name__}")
         if not isinstance(self.processor, dict):
             raise InputError(f"processor: expected a dictionary, got {type(self.processor).__name__}")
-        for name, value in (("messages", self.messages), ("media", self.media)):
-            if not isinstance(value, list | tuple | None):
-                raise InputError(f"{name}: expected a list, got {type(value).__name__}")
-        for message in self.messages or ():
-            if not isinstance(message, dict):
-                raise InputError(f"messages: expected dictionaries, got {type(message).__name__}")
+        if not isinstance(self.media, list | tuple):
+            raise InputError(f"media: expected a list, got {type(self.media).__name__}")
+        if self.messages is not None:
+            check_messages(self.messages)
         for name, value, allowed in (
             ("format", self.format, FORMATS),
             ("policy", self.policy, ("block", "latest")),
@@ -223,3 +222,4 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             raise InputError("prompt_ids: expected at least one token id, got none")
         if self.prompt is not None and not self.prompt:
             raise InputError("prompt: expected at least one character, got none")
+        check_unicode("prompt", self.prompt or "")

@@ -66,7 +66,8 @@ export class Link {
   async #access() {
     let headers;
     try {
-      headers = new Headers(this.#key ? { Authorization: `Bearer ${this.#key}` } : {});
+      const bytes = String.fromCharCode(...new TextEncoder().encode(this.#key ?? ""));
+      headers = new Headers(bytes ? { Authorization: `Bearer ${bytes}` } : {});
     } catch {
       return [401, ""]; // characters that no header has, and so no key of a server
     }
@@ -76,7 +77,8 @@ export class Link {
         cache: "no-store",
         signal: AbortSignal.timeout(ANSWER_MS),
       });
-      return [answer.status, await answer.text()];
+      const refusal = answer.status === 204 ? {} : await answer.json();
+      return [answer.status, refusal.error ?? ""];
     } catch {
       return [0, ""];
     }

@@ -212,22 +212,25 @@ def test_failing_step_ends_the_engine_loudly(house: House, caplog: pytest.LogCap
             readers = [Reader(stream) for stream in streams]
             reply = await streams[0].ask("What?", LONG)
             waiting = asyncio.create_task(streams[0].ask("And?", SHORT))
-            with pytest.raises(PenstockError, match="the device is gone"):
-                await reply.text()
-            with pytest.raises(PenstockError, match="the device is gone"):
-                await waiting
+            for call in (reply.text(), waiting):
+                with pytest.raises(PenstockError, match="^the engine has failed$") as told:
+                    await call
+                assert "the device is gone" in str(told.value.__cause__)
             for reader in readers:
                 await reader.task
                 assert [type(event) for event in reader.events[-2:]] == [Error, Closed]
-                assert reader.of(Error)[0].fatal and "the device is gone" in reader.of(Error)[0].message
+                assert reader.of(Error)[0].fatal and reader.of(Error)[0].message == "the engine has failed"
             assert readers[0].of(ReplyDone)[0].reason == "error"
-            assert engine.failed is not None and not engine.ready
+            assert isinstance(engine.failed, RuntimeError) and not engine.ready
+            assert await engine.until_failed() is engine.failed
             for stream in streams:
-                with pytest.raises(StreamClosedError):
+                with pytest.raises(StreamClosedError) as told:
                     await stream.append(Image(picture(1)))
+                assert told.value.__cause__ is engine.failed
                 await stream.close()
-            with pytest.raises(StreamClosedError, match="the device is gone"):
+            with pytest.raises(StreamClosedError, match="^the engine has failed$") as told:
                 await engine.stream()
+            assert told.value.__cause__ is engine.failed
 
     with caplog.at_level(logging.CRITICAL, "penstock.actors"):
         house.run(work())
@@ -236,8 +239,9 @@ def test_failing_step_ends_the_engine_loudly(house: House, caplog: pytest.LogCap
 def test_first_step_that_fails_fails_those_who_open(house: House, caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
         async with house.engine(failing(house.loaded, 1)) as engine:
-            with pytest.raises(PenstockError, match="the device is gone"):
+            with pytest.raises(PenstockError, match="^the engine has failed$") as told:
                 await engine.warm_up()
+            assert "the device is gone" in str(told.value.__cause__)
             assert not engine.ready
 
     with caplog.at_level(logging.CRITICAL, "penstock.actors"):

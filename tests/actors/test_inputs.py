@@ -152,18 +152,18 @@ REFUSED: list[tuple[Any, type[PenstockError], str]] = [
     ("https://example.org/cat.png", InputError, "got 'https://example.org/cat.png': nothing is fetched"),
     ({"type": "image_url", "image_url": {"url": "http://example.org/cat.png"}}, InputError, "nothing is fetched"),
     ("no/such/file.png", InputError, "expected a file that can be read, got 'no/such/file.png': No such file"),
-    ("data:image/png,abc", InputError, "expected 'data:TYPE;base64,...'"),
+    ("data:image/png;base64", InputError, r"media\[0\]: data: URL: expected 'data:\[TYPE\]\[;base64\],DATA', got"),
     ("data:image/png;base64,?", InputError, "expected base64"),
-    (7, InputError, "expected a PIL image, an array, bytes, a path, a data: URL or an item, got int"),
+    (7, InputError, "expected a PIL image, an array, bytes, a path, a data: URL or an item, got 7"),
     (np.zeros((4, 4), np.uint8), InputError, r"image: expected \(h, w, 3\) uint8, got \(4, 4\) uint8"),
-    ({"type": "image"}, InputError, "content part 'image': expected its value under 'image'"),
-    ({"type": "smell"}, InputError, "content part: expected text, image, video, audio, .* got 'smell'"),
+    ({"type": "image"}, InputError, r"media\[0\]: expected its value under 'image', got only 'type'"),
+    ({"type": "smell"}, InputError, r"media\[0\].type: expected text, image, video, audio, .* got 'smell'"),
     (VideoFrame(PIXELS), InputError, "got VideoFrame"),
     ([PIXELS, picture(1)], InputError, "expected pictures of one size"),
     (png(PIXELS)[:200], MediaError, "broken or cut short"),
     (b"words, no picture", MediaError, "expected"),
     (CLIP, InputError, "expected text or image, got 'video'"),
-    ([], InputError, "got list"),
+    ([], InputError, "got a list of 0"),
 ]
 
 
@@ -196,7 +196,10 @@ MESSAGES = [{"role": "user", "content": "Well?"}]
         (Request(prompt=""), "at least one character"),
         (Request(prompt_ids=[]), "at least one token id"),
         (Request(messages={"role": "user"}), "expected a list"),  # type: ignore[arg-type]
-        (Request(messages=[{"role": "user", "content": 3}]), "content of type int"),  # type: ignore[list-item]
+        (
+            Request(messages=[{"role": "user", "content": 3}]),
+            r"messages\[0\].content: expected text or a list of parts, got 3",
+        ),  # type: ignore[list-item]
         (Request(prompt="a", processor={"max_pixels": 4000}), "processor option 'max_pixels'"),
         (Request(), "expected a request with messages or a prompt, got none"),
     ],

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
-from penstock.codecs.errors import InputError, PenstockError, StreamClosedError
+from penstock.codecs.errors import InputError, StreamClosedError
 from penstock.streams.event import Appended, Closed, Error, Event, ReplyDone, ReplyStarted, Seen, Token
 from penstock.streams.item import Item, Text, VideoBytes
 from penstock.streams.request import Request, SamplingParams
@@ -157,6 +157,7 @@ class FakeEngine:
         self.info = FakeInfo()
         self.ready = True
         self.failed: BaseException | None = None
+        self._broke = asyncio.Event()
         self.tokens = tokens
         self.gate: asyncio.Semaphore | None = None  # One token a permit.
         self.hold_append: asyncio.Event | None = None  # Appends wait for it.
@@ -171,11 +172,25 @@ class FakeEngine:
         if request.system == "refuse me":
             raise InputError("system: expected something else, got 'refuse me'")
         if self.failed is not None:
-            raise PenstockError("the engine has failed")
+            raise StreamClosedError("the engine has failed")
         stream = FakeStream(self, len(self.streams) + 1, request)
         self.streams.append(stream)
         self.open.add(stream)
         return stream
+
+    def fail(self, error: BaseException) -> None:
+        """Die of `error`, and all streams with it."""
+        self.ready, self.failed = False, error
+        for stream in list(self.open):
+            stream.fail("the engine has failed")
+            for task in stream._replies.values():
+                task.cancel()
+        self._broke.set()
+
+    async def until_failed(self) -> BaseException:
+        await self._broke.wait()
+        assert self.failed is not None
+        return self.failed
 
     async def close(self) -> None:
         for stream in list(self.open):

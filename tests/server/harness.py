@@ -121,3 +121,46 @@ async def get(url: str, path: str) -> tuple[int, dict[str, Any]]:
     writer.close()
     await writer.wait_closed()
     return int(head.split()[1]), json.loads(body)
+
+
+async def shot(url: str, *parts: bytes, abort: bool = False, seconds: float = 1.0) -> bytes:
+    """Open a socket, send the parts one by one, and give what comes back until the server closes it, or for `seconds`;
+    with `abort` the socket is reset at once instead."""
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    answer = b""
+    try:
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0.003)  # What comes in one piece with a handshake is lost.
+        if abort:
+            writer.transport.abort()
+            return answer
+        async with asyncio.timeout(seconds):
+            while data := await reader.read(1 << 16):
+                answer += data
+    except (TimeoutError, ConnectionError):
+        pass
+    finally:
+        writer.close()
+    return answer
+
+
+def handshake(path: str = "/v1/stream", *headers: str, method: str = "GET") -> bytes:
+    """The request that opens a WebSocket."""
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        "Host: localhost",
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+        *headers,
+    ]
+    return "".join(f"{line}\r\n" for line in (*lines, "")).encode()
+
+
+def frame(opcode: int, data: bytes, final: bool = True) -> bytes:
+    """A WebSocket frame of fewer than 126 bytes, with a mask of zeros."""
+    return bytes([final << 7 | opcode, 0x80 | len(data)]) + bytes(4) + data

@@ -86,7 +86,7 @@ def test_a_signal_drains_the_server(number: signal.Signals) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(HERE)},
+        env={**os.environ, "PYTHONPATH": f"{HERE}:{os.environ.get('PYTHONPATH', '')}"},
     )
     assert process.stdout is not None and process.stderr is not None
 
@@ -113,6 +113,36 @@ def test_a_signal_drains_the_server(number: signal.Signals) -> None:
         process.kill()
     assert process.returncode == 0, err
     assert out == "clean\n"
+
+
+def test_a_second_signal_ends_the_server_at_once() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", FAKE_SERVER],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{HERE}:{os.environ.get('PYTHONPATH', '')}"},
+    )
+    assert process.stdout is not None and process.stderr is not None
+
+    async def talk() -> None:
+        url = (await asyncio.to_thread(process.stdout.readline)).strip()  # type: ignore[union-attr]
+        async with connect(url) as connection:
+            stream = await connection.stream()
+            await anext(aiter(await stream.ask()))  # A reply that would go on.
+            process.send_signal(signal.SIGINT)
+            while "draining" not in await asyncio.to_thread(process.stderr.readline):  # type: ignore[union-attr]
+                pass
+            await asyncio.sleep(0.3)
+            assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            assert await asyncio.to_thread(process.wait, 4) == 0
+
+    try:
+        run(talk)
+        assert process.communicate()[0] == "clean\n"
+    finally:
+        process.kill()
 
 
 def test_the_command_serves_and_drains(tmp_path: Path) -> None:

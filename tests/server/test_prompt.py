@@ -91,23 +91,24 @@ def test_log_probabilities_go_over_the_wire_where_they_are_asked_for() -> None:
 
 
 OUTSIDE = [
-    "/etc/hostname",
-    "https://example.org/cat.png",
-    {"type": "image", "image": "/etc/hostname"},
-    {"type": "image", "path": "/etc/hostname"},
-    {"type": "image", "url": "file:///etc/hostname"},
-    {"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}},
-    {"type": "video", "video": ["/etc/hostname"]},
-    {"type": "audio"},
-    {"image": "/etc/hostname"},
-    7,
+    ("/etc/hostname", "", "[0]"),
+    ("https://example.org/cat.png", "", "[0]"),
+    ({"type": "image", "image": "/etc/hostname"}, ".image", "[0].image"),
+    ({"type": "image", "path": "/etc/hostname"}, ".path", "[0].path"),
+    ({"type": "image", "url": "file:///etc/hostname"}, ".url", "[0].url"),
+    ({"type": "image_url", "image_url": {"url": "https://example.org/c"}}, ".image_url.url", "[0].image_url.url"),
+    ({"type": "video", "video": ["/etc/hostname"]}, ".video", "[0].video"),
+    ({"type": "audio"}, "", "[0]"),
+    ({"image": "/etc/hostname"}, ".type", "[0].type"),
+    (7, "", "[0]"),
 ]
 
 
-@pytest.mark.parametrize("value", OUTSIDE, ids=str)
-def test_media_that_is_not_in_the_message_is_refused(value: Any) -> None:
+@pytest.mark.parametrize(("value", "in_messages", "in_media"), OUTSIDE, ids=str)
+def test_media_that_is_not_in_the_message_is_refused(value: Any, in_messages: str, in_media: str) -> None:
     for field in ("messages", "media"):
         given = {"messages": messages(value)} if field == "messages" else {"prompt": "Well?", "media": [value]}
         with pytest.raises(MessageError) as caught:
             wire.decode_text(json.dumps({"type": "open", "stream": "a", **given}))
-        assert caught.value.path == f"$.{field}"
+        place = f"messages[0].content[0]{in_messages}" if field == "messages" else f"media{in_media}"
+        assert caught.value.path == f"$.{place}" and str(caught.value).startswith(f"{place}: expected ")

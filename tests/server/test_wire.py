@@ -43,7 +43,7 @@ def binary(header: dict[str, Any] | bytes, payload: bytes = b"x", length: int | 
         ('{"type":"open","stream":"a","video_fps":0}', "$.video_fps", "a"),
         ('{"type":"open","stream":"a","params":{"max_tokens":0}}', "$.params.max_tokens", "a"),
         ('{"type":"open","stream":"a","messages":"hello"}', "$.messages", "a"),
-        ('{"type":"open","stream":"a","messages":[],"prompt":"b"}', "$.prompt", "a"),
+        ('{"type":"open","stream":"a","messages":[{"role":"user","content":"c"}],"prompt":"b"}', "$.prompt", "a"),
         ('{"type":"open","stream":"a","prompt":""}', "$.prompt", "a"),
         ('{"type":"open","stream":"a","processor":{"fps":"fast"}}', "$.processor[...]", "a"),
     ],
@@ -75,6 +75,31 @@ def test_a_wrong_binary_message_names_its_path(message: bytes, path: str | None)
     with pytest.raises(MessageError) as caught:
         wire.decode_binary(message)
     assert caught.value.path == path
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.text(max_size=128), json_values, json_values, st.text(min_size=1, max_size=8))
+def test_an_error_carries_the_ref_whatever_else_is_wrong(ref: str, stream: Any, kind: Any, key: str) -> None:
+    for wrong in ({"stream": stream, "type": kind}, {"stream": "a", "type": "end", f"{key}!": 1}, {"type": "ask"}):
+        sent = {**wrong, "ref": ref}
+        for decode, message in (
+            (wire.decode_text, json.dumps(sent)),
+            (wire.decode_text, json.dumps(sent, ensure_ascii=False)),
+            (wire.decode_binary, binary(sent)),
+        ):
+            try:
+                decode(message)  # type: ignore[operator]
+            except MessageError as error:
+                assert error.ref == ref and error.path
+                assert error.stream == (sent.get("stream") if isinstance(sent.get("stream"), str) else None)
+            else:
+                raise AssertionError(f"expected a refusal of {message!r}")
 
 
 @given(st.binary(max_size=200))

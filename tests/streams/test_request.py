@@ -32,9 +32,10 @@ REQUESTS = (
     ({"lateness_us": 10**15}, "lateness_us: expected 0 to 60000000, got 10{15}"),
     ({"prompt_ids": [1.5]}, r"prompt_ids\[0\]: expected `int`, got `float`"),
     ({"processor": "large"}, "processor: expected a dictionary, got str"),
-    ({"messages": "Hello."}, "messages: expected a list, got str"),
-    ({"messages": ["Hello."]}, "messages: expected dictionaries, got str"),
+    ({"messages": "Hello."}, "messages: expected a list of {'role': ..., .*}, got 'Hello.'"),
+    ({"messages": ["Hello."]}, r"messages\[0\]: expected {'role': ..., .*}, got 'Hello.'"),
     ({"media": 1, "prompt": "a"}, "media: expected a list, got int"),
+    ({"prompt": "a\ud800"}, r"prompt: expected Unicode text, got half a character \('\\ud800'\) at 1"),
     ({"params": 3}, "params: expected SamplingParams, got int"),
     ({"params": SamplingParams(seed="a")}, "seed: expected"),  # pyright: ignore[reportArgumentType]
 )

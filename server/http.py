@@ -1,0 +1,104 @@
+"""uvicorn's HTTP protocol with bounds: how many sockets are open, and how long one may take over a request.
+
+A request is answered in full within `REQUEST_SECONDS`, counted from the opening of its socket or from the end of the
+answer before it; a socket that takes longer is closed. Of too many sockets that one goes which has waited longest
+without a request. A WebSocket leaves the deadline behind with its handshake, and goes on being counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Any
+
+import h11
+import msgspec
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from .answer import refusal_body
+
+REQUEST_SECONDS = 10.0
+# Sockets for the page and for health checks, beside those of `max_connections`.
+SPARE_SOCKETS = 16
+
+
+class Sockets:
+    """The open sockets of one server: at most `most`, those that are WebSockets by now included."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.plain: dict[BoundedProtocol, None] = {}  # Not WebSockets; the longest without a request first.
+
+    def protocol(self, **arguments: Any) -> BoundedProtocol:
+        """A new socket's protocol, as uvicorn asks for it."""
+        return BoundedProtocol(self, **arguments)
+
+
+class BoundedProtocol(H11Protocol):
+    """One socket until it is a WebSocket."""
+
+    def __init__(self, sockets: Sockets, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._sockets = sockets
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Count the socket; where there are too many, refuse the one that has waited longest."""
+        super().connection_made(transport)
+        self._wait()
+        if len(self.connections) > self._sockets.most:
+            longest = next((socket for socket in self._sockets.plain if not socket.answering), self)
+            longest.refuse(503, f"open sockets: at most {self._sockets.most}, got one more")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the socket."""
+        self._leave()
+        super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Hand the socket to the WebSocket's protocol."""
+        self._leave()
+        super().handle_websocket_upgrade(event)
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        self._wait()
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP: answered in JSON."""
+        self.refuse(400, "expected an HTTP request, got something else")
+
+    @property
+    def answering(self) -> bool:
+        """Whether a request has come whose answer is not complete."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def refuse(self, status: int, why: str) -> None:
+        """Say why, and close. In the middle of an answer the socket is just closed."""
+        self._leave()
+        self.connections.discard(self)
+        if self.answering:
+            self.transport.abort()
+            return
+        body = msgspec.json.encode(refusal_body(status, why))
+        head = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    def _wait(self) -> None:
+        self._leave()
+        if self.transport.is_closing():
+            return
+        self._sockets.plain[self] = None
+        late = f"expected a request within {REQUEST_SECONDS:g} s, got none or a part of one"
+        self._deadline = self.loop.call_later(REQUEST_SECONDS, self.refuse, 408, late)
+
+    def _leave(self) -> None:
+        self._sockets.plain.pop(self, None)
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None

@@ -1,0 +1,280 @@
+"""The options of the command line, in groups, with examples. In: the functions of the commands. Out: a parser.
+
+Knows what may be said and by which name, not what is done about it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..streams.request import FORMATS
+from .config import LIMITS, ServerConfig
+
+Commands = Mapping[str, Callable[[argparse.Namespace], int]]
+
+_LIMIT_HELP = {
+    "max_connections": "open sockets",
+    "max_streams": "open streams of one socket",
+    "max_message_bytes": "bytes of one message",
+    "max_text_bytes": "bytes of one text message",
+    "waiting_bytes": "bytes of one stream that wait to be accepted",
+    "unread_bytes": "bytes of output that a client may leave unread",
+    "unread_seconds": "seconds that output may stay unread",
+    "idle_seconds": "seconds without a message after which a client is closed",
+    "drain_seconds": "seconds that running replies may go on after SIGTERM",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the arguments; keeps the lines of examples as they are."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, formatter_class=_Formatter)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Options begin in one column, where there is room behind the longest."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)
+
+
+_EXAMPLES = {
+    "": """
+examples:
+  penstock ask clip.mp4 "What happens?"    show a film to Brook, the small model that comes along
+  penstock ask --model Qwen/Qwen2.5-VL-3B-Instruct photo.jpg "What is on the table?"
+  penstock serve                           serve Brook, with a page at http://127.0.0.1:8000
+  penstock COMMAND --help                  the options of a command
+""",
+    "ask": """
+examples:
+  penstock ask clip.mp4 "What happens?"
+  penstock ask --model Qwen/Qwen2.5-VL-3B-Instruct photo.jpg "What is on the table?"
+  penstock ask --url 127.0.0.1:8000 first.mp4 second.mp4 "What has changed?"
+  penstock ask --live camera "Tell me what happens."
+  ffmpeg -i rtsp://door.local/stream -c copy -f mpegts - | penstock ask --live - "Who comes?"
+""",
+    "serve": """
+examples:
+  penstock serve                                        Brook, on this machine only
+  penstock serve Qwen/Qwen2.5-VL-3B-Instruct --port 8080
+  PENSTOCK_API_KEY=change-me penstock serve --host 0.0.0.0
+""",
+}
+
+
+def make_parser(commands: Commands) -> argparse.ArgumentParser:
+    """The parser; each command's namespace has its function of `commands` as `command`, and none without a command."""
+    parser = _Parser(
+        prog="penstock",
+        description="Media appended to the KV cache of the request that is running.",
+        epilog=_EXAMPLES[""],
+    )
+    parser.set_defaults(command=None)
+    parser.add_argument("--version", action="version", version=f"penstock {_version()}")
+    children = parser.add_subparsers(title="commands", metavar="COMMAND")
+    serve = children.add_parser("serve", help="serve a model over WebSocket", epilog=_EXAMPLES["serve"])
+    serve.set_defaults(command=commands["serve"])
+    _add_serve(serve)
+    usage = "penstock ask [options] [MEDIA ...] QUESTION"
+    ask = children.add_parser("ask", help="show media to a model and ask", usage=usage, epilog=_EXAMPLES["ask"])
+    ask.set_defaults(command=commands["ask"])
+    _add_ask(ask)
+    devices = children.add_parser("devices", help="what can compute, see and hear here")
+    devices.set_defaults(command=commands["devices"])
+    devices.add_argument("--json", action="store_true", help="one JSON object a line")
+    trace = children.add_parser("trace", help="show the messages of one frame from socket to token")
+    trace.set_defaults(command=commands["trace"])
+    _add_trace(trace)
+    bench = children.add_parser("bench", help="measure")
+    benches = bench.add_subparsers(title="benchmarks", required=True, metavar="WHAT")
+    append = benches.add_parser("append", help="time per append and per decode step, by history")
+    append.set_defaults(command=commands["bench"])
+    _add_bench_append(append)
+    completion = children.add_parser("completion", help="print a script that completes this command line")
+    completion.set_defaults(command=commands["completion"])
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+    return parser
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    defaults = ServerConfig()
+    parser.add_argument(
+        "model", nargs="?", help="a model's name or folder; without one Brook, which knows coloured shapes and sounds"
+    )
+    model = parser.add_argument_group("the model")
+    _add_place(model)
+    cache = model.add_mutually_exclusive_group()
+    cache.add_argument(
+        "--memory-fraction",
+        type=_positive,
+        help="how much the KV cache takes of what weights and the largest step leave (default 0.9 on cuda; elsewhere "
+        "0.5, but 32768 tokens at most)",
+    )
+    cache.add_argument("--kv-gib", type=_positive, help="the KV cache's size in GiB, instead")
+    address = parser.add_argument_group("address and access")
+    address.add_argument("--host", default=defaults.host, help="address to listen on (default %(default)s)")
+    address.add_argument("--port", type=int, default=defaults.port, help="0 takes a free one (default %(default)s)")
+    _add_key(address, "what clients must show")
+    address.add_argument("--insecure", action="store_true", help="no key although other machines can connect")
+    address.add_argument("--tls-cert", metavar="FILE", help="a certificate, PEM")
+    address.add_argument("--tls-key", metavar="FILE", help="its key, PEM, without a passphrase")
+    address.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="a web origin whose pages may connect; may be repeated",
+    )
+    _add_limits(parser)
+    _add_media(parser.add_argument_group("media"))
+    running = parser.add_argument_group("running")
+    running.add_argument(
+        "--stay", action="store_true", help="stay up and refuse where the engine has failed (default: end with code 1)"
+    )
+    running.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    limits = parser.add_argument_group("limits")
+    for name in LIMITS:
+        value = getattr(ServerConfig(), name)
+        limits.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=type(value),
+            default=value,
+            metavar="SECONDS" if name.endswith("seconds") else "BYTES" if name.endswith("bytes") else "N",
+            help=f"{_LIMIT_HELP[name]} (default {value})",
+        )
+
+
+def _add_media(media: argparse._ArgumentGroup) -> None:
+    media.add_argument(
+        "--decode",
+        choices=("workers", "inline"),
+        default="workers",
+        help="where client media is decoded (default workers)",
+    )
+    media.add_argument(
+        "--processor",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the model's processor, for example max_pixels=200000; may be repeated",
+    )
+    media.add_argument(
+        "--limit",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="KIND=COUNT",
+        help="images, videos or audios that a prompt may have, for example image=8; may be repeated",
+    )
+
+
+def _add_place(parser: argparse._ArgumentGroup) -> None:
+    parser.add_argument("--revision", help="a branch, tag or commit of a model on the Hub")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default auto: the first of cuda, mps, cpu")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        help="default auto: the checkpoint's own, on a CPU only where that is fast",
+    )
+    parser.add_argument("--quantize", choices=("int8",), help="keep the decoder's linear layers as int8")
+
+
+def _add_key(parser: argparse._ArgumentGroup, what: str) -> None:
+    key = parser.add_mutually_exclusive_group()
+    key.add_argument("--api-key", help=f"{what}; better in PENSTOCK_API_KEY or in a file")
+    key.add_argument("--api-key-file", type=Path, help="file whose first line is the key")
+
+
+def _add_ask(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="MEDIA QUESTION",
+        help="a picture, video or sound file, camera[:N], microphone[:N], or - for stdin; last the question",
+    )
+    model = parser.add_argument_group("who answers")
+    where = model.add_mutually_exclusive_group()
+    where.add_argument("--model", help="a model's name or folder, loaded here; without one Brook")
+    where.add_argument("--url", help="a server that runs, for example 127.0.0.1:8000, instead of a model here")
+    _add_place(model)
+    _add_key(model, "the server's key")
+    media = parser.add_argument_group("how media is shown")
+    media.add_argument("--live", action="store_true", help="ask at the start; the model speaks while it watches")
+    media.add_argument("--pace", action="store_true", help="play files at their own pace, as --live does")
+    media.add_argument(
+        "--seconds",
+        type=_positive,
+        help="how long a camera or microphone is watched (default 5, with --live until Ctrl-C)",
+    )
+    media.add_argument("--format", choices=FORMATS, help="default turns, with --live live")
+    media.add_argument("--fps", type=float, help="frames a second that the model gets (default: the model's own)")
+    reply = parser.add_argument_group("the reply")
+    reply.add_argument("--system", metavar="TEXT", help="the system prompt")
+    reply.add_argument("--max-tokens", type=_count, metavar="N", help="at most so many (default 256, with --live 4000)")
+    reply.add_argument("--temperature", type=float, help="0 takes the likeliest token (default: as the model has it)")
+    reply.add_argument("--json", action="store_true", help="the stream's events, one JSON object a line")
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
+    return value
+
+
+def _setting(text: str) -> tuple[str, bool | int | float]:
+    """A name and its value: true, false or a number."""
+    name, equals, value = text.partition("=")
+    words = {"true": True, "false": False}
+    try:
+        if name and equals:
+            return name, words[value] if value in words else float(value) if "." in value else int(value)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"expected NAME=NUMBER, NAME=true or NAME=false, got {text!r}")
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"expected more than 0, got {text}")
+    return value
+
+
+def _add_trace(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", nargs="?", help="a model's name or folder; without one Brook")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--tokens", type=int, default=2, help="length of the reply (default 2)")
+
+
+def _add_bench_append(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--rounds", type=int, default=20, help="rounds that medians are taken over (default 20)")
+    parser.add_argument("--tokens", type=int, default=600, help="tokens of the timed reply (default 600)")
+    parser.add_argument("--cuda-graphs", action="store_true", help="decode steps are recorded and launched whole")
+    parser.add_argument("--histories", type=_numbers, default=(1_000, 20_000), help="tokens, separated by commas")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def _version() -> str:
+    try:
+        return metadata.version("penstock")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"

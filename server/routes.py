@@ -1,0 +1,202 @@
+"""What each path of the server answers: health, access, the WebSocket `/v1/stream`, the page, and errors as JSON.
+
+In come an engine and a `ServerConfig`; out goes a Starlette app (`create_app`). Knows neither the wire's messages nor
+how the server is run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from .access import host_allowed, key_allowed, origin_allowed
+from .answer import json_answer, refusal
+from .config import ServerConfig
+from .connection import Connection
+from .static import page_routes
+from .wire import SUBPROTOCOL
+
+if TYPE_CHECKING:
+    from ..actors.engine import Engine
+
+log = logging.getLogger("penstock.server")
+
+STREAM = "/v1/stream"
+_FAILED = "the engine has failed; the server's log says why"
+
+
+class Service:
+    """What the routes share: the engine, the open connections and whether the server is going down."""
+
+    def __init__(self, engine: Engine, config: ServerConfig) -> None:
+        self.engine = engine
+        self.config = config
+        self.draining = False
+        self._connections: dict[int, Connection] = {}
+        self._count = 0
+        self._gone = asyncio.Event()  # A connection has ended.
+
+    async def health(self, request: Request) -> Response:
+        """Numbers: with 200 as long as the engine works, with 503 where it has failed."""
+        failed = self.engine.failed is not None
+        streams = sum(connection.streams for connection in self._connections.values())
+        body = {
+            "status": "failed" if failed else "draining" if self.draining else "ok",
+            "connections": len(self._connections),
+            "streams": streams,
+            "engine": self.engine.statistics(),
+        }
+        return json_answer(503 if failed else 200, body)
+
+    async def ready(self, request: Request) -> Response:
+        """200 where a new stream can be opened, else 503 with the reason."""
+        if self.engine.failed is not None:
+            reason = "engine failed"
+        elif self.draining:
+            reason = "going down"
+        elif not self.engine.ready:
+            reason = "warming up"
+        else:
+            return json_answer(200, {"ready": True})
+        return json_answer(503, {"ready": False, "reason": reason})
+
+    async def access(self, request: Request) -> Response:
+        """204 where a WebSocket with these headers is let in, else its refusal, which a browser hides from pages."""
+        refused = self._refusal(request, ())
+        return Response(status_code=204) if refused is None else refusal(*refused)
+
+    async def not_upgraded(self, request: Request) -> Response:
+        """426: a request to the WebSocket's path that asks for no WebSocket."""
+        why = f"expected a WebSocket handshake on {STREAM}, got a plain {request.method}"
+        return refusal(426, why, {"upgrade": "websocket", "connection": "upgrade"})
+
+    async def stream(self, websocket: WebSocket) -> None:
+        """The WebSocket route: refuse the handshake, or serve one connection to its end."""
+        refused = self._refusal(websocket, websocket.scope["subprotocols"])
+        if refused is not None:
+            await _deny(websocket, *refused)
+            return
+        self._count += 1
+        number = self._count
+        connection = Connection(websocket, self.engine, self.config, number)
+        self._connections[number] = connection
+        try:
+            await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None)
+            await connection.run()
+        except WebSocketDisconnect:
+            pass  # Gone during the handshake.
+        finally:
+            del self._connections[number]
+            self._gone.set()
+
+    def _refusal(self, client: HTTPConnection, subprotocols: Sequence[str]) -> tuple[int, str] | None:
+        if not origin_allowed(client.headers, self.config):
+            return 403, "foreign origin: expected the server's own or one of --allow-origin"
+        if not key_allowed(client.headers, subprotocols, self.config):
+            return 401, "expected an API key: Authorization: Bearer <key>"
+        if self.engine.failed is not None:
+            return 503, _FAILED
+        if self.draining:
+            return 503, "the server is going down"
+        if len(self._connections) >= self.config.max_connections:
+            return 503, f"connections: at most {self.config.max_connections}, got one more"
+        return None
+
+    async def drain(self, code: int = 1012, reason: str = "the server is going down") -> None:
+        """Take nothing new, end replies that rest, let those that speak finish for `drain_seconds`, close all streams
+        and connections: with this close code and reason."""
+        self.draining = True
+        log.info("draining: %d connections", len(self._connections))
+        for connection in list(self._connections.values()):
+            connection.drain(code, reason)
+        while self._connections:
+            self._gone.clear()
+            await self._gone.wait()
+
+
+def create_app(engine: Engine, config: ServerConfig) -> Starlette:
+    """The ASGI app for `engine`; its `Service` is `app.state.service`. ConfigError where `config` is refused."""
+    config.check()
+    service = Service(engine, config)
+    app = Starlette(
+        routes=[
+            Route("/health", service.health),
+            Route("/ready", service.ready),
+            Route("/v1/access", service.access),
+            Route(STREAM, service.not_upgraded, methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]),
+            WebSocketRoute(STREAM, service.stream),
+            *page_routes(),
+        ],
+        middleware=[Middleware(_OwnHost, config)],
+        exception_handlers={HTTPException: _http_error, Exception: _fault},
+    )
+    app.state.service = service
+    app.router.default = _elsewhere
+    return app
+
+
+async def _elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
+    """404: nothing is on this path, or no WebSocket is."""
+    if scope["type"] != "websocket":
+        raise HTTPException(404)
+    why = f"expected a WebSocket on {STREAM}, got one on {_shown(scope['path'])}"
+    await _deny(WebSocket(scope, receive, send), 404, why)
+
+
+def _shown(path: str) -> str:
+    """A path that a client sent, as one short word."""
+    return ascii(path[:80])[1:-1]
+
+
+class _OwnHost:
+    """Lets through what is for a host of this server; a page that was loaded from a foreign name reads nothing."""
+
+    def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
+        self._app = app
+        self._config = config
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or host_allowed(Headers(scope=scope), self._config):
+            await self._app(scope, receive, send)
+            return
+        why = "foreign host: expected localhost, a loopback address or the host of an --allow-origin"
+        await refusal(403, why)(scope, receive, send)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = _shown(request.url.path)
+    match error.status_code:
+        case 404:
+            why = f"expected /, /health, /ready or the WebSocket {STREAM}, got {path}"
+        case 405:
+            allowed = (error.headers or {}).get("Allow", "GET")
+            why = f"{path}: expected {allowed}, got {request.method}"
+        case _:
+            why = error.detail
+    return refusal(error.status_code, why, error.headers)
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    return refusal(500, "internal error; the server's log says more")
+
+
+async def _deny(websocket: WebSocket, status: int, why: str) -> None:
+    """Answer a handshake as HTTP; a client that has gone meanwhile is no error."""
+    log.warning("refused %d %s", status, why)
+    await websocket.receive()
+    with contextlib.suppress(WebSocketDisconnect):
+        await websocket.send_denial_response(refusal(status, why))

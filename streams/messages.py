@@ -1,0 +1,134 @@
+"""What a conversation is made of, checked: messages, their parts, and the value in a part of media. In: `messages` as a
+client hands them in. Out: the same, or InputError that names the place (`messages[1].content[0]`).
+
+It knows the content parts of Hugging Face and of OpenAI. Nothing is decoded, nothing is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from ..codecs.errors import InputError
+
+KINDS = ("image", "video", "audio")
+TAKEN = "a PIL image, an array, bytes, a path, a data: URL or an item"
+_OPENAI = {"image_url": "image", "video_url": "video", "audio_url": "audio", "input_audio": "audio"}
+_MESSAGE = "{'role': ..., 'content': text or a list of parts}"
+_SHOWN = 40
+
+
+class Value(NamedTuple):
+    """What a part of media holds, still as it was written. `place` ends with its key; `base64`: it is text of that."""
+
+    kind: str
+    place: str
+    found: Any
+    base64: bool
+    rate: int  # Hz, where the part says so; else 0
+
+
+def check_messages(messages: Any) -> None:
+    """Raise InputError where this is no conversation; says at which place, what was expected and what came."""
+    if not isinstance(messages, list | tuple):
+        raise InputError(f"messages: expected a list of {_MESSAGE}, got {described(messages)}")
+    if not messages:
+        raise InputError("messages: expected at least one message, got none")
+    for number, message in enumerate(messages):
+        place = f"messages[{number}]"
+        if not isinstance(message, dict):
+            raise InputError(f"{place}: expected {_MESSAGE}, got {described(message)}")
+        role, content = _field(message, "role"), _field(message, "content")
+        if not isinstance(role, str) or not role:
+            raise InputError(f"{place}.role: expected a name such as 'user', got {described(role)}")
+        check_unicode(f"{place}.role", role)
+        if isinstance(content, str):
+            check_unicode(f"{place}.content", content)
+        elif not isinstance(content, list | tuple):
+            raise InputError(f"{place}.content: expected text or a list of parts, got {described(content)}")
+    for place, part in parts(messages):
+        check_part(place, part)
+
+
+def parts(messages: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """All content parts of a conversation that holds lists of them, with their places."""
+    for number, message in enumerate(messages):
+        content = message["content"]
+        for index, part in enumerate(() if isinstance(content, str) else content):
+            yield f"messages[{number}].content[{index}]", part
+
+
+def check_part(place: str, part: Any) -> None:
+    """Raise InputError where this is no content part."""
+    if not isinstance(part, dict):
+        raise InputError(f"{place}: expected {{'type': ..., ...}}, got {described(part)}")
+    if part.get("type") != "text":
+        value_of(place, part)
+        return
+    text = _field(part, "text")
+    if not isinstance(text, str):
+        raise InputError(f"{place}.text: expected text, got {described(text)}")
+    check_unicode(f"{place}.text", text)
+
+
+def value_of(place: str, part: dict[str, Any]) -> Value:
+    """Kind and value of a part of media. InputError where it is none, or its value can be no media."""
+    name = _field(part, "type")
+    kind = _OPENAI.get(name, name) if isinstance(name, str) else None
+    if kind not in KINDS:
+        raise InputError(f"{place}.type: expected text, {', '.join((*KINDS, *_OPENAI))}, got {described(name)}")
+    key = next((key for key in (name, "path", "url", "base64") if key in part), None)
+    if key is None:
+        raise InputError(f"{place}: expected its value under {name!r}, got only {', '.join(map(repr, part))}"[:200])
+    found, at, base64 = part[key], f"{place}.{key}", key == "base64"
+    if isinstance(found, dict):
+        inner = "data" if "data" in found else "url"
+        found, at, base64 = _field(found, inner), f"{at}.{inner}", inner == "data"
+    if base64 and not isinstance(found, str | bytes):
+        raise InputError(f"{at}: expected base64, got {described(found)}")
+    if found is None or isinstance(found, bool | int | float | dict | _Nothing):
+        raise InputError(f"{at}: expected {TAKEN}, got {described(found)}")
+    rate = part.get("sampling_rate")
+    if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int) or rate < 1):
+        raise InputError(f"{place}.sampling_rate: expected a whole number of Hz, got {described(rate)}")
+    return Value(kind, at, found, base64, rate or 0)
+
+
+def check_unicode(place: str, text: str) -> None:
+    """Raise InputError for a text that holds half a character, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"half a character ({text[error.start]!a}) at {error.start}"
+        raise InputError(f"{place}: expected Unicode text, got {half}") from None
+
+
+def described(value: Any) -> str:
+    """What came, in a few words that say nothing secret or long."""
+    match value:
+        case None:
+            return "null"
+        case bool() | float():
+            return repr(value).lower()
+        case int():
+            return repr(value) if abs(value) < 2**63 else "a number beyond 64 bits"
+        case str():
+            return ascii(value[:_SHOWN])
+        case _Nothing():
+            return "nothing"
+        case list() | tuple():
+            return f"a list of {len(value)}"
+        case dict():
+            return f"an object with {', '.join(ascii(key)[:_SHOWN] for key in list(value)[:5])}" if value else "{}"
+    return type(value).__name__
+
+
+class _Nothing:
+    """A field that is not there."""
+
+
+_NOTHING = _Nothing()
+
+
+def _field(given: dict[str, Any], name: str) -> Any:
+    return given.get(name, _NOTHING)
