@@ -22,6 +22,7 @@ from ..codecs.errors import InputError, PenstockError, StreamClosedError
 from ..engine.config import EngineConfig
 from ..streams.event import Closed, Error, ReplyDone, ReplyStarted
 from ..streams.request import Request, SamplingParams
+from . import demo_model
 from .ask_view import JsonView, TextView, View
 from .capture import Camera, Microphone
 from .client import connect
@@ -41,11 +42,13 @@ def main(options: argparse.Namespace, api_key: str | None, setup: EngineConfig) 
     one line for what goes wrong, KeyboardInterrupt on Ctrl-C.
     """
     *words, question = options.words
-    if not words or os.path.isfile(question):
+    if os.path.isfile(question):
         raise InputError(f"a question is missing behind {options.words[-1]}: expected, for example, {_EXAMPLE}")
     sources = [_source(word, options, followed=number < len(words)) for number, word in enumerate(words, 1)]
     for source in sources:
         source.check()
+    if not sources and options.url is None and options.model is None:
+        options.model = demo_model.for_words()
     view = JsonView() if options.json else TextView(options.live)
     try:
         asyncio.run(_ask(options, _host(options, api_key, setup, view), sources, question, view))

@@ -1,4 +1,4 @@
-"""The command line: `penstock serve`, `ask`, `devices`, `trace`, `bench`, `completion`.
+"""The command line: `penstock serve`, `ask`, `devices`, `trace`, `bench`, `fetch-demo-model`, `completion`.
 
 In come arguments and the environment (PENSTOCK_API_KEY); out go an exit code (0; 2 with one line on stderr; 130 after
 Ctrl-C) and, from `serve`, a line with the address and some with what is served, on stdout. Loads torch, PyAV, starlette
@@ -87,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="measure")
     benches = bench.add_subparsers(title="benchmarks", required=True, metavar="WHAT")
     _add_bench_append(benches.add_parser("append", help="time per append and per decode step, by history"))
+    fetch = commands.add_parser("fetch-demo-model", help="fetch a small trained text model, SmolLM2-135M-Instruct")
+    fetch.set_defaults(command=_fetch_demo_model)
+    fetch.add_argument("--into", type=Path, metavar="FOLDER", help="where it should lie (default in ~/.cache/penstock)")
     completion = commands.add_parser("completion", help="print a script that completes this command line")
     completion.set_defaults(command=_completion)
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
@@ -345,6 +348,12 @@ def _devices(options: argparse.Namespace) -> int:
     from . import devices
 
     return devices.main(options)
+
+
+def _fetch_demo_model(options: argparse.Namespace) -> int:
+    from . import demo_model
+
+    return demo_model.main(options)
 
 
 def _completion(options: argparse.Namespace) -> int:
