@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from asking import refusal
+from penstock.codecs.errors import ModelError
 from penstock.server import demo_model
 from penstock.server.cli import main
 
@@ -94,7 +95,7 @@ def test_a_full_disk(target: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytes
 def test_a_step_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('no torch today')")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(demo_model.ModelError, match=r"^cannot ask SmolLM2-135M-Instruct: ImportError: no torch today$"):
+    with pytest.raises(ModelError, match=r"^cannot ask SmolLM2-135M-Instruct: ImportError: no torch today$"):
         demo_model._in_child("ask", None, str(tmp_path))
 
 
@@ -129,7 +130,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str | None]]:
 
         def host(options: types.SimpleNamespace, *_: object) -> object:
             loaded.append(options.model)
-            raise demo_model.ModelError("no further")
+            raise ModelError("no further")
 
         monkeypatch.setattr(ask, "_host", host)
         assert main(["ask", *words]) == 2
