@@ -158,25 +158,9 @@ def _in_child(step: str, packages: Path | None, *arguments: str) -> None:
 
 def read(gguf: Path, into: Path) -> None:
     """Save what is in a GGUF file as transformers saves a model."""
-    from ..codecs.wheels import mend_wheels
+    from ..engine.gguf import save
 
-    mend_wheels()
-    import torch
-    from tokenizers import pre_tokenizers
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    model = AutoModelForCausalLM.from_pretrained(
-        **where, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
-    )
-    model.config._name_or_path = NAME
-    model.save_pretrained(into)
-    tokenizer = AutoTokenizer.from_pretrained(**where)
-    # The file's `tokenizer.ggml.pre` is "smollm": digits one by one, then as GPT-2 does. The reader only knows GPT-2.
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.save_pretrained(into)
+    save(gguf, NAME, into)
 
 
 def ask(path: Path) -> None:
