@@ -1,6 +1,7 @@
 """Messages as bytes and back: msgpack by `msgspec`, structs by their names, arrays and tensors as raw buffers.
 
-It serves actors in different processes; in one process a test runs every message through it.
+The actors of an engine live in one process and need none of it. Tests run every message of an engine through it, so
+that nothing in a message ties them to that process.
 """
 
 from __future__ import annotations

@@ -207,7 +207,7 @@ class Stream:
             self._changed.set()
 
     async def transcript(self) -> list[TranscriptRow]:
-        """What the KV cache holds of this stream, in order."""
+        """What the KV cache holds of this stream, in order; also what was moved away to make room for others."""
         self._check_open()
         ticket = next(self._tickets)
         answer = self._transcripts[ticket] = asyncio.get_running_loop().create_future()

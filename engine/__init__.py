@@ -21,6 +21,7 @@ checkpoint.py hub.py    where a checkpoint is: a folder, or a model on the Hub, 
 weights.py placement.py memory.py worst.py  what a checkpoint needs; on which device, in which type; who has how much
 int8.py                 linear layers in int8
 library.py probe.py     the one door to transformers; does a decoder compute here what it computes there?
+gguf.py                 a model out of a GGUF file, saved as transformers saves models
 compute.py threads.py   what can compute on this machine; how many threads do
 prompt.py               a whole prompt through the model's own processor
 encoder.py gate.py      the towers behind a cache by content; steps go before towers

@@ -1,7 +1,7 @@
 """What a family of models is to the rest of the engine: ids, positions and media, as plain data and small rules.
 
-A `Family` holds what the schedule needs (no tensors); `Towers` encode media; `LanguageModel` (language.py) runs the
-rest. One family module makes all three from a checkpoint.
+A `Family` holds what the schedule needs, no weights and few tensors (`endings`); `Towers` encode media; `LanguageModel`
+(language.py) runs the rest. One family module makes all three from a checkpoint.
 """
 
 from __future__ import annotations

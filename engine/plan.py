@@ -1,6 +1,6 @@
 """What one step is told and what it answers.
 
-Plain data that `msgspec` can encode; another process could carry it out.
+Plain data, but that the rows of media are tensors. `msgspec` alone does not encode these; actors/packing.py does.
 """
 
 from __future__ import annotations

@@ -128,7 +128,8 @@ class Scheduler:
     def close(self, id: int) -> None:
         """End a stream and free what it holds.
 
-        A reply that runs ends "interrupted". Does nothing for an unknown stream.
+        A reply that runs ends with it, of which no event tells, and events that nobody has taken are lost: who closes a
+        stream takes them before, and tells its client of the end. Does nothing for an unknown stream.
         """
         stream = self.streams.pop(id, None)
         if stream is None:

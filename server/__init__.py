@@ -4,6 +4,7 @@ cli         the command `penstock`
 options     its parser; progress: what is shown while a model is loaded
 ask         `penstock ask`; ask_view: what it prints; sources: files and stdin; capture: cameras and microphones
 devices     `penstock devices`: which cameras, microphones, codecs and computers there are
+demo_model  `penstock fetch-demo-model`
 completion  `penstock completion`
 trace       `penstock trace`: the messages of one frame from socket to token
 bench       `penstock bench`

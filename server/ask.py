@@ -23,6 +23,7 @@ from ..codecs.errors import InputError, PenstockError, StreamClosedError
 from ..engine.config import EngineConfig
 from ..streams.event import Closed, Error, ReplyDone, ReplyStarted
 from ..streams.request import Request, SamplingParams
+from . import demo_model
 from .ask_view import JsonView, TextView, View
 from .capture import Camera, Microphone
 from .client import connect
@@ -49,6 +50,8 @@ def main(options: argparse.Namespace, api_key: str | None, setup: EngineConfig) 
     sources = [_source(word, options, followed=number < len(words)) for number, word in enumerate(words, 1)]
     for source in sources:
         source.check()
+    if not sources and options.url is None and options.model is None:
+        options.model = demo_model.for_words()
     view = JsonView() if options.json else TextView(options.live)
     try:
         asyncio.run(_ask(options, _host(options, api_key, setup, view), sources, question, view))

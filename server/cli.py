@@ -1,4 +1,4 @@
-"""The command line: `penstock serve`, `ask`, `devices`, `trace`, `bench`, `completion`.
+"""The command line: `penstock serve`, `ask`, `devices`, `trace`, `bench`, `fetch-demo-model`, `completion`.
 
 In come arguments and the environment (PENSTOCK_API_KEY); out go an exit code (0; 2 with one line on stderr; 130 after
 Ctrl-C) and, from `serve`, a line with the address and some with what is served, on stdout. Loads torch, PyAV, starlette
@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
             "devices": _devices,
             "trace": _trace,
             "bench": _bench,
+            "fetch-demo-model": _fetch_demo_model,
             "completion": _completion,
         }
     )
@@ -193,6 +194,12 @@ def _devices(options: argparse.Namespace) -> int:
     from . import devices
 
     return devices.main(options)
+
+
+def _fetch_demo_model(options: argparse.Namespace) -> int:
+    from . import demo_model
+
+    return demo_model.main(options)
 
 
 def _completion(options: argparse.Namespace) -> int:

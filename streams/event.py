@@ -113,7 +113,7 @@ class Held(msgspec.Struct, frozen=True, tag="held"):
 
 
 class Evicted(msgspec.Struct, frozen=True, tag="evicted"):
-    """Rows `[row, row + rows)` have left the KV cache."""
+    """Rows `[row, row + rows)` have left the KV cache. Reserved: no stream has a window yet, so none is told."""
 
     row: int
     rows: int
@@ -136,7 +136,7 @@ class Error(msgspec.Struct, frozen=True, tag="error"):
 class Closed(msgspec.Struct, frozen=True, tag="closed"):
     """The stream has ended; always the last event.
 
-    `reason`: "closed", "error", "idle", "slow reader", "engine stopped".
+    `reason`: "closed", "error", "slow reader", "engine stopped".
     """
 
     reason: str

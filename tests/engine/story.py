@@ -6,9 +6,9 @@ second telling of the formats and shares no code with the engine.
     outside a reply         media and text go into the open user turn, which the first of them opens; spans of one kind
                             with nothing in between are one piece; a question closes the turn and opens the reply
     in a reply, `turns`     everything waits until the reply has ended
-    in a reply, `live`      each span is a piece of its own behind the newest token, of which there is at least one since
-                            the piece before, or a silence; text is a user turn of its own, behind which the reply
-                            goes on; a question ends the reply, whose ids all stay
+    in a reply, `live`      each span is a piece of its own behind the newest token, of which there is at least one
+                            since the piece before, or a silence; text is a user turn of its own, behind which the
+                            reply goes on; a question ends the reply, whose ids all stay
     in a reply, `interrupt` text and questions cut the reply; media waits
     in a reply, `per-frame` everything waits until the model has given its silence token; then one thing goes in as in
                             `live`, and the reply goes on

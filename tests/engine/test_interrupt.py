@@ -267,3 +267,15 @@ def test_what_was_taken_of_another_reply_does_not_cut_this_one(omni_loaded: Load
     rig.core.scheduler.accept(session.stream, question)
     rig.deliver()
     assert session.ends() == [("interrupted", kept)]
+
+
+def test_a_stream_that_is_closed_in_mid_reply_gives_all_back_and_tells_no_more(omni_loaded: Loaded) -> None:
+    rig = Rig(omni_loaded, kv_tokens=2048)
+    client = Client(rig.open(format="live"))
+    client.do("ask", max_tokens=REPLY)
+    rig.step(5)
+    assert client.session.ids() and not client.session.ends()
+    client.session.close()
+    assert rig.core.scheduler.events() == [] and rig.core.scheduler.plan() is None
+    rig.core.scheduler.check()
+    assert rig.core.scheduler.pool.free == rig.core.scheduler.config.pages
