@@ -116,7 +116,8 @@ function ended(mine, reply, reason) {
   const answer = reply.kind === "question";
   const cut = reason === "interrupted" && reply.cut;
   if (cut) told.note("Interrupted.");
-  if (answer && reply.told === 0) told.note("That question got no answer.");
+  if (answer && reason === "overtaken") told.note("The next question has ended this answer.");
+  else if (answer && reply.told === 0) told.note("That question got no answer.");
   if (mine.newest !== null || !at("narrate").checked) return;
   // Behind an answer narration goes on. Whoever cuts it short wants it no more.
   if (answer || reason === "length") mine.ask(REQUEST, "narration");

@@ -105,9 +105,10 @@ export class Talk {
     if (this.refusal) return null;
     const ref = `q${++this.#refs}`;
     const reply = { ref, kind, question, id: 0, told: 0, resting: false, cut: false, asked: performance.now() };
-    const params = { max_tokens: LONGEST_REPLY_TOKENS, hold: kind === "narration" };
+    const params = { max_tokens: LONGEST_REPLY_TOKENS };
+    const how = { hold: kind === "narration", ignore_failed: true }; // a picture that failed has been told
     if (this.#picture !== null) this.#link.send(this.#picture);
-    if (!this.#link.send({ type: "ask", stream: this.name, question, params, ref })) return null;
+    if (!this.#link.send({ type: "ask", stream: this.name, question, params, ...how, ref })) return null;
     this.asked.push(reply);
     return reply;
   }

@@ -40,11 +40,11 @@ _CLOSED = "given.length > 0 && given.every((media) => media.getTracks().every((t
 
 
 @pytest.fixture
-def opened(browser: Any, server: Any) -> Iterator[Opened]:
+def opened(browser: Any, brook_url: str) -> Iterator[Opened]:
     context = browser.new_context(viewport={"width": 1100, "height": 800})
     page = context.new_page()
     page.add_init_script(DEVICES)
-    yield Opened(page, server.url)
+    yield Opened(page, f"{brook_url}/")
     context.close()
 
 
@@ -146,11 +146,11 @@ def test_a_button_that_is_let_go_at_once_leaves_no_microphone_open(opened: Opene
     expect(opened.page.locator("#told li.question")).to_have_count(0)
 
 
-def test_a_page_from_another_device_says_why_it_has_no_camera(browser: Any, server: Any) -> None:
+def test_a_page_from_another_device_says_why_it_has_no_camera(browser: Any, brook_url: str) -> None:
     """Over plain http a page of another name than localhost is not secure."""
     context = browser.new_context()
     page = context.new_page()
-    page.goto(server.url.replace("127.0.0.1", "pond.test"))
+    page.goto(brook_url.replace("127.0.0.1", "pond.test"))
     assert page.evaluate("isSecureContext") is False
     page.get_by_role("radio", name="Camera").check()
     expect(page.locator("#trouble")).to_contain_text("--tls-cert and --tls-key")

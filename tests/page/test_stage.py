@@ -118,7 +118,7 @@ def test_who_interrupts_narration_wants_it_no_more(wired: Wired) -> None:
 def test_narration_goes_on_behind_an_answer_that_was_interrupted(wired: Wired) -> None:
     wired.narrate("I see a circle.", 1.0)
     wired.question("What do you see?")
-    wired.done("interrupted")  # of the narration, by the question
+    wired.done("overtaken")  # the narration, by the question
     wired.begin()
     wired.token("a circle and", 1.5)
     wired.page.get_by_role("button", name="Interrupt").click()
@@ -126,6 +126,21 @@ def test_narration_goes_on_behind_an_answer_that_was_interrupted(wired: Wired) -
     expect(wired.page.locator("#told li.note")).to_have_text("Interrupted.")
     expect(wired.page.get_by_label("narrate")).to_be_checked()
     assert wired.asked == [NARRATION, "What do you see?", NARRATION]
+
+
+def test_an_answer_that_another_question_ends_says_so(wired: Wired) -> None:
+    wired.narrate("I see a circle.", 1.0)
+    wired.question("What do you see?")
+    wired.done("overtaken")
+    wired.begin()
+    wired.token("a red", 1.0)
+    wired.question("Where is it?")
+    wired.done("overtaken")
+    wired.begin()
+    wired.token("left.", 1.0)
+    expect(wired.page.locator("#told li.said")).to_have_count(3)
+    note = "The next question has ended this answer."
+    assert wired.lines()[1:] == ["What do you see?", "a red", note, "Where is it?", "left."]
 
 
 def test_narration_that_failed_does_not_claim_to_go_on(wired: Wired) -> None:
