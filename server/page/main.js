@@ -1,135 +1,158 @@
 // The page: buttons, states and words around one stream. In: what a person does, what the server says. Out: the page.
 
+import { Drift } from "./drift.js";
 import { Link } from "./link.js";
 import { Pictures } from "./pictures.js";
-import { outline, PAINTS, Pond, SHAPES } from "./pond.js";
+import { Pond } from "./pond.js";
 import { Push } from "./push.js";
-import { Sentences } from "./sentences.js";
+import { HEARD, questions, REQUEST, senses, waits } from "./questions.js";
 import { Sound, SOUND_WORKS } from "./sound.js";
 import { Sources } from "./sources.js";
+import { showFigures, Status } from "./status.js";
 import { Talk } from "./talk.js";
+import { Told } from "./told.js";
+import { Tools } from "./tools.js";
+import { Trouble } from "./trouble.js";
 
-const REQUEST = "Tell me what happens.";
-const HEARD = "What did you hear last?";
-const MOST_LINES = 200;
-const BROOK =
-  "Brook, the model that comes with Penstock, knows coloured shapes, what they do, high and low beeps, and the spoken " +
-  "words zero to nine and eight colours. Put something in the pond and ask about it.";
+const FRESH_MS = 3000; // A person sees why, before a new talk begins.
+const SHORTEST_MS = 10_000; // What ends sooner would do so again.
 
 const at = (id) => document.getElementById(id);
 let talk = null;
-let sentences = new Sentences();
-let lines = new Map(); // of the running reply, by sentence
-let colour = "red";
 let limits = {};
 let modalities = [];
 let source = "pond"; // whose pictures the model gets
+let origin = null; // moment at which the times of the list begin
+let anew = 0; // timer of the talk that begins by itself
 
-const pond = new Pond(at("pond"));
-const sound = new Sound((samples, rate, moment) => talk?.sound(samples, rate, moment));
+const told = new Told(at("told"), at("caption"));
+const trouble = new Trouble(at("trouble"));
+const status = new Status(at("state"), at("doing"));
+const pond = new Pond(at("pond"), () => drift(false));
+const drifting = new Drift(pond);
+const sound = new Sound((samples, rate, moment) => {
+  status.sound(samples);
+  talk?.sound(samples, rate, moment);
+});
 const sources = new Sources(pond, at("video"), sound, stopped);
-const link = new Link({ state: showState, welcome, message: (message) => message.stream === talk?.name && talk.take(message) });
+const link = new Link({ state: showLink, welcome, message: take });
 new Pictures((pen, side) => sources.draw(pen, side), (file, moment) => talk?.frame(file, moment));
+new Tools(at("shapes"), at("colours"), pond, () => trouble.tell("pond", "The pond holds four things: take one out first."));
 
-function showState({ name, text, seconds }) {
-  at("state").dataset.state = name;
-  at("state").textContent = seconds ? `${text}, trying again in ${seconds} s` : text;
+function showLink({ name, text, seconds }) {
   at("key-form").hidden = name !== "key";
-  if (name !== "open" && talk !== null) {
-    note("The connection is gone; the model's memory of this talk with it.");
-    talk = null;
-  }
+  if (name === "open") return trouble.over("link", "question", "talk");
+  status.show(name, seconds ? `${text}, trying again in ${seconds} s` : text);
+  window.clearTimeout(anew);
+  if (talk === null) return;
+  told.abandoned("The connection is gone.");
+  told.note("The connection is gone; the model's memory of this talk with it.");
+  talk = null;
+}
+
+function take(message) {
+  if (message.stream !== talk?.name) return;
+  talk.take(message);
+  show();
 }
 
 function welcome(message) {
   limits = { rows: message.limits.kv_tokens, positions: message.limits.positions };
   modalities = message.modalities;
-  at("knows").textContent = message.model === "brook" ? BROOK : `${message.model} ${senses()}.`;
+  at("knows").textContent = senses(message.model, modalities);
   at("push").disabled = at("high").disabled = at("low").disabled = !SOUND_WORKS || !modalities.includes("audio");
+  at("chips").replaceChildren(...questions(message.model, modalities).map(chip));
   begin();
 }
 
-function senses() {
-  const hears = modalities.includes("audio");
-  if (modalities.includes("video")) return hears ? "looks and listens" : "looks, and does not listen";
-  if (modalities.includes("image")) return "gets one picture with each question";
-  return hears ? "listens, and does not look" : "neither looks nor listens";
+function chip(question) {
+  const made = document.createElement("button");
+  made.type = "button";
+  made.textContent = question;
+  made.addEventListener("click", () => ask(question));
+  return made;
 }
 
+/** A new stream; the model has forgotten everything before. */
 function begin() {
+  window.clearTimeout(anew);
   talk?.close();
+  told.abandoned("A new talk has begun.");
   const mine = new Talk(link, limits, modalities, {
     opened: () => {
+      origin ??= mine.started;
+      trouble.over("talk", "question");
       if (modalities.includes("video")) narrate(at("narrate").checked);
       else mine.whenSeen(() => narrate(at("narrate").checked));
     },
-    began: (reply) => {
-      sentences = new Sentences();
-      lines = new Map();
-      if (reply.kind === "question") line("question", mine.at_us(), reply.question);
+    began: (reply) => told.began(reply, listed(mine, mine.figures.seen_us)),
+    token: (reply, text, seen_us) => {
+      trouble.over("talk");
+      told.say(reply, text, listed(mine, seen_us));
     },
-    token: (reply, event) => say(event.text, event.seen?.stop_us ?? mine.figures.seen_us),
-    ended: (reply, reason) => {
-      sentences.end();
-      if (reason === "interrupted" && reply.noted) note("Interrupted.");
-      else if (mine.newest === null && at("narrate").checked && (reply.kind === "question" || reason === "length")) {
-        mine.ask(REQUEST, "narration");
-      }
+    rested: () => {
+      told.ended();
+      show();
     },
-    failed: (text) => note(text),
-    closed: (reason) => note(`This talk has ended (${reason}): start anew.`),
+    ended: (reply, reason) => ended(mine, reply, reason),
+    refused: (reply, text) => {
+      told.refused(reply, text);
+      if (reply.kind === "narration") at("narrate").checked = false;
+    },
+    failed: (text) => trouble.tell("talk", text),
+    full: () => over("The model's memory is full, and this talk has come to its end. A new one begins by itself."),
+    closed: (reason) => {
+      const lasted = performance.now() - mine.started > SHORTEST_MS;
+      if (mine.started && lasted) over(`This talk has ended (${reason}). A new one begins by itself.`);
+      else trouble.tell("talk", `${at("trouble").textContent || `This talk has ended (${reason}).`} Start anew?`);
+    },
   });
   talk = mine;
+  show();
 }
 
-function say(text, seen_us) {
-  const sentence = sentences.say(text, seen_us);
-  if (sentence === null) return;
-  const item = lines.get(sentence.number) ?? line("said", sentence.parts[0].seen_us, "");
-  lines.set(sentence.number, item);
-  item.querySelector("div").replaceChildren(...sentence.parts.map(part));
-  at("told").scrollTop = at("told").scrollHeight; // it may have grown by a line
+function ended(mine, reply, reason) {
+  told.ended();
+  const answer = reply.kind === "question";
+  const cut = reason === "interrupted" && reply.cut;
+  if (cut) told.note("Interrupted.");
+  if (answer && reason === "overtaken") told.note("The next question has ended this answer.");
+  else if (answer && reply.told === 0) told.note("That question got no answer.");
+  if (mine.newest !== null || !at("narrate").checked) return;
+  // Behind an answer narration goes on. Whoever cuts it short wants it no more.
+  if (answer || reason === "length") mine.ask(REQUEST, "narration");
+  else if (cut || reason === "error") at("narrate").checked = false;
 }
 
-/** Words that had seen the same; style.css shows the time where it changes within a sentence. */
-function part({ text, seen_us }) {
-  const words = document.createElement("span");
-  words.textContent = text;
-  if (seen_us !== null) {
-    words.dataset.seen = seconds(seen_us);
-    words.title = `had seen up to ${seconds(seen_us)}`;
-  }
-  return words;
+/** The talk has come to its end; a new one begins when a person has read why. */
+function over(text) {
+  told.abandoned("This talk has ended.");
+  told.note(text);
+  window.clearTimeout(anew);
+  anew = window.setTimeout(begin, FRESH_MS);
+  show();
 }
 
-function seconds(time_us) {
-  return `${(time_us / 1e6).toFixed(1)} s`;
+/** A media time of a talk as a time of the list, which goes on over several talks. */
+function listed({ started }, time_us) {
+  return time_us === null ? null : time_us + Math.round((started - origin) * 1000);
 }
 
-function line(kind, time_us, text) {
-  const list = at("told");
-  const item = document.createElement("li");
-  item.className = kind;
-  const time = document.createElement("time");
-  time.textContent = time_us === null ? "" : seconds(time_us);
-  const words = document.createElement("div");
-  words.textContent = text;
-  item.append(time, words);
-  list.append(item);
-  while (list.children.length > MOST_LINES) list.firstChild.remove();
-  list.scrollTop = list.scrollHeight;
-  return item;
-}
-
-function note(text) {
-  line("note", null, text);
+function show() {
+  if (talk === null) return;
+  if (talk.doing === "listening") status.show("listening", waits(modalities));
+  else status.show(talk.doing);
 }
 
 /** Ask, where it can be asked now; else say why not, and give false. */
 function ask(question) {
   const refusal = talk === null ? "There is no connection." : talk.refusal;
-  trouble(refusal && `Not asked. ${refusal}`);
-  return refusal === "" && talk.ask(question, "question");
+  trouble.tell("question", refusal && `Not asked. ${refusal}`);
+  const reply = refusal === "" ? talk.ask(question, "question") : null;
+  if (reply === null) return false;
+  told.asked(reply);
+  show();
+  return true;
 }
 
 /** Narration is wanted, or is not any more; behind an answer that runs it begins by itself. */
@@ -143,29 +166,31 @@ function narrate(wanted) {
 async function stopped(name) {
   at("sources").querySelector("[value=pond]").checked = true;
   await choose("pond");
-  trouble(`The ${name} has stopped.`);
-}
-
-function trouble(text) {
-  at("trouble").textContent = text;
-  at("trouble").hidden = text === "";
+  trouble.tell("source", `The ${name} has stopped.`);
 }
 
 async function choose(name, file) {
-  trouble(Sources.refusal(name));
-  at("film").hidden = name !== "file";
-  const shown = name === "pond" || !at("trouble").hidden || (name === "file" && !file);
+  trouble.tell("source", Sources.refusal(name));
+  at("film-tools").hidden = name !== "file";
+  const wanted = trouble.has("source") || (name === "file" && !file) ? "pond" : name;
   try {
-    if (!(await sources.use(shown ? "pond" : name, file))) return; // another was chosen meanwhile
+    if (!(await sources.use(wanted, file))) return; // another was chosen meanwhile
   } catch (error) {
-    trouble(`No ${name}: ${error.message}`);
+    trouble.tell("source", `No ${name}: ${error.message}`);
   }
-  const pondShown = shown || !at("trouble").hidden;
-  at("pond").hidden = at("pond-tools").hidden = !pondShown;
-  at("video").hidden = pondShown;
   const before = source;
-  source = sources.name;
+  source = at("stage").dataset.source = sources.name;
+  at("pond").hidden = source !== "pond";
+  at("pond-tools").hidden = source !== "pond" || name === "file";
+  at("video").hidden = source === "pond";
+  fit();
   if (before !== "pond" || source !== "pond") lookAnew();
+}
+
+/** The stage has the shape of the camera's picture, and is else the square that the model gets. */
+function fit() {
+  const { videoWidth, videoHeight } = at("video");
+  at("frame").style.setProperty("--aspect", source === "camera" && videoHeight ? videoWidth / videoHeight : 1);
 }
 
 /** All is another picture: narration, which tells what changes, ends, and begins again with what is there then. */
@@ -178,54 +203,29 @@ function lookAnew() {
   });
 }
 
-function button(name, paint, shape, press) {
-  const made = document.createElement("button");
-  made.type = "button";
-  made.className = "paint";
-  made.title = name;
-  made.setAttribute("aria-label", name);
-  const canvas = document.createElement("canvas");
-  canvas.width = canvas.height = 28;
-  const pen = canvas.getContext("2d");
-  pen.translate(14, 14);
-  pen.scale(11, 11);
-  pen.fillStyle = paint;
-  pen.fill(outline(shape));
-  made.append(canvas);
-  made.addEventListener("click", press);
-  return made;
+/** Things of the pond move by themselves, or wait for a person's hand. */
+function drift(wanted) {
+  at("drift").setAttribute("aria-pressed", wanted);
+  if (wanted) drifting.start();
+  else drifting.stop();
 }
 
-function choosePaint(name) {
-  colour = name;
-  for (const made of at("colours").children) made.setAttribute("aria-pressed", made.title === name);
-}
-
-for (const shape of SHAPES) {
-  const add = () => pond.add(shape, colour) || trouble("The pond holds four things: take one out first.");
-  at("shapes").append(button(`Put in a ${shape}`, "gray", shape, add));
-}
-for (const [name, paint] of Object.entries(PAINTS)) {
-  const press = () => {
-    choosePaint(name);
-    pond.paint(name);
-  };
-  at("colours").append(button(name, paint, "square", press));
-}
-choosePaint(colour);
 at("size").addEventListener("click", () => pond.resize());
 at("remove").addEventListener("click", () => {
   pond.remove();
-  trouble("");
+  trouble.over("pond");
 });
+at("drift").addEventListener("click", () => drift(at("drift").getAttribute("aria-pressed") !== "true"));
 for (const pitch of ["high", "low"]) at(pitch).addEventListener("click", () => sound.beep(pitch));
 at("sources").addEventListener("change", ({ target }) => choose(target.value, at("film").files[0]));
 at("film").addEventListener("change", ({ target }) => target.files[0] && choose("file", target.files[0]));
+at("video").addEventListener("resize", fit);
 at("narrate").addEventListener("change", ({ target }) => narrate(target.checked));
 at("interrupt").addEventListener("click", () => talk?.interrupt());
 at("anew").addEventListener("click", () => {
-  at("told").replaceChildren();
-  begin();
+  told.clear();
+  origin = null;
+  if (talk !== null) begin();
 });
 at("ask-form").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -236,17 +236,15 @@ at("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   link.useKey(at("key").value);
 });
-
-new Push(at("push"), sound, { said: () => ask(HEARD), failed: trouble });
-
+new Push(at("push"), sound, {
+  open: (open) => {
+    at("state").classList.toggle("hearing", open);
+    if (open) trouble.over("microphone");
+  },
+  said: () => ask(HEARD),
+  failed: (text) => trouble.tell("microphone", text),
+});
 window.addEventListener("pointerdown", () => sound.wake(), { once: true });
-window.setInterval(() => {
-  if (talk === null) return;
-  const { latency, freshness, dropped, memory } = talk.figures;
-  at("latency").textContent = latency === null ? "-" : `${latency.toFixed(0)} ms`;
-  at("freshness").textContent = freshness === null ? "-" : `${freshness.toFixed(0)} ms`;
-  at("dropped").textContent = dropped;
-  at("memory").textContent = `${(100 * memory).toFixed(0)} %`;
-}, 500);
-
+window.setInterval(() => talk && showFigures(talk.figures), 500);
+drift(!window.matchMedia("(prefers-reduced-motion: reduce)").matches);
 link.connect();

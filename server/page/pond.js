@@ -1,6 +1,6 @@
 // The pond: up to four coloured things on a canvas that a person puts in, drags, paints and takes out, with a pointer
-// or with keys. In: presses and keys. Out: a picture for the person, and one without marks for the model. It knows no
-// streams. Lengths are in widths of the pond.
+// or with keys. In: presses and keys. Out: a picture for the person, and one without marks for the model; `touched()` when
+// a person chooses or changes something. It knows no streams. Lengths are in widths of the pond.
 
 export const SHAPES = ["circle", "square", "triangle", "star", "cross", "ring"];
 export const PAINTS = {
@@ -17,6 +17,13 @@ const WATER = "rgb(16 52 60)";
 const RADII = { large: 0.16, small: 0.095 };
 const MOST = 4; // Brook has never seen more.
 const FIELD = 1 / 3;
+const FIELDS = Array.from({ length: 9 }, (_, i) => [((i % 3) + 0.5) / 3, (Math.floor(i / 3) + 0.5) / 3]); // middles
+const NEAR = 0.3;
+const START = [
+  { shape: "circle", colour: "red", size: "large", x: 1 / 6, y: 1 / 6 },
+  { shape: "star", colour: "yellow", size: "large", x: 1 / 2, y: 1 / 2 },
+  { shape: "square", colour: "blue", size: "large", x: 5 / 6, y: 5 / 6 },
+];
 const WAYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /** A shape of radius 1 around the origin. */
@@ -44,12 +51,14 @@ export function outline(shape) {
 
 export class Pond {
   #canvas;
-  #things = []; // The last lies on top.
+  #touched;
+  #things = START.map((thing) => ({ ...thing })); // The last lies on top.
   #chosen = null;
   #held = null; // {dx, dy} while the chosen thing is dragged
 
-  constructor(canvas) {
+  constructor(canvas, touched) {
     this.#canvas = canvas;
+    this.#touched = touched;
     canvas.addEventListener("pointerdown", (event) => this.#press(event));
     canvas.addEventListener("pointermove", (event) => this.#drag(event));
     canvas.addEventListener("pointerup", () => (this.#held = null));
@@ -61,29 +70,55 @@ export class Pond {
   /** Put a thing on the first free field and choose it; false where the pond is full. */
   add(shape, colour) {
     if (this.#things.length >= MOST) return false;
-    const centres = Array.from({ length: 9 }, (_, i) => [((i % 3) + 0.5) / 3, (Math.floor(i / 3) + 0.5) / 3]);
-    const free = ([x, y]) => this.#things.every((thing) => Math.hypot(thing.x - x, thing.y - y) > 0.3);
-    const [x, y] = centres.find(free) ?? [0.5, 0.5];
+    this.#touched();
+    const [x, y] = FIELDS.find((field) => this.#free(field)) ?? [0.5, 0.5];
     this.#chosen = { shape, colour, size: "large", x, y };
     this.#things.push(this.#chosen);
     this.#show();
     return true;
   }
 
+  /** Whether nothing lies at the middle of a field, nor near it; `except` does not count. */
+  #free([x, y], except) {
+    return this.#things.every((thing) => thing === except || Math.hypot(thing.x - x, thing.y - y) > NEAR);
+  }
+
+  /** Where things can move straight by one field: `{thing, x, y}` each. */
+  ways() {
+    const next = (thing, [x, y]) => {
+      const [across, down] = [Math.abs(x - thing.x), Math.abs(y - thing.y)];
+      return Math.min(across, down) < FIELD / 3 && Math.abs(Math.max(across, down) - FIELD) < FIELD / 3;
+    };
+    const free = (thing) => FIELDS.filter((field) => next(thing, field) && this.#free(field, thing));
+    return this.#things.flatMap((thing) => free(thing).map(([x, y]) => ({ thing, x, y })));
+  }
+
+  /** Move a thing, without anybody's hand. */
+  put(thing, x, y) {
+    Object.assign(thing, { x, y });
+    this.#show();
+  }
+
   /** Give the chosen thing another colour. */
   paint(colour) {
-    if (this.#chosen !== null) this.#chosen.colour = colour;
+    if (this.#chosen === null) return;
+    this.#touched();
+    this.#chosen.colour = colour;
     this.#show();
   }
 
   /** Small becomes large, large small. */
   resize() {
-    if (this.#chosen !== null) this.#chosen.size = this.#chosen.size === "large" ? "small" : "large";
+    if (this.#chosen === null) return;
+    this.#touched();
+    this.#chosen.size = this.#chosen.size === "large" ? "small" : "large";
     this.#show();
   }
 
-  /** Take the chosen thing out. */
+  /** Take out the chosen thing; the one on top, where none is chosen. */
   remove() {
+    this.#touched();
+    this.#chosen ??= this.#things.at(-1) ?? null;
     this.#things = this.#things.filter((thing) => thing !== this.#chosen);
     this.#chosen = this.#things.at(-1) ?? null;
     this.#show();
@@ -110,8 +145,8 @@ export class Pond {
     this.draw(pen, side);
     if (this.#chosen === null) return;
     pen.strokeStyle = "rgb(255 255 255 / 70%)";
-    pen.lineWidth = 2;
-    pen.setLineDash([6, 6]);
+    pen.lineWidth = side / 200;
+    pen.setLineDash([side / 70, side / 70]);
     pen.beginPath();
     pen.arc(this.#chosen.x * side, this.#chosen.y * side, RADII[this.#chosen.size] * side * 1.3, 0, 2 * Math.PI);
     pen.stroke();
@@ -128,6 +163,7 @@ export class Pond {
     const hit = (thing) => Math.hypot(thing.x - x, thing.y - y) <= RADII[thing.size] * 1.15;
     this.#chosen = this.#things.findLast(hit) ?? null;
     if (this.#chosen !== null) {
+      this.#touched();
       this.#held = { dx: this.#chosen.x - x, dy: this.#chosen.y - y };
       this.#canvas.setPointerCapture(event.pointerId);
     }
@@ -150,6 +186,7 @@ export class Pond {
   #key(event) {
     const way = WAYS[event.key];
     if (event.key.toLowerCase() === "n" && this.#things.length > 0) {
+      this.#touched();
       this.#chosen = this.#things[(this.#things.indexOf(this.#chosen) + 1) % this.#things.length];
       this.#show();
     } else if (this.#chosen === null) {

@@ -1,5 +1,6 @@
 // Push-to-talk: a button that opens the microphone while it is held, by pointer or by the space bar. In: a button and
-// the sound that the model hears. Out: `said()` when something was said, `failed(text)`. It knows no streams.
+// the sound that the model hears. Out: `open(whether)` as the microphone opens and closes, `said()` when something was
+// said, `failed(text)`. It knows no streams.
 
 const AFTER_MS = 300; // the last piece of sound is on its way
 
@@ -34,7 +35,9 @@ export class Push {
       const stop = () => {
         deaf();
         for (const track of media.getTracks()) track.stop();
+        this.#heard.open(false);
       };
+      this.#heard.open(true);
       if (this.#held && turn === this.#turn) this.#stop = stop;
       else stop();
     } catch (error) {

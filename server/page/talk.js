@@ -7,23 +7,26 @@ import { packet } from "./wire.js";
 
 const MOST_WAITING_BYTES = 512 * 1024; // In the browser; beyond it media is dropped here.
 const LONGEST_REPLY_TOKENS = 2000;
+const QUIET_MS = 1500; // A held reply that says nothing for so long rests, also where no event says so.
 const REFUSALS = {
   opening: "The talk has not begun yet.",
-  full: "The model's memory is full: start anew.",
-  closed: "This talk has ended: start anew.",
+  full: "The model's memory is full.",
+  closed: "This talk has ended.",
 };
 
 let streams = 0;
 
 /**
- * `heard` has `opened(info)`, `began(reply)`, `token(reply, event)`, `ended(reply, reason)`,
- * `failed(text)` and `closed(reason)`. A reply is `{kind, question, told, noted}`: `kind` as it was asked with, `told`
- * the number of its tokens, `noted` whether a person is to be told that it was cut.
+ * `heard` has `opened()`, `began(reply)`, `token(reply, text, seen_us)`, `rested(reply)`, `ended(reply, reason)`,
+ * `refused(reply, text)` (what was asked and will have no answer), `failed(text)`, `full()` and `closed(reason)`.
+ *
+ * A reply is `{kind, question, told, resting, cut}`: `kind` as it was asked with, `told` the number of its tokens,
+ * `resting` whether it has said what there is to say for now, `cut` whether a person has interrupted it.
  */
 export class Talk {
   name = `page-${++streams}`;
   state = "opening"; // then "open", "full" (its memory), "closed"
-  format = "";
+  started = 0; // moment (of `performance.now()`) at which media time begins
   reply = null; // the one that runs
   asked = []; // questions whose replies have not begun
   figures;
@@ -31,8 +34,8 @@ export class Talk {
   #modalities; // that the model takes
   #heard;
   #picture = null; // the newest one, for a model that takes no video
-  #started = 0;
   #refs = 0;
+  #quiet = 0; // timer: a held reply rests
   #waiting = null; // for pictures from `from_us` on: what to call then
 
   constructor(link, limits, modalities, heard) {
@@ -45,7 +48,7 @@ export class Talk {
 
   /** Media time of a moment of `performance.now()`; now without one. */
   at_us(moment = performance.now()) {
-    return this.state === "opening" ? 0 : Math.round((moment - this.#started) * 1000);
+    return this.state === "opening" ? 0 : Math.round((moment - this.started) * 1000);
   }
 
   /** A JPEG file that was taken at `moment`. A model that takes no video gets the newest one with each question. */
@@ -88,14 +91,26 @@ export class Talk {
     return this.asked.at(-1) ?? this.reply;
   }
 
-  /** Ask; `kind` comes back with the reply. False where it cannot be asked now. */
+  /** What the model does: "listening" (to sound and pictures), "pending" (an answer is to come), "speaking"; or the
+   * state of the talk, where it is not open. */
+  get doing() {
+    if (this.state !== "open") return this.state;
+    const { reply } = this;
+    if (this.asked.some(isQuestion) || (reply !== null && isQuestion(reply) && reply.told === 0)) return "pending";
+    return reply !== null && reply.told > 0 && !reply.resting ? "speaking" : "listening";
+  }
+
+  /** Ask; `kind` comes back with the reply, which is given. Null where it cannot be asked now. */
   ask(question, kind) {
-    if (this.refusal) return false;
+    if (this.refusal) return null;
     const ref = `q${++this.#refs}`;
-    this.asked.push({ ref, kind, question, told: 0, noted: true, asked: performance.now() });
-    const params = { max_tokens: LONGEST_REPLY_TOKENS, hold: kind === "narration" };
+    const reply = { ref, kind, question, id: 0, told: 0, resting: false, cut: false, asked: performance.now() };
+    const params = { max_tokens: LONGEST_REPLY_TOKENS };
+    const how = { hold: kind === "narration", ignore_failed: true }; // a picture that failed has been told
     if (this.#picture !== null) this.#link.send(this.#picture);
-    return this.#link.send({ type: "ask", stream: this.name, question, params, ref });
+    if (!this.#link.send({ type: "ask", stream: this.name, question, params, ...how, ref })) return null;
+    this.asked.push(reply);
+    return reply;
   }
 
   /** Call `then` once pictures that are taken from now on are in the model's memory; in place of what waits already. */
@@ -103,10 +118,10 @@ export class Talk {
     this.#waiting = { from_us: this.at_us(), then };
   }
 
-  /** Cut the reply that runs, or the one that is about to; `noted`: a person is to be told. */
-  interrupt(noted = true) {
+  /** Cut the reply that runs, or the one that is about to; `cut`: a person wants that, and is to be told. */
+  interrupt(cut = true) {
     if (this.newest === null) return;
-    this.newest.noted = noted;
+    this.newest.cut = cut;
     this.#link.send({ type: "interrupt", stream: this.name });
   }
 
@@ -120,10 +135,9 @@ export class Talk {
   take(message) {
     switch (message.type) {
       case "opened":
-        this.#started = performance.now();
+        this.started = performance.now();
         this.state = "open";
-        this.format = message.format;
-        this.#heard.opened(message);
+        this.#heard.opened();
         break;
       case "appended":
         this.figures.appended(message);
@@ -133,23 +147,24 @@ export class Talk {
         this.figures.lost(message);
         break;
       case "reply":
-        this.reply = this.asked.shift() ?? { kind: "", question: "", told: 0, noted: true };
+        this.reply = this.asked.shift() ?? { kind: "", question: "", told: 0, resting: false, cut: false };
+        this.reply.id = message.reply;
         this.#heard.began(this.reply);
         break;
       case "token":
-        this.#token(message);
+        this.#token(message.text, message.seen);
         break;
-      case "done": {
-        const reply = this.reply;
-        this.reply = null;
-        if (reply !== null) this.#heard.ended(reply, message.reason);
+      case "resting":
+        if (this.reply?.id === message.reply) this.#rest();
         break;
-      }
+      case "done":
+        this.#done(message);
+        break;
       case "error":
         this.#error(message);
         break;
       case "closed":
-        if (this.state !== "closed") this.#heard.closed(message.reason);
+        if (this.state === "open") this.#heard.closed(message.reason);
         this.state = "closed";
         break;
     }
@@ -162,24 +177,48 @@ export class Talk {
     then();
   }
 
-  #token(event) {
-    const reply = this.reply;
+  #token(text, seen) {
+    const { reply } = this;
     if (reply === null) return;
     if (reply.told === 0 && reply.kind !== "narration") this.figures.latency = performance.now() - reply.asked;
     reply.told += 1;
+    reply.resting = false;
+    window.clearTimeout(this.#quiet);
+    if (!isQuestion(reply)) this.#quiet = window.setTimeout(() => this.#rest(), QUIET_MS);
     this.figures.token(this.at_us());
-    this.#heard.token(reply, event);
+    this.#heard.token(reply, text, seen?.stop_us ?? this.figures.seen_us);
+  }
+
+  #rest() {
+    window.clearTimeout(this.#quiet);
+    if (this.reply === null || this.reply.resting) return;
+    this.reply.resting = true;
+    this.#heard.rested(this.reply);
+  }
+
+  #done({ reason, text }) {
+    const { reply } = this;
+    window.clearTimeout(this.#quiet);
+    this.reply = null;
+    if (reply === null) return;
+    if (text) this.#heard.token(reply, text, this.figures.seen_us); // it was held back until now
+    this.#heard.ended(reply, reason);
   }
 
   #error(message) {
-    this.asked = this.asked.filter(({ ref }) => ref !== message.ref);
-    if (message.code === "context_overflow") {
-      const first = this.state === "open";
-      if (first) this.state = "full";
-      if (first) this.#heard.failed(REFUSALS.full);
-      return;
-    }
-    if (message.fatal) this.state = "closed";
-    this.#heard.failed(message.fatal ? `${message.message} ${REFUSALS.closed}` : message.message);
+    const refused = this.asked.find(({ ref }) => ref === message.ref);
+    this.asked = this.asked.filter((reply) => reply !== refused);
+    const full = message.code === "context_overflow";
+    const first = this.state === "opening" || this.state === "open";
+    if (full) this.state = "full";
+    else if (message.fatal) this.state = "closed";
+    if (refused) this.#heard.refused(refused, full ? REFUSALS.full : message.message);
+    else if (!full) this.#heard.failed(message.message);
+    if (full && first) this.#heard.full();
+    else if (message.fatal && first) this.#heard.closed("error");
   }
+}
+
+function isQuestion({ kind }) {
+  return kind !== "narration";
 }

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+import re
+
 from playwright.sync_api import Page, expect
 
 PATIENCE_MS = 60_000
+OPEN = re.compile("listening|pending|speaking")
 TOLD_MS = 6_000  # a unit is one second
+
+
+_MEANS = """() => {
+  const { width } = document.getElementById("pond");
+  const { data } = document.getElementById("pond").getContext("2d").getImageData(0, 0, width, width);
+  const found = {};
+  for (let y = 5; y < width; y += 10) for (let x = 5; x < width; x += 10) {
+    const colour = [...data.slice(4 * (y * width + x), 4 * (y * width + x) + 3)].join(" ");
+    (found[colour] ??= []).push([x / width, y / width]);
+  }
+  const mean = (points, axis) => points.reduce((sum, point) => sum + point[axis], 0) / points.length;
+  return ["220 40 40", "240 225 50", "45 85 220"].map((colour) => [0, 1].map((axis) => mean(found[colour], axis)));
+}"""
+
+
+def places(page: Page) -> dict[str, tuple[float, float]]:
+    """Where the things that are there at the start are now, in widths of the pond, read off its pixels."""
+    return dict(zip(("red circle", "yellow star", "blue square"), page.evaluate(_MEANS), strict=True))
 
 
 class Opened:
@@ -20,11 +41,20 @@ class Opened:
         page.on("request", lambda request: None if self._ours(request.url, url) else self.elsewhere.append(request.url))
         page.set_default_timeout(PATIENCE_MS)
         page.goto(url)
-        expect(page.locator("#state")).to_have_text("Connected", timeout=PATIENCE_MS)
+        self.connected()
 
     @staticmethod
     def _ours(address: str, url: str) -> bool:
         return address.startswith((url, url.replace("http", "ws"), "blob:", "data:"))
+
+    def connected(self) -> None:
+        """Fails where the page has no talk that is open."""
+        expect(self.page.locator("#state")).to_have_attribute("data-state", OPEN, timeout=PATIENCE_MS)
+
+    def empty(self) -> None:
+        """Take out what is in the pond at the start."""
+        for _ in range(3):
+            self.page.get_by_role("button", name="Take out").click()
 
     def answer(self, question: str) -> str:
         """Ask; the sentence that comes behind the question."""
@@ -34,6 +64,10 @@ class Opened:
         told = self.page.locator("#told li.question + li.said div").nth(asked)
         expect(told).to_contain_text(".", timeout=PATIENCE_MS)
         return told.inner_text()
+
+    def things(self) -> dict[str, tuple[int, int]]:
+        """The things that are there at the start, and the field, column and row, that each is in now."""
+        return {name: (int(3 * x), int(3 * y)) for name, (x, y) in places(self.page).items()}
 
     def tells_paint(self, colour: str) -> bool:
         """Paint the chosen thing; whether the narration tells it. Brook misses one in ten or so."""
@@ -60,6 +94,6 @@ class Opened:
         self.page.mouse.up()
 
     def pixel(self, x: int, y: int) -> list[int]:
-        """The colour of a pixel of the pond."""
+        """The colour of a place of the pond, which is 448 wide here."""
         pen = "document.getElementById('pond').getContext('2d')"
-        return self.page.evaluate(f"([x, y]) => [...{pen}.getImageData(x, y, 1, 1).data].slice(0, 3)", [x, y])
+        return self.page.evaluate(f"([x, y]) => [...{pen}.getImageData(2 * x, 2 * y, 1, 1).data].slice(0, 3)", [x, y])

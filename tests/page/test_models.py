@@ -32,7 +32,7 @@ def test_a_model_gets_what_it_takes(browser: Any, name: str, knows: str) -> None
             expect(page.locator("#knows")).to_contain_text(knows)
             page.locator("h1").click()  # from now on there is sound
             page.wait_for_timeout(SAMPLED)
-            page.get_by_role("checkbox", name="narrate").uncheck()
+            page.get_by_label("narrate").uncheck()
             page.get_by_label("Question").fill("What is there?")
             page.get_by_role("button", name="Ask").click()
             expect(page.locator("#told li.question + li.said")).to_be_visible(timeout=PATIENCE_MS)

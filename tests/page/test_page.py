@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 from opened import PATIENCE_MS, Opened
+from penstock.demos.brook.world import PLACES
 from playwright.sync_api import expect
+
+WAYS = {(1, 0): "right", (-1, 0): "left", (0, 1): "down", (0, -1): "up"}
 
 
 def test_the_page_may_load_nothing_from_elsewhere(server: Any) -> None:
@@ -35,6 +38,7 @@ def test_it_loads_without_an_error_and_says_what_brook_knows(opened: Opened) -> 
 
 def test_a_thing_is_put_in_dragged_and_painted(opened: Opened) -> None:
     page, pond = opened.page, opened.page.locator("#pond")
+    opened.empty()
     page.get_by_role("button", name="Put in a circle").click()
     assert opened.pixel(75, 75) == [220, 40, 40]
     blue = page.get_by_role("button", name="blue")
@@ -69,21 +73,22 @@ def test_a_question_is_answered_and_a_narration_interrupted(opened: Opened) -> N
     assert not opened.errors
 
 
-def test_a_red_circle_is_dragged_in_and_read_and_its_new_colour_told(opened: Opened) -> None:
+def test_a_green_circle_is_dragged_in_and_read_and_its_new_colour_told(opened: Opened) -> None:
     page = opened.page
-    page.get_by_role("button", name="red").click()
+    opened.empty()
+    page.get_by_role("button", name="green").click()
     page.get_by_role("button", name="Put in a circle").click()
     # However long the first pictures take on their way: it has been seen when it is spoken of.
-    expect(page.locator("#told li.said", has_text="red circle").first).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("#told li.said", has_text="green circle").first).to_be_visible(timeout=PATIENCE_MS)
     opened.drag((1 / 6, 1 / 6), (1 / 2, 1 / 6))
     page.wait_for_timeout(1500)  # the pond is seen twice a second, in pairs
     answers = [opened.answer("What colour is the circle?") for _ in range(3)]
-    assert answers.count("red.") >= 2, answers
+    assert answers.count("green.") >= 2, answers
     answer = page.locator("#told li.question + li.said").first
     expect(answer.locator("span").first).to_have_attribute("data-seen", re.compile(r"^\d+\.\d s$"))
-    again = page.locator("#told li.question ~ li.said", has_text="I see a red circle.")
+    again = page.locator("#told li.question ~ li.said", has_text="I see a green circle.")
     expect(again.first).to_be_visible(timeout=PATIENCE_MS)  # narration goes on behind the answer
-    assert any(opened.tells_paint(colour) for colour in ("blue", "yellow", "green", "purple"))
+    assert any(opened.tells_paint(colour) for colour in ("blue", "yellow", "red", "purple"))
     assert not opened.errors
 
 
@@ -93,7 +98,7 @@ def test_narration_begins_and_ends_with_its_box(opened: Opened) -> None:
     expect(page.locator("#told li.said span").first).to_have_attribute("data-seen", re.compile(r"^\d+\.\d s$"))
     box.uncheck()
     expect(page.locator("#told li.note")).to_contain_text("Interrupted", timeout=PATIENCE_MS)
-    assert opened.answer("How many things do you see?") in ("zero.", "none.")
+    assert opened.answer("How many things do you see?") == "three."
     page.wait_for_timeout(1500)
     begun = page.locator("#told li.said", has_text="I see")
     before = begun.count()
@@ -115,36 +120,13 @@ def test_the_figures_are_those_of_the_stream(opened: Opened) -> None:
     assert not opened.errors
 
 
-def test_a_server_that_goes_is_told_and_found_again(opened: Opened, server: Any) -> None:
-    page = opened.page
-    server.kill()
-    expect(page.locator("#state")).to_contain_text("trying again", timeout=PATIENCE_MS)
-    assert page.locator("#state").get_attribute("data-state") == "gone"
-    server.start()
-    expect(page.locator("#state")).to_have_text("Connected", timeout=PATIENCE_MS)
-    page.get_by_label("Question").fill("What do you see?")
-    page.get_by_role("button", name="Ask").click()
-    expect(page.locator("#told li.question ~ li.said").first).to_contain_text(".", timeout=PATIENCE_MS)
-
-
-def test_a_question_that_cannot_be_asked_stays_in_its_box(opened: Opened, server: Any) -> None:
-    page = opened.page
-    server.kill()
-    expect(page.locator("#state")).to_contain_text("trying again", timeout=PATIENCE_MS)
-    page.get_by_label("Question").fill("What do you see?")
-    page.get_by_role("button", name="Ask").click()
-    expect(page.locator("#trouble")).to_have_text("Not asked. There is no connection.")
-    expect(page.get_by_label("Question")).to_have_value("What do you see?")
-    server.start()
-    expect(page.locator("#state")).to_have_text("Connected", timeout=PATIENCE_MS)
-
-
 def test_a_phone_shows_all_of_it_and_a_finger_drags(browser: Any, server: Any) -> None:
     with contextlib.closing(
         browser.new_context(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
     ) as context:
         opened = Opened(context.new_page(), server.url)
         page = opened.page
+        opened.empty()
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         page.get_by_role("button", name="Put in a circle").tap()
         page.locator("#pond").scroll_into_view_if_needed()
@@ -172,8 +154,70 @@ def test_a_keyboard_reaches_all_of_it(opened: Opened) -> None:
             )
         )
         page.keyboard.press("Tab")
-    assert {"pond", "size", "remove", "high", "low", "interrupt", "anew", "narrate", "question", "push"} <= reached
-    assert {"Put in a star", "blue", "Ask"} <= reached
-    page.get_by_role("radio", name="the pond").focus()
+    assert {
+        "pond",
+        "size",
+        "remove",
+        "drift",
+        "high",
+        "low",
+        "interrupt",
+        "anew",
+        "narrate",
+        "question",
+        "push",
+    } <= reached
+    assert {"Put in a star", "blue", "Ask", "What do you see?", "Figures"} <= reached
+    page.get_by_role("radio", name="Pond").focus()
     page.keyboard.press("ArrowUp")  # the four sources are one stop, as radio buttons are: arrows choose
-    expect(page.get_by_role("radio", name="a film")).to_be_checked()
+    expect(page.get_by_role("radio", name="Film")).to_be_checked()
+
+
+def test_the_questions_to_click_are_answered_right(opened: Opened) -> None:
+    page, start = opened.page, opened.things()
+    page.get_by_label("narrate").uncheck()
+    while (things := opened.things()) == start:  # until one has begun to move
+        page.wait_for_timeout(100)
+    page.wait_for_timeout(1500)  # it has arrived
+    page.get_by_role("button", name="Move", exact=True).click()
+    things = opened.things()
+    (moved,) = (name for name in things if things[name] != start[name])
+    (x, y), (to_x, to_y) = start[moved], things[moved]
+    right = {
+        "Where is the star?": PLACES[things["yellow star"][1] * 3 + things["yellow star"][0]],
+        "How many things are there?": "three",
+        "What moved last?": f"the {moved} moved {WAYS[to_x - x, to_y - y]}",
+    }
+    page.wait_for_timeout(2000)  # it has been seen where it is
+    questions = page.locator("#chips button").all_inner_texts()
+    assert set(questions) == {"What do you see?", *right}
+    for question in questions:
+        given = [opened.answer(question)]
+        if question == "What do you see?":
+            assert all(thing in given[0] for thing in things), given
+            continue
+        if given != [f"{right[question]}."]:
+            given.append(opened.answer(question))  # Brook misses one in twenty or so
+        assert given[-1] == f"{right[question]}.", given
+    assert not opened.errors
+
+
+def test_a_server_that_goes_is_told_and_found_again_with_a_key_that_it_wants_now(opened: Opened, server: Any) -> None:
+    """The last one here: the server keeps its key."""
+    page, state, key = opened.page, opened.page.locator("#state"), opened.page.locator("#key-form")
+    server.kill()
+    expect(state).to_contain_text("trying again", timeout=PATIENCE_MS)
+    expect(state).to_have_attribute("data-state", "gone")
+    server.start(None, "--api-key", "s\u00e9same-\u043a\u043b\u044e\u0447")
+    expect(state).to_contain_text("Key wanted", timeout=PATIENCE_MS)
+    for wrong in ("sesame", "\u201csesame\u201d"):
+        page.get_by_label("This server wants a key").fill(wrong)
+        page.get_by_role("button", name="Use it").click()
+        expect(state).to_contain_text("Wrong key", timeout=PATIENCE_MS)
+    page.get_by_label("This server wants a key").fill("s\u00e9same-\u043a\u043b\u044e\u0447")
+    page.get_by_role("button", name="Use it").click()
+    opened.connected()
+    expect(key).to_be_hidden()
+    page.get_by_label("Question").fill("What do you see?")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.locator("#told li.question ~ li.said").first).to_contain_text(".", timeout=PATIENCE_MS)

@@ -3,6 +3,7 @@ devices are open only while somebody wants them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,11 +40,11 @@ _CLOSED = "given.length > 0 && given.every((media) => media.getTracks().every((t
 
 
 @pytest.fixture
-def opened(browser: Any, server: Any) -> Iterator[Opened]:
+def opened(browser: Any, brook_url: str) -> Iterator[Opened]:
     context = browser.new_context(viewport={"width": 1100, "height": 800})
     page = context.new_page()
     page.add_init_script(DEVICES)
-    yield Opened(page, server.url)
+    yield Opened(page, f"{brook_url}/")
     context.close()
 
 
@@ -68,25 +69,28 @@ def test_beeps_of_the_pond_are_heard(opened: Opened) -> None:
 
 
 def test_a_camera_and_its_microphone_reach_the_model_and_are_closed_behind_it(opened: Opened) -> None:
-    source(opened, "camera")
+    source(opened, "Camera")
     expect(opened.page.locator("#video")).to_be_visible()
+    tools = opened.page.get_by_role("button", name=re.compile("Put in|Size|Take out|beep|^red$"))
+    expect(tools).to_have_count(0)  # the pond's own: none is to be seen or reached
     opened.tells("I see a red circle and a yellow square.")
     opened.tells("a high beep.")
     expect(opened.page.locator("#freshness")).to_contain_text("ms")
-    source(opened, "the pond")
+    source(opened, "Pond")
     expect(opened.page.locator("#pond")).to_be_visible()
+    expect(tools.first).to_be_visible()
     closed(opened)
     assert not opened.errors
 
 
 def test_a_screen_is_seen_until_the_person_stops_it(opened: Opened) -> None:
-    source(opened, "screen")
+    source(opened, "Screen")
     expect(opened.page.locator("#video")).to_be_visible()
     opened.tells("I see a green square.")
     # `stop` of a page says nothing to itself; the browser's own button does.
     opened.page.evaluate("given[0].getTracks()[0].dispatchEvent(new Event('ended'))")
     expect(opened.page.locator("#trouble")).to_have_text("The screen has stopped.")
-    expect(opened.page.get_by_role("radio", name="the pond")).to_be_checked()
+    expect(opened.page.get_by_role("radio", name="Pond")).to_be_checked()
     expect(opened.page.locator("#pond")).to_be_visible()
     closed(opened)
     assert not opened.errors
@@ -95,20 +99,21 @@ def test_a_screen_is_seen_until_the_person_stops_it(opened: Opened) -> None:
 def test_a_film_is_seen(opened: Opened, tmp_path: Any) -> None:
     film = tmp_path / "film.webm"
     film.write_bytes(make_film(6.0, "webm"))
-    source(opened, "a film")
+    source(opened, "Film")
+    expect(opened.page.locator("#pond-tools")).to_be_hidden()
     opened.page.locator("#film").set_input_files(film)
     opened.tells("red circle")
     expect(opened.page.locator("#video")).to_have_js_property("ended", True, timeout=PATIENCE_MS)
-    source(opened, "the pond")
+    source(opened, "Pond")
     expect(opened.page.locator("#pond")).to_be_visible()
-    source(opened, "a film")  # the same again
+    source(opened, "Film")  # the same again
     expect(opened.page.locator("#video")).to_be_visible()
     assert not opened.errors
 
 
 def test_a_source_that_comes_too_late_is_closed(opened: Opened) -> None:
-    source(opened, "camera")
-    source(opened, "the pond")
+    source(opened, "Camera")
+    source(opened, "Pond")
     closed(opened)
     expect(opened.page.locator("#pond")).to_be_visible()
     expect(opened.page.locator("#video")).to_be_hidden()
@@ -141,13 +146,13 @@ def test_a_button_that_is_let_go_at_once_leaves_no_microphone_open(opened: Opene
     expect(opened.page.locator("#told li.question")).to_have_count(0)
 
 
-def test_a_page_from_another_device_says_why_it_has_no_camera(browser: Any, server: Any) -> None:
+def test_a_page_from_another_device_says_why_it_has_no_camera(browser: Any, brook_url: str) -> None:
     """Over plain http a page of another name than localhost is not secure."""
     context = browser.new_context()
     page = context.new_page()
-    page.goto(server.url.replace("127.0.0.1", "pond.test"))
+    page.goto(brook_url.replace("127.0.0.1", "pond.test"))
     assert page.evaluate("isSecureContext") is False
-    page.get_by_role("radio", name="camera").check()
+    page.get_by_role("radio", name="Camera").check()
     expect(page.locator("#trouble")).to_contain_text("--tls-cert and --tls-key")
     expect(page.locator("#pond")).to_be_visible()
     expect(page.get_by_role("button", name="Hold to talk")).to_be_disabled()
