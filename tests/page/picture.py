@@ -1,4 +1,4 @@
-"""Makes docs/page.png anew from the real page with Brook: `python tests/page/picture.py`, from the repository's root."""
+"""Makes docs/page.png anew from the real page with Brook: `python tests/page/picture.py`, from the repository."""
 
 from __future__ import annotations
 

@@ -54,6 +54,8 @@ class FakeStream:
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._replies: dict[int, asyncio.Task[None]] = {}
         self._seen: Seen | None = None
+        self._asked = int(request.starts)  # the newest input that asks for a reply
+        self._cut = 0  # a reply to an input up to this number is cut as it begins
 
     def emit(self, event: Event) -> None:
         """Send an event to the consumer, numbered."""
@@ -75,12 +77,11 @@ class FakeStream:
             self.emit(Appended(seq, str(modality), pts_us, pts_us, 0, 1, 0))
         return seq
 
-    async def ask(
-        self, question: str = "", params: SamplingParams | None = None, *, wait_ms: int | None = None
-    ) -> FakeReply:
+    async def ask(self, question: str = "", params: SamplingParams | None = None, **_: Any) -> FakeReply:
         if self.closed:
             raise StreamClosedError(f"stream {self.id} is closed")
         reply = FakeReply(next(self._engine.reply_numbers), next(self._seq))
+        self._asked = reply.seq
         if self._engine.hold_ask is not None:
             await self._engine.hold_ask.wait()
         count = params.max_tokens if params is not None else self._engine.tokens
@@ -91,6 +92,8 @@ class FakeStream:
     async def _speak(self, reply: FakeReply, count: int) -> None:
         self.emit(ReplyStarted(reply.id, reply.seq))
         said, reason = 0, "length"
+        if reply.seq <= self._cut:  # it was interrupted before it began
+            count, reason, self._cut = 0, "interrupted", 0
         try:
             for index in range(count):
                 if self._engine.gate is not None:
@@ -105,6 +108,8 @@ class FakeStream:
         del self._replies[reply.id]
 
     async def interrupt(self, at: int | None = None) -> None:
+        if not self._replies:
+            self._cut = self._asked
         await self._stop_replies()
 
     async def end(self) -> None:
