@@ -109,7 +109,7 @@ class OmniTowers(PictureTowers):
                 f"audio in video: expected one sound per video, got {len(media['audio'])} for {len(media['video'])}"
             )
         # How sound and pictures take turns is the model's matter; the processor has its own idea of it.
-        turns = {name: getattr(self.config, name) for name in _TURNS if hasattr(self.config, name)}
+        turns = {name: float(getattr(self.config, name)) for name in _TURNS if hasattr(self.config, name)}
         return options | turns | _in_video_options(len(media["video"]))
 
     def video_options(self, content: Content) -> dict[str, Any]:
