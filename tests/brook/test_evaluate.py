@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,22 +20,7 @@ from penstock.demos.brook.questions import KINDS, Question
 from penstock.demos.brook.sound import Bank
 from penstock.demos.brook.world import Scene
 
-ANNOUNCED = "penstock: serving on "
 EVALUATE = [sys.executable, "-m", "penstock.demos.brook.evaluate"]
-
-
-@pytest.fixture(scope="module")
-def server(bank: Bank) -> Iterator[str]:
-    """The URL of `penstock serve` without a model: Brook. Films need words, so espeak-ng."""
-    command = [sys.executable, "-m", "penstock.server.cli", "serve", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line.startswith(ANNOUNCED), f"expected the server's address, got {line!r}"
-            yield line.removeprefix(ANNOUNCED).strip()
-        finally:
-            process.terminate()
 
 
 def examined(url: str, *options: str) -> dict[str, dict[str, object]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -25,7 +25,7 @@ PICTURE = np.zeros((4, 4, 3), np.uint8)
 class Played:
     """A decoder of files whose frames are known."""
 
-    def __init__(self, frames: list[Frame], limits: MediaLimits) -> None:
+    def __init__(self, frames: Sequence[Frame], limits: MediaLimits) -> None:
         self.frames, self.limits = frames, limits
 
     def container(self, kind: str, pts_us: int) -> Played:
@@ -41,7 +41,7 @@ class Played:
         pass
 
 
-def heard(frames: list[Frame], in_video: bool = True, limits: MediaLimits | None = None) -> np.ndarray:
+def heard(frames: Sequence[Frame], in_video: bool = True, limits: MediaLimits | None = None) -> np.ndarray:
     """The sound of a file with these frames."""
     piece = VideoBytes(b"x", final=True) if in_video else AudioBytes(b"x", final=True)
     content = Content([piece], messages=[], audio_in_video=in_video)
@@ -97,7 +97,7 @@ def test_jitter_of_stamps_opens_no_gap(jitter: list[int]) -> None:
 
 def test_what_was_heard_is_not_heard_again() -> None:
     frames = [*pictures(0), tone(0, 1000, 1.0), tone(500, 1000, 2.0)]
-    np.testing.assert_array_equal(heard(frames), np.repeat(np.float32([1.0, 2.0]), [1000, 500]))
+    np.testing.assert_array_equal(heard(frames), np.repeat(np.array([1.0, 2.0], np.float32), [1000, 500]))
 
 
 def test_a_gap_counts_as_what_fills_it() -> None:
