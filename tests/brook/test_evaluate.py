@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,7 @@ def test_cameras_take_the_films_where_they_are_asked_for(monkeypatch: pytest.Mon
     monkeypatch.setattr(evaluate, "encode", lambda scene, bank, container, camera: taken.append(camera) or b"")
     monkeypatch.setattr(evaluate, "answer", heard)
     monkeypatch.setattr(evaluate, "narrate", heard)
+    monkeypatch.setattr(evaluate, "connect", lambda url: nullcontext())
     monkeypatch.setattr(evaluate, "evaluation_bank", lambda seed: bank)
     command = ["--url", "ws://127.0.0.1:9", "--count", "2", "--narrations", "2"]
     asyncio.run(evaluate.examine(evaluate._parser().parse_args(command), Score()))
