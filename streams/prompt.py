@@ -23,13 +23,18 @@ from .messages import KINDS, TAKEN, check_messages, described, parts, value_of
 
 
 class Media(msgspec.Struct, frozen=True, eq=False, tag="decoded"):
-    """Decoded media. An "image" is `(h, w, 3)` uint8, a "video" `(n, h, w, 3)` uint8 at the rate the model gets, an
-    "audio" `(n,)` float32 at `rate` Hz (0: the model's own rate).
+    """Decoded media. An "image" is `(h, w, 3)` uint8, a "video" `(n, h, w, 3)` uint8, an "audio" `(n,)` float32 at
+    `rate` Hz (0: the model's own rate).
+
+    times_us: when each frame of a video was taken, the first at 0 or later; empty: frames come at the rate of the
+    prompt, the first at 0. stop_us: when such a video ends; read only where there are times.
     """
 
     kind: str
     data: np.ndarray
     rate: int = 0
+    times_us: tuple[int, ...] = ()
+    stop_us: int = 0
 
 
 Piece = Media | Image | VideoBytes | AudioBytes | AudioChunk
@@ -37,7 +42,8 @@ Piece = Media | Image | VideoBytes | AudioBytes | AudioChunk
 
 class Content(msgspec.Struct, frozen=True, eq=False, tag="content"):
     """What a reply starts from: one of `messages` (parts of media hold no value), `text` and `ids`, and the media in
-    order. The other fields are those of the request.
+    order. The other fields are those of the request, but `video_fps` of decoded content is never None: where the
+    request has none it is the model's own rate.
     """
 
     media: list[Piece]

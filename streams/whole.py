@@ -1,5 +1,5 @@
 """Media of a whole prompt, decoded: files to pixels and samples, as one piece each. In: `Content` and decoders. Out:
-the same content, all of whose media is `Media`. Synchronous; it knows no models but the rate at which they take video.
+the same content, all of whose media is `Media`. Synchronous; of models it knows the `MediaSpec` only.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from ..codecs.decoders import Decoders
 from ..codecs.errors import InputError, LimitError
 from ..codecs.frame import Frame, Samples
 from ..codecs.limits import MediaLimits
+from .audio import SECOND_US, TOLERANCE_US, split
 from .item import AudioBytes, AudioChunk, Image, VideoBytes
 from .prompt import Content, Media, Piece
 from .segment import MediaSpec
-from .video import Sampler
+from .video import LONGEST_GAP_US, Pick, Sampler
 
 _PIECE_BYTES = 64 << 10
 
@@ -24,14 +25,14 @@ _PIECE_BYTES = 64 << 10
 def decoded(content: Content, decoders: Decoders, spec: MediaSpec) -> Content:
     """The content with its media decoded.
 
-    Frames of a video file are taken at `video_fps`, or at the model's rate. Where sound is inside video a video file
-    brings its own, behind its picture. Raises MediaError or InputError, LimitError where the frames of all videos
-    together are more than one call of a decoder may give.
+    Frames of a video file are those that a stream takes, at `video_fps` or at the model's rate, with their own times.
+    Where sound is inside video a video file brings its own, behind its picture. Raises MediaError or InputError,
+    LimitError where the media of the prompt together is more than one call of a decoder may give.
     """
-    fps = content.video_fps or spec.video_fps
+    whole = msgspec.structs.replace(content, video_fps=content.video_fps or spec.video_fps)
     budget = _Budget(decoders.limits)
-    media = [part for piece in content.media for part in _decoded(piece, decoders, fps, content.audio_in_video, budget)]
-    return msgspec.structs.replace(content, media=media)
+    media = [part for piece in content.media for part in _decoded(piece, decoders, whole, spec, budget)]
+    return msgspec.structs.replace(whole, media=media)
 
 
 class _Budget:
@@ -50,7 +51,7 @@ class _Budget:
             )
 
 
-def _decoded(piece: Piece, decoders: Decoders, fps: float, sound_inside: bool, budget: _Budget) -> list[Media]:
+def _decoded(piece: Piece, decoders: Decoders, content: Content, spec: MediaSpec, budget: _Budget) -> list[Media]:
     from ..codecs.pcm import decode_pcm
     from ..codecs.picture import check_pixels
 
@@ -65,16 +66,19 @@ def _decoded(piece: Piece, decoders: Decoders, fps: float, sound_inside: bool, b
             return [Media("image", decoders.picture(piece.data))]
         case AudioChunk():
             samples = decode_pcm(piece.data, piece.encoding, piece.channels, piece.rate, 0, decoders.limits)
-            return [_sound([samples])]
+            return [_sound([samples], budget)]
         case AudioBytes():
             sounds = []
             for frame in file_frames(piece, "audio", decoders):
                 if isinstance(frame, Samples):
                     budget.keep(frame.samples.nbytes)
                     sounds.append(frame)
-            return [_sound(sounds)]
+            return [_sound(sounds, budget)]
         case VideoBytes():
-            return _video(file_frames(piece, "video", decoders), fps, sound_inside, budget)
+            assert content.video_fps is not None
+            film = _Film(content.video_fps, spec.temporal_patch, budget)
+            film.read(file_frames(piece, "video", decoders), content.audio_in_video)
+            return film.media(content.audio_in_video)
 
 
 def file_frames(
@@ -91,33 +95,82 @@ def file_frames(
         container.close()
 
 
-def _video(frames: Iterator[Frame], fps: float, sound_inside: bool, budget: _Budget) -> list[Media]:
-    sampler, taken, sounds = Sampler(fps), [], []
-    for frame in frames:
-        if isinstance(frame, Samples):
-            if sound_inside:
-                budget.keep(frame.samples.nbytes)
-                sounds.append(frame)
-        elif sampler.takes(frame):
-            taken += _kept(sampler.feed(frame), budget)
-    taken += _kept(sampler.flush(), budget)
-    sizes = {pixels.shape[:2] for pixels in taken}
-    if len(sizes) != 1:
-        raise InputError(f"video: expected pictures of one size, got {len(sizes)} sizes")
-    if sound_inside and not sounds:
-        raise InputError("audio in video: expected a video file with sound, got one without")
-    return [Media("video", np.stack(taken)), *([_sound(sounds)] if sound_inside else [])]
+class _Film:
+    """The frames of one video as a stream takes them, and its sound."""
+
+    def __init__(self, fps: float, patch: int, budget: _Budget) -> None:
+        self._sampler = Sampler(fps)
+        self._patch = patch
+        self._budget = budget
+        self._grid = 0
+        self._pictures: list[np.ndarray] = []
+        self._times_us: list[int] = []
+        self._sounds: list[Samples] = []
+        self._stop_us = 0
+
+    def read(self, frames: Iterator[Frame], hears: bool) -> None:
+        """Take all that the file has; `hears`: its sound too."""
+        for frame in frames:
+            if isinstance(frame, Samples):
+                if hears:
+                    self._budget.keep(frame.samples.nbytes)
+                    self._sounds.append(frame)
+            elif self._sampler.takes(frame):
+                before_us = self._sampler.newest_us
+                lasts_us = 0 if before_us is None else frame.pts_us - before_us
+                self._stop_us = frame.pts_us + min(lasts_us, LONGEST_GAP_US)
+                self._keep(self._sampler.feed(frame))
+        self._keep(self._sampler.flush())
+
+    def media(self, hears: bool) -> list[Media]:
+        """The video, and its sound behind it. InputError where there is none, or pictures of several sizes."""
+        sizes = {pixels.shape[:2] for pixels in self._pictures}
+        if len(sizes) != 1:
+            raise InputError(f"video: expected pictures of one size, got {len(sizes)} sizes")
+        if hears and not self._sounds:
+            raise InputError("audio in video: expected a video file with sound, got one without")
+        video = Media("video", np.stack(self._pictures), 0, tuple(self._times_us), self._stop_us)
+        return [video, *([_sound(self._sounds, self._budget, self._times_us[0])] if hears else [])]
+
+    def _keep(self, picks: list[Pick]) -> None:
+        """Where the ticks start anew the open patch is completed with its last frame, as in a stream."""
+        for pick in picks:
+            if pick.grid != self._grid:
+                missing = -len(self._pictures) % self._patch
+                self._pictures += self._pictures[-1:] * missing
+                self._times_us += self._times_us[-1:] * missing
+                self._grid = pick.grid
+            self._budget.keep(pick.frame.pixels.nbytes)
+            self._pictures.append(pick.frame.pixels)
+            self._times_us.append(pick.frame.pts_us)
 
 
-def _kept(picks: list, budget: _Budget) -> list[np.ndarray]:
-    pixels = [pick.frame.pixels for pick in picks]
-    budget.keep(sum(frame.nbytes for frame in pixels))
-    return pixels
-
-
-def _sound(sounds: list[Samples]) -> Media:
+def _sound(sounds: list[Samples], budget: _Budget, zero_us: int | None = None) -> Media:
+    """Sound in one piece. It begins at `zero_us`: silence fills up to the first sample, what lies before is cut off;
+    None: at its first sample. Stamps count as in a stream: where one lies more than 100 ms behind the samples before it
+    silence fills the gap, where it lies so far before their end what would be heard twice is cut off.
+    """
     rates = {samples.rate for samples in sounds}
     if len(rates) != 1:
         raise InputError(f"audio: expected samples at one rate, got {len(rates)} rates")
-    mono = [samples.samples.mean(axis=0, dtype=np.float32) for samples in sounds]
-    return Media("audio", np.concatenate(mono), rates.pop())
+    rate = rates.pop()
+    mono: list[np.ndarray] = []
+    end_us, tolerance_us = zero_us, 0  # the first stamp is taken at its word
+    count, from_us = 0, zero_us or 0
+    for sound in sounds:
+        if end_us is None:
+            end_us = from_us = sound.pts_us
+        if sound.pts_us > end_us + tolerance_us:
+            missing = round((sound.pts_us - end_us) * rate / SECOND_US)
+            budget.keep(missing * np.dtype(np.float32).itemsize)
+            mono.append(np.zeros(missing, np.float32))
+            count += missing
+        elif sound.pts_us < end_us - tolerance_us:
+            sound = split(sound, end_us)[1]
+        mono.append(sound.samples.mean(axis=0, dtype=np.float32))
+        count += len(mono[-1])
+        end_us = from_us + count * SECOND_US // rate
+        tolerance_us = TOLERANCE_US if count else 0
+    if not count:
+        raise InputError("audio in video: expected sound that lasts into the picture, got none behind the first frame")
+    return Media("audio", np.concatenate(mono), rate)

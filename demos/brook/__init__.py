@@ -14,7 +14,8 @@ table of accuracy comes out. Nothing here imports the engine; what examines need
     questions.py   all kinds of questions, follow-ups among them
     exam.py        films with questions, drawn from seeds that training never used
     marking.py     narration against the truth
-    evaluate.py    `python -m penstock.demos.brook.evaluate`: examines a server by its URL
+    doors.py       how a film comes to a model, and a question about it is asked
+    evaluate.py    `python -m penstock.demos.brook.evaluate`: examines a server by its URL, or Brook
     checkpoint.py  Brook's configuration, tokenizer and processor
     words.py       the sentences that the tokenizer is made from
     layout.py      a stream's rows and positions, as Penstock lays them

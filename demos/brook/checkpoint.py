@@ -122,6 +122,8 @@ def members(model: Any) -> tuple[Any, Any, Any]:
 def build_processor(tokenizer: Any) -> Any:
     """Pictures of about 112 by 112 pixels, log-mel of 64 bins every 20 ms."""
     sizes = {"shortest_edge": (SIDE - 28) ** 2, "longest_edge": SIDE * SIDE}
+    # Of the places where a size may stand only the tokenizer's goes before the processor's own default for videos.
+    tokenizer.init_kwargs["size"] = dict(sizes)
     return Qwen2_5OmniProcessor(
         image_processor=Qwen2VLImageProcessor(size=dict(sizes)),
         video_processor=Qwen2VLVideoProcessor(size=dict(sizes), cap_pixels_per_frame=False),

@@ -1,8 +1,9 @@
-"""Examines a model that a running server serves: `python -m penstock.demos.brook.evaluate --url URL --seed N`.
+"""Examines a model that a running server serves, or Brook: `python -m penstock.demos.brook.evaluate --seed N`.
 
-In: a URL and a seed. Out: for each kind of question how many were asked, how many answers were right to the letter, and
-what the best constant answer would have had; for narration how much of what happened was told within a unit (one second
-of media), and how much was invented. Films are made here and sent as WebM (VP8 and Opus); the truth never leaves.
+In: a URL, a seed, a door. Out: for each kind of question how many were asked, how many answers were right to the
+letter, and what the best constant answer would have had; for narration how much of what happened was told within a unit
+(one second of media), and how much was invented. Films are made here and sent as WebM (VP8 and Opus); the truth never
+leaves.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ import re
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
-from penstock import Appended, Event, PenstockError, ReplyDone, Request, SamplingParams, VideoBytes, connect
+from penstock import Event, PenstockError, ReplyDone, Request, SamplingParams, VideoBytes, connect
 
 from ..film import pieces
+from .doors import DOORS, House
 from .draw import Camera
 from .exam import NARRATED, Examiner, Paper, alike, evaluation_bank
-from .film import FPS, encode
+from .film import encode
 from .marking import Listener, Marker, Sentence
 from .narration import opening
 from .questions import Question
@@ -31,7 +34,10 @@ from .world import SHAPES, Scene
 
 MEDIA = ("true", "blank", "other", "none")
 PLAYED = 8  # films at a time
-_ANSWER = SamplingParams(max_tokens=60, temperature=0.0)
+_DOOR_HELP = (
+    "how films are shown: as a file or as frames and samples that are appended to a stream (file, frames), or in the "
+    "messages of each question (messages); narration is asked for with file only (default file)"
+)
 
 
 class Line(NamedTuple):
@@ -90,49 +96,37 @@ class Score:
         return lines
 
 
-async def answer(url: str, paper: Paper, film: bytes | None, seconds: float, score: Score) -> None:
-    """Show a film of `seconds`, then ask every question on a copy of the stream, so that no question helps another."""
-    async with connect(url) as connection:
-        stream = await connection.stream(Request(format="turns", params=_ANSWER))
-        if film is not None:
-            await stream.append(VideoBytes(film, final=True))
-            await _settled(stream, seconds)
-        for kind, question in paper.questions:
-            copy = await stream.fork()
-            if question.lead is not None:
-                await (await copy.ask(question.lead.text)).text()
-            given = (await (await copy.ask(question.text)).text()).strip()
-            score.answers[kind].append(Given(question.text, question.answer, given, wanted(question)))
-            await copy.close()
-        await stream.close()
+async def answer(house: House, door: str, paper: Paper, film: bytes | None, seconds: float, score: Score) -> None:
+    """Show a film of `seconds` through a door and ask every question."""
+    given = await DOORS[door](house, film, seconds, [question for _, question in paper.questions])
+    for (kind, question), words in zip(paper.questions, given, strict=True):
+        score.answers[kind].append(Given(question.text, question.answer, words, wanted(question)))
 
 
-async def _settled(stream: AsyncIterator[Event], seconds: float) -> None:
-    """Wait until all whole pieces of the film are in the cache, so that every copy has them."""
-    pairs, blocks = int((seconds * FPS - 1) / FPS * 2 + 1) // 2, int(seconds - 0.1)
-    missing = {"video": pairs - 0.5, "audio": float(blocks)}
-    async for event in stream:
-        if isinstance(event, Appended) and event.stop_us is not None:
-            if event.stop_us / 1e6 >= missing.get(event.modality, 0.0) - 0.05:
-                missing.pop(event.modality, None)
-            if not missing:
-                return
-    raise PenstockError(f"expected a film of {seconds} s to be taken in, got the stream's end")
+@asynccontextmanager
+async def _houses(url: str | None) -> AsyncIterator[Callable[[], AbstractAsyncContextManager[House]]]:
+    """What opens a connection for each film; without a URL, the one engine of this process, which serves Brook."""
+    if url is not None:
+        yield lambda: connect(url)
+        return
+    from penstock import Engine
+
+    async with await Engine.load() as engine:
+        yield lambda: nullcontext(engine)
 
 
-async def narrate(url: str, paper: Paper, film: bytes, pace: float, score: Score) -> None:
+async def narrate(house: House, paper: Paper, film: bytes, pace: float, score: Score) -> None:
     """Ask for narration and play a film at `pace` times its speed; compare what is told with what happens."""
-    async with connect(url) as connection:
-        stream = await connection.stream(Request(format="live"))
-        following = asyncio.create_task(_sentences(stream))
-        await stream.watch("Tell me what happens.", SamplingParams(max_tokens=2000, temperature=0.0))
-        started, cut = time.monotonic(), list(pieces(film))
-        for number, piece in enumerate(cut, 1):
-            await asyncio.sleep(started + piece.time_us / 1e6 / pace - time.monotonic())
-            await stream.append(VideoBytes(piece.data, final=number == len(cut)))
-        await stream.end()
-        sentences = await following
-        await stream.close()
+    stream = await house.stream(Request(format="live"))
+    following = asyncio.create_task(_sentences(stream))
+    await stream.watch("Tell me what happens.", SamplingParams(max_tokens=2000, temperature=0.0))
+    started, cut = time.monotonic(), list(pieces(film))
+    for number, piece in enumerate(cut, 1):
+        await asyncio.sleep(started + piece.time_us / 1e6 / pace - time.monotonic())
+        await stream.append(VideoBytes(piece.data, final=number == len(cut)))
+    await stream.end()
+    sentences = await following
+    await stream.close()
     _mark(paper.scene, sentences, score)
 
 
@@ -176,33 +170,36 @@ async def examine(options: argparse.Namespace, score: Score) -> None:
     """Ask everything; several films at a time."""
     bank = evaluation_bank(options.seed)
     examiner = Examiner(options.seed, bank, options.count, options.hold_out)
+    told = options.media == "true" and options.door == "file"
     places = asyncio.Semaphore(PLAYED)
     papers = list(examiner.papers())
-    narrations = list(examiner.narrations(options.narrations, options.cuts)) if options.media == "true" else []
+    narrations = list(examiner.narrations(options.narrations, options.cuts)) if told else []
 
     async def filmed(scene: Scene) -> bytes:
         camera = Camera.drawn(np.random.default_rng((scene.seed, 3))) if options.camera else None
         return await asyncio.to_thread(encode, scene, bank, "webm", camera)
 
-    async def one(number: int) -> None:
-        async with places:
+    async def one(house: Callable[[], AbstractAsyncContextManager[House]], number: int) -> None:
+        async with places, house() as inside:
             paper, other = papers[number], papers[number - 1]
             scene = _shown(options.media, paper.scene, other.scene)
             film = None if scene is None else await filmed(scene)
-            await answer(options.url, paper, film, 0.0 if scene is None else scene.seconds, score)
+            seconds = 0.0 if scene is None else scene.seconds
+            await answer(inside, options.door, paper, film, seconds, score)
 
-    async with asyncio.TaskGroup() as tasks:
-        for number in range(len(papers)):
-            tasks.create_task(one(number))
     lanes = asyncio.Semaphore(options.lanes)
 
-    async def tell(paper: Paper) -> None:
-        async with lanes:
-            await narrate(options.url, paper, await filmed(paper.scene), options.pace, score)
+    async def tell(house: Callable[[], AbstractAsyncContextManager[House]], paper: Paper) -> None:
+        async with lanes, house() as inside:
+            await narrate(inside, paper, await filmed(paper.scene), options.pace, score)
 
-    async with asyncio.TaskGroup() as tasks:
-        for paper in narrations:
-            tasks.create_task(tell(paper))
+    async with _houses(options.url) as house:
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(len(papers)):
+                tasks.create_task(one(house, number))
+        async with asyncio.TaskGroup() as tasks:
+            for paper in narrations:
+                tasks.create_task(tell(house, paper))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -231,7 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{'kind':22} {'n':>5} {'right':>7} {'constant':>9}")
     for line in score.lines():
         if options.json:
-            print(json.dumps({**line._asdict(), "media": options.media, "seed": options.seed}))
+            shown = {"media": options.media, "door": options.door, "seed": options.seed}
+            print(json.dumps(line._asdict() | shown))
         else:
             print(f"{line.kind:22} {line.n:5} {line.right:7.1%} {line.constant:9.1%}")
     return 0
@@ -241,7 +239,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m penstock.demos.brook.evaluate", description="How much of Brook's world a served model knows."
     )
-    parser.add_argument("--url", required=True, help="a running server, as ws://host:port")
+    parser.add_argument("--url", help="a running server, as ws://host:port (default: Brook, in this process)")
+    parser.add_argument("--door", choices=tuple(DOORS), default="file", help=_DOOR_HELP)
     parser.add_argument("--seed", type=int, default=1, help="of the films and voices (default 1)")
     parser.add_argument("--count", type=int, default=40, help="questions of each kind (default 40)")
     parser.add_argument("--narrations", type=int, default=20, help="films to be narrated (default 20)")

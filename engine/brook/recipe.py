@@ -97,6 +97,8 @@ def _build_omni(
     made.generation_config = GenerationConfig(**ending(ids))
     made.save_pretrained(folder)
     pixels = {"shortest_edge": 56 * 56, "longest_edge": 112 * 112}
+    # Of the places where a size may stand only the tokenizer's goes before the processor's own default for videos.
+    tokenizer.init_kwargs["size"] = dict(pixels)
     getattr(transformers, processor)(
         image_processor=Qwen2VLImageProcessor(size=dict(pixels)),
         video_processor=Qwen2VLVideoProcessor(size=dict(pixels), cap_pixels_per_frame=False),

@@ -50,7 +50,7 @@ class OneVisionTowers(OneAxisTowers):
         return self._encoded(inputs)
 
     def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:
-        """None; the library has no way for videos of several lengths."""
+        """Those of the other towers; the library has no way for videos of several lengths."""
         lengths = [len(frames) for frames in media["video"]]
         if len(set(lengths)) > 1:
             got = ", ".join(map(str, lengths))

@@ -63,7 +63,7 @@ class OneAxisTowers(PictureTowers):
 
     def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:
         """Options of the processor for the media of a whole prompt."""
-        return dict(content.options)
+        return {**content.options, **({"videos_kwargs": self.video_options(content)} if media["video"] else {})}
 
     def prompt_positions(self, inputs: Any, content: Content) -> torch.Tensor:
         """Positions that count from 0."""

@@ -26,6 +26,7 @@ from ..template import learn
 from .opened import open_model
 from .qwen_pictures import Features, Pictures, PictureTowers, picture_rules, with_towers
 
+_TURNS = ("seconds_per_chunk", "position_id_per_seconds")
 _CLASSES = {"image": "A", "video": "A", "audio": "B", "unit": "B"}
 
 
@@ -107,7 +108,13 @@ class OmniTowers(PictureTowers):
             raise InputError(
                 f"audio in video: expected one sound per video, got {len(media['audio'])} for {len(media['video'])}"
             )
-        return options | _in_video_options(len(media["video"]))
+        # How sound and pictures take turns is the model's matter; the processor has its own idea of it.
+        turns = {name: float(getattr(self.config, name)) for name in _TURNS if hasattr(self.config, name)}
+        return options | turns | _in_video_options(len(media["video"]))
+
+    def video_options(self, content: Content) -> dict[str, Any]:
+        """The processor takes one rate for all clips of a prompt."""
+        return {"do_sample_frames": False, "fps": content.video_fps}
 
     def prompt_positions(self, inputs: Any, content: Content) -> torch.Tensor:
         sound = inputs.get("feature_attention_mask")

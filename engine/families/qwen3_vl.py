@@ -24,6 +24,7 @@ class TimedTowers(PictureTowers):
     """A vision tower whose pairs of frames come with their time."""
 
     bounds_frames = False
+    tells_times = True
 
     def timed(self, span: Span) -> Span:
         assert span.start_us is not None and span.stop_us is not None

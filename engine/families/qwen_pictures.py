@@ -29,6 +29,7 @@ from .opened import open_model
 
 Pictures = tuple[torch.Tensor, tuple[int, int, int]]  # rows, and the grid they lie on
 VIDEO_FPS = Option("number", 0.1, 60)
+SECOND_US = 1_000_000
 _MOST_PIXELS = 1 << 30
 # What attends in the parts of a model that sees: ours in the decoder, the library's in the tower.
 ATTENTION = {"": "sdpa", "text_config": NAME, "vision_config": "sdpa"}
@@ -42,6 +43,7 @@ class PictureTowers:
     kinds: tuple[str, ...] = ("text", "image", "video")  # parts that a message may have
     bounds_frames = True  # `min_pixels` and `max_pixels` hold for each frame of a video too
     nested = False  # the processor takes the media of a prompt as one list, not as a list for each prompt
+    tells_times = False  # the processor lays the time of each frame as words; else frames stand at one rate
 
     def __init__(self, model: Any, processor: Any, blocks: Iterable[Any] | None = None) -> None:
         self.model = model
@@ -89,18 +91,29 @@ class PictureTowers:
         return Prompt(self._laid(inputs["input_ids"][0], positions, self.encode_prompt(inputs)))
 
     def values(self, content: Content) -> dict[str, list[Any]]:
-        """The media of a whole prompt by kind."""
-        return {kind: [piece.data for piece in pieces] for kind, pieces in content.by_kind().items()}
+        """The media of a whole prompt by kind. A clip that is shorter than a temporal patch is made one."""
+        values = {kind: [piece.data for piece in pieces] for kind, pieces in content.by_kind().items()}
+        if values["video"]:
+            least = getattr(self.processor.video_processor, "temporal_patch_size", 1)
+            values["video"] = [
+                np.repeat(clip, least, axis=0) if len(clip) < least else clip for clip in values["video"]
+            ]
+        return values
 
     def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:
         """Options of the processor for the media of a whole prompt."""
         sizes = {name: content.options[name] for name in SIZES if name in content.options}
-        video: dict[str, Any] = {} if content.video_fps is None or not media["video"] else {"fps": content.video_fps}
+        video = self.video_options(content) if media["video"] else {}
         if not sizes:
-            return video
+            return {"videos_kwargs": video} if video else {}
         if self.bounds_frames:
             video["size"] = _size(self.processor.video_processor.size, sizes)
         return {"images_kwargs": {"size": _size(self.processor.image_processor.size, sizes)}, "videos_kwargs": video}
+
+    def video_options(self, content: Content) -> dict[str, Any]:
+        """What tells the processor that every frame is to be taken, and when it was."""
+        known = clip_times(content, self.tells_times)
+        return {"video_metadata": [known] if self.nested else known, "do_sample_frames": False}
 
     def prompt_positions(self, inputs: Any, content: Content) -> torch.Tensor:
         """Positions `(3, n)` of a whole prompt by the library's own rule."""
@@ -205,6 +218,23 @@ class PictureTowers:
     def timed(self, span: Span) -> Span:
         """The span of a pair of frames with the words for its time, where the model has such."""
         return span
+
+
+def clip_times(content: Content, own: bool) -> list[Any]:
+    """What `transformers` has to know of each clip of decoded content: that frames stand at the rate of the content
+    or, where `own`, at the times that they came with."""
+    assert content.video_fps is not None
+    metadata = transformers.video_utils.VideoMetadata  # pyright: ignore[reportAttributeAccessIssue]
+    found = []
+    for piece in content.by_kind()["video"]:
+        count = len(piece.data)
+        if own and piece.times_us:
+            seconds, places = piece.stop_us / SECOND_US, list(piece.times_us)
+            found.append(metadata(max(piece.stop_us, 1), SECOND_US, duration=seconds, frames_indices=places))
+        else:
+            seconds, places = count / content.video_fps, list(range(count))
+            found.append(metadata(count, content.video_fps, duration=seconds, frames_indices=places))
+    return found
 
 
 def open_sight(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:

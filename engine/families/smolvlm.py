@@ -28,6 +28,7 @@ class SmolTowers(OneAxisTowers):
     """SigLIP's tower and the connector that shuffles pixels into channels."""
 
     kinds: tuple[str, ...] = ("text", "image", "video")
+    tells_times = True
     classes: ClassVar[dict[str, str]] = {"image": "A", "video": "A"}
 
     def __init__(self, model: Any, processor: Any, blocks: Any) -> None:
@@ -52,24 +53,10 @@ class SmolTowers(OneAxisTowers):
         return list(torch.cat(self._encoded(inputs)).split(self.image_rows))
 
     def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:
-        """The times of a video's frames, which are laid as words."""
+        """Those of the other towers; images and video together are refused."""
         if media["image"] and media["video"]:
             raise InputError("expected images or video in one prompt, got both: its processor takes no more")
-        options = super().media_options(media, content)
-        if not media["video"]:
-            return options
-        metadata = transformers.video_utils.VideoMetadata  # pyright: ignore[reportAttributeAccessIssue]
-        rate = content.video_fps or self.spec().video_fps
-        known = [
-            metadata(
-                total_num_frames=len(frames),
-                fps=rate,
-                duration=len(frames) / rate,
-                frames_indices=list(range(len(frames))),
-            )
-            for frames in media["video"]
-        ]
-        return {**options, "video_metadata": [known], "do_sample_frames": False}
+        return super().media_options(media, content)
 
     def _clips(self, pixels: list[np.ndarray]) -> list[Pictures]:
         return [(rows, NO_GRID) for rows in self._encoded(self._clip_inputs(pixels))] if pixels else []

@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -21,22 +21,7 @@ from penstock.demos.brook.questions import KINDS, Question
 from penstock.demos.brook.sound import Bank
 from penstock.demos.brook.world import Scene
 
-ANNOUNCED = "penstock: serving on "
 EVALUATE = [sys.executable, "-m", "penstock.demos.brook.evaluate"]
-
-
-@pytest.fixture(scope="module")
-def server(bank: Bank) -> Iterator[str]:
-    """The URL of `penstock serve` without a model: Brook. Films need words, so espeak-ng."""
-    command = [sys.executable, "-m", "penstock.server.cli", "serve", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line.startswith(ANNOUNCED), f"expected the server's address, got {line!r}"
-            yield line.removeprefix(ANNOUNCED).strip()
-        finally:
-            process.terminate()
 
 
 def examined(url: str, *options: str) -> dict[str, dict[str, object]]:
@@ -132,6 +117,7 @@ def test_cameras_take_the_films_where_they_are_asked_for(monkeypatch: pytest.Mon
     monkeypatch.setattr(evaluate, "encode", lambda scene, bank, container, camera: taken.append(camera) or b"")
     monkeypatch.setattr(evaluate, "answer", heard)
     monkeypatch.setattr(evaluate, "narrate", heard)
+    monkeypatch.setattr(evaluate, "connect", lambda url: nullcontext())
     monkeypatch.setattr(evaluate, "evaluation_bank", lambda seed: bank)
     command = ["--url", "ws://127.0.0.1:9", "--count", "2", "--narrations", "2"]
     asyncio.run(evaluate.examine(evaluate._parser().parse_args(command), Score()))

@@ -17,11 +17,10 @@ from penstock.engine.core import Core, load
 from penstock.engine.family import Loaded
 from penstock.streams.event import ReplyDone, Token
 from penstock.streams.request import Request, SamplingParams
-from transformers.video_utils import VideoMetadata
 
 from tests.reference.check import smallest_margin
 from tests.reference.media import frames, picture, sound
-from tests.reference.stock import in_video_options
+from tests.reference.stock import in_video_options, video_options
 
 REPLY = 16
 STREAM = 1_000_000  # no other test opens these
@@ -96,13 +95,10 @@ def generated(loaded: Loaded, request: Request, backend: str = "cpu") -> tuple[l
     return [event.id for _, event in events if isinstance(event, Token)], logits, reason
 
 
-def paced(count: int) -> VideoMetadata:
-    """So many frames, one a second."""
-    return VideoMetadata(total_num_frames=count, fps=1.0, duration=float(count), frames_indices=list(range(count)))
-
-
-def stock(model: Any, processor: Any, messages: list[dict[str, Any]], **options: Any) -> tuple[list[int], torch.Tensor]:
-    """Ids and logits of `generate` after the processor; `options`: of audio in video."""
+def stock(
+    model: Any, processor: Any, messages: list[dict[str, Any]], fps: float | None = None, **options: Any
+) -> tuple[list[int], torch.Tensor]:
+    """Ids and logits of `generate` after the processor, with frames at `fps`; `options`: of audio in video."""
     media = {name: [] for name in ("image", "video", "audio")}
     for message in messages:
         for part in message["content"]:
@@ -112,8 +108,7 @@ def stock(model: Any, processor: Any, messages: list[dict[str, Any]], **options:
     if heard:  # sound in video has no place of its own in the template
         messages = [m | {"content": [part for part in m["content"] if part["type"] != "audio"]} for m in messages]
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    if model.config.model_type == "smolvlm" and media["video"]:  # which lays the times of frames as words
-        options = {"video_metadata": [[paced(len(clip)) for clip in media["video"]]]}
+    options |= video_options(model.config.model_type, [len(clip) for clip in media["video"]], fps)
     begun = processor.tokenizer.bos_token is not None and text.startswith(processor.tokenizer.bos_token)
     inputs = processor(
         text=[text],
@@ -164,7 +159,7 @@ def test_stills(still_plain: tuple[Any, Any], still_served: Loaded, still_name: 
         with pytest.raises(InputError, match=reason):
             generated(still_served, Request(messages=messages))
         return
-    request = Request(messages=messages, video_fps=1.0, params=SamplingParams(max_tokens=REPLY))
+    request = Request(messages=messages, params=SamplingParams(max_tokens=REPLY))
     assert_equal(generated(still_served, request), stock(*still_plain, messages))
 
 

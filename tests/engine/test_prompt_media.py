@@ -20,9 +20,9 @@ from penstock.streams.options import sized
 from penstock.streams.request import Request, SamplingParams
 from penstock.streams.size import fit
 
-from tests.engine.test_oracle1 import paced
 from tests.reference.check import smallest_margin
 from tests.reference.media import frames, picture, sound
+from tests.reference.stock import video_options
 
 REPLY = 8
 streams = count(2_000_000)  # no other test opens these
@@ -50,8 +50,11 @@ def text_of(processor: Any, media: list[tuple[str, np.ndarray]]) -> str:
     )
 
 
-def stock(model: Any, processor: Any, text: str, media: list[tuple[str, np.ndarray]], **options: Any) -> Any:
-    """Ids of the prompt, ids of the reply and its logits."""
+def stock(
+    model: Any, processor: Any, text: str, media: list[tuple[str, np.ndarray]], fps: float | None = None, **options: Any
+) -> Any:
+    """Ids of the prompt, ids of the reply and its logits; frames stand at `fps`."""
+    options |= video_options(model.config.model_type, [len(data) for kind, data in media if kind == "video"], fps)
     given: dict[str, list[np.ndarray]] = {}
     for kind, data in media:
         given.setdefault(kind if kind == "audio" else f"{kind}s", []).append(data)
@@ -128,8 +131,7 @@ def test_stills(still_plain: tuple[Any, Any], still_served: Loaded, still_name: 
 def test_a_clip_where_frames_are_pictures(still_plain: tuple[Any, Any], still_served: Loaded, still_name: str) -> None:
     """LLaVA-OneVision and SmolVLM take one, the others say that they take none."""
     if "video" in still_served.family.modalities:
-        timed = {"video_metadata": [[paced(len(CLIP))]]} if still_name == "smolvlm" else {}
-        compare(still_served, still_plain, ORDERS["video"], **timed)
+        compare(still_served, still_plain, ORDERS["video"])
         return
     with pytest.raises(InputError, match="expected text or image, got 'video'"):
         generated(still_served, prompt="Well?", media=[CLIP])

@@ -13,7 +13,7 @@ from tests.reference.check import REPLY, sees, sees_pictures, smallest_margin
 from tests.reference.dense import Sequence, build, forward, greedy
 from tests.reference.media import frames, picture, sound
 from tests.reference.sound import RunningFloor, clip_features, run_blocks
-from tests.reference.stock import in_video_options
+from tests.reference.stock import in_video_options, video_options
 
 QUESTION = "What do you see?"
 MARKERS = {p.ImagePiece: "image", p.VideoPiece: "video", p.AudioPiece: "audio", p.AvPiece: "video", p.Text: "text"}
@@ -34,20 +34,16 @@ def stock(processor: Any, pieces: list[p.Piece], fps: float = 2.0) -> dict[str, 
     videos = [torch.from_numpy(x.frames).permute(0, 3, 1, 2) for x in pieces if isinstance(x, p.VideoPiece | p.AvPiece)]
     sounds = [x.samples for x in pieces if isinstance(x, p.AudioPiece | p.AvPiece)]
     in_video = any(isinstance(x, p.AvPiece) for x in pieces)
-    timing: dict[str, Any] = {"fps": fps}
-    if videos and not hasattr(processor, "feature_extractor"):  # these take the rate from the clip's metadata
-        counts = [len(video) for video in videos]
-        timing = {
-            "video_metadata": [{"fps": fps, "total_num_frames": n, "frames_indices": list(range(n))} for n in counts]
-        }
+    name = "omni" if hasattr(processor, "feature_extractor") else "sight"
+    timing = video_options(name, [len(video) for video in videos], fps)
+    timing.setdefault("videos_kwargs", {})["do_resize"] = False
     return processor(
         text=[text],
         images=images or None,
         videos=videos or None,
         **({"audio": sounds} if sounds else {}),
         **timing,
-        do_resize=False,
-        do_sample_frames=False,
+        images_kwargs={"do_resize": False},
         return_tensors="pt",
         **(in_video_options(len(sounds)) if in_video else {}),
     )

@@ -1,0 +1,86 @@
+"""Brook knows its world by whatever door a film comes: appended as a file or as frames, inside messages, from afar."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import NamedTuple
+
+import pytest
+from penstock import Engine, connect
+from penstock.demos.brook import evaluate
+from penstock.demos.brook.doors import DOORS, House
+from penstock.demos.brook.exam import Examiner, Paper
+from penstock.demos.brook.film import encode
+from penstock.demos.brook.sound import Bank
+
+SEED = 5
+GOAL = 0.9  # of the answers are right, by the card of the model
+
+
+class Shown(NamedTuple):
+    paper: Paper
+    film: bytes
+
+
+@pytest.fixture(scope="module")
+def films(bank: Bank) -> list[Shown]:
+    """Two films with a dozen questions."""
+    papers = list(Examiner(SEED, bank, 1, False).papers())[:2]
+    return [Shown(paper, encode(paper.scene, bank)) for paper in papers]
+
+
+async def examined(house: House, door: str, films: list[Shown]) -> evaluate.Score:
+    score = evaluate.Score()
+    for paper, film in films:
+        await evaluate.answer(house, door, paper, film, paper.scene.seconds, score)
+    return score
+
+
+def assert_right(score: evaluate.Score, films: list[Shown]) -> None:
+    given = [answer for answers in score.answers.values() for answer in answers]
+    assert len(given) == sum(len(paper.questions) for paper, _ in films) > 5
+    wrong = [answer for answer in given if answer.given != answer.right]
+    assert len(wrong) <= max(1, (1 - GOAL) * len(given)), wrong
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_films_are_answered_in_process(films: list[Shown], door: str) -> None:
+    async def main() -> evaluate.Score:
+        async with await Engine.load() as engine:
+            return await examined(engine, door, films)
+
+    assert_right(asyncio.run(main()), films)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_films_are_answered_from_afar(server: str, films: list[Shown], door: str) -> None:
+    async def main() -> evaluate.Score:
+        async with connect(server) as connection:
+            return await examined(connection, door, films[:1])
+
+    assert_right(asyncio.run(main()), films[:1])
+
+
+def test_without_a_film_no_door_knows_more(films: list[Shown]) -> None:
+    async def main() -> evaluate.Score:
+        score = evaluate.Score()
+        async with await Engine.load() as engine:
+            for paper, _ in films:
+                await evaluate.answer(engine, "messages", paper, None, 0.0, score)
+        return score
+
+    given = [answer for answers in asyncio.run(main()).answers.values() for answer in answers]
+    assert sum(answer.given == answer.right for answer in given) < 0.6 * len(given)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("door", DOORS)
+def test_every_kind_is_known_by_every_door(bank: Bank, door: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["--door", door, "--seed", "5", "--count", "12", "--narrations", "0", "--json"]
+    assert evaluate.main(command) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {line["door"] for line in lines} == {door}
+    right = sum(line["right"] * line["n"] for line in lines) / sum(line["n"] for line in lines)
+    assert right > GOAL, lines
