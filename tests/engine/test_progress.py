@@ -108,7 +108,7 @@ def test_preempted_in_mid_reply(
     rig = Rig(omni_loaded, page_tokens=4, kv_tokens=144, host_pages=host_pages, backend=backend)
     with encoded(rig, monkeypatch) as segments:
         older = rig.open(format="turns")
-        older.text("door " * 30)
+        older.text("door " * 36)
         older.ask("What?", max_tokens=50)
         young = Client(rig.open(format="live"))
         session = talk(young)

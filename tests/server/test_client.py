@@ -251,7 +251,7 @@ async def _until_done(stream: ClientStream) -> AsyncIterator[ReplyDone]:
 
 @pytest.mark.parametrize("url", ["ftp://localhost", "http://", ""])
 def test_a_url_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(InputError, match="expected http"):
+    with pytest.raises(InputError, match="expected HOST:PORT"):
         connect(url)
 
 

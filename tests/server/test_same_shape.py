@@ -15,7 +15,18 @@ from penstock.streams.event import ReplyDone
 PAIRS = ((Engine, Connection), (Stream, ClientStream), (Reply, ClientReply))
 # What is only there in process: how it is made and told things by its actors, and what the wire has no message for.
 NOT_THERE = {
-    Engine: {"warm_up", "check", "send", "check_alive", "fork", "end_stream", "closed", "park", "statistics"},
+    Engine: {
+        "warm_up",
+        "check",
+        "send",
+        "check_alive",
+        "fork",
+        "end_stream",
+        "closed",
+        "park",
+        "statistics",
+        "until_failed",
+    },
     Stream: {"told", "opened", "next_seq", "transcript", "credit_bytes"},
     Reply: {"unread", "count", "put", "hold", "end", "token", "more"},
 }
