@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import av
 import numpy as np
 
@@ -10,7 +12,7 @@ from .errors import DamagedError
 _WHOLE = {"u8": 128.0, "s16": 32768.0, "s32": 2147483648.0}
 
 
-def pixels(frame: av.VideoFrame) -> np.ndarray:
+def pixels(frame: av.VideoFrame, aspect: Fraction | None = None) -> np.ndarray:
     """RGB of a frame, `(h, w, 3)` uint8, contiguous, turned and mirrored as its display matrix says.
 
     Colours are converted by swscale with the frame's own matrix and range (BT.601, limited, where it does not say).

@@ -74,7 +74,10 @@ class ReplyDone(msgspec.Struct, frozen=True, tag="done"):
 
 
 class Dropped(msgspec.Struct, frozen=True, tag="dropped"):
-    """Media that will never be seen by the model, and why: "late", "latest", "short"."""
+    """Media that will never be seen by the model, and why: "late", "latest", "short", "damaged".
+
+    `count` is frames of video, or samples of sound at the model's rate; of what is damaged, packets of video.
+    """
 
     seq: int
     modality: str
