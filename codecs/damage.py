@@ -84,7 +84,8 @@ class Video(Track):
         self._number = 0  # of the newest packet, in the order in which they are decoded
         self._numbers: dict[int, int] = {}  # of packets that wait to be shown, by their time
         self._bad_from: int | None = None
-        self._good_from, self._good_pts = 0, None
+        self._good_from = 0
+        self._good_pts: int | None = None
         self._sizeless = 0  # key frames in a row that left the decoder without a size
 
     @property
@@ -127,7 +128,8 @@ class Video(Track):
         began = self._good_from
         if self._bad_from is not None and self._bad_from <= number and (number < began or self._bad_from >= began):
             return False
-        if number >= began and None not in (frame.pts, self._good_pts) and frame.pts < self._good_pts:
+        shown, first = frame.pts, self._good_pts
+        if number >= began and shown is not None and first is not None and shown < first:
             return False
         if number >= began and not self._waiting:
             self.damaged, self._lost = False, 0
@@ -155,5 +157,5 @@ def memory_is_short(failure: BaseException) -> bool:
 def why(failure: BaseException) -> str:
     """An error's reason in words."""
     if isinstance(failure, FFmpegError):
-        return failure.strerror
+        return failure.strerror or str(failure)
     return f"{type(failure).__name__}: {failure}"

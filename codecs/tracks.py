@@ -223,13 +223,13 @@ class Tracks:
         kind = track.stream.type
         if isinstance(frame, av.VideoFrame):
             pts_us = self._time(frame, track)
-            self._limits.check_size(frame.width, frame.height, "video")
+            assert isinstance(track.stream, av.VideoStream)
+            aspect = track.stream.sample_aspect_ratio or track.stream.codec_context.sample_aspect_ratio
+            self._limits.check_size(*avframe.square_size(frame, aspect), "video")
             self._pictures += 1
             if self._pictures > self._limits.max_frames:
                 raise LimitError(f"video: expected at most {self._limits.max_frames} frames, got {self._pictures}")
-            pixels = avframe.pixels(frame, track.stream.sample_aspect_ratio)
-            self._limits.check_size(pixels.shape[1], pixels.shape[0], "video")
-            self._feed.put(Pixels(pixels=pixels, pts_us=pts_us + self._pts_us))
+            self._feed.put(Pixels(pixels=avframe.pixels(frame, aspect), pts_us=pts_us + self._pts_us))
         else:
             self._limits.check_sound(frame.sample_rate, frame.layout.nb_channels, "sound")
             array = avframe.samples(frame)

@@ -9,8 +9,10 @@ from .piece import Piece
 _MOST_HEADER_BYTES = 1 << 20
 _STREAMED = 0x7FFF0000  # from this size on, and at 0, a header was written before the size was known
 _MARK_BYTES = 16  # RIFF, a size, WAVE, fmt
-_BEHIND = b"LIST id3  ID3  bext cue  smpl inst fact JUNK junk PAD  FLLR iXML axml _PMX PEAK chna cart DISP acid".split(b" ")
-_CHUNKS = tuple(name.ljust(4) for name in _BEHIND if name)
+_CHUNKS = tuple(
+    b"LIST|id3 |ID3 |bext|cue |smpl|inst|fact|JUNK|junk|PAD |FLLR|iXML|axml|_PMX|PEAK|chna|cart|DISP|acid".split(b"|")
+)
+_FIRST = (b"WAVEfmt ", b"WAVEJUNK", b"WAVEbext", b"WAVELIST")
 
 
 class Wave:
@@ -117,7 +119,12 @@ def _next_header(data: bytearray) -> int:
     """Where the next file's header begins, or may begin with what the data ends with; else the end."""
     at = data.find(b"RIFF")
     while at >= 0:
-        if len(data) < at + _MARK_BYTES or data[at + 8 : at + 16] in (b"WAVEfmt ", b"WAVEJUNK", b"WAVEbext", b"WAVELIST"):
+        if len(data) < at + _MARK_BYTES or data[at + 8 : at + 16] in (
+            b"WAVEfmt ",
+            b"WAVEJUNK",
+            b"WAVEbext",
+            b"WAVELIST",
+        ):
             return at
         at = data.find(b"RIFF", at + 1)
     return next((len(data) - size for size in (3, 2, 1) if data.endswith(b"RIFF"[:size])), len(data))

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..codecs.errors import InputError, LimitError
 from ..codecs.limits import MediaLimits
+from ..codecs.pcm import check_samples
 from .item import AudioBytes, AudioChunk, Image, VideoBytes
 
 KINDS = ("image", "video", "audio")
@@ -285,6 +286,7 @@ def _from_array(array: np.ndarray, kind: str | None, rate: int) -> Media:
     if kind == "audio":
         if array.dtype.kind != "f" or array.ndim not in (1, 2) or not array.size:
             raise InputError(f"audio: expected (n,) or (channels, n) float32, got {array.shape} {array.dtype}")
+        check_samples(array, rate, "audio")
         mono = array if array.ndim == 1 else array.mean(axis=0)
         return Media("audio", np.array(mono, dtype=np.float32), rate)
     sides = 4 if kind == "video" else 3
