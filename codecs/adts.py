@@ -1,4 +1,4 @@
-"""Cuts AAC in ADTS (ISO/IEC 14496-3, 1.A.2.2) at its frames. Comes in: bytes; goes out: whole frames. Knows no sound."""
+"""Cuts AAC in ADTS (ISO/IEC 14496-3, 1.A.2.2) at its frames. Comes in: bytes; goes out: whole frames."""
 
 from __future__ import annotations
 

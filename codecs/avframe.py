@@ -26,7 +26,7 @@ def square_size(frame: av.VideoFrame, aspect: Fraction | None) -> tuple[int, int
 
 
 def pixels(frame: av.VideoFrame, aspect: Fraction | None = None) -> np.ndarray:
-    """RGB of a frame, `(h, w, 3)` uint8, contiguous, with square pixels, turned and mirrored as its display matrix says.
+    """RGB of a frame, `(h, w, 3)` uint8, contiguous: with square pixels, turned as its display matrix says.
 
     Colours are converted with the frame's own matrix and range. Where it names no matrix it is BT.709 from 1280 pixels
     of width or 577 lines on, else BT.601, as players take it; where it names no range it is limited. HDR (PQ, HLG) is

@@ -21,8 +21,9 @@ _MOST_TORN_BYTES = 16 << 20
 class Boxes:
     """Passes header boxes on whole, for FFmpeg's demuxer seeks back inside of them, and media data as it comes.
 
-    Boxes of kinds that are not known become `free` ones: offsets stay what they were. A further index (`moov`), with or without a `ftyp` in front, begins a
-    new part. Where media data comes first, all of it is held until the index is there.
+    Boxes of kinds that are not known become `free` ones: offsets stay what they were. A further index (`moov`), with or
+    without a `ftyp` in front, begins a new part. Where media data comes first, all of it is held until the index is
+    there.
 
     Where a header or a size is damaged, or a fragment has more samples than media data, the file goes on with the next
     fragment that is found, as a new part with the same index.
@@ -32,9 +33,9 @@ class Boxes:
         self._limits = limits
         self._indexed = False
         self._left = 0  # bytes of the open box that are still to come
-        self._type = b""  # the newest ftyp box, until it is known whether an index follows
+        self._front = b""  # what came since the start of a file, until it is known whether an index follows
+        self._type = b""  # the newest ftyp box
         self._index = b""  # ftyp and moov, which every fragment needs
-        self._type_bytes = 0  # of it, those of ftyp
         self._fragments = False
         self._torn: MediaError | None = None  # what is wrong in front; the next fragment is looked for
         self._torn_bytes = 0
@@ -72,9 +73,9 @@ class Boxes:
                 continue
             self._fragment(kind, size, pieces)
             self._left = size
-            if kind == b"mdat" and (self._type or not self._indexed) and self._behind is None:
-                self._behind = bytearray(self._type)
-                self._type = b""
+            if kind == b"mdat" and (self._front or not self._indexed) and self._behind is None:
+                self._behind = bytearray(self._front)
+                self._front = b""
             if kind not in _MEDIA:
                 held[4:8] = b"free"
 
@@ -122,7 +123,9 @@ class Boxes:
     def _media(self, data: bytes, pieces: list[Piece]) -> None:
         if self._behind is not None:
             self._hold(data)
-        elif self._indexed and data:
+        elif self._front or not self._indexed:
+            self._front += data
+        elif data:
             pieces.append(Piece(data))
 
     def _hold(self, data: bytes) -> None:
@@ -142,16 +145,17 @@ class Boxes:
                 pieces.append(Piece(bytes(self._behind), starts="mov", whole=True))
                 self._behind, self._indexed = None, True
         elif kind == b"ftyp":
-            self._type = box
+            self._type = self._front = box
         elif kind == b"moov":
-            self._index = self._type + box if self._type or not self._index else self._index[: self._type_bytes] + box
-            self._type_bytes = len(self._index) - len(box)
-            pieces.append(Piece(self._index, starts="mov"))
-            self._type, self._indexed, self._fragments = b"", True, False
+            self._index = self._type + box
+            pieces.append(Piece((self._front or self._type) + box, starts="mov"))
+            self._front, self._indexed, self._fragments = b"", True, False
         elif kind == b"moof":
-            self._type, self._fragments = b"", bool(self._index)
+            self._front, self._fragments = b"", bool(self._index)
             self._open = box
-        elif self._indexed:
+        elif self._front or not self._indexed:
+            self._front += box
+        else:
             pieces.append(Piece(box))
 
     def _fragment(self, kind: bytes, size: int, pieces: list[Piece]) -> None:
@@ -181,6 +185,8 @@ class Boxes:
             return LimitError(f"MP4: expected a {kind.decode()} box of at most {_MOST_BOX_BYTES} bytes, got {size}")
         if kind not in _HEADERS + _MEDIA and size > _MOST_BOX_BYTES and not self._indexed:
             return FormatError(f"MP4: expected a box of a known kind in front of its index, got {kind!r}")
+        if len(self._front) > _MOST_BOX_BYTES:
+            return LimitError(f"MP4: expected an index within {_MOST_BOX_BYTES} bytes, got {len(self._front)} without")
         if size != _TO_THE_END and size > self._limits.max_stream_bytes:
             return wrong(f"MP4: expected a box of at most {self._limits.max_stream_bytes} bytes, got {size} ({kind!r})")
         return None

@@ -1,5 +1,5 @@
-"""What damage costs a track. Comes in: packets and decoded frames; goes out: whether each may be decoded and given. Knows
-nothing of files and times.
+"""What damage costs a track. Comes in: packets and decoded frames; goes out: whether each may be decoded and given.
+Knows nothing of files and times.
 """
 
 from __future__ import annotations

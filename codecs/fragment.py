@@ -1,4 +1,4 @@
-"""What the header of an MP4 fragment says of its samples (ISO/IEC 14496-12, 8.8). In: a whole `moof` box. Out: numbers."""
+"""What the header of an MP4 fragment says of its samples (ISO/IEC 14496-12, 8.8). In: a `moof` box. Out: numbers."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ _KEPT_SEGMENTS = (0xE0, 0xEE)  # of those for applications: JFIF and Adobe, whic
 
 
 def orientation(exif: object) -> int:
-    """The orientation, 1 to 8, of an EXIF block: TIFF (6.0, section 2) with or without headers in front; 1 by default."""
+    """The orientation, 1 to 8, of an EXIF block, which is TIFF (6.0, section 2) with headers in front; 1 by default."""
     if not isinstance(exif, bytes):
         return 1
     while exif.startswith(_EXIF):

@@ -8,8 +8,8 @@ from .errors import DamagedError, FormatError, InputError
 from .frame import Samples
 from .limits import DEFAULT_LIMITS, MediaLimits
 
-# Sound is within 1; honest mixes and decoders pass it by some decibels. This is 24 dB above, and far below what bytes of
-# another encoding look like as floats, or whole numbers that were not scaled.
+# Sound is within 1; honest mixes and decoders pass it by some decibels. This is 24 dB above, and far below what bytes
+# of another encoding look like as floats, or whole numbers that were not scaled.
 MOST_SIZE = 16.0
 ENCODINGS = {"s16le": np.dtype("<i2"), "f32le": np.dtype("<f4")}
 
@@ -28,7 +28,7 @@ def decode_pcm(
     `(channels, n)` float32, for which `encoding` and `channels` are not read. Float samples may pass 1 in size.
 
     Errors: FormatError for another encoding, InputError for an array of another type or shape, LimitError for too
-    many bytes, an absurd rate or number of channels, DamagedError for a broken last sample and those of `check_samples`.
+    many bytes, an absurd rate or number of channels, DamagedError for a broken last sample and as `check_samples`.
     """
     if isinstance(data, np.ndarray):
         samples = _checked_array(data, limits)

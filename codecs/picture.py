@@ -118,7 +118,7 @@ def is_file(data: bytes | bytearray | memoryview) -> bool:
 
 
 def pixels_of(value: object) -> np.ndarray | None:
-    """The pixels of a PIL image, `(h, w, 3)` uint8: those that `decode_picture` gives for its file; None for another."""
+    """The pixels of a PIL image, `(h, w, 3)` uint8, as `decode_picture` gives them for its file; None for another."""
     return _rgb(_upright(value, None)) if isinstance(value, Image.Image) else None
 
 

@@ -1,4 +1,4 @@
-"""The decoding thread: parts of a source to frames. Comes in: what FFmpeg reads; goes out: frames and losses, to a `Feed`.
+"""The decoding thread: parts of a source to frames. Comes in: what FFmpeg reads; goes out: frames and losses.
 
 Knows PyAV, the codecs that are opened and the limits.
 """
@@ -58,6 +58,7 @@ class Tracks:
         self._times = _Times(self._clock, self._unwrapped, "", None)
         self._pictures = 0
         self._samples = 0
+        self._unwanted: FormatError | None = None
         self._missed: dict[str, int] = {}  # packets and frames that were not given, of each kind
         self._given: set[str] = set()  # kinds of which a frame was given
         self._torn: set[str] = set()  # kinds of which something is missing in front of the next packet
@@ -93,11 +94,13 @@ class Tracks:
                 self._feed.anew()
         if failed is not None:
             raise DamagedError(f"media ({failed[0]}): {why(failed[1])}") from failed[1]
+        if self._unwanted is not None and not self.frames:
+            raise self._unwanted
         for kind, count in self._missed.items():
             if count and kind not in self._given:
                 raise DamagedError(
-                    f"{kind}: expected at least one frame, got none in {count} packets that are damaged or stand before "
-                    "a key frame"
+                    f"{kind}: expected at least one frame, got none in {count} packets that are damaged or stand "
+                    "before a key frame"
                 )
 
     def _part(self, part: Part) -> None:
@@ -117,7 +120,9 @@ class Tracks:
                 raise DamagedError(f"media ({demuxer}): expected a whole header, got the end of the file") from failure
             raise
         with container:
-            tracks = self._choose(container)
+            tracks = self._choose(container, demuxer)
+            if not tracks:
+                return
             self._times = _Times(self._clock, self._unwrapped, demuxer, container.start_time)
             try:
                 for packet in self._packets(container, tracks):
@@ -166,7 +171,7 @@ class Tracks:
                     raise
                 self._feed.torn = True
 
-    def _choose(self, container: InputContainer) -> dict[int, Track]:
+    def _choose(self, container: InputContainer, demuxer: str) -> dict[int, Track]:
         """The first track of each wanted kind, checked against codecs and limits before anything is decoded."""
         chosen: dict[int, Track] = {}
         for kind in self._kinds:
@@ -176,12 +181,15 @@ class Tracks:
                     self._check_stream(stream, kind)
                     make = Video if kind == "video" else Sound
                     chosen[stream.index] = make(stream, self._limits.max_damaged_packets)
+                    chosen[stream.index].damaged = kind in self._given  # what a further part leaves out is missing
                     break
         if not chosen:
             if not len(container.streams):
                 raise DamagedError(f"media: expected {' or '.join(self._kinds)}, got no track in what there is")
             have = ", ".join(sorted({stream.type for stream in container.streams}))
-            raise FormatError(f"media: expected {' or '.join(self._kinds)} in {OPENED}, got {have}")
+            self._unwanted = FormatError(f"media: expected {' or '.join(self._kinds)} in {OPENED}, got {have}")
+            if demuxer != "mpegts":  # there, another part may bring the track
+                raise self._unwanted
         return chosen
 
     def _check_stream(self, stream: av.VideoStream | av.AudioStream, kind: str) -> None:

@@ -29,7 +29,8 @@ def synced(data: bytes | bytearray, strides: tuple[int, ...] = STRIDES) -> tuple
 class Transport:
     """Drops what comes before the first table of programs (PAT) and the map of one program (PMT).
 
-    A program map that lists other tracks begins a new part. The tracks of other programs are left to the demuxer.
+    A program map that lists other tracks begins a new part, and so do tables that both stop being counted on: another
+    stream begins there. The tracks of other programs are left to the demuxer.
     """
 
     def __init__(self) -> None:
@@ -105,7 +106,10 @@ class Transport:
         elif self._map is not None:
             section = self._map.take(packet)
             tracks = () if section is None else _tracks(section)
-            if tracks and (pid, *tracks) != self._tracks:
+            again = self._programs.jumped and self._map.jumped and bool(self._map.packets)
+            if again or (tracks and (pid, *tracks) != self._tracks):
+                self._programs.jumped = self._map.jumped = False
+                tracks = tracks or self._tracks[1:]
                 self._tracks = (pid, *tracks)
                 self._started = True
                 return [Piece(self._programs.packets + self._map.packets, starts="mpegts")]
@@ -121,10 +125,14 @@ class _Section:
         self._open = b""
         self._data = b""
         self._done = b""
+        self._next = -1  # the count that its next packet has
+        self.jumped = False  # whether the newest packet had another one
 
     def take(self, packet: bytes) -> bytes | None:
         """The section that the packet completes, where it is whole and not the same as the last one; else None."""
         at = 4 + (1 + packet[4] if packet[3] & 0x20 else 0)
+        self.jumped = self._next not in (-1, packet[3] & 0x0F)
+        self._next = (packet[3] + 1) & 0x0F
         if not packet[3] & 0x10 or at >= PACKET:
             return None
         if packet[1] & 0x40:  # a section begins, behind a pointer
