@@ -29,10 +29,8 @@ def _table(curve: int) -> ImageFilter.Color3DLUT:
     steps = np.linspace(0.0, 1.0, _NODES)
     blue, green, red = np.meshgrid(steps, steps, steps, indexing="ij")
     light = _light(np.stack([red, green, blue], axis=-1).reshape(-1, 3), curve) / _WHITE
-    most = light.max(axis=1, keepdims=True)
-    over = np.maximum(most - _KNEE, 0.0)
-    pressed = np.where(most > _KNEE, _KNEE + (1 - _KNEE) * (1 - np.exp(-over / (1 - _KNEE))), most)
-    light = light * pressed / np.maximum(most, 1e-9)
+    over = np.maximum(light - _KNEE, 0.0) / (1 - _KNEE)
+    light = np.where(light > _KNEE, _KNEE + (1 - _KNEE) * (1 - np.exp(-over)), light)
     usual = np.clip(light @ _TO_709.T, 0.0, 1.0) ** (1 / 2.4)  # ITU-R BT.1886
     return ImageFilter.Color3DLUT(_NODES, usual.reshape(-1).tolist())
 

@@ -41,6 +41,7 @@ _OPTIONS = {
 _OWN_CLOCK = ("wav", "ogg", "mp3", "aac", "flac")  # each file of these counts from its own start
 _READ_BYTES = 1 << 20
 _MOST_US = 1 << 53  # a time that is further away is damage
+_ROUNDING_US = 5_000
 _MOST_FAULTS = 32  # errors of a demuxer in a row
 
 
@@ -136,7 +137,7 @@ class Tracks:
         if self._feed.torn:
             self._feed.torn, self._torn = False, {track.stream.type for track in tracks.values()}
         if self._times.mend(packet, track.stream.type, self._latest_us()):
-            self._tell_gap(track, packet)
+            self._tell_gap(track, packet, gapless=demuxer == "mpegts")
             self._decode(track, packet)
         elif demuxer == "mov":
             raise ValueError(f"expected times that go on, got {packet.dts}")  # its demuxer sorts by them
@@ -265,16 +266,20 @@ class Tracks:
         """The latest time that may come."""
         return (self._first_us or 0) + self._limits.max_duration_us
 
-    def _tell_gap(self, track: Track, packet: av.Packet) -> None:
-        """Tell what is missing in front of a packet, where something was torn out."""
+    def _tell_gap(self, track: Track, packet: av.Packet, gapless: bool) -> None:
+        """Tell what is missing in front of a packet, where something was torn out; `gapless`: if times show it."""
         kind, start_us = track.stream.type, self._next_us.get(track.stream.type)
-        if kind in self._torn:
+        if kind not in self._torn:
+            return
+        if not gapless:  # else it is only known that packets are missing, and not where
             self._torn.discard(kind)
-            track.damaged = True
-            if start_us is not None:
-                stop_us = max(self._time(packet, track), start_us)
-                self._next_us[kind] = stop_us
-                self._feed.lose(Lost(kind, 1, start_us + self._pts_us, stop_us + self._pts_us))
+        track.damaged = track.damaged or not gapless
+        if start_us is None or (gapless and kind == "video"):  # those packets are marked by the demuxer
+            return
+        stop_us = max(self._time(packet, track), start_us)
+        self._next_us[kind] = stop_us
+        if not gapless or stop_us - start_us > _ROUNDING_US:
+            self._feed.lose(Lost(kind, 1, start_us + self._pts_us, stop_us + self._pts_us))
 
     def _time(self, what: av.Packet | av.VideoFrame | av.AudioFrame, track: Track) -> int:
         """The time in microseconds; where the container gives none, that at which the last frame ended."""

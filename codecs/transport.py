@@ -39,6 +39,7 @@ class Transport:
         self._map: _Section | None = None
         self._tracks: tuple = ()  # the PID of the map, then kind and PID of each track
         self._started = False
+        self._counts: dict[int, int] = {}  # the newest continuity counter of each PID
 
     def take(self, held: bytearray) -> list[Piece]:
         """The pieces that are complete at the front of `held`, which are removed from it."""
@@ -90,11 +91,23 @@ class Transport:
             found = np.flatnonzero(wanted)
             stop = at + int(found[0]) if len(found) else len(packets)
             if self._started and stop > at:
-                pieces.append(Piece(packets[at:stop].tobytes()))
+                torn = self._skips(packets[at:stop], pids[at:stop])
+                pieces.append(Piece(packets[at:stop].tobytes(), torn=torn))
             if stop == len(packets):
                 return
             pieces += self._table(int(pids[stop]), packets[stop].tobytes())
             at = stop + 1
+
+    def _skips(self, packets: np.ndarray, pids: np.ndarray) -> bool:
+        """Whether packets of a PID are missing, by their continuity counters (2.4.3.3)."""
+        skips = False
+        filled = packets[:, 3] & 0x10 != 0
+        for pid in np.unique(pids[filled]).tolist():
+            counts = packets[filled & (pids == pid), 3] & 0x0F
+            before = np.concatenate(([self._counts.get(pid, int(counts[0]) - 1)], counts[:-1].astype(np.int64)))
+            skips = skips or bool(np.any((counts - before) % 16 > 1))
+            self._counts[pid] = int(counts[-1])
+        return skips
 
     def _table(self, pid: int, packet: bytes) -> list[Piece]:
         """A packet of a table: passed on, or the start of a part where it completes a map of other tracks."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from typing import Any
 
 import av
 import numpy as np
@@ -62,7 +63,7 @@ def test_mpeg_ts_joined_at_any_byte(data: st.DataObject) -> None:
 def test_sound_without_a_container_joined_at_any_byte(name: str, data: st.DataObject) -> None:
     first = data.draw(st.integers(0, len(FILES[name]) // 2))
     late, whole = length(sounds(decode(FILES[name][first:]))), length(sounds(decode(FILES[name])))
-    assert whole / 3 < late <= whole
+    assert whole / 3 < late <= whole + 1200  # the first frame of an MP3 says what to leave out of it
     padded = decode(bytes(data.draw(st.integers(16, 9000))) + FILES[name])
     assert abs(length(sounds(padded)) - whole) < 2400
 
@@ -106,7 +107,7 @@ def test_another_rate_in_a_row() -> None:
 def tone(container: str, codec: str, rate: int, seconds: float = 0.5) -> bytes:
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
-        track = output.add_stream(codec, rate=rate, layout="mono")
+        track: Any = output.add_stream(codec, rate=rate, layout="mono")
         wave = (8000 * np.sin(0.05 * np.arange(int(rate * seconds)))).astype(np.int16)[None]
         frame = av.AudioFrame.from_ndarray(wave, format="s16", layout="mono")
         frame.sample_rate, frame.pts = rate, 0
@@ -198,10 +199,9 @@ def test_a_track_that_appears_later_is_taken() -> None:
     both = encode_file("mpegts", "libx264", "aac", times=tuple(range(0, 1000, 100)))
     later = restamped(both, 90_000)
     frames = decode(alone + later, cut(alone + later, 1000))
-    assert len(pictures(frames)) == 20 and set(steps(pictures(frames)[:10] + pictures(frames)[11:])) <= {
-        100_000,
-        221_333,
-    }
+    shown = pictures(frames)
+    assert len(shown) == 20 and set(steps(shown[:10]) + steps(shown[10:])) == {100_000}
+    assert 100_000 <= shown[10].pts_us - shown[9].pts_us < 150_000
     assert length(sounds(frames)) == length(sounds(decode(both)))
     assert abs(sounds(frames)[0].pts_us - 1_000_000) < 100_000
     assert not pictures(decode(alone + later, kinds=("audio",)))
@@ -220,7 +220,7 @@ def test_every_frame_has_its_time_to_the_end(kind: str, bframes: str) -> None:
     """Frames that the decoder holds back for their order come at the end, and at their own time."""
     file = io.BytesIO()
     with av.open(file, "w", format=kind, options=FRAGMENTED if kind == "mp4" else {}) as output:
-        video = output.add_stream("libx264", rate=2, options={"bf": bframes})
+        video: Any = output.add_stream("libx264", rate=2, options={"bf": bframes})
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         for number in range(9):
             picture = np.roll(np.tile(np.arange(64, dtype=np.uint8)[None, :, None], (48, 1, 3)), number * 5, 1)
@@ -256,7 +256,7 @@ def test_boxes_of_unknown_kinds_are_skipped(letters: str, place: int, size: int)
 @pytest.mark.parametrize("odd", [b"", struct.pack(">I", 28) + b"abcd" + bytes(20)])
 def test_a_plain_mp4_is_decoded_wherever_its_index_stands(front: bool, odd: bytes) -> None:
     data = encode_file("mp4", "libx264", "aac")
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         expected = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     parts = {box[4:8]: box for box in boxes(data)}
     if front:  # samples are found by their place in the file: they move by what now stands in front of them
