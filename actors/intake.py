@@ -13,13 +13,15 @@ import msgspec
 import numpy as np
 import torch
 
-from ..codecs.decoders import ContainerDecoder, Decoders
+from ..codecs.decoders import Decoders
 from ..codecs.errors import InputError, LimitError, MediaError
-from ..codecs.frame import Frame, Pixels, Samples
+from ..codecs.frame import Frame, Lost, Pixels, Samples
 from ..codecs.mel import LogMel
 from ..codecs.pcm import decode_pcm
 from ..codecs.picture import check_pixels, raw_picture
+from ..codecs.reading import Reading
 from ..codecs.resample import Resampler
+from ..streams.event import Dropped
 from ..streams.item import AudioBytes, AudioChunk, Buffer, Image, Item, VideoBytes, VideoFrame
 from ..streams.options import sized
 from ..streams.order import Source
@@ -63,7 +65,7 @@ class Intake:
         self._frame_us = round(1_000_000 / (request.video_fps or spec.video_fps))
         self._frame_end_us = 0
         self._sound_end_us = 0
-        self._containers: dict[str, ContainerDecoder] = {}  # the encoded file of each kind that is being read
+        self._containers: dict[str, Reading] = {}  # the encoded file of each kind that is being read
         self._files = 0
 
     def take(self, seq: int, item: Item) -> Generator[Output, None, None]:
@@ -120,9 +122,9 @@ class Intake:
         data, source = memoryview(item.data), Source(f"{kind} {self._files}")
         try:
             for start in range(0, len(data), _PIECE_BYTES):
-                yield self._feed(seq, self._wanted(container.feed(data[start : start + _PIECE_BYTES])), source)
+                yield from self._read(seq, container, data[start : start + _PIECE_BYTES], source, final=False)
             if item.final:
-                yield self._feed(seq, self._wanted(container.flush()), source)
+                yield from self._read(seq, container, b"", source, final=True)
         except MediaError:
             self._containers.pop(kind).close()
             raise
@@ -146,10 +148,36 @@ class Intake:
                 self._sound_end_us = frame.pts_us + frame.samples.shape[1] * 1_000_000 // frame.rate
         return self._timeline.feed(seq, frames, source)
 
+    def _read(
+        self, seq: int, container: Reading, data: Buffer, source: Source, final: bool
+    ) -> Generator[Output, None, None]:
+        for frames in container.read(data, final):
+            output = self._feed(seq, self._wanted(frames), source)
+            yield self._with_lost(seq, output, container.lost)
+            container.lost.clear()
+
+    def _with_lost(self, seq: int, output: Output, lost: list[Lost]) -> Output:
+        """The output with notices of what was lost to damage, of what the model takes."""
+        rate = self._spec.audio_rate
+        notices = [
+            Dropped(
+                seq,
+                loss.modality,
+                loss.count if loss.modality == "video" else (loss.stop_us - loss.start_us) * rate // 1_000_000,
+                loss.start_us,
+                loss.stop_us,
+                "damaged",
+            )
+            for loss in lost
+            if rate or loss.modality == "video"
+        ]
+        return msgspec.structs.replace(output, dropped=[*output.dropped, *notices]) if notices else output
+
     def _clip(self, seq: int, item: AudioBytes) -> Output:
         """A whole file of sound: its log-mel hangs on its own loudest frame, as in the model's processor."""
         sounds, size, most = [], 0, self._decoders.limits.max_decoded_bytes
-        with closing(file_frames(item, "audio", self._decoders, self._start_us("audio", item))) as frames:
+        lost: list[Lost] = []
+        with closing(file_frames(item, "audio", self._decoders, self._start_us("audio", item), lost)) as frames:
             for frame in frames:
                 if isinstance(frame, Samples):
                     sounds.append(frame)
@@ -158,7 +186,7 @@ class Intake:
                     raise LimitError(
                         f"audio: expected a file of at most {most} bytes of samples, got more; send it in pieces"
                     )
-        output = self._timeline.clip(seq, sounds)
+        output = self._with_lost(seq, self._timeline.clip(seq, sounds), lost)
         if sounds:
             self._sound_end_us = sounds[-1].pts_us + sounds[-1].samples.shape[1] * 1_000_000 // sounds[-1].rate
         if any(isinstance(segment, UnitSegment) for segment in output.segments):

@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import av
 import numpy as np
+from av.video.reformatter import Colorspace
 
 from .errors import DamagedError
+from .hdr import CURVES, to_sdr
 
 _WHOLE = {"u8": 128.0, "s16": 32768.0, "s32": 2147483648.0}
+_UNTAGGED = 2
+_MOST_OBLONG = 8  # pixels that are stated to be longer than this are taken as square
 
 
-def pixels(frame: av.VideoFrame) -> np.ndarray:
-    """RGB of a frame, `(h, w, 3)` uint8, contiguous, turned and mirrored as its display matrix says.
+def square_size(frame: av.VideoFrame, aspect: Fraction | None) -> tuple[int, int]:
+    """Width and height of a frame once its pixels, `aspect` times as wide as high, are made square by enlarging it."""
+    if not aspect or not Fraction(1, _MOST_OBLONG) <= aspect <= _MOST_OBLONG:
+        return frame.width, frame.height
+    if aspect > 1:
+        return round(frame.width * aspect), frame.height
+    return frame.width, round(frame.height / aspect)
 
-    Colours are converted by swscale with the frame's own matrix and range (BT.601, limited, where it does not say).
-    Only the sign of the matrix' entries is read: turns by 90 degrees and mirrors, which is what cameras write.
+
+def pixels(frame: av.VideoFrame, aspect: Fraction | None = None) -> np.ndarray:
+    """RGB of a frame, `(h, w, 3)` uint8, contiguous: with square pixels, turned as its display matrix says.
+
+    Colours are converted with the frame's own matrix and range. Where it names no matrix it is BT.709 from 1280 pixels
+    of width or 577 lines on, else BT.601, as players take it; where it names no range it is limited. HDR (PQ, HLG) is
+    brought to SDR; see hdr.py. Only the sign of the display matrix' entries is read: turns by 90 degrees and mirrors,
+    which is what cameras write.
     """
-    rgb = frame.reformat(format="rgb24", threads=1).to_ndarray()
+    width, height = square_size(frame, aspect)
+    source = None
+    if frame.color_trc in CURVES:
+        source = Colorspace.BT2020
+    elif frame.colorspace == _UNTAGGED and (frame.width >= 1280 or frame.height > 576):
+        source = Colorspace.ITU709
+    rgb = frame.reformat(width, height, format="rgb24", src_colorspace=source, threads=1).to_ndarray()
+    if frame.color_trc in CURVES:
+        rgb = to_sdr(rgb, frame.color_trc)
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return rgb
@@ -36,4 +61,5 @@ def samples(frame: av.AudioFrame) -> np.ndarray:
         array = (array.astype(np.float64) - (128 if kind == "u8" else 0)) / _WHOLE[kind]
     elif kind not in ("flt", "dbl"):
         raise DamagedError(f"sound: expected samples of type u8, s16, s32, flt or dbl, got {frame.format.name}")
-    return np.ascontiguousarray(array, dtype=np.float32)
+    with np.errstate(over="ignore"):  # what is too large for 32 bits is refused as infinite
+        return np.ascontiguousarray(array, dtype=np.float32)

@@ -4,25 +4,15 @@ of files that come in pieces, and pixels of pictures. It knows no streams.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 
 from .container import MediaDecoder
-from .frame import Frame
 from .limits import MediaLimits
 from .picture import decode_picture
+from .reading import Reading
 from .worker import WorkerPool
 
 Buffer = bytes | bytearray | memoryview
-
-
-class ContainerDecoder(Protocol):
-    """One encoded file that is being read; see `MediaDecoder`."""
-
-    def feed(self, data: Buffer) -> list[Frame]: ...
-    def flush(self) -> list[Frame]: ...
-    def close(self) -> None: ...
 
 
 class Decoders:
@@ -32,7 +22,7 @@ class Decoders:
         self.limits = limits
         self.pool = pool
 
-    def container(self, kind: str, pts_us: int) -> ContainerDecoder:
+    def container(self, kind: str, pts_us: int) -> Reading:
         """For a "video" with its sound, or for "audio" alone."""
         if self.pool is not None:
             return self.pool.decoder(kind, pts_us)

@@ -21,4 +21,15 @@ class Samples(msgspec.Struct, frozen=True, eq=False, tag="samples"):
     pts_us: int
 
 
+class Lost(msgspec.Struct, frozen=True, tag="lost"):
+    """Media that was sent and could not be decoded: `count` packets of a "video" or "audio" track, from `start_us` to
+    `stop_us` of media time.
+    """
+
+    modality: str
+    count: int
+    start_us: int
+    stop_us: int
+
+
 Frame = Pixels | Samples

@@ -19,6 +19,8 @@ class MediaLimits(msgspec.Struct, frozen=True, kw_only=True):
     min_rate, max_rate: samples a second.
     max_channels: channels of a sound.
     max_decoded_bytes: decoded frames that one call of a decoder may give; larger files go in as smaller pieces.
+    max_index_behind_bytes: of an MP4 whose index stands behind its media data; it is held until the index is there.
+    max_damaged_packets: packets in a row that one track may lose to damage, before the track is given up.
     decode_seconds: wall clock of one call of a decoder. It bounds the caller's wait; native code that runs on is only
         ended by a worker process (worker.py).
     """
@@ -33,6 +35,8 @@ class MediaLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_rate: int = 384_000
     max_channels: int = 8
     max_decoded_bytes: int = 1 << 30
+    max_index_behind_bytes: int = 256 << 20
+    max_damaged_packets: int = 1000
     decode_seconds: float = 20.0
 
     def check_bytes(self, size: int, what: str) -> None:

@@ -8,6 +8,9 @@ from .errors import DamagedError, FormatError, InputError
 from .frame import Samples
 from .limits import DEFAULT_LIMITS, MediaLimits
 
+# Sound is within 1; honest mixes and decoders pass it by some decibels. This is 24 dB above, and far below what bytes
+# of another encoding look like as floats, or whole numbers that were not scaled.
+MOST_SIZE = 16.0
 ENCODINGS = {"s16le": np.dtype("<i2"), "f32le": np.dtype("<f4")}
 
 
@@ -25,7 +28,7 @@ def decode_pcm(
     `(channels, n)` float32, for which `encoding` and `channels` are not read. Float samples may pass 1 in size.
 
     Errors: FormatError for another encoding, InputError for an array of another type or shape, LimitError for too
-    many bytes, an absurd rate or number of channels, DamagedError for a broken last sample, NaN or infinity.
+    many bytes, an absurd rate or number of channels, DamagedError for a broken last sample and as `check_samples`.
     """
     if isinstance(data, np.ndarray):
         samples = _checked_array(data, limits)
@@ -35,10 +38,31 @@ def decode_pcm(
             raise FormatError(f"sound encoding: expected one of {', '.join(ENCODINGS)}, got {encoding!r}")
         limits.check_sound(rate, channels, "sound")
         samples = _deinterleaved(data, encoding, channels, limits)
-    broken = samples.size - int(np.count_nonzero(np.isfinite(samples)))
-    if broken:
-        raise DamagedError(f"sound: expected finite samples, got {broken} of {samples.size} that are NaN or infinite")
+    check_samples(samples, rate)
     return Samples(samples=samples, rate=rate, pts_us=pts_us)
+
+
+def check_samples(samples: np.ndarray, rate: int, what: str = "sound", first: int = 0) -> None:
+    """Raise DamagedError where samples `(channels, n)` or `(n,)` are NaN, infinite or beyond `MOST_SIZE` in size.
+
+    The message counts them and names the first one by its number (`first` is that of `samples[..., 0]`) and its time at
+    `rate` Hz, if that is known (not 0).
+    """
+    bad = bad_samples(samples)
+    if not bad.any():
+        return
+    at = int(np.argmax(bad.reshape(-1, bad.shape[-1]).any(axis=0)))
+    value = samples.reshape(-1, samples.shape[-1])[:, at][bad.reshape(-1, bad.shape[-1])[:, at]][0]
+    time = f" ({(first + at) / rate:.3f} s)" if rate else ""
+    raise DamagedError(
+        f"{what}: expected finite samples of at most {MOST_SIZE:g} in size (sound is within 1), got "
+        f"{int(np.count_nonzero(bad))} of {bad.size} that are not, the first {value:g} at sample {first + at}{time}"
+    )
+
+
+def bad_samples(samples: np.ndarray) -> np.ndarray:
+    """Which samples are NaN, infinite or beyond `MOST_SIZE` in size."""
+    return ~(np.abs(samples) <= MOST_SIZE)
 
 
 def _checked_array(array: np.ndarray, limits: MediaLimits) -> np.ndarray:

@@ -8,14 +8,24 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from .errors import DamagedError, FormatError, InputError, LimitError
 from .limits import DEFAULT_LIMITS, MediaLimits
+from .metadata import bare_jpeg, bare_png, orientation, raw_profile
 from .sniff import first_bytes
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 _MARKS = ((0, b"\xff\xd8\xff"), (0, b"\x89PNG\r\n\x1a\n"), (8, b"WEBP"), (0, b"GIF87a"), (0, b"GIF89a"))
+_TURNS = {  # what brings a picture of each EXIF orientation upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _RAW_BYTES = {"rgb24": (3, 1), "yuv420p": (3, 2), "nv12": (3, 2)}  # bytes per pixel, as a fraction
 
 
@@ -35,17 +45,30 @@ def decode_picture(data: bytes | bytearray | memoryview, limits: MediaLimits = D
     if declared is not None:
         limits.check_size(*declared, "picture")  # Pillow's WebP plugin takes memory for its canvas on opening the file
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            limits.check_size(*picture.size, "picture")
-            return _rgb(ImageOps.exif_transpose(picture))
+        if data[:2] == b"\xff\xd8":
+            return _opened(*bare_jpeg(bytes(data)), limits)
+        return _opened(bytes(data), None, limits)
     except (LimitError, MemoryError):
         raise
+    except Exception as error:  # Pillow's plugins raise many types on broken files
+        if data[:4] == b"\x89PNG":  # or on what they do not like beside the pixels
+            try:
+                return _opened(bare_png(bytes(data)), None, limits)
+            except Exception:  # then it is the pixels: the first error says more
+                pass
+        raise DamagedError(f"picture: broken or cut short at {len(data)} bytes: {error}") from error
+
+
+def _opened(data: bytes, exif: bytes | None, limits: MediaLimits) -> np.ndarray:
+    """`exif`: the block of a file that is given without it."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            limits.check_size(*picture.size, "picture")
+            return _rgb(_upright(picture, exif))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise LimitError(f"picture: expected at most {limits.max_pixels} pixels, got more: {error}") from error
     except UnidentifiedImageError as error:
         raise DamagedError(f"picture: expected a whole header, got {len(data)} bytes {first_bytes(data)}") from error
-    except Exception as error:  # Pillow's plugins raise many types on broken files
-        raise DamagedError(f"picture: broken or cut short at {len(data)} bytes: {error}") from error
 
 
 def raw_picture(
@@ -71,11 +94,14 @@ def raw_picture(
     if encoding == "rgb24":
         return np.frombuffer(view, np.uint8).reshape(height, width, 3)
     import av
+    from av.video.reformatter import Colorspace
 
     from . import avframe
 
     planes = np.frombuffer(view, np.uint8).reshape(height * 3 // 2, width)
-    return avframe.pixels(av.VideoFrame.from_ndarray(planes, format=encoding))
+    frame = av.VideoFrame.from_ndarray(planes, format=encoding)
+    frame.colorspace = Colorspace.ITU601
+    return avframe.pixels(frame)
 
 
 def check_pixels(pixels: np.ndarray, limits: MediaLimits = DEFAULT_LIMITS) -> np.ndarray:
@@ -92,8 +118,17 @@ def is_file(data: bytes | bytearray | memoryview) -> bool:
 
 
 def pixels_of(value: object) -> np.ndarray | None:
-    """The pixels of a PIL image, `(h, w, 3)` uint8, as the processors of transformers take them; None for another."""
-    return np.array(value.convert("RGB")) if isinstance(value, Image.Image) else None
+    """The pixels of a PIL image, `(h, w, 3)` uint8, as `decode_picture` gives them for its file; None for another."""
+    return _rgb(_upright(value, None)) if isinstance(value, Image.Image) else None
+
+
+def _upright(picture: Image.Image, exif: bytes | None) -> Image.Image:
+    """The picture turned and mirrored as its EXIF block says."""
+    if exif is None:
+        profile = picture.info.get("Raw profile type exif")
+        exif = picture.info.get("exif") or (None if profile is None else raw_profile(profile))
+    turn = _TURNS.get(orientation(exif))
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _rgb(picture: Image.Image) -> np.ndarray:

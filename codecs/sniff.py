@@ -1,153 +1,34 @@
-"""Which container encoded bytes are in, told from their first bytes alone. Knows the formats' marks; opens nothing.
-
-Comes in: the bytes of one file in arbitrary cuts. Goes out: the name of the one demuxer that may read them, and the
-bytes in cuts which that demuxer can take. Leading ID3 tags are dropped.
-"""
+"""Which container encoded bytes are in, told from their first bytes alone. Knows the formats' marks; opens nothing."""
 
 from __future__ import annotations
 
-from .errors import DamagedError, FormatError, LimitError, MediaError
-from .limits import MediaLimits
+from .errors import FormatError
+from .transport import synced
 
 OPENED = "WebM or Matroska, MP4, MPEG-TS, WAV, Ogg, AAC (ADTS), MP3, FLAC"
 SOUND = ("wav", "ogg", "flac", "aac", "mp3")  # demuxers of files that hold sound alone
 _EBML_HEADER_BYTES = 1024
-_MP3_FIRST_BYTES = 4096
+HEADER_BYTES = 6  # of an MP3 or ADTS frame, as far as its length and kind need
 _MARK_BYTES = 12
-_WAV_BYTES = 28
-_BOX_BYTES = 64 << 20
-_DATA_BOXES = (b"mdat", b"free", b"skip", b"wide")
-_HEADER_BOXES = tuple(b"ftyp styp moov moof sidx ssix mfra emsg prft uuid meta pdin udta".split())
-
-
-class Intake:
-    """The front door of one encoded file: `name` is FFmpeg's name of its demuxer, None until it is known."""
-
-    def __init__(self, limits: MediaLimits) -> None:
-        self.name: str | None = None
-        self._limits = limits
-        self._held = bytearray()
-        self._skip = 0
-        self._started = False
-        self._boxes = _Boxes()
-
-    def feed(self, data: bytes) -> bytes:
-        """Take the next bytes; give those that the demuxer may read now. FormatError where the format is not opened."""
-        self._held += data
-        if self.name is None:
-            self._drop_tag()
-            self.name = sniff(self._held)
-        if self.name is None:
-            return b""
-        if self.name == "mov":
-            return self._take(self._boxes.whole(self._held))
-        if self.name == "mp3" and not self._started and len(self._held) < _MP3_FIRST_BYTES:
-            return b""  # its demuxer looks for the second frame's header within its first read
-        if self.name == "wav" and not self._started:
-            if len(self._held) < _WAV_BYTES:
-                return b""
-            self._check_wav()
-        return self._take(len(self._held))
-
-    def finish(self) -> bytes:
-        """The bytes that were held back, without half boxes. DamagedError where the format is not known by the end."""
-        if self.name is None:
-            raise DamagedError(f"media: expected {OPENED}, got {len(self._held)} bytes {first_bytes(self._held)}")
-        if self.name == "mov":
-            return self._take(self._boxes.whole(self._held))
-        return self._take(len(self._held))
-
-    def _take(self, size: int) -> bytes:
-        taken = bytes(self._held[:size])
-        del self._held[:size]
-        self._started = self._started or size > 0
-        return taken
-
-    def _check_wav(self) -> None:
-        """Rate and channels where the format chunk comes first; FFmpeg keeps the rate in 31 bits, the file in 32."""
-        if self._held[12:16] == b"fmt ":
-            channels, rate = int.from_bytes(self._held[22:24], "little"), int.from_bytes(self._held[24:28], "little")
-            self._limits.check_sound(rate, channels, "sound")
-
-    def _drop_tag(self) -> None:
-        """Drop ID3v2 tags (id3.org, ID3v2.4 section 3.1: 10 bytes, then a size of four 7-bit bytes)."""
-        while self._skip or (self._held[:3] == b"ID3" and len(self._held) >= 10):
-            if not self._skip:
-                size = 0
-                for byte in self._held[6:10]:
-                    size = size << 7 | byte & 0x7F
-                self._skip = 10 + size + (10 if self._held[5] & 0x10 else 0)
-            dropped = min(self._skip, len(self._held))
-            del self._held[:dropped]
-            self._skip -= dropped
-            if not self._held:
-                break
-
-
-class _Boxes:
-    """Walks the top-level boxes of an MP4 (ISO/IEC 14496-12, 4.2).
-
-    FFmpeg's demuxer seeks back inside a header box, which a stream of short reads cannot do: all boxes but the media
-    data are passed on whole.
-    """
-
-    def __init__(self) -> None:
-        self._data_left = 0
-        self._indexed = False
-
-    def whole(self, held: bytearray) -> int:
-        """How many of the `held` bytes may be passed on: whole boxes, and media data as it comes."""
-        at = 0
-        while True:
-            step = min(self._data_left, len(held) - at)
-            at += step
-            self._data_left -= step
-            if self._data_left or len(held) - at < 8:
-                return at
-            size, kind = int.from_bytes(held[at : at + 4], "big"), bytes(held[at + 4 : at + 8])
-            if size == 1:
-                if len(held) - at < 16:
-                    return at
-                size = int.from_bytes(held[at + 8 : at + 16], "big")
-            elif size == 0:
-                size = 1 << 62  # the last box: up to the end of the file
-            error = self._check(kind, size)
-            if error is not None:
-                if at and self._indexed:
-                    return at  # what comes before it is decoded first
-                raise error
-            if kind in _DATA_BOXES:
-                self._data_left = size
-            elif len(held) - at < size:
-                return at
-            else:
-                self._indexed = self._indexed or kind == b"moov"
-                at += size
-
-    def _check(self, kind: bytes, size: int) -> MediaError | None:
-        wrong = DamagedError if self._indexed else FormatError
-        if kind not in _HEADER_BOXES + _DATA_BOXES:
-            return wrong(f"MP4: expected a box of a known kind, got {kind!r}")
-        if size < 8:
-            return wrong(f"MP4: expected a box of at least 8 bytes, got one of {size} with the mark {kind!r}")
-        if kind == b"mdat" and not self._indexed:
-            return FormatError("MP4: expected its index (moov) in front of its media data, got it the other way")
-        if kind in _HEADER_BOXES and size > _BOX_BYTES:
-            return LimitError(f"MP4: expected a {kind.decode()} box of at most {_BOX_BYTES} bytes, got {size}")
-        return None
+# How far into a stream that was joined somewhere its first whole packets are looked for.
+_SEARCH_BYTES = 16 << 10
+_BITRATES = {  # kbit/s of MPEG-1 and of MPEG-2 and 2.5, layer III (ISO/IEC 11172-3, 2.4.2.3; 13818-3, 2.4.2.3)
+    3: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0),
+    2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0),
+}
+_RATES = {3: (44100, 48000, 32000, 0), 2: (22050, 24000, 16000, 0), 0: (11025, 12000, 8000, 0)}
 
 
 def sniff(head: bytes | bytearray) -> str | None:
     """FFmpeg's name of the demuxer for a file that starts with `head`; None where more bytes are needed.
 
-    FormatError for everything that is not one of `OPENED`, with what the first bytes look like.
+    MPEG-TS, MP3 and AAC may begin anywhere; see `joined`. FormatError for everything that is not one of `OPENED`, with
+    what the first bytes look like.
     """
     if len(head) < _MARK_BYTES:
         return None
     if head[:4] == b"\x1aE\xdf\xa3":
         return _sniff_ebml(head)
-    if head[0] == 0x47 and (len(head) <= 188 or head[188] == 0x47):
-        return "mpegts" if len(head) > 188 else None
     if head[4:8] in (b"ftyp", b"styp", b"moov"):
         return "mov"
     if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
@@ -155,12 +36,61 @@ def sniff(head: bytes | bytearray) -> str | None:
     for mark, name in ((b"OggS", "ogg"), (b"fLaC", "flac")):
         if head[:4] == mark:
             return name
-    if head[0] == 0xFF and head[1] & 0xE0 == 0xE0:
-        if head[1] & 0xF6 == 0xF0:
-            return "aac"
-        if head[1] & 0x06 == 0x02:
-            return "mp3"
-    raise FormatError(f"media: expected {OPENED}, got {first_bytes(head)}")
+    if head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
+        return "aac"
+    if head[0] == 0xFF and head[1] & 0xE6 == 0xE2:
+        return "mp3"
+    found = joined(head)
+    if found is not None:
+        return found[1]
+    if len(head) >= _SEARCH_BYTES or not _binary(head):
+        raise unopened(head)
+    return None
+
+
+def unopened(head: bytes | bytearray) -> FormatError:
+    """The error for a file that starts with `head` and is none of `OPENED`."""
+    return FormatError(f"media: expected {OPENED}, got {first_bytes(head)}")
+
+
+def joined(head: bytes | bytearray) -> tuple[int, str] | None:
+    """Where MPEG-TS packets, MP3 or AAC (ADTS) frames begin in `head`, three in a row at least, and their demuxer."""
+    head = bytes(head[:_SEARCH_BYTES])
+    packets = synced(head)
+    at = head.find(b"\xff")
+    while at >= 0 and (packets is None or at < packets[0]):
+        step, first = frame(head, at)
+        then, second = frame(head, at + step) if step else (0, None)
+        if then and first == second and first == frame(head, at + step + then)[1]:
+            return at, "mp3" if head[at + 1] & 0x06 else "aac"
+        at = head.find(b"\xff", at + 1)
+    return None if packets is None else (packets[0], "mpegts")
+
+
+def frame(data: bytes | bytearray, at: int) -> tuple[int, object]:
+    """Length in bytes of the MP3 or ADTS frame whose header is at `at`, and what all frames of its kind share.
+
+    A length of 0: there is no header, or not a whole one.
+    """
+    if len(data) < at + HEADER_BYTES or data[at] != 0xFF or data[at + 1] & 0xE0 != 0xE0:
+        return 0, None
+    kind, mode = data[at + 1] & 0xFE, data[at + 2]
+    if kind & 0xF6 == 0xF0:
+        length = (data[at + 3] & 3) << 11 | data[at + 4] << 3 | data[at + 5] >> 5
+        return (length, (kind, mode & 0xFC)) if length > 7 and mode >> 2 & 15 < 13 else (0, None)
+    version = kind >> 3 & 3
+    if kind & 0x06 != 0x02 or version == 1:
+        return 0, None
+    bitrate, rate = _BITRATES[3 if version == 3 else 2][mode >> 4], _RATES[version][mode >> 2 & 3]
+    if not bitrate or not rate:
+        return 0, None
+    return (144 if version == 3 else 72) * bitrate * 1000 // rate + (mode >> 1 & 1), (kind, mode & 0x0C)
+
+
+def _binary(head: bytes | bytearray) -> bool:
+    """Whether it may be the middle of a stream: neither words nor a file of a kind that is known and not opened."""
+    start = bytes(head[:64])
+    return any(byte >= 0x80 or byte == 0 for byte in start) and not any(start.startswith(mark) for mark, _ in _LOOKS)
 
 
 def _sniff_ebml(head: bytes | bytearray) -> str | None:

@@ -18,7 +18,6 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -27,9 +26,11 @@ import numpy as np
 from . import errors
 from .container import MediaDecoder
 from .errors import InputError, WorkerError
-from .frame import Frame, Pixels, Samples
+from .feeding import Batch
+from .frame import Lost, Pixels, Samples
 from .limits import DEFAULT_LIMITS, MediaLimits
 from .picture import decode_picture
+from .reading import Reading
 
 KINDS = {"video": ("video", "audio"), "audio": ("audio",)}
 _LENGTH = struct.Struct("<Q")
@@ -44,9 +45,10 @@ class _Open(msgspec.Struct, tag="open"):
 
 class _Feed(msgspec.Struct, tag="feed"):
     decoder: int
+    final: bool
 
 
-class _Flush(msgspec.Struct, tag="flush"):
+class _Further(msgspec.Struct, tag="further"):
     decoder: int
 
 
@@ -68,6 +70,8 @@ class _Head(msgspec.Struct):
 
 class _Frames(msgspec.Struct, tag="frames"):
     heads: list[_Head]
+    lost: list[Lost]
+    more: bool
 
 
 class _Failed(msgspec.Struct, tag="failed"):
@@ -75,7 +79,7 @@ class _Failed(msgspec.Struct, tag="failed"):
     message: str
 
 
-_Request = _Open | _Feed | _Flush | _Close | _Picture
+_Request = _Open | _Feed | _Further | _Close | _Picture
 _Reply = _Frames | _Failed
 _ENCODER = msgspec.msgpack.Encoder()
 
@@ -108,13 +112,13 @@ class WorkerPool:
         """A decoder of one file in the least busy worker: "video" (with its sound) or "audio"; see `MediaDecoder`."""
         if kind not in KINDS:
             raise InputError(f"decoder: expected a kind of {', '.join(KINDS)}, got {kind!r}")
-        return RemoteDecoder(self._reserve(), KINDS[kind], pts_us)
+        return RemoteDecoder(self._reserve(), KINDS[kind], pts_us, self._limits.max_decoded_bytes)
 
     def picture(self, data: bytes | bytearray | memoryview) -> np.ndarray:
         """`decode_picture` in the least busy worker; the same errors, and WorkerError."""
         worker = self._reserve()
         try:
-            frame = worker.call(_Picture(), data)[0]
+            frame = worker.call(_Picture(), data).frames[0]
         finally:
             worker.release()
         assert isinstance(frame, Pixels)
@@ -147,10 +151,11 @@ class WorkerPool:
         return 0 if worker is None or worker.why is not None else worker.users
 
 
-class RemoteDecoder:
-    """A `MediaDecoder` that lives in a worker: the same calls, frames and errors, and WorkerError."""
+class RemoteDecoder(Reading):
+    """A `MediaDecoder` that lives in a worker: the same calls, frames, losses and errors, and WorkerError."""
 
-    def __init__(self, worker: _Worker, kinds: tuple[str, ...], pts_us: int) -> None:
+    def __init__(self, worker: _Worker, kinds: tuple[str, ...], pts_us: int, max_decoded_bytes: int) -> None:
+        super().__init__(max_decoded_bytes)
         self._worker = worker
         self._id = next(worker.ids)
         self._open = True
@@ -161,16 +166,6 @@ class RemoteDecoder:
             worker.release()
             raise
 
-    def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
-        """Take the next bytes; give the frames that they complete."""
-        self._check_open()
-        return self._worker.call(_Feed(self._id), data)
-
-    def flush(self) -> list[Frame]:
-        """End the file; give the frames that are left."""
-        self._check_open()
-        return self._worker.call(_Flush(self._id))
-
     def close(self) -> None:
         """Let go of the decoder in the worker; idempotent, and silent where the worker is dead."""
         if self._open:
@@ -179,9 +174,16 @@ class RemoteDecoder:
                 self._worker.call(_Close(self._id))
             self._worker.release()
 
-    def _check_open(self) -> None:
+    def begin(self, data: bytes | bytearray | memoryview, final: bool) -> Batch:
+        return self._call(_Feed(self._id, final), data)
+
+    def further(self) -> Batch:
+        return self._call(_Further(self._id))
+
+    def _call(self, request: _Request, data: bytes | bytearray | memoryview = b"") -> Batch:
         if not self._open:
             raise InputError("media: expected an open decoder, got one that was closed")
+        return self._worker.call(request, data)
 
 
 class _Worker:
@@ -213,7 +215,7 @@ class _Worker:
         with self._count_lock:
             self.users -= 1
 
-    def call(self, request: _Request, data: bytes | bytearray | memoryview = b"") -> list[Frame]:
+    def call(self, request: _Request, data: bytes | bytearray | memoryview = b"") -> Batch:
         """One request and its reply. Kills the worker where it does not answer in time or breaks the exchange."""
         with self._lock:
             if self.why is None:
@@ -241,11 +243,11 @@ class _Worker:
         self._process.join()
         self._socket.close()
 
-    def _receive_frames(self, deadline: float) -> list[Frame]:
+    def _receive_frames(self, deadline: float) -> Batch:
         reply = self._replies.decode(_receive(self._socket, deadline))
         if isinstance(reply, _Failed):
             raise getattr(errors, reply.error)(reply.message)
-        frames: list[Frame] = []
+        frames = []
         for head in reply.heads:
             array = np.empty(head.shape, np.float32 if head.rate else np.uint8)
             _receive_into(self._socket, array.reshape(-1).view(np.uint8).data, deadline)
@@ -253,7 +255,7 @@ class _Worker:
                 frames.append(Samples(samples=array, rate=head.rate, pts_us=head.pts_us))
             else:
                 frames.append(Pixels(pixels=array, pts_us=head.pts_us))
-        return frames
+        return Batch(frames, reply.lost, reply.more)
 
 
 def _ending(exitcode: int | None) -> str:
@@ -294,7 +296,7 @@ def serve(peer: socket.socket, limits: MediaLimits, memory_bytes: int) -> None:
     _limit_memory(memory_bytes)
     requests = msgspec.msgpack.Decoder(_Request)
     decoders: dict[int, MediaDecoder] = {}
-    _answer(peer, *_packed([]))
+    _answer(peer, *_packed(Batch([], [], False)))
     with contextlib.suppress(EOFError, OSError):
         while True:
             request, data = requests.decode(_receive(peer)), _receive(peer)
@@ -311,31 +313,30 @@ def serve(peer: socket.socket, limits: MediaLimits, memory_bytes: int) -> None:
                 _answer(peer, head, arrays)
 
 
-def _perform(
-    request: _Request, data: bytearray, decoders: dict[int, MediaDecoder], limits: MediaLimits
-) -> Iterable[Frame]:
+def _perform(request: _Request, data: bytearray, decoders: dict[int, MediaDecoder], limits: MediaLimits) -> Batch:
+    nothing = Batch([], [], False)
     if isinstance(request, _Picture):
-        return [Pixels(pixels=decode_picture(data, limits), pts_us=0)]
+        return nothing._replace(frames=[Pixels(pixels=decode_picture(data, limits), pts_us=0)])
     if isinstance(request, _Open):
         decoders[request.decoder] = MediaDecoder(limits, request.kinds, request.pts_us)
-        return []
+        return nothing
     if isinstance(request, _Feed):
-        return decoders[request.decoder].feed(data)
-    if isinstance(request, _Flush):
-        return decoders[request.decoder].flush()
+        return decoders[request.decoder].begin(data, request.final)
+    if isinstance(request, _Further):
+        return decoders[request.decoder].further()
     decoders.pop(request.decoder).close()
-    return []
+    return nothing
 
 
-def _packed(frames: Iterable[Frame]) -> tuple[bytes, list[np.ndarray]]:
-    """The reply that describes frames, and their pixels and samples, which follow it."""
+def _packed(batch: Batch) -> tuple[bytes, list[np.ndarray]]:
+    """The reply that describes a batch, and its pixels and samples, which follow it."""
     arrays, heads = [], []
-    for frame in frames:
+    for frame in batch.frames:
         array = frame.pixels if isinstance(frame, Pixels) else frame.samples
         rate = 0 if isinstance(frame, Pixels) else frame.rate
         heads.append(_Head(shape=array.shape, rate=rate, pts_us=frame.pts_us))
         arrays.append(array)
-    return _ENCODER.encode(_Frames(heads)), arrays
+    return _ENCODER.encode(_Frames(heads, batch.lost, batch.more)), arrays
 
 
 def _answer(peer: socket.socket, head: bytes, arrays: list[np.ndarray]) -> None:

@@ -85,7 +85,11 @@ class ReplyDone(msgspec.Struct, frozen=True, tag="done"):
 
 class Dropped(msgspec.Struct, frozen=True, tag="dropped"):
     """Media that will never be seen by the model, and why: "late" (behind what came before it), "latest" (newer media
-    took its place), "short" (too little sound for the model), "full" (the stream holds no more)."""
+    took its place), "short" (too little sound for the model), "damaged" (broken packets), "full" (the stream holds no
+    more).
+
+    `count` is frames of video, or samples of sound at the model's rate; of what is damaged, packets of video.
+    """
 
     seq: int
     modality: str

@@ -41,10 +41,10 @@ class VideoFrame(msgspec.Struct, frozen=True, eq=False, tag="frame"):
 
 
 class VideoBytes(msgspec.Struct, frozen=True, eq=False, tag="video"):
-    """The next bytes of an encoded video (WebM, fragmented MP4, MPEG-TS), cut anywhere; its sound comes along.
+    """The next bytes of an encoded video (WebM, MP4, MPEG-TS), cut anywhere; its sound comes along.
 
-    `final` ends the file. `pts_us` is added to the container's own times (that of the file's first piece holds); None:
-    the file begins behind the pictures and the sound before it.
+    `final` ends the file; an MP4 whose index stands at its end is decoded when that has come. `pts_us` is added to the
+    container's own times (that of the file's first piece holds); None: the file begins behind what came before it.
     """
 
     data: Buffer

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..codecs.errors import InputError, LimitError
 from ..codecs.limits import MediaLimits
+from ..codecs.pcm import check_samples
 from .data_url import from_base64, from_data_url, is_data_url
 from .item import AudioBytes, AudioChunk, Image, VideoBytes
 from .messages import KINDS, TAKEN, check_messages, described, parts, value_of
@@ -271,6 +272,7 @@ def _from_array(array: np.ndarray, kind: str | None, rate: int) -> Media:
     if kind == "audio":
         if array.dtype.kind != "f" or array.ndim not in (1, 2) or not array.size:
             raise InputError(f"audio: expected (n,) or (channels, n) float32, got {array.shape} {array.dtype}")
+        check_samples(array, rate, "audio")
         mono = array if array.ndim == 1 else array.mean(axis=0)
         return Media("audio", np.array(mono, dtype=np.float32), rate)
     sides = 4 if kind == "video" else 3

@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 
 from ..codecs.decoders import Decoders
-from ..codecs.errors import InputError, LimitError
-from ..codecs.frame import Frame, Samples
+from ..codecs.errors import DamagedError, InputError, LimitError
+from ..codecs.frame import Frame, Lost, Samples
 from ..codecs.limits import MediaLimits
 from .audio import SECOND_US, TOLERANCE_US, split
 from .item import AudioBytes, AudioChunk, Image, VideoBytes
@@ -82,17 +82,29 @@ def _decoded(piece: Piece, decoders: Decoders, content: Content, spec: MediaSpec
 
 
 def file_frames(
-    piece: VideoBytes | AudioBytes, kind: str, decoders: Decoders, pts_us: int = 0
+    piece: VideoBytes | AudioBytes, kind: str, decoders: Decoders, pts_us: int = 0, lost: list[Lost] | None = None
 ) -> Generator[Frame, None, None]:
-    """The frames of a whole file, whose first stands at `pts_us`. Raises MediaError."""
+    """The frames of a whole file, whose first stands at `pts_us`.
+
+    What damage costs is put into `lost`; None: it is an error. Raises MediaError.
+    """
     container = decoders.container(kind, pts_us)
     data = memoryview(piece.data)
+    pieces = [data[start : start + _PIECE_BYTES] for start in range(0, len(data), _PIECE_BYTES)]
     try:
-        for start in range(0, len(data), _PIECE_BYTES):
-            yield from container.feed(data[start : start + _PIECE_BYTES])
-        yield from container.flush()
+        for number, part in enumerate([*pieces, b""]):
+            for frames in container.read(part, final=number == len(pieces)):
+                yield from frames
+                if container.lost and lost is None:
+                    raise DamagedError(_damage(container.lost[0]))
+        if lost is not None:
+            lost += container.lost
     finally:
         container.close()
+
+
+def _damage(lost: Lost) -> str:
+    return f"{lost.modality}: expected a file without damage, got some at {lost.start_us / 1e6:g} s"
 
 
 class _Film:

@@ -160,27 +160,6 @@ def test_truncated_files_give_what_there_was(file: bytes, share: float, cut: flo
     assert 0 < len(frames) <= len(whole) and count >= len(frames) - 8  # the last ones may be parts of frames
 
 
-@pytest.mark.parametrize("name", ["fmp4-h264-aac", "adts-aac", "mp3"])
-def test_damage_is_an_error_behind_the_frames_before_it(files: dict[str, bytes], name: str) -> None:
-    data = bytearray(files[name])
-    middle = len(data) // 2
-    for at in range(middle, middle + 400):
-        data[at] ^= 0x5A
-    counts = set()
-    for step in (len(data), 1000, 77):
-        decoder, frames = MediaDecoder(), []
-        with pytest.raises(DamagedError):
-            for at in range(0, len(data), step):
-                frames += decoder.feed(bytes(data[at : at + step]))
-            decoder.flush()
-        with pytest.raises(DamagedError):
-            decoder.feed(b"more")
-        decoder.close()
-        assert facts(frames) == facts(decode(files[name]))[: len(frames)]
-        counts.add(len(frames))
-    assert len(counts) == 1 and counts.pop() > 5
-
-
 @given(st.binary(min_size=1, max_size=3000))
 def test_noise_is_a_media_error(noise: bytes) -> None:
     for mark in (b"", b"\0\0\0\x1cftypisom", b"RIFF\0\0\0\0WAVE", b"OggS", b"fLaC", b"\xff\xf1", b"\xff\xfb\x90\x00"):
@@ -230,29 +209,21 @@ def test_pixels_are_checked_also_where_they_grow_later(encode) -> None:
     assert {frame.pixels.shape for frame in frames} == {(48, 64, 3), (240, 320, 3)}
     with pytest.raises(LimitError, match="76800"):
         decode(small + large, limits=MediaLimits(max_pixels=50_000))
-    with pytest.raises(DamagedError, match="more than 3072 pixels"):  # refused by FFmpeg before it takes the memory
+    with pytest.raises(LimitError, match="at most 3072 pixels, got"):
         decode(small + large, limits=MediaLimits(max_pixels=64 * 48))
 
 
 def test_wall_clock_is_bounded_and_the_decoder_stays_closed(files: dict[str, bytes]) -> None:
     decoder = MediaDecoder(MediaLimits(decode_seconds=1e-6))
     with pytest.raises(LimitError, match="in 1e-06 s"):
-        decoder.feed(files["ts-h264-aac"] * 200)
+        list(decoder.read(files["ts-h264-aac"] * 200))
     with pytest.raises(LimitError):
         decoder.feed(b"more")
     decoder.close()
 
 
-def test_mp4_with_its_index_behind_is_refused_at_once(encode) -> None:
-    data = bytearray(encode("mp4", "libx264", None, {"movflags": "frag_keyframe+empty_moov"}))
-    start = data.index(b"moov") - 4
-    size = int.from_bytes(data[start : start + 4], "big")
-    with pytest.raises(FormatError, match="moov"):
-        MediaDecoder().feed(bytes(data[:start] + data[start + size + _box(data, start + size) :]))
-
-
 def _box(data: bytearray, at: int) -> int:
-    return int.from_bytes(data[at : at + 4], "big")  # also leave out the moof, so that mdat comes next
+    return int.from_bytes(data[at : at + 4], "big")
 
 
 def hostile(canary: Path) -> dict[str, bytes]:

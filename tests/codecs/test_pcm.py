@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock.codecs.errors import DamagedError, FormatError, InputError, LimitError
 from penstock.codecs.limits import MediaLimits
-from penstock.codecs.pcm import decode_pcm
+from penstock.codecs.pcm import check_samples, decode_pcm
 
 
 @given(st.lists(st.integers(-32768, 32767), max_size=60), st.integers(1, 4))
@@ -57,10 +57,26 @@ def test_arrays_of_another_kind(array: np.ndarray) -> None:
         decode_pcm(array)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 16.5, -1e30])
 def test_values_that_are_no_sound(value: float) -> None:
     array = np.zeros((2, 8), np.float32)
     array[1, 3] = value
     for data in (array, np.ascontiguousarray(array.T).tobytes()):
-        with pytest.raises(DamagedError, match="1 of 16"):
+        with pytest.raises(DamagedError, match=r"got 1 of 16 that are not, the first .* at sample 3 \(0.000 s\)"):
             decode_pcm(data, "f32le", 2, 16000)
+
+
+def test_bytes_in_another_encoding_are_no_sound() -> None:
+    wave = (20000 * np.sin(0.1 * np.arange(4000))).astype("<i2")
+    with pytest.raises(DamagedError, match="of 2000 that are not"):
+        decode_pcm(wave.tobytes(), "f32le", 1, 16000)
+    with pytest.raises(DamagedError, match="of 4000 that are not"):
+        decode_pcm(wave.astype(np.float32)[None], rate=16000)
+
+
+@given(st.lists(st.floats(-16, 16, width=32), min_size=1, max_size=40), st.integers(0, 1000))
+def test_sound_that_clips_passes_and_its_place_is_counted_on(values: list[float], first: int) -> None:
+    samples = np.array(values, np.float32)
+    check_samples(samples, 16000, first=first)
+    with pytest.raises(DamagedError, match=f"at sample {first + len(values)}$"):
+        check_samples(np.append(samples, np.float32(np.nan)), 0, first=first)

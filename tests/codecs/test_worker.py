@@ -10,16 +10,17 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
-from penstock.codecs import container, worker
+from av.error import MemoryError as MemoryFailure
+from penstock.codecs import worker
 from penstock.codecs.container import MediaDecoder
+from penstock.codecs.damage import memory_is_short
 from penstock.codecs.errors import DamagedError, FormatError, InputError, LimitError, WorkerError
+from penstock.codecs.feeding import Batch
 from penstock.codecs.frame import Frame, Pixels
 from penstock.codecs.limits import MediaLimits
 from penstock.codecs.picture import decode_picture
@@ -136,11 +137,11 @@ def test_a_fault_of_ours_costs_one_call(monkeypatch: pytest.MonkeyPatch, fault: 
     perform = worker._perform
 
     def failing(request: Any, *rest: Any) -> Any:
-        if not isinstance(request, worker._Flush):
+        if not isinstance(request, worker._Further):
             return perform(request, *rest)
         if fault == "while it decodes":
             raise OverflowError("too large")
-        return [Pixels(np.zeros((1, 1, 3), np.uint8), 1 << 70)]
+        return Batch([Pixels(np.zeros((1, 1, 3), np.uint8), 1 << 70)], [], False)
 
     monkeypatch.setattr(worker, "_perform", failing)
     monkeypatch.setattr(worker, "_limit_memory", lambda _: None)
@@ -151,7 +152,7 @@ def test_a_fault_of_ours_costs_one_call(monkeypatch: pytest.MonkeyPatch, fault: 
     with theirs, ours:
         started = _reply(ours)
         assert b"heads" in started
-        worker._send(ours, worker._Flush(decoder=1))
+        worker._send(ours, worker._Further(decoder=1))
         assert b"OverflowError" in _reply(ours)
         worker._send(ours, worker._Picture(), png((1, 1)))
         assert b"OverflowError" not in _reply(ours)
@@ -168,13 +169,39 @@ def _reply(peer: socket.socket) -> bytes:
     return bytes(data)
 
 
-def test_times_beyond_reason_are_damage(files: dict[str, bytes]) -> None:
-    frame = av.AudioFrame("s16", "mono", 160)
-    frame.sample_rate, frame.pts, frame.time_base = 16_000, 1 << 62, Fraction(1, 1)
-    tracks = object.__new__(container._Tracks)
-    tracks._next_us, tracks._first_us, tracks._origin_us, tracks._limits = {}, None, 0, MediaLimits()
-    with pytest.raises(DamagedError, match=f"expected times of at most {1 << 53} us"):
-        tracks._time(frame, 0)
+@pytest.mark.parametrize("name", ["ts-h264-aac", "fmp4-h264-aac", "adts-aac"])
+def test_losses_and_damage_cross_over(pool: WorkerPool, files: dict[str, bytes], name: str) -> None:
+    data = bytearray(files[name])
+    for at in range(len(data) // 2, len(data) * 2 // 3, 97):
+        data[at] ^= 0x5A
+    here, there = MediaDecoder(), pool.decoder("video")
+    assert facts(run(there, bytes(data))) == facts(run(here, bytes(data)))
+    assert there.lost == here.lost and here.lost
+    here, there = MediaDecoder(), pool.decoder("video")
+    for decoder in (here, there):
+        with pytest.raises(DamagedError, match="expected"):
+            run(decoder, files[name][:150])
+
+
+def test_more_frames_than_one_batch_come_one_after_another(pool: WorkerPool, files: dict[str, bytes]) -> None:
+    data = files["webm-vp8-opus"]
+    small = WorkerPool(1, MediaLimits(max_decoded_bytes=40_000))
+    for decoder in (small.decoder("video"), MediaDecoder(MediaLimits(max_decoded_bytes=40_000))):
+        batches = [*decoder.read(data), *decoder.read(b"", final=True)]
+        assert len(batches) > 4 and facts(sum(batches, [])) == facts(run(MediaDecoder(), data))
+        decoder.close()
+    small.close()
+
+
+def test_a_short_memory_is_the_workers_fault_and_an_absurd_size_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    failure = MemoryFailure(12, "Cannot allocate memory", "")
+    assert memory_is_short(MemoryError()) and not memory_is_short(failure) and not memory_is_short(ValueError())
+
+    def full(*_: Any) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("mmap.mmap", full)
+    assert memory_is_short(failure)
 
 
 def test_a_worker_that_hangs_is_killed_and_replaced(single: WorkerPool, files: dict[str, bytes]) -> None:

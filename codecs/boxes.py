@@ -1,0 +1,211 @@
+"""Cuts an MP4 at its top-level boxes (ISO/IEC 14496-12, 4.2). Comes in: the bytes of a file; goes out: pieces that its
+demuxer can take. Knows no boxes inside boxes.
+"""
+
+from __future__ import annotations
+
+from .errors import DamagedError, FormatError, LimitError, MediaError
+from .fragment import sample_bytes
+from .limits import MediaLimits
+from .piece import Piece
+
+_MOST_BOX_BYTES = 64 << 20
+_HEADERS = tuple(b"ftyp styp moov moof sidx ssix mfra emsg prft uuid meta pdin udta".split())
+_MEDIA = (b"mdat", b"free", b"skip", b"wide")
+_TO_THE_END = 1 << 62
+# How a fragment begins (ISO/IEC 14496-12, 8.8.4 and 8.8.5), behind its size. Nothing else looks like it.
+_FRAGMENT = b"moof\0\0\0\x10mfhd"
+_MOST_TORN_BYTES = 16 << 20
+
+
+class Boxes:
+    """Passes header boxes on whole, for FFmpeg's demuxer seeks back inside of them, and media data as it comes.
+
+    Boxes of kinds that are not known become `free` ones: offsets stay what they were. A further index (`moov`), with or
+    without a `ftyp` in front, begins a new part. Where media data comes first, all of it is held until the index is
+    there.
+
+    Where a header or a size is damaged, or a fragment has more samples than media data, the file goes on with the next
+    fragment that is found, as a new part with the same index.
+    """
+
+    def __init__(self, limits: MediaLimits) -> None:
+        self._limits = limits
+        self._indexed = False
+        self._left = 0  # bytes of the open box that are still to come
+        self._front = b""  # what came since the start of a file, until it is known whether an index follows
+        self._type = b""  # the newest ftyp box
+        self._index = b""  # ftyp and moov, which every fragment needs
+        self._fragments = False
+        self._torn: MediaError | None = None  # what is wrong in front; the next fragment is looked for
+        self._torn_bytes = 0
+        self._spoiled: MediaError | None = None  # what is wrong in the fragment; the next one begins a part
+        self._open = b""  # the header of a fragment (moof), until the box behind it is known
+        self._behind: bytearray | None = None  # a file whose index stands behind its media data, as far as it is here
+
+    def take(self, held: bytearray) -> list[Piece]:
+        """The pieces that are complete at the front of `held`, which are removed from it."""
+        pieces: list[Piece] = []
+        while True:
+            if self._torn is not None and not self._open and not self._find_fragment(held):
+                return pieces
+            if self._left and not self._pass_media(held, pieces):
+                return pieces
+            head = _head(held)
+            if head is None:
+                return pieces
+            size, kind = head
+            error = self._wrong(size, kind)
+            if error is not None and self._fragments and not isinstance(error, LimitError):
+                self._fragment(b"", 0, pieces)
+                self._torn, self._torn_bytes = error, 0
+                continue
+            if error is not None:
+                if pieces:
+                    return pieces  # what comes before it is decoded first
+                raise error
+            if kind in _HEADERS:
+                if len(held) < size:
+                    return pieces
+                self._fragment(kind, size, pieces)
+                self._header(kind, bytes(held[:size]), pieces)
+                del held[:size]
+                continue
+            self._fragment(kind, size, pieces)
+            self._left = size
+            if kind == b"mdat" and (self._front or not self._indexed) and self._behind is None:
+                self._behind = bytearray(self._front)
+                self._front = b""
+            if kind not in _MEDIA:
+                held[4:8] = b"free"
+
+    def _find_fragment(self, held: bytearray) -> bool:
+        """Drop what is in front of the next fragment. False where more bytes are needed."""
+        at = held.find(_FRAGMENT)
+        drop = at - 4 if at >= 4 else max(0, len(held) - len(_FRAGMENT) - 3)
+        del held[:drop]
+        self._torn_bytes += drop
+        if self._torn_bytes > _MOST_TORN_BYTES and self._torn is not None:
+            raise self._torn
+        return at >= 4
+
+    def _pass_media(self, held: bytearray, pieces: list[Piece]) -> bool:
+        """Pass media data on. False where it may go on behind what is there."""
+        stop = min(self._left, len(held))
+        at = held.find(_FRAGMENT, 0, stop + len(_FRAGMENT)) if self._fragments else -1
+        if 4 <= at < stop:
+            self._media(bytes(held[: at - 4]), pieces)
+            del held[: at - 4]
+            self._torn = DamagedError(f"MP4: expected media data of {self._left} bytes more, got a fragment in it")
+            self._torn_bytes = self._left = 0
+            return True
+        if self._fragments and stop < self._left:
+            stop = max(0, stop - len(_FRAGMENT) - 4) if _partial(held) else stop
+        self._media(bytes(held[:stop]), pieces)
+        del held[:stop]
+        self._left -= stop
+        return not self._left
+
+    def finish(self, held: bytearray) -> list[Piece]:
+        """Drop half a box at the end. An error where there is no index."""
+        held.clear()
+        if self._behind is not None:
+            raise DamagedError(
+                f"MP4: expected an index (moov) behind its media data, got the end after {len(self._behind)} bytes"
+            )
+        if not self._indexed:
+            raise DamagedError("MP4: expected an index (moov), got none up to the end of the file")
+        torn = self._torn or self._spoiled
+        if torn is not None:
+            raise torn
+        return []
+
+    def _media(self, data: bytes, pieces: list[Piece]) -> None:
+        if self._behind is not None:
+            self._hold(data)
+        elif self._front or not self._indexed:
+            self._front += data
+        elif data:
+            pieces.append(Piece(data))
+
+    def _hold(self, data: bytes) -> None:
+        assert self._behind is not None
+        most = self._limits.max_index_behind_bytes
+        if len(self._behind) + len(data) > most:
+            raise LimitError(
+                f"MP4: expected its index (moov) in front of its media data, or within {most} bytes, got more media "
+                "data first; ffmpeg's option -movflags +faststart puts it in front"
+            )
+        self._behind += data
+
+    def _header(self, kind: bytes, box: bytes, pieces: list[Piece]) -> None:
+        if self._behind is not None:
+            self._hold(box)
+            if kind == b"moov":
+                pieces.append(Piece(bytes(self._behind), starts="mov", whole=True))
+                self._behind, self._indexed = None, True
+        elif kind == b"ftyp":
+            self._type = self._front = box
+        elif kind == b"moov":
+            self._index = self._type + box
+            pieces.append(Piece((self._front or self._type) + box, starts="mov"))
+            self._front, self._indexed, self._fragments = b"", True, False
+        elif kind == b"moof":
+            self._front, self._fragments = b"", bool(self._index)
+            self._open = box
+        elif self._front or not self._indexed:
+            self._front += box
+        else:
+            pieces.append(Piece(box))
+
+    def _fragment(self, kind: bytes, size: int, pieces: list[Piece]) -> None:
+        """Pass the open fragment's header on, now that the box behind it is known."""
+        if not self._open:
+            return
+        box, self._open = self._open, b""
+        samples, absolute = sample_bytes(box)
+        torn = self._torn or self._spoiled
+        if torn is not None and absolute:
+            raise torn  # its offsets count from the start of a file that is torn
+        if torn is None:
+            pieces.append(Piece(box, anew=b"" if absolute else self._index))
+        else:
+            pieces.append(Piece(self._index + box, starts="mov", torn=True))
+        self._torn = self._spoiled = None
+        if kind == b"mdat" and samples > size and not absolute:
+            self._spoiled = DamagedError(f"MP4: expected {samples} bytes of samples in a fragment, got {size}")
+
+    def _wrong(self, size: int, kind: bytes) -> MediaError | None:
+        wrong = DamagedError if self._indexed else FormatError
+        if not all(0x20 <= byte < 0x7F or byte == 0xA9 for byte in kind):
+            return wrong(f"MP4: expected a box whose kind is four letters, got {kind!r}")
+        if size < 8:
+            return wrong(f"MP4: expected a box of at least 8 bytes, got one of {size} with the mark {kind!r}")
+        if kind in _HEADERS and size > _MOST_BOX_BYTES:
+            return LimitError(f"MP4: expected a {kind.decode()} box of at most {_MOST_BOX_BYTES} bytes, got {size}")
+        if kind not in _HEADERS + _MEDIA and size > _MOST_BOX_BYTES and not self._indexed:
+            return FormatError(f"MP4: expected a box of a known kind in front of its index, got {kind!r}")
+        if len(self._front) > _MOST_BOX_BYTES:
+            return LimitError(f"MP4: expected an index within {_MOST_BOX_BYTES} bytes, got {len(self._front)} without")
+        if size != _TO_THE_END and size > self._limits.max_stream_bytes:
+            return wrong(f"MP4: expected a box of at most {self._limits.max_stream_bytes} bytes, got {size} ({kind!r})")
+        return None
+
+
+def _head(held: bytearray) -> tuple[int, bytes] | None:
+    """Size and kind of the box at the front; None where more bytes are needed."""
+    if len(held) < 8:
+        return None
+    size, kind = int.from_bytes(held[:4], "big"), bytes(held[4:8])
+    if size == 1:
+        if len(held) < 16:
+            return None
+        size = int.from_bytes(held[8:16], "big")
+    elif size == 0:
+        size = _TO_THE_END
+    return size, kind
+
+
+def _partial(held: bytearray) -> bool:
+    """Whether the end may be the start of a fragment."""
+    return any(held.endswith(_FRAGMENT[:size]) for size in range(1, len(_FRAGMENT)))
