@@ -6,7 +6,7 @@ export const HEARD = "What did you hear last?";
 const BROOK =
   "Brook, the model that comes with Penstock, knows coloured shapes, what they do, high and low beeps, and the spoken " +
   "words zero to nine and eight colours.";
-const OF_BROOK = ["What do you see?", "Where is the star?", "How many things are there?", "What moved last?"];
+const OF_BROOK = ["What do you see?", "Where is the circle?", "How many things are there?", "What moved last?"];
 const OF_ALL = ["What do you see?", "What is in the middle?", "Which colours are there?", "What has changed?"];
 
 /** What a model does while it says nothing. */

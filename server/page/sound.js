@@ -1,11 +1,12 @@
 // The sound that the model gets, and the beeps that both hear. In: beeps, microphones, media elements. Out: pieces of
-// 16-bit samples with the moment (of `performance.now()`) when they began; silence where nothing sounds. It knows no
-// streams.
+// 16-bit samples with the moment (of `performance.now()`) when they began; none where nothing has sounded for a while. It
+// knows no streams.
 
 const BEEPS = { high: 1500, low: 350 }; // Hz
 const BEEP_SECONDS = 0.22;
 const RAMP_SECONDS = 0.008;
 const LOUDNESS = 0.35;
+const SILENCE_SECONDS = 2; // so much of it goes behind a sound, which then ends for the model, too; more would say nothing
 
 /** The browser gives samples to pages only where they are secure. */
 export const SOUND_WORKS = window.isSecureContext && "AudioWorkletNode" in window;
@@ -13,6 +14,7 @@ export const SOUND_WORKS = window.isSecureContext && "AudioWorkletNode" in windo
 export class Sound {
   #heard; // (samples, rate, moment)
   #context = null;
+  #sounded = -Infinity; // when the last piece began in which something sounded, seconds of the context
   #starting = null; // a promise, once somebody wanted sound
   #bus = null; // everything that the model hears goes through it
 
@@ -87,6 +89,8 @@ export class Sound {
 
   #hand({ samples, start }) {
     const context = this.#context;
+    if (samples.some((sample) => sample !== 0)) this.#sounded = start;
+    if (start - this.#sounded > SILENCE_SECONDS) return;
     const moment = performance.now() - (context.currentTime - start) * 1000;
     this.#heard(samples, context.sampleRate, moment);
   }

@@ -53,7 +53,7 @@ export class Told {
     this.#sentences = new Sentences();
     this.#lines = new Map();
     this.#kind = reply.kind === "narration" ? "narration" : "answer";
-    this.#show(reply.kind === "narration" ? "" : reply.question, "");
+    if (reply.kind !== "narration") this.#show(reply.question, "");
   }
 
   /** A token of the reply that runs, and the media time that it had seen (null: none). */

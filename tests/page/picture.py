@@ -1,4 +1,4 @@
-"""Makes docs/page.png anew from the real page with Brook: `python tests/page/picture.py`, from the repository."""
+"""Makes docs/page.png anew from the real page with Brook: `python tests/page/picture.py`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if __name__ == "__main__":
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
             opened = Opened(browser.new_page(viewport={"width": 1100, "height": 760}), server.url)
             opened.tells("moved")
-            opened.answer("Where is the star?")
+            opened.answer("Where is the circle?")
             opened.page.wait_for_timeout(3000)
             opened.answer("What moved last?")
             opened.page.screenshot(path=PICTURE)

@@ -184,7 +184,7 @@ def test_the_questions_to_click_are_answered_right(opened: Opened) -> None:
     (moved,) = (name for name in things if things[name] != start[name])
     (x, y), (to_x, to_y) = start[moved], things[moved]
     right = {
-        "Where is the star?": PLACES[things["yellow star"][1] * 3 + things["yellow star"][0]],
+        "Where is the circle?": PLACES[things["red circle"][1] * 3 + things["red circle"][0]],
         "How many things are there?": "three",
         "What moved last?": f"the {moved} moved {WAYS[to_x - x, to_y - y]}",
     }
