@@ -25,6 +25,7 @@ if __name__ == "__main__":
             opened.answer("Where is the circle?")
             opened.page.wait_for_timeout(3000)
             opened.answer("What moved last?")
+            opened.page.wait_for_timeout(2500)  # narration goes on behind it
             opened.page.screenshot(path=PICTURE)
             browser.close()
     finally:
