@@ -177,7 +177,7 @@ class Intake:
         """A whole file of sound: its log-mel hangs on its own loudest frame, as in the model's processor."""
         sounds, size, most = [], 0, self._decoders.limits.max_decoded_bytes
         lost: list[Lost] = []
-        with closing(file_frames(item, "audio", self._decoders, self._start_us("audio", item), lost)) as frames:
+        with closing(file_frames(item, "audio", self._decoders, lost, self._start_us("audio", item))) as frames:
             for frame in frames:
                 if isinstance(frame, Samples):
                     sounds.append(frame)

@@ -55,6 +55,7 @@ def _decoded(piece: Piece, decoders: Decoders, content: Content, spec: MediaSpec
     from ..codecs.pcm import decode_pcm
     from ..codecs.picture import check_pixels
 
+    lost: list[Lost] = []
     match piece:
         case Media():
             budget.keep(piece.data.nbytes)
@@ -69,24 +70,26 @@ def _decoded(piece: Piece, decoders: Decoders, content: Content, spec: MediaSpec
             return [_sound([samples], budget)]
         case AudioBytes():
             sounds = []
-            for frame in file_frames(piece, "audio", decoders):
+            for frame in file_frames(piece, "audio", decoders, lost):
                 if isinstance(frame, Samples):
                     budget.keep(frame.samples.nbytes)
                     sounds.append(frame)
+            _check_whole(lost, hears=True)
             return [_sound(sounds, budget)]
         case VideoBytes():
             assert content.video_fps is not None
             film = _Film(content.video_fps, spec.temporal_patch, budget)
-            film.read(file_frames(piece, "video", decoders), content.audio_in_video)
+            film.read(file_frames(piece, "video", decoders, lost), content.audio_in_video)
+            _check_whole(lost, content.audio_in_video)
             return film.media(content.audio_in_video)
 
 
 def file_frames(
-    piece: VideoBytes | AudioBytes, kind: str, decoders: Decoders, pts_us: int = 0, lost: list[Lost] | None = None
+    piece: VideoBytes | AudioBytes, kind: str, decoders: Decoders, lost: list[Lost], pts_us: int = 0
 ) -> Generator[Frame, None, None]:
-    """The frames of a whole file, whose first stands at `pts_us`.
+    """The frames of a whole file, whose first stands at `pts_us`. What damage costs is put into `lost`, at the end.
 
-    What damage costs is put into `lost`; None: it is an error. Raises MediaError.
+    Raises MediaError.
     """
     container = decoders.container(kind, pts_us)
     data = memoryview(piece.data)
@@ -95,16 +98,18 @@ def file_frames(
         for number, part in enumerate([*pieces, b""]):
             for frames in container.read(part, final=number == len(pieces)):
                 yield from frames
-                if container.lost and lost is None:
-                    raise DamagedError(_damage(container.lost[0]))
-        if lost is not None:
-            lost += container.lost
+        lost += container.lost
     finally:
         container.close()
 
 
-def _damage(lost: Lost) -> str:
-    return f"{lost.modality}: expected a file without damage, got some at {lost.start_us / 1e6:g} s"
+def _check_whole(lost: list[Lost], hears: bool) -> None:
+    """DamagedError where something of a prompt's file was lost that the model would take: nobody would be told."""
+    for loss in lost:
+        if hears or loss.modality == "video":
+            raise DamagedError(
+                f"{loss.modality}: expected a file without damage, got some at {loss.start_us / 1e6:g} s"
+            )
 
 
 class _Film:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
+import av
+import msgspec
 import numpy as np
 import pytest
 from penstock.actors.intake import Intake
@@ -50,11 +53,24 @@ def content(value: Any) -> Content:
     return gather(Request(messages=[{"role": "user", "content": [value]}]), MediaLimits())
 
 
-def test_a_prompt_with_damaged_media_is_refused(loaded: Loaded) -> None:
+def test_a_prompt_with_damaged_media_is_refused_where_the_model_would_take_it(loaded: Loaded) -> None:
     decoders = Decoders(MediaLimits(), None)
-    with pytest.raises(DamagedError, match="video: expected a file without damage, got some at"):
-        video = {"type": "video", "video": damaged("matroska", "libx264")}
-        decoded(content(video), decoders, loaded.family.spec)
+    sound = encode_file("adts", None, "aac", times=tuple(range(0, 4000, 100)))
+    film = bytearray(encode_file("matroska", "libx264", "aac"))
+    with av.open(io.BytesIO(bytes(film)), "r") as container:
+        packet = [packet for packet in container.demux(audio=0) if packet.size][8]
+    at = film.index(bytes(packet))
+    film[at : at + packet.size] = b"\xff" * packet.size
+    bad = damaged("adts", None), damaged("matroska", "libx264")
+    for value in ({"type": "audio", "audio": bad[0]}, {"type": "video", "video": bad[1]}):
+        with pytest.raises(DamagedError):
+            decoded(content(value), decoders, loaded.family.spec)
+    assert decoded(content({"type": "audio", "audio": sound}), decoders, loaded.family.spec).media
+    # only its sound is damaged, which this prompt leaves out
+    video = content({"type": "video", "video": bytes(film)})
+    assert decoded(video, decoders, loaded.family.spec).media
+    with pytest.raises(DamagedError, match="audio: expected a file without damage, got some at 0.1"):
+        decoded(msgspec.structs.replace(video, audio_in_video=True), decoders, loaded.family.spec)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 20_000.0])

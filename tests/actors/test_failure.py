@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from penstock.codecs import decoders
 from penstock.codecs.errors import InputError, PenstockError, StreamClosedError
+from penstock.codecs.feeding import Batch
+from penstock.codecs.reading import Reading
 from penstock.engine.family import Loaded
 from penstock.streams.event import Appended, Closed, Error, ReplyDone
 from penstock.streams.item import AudioBytes, AudioChunk, Image, Item, VideoBytes, VideoFrame
@@ -65,15 +67,17 @@ def test_what_was_good_before_the_damage_stays(house: House, monkeypatch: pytest
     from penstock.codecs.errors import DamagedError
     from penstock.codecs.frame import Pixels
 
-    class Breaks:
+    class Breaks(Reading):
         def __init__(self, *_: Any) -> None:
+            super().__init__(1 << 30)
             self.fed = 0
 
-        def feed(self, data: Any) -> list[Pixels]:
+        def begin(self, data: Any, final: bool) -> Batch:
             self.fed += 1
             if self.fed > 2:
                 raise DamagedError("expected a frame, got nothing")
-            return [Pixels(picture(2 * self.fed + n, 56, 84), (2 * self.fed + n) * 500_000) for n in range(2)]
+            pair = [Pixels(picture(2 * self.fed + n, 56, 84), (2 * self.fed + n) * 500_000) for n in range(2)]
+            return Batch([*pair], [], False)
 
         def close(self) -> None:
             pass
@@ -94,12 +98,12 @@ def test_what_was_good_before_the_damage_stays(house: House, monkeypatch: pytest
 def test_decoders_are_closed_with_their_stream_or_engine(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[int] = []
 
-    class Open:
+    class Open(Reading):
         def __init__(self, *_: Any) -> None:
-            pass
+            super().__init__(1 << 30)
 
-        def feed(self, data: Any) -> list[Any]:
-            return []
+        def begin(self, data: Any, final: bool) -> Batch:
+            return Batch([], [], False)
 
         def close(self) -> None:
             closed.append(id(self))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock.codecs.decoders import Decoders
 from penstock.codecs.errors import InputError, LimitError
+from penstock.codecs.feeding import Batch
 from penstock.codecs.frame import Frame, Pixels, Samples
 from penstock.codecs.limits import MediaLimits
+from penstock.codecs.reading import Reading
 from penstock.streams.item import AudioBytes, VideoBytes
 from penstock.streams.prompt import Content, Media
 from penstock.streams.segment import MediaSpec
@@ -22,20 +24,18 @@ RATE = 1000  # so that a sample is a millisecond
 PICTURE = np.zeros((4, 4, 3), np.uint8)
 
 
-class Played:
+class Played(Reading):
     """A decoder of files whose frames are known."""
 
     def __init__(self, frames: Sequence[Frame], limits: MediaLimits) -> None:
+        super().__init__(limits.max_decoded_bytes)
         self.frames, self.limits = frames, limits
 
     def container(self, kind: str, pts_us: int) -> Played:
         return self
 
-    def feed(self, data: Any) -> Iterator[Frame]:
-        return iter(self.frames)
-
-    def flush(self) -> Iterator[Frame]:
-        return iter(())
+    def begin(self, data: Any, final: bool) -> Batch:
+        return Batch([] if final else list(self.frames), [], False)
 
     def close(self) -> None:
         pass
