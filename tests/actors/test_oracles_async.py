@@ -73,6 +73,7 @@ def check(omni: tuple[Any, Any], loaded: Loaded, clip: np.ndarray, read: list[in
             story.media(clips[row.seen.seq])
         elif story.replying and row.ids[0] not in wrappers:
             assert row.ids == [left[0]]
+            story.drawn(silence=False)
             story.token(left.pop(0))
             if not left:
                 story.end()

@@ -119,9 +119,9 @@ def test_other_errors_of_a_step_are_not_taken_for_it(house: House, caplog: pytes
         broken = Small(house.loaded.text, 0, lambda: RuntimeError("an illegal memory access was encountered"))
         async with house.engine(house.loaded._replace(text=broken)) as engine, await engine.stream() as stream:
             broken.armed = True
-            with pytest.raises(PenstockError, match="illegal memory access"):
+            with pytest.raises(PenstockError, match="the engine has failed"):
                 await (await stream.ask("What?", SHORT)).text()
-            assert engine.failed is not None
+            assert "illegal memory access" in str(engine.failed)
 
     with quiet(caplog):
         house.run(work())

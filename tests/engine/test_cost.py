@@ -133,7 +133,8 @@ def test_equal_at_any_history(omni_loaded: Loaded, act: Callable[[Rig, Client], 
     short, long = (costs(omni_loaded, history, act) for history in HISTORIES)
     assert min(short.values()) > 0
     for name, count in short.items():
-        assert abs(long[name] - count) <= 0.05 * count, (
+        larger = 64 if name == "plan" else 0  # the numbers of rows and pages in a plan grow by a byte or two
+        assert abs(long[name] - count) <= 0.05 * count + larger, (
             f"{name}: {count} at {HISTORIES[0]} rows, {long[name]} at {HISTORIES[1]}"
         )
 
