@@ -113,7 +113,7 @@ def _pieces(spec: MediaSpec) -> list[Segment]:
 
 
 def _largest(rule: SizeRule) -> tuple[int, int]:
-    side = max(1, math.isqrt(rule.max_pixels))
+    side = max(1, math.isqrt(rule.largest))
     return fit(rule, side, side) if rule.factor > 1 else (min(side, _UNSIZED), min(side, _UNSIZED))
 
 

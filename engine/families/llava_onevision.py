@@ -18,7 +18,8 @@ from ...streams.prompt import Content
 from ...streams.segment import MediaSpec
 from ..family import Loaded
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers, load_one_axis
-from .qwen_pictures import VIDEO_FPS, Features, Pictures
+from .qwen_pictures import Features, Pictures, as_files
+from .sizes import VIDEO_FPS
 
 
 class OneVisionTowers(OneAxisTowers):
@@ -43,7 +44,7 @@ class OneVisionTowers(OneAxisTowers):
     @torch.inference_mode()
     def encode_pictures(self, pixels: list[np.ndarray]) -> list[torch.Tensor]:
         """One tile each: a picture counts as one of several, also where it is alone."""
-        several = [*pixels, pixels[0]] if len(pixels) == 1 else pixels
+        several = as_files([*pixels, pixels[0]] if len(pixels) == 1 else pixels)
         inputs = self.processor.image_processor([several], return_tensors="pt")
         count = len(pixels)
         inputs["pixel_values"], inputs["image_sizes"] = inputs["pixel_values"][:count], inputs["image_sizes"][:count]

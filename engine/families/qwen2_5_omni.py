@@ -7,6 +7,7 @@ Positions follow `get_rope_index` of transformers (positions.py); encoders are a
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from ...codecs.resample import resample
 from ...streams.prompt import Content
 from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, UnitSegment, VideoSegment
 from ..attention import NAME
-from ..family import Family, FamilyData, Loaded, Towers
+from ..family import Family, FamilyData, Loaded
 from ..library import transformers
 from ..span import Span
 from ..template import learn
 from .opened import open_model
-from .qwen_pictures import Features, Pictures, PictureTowers, picture_rules, with_towers
+from .qwen_pictures import Features, Pictures, PictureTowers, with_towers
+from .sizes import picture_rules
 
 _TURNS = ("seconds_per_chunk", "position_id_per_seconds")
 _CLASSES = {"image": "A", "video": "A", "audio": "B", "unit": "B"}
@@ -46,7 +48,13 @@ class OmniTowers(PictureTowers):
             device=str(self.device),
         )
         self.blocks += self.model.audio_tower.layers
+        self._video_size: dict[str, int] | None = getattr(model.config, "video_size", None)
         self._loudest: dict[int, float] = {}
+
+    @cached_property
+    def rules(self) -> dict[str, Any]:
+        """As the processor has them, or with the size of frames that the checkpoint was trained with (`video_size`)."""
+        return picture_rules(self.processor, video_size=self._video_size)
 
     def sound_rows(self, frames: int) -> int:
         """Rows of a block of so many mel frames: a convolution of stride 2, then pairs."""
@@ -102,6 +110,8 @@ class OmniTowers(PictureTowers):
     def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:
         """Options of the processor. With sound inside video there is one sound per video, in the same order."""
         options = super().media_options(media, content)
+        if self._video_size is not None and media["video"]:
+            options["videos_kwargs"] = {"size": dict(self._video_size), **options.get("videos_kwargs", {})}
         if not content.audio_in_video:
             return options
         if len(media["audio"]) != len(media["video"]):
@@ -225,12 +235,12 @@ def _unit_block(processor: Any, tokens: set[int]) -> tuple[str, str]:
     return "".join(marks[: places[0]]), "".join(marks[places[-1] + 1 :])
 
 
-def omni_spec(processor: Any, config: Any, unit_us: int) -> MediaSpec:
+def omni_spec(towers: OmniTowers, config: Any, unit_us: int) -> MediaSpec:
     """Blocks of sound are as long as the tower's convolutions see at once."""
-    sounds = processor.feature_extractor
+    sounds = towers.processor.feature_extractor
     block = 2 * config.audio_config.n_window * sounds.hop_length
     return MediaSpec(
-        **picture_rules(processor),
+        **towers.rules,
         audio_rate=sounds.sampling_rate,
         hop_samples=sounds.hop_length,
         mel_bins=sounds.feature_size,
@@ -245,7 +255,7 @@ def omni_spec(processor: Any, config: Any, unit_us: int) -> MediaSpec:
 def load_omni(
     path: Path,
     where: tuple[torch.dtype, torch.device],
-    classes: tuple[Any, Any, Callable[[Any, Any], Towers]],
+    classes: tuple[Any, Any, Callable[[Any, Any], OmniTowers]],
     unit_us: Callable[[Any], int],
     **rules: Any,
 ) -> Loaded:
@@ -261,13 +271,13 @@ def load_omni(
     attention = {"": "sdpa", "text_config": NAME, "vision_config": "sdpa", "audio_config": "sdpa"}
     model = open_model(make_model, path, dtype, attention).to(device).eval()
     config, tokenizer = model.config, processor.tokenizer
-    placeholders = {"image": processor.image_token, "video": processor.video_token, "audio": processor.audio_token}
-    learnt = learn(processor, tokenizer, model.generation_config, placeholders)
+    towers = make_towers(model, processor)
+    learnt = learn(processor, tokenizer, model.generation_config, towers.placeholders())
     learnt["blocks"]["unit"] = _unit_block(processor, {config.video_token_id, config.audio_token_id})
     fields = {
         "name": config.model_type.removesuffix("_thinker"),
         "model": str(path),
-        "spec": omni_spec(processor, config, unit_us(config)),
+        "spec": omni_spec(towers, config, unit_us(config)),
         **learnt,
         "classes": dict(_CLASSES),
         "per_second": float(config.position_id_per_seconds),
@@ -279,7 +289,7 @@ def load_omni(
     }
     family = Family(FamilyData(**fields | rules), tokenizer)
     decoder = getattr(model.model, "language_model", model.model)
-    return Loaded(family, make_towers(model, processor), decoder, model.lm_head, config.text_config)
+    return Loaded(family, towers, decoder, model.lm_head, config.text_config)
 
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:

@@ -21,7 +21,8 @@ from ..family import Loaded
 from ..library import transformers
 from ..span import Span
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers, load_one_axis
-from .qwen_pictures import VIDEO_FPS, Pictures
+from .qwen_pictures import Pictures, as_files
+from .sizes import VIDEO_FPS
 
 
 class SmolTowers(OneAxisTowers):
@@ -49,7 +50,7 @@ class SmolTowers(OneAxisTowers):
 
     @torch.inference_mode()
     def encode_pictures(self, pixels: list[np.ndarray]) -> list[torch.Tensor]:
-        inputs = self.processor.image_processor([pixels], do_image_splitting=False, return_tensors="pt")
+        inputs = self.processor.image_processor([as_files(pixels)], do_image_splitting=False, return_tensors="pt")
         return list(torch.cat(self._encoded(inputs)).split(self.image_rows))
 
     def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from ..prompt import process
 from ..span import Span
 from ..template import learn
 from .one_axis import NO_GRID, OneAxisTowers
-from .qwen_pictures import ATTENTION, Features, open_sight
+from .qwen_pictures import ATTENTION, Features, as_files, open_sight
 from .text import check_text
 
 _LARGE = 2048  # pixels of a side
@@ -55,7 +55,7 @@ class TriedTowers(OneAxisTowers):
         return [("image", self.config.image_token_id, self._features(inputs))]
 
     def _inputs(self, pixels: np.ndarray) -> Any:
-        given = {"text": [self.processor.image_token], "images": [[pixels]]}
+        given = {"text": [self.processor.image_token], "images": [as_files([pixels])]}
         return self.processor(**given, return_tensors="pt", add_special_tokens=False)
 
     def _span(self, segment: Segment) -> Span:
