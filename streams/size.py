@@ -62,9 +62,10 @@ def video_rule(spec: MediaSpec, expected_frames: int | None) -> SizeRule:
     """The size rule of one frame of a video of `expected_frames` frames.
 
     With a budget for the whole video its ends hold for all frames together, and where one frame is bounded too, the
-    larger is at most what so many such frames have. With a bound each frame has an even share of it, `temporal_patch` frames counting as one, but at least 1.05 times the smallest area and at most the area
-    of the frame's own rule. Without either, or where `expected_frames` is None, only the frame's own rule holds.
-    InputError where the model takes no video.
+    larger is at most what so many such frames have. With a bound each frame has an even share of it, `temporal_patch`
+    frames counting as one, but at least 1.05 times the smallest area and at most the area of the frame's own rule.
+    Without either, or where `expected_frames` is None, only the frame's own rule holds. InputError where the model
+    takes no video.
     """
     if spec.video is None:
         raise InputError("video: expected a model that takes video, got one that does not")
