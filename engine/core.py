@@ -76,9 +76,11 @@ def load(
 
 
 def _load(checkpoint: Checkpoint, config: EngineConfig) -> Loaded:
-    from .families import loader
+    from .families import check_config, loader
 
-    load_family = loader(transformers.AutoConfig.from_pretrained(checkpoint.folder).model_type)
+    known = transformers.AutoConfig.from_pretrained(checkpoint.folder)
+    load_family = loader(known.model_type)
+    check_config(known)
     weights = read(checkpoint.fetch_weights())
     placement = place(config, weights)
     check_room(weights, placement)

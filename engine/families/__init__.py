@@ -31,6 +31,7 @@ from safetensors import SafetensorError
 from ...codecs.errors import ModelError
 from ..library import transformers
 from ..out_of_memory import is_out_of_memory
+from ..rotary import check_rotary
 from .opened import MissingWeights
 
 BUILT_IN = {
@@ -86,6 +87,14 @@ def loader(model_type: str) -> Callable:
             raise _unserved(model_type, str(error) or type(error).__name__) from error
 
     return tried
+
+
+def check_config(config: Any) -> None:
+    """Raise ModelError for what no family may let through, before weights are read."""
+    try:
+        check_rotary(config)
+    except ModelError as error:
+        raise _unserved(config.model_type, error) from error
 
 
 def served() -> str:
