@@ -17,6 +17,7 @@ from ...codecs.errors import InputError
 from ...streams.prompt import Content
 from ...streams.segment import MediaSpec
 from ..family import Loaded
+from ..gate import turn
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers, load_one_axis
 from .qwen_pictures import Features, Pictures, as_files
 from .sizes import VIDEO_FPS
@@ -75,7 +76,7 @@ class OneVisionTowers(OneAxisTowers):
     def _encoded(self, inputs: Any) -> list[torch.Tensor]:
         pixels = inputs["pixel_values"].to(self.device, self.model.dtype)
         counts = inputs["batch_num_images"]
-        with self.turn():
+        with turn():
             output = self.model.get_image_features(
                 pixels, inputs["image_sizes"], batch_num_images=counts, return_dict=True
             )
@@ -84,7 +85,7 @@ class OneVisionTowers(OneAxisTowers):
     def _videos(self, inputs: Any) -> list[torch.Tensor]:
         """Rows of each video without the one for a new line, which some versions of the library put behind them."""
         videos = inputs["pixel_values_videos"].to(self.device, self.model.dtype)
-        with self.turn():
+        with turn():
             features = self.model.get_video_features(videos, return_dict=True).pooler_output
         return [rows[: videos.shape[1] * self.frame_rows] for rows in features]
 

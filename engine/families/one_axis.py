@@ -19,6 +19,7 @@ from ...streams.prompt import Content
 from ...streams.segment import ImageSegment, MediaSpec, Segment, SizeRule
 from ...streams.size import check_sides
 from ..family import Family, FamilyData, Loaded
+from ..gate import turn
 from ..span import Prompt, Span
 from ..template import learn
 from .qwen_pictures import Features, Pictures, PictureTowers, as_files, open_sight
@@ -72,9 +73,9 @@ class OneAxisTowers(PictureTowers):
 
     def prompt(self, content: Content) -> Prompt:
         """As the other towers have it; rows of one picture that see one another stay together."""
-        for piece in content.media:
-            if piece.kind != "audio":
-                check_sides(*piece.data.shape[-3:-1])
+        shown = content.by_kind()
+        for piece in (*shown["image"], *shown["video"]):
+            check_sides(*piece.data.shape[-3:-1])
         rows = super().prompt(content).rows
         if "D" in self.classes.values():
             rows = [run if run.embeds is None else msgspec.structs.replace(run, atomic=True) for run in rows]
@@ -104,7 +105,7 @@ class OneAxisTowers(PictureTowers):
 
     def _encoded(self, inputs: Any) -> list[torch.Tensor]:
         pixels = inputs["pixel_values"].to(self.device, self.model.dtype)
-        with self.turn():
+        with turn():
             return list(self.model.get_image_features(pixels, return_dict=True).pooler_output)
 
 

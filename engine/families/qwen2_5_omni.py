@@ -15,12 +15,13 @@ import numpy as np
 import torch
 
 from ...codecs.errors import InputError
-from ...codecs.mel import LogMel, floor_and_scale
+from ...codecs.mel import floor_and_scale, log_mel
 from ...codecs.resample import resample
 from ...streams.prompt import Content
 from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, UnitSegment, VideoSegment
 from ..attention import NAME
 from ..family import Family, FamilyData, Loaded
+from ..gate import turn
 from ..library import transformers
 from ..span import Span
 from ..template import learn
@@ -40,7 +41,7 @@ class OmniTowers(PictureTowers):
     def __init__(self, model: Any, processor: Any) -> None:
         super().__init__(with_towers(model), processor)
         extractor = processor.feature_extractor
-        self.mel = LogMel(
+        self.mel = log_mel(
             extractor.feature_size,
             extractor.sampling_rate,
             extractor.n_fft,
@@ -153,7 +154,7 @@ class OmniTowers(PictureTowers):
         if "input_features" not in inputs:
             return []
         mask = inputs["feature_attention_mask"]
-        with self.turn():
+        with turn():
             output = self.model.get_audio_features(inputs["input_features"], mask, return_dict=True)
         return [("audio", self.config.audio_token_id, output.last_hidden_state)]
 
@@ -180,7 +181,7 @@ class OmniTowers(PictureTowers):
         features = torch.stack([torch.nn.functional.pad(mel, (0, longest - mel.shape[1])) for mel in mels])
         lengths = torch.tensor([mel.shape[1] for mel in mels], device=self.device)
         mask = torch.arange(longest, device=self.device) < lengths[:, None]
-        with self.turn():
+        with turn():
             output = self.model.get_audio_features(features.to(self.model.dtype), mask.long(), return_dict=True)
         return list(torch.split(output.last_hidden_state, [self.sound_rows(mel.shape[1]) for mel in mels]))
 

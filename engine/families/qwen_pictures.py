@@ -7,8 +7,7 @@ class A for images and video. It does not know sound.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -24,6 +23,7 @@ from ...streams.options import SIZES
 from ...streams.prompt import Content
 from ...streams.segment import ImageSegment, Segment, SizeRule, VideoSegment
 from ..attention import NAME
+from ..gate import turn
 from ..library import transformers
 from ..prompt import process
 from ..span import Prompt, Rows, Span
@@ -52,7 +52,6 @@ class PictureTowers:
         self.processor = processor
         self.device = model.device
         self.blocks: list[Any] = list(model.visual.blocks if blocks is None else blocks)
-        self.turn: Callable[[], AbstractContextManager[None]] = nullcontext
 
     @cached_property
     def rules(self) -> dict[str, Any]:
@@ -166,13 +165,13 @@ class PictureTowers:
     def _picture_features(self, inputs: Any) -> Features:
         found: Features = []
         if "pixel_values" in inputs:
-            with self.turn():
+            with turn():
                 output = self.model.get_image_features(
                     inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True
                 )
             found.append(("image", self.config.image_token_id, torch.cat(self._joined(output))))
         if "pixel_values_videos" in inputs:
-            with self.turn():
+            with turn():
                 output = self.model.get_video_features(
                     inputs["pixel_values_videos"], inputs["video_grid_thw"], return_dict=True
                 )
@@ -190,7 +189,7 @@ class PictureTowers:
             return []
         inputs = self.processor.image_processor(pixels, do_resize=False, return_tensors="pt").to(self.device)
         grids = inputs["image_grid_thw"]
-        with self.turn():
+        with turn():
             output = self.model.get_image_features(inputs["pixel_values"], grids, return_dict=True)
         return self._merged(self._joined(output), grids)
 
@@ -202,7 +201,7 @@ class PictureTowers:
             videos, do_resize=False, do_sample_frames=False, return_tensors="pt"
         ).to(self.device)
         grids = inputs["video_grid_thw"]
-        with self.turn():
+        with turn():
             output = self.model.get_video_features(inputs["pixel_values_videos"], grids, return_dict=True)
         return self._merged(self._joined(output), grids)
 

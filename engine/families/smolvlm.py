@@ -18,6 +18,7 @@ from ...codecs.errors import InputError
 from ...streams.prompt import Content
 from ...streams.segment import MediaSpec, Option
 from ..family import Loaded
+from ..gate import turn
 from ..library import transformers
 from ..span import Span
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers, load_one_axis
@@ -65,7 +66,7 @@ class SmolTowers(OneAxisTowers):
     def _encoded(self, inputs: Any) -> list[torch.Tensor]:
         pixels = inputs["pixel_values"].to(self.device, self.model.dtype)
         mask = inputs["pixel_attention_mask"].to(self.device)
-        with self.turn():
+        with turn():
             return list(self.model.get_image_features(pixels, mask, return_dict=True).pooler_output)
 
     def timed(self, span: Span) -> Span:

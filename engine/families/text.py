@@ -6,8 +6,6 @@ what it computes here is not what it computes in the library (probe.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,6 @@ class NoTowers:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.blocks: list[Any] = []
-        self.turn: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def rows(self, segment: Segment) -> int:
         raise InputError(f"expected text, got {type(segment).__name__}: this model takes no media")

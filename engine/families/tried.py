@@ -19,6 +19,7 @@ from ...codecs.errors import InputError, ModelError
 from ...streams.prompt import Content, Media
 from ...streams.segment import ImageSegment, Segment
 from ..family import Family, FamilyData, Loaded
+from ..gate import turn
 from ..probe import check_prompt
 from ..prompt import process
 from ..span import Span
@@ -73,7 +74,7 @@ class TriedTowers(OneAxisTowers):
     def _features(self, inputs: Any) -> torch.Tensor:
         given = {name: value for name, value in inputs.items() if name in self._takes}
         given["pixel_values"] = given["pixel_values"].to(self.model.dtype)
-        with self.turn():
+        with turn():
             rows = self.model.get_image_features(**given, return_dict=True).pooler_output
         return torch.cat([row.reshape(-1, row.shape[-1]) for row in rows])
 
