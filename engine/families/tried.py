@@ -29,6 +29,7 @@ from .qwen_pictures import ATTENTION, Features, as_files, open_sight
 from .text import check_text
 
 _LARGE = 2048  # pixels of a side
+_PIXELS = {"pixel_values", "pixel_values_images"}  # what processors call them
 _SAME = 0.02  # of the largest number: rounding in bf16 stays below a quarter of it
 
 
@@ -51,7 +52,7 @@ class TriedTowers(OneAxisTowers):
         return [self._span(segment) for _, segment in batch]
 
     def encode_prompt(self, inputs: Any) -> Features:
-        if "pixel_values" not in inputs:
+        if not _PIXELS & inputs.keys():
             return []
         return [("image", self.config.image_token_id, self._features(inputs))]
 
@@ -73,7 +74,8 @@ class TriedTowers(OneAxisTowers):
 
     def _features(self, inputs: Any) -> torch.Tensor:
         given = {name: value for name, value in inputs.items() if name in self._takes}
-        given["pixel_values"] = given["pixel_values"].to(self.model.dtype)
+        (name,) = _PIXELS & given.keys()
+        given[name] = given[name].to(self.model.dtype)
         with turn():
             rows = self.model.get_image_features(**given, return_dict=True).pooler_output
         return torch.cat([row.reshape(-1, row.shape[-1]) for row in rows])
@@ -86,6 +88,8 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     for thing, name in ((processor, "image_token"), (model.config, "image_token_id"), (inner, "get_image_features")):
         if not hasattr(thing, name):
             raise ModelError(f"expected {name} on its {type(thing).__name__}, got none")
+    if hasattr(inner, "get_rope_index"):
+        raise ModelError("its pictures stand on several axes of positions, by a rule of its own (get_rope_index)")
     words = decoder.get_input_embeddings().weight.shape[0]
     if model.config.image_token_id >= words:
         raise ModelError(f"expected a placeholder among its {words} words, got id {model.config.image_token_id}")
