@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ..codecs.errors import ModelError
+from ..streams.options import sized
 from ..streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, SizeRule, VideoSegment
 from ..streams.size import fit
 from .attention import Backend
@@ -71,7 +72,7 @@ def largest_turns(loaded: Loaded, config: EngineConfig) -> list[list[tuple[int, 
     """What the encoder may be granted at once, of each modality: the largest pieces, as many as fit its budget and at
     least one."""
     turns = []
-    for piece in _pieces(loaded.family.spec):
+    for piece in _pieces(sized(loaded.family.spec, config.processor)):
         rows = max(1, loaded.towers.rows(piece))
         turns.append([(0, piece)] * max(1, config.encoder_tokens // rows))
     return turns

@@ -13,6 +13,7 @@ Each module has `load(path, dtype, device) -> Loaded`. Families outside this fol
     qwen_vl.py          Qwen2-VL, Qwen2.5-VL: images, video
     qwen3_vl.py         Qwen3-VL and its mixtures of experts: images, video
     opened.py           a model with all of its weights
+    sizes.py            at which size a processor takes pictures and frames
     qwen_pictures.py    what vision towers of the Qwen family share
     qwen2_5_omni.py     the thinker of Qwen2.5-Omni: images, video, sound, sound inside video
     qwen3_omni.py       the thinker of Qwen3-Omni: the same
@@ -90,7 +91,7 @@ def _native(model_type: str, load: Callable, *where: Any) -> Any:
         raise
     except Exception as error:  # a checkpoint of this type that the family does not expect
         trial = None if is_out_of_memory(error) else _trial(model_type)
-        if trial is None:
+        if trial in (None, BUILT_IN[model_type]):
             raise
         try:
             return _tried(model_type, trial, *where)

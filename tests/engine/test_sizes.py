@@ -23,6 +23,7 @@ from penstock.streams.prompt import Content, Media
 from penstock.streams.segment import ImageSegment
 from penstock.streams.timeline import Timeline
 from PIL import Image
+from transformers.video_utils import VideoMetadata
 
 # Height and width: landscape, portrait, tiny, huge, extreme.
 GRID = [(1080, 1920), (1920, 1080), (3, 5), (1, 1), (2000, 1600), (20, 2000), (1500, 9)]
@@ -67,9 +68,7 @@ def one_shot(loaded: Loaded, kind: str, shape: tuple[int, int], count: int, opti
     content = Content([Media(kind, pixels)], text=token, options=dict(options), video_fps=None)
     asked = towers.media_options({"image": [], "video": [], "audio": [], kind: [pixels]}, content) if options else {}
     if kind == "video":
-        known = sizes.transformers.video_utils.VideoMetadata(
-            total_num_frames=count, fps=2.0, frames_indices=list(range(count))
-        )
+        known = VideoMetadata(total_num_frames=count, fps=2.0, frames_indices=list(range(count)))
         frames = {"do_sample_frames": False, "video_metadata": [[known]] if towers.nested else [known]}
         asked = {**asked, "videos_kwargs": {**asked.get("videos_kwargs", {}), **frames}}
     piece = Image.fromarray(pixels) if kind == "image" else torch.from_numpy(pixels).permute(0, 3, 1, 2)

@@ -21,9 +21,9 @@ def _tokenizer(*special: str) -> tuple[Any, dict[str, int], dict[str, Any]]:
     return tokenizer, ids, {"eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]}
 
 
-def _save(folder: Path, model: Any, tokenizer: Any, processor: Any) -> Path:
+def _save(folder: Path, model: Any, tokenizer: Any, processor: Any, seed: int = 3) -> Path:
     model = model.float().eval()
-    draw(model, 3)
+    draw(model, seed)
     quiet(model, tokenizer)
     model.generation_config = hf.GenerationConfig(do_sample=False)
     model.save_pretrained(folder)
@@ -177,7 +177,7 @@ def llava_pixtral(folder: Path) -> Path:
         patch_size=PATCH,
         chat_template=tokenizer.chat_template,
     )
-    return _save(folder, hf.LlavaForConditionalGeneration(config), tokenizer, processor)
+    return _save(folder, hf.LlavaForConditionalGeneration(config), tokenizer, processor, seed=5)
 
 
 def mllama(folder: Path) -> Path:
