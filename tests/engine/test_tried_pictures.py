@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 import transformers as hf
 from penstock.codecs.errors import InputError, ModelError
+from penstock.engine.brook.parts import draw, quiet
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
@@ -83,6 +85,31 @@ def test_pictures_before_and_in_a_reply_equal_a_dense_forward(tried: tuple[Loade
         assert token == int(drawn.argmax())
     other = dense(model, processor, ids, [WIDE[::-1].copy(), *shown[1:]])
     assert max(float((drawn - other[row]).abs().max()) for row, (_, drawn) in session.draws.items()) > 0.1
+
+
+def test_qwen3_vl_of_experts_is_served_as_qwen3_vl_is(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_path("qwen3_vl"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    experts = {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 80,
+        "model_type": "qwen3_vl_moe_text",
+    }
+    vision = config["vision_config"] | {"model_type": "qwen3_vl_moe_vision"}
+    config |= {"text_config": config["text_config"] | experts, "vision_config": vision, "model_type": "qwen3_vl_moe"}
+    model = hf.Qwen3VLMoeForConditionalGeneration(hf.Qwen3VLMoeConfig(**config)).float().eval()
+    processor = hf.AutoProcessor.from_pretrained(folder)
+    draw(model, 4)
+    quiet(model, processor.tokenizer)
+    model.generation_config = hf.GenerationConfig.from_pretrained(folder)
+    model.save_pretrained(folder)
+    loaded = load(folder, EngineConfig())
+    assert loaded.family.data.name == "qwen3_vl_moe" and loaded.family.modalities == ("image", "video")
+    messages = [turn(("image", WIDE), "What do you see?")]
+    request = Request(messages=messages, positions="transformers", params=SamplingParams(max_tokens=REPLY))
+    assert_equal(generated(loaded, request), stock(model, processor, messages))
 
 
 @pytest.mark.parametrize(
