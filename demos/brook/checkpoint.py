@@ -69,7 +69,6 @@ HIDDEN = 256
 PER_SECOND = 12  # positions a second
 VOCABULARY = 1536
 LONGEST = 32_768
-_SIZE = {"shortest_edge": 84 * 84, "longest_edge": 112 * 112}
 
 
 def build_tokenizer(sentences: Iterable[str]) -> Any:
@@ -122,11 +121,12 @@ def members(model: Any) -> tuple[Any, Any, Any]:
 
 def build_processor(tokenizer: Any) -> Any:
     """Pictures of about 112 by 112 pixels, log-mel of 64 bins every 20 ms."""
+    sizes = {"shortest_edge": (SIDE - 28) ** 2, "longest_edge": SIDE * SIDE}
     # Of the places where a size may stand only the tokenizer's goes before the processor's own default for videos.
-    tokenizer.init_kwargs["size"] = dict(_SIZE)
+    tokenizer.init_kwargs["size"] = dict(sizes)
     return Qwen2_5OmniProcessor(
-        image_processor=Qwen2VLImageProcessor(size=dict(_SIZE)),
-        video_processor=Qwen2VLVideoProcessor(size=dict(_SIZE), cap_pixels_per_frame=False),
+        image_processor=Qwen2VLImageProcessor(size=dict(sizes)),
+        video_processor=Qwen2VLVideoProcessor(size=dict(sizes), cap_pixels_per_frame=False),
         feature_extractor=WhisperFeatureExtractor(
             feature_size=BINS, hop_length=HOP, n_fft=WINDOW, chunk_length=30, return_attention_mask=True
         ),
@@ -190,5 +190,4 @@ def _config(ids: dict[str, int]) -> dict[str, Any]:
         "pad_token_id": ids["<|endoftext|>"],
         "live_trained": True,  # Penstock's `format="auto"` takes `live`
         "splice_tokens": 24,  # an answer or a sentence is said whole before the next piece of media comes
-        "video_size": dict(_SIZE),  # the library's processor would ask for larger frames
     }

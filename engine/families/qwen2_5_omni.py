@@ -7,7 +7,6 @@ Positions follow `get_rope_index` of transformers (positions.py); encoders are a
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from ..span import Span
 from ..template import learn
 from .opened import open_model
 from .qwen_pictures import Features, Pictures, PictureTowers, with_towers
-from .sizes import picture_rules
 
 _TURNS = ("seconds_per_chunk", "position_id_per_seconds")
 _CLASSES = {"image": "A", "video": "A", "audio": "B", "unit": "B"}
@@ -49,13 +47,7 @@ class OmniTowers(PictureTowers):
             device=str(self.device),
         )
         self.blocks += self.model.audio_tower.layers
-        self._video_size: dict[str, int] | None = getattr(model.config, "video_size", None)
         self._loudest: dict[int, float] = {}
-
-    @cached_property
-    def rules(self) -> dict[str, Any]:
-        """As the processor has them, or with the size of frames that the checkpoint was trained with (`video_size`)."""
-        return picture_rules(self.processor, video_size=self._video_size)
 
     def sound_rows(self, frames: int) -> int:
         """Rows of a block of so many mel frames: a convolution of stride 2, then pairs."""
@@ -111,8 +103,6 @@ class OmniTowers(PictureTowers):
     def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:
         """Options of the processor. With sound inside video there is one sound per video, in the same order."""
         options = super().media_options(media, content)
-        if self._video_size is not None and media["video"]:
-            options["videos_kwargs"] = {"size": dict(self._video_size), **options.get("videos_kwargs", {})}
         if not content.audio_in_video:
             return options
         if len(media["audio"]) != len(media["video"]):

@@ -51,14 +51,13 @@ class _Asked:
         return least or size["shortest_edge"], most or size["longest_edge"]
 
 
-def picture_rules(processor: Any, budget: bool = False, video_size: dict[str, int] | None = None) -> dict[str, Any]:
+def picture_rules(processor: Any, budget: bool = False) -> dict[str, Any]:
     """The fields of `MediaSpec` that say how pictures and frames are sized.
 
-    `budget`: a video's bounds hold for all of its frames together. `video_size`: what the checkpoint was trained with,
-    where the processor would ask for other sizes of frames.
+    `budget`: a video's bounds hold for all of its frames together.
     """
     images, _ = _called(processor, "image", [np.zeros((56, 56, 3), dtype=np.uint8)])
-    videos, _ = _called(processor, "video", [np.zeros((2, 56, 56, 3), dtype=np.uint8)], video_size)
+    videos, _ = _called(processor, "video", [np.zeros((2, 56, 56, 3), dtype=np.uint8)])
     factor = images.value("patch_size") * images.value("merge_size")
     rules: dict[str, Any] = {
         "image": SizeRule(factor, *images.bounds),
@@ -71,7 +70,7 @@ def picture_rules(processor: Any, budget: bool = False, video_size: dict[str, in
         },
     }
     rules |= _of_a_budget(videos) if budget else _of_a_frame(videos)
-    _check(processor, MediaSpec(**rules), video_size)
+    _check(processor, MediaSpec(**rules))
     return rules
 
 
@@ -96,9 +95,7 @@ def _of_a_budget(videos: _Asked) -> dict[str, Any]:
     }
 
 
-def _called(
-    processor: Any, kind: str, dummies: list[np.ndarray], size: dict[str, int] | None = None
-) -> tuple[_Asked, list[tuple[int, int]]]:
+def _called(processor: Any, kind: str, dummies: list[np.ndarray]) -> tuple[_Asked, list[tuple[int, int]]]:
     """What the processor asks its part for, and the height and width that each dummy gets."""
     name = f"{kind}_processor"
     inner = getattr(processor, name)
@@ -108,8 +105,6 @@ def _called(
         told = transformers.video_utils.VideoMetadata  # pyright: ignore[reportAttributeAccessIssue]
         known = [told(total_num_frames=len(clip), fps=2.0, frames_indices=[*range(len(clip))]) for clip in dummies]
         options = {"videos_kwargs": {"do_sample_frames": False, "video_metadata": known}}
-        if size is not None:
-            options["videos_kwargs"]["size"] = dict(size)
     setattr(processor, name, asked)
     try:
         text = getattr(processor, f"{kind}_token") * len(dummies)
@@ -120,7 +115,7 @@ def _called(
     return asked, [(height * patch, width * patch) for _, height, width in output[f"{kind}_grid_thw"].tolist()]
 
 
-def _check(processor: Any, spec: MediaSpec, size: dict[str, int] | None) -> None:
+def _check(processor: Any, spec: MediaSpec) -> None:
     """Raise ModelError where a dummy gets another size than the rule says."""
     frames = spec.temporal_patch
     assert spec.image is not None
@@ -131,7 +126,7 @@ def _check(processor: Any, spec: MediaSpec, size: dict[str, int] | None) -> None
             shapes.append((side, 2 * side + 5))
         leading = () if kind == "image" else (frames,)
         dummies = [np.zeros((*leading, *shape, 3), dtype=np.uint8) for shape in shapes]
-        _, sizes = _called(processor, kind, dummies, size if kind == "video" else None)
+        _, sizes = _called(processor, kind, dummies)
         for (height, width), got in zip(shapes, sizes, strict=True):
             expected = fit(rule, height, width)
             if got != expected:

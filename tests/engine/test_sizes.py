@@ -40,9 +40,9 @@ def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     for part in ("image_processor", "video_processor"):
         config[part]["size"] = {"shortest_edge": 56 * 56, "longest_edge": 12_845_056}
     file.write_text(json.dumps(config))
-    file = folder / "config.json"
+    file = folder / "tokenizer_config.json"
     config = json.loads(file.read_text())
-    del config["video_size"]
+    del config["size"]
     file.write_text(json.dumps(config))
     return load(folder, EngineConfig())
 
@@ -65,7 +65,7 @@ def one_shot(loaded: Loaded, kind: str, shape: tuple[int, int], count: int, opti
     towers: Any = loaded.towers
     processor, token = towers.processor, towers.placeholders()[kind]
     pixels = np.zeros(shape if kind == "image" else (count, *shape), dtype=np.uint8)[..., None].repeat(3, axis=-1)
-    content = Content([Media(kind, pixels)], text=token, options=dict(options), video_fps=None)
+    content = Content([Media(kind, pixels)], text=token, options=dict(options), video_fps=2.0)
     asked = towers.media_options({"image": [], "video": [], "audio": [], kind: [pixels]}, content) if options else {}
     if kind == "video":
         known = VideoMetadata(total_num_frames=count, fps=2.0, frames_indices=list(range(count)))
@@ -146,8 +146,8 @@ def test_what_is_too_long_is_refused_through_every_door(still_served: Loaded) ->
             door()
 
 
-def test_a_checkpoint_may_name_the_size_of_frames_that_it_was_trained_with() -> None:
-    """As Brook does: through every door, whatever the processor would ask for."""
+def test_a_size_that_the_tokenizers_file_names_holds_through_every_door() -> None:
+    """As Brook's does: only it goes before what the processor would ask for of frames."""
     loaded = load(model_path("omni"), EngineConfig())
     frames = np.zeros((4, 300, 400, 3), dtype=np.uint8)
     towers: Any = loaded.towers
