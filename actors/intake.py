@@ -16,7 +16,7 @@ import torch
 from ..codecs.decoders import Decoders
 from ..codecs.errors import InputError, LimitError, MediaError
 from ..codecs.frame import Frame, Lost, Pixels, Samples
-from ..codecs.mel import LogMel
+from ..codecs.mel import log_mel
 from ..codecs.pcm import decode_pcm
 from ..codecs.picture import check_pixels, raw_picture
 from ..codecs.reading import Reading
@@ -196,7 +196,9 @@ class Intake:
         mine = [block for block in blocks if block.run == run]
         if not mine:
             return output
-        loudest = max(float(self._mel().power(torch.from_numpy(b.samples), b.lead, b.frames).max()) for b in mine)
+        spec = self._spec
+        mel = log_mel(spec.mel_bins, spec.audio_rate, 2 * spec.lead_samples, spec.hop_samples)
+        loudest = max(float(mel.power(torch.from_numpy(b.samples), b.lead, b.frames).max()) for b in mine)
         segments = [
             msgspec.structs.replace(segment, loudest=loudest)
             if isinstance(segment, AudioSegment) and segment.run == run
@@ -204,10 +206,6 @@ class Intake:
             for segment in output.segments
         ]
         return msgspec.structs.replace(output, segments=segments)
-
-    def _mel(self) -> LogMel:
-        spec = self._spec
-        return LogMel(spec.mel_bins, spec.audio_rate, 2 * spec.lead_samples, spec.hop_samples)
 
     def _wanted(self, frames: list[Frame]) -> list[Frame]:
         """The sound of a video goes only to a model that hears."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
-from contextlib import nullcontext
 from typing import Any
 
 from ..codecs.decoders import Decoders
@@ -70,13 +69,11 @@ class Wiring:
         threads = max(2, os.cpu_count() or 2)
         pool = WorkerPool(threads, limits) if config.decode == "workers" else None
         self._supervisor = Supervisor(broken)
-        self._towers = loaded.towers
-        self._towers.turn = gate.tower
         self._threads = [WorkThread("penstock-encode"), WorkThread("penstock-model", gate.step)]
         self.decode = Decode(
             loaded.family.spec, Decoders(limits, pool), self._supervisor, threads, decode, encode, schedule
         )
-        encoder = Encoder(loaded.towers, config.encoder_cache_bytes)
+        encoder = Encoder(loaded.towers, config.encoder_cache_bytes, gate)
         self.encode = Encode(encoder, self._threads[0], encode, decode, schedule)
         steps = Pace(config.step_ms, 16, config.append_rows)
         turns = Pace(config.encoder_ms, 16, config.encoder_tokens)
@@ -116,4 +113,3 @@ class Wiring:
         self.decode.stop()
         self.encode.stop()
         self._gate.unwatch()
-        self._towers.turn = nullcontext

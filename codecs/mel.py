@@ -7,6 +7,7 @@ torchaudio; knows neither where blocks begin nor which maximum holds.
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 
@@ -72,6 +73,12 @@ class LogMel:
         block = block[first : first + (frames - 1) * self.hop + 2 * self._half]
         spectrum = self._spectrum(block.to(self._banks.device))
         return torch.clamp(self._banks.T @ spectrum, min=1e-10).log10()
+
+
+@cache
+def log_mel(bins: int, rate: int = 16000, n_fft: int = 400, hop: int = 160, device: str = "cpu") -> LogMel:
+    """One `LogMel` for all who ask for the same; it keeps nothing of what it is given, so threads may share it."""
+    return LogMel(bins, rate, n_fft, hop, device)
 
 
 def floor_and_scale(power: torch.Tensor, maximum: torch.Tensor | float) -> torch.Tensor:

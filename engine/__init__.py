@@ -8,7 +8,8 @@ scheduler.py            the owner of streams' lives and pages: plan() before a s
   conversation.py       inputs become rows, sampled tokens become replies
   journal.py            what happened, so that a run can be repeated
   layout.py             events to rows by the format's table
-  positions.py reply.py span.py plan.py     positions; one reply; what goes between the parts
+  positions.py rotary.py    positions; which rotary ones are served
+  reply.py span.py plan.py  one reply; what goes between the parts
   spelling.py           words to ids: control tokens in a user's words stay words
   detokenize.py         text that never shows half a character
 language.py             the owner of the language model and the KV cache: carries out a plan

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import msgspec
 import torch
-from safetensors import SafetensorError
 
 from ..codecs.decoders import Decoders
 from ..codecs.errors import ModelError
@@ -69,16 +68,18 @@ def load(
         raise error if known else ModelError(f"{checkpoint.name}: {error}") from error
     except ImportError as error:
         raise ModelError(f"{checkpoint.name}: {_missing(' '.join(str(error).split()))}") from error
-    except (OSError, ValueError, RuntimeError, MemoryError, SafetensorError) as error:
+    except Exception as error:  # whatever the library raises over files that it does not expect
         raise ModelError(f"{checkpoint.name}: {_refusal(error)}") from error
     loaded.family.data = msgspec.structs.replace(loaded.family.data, model=checkpoint.name)
     return loaded
 
 
 def _load(checkpoint: Checkpoint, config: EngineConfig) -> Loaded:
-    from .families import loader
+    from .families import check_config, loader
 
-    load_family = loader(transformers.AutoConfig.from_pretrained(checkpoint.folder).model_type)
+    known = transformers.AutoConfig.from_pretrained(checkpoint.folder)
+    load_family = loader(known.model_type)
+    check_config(known)
     weights = read(checkpoint.fetch_weights())
     placement = place(config, weights)
     check_room(weights, placement)
@@ -113,6 +114,8 @@ def _refusal(error: Exception) -> str:
             f"model type {named[1] if named else 'unknown'!r}: expected one that transformers "
             f"{transformers.__version__} has, got none; {served()}"
         )
+    if not isinstance(error, OSError | ValueError | RuntimeError):  # some say no more than a name
+        why = f"{type(error).__name__}: {why}"
     return f"expected a checkpoint that transformers can load, got: {why}"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from itertools import count
 
 import msgspec
 import numpy as np
@@ -17,14 +18,23 @@ from ..codecs.errors import NotFiniteError
 from ..streams.prompt import Content
 from ..streams.segment import AudioSegment, ImageSegment, Segment, UnitSegment, VideoSegment
 from .family import Towers
+from .gate import Gate
 from .span import Prompt, Span
+
+# Numbers of streams of one encoder begin here; no engine has so many.
+_FIRST = count(1 << 48, 1 << 48)
 
 
 class Encoder:
-    """The towers of one model behind a cache of `cache_bytes`."""
+    """The towers of one model behind a cache of `cache_bytes` and a gate.
 
-    def __init__(self, towers: Towers, cache_bytes: int) -> None:
+    Several encoders, each of another engine, may share towers: a stream has another number for each of them.
+    """
+
+    def __init__(self, towers: Towers, cache_bytes: int, gate: Gate | None = None) -> None:
         self._towers = towers
+        self._gate = gate or Gate()
+        self._first = next(_FIRST)
         self._limit = cache_bytes
         self._cache: OrderedDict[bytes, Span] = OrderedDict()
         self._bytes = 0
@@ -44,7 +54,9 @@ class Encoder:
         for place, key in enumerate(keys):
             if key not in known:
                 fresh.setdefault(place if key is None else key, place)
-        encoded = self._towers.encode([batch[place] for place in fresh.values()]) if fresh else []
+        new = [(self._first + stream, segment) for stream, segment in (batch[place] for place in fresh.values())]
+        with self._gate.mine():
+            encoded = self._towers.encode(new) if new else []
         _check_finite([span.embeds for span in encoded])
         self.encoded += len(fresh)
         self.hits += len(batch) - len(fresh)
@@ -62,15 +74,16 @@ class Encoder:
 
     def prompt(self, content: Content) -> Prompt:
         """A whole prompt, as the model's own processor has it. Raises NotFiniteError as `encode` does."""
-        prompt = self._towers.prompt(content)
+        with self._gate.mine():
+            prompt = self._towers.prompt(content)
         _check_finite([run.embeds for run in prompt.rows if run.embeds is not None])
         return prompt
 
     def fork(self, stream: int, twin: int) -> None:
-        self._towers.fork(stream, twin)
+        self._towers.fork(self._first + stream, self._first + twin)
 
     def forget(self, stream: int) -> None:
-        self._towers.forget(stream)
+        self._towers.forget(self._first + stream)
 
     @property
     def cached_bytes(self) -> int:

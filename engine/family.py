@@ -6,8 +6,6 @@ A `Family` holds what the schedule needs, no weights and few tensors (`endings`)
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -156,12 +154,10 @@ class Family:
 class Towers(Protocol):
     """The encoders of one model and their per-stream state (the loudest sound so far). One thread uses them.
 
-    `blocks` are the modules between whose forward passes a step may run. `turn()` is held around each pass of a tower,
-    not around what prepares it.
+    `blocks` are the modules between whose forward passes a step may run. Each pass of a tower holds `gate.turn()`.
     """
 
     blocks: list[Any]
-    turn: Callable[[], AbstractContextManager[None]]
 
     def rows(self, segment: Segment) -> int:
         """How many rows the segment will have."""

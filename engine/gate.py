@@ -9,8 +9,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
+
+_GATE: ContextVar[Gate | None] = ContextVar("gate", default=None)
+
+
+def turn() -> AbstractContextManager[None]:
+    """To be held around each pass of a tower, not around what prepares it: the gate of the encoder in whose call this
+    is. Outside of such a call nothing is held."""
+    gate = _GATE.get()
+    return nullcontext() if gate is None else gate.tower()
 
 
 class Gate:
@@ -55,6 +65,15 @@ class Gate:
         finally:
             self._tower = None
             self._leave()
+
+    @contextmanager
+    def mine(self) -> Iterator[None]:
+        """Inside, `turn` is this gate's: towers may serve several engines, each with a gate of its own."""
+        before = _GATE.set(self)
+        try:
+            yield
+        finally:
+            _GATE.reset(before)
 
     def rest(self) -> None:
         """Let a waiting step run; only inside `tower`, elsewhere nothing happens."""

@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 
 from ..codecs.errors import ModelError
+from ..streams.options import sized
+from ..streams.segment import MediaSpec
 from . import compute
 from .attention import Backend
 from .compute import amount
@@ -60,7 +62,7 @@ def plan_memory(loaded: Loaded, config: EngineConfig, backend: Backend) -> Memor
     if config.kv_gib is not None:
         tokens = int(config.kv_gib * 2**30) // token
     else:
-        tokens = config.kv_tokens or _fitting(free, step + encoder, token, device, config.memory_fraction)
+        tokens = config.kv_tokens or _fitting(free, step + encoder, token, device, config, loaded.family.spec)
     pages = tokens // page_tokens
     if pages < 1:
         raise ModelError(f"KV cache: expected at least {page_tokens} tokens, one page, got {tokens}; try more --kv-gib")
@@ -82,9 +84,9 @@ def host_pages(config: EngineConfig, memory: Memory, device: str) -> int:
     return min(config.host_pages, max(0, room // 2 // (memory.page_tokens * memory.token_bytes)))
 
 
-def _fitting(free: int | None, worst: int, token: int, device: str, fraction: float | None) -> int:
-    """Tokens of KV cache in `fraction` of what `free` bytes leave beside the worst case."""
-    cuda = device.startswith("cuda")
+def _fitting(free: int | None, worst: int, token: int, device: str, config: EngineConfig, spec: MediaSpec) -> int:
+    """Tokens of KV cache in `memory_fraction` of what `free` bytes leave beside the worst case."""
+    cuda, fraction = device.startswith("cuda"), config.memory_fraction
     if fraction is not None and not 0 < fraction <= 1:
         raise ModelError(f"memory_fraction: expected more than 0 and at most 1, got {fraction:g}")
     if free is None:
@@ -95,9 +97,17 @@ def _fitting(free: int | None, worst: int, token: int, device: str, fraction: fl
         raise ModelError(
             f"needs {amount(worst)} for a step and the encoder, and {amount(_LEAST_TOKENS * token)} for a KV cache of "
             f"{_LEAST_TOKENS} tokens in {share:.0%} of the rest, {amount(free)} free on {device} beside the weights; "
-            "try --quantize int8 or a smaller model"
+            f"try {_smaller_pictures(config, spec)}--quantize int8 or a smaller model"
         )
     return room // token if cuda or fraction else min(_MOST_TOKENS, room // token)
+
+
+def _smaller_pictures(config: EngineConfig, spec: MediaSpec) -> str:
+    """The bound on pixels to try where the model's processor has one: half of what holds."""
+    rule = sized(spec, config.processor).image
+    if rule is None or "max_pixels" not in spec.options or rule.max_pixels < 2 * rule.min_pixels:
+        return ""
+    return f"--processor max_pixels={rule.max_pixels // 2}, "
 
 
 def weight_bytes(loaded: Loaded) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ..codecs.errors import ModelError
+from ..streams.options import sized
 from ..streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, SizeRule, VideoSegment
 from ..streams.size import fit
 from .attention import Backend
@@ -71,7 +72,7 @@ def largest_turns(loaded: Loaded, config: EngineConfig) -> list[list[tuple[int, 
     """What the encoder may be granted at once, of each modality: the largest pieces, as many as fit its budget and at
     least one."""
     turns = []
-    for piece in _pieces(loaded.family.spec):
+    for piece in _pieces(sized(loaded.family.spec, config.processor)):
         rows = max(1, loaded.towers.rows(piece))
         turns.append([(0, piece)] * max(1, config.encoder_tokens // rows))
     return turns
@@ -113,7 +114,7 @@ def _pieces(spec: MediaSpec) -> list[Segment]:
 
 
 def _largest(rule: SizeRule) -> tuple[int, int]:
-    side = max(1, math.isqrt(rule.max_pixels))
+    side = max(1, math.isqrt(rule.largest))
     return fit(rule, side, side) if rule.factor > 1 else (min(side, _UNSIZED), min(side, _UNSIZED))
 
 

@@ -61,7 +61,7 @@ def _frames_are_bounded(spec: MediaSpec) -> bool:
 
 
 def _rule(rule: SizeRule, least: int | None, most: int | None) -> SizeRule:
-    return SizeRule(rule.factor, least or rule.min_pixels, most or rule.max_pixels)
+    return msgspec.structs.replace(rule, min_pixels=least or rule.min_pixels, max_pixels=most or rule.max_pixels)
 
 
 def _fits(option: Option, value: Any) -> bool:

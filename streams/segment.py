@@ -13,11 +13,23 @@ import numpy as np
 class SizeRule(msgspec.Struct, frozen=True):
     """Both sides become multiples of `factor`, the area lies in `[min_pixels, max_pixels]`, the aspect ratio about
     stays.
+
+    frames: the area is that of so many frames together, where the bounds are a whole video's; `counted` is how many of
+    them the processor counts when it compares, whole temporal patches. lifts: where a side is shorter than the factor,
+    both first grow by the same number until it is not.
     """
 
     factor: int
     min_pixels: int
     max_pixels: int
+    frames: int = 1
+    counted: int = 1
+    lifts: bool = False
+
+    @property
+    def largest(self) -> int:
+        """The largest area of one picture."""
+        return self.max_pixels // self.counted
 
 
 class Option(msgspec.Struct, frozen=True):
@@ -39,6 +51,8 @@ class MediaSpec(msgspec.Struct, frozen=True, kw_only=True):
     video_total_pixels: int = 0
     # All frames together have at least and at most so many pixels, where their number is known; (0, 0): no such rule.
     video_budget: tuple[int, int] = (0, 0)
+    # With a budget: one frame has at most so many pixels, whatever the number of frames; 0: no such bound.
+    video_frame_pixels: int = 0
     temporal_patch: int = 2
     video_fps: float = 2.0
     audio_rate: int = 0  # 0: no sound

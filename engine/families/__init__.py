@@ -11,8 +11,9 @@ Each module has `load(path, dtype, device) -> Loaded`. Families outside this fol
     gemma3.py           Gemma 3: images
     smolvlm.py          SmolVLM: images, video
     qwen_vl.py          Qwen2-VL, Qwen2.5-VL: images, video
-    qwen3_vl.py         Qwen3-VL: images, video
+    qwen3_vl.py         Qwen3-VL and its mixtures of experts: images, video
     opened.py           a model with all of its weights
+    sizes.py            at which size a processor takes pictures and frames
     qwen_pictures.py    what vision towers of the Qwen family share
     qwen2_5_omni.py     the thinker of Qwen2.5-Omni: images, video, sound, sound inside video
     qwen3_omni.py       the thinker of Qwen3-Omni: the same
@@ -20,10 +21,11 @@ Each module has `load(path, dtype, device) -> Loaded`. Families outside this fol
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
@@ -31,6 +33,7 @@ from safetensors import SafetensorError
 from ...codecs.errors import ModelError
 from ..library import transformers
 from ..out_of_memory import is_out_of_memory
+from ..rotary import check_rotary
 from .opened import MissingWeights
 
 BUILT_IN = {
@@ -48,44 +51,104 @@ BUILT_IN = {
     "qwen3_omni_moe": ".qwen3_omni",  # the same
     "qwen3_omni_moe_thinker": ".qwen3_omni",
     "qwen3_vl": ".qwen3_vl",
+    "qwen3_vl_moe": ".qwen3_vl",
     "smolvlm": ".smolvlm",
 }
 
 
+# Those that hear.
+_HEARING = ("qwen2_5_omni", "qwen3_omni_moe")
+# Errors of a checkpoint or a machine, not of a family: they are told as they are.
+_PLAIN = (MissingWeights, ImportError, OSError, SafetensorError)
 # New media would change what is cached already (streamability class F).
 _CHANGING = ("molmo2", "paligemma")
 
 
 def loader(model_type: str) -> Callable:
-    """The `load` of the family of this model type; of one that is not known, a `load` that tries it as a model for
-    pictures, or for text alone. ModelError with the reason and what is served, where it cannot be one; of `load`, where
-    it turns out to be none."""
+    """The `load` of the family of this model type. Where a family of this folder cannot load what others of its type
+    can, and for a type that is not known, what it gives is tried as a model for pictures, or for text alone. ModelError
+    with the reason and what is served, where it cannot be one; of `load`, where it turns out to be none."""
     if model_type in BUILT_IN:
-        return import_module(BUILT_IN[model_type], __name__).load
+        return partial(_native, model_type, import_module(BUILT_IN[model_type], __name__).load)
     found = entry_points(group="penstock.families", name=model_type)
     if found:
         return next(iter(found)).load()
     if model_type in _CHANGING:
         raise _unserved(model_type, "new media would change the rows that are cached already (class F)")
-    known = transformers.models.auto.modeling_auto
-    if model_type in known.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        module = ".tried"
-    elif model_type in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        module = ".text"
-    else:
+    if _hears(model_type):
+        raise _unserved(model_type, f"it takes sound, of which {', '.join(_HEARING)} are served and no others")
+    trial = _trial(model_type)
+    if trial is None:
         raise _unserved(model_type, "transformers has no model for it that takes pictures or text and says text")
+    return partial(_tried, model_type, trial)
 
-    def tried(path: Path, *where: Any) -> Any:
-        try:
-            return import_module(module, __name__).load(path, *where)
-        except (MissingWeights, ImportError, OSError, SafetensorError):
+
+def _native(model_type: str, load: Callable, *where: Any) -> Any:
+    """The family's own way, then the one for models that nobody named."""
+    try:
+        return load(*where)
+    except _PLAIN:
+        raise
+    except Exception as error:  # a checkpoint of this type that the family does not expect
+        trial = None if is_out_of_memory(error) else _trial(model_type)
+        if trial in (None, BUILT_IN[model_type]):
             raise
-        except Exception as error:  # whatever code that was never tried raises
-            if is_out_of_memory(error):
-                raise
-            raise _unserved(model_type, str(error) or type(error).__name__) from error
+        try:
+            return _tried(model_type, trial, *where)
+        except _PLAIN:
+            raise
+        except ModelError as second:
+            why = f"its family says: {_words(error)}; tried as any other: {_words(second.__cause__ or second)}"
+            raise _unserved(model_type, why) from error
 
-    return tried
+
+def _tried(model_type: str, module: str, *where: Any) -> Any:
+    try:
+        return import_module(module, __name__).load(*where)
+    except _PLAIN:
+        raise
+    except Exception as error:  # whatever code that was never tried raises
+        if is_out_of_memory(error):
+            raise
+        raise _unserved(model_type, _words(error)) from error
+
+
+def _trial(model_type: str) -> str | None:
+    """The module that tries models of this type; None where `transformers` has no class that could be."""
+    if model_type in _known("IMAGE_TEXT_TO_TEXT"):
+        return ".tried"
+    return ".text" if model_type in _known("CAUSAL_LM") else None
+
+
+def _hears(model_type: str) -> bool:
+    """Whether it is a model for sound, or for sound and pictures, that no class for pictures and text covers."""
+    kinds = ("SPEECH_SEQ_2_SEQ", "CTC", "RNNT", "AUDIO_CLASSIFICATION", "AUDIO_XVECTOR", "MULTIMODAL_LM")
+    return model_type not in _known("IMAGE_TEXT_TO_TEXT") and any(model_type in _known(kind) for kind in kinds)
+
+
+def _known(kind: str) -> Any:
+    return getattr(transformers.models.auto.modeling_auto, f"MODEL_FOR_{kind}_MAPPING_NAMES", {})
+
+
+def _words(error: BaseException) -> str:
+    """What an error says; the library's own with their type, since some say no more than a name."""
+    said = " ".join(str(error).split())
+    return said if isinstance(error, ModelError) and said else f"{type(error).__name__}: {said}"
+
+
+def check_config(config: Any) -> None:
+    """Raise ModelError for what no family may let through, before weights are read."""
+    try:
+        check_rotary(config)
+    except ModelError as error:
+        raise _unserved(config.model_type, error) from error
+    others = [name for name in getattr(config, "sub_configs", {}) if re.search("vision|audio|image|speech", name)]
+    only_text = config.model_type not in BUILT_IN and _trial(config.model_type) == ".text"
+    if only_text and any(getattr(config, name, None) is not None for name in others):
+        named = ", ".join(sorted(others))
+        raise _unserved(config.model_type, f"it would be served as text alone, without its {named}")
+    if only_text and getattr(config, "is_encoder_decoder", False):
+        raise _unserved(config.model_type, "its decoder reads the states of an encoder, which are no rows of a cache")
 
 
 def served() -> str:

@@ -17,8 +17,10 @@ from ...codecs.errors import InputError
 from ...streams.prompt import Content
 from ...streams.segment import MediaSpec
 from ..family import Loaded
+from ..gate import turn
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers, load_one_axis
-from .qwen_pictures import VIDEO_FPS, Features, Pictures
+from .qwen_pictures import Features, Pictures, as_files
+from .sizes import VIDEO_FPS
 
 
 class OneVisionTowers(OneAxisTowers):
@@ -43,7 +45,7 @@ class OneVisionTowers(OneAxisTowers):
     @torch.inference_mode()
     def encode_pictures(self, pixels: list[np.ndarray]) -> list[torch.Tensor]:
         """One tile each: a picture counts as one of several, also where it is alone."""
-        several = [*pixels, pixels[0]] if len(pixels) == 1 else pixels
+        several = as_files([*pixels, pixels[0]] if len(pixels) == 1 else pixels)
         inputs = self.processor.image_processor([several], return_tensors="pt")
         count = len(pixels)
         inputs["pixel_values"], inputs["image_sizes"] = inputs["pixel_values"][:count], inputs["image_sizes"][:count]
@@ -74,7 +76,7 @@ class OneVisionTowers(OneAxisTowers):
     def _encoded(self, inputs: Any) -> list[torch.Tensor]:
         pixels = inputs["pixel_values"].to(self.device, self.model.dtype)
         counts = inputs["batch_num_images"]
-        with self.turn():
+        with turn():
             output = self.model.get_image_features(
                 pixels, inputs["image_sizes"], batch_num_images=counts, return_dict=True
             )
@@ -83,7 +85,7 @@ class OneVisionTowers(OneAxisTowers):
     def _videos(self, inputs: Any) -> list[torch.Tensor]:
         """Rows of each video without the one for a new line, which some versions of the library put behind them."""
         videos = inputs["pixel_values_videos"].to(self.device, self.model.dtype)
-        with self.turn():
+        with turn():
             features = self.model.get_video_features(videos, return_dict=True).pooler_output
         return [rows[: videos.shape[1] * self.frame_rows] for rows in features]
 

@@ -17,10 +17,12 @@ import torch
 
 from ...streams.prompt import Content
 from ...streams.segment import ImageSegment, MediaSpec, Segment, SizeRule
+from ...streams.size import check_sides
 from ..family import Family, FamilyData, Loaded
+from ..gate import turn
 from ..span import Prompt, Span
 from ..template import learn
-from .qwen_pictures import Features, Pictures, PictureTowers, open_sight
+from .qwen_pictures import Features, Pictures, PictureTowers, as_files, open_sight
 
 AS_IT_CAME = SizeRule(1, 1, 4096 * 4096)  # a picture is kept as it came until the processor has it
 NO_GRID = (0, 0, 0)
@@ -52,7 +54,7 @@ class OneAxisTowers(PictureTowers):
 
     def encode_pictures(self, pixels: list[np.ndarray]) -> list[torch.Tensor]:
         """Rows `(image_rows, hidden)` of each picture, `(h, w, 3)` uint8."""
-        inputs = self.processor.image_processor(pixels, return_tensors="pt")
+        inputs = self.processor.image_processor(as_files(pixels), return_tensors="pt")
         return self._encoded(inputs)
 
     def encode_prompt(self, inputs: Any) -> Features:
@@ -71,6 +73,9 @@ class OneAxisTowers(PictureTowers):
 
     def prompt(self, content: Content) -> Prompt:
         """As the other towers have it; rows of one picture that see one another stay together."""
+        shown = content.by_kind()
+        for piece in (*shown["image"], *shown["video"]):
+            check_sides(*piece.data.shape[-3:-1])
         rows = super().prompt(content).rows
         if "D" in self.classes.values():
             rows = [run if run.embeds is None else msgspec.structs.replace(run, atomic=True) for run in rows]
@@ -100,7 +105,7 @@ class OneAxisTowers(PictureTowers):
 
     def _encoded(self, inputs: Any) -> list[torch.Tensor]:
         pixels = inputs["pixel_values"].to(self.device, self.model.dtype)
-        with self.turn():
+        with turn():
             return list(self.model.get_image_features(pixels, return_dict=True).pooler_output)
 
 

@@ -14,17 +14,18 @@ import numpy as np
 import torch
 
 from ...codecs.errors import InputError
-from ...codecs.mel import LogMel, floor_and_scale
+from ...codecs.mel import floor_and_scale, log_mel
 from ...codecs.resample import resample
 from ...streams.prompt import Content
 from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, UnitSegment, VideoSegment
 from ..attention import NAME
-from ..family import Family, FamilyData, Loaded, Towers
+from ..family import Family, FamilyData, Loaded
+from ..gate import turn
 from ..library import transformers
 from ..span import Span
 from ..template import learn
 from .opened import open_model
-from .qwen_pictures import Features, Pictures, PictureTowers, picture_rules, with_towers
+from .qwen_pictures import Features, Pictures, PictureTowers, with_towers
 
 _TURNS = ("seconds_per_chunk", "position_id_per_seconds")
 _CLASSES = {"image": "A", "video": "A", "audio": "B", "unit": "B"}
@@ -38,7 +39,7 @@ class OmniTowers(PictureTowers):
     def __init__(self, model: Any, processor: Any) -> None:
         super().__init__(with_towers(model), processor)
         extractor = processor.feature_extractor
-        self.mel = LogMel(
+        self.mel = log_mel(
             extractor.feature_size,
             extractor.sampling_rate,
             extractor.n_fft,
@@ -143,7 +144,7 @@ class OmniTowers(PictureTowers):
         if "input_features" not in inputs:
             return []
         mask = inputs["feature_attention_mask"]
-        with self.turn():
+        with turn():
             output = self.model.get_audio_features(inputs["input_features"], mask, return_dict=True)
         return [("audio", self.config.audio_token_id, output.last_hidden_state)]
 
@@ -170,7 +171,7 @@ class OmniTowers(PictureTowers):
         features = torch.stack([torch.nn.functional.pad(mel, (0, longest - mel.shape[1])) for mel in mels])
         lengths = torch.tensor([mel.shape[1] for mel in mels], device=self.device)
         mask = torch.arange(longest, device=self.device) < lengths[:, None]
-        with self.turn():
+        with turn():
             output = self.model.get_audio_features(features.to(self.model.dtype), mask.long(), return_dict=True)
         return list(torch.split(output.last_hidden_state, [self.sound_rows(mel.shape[1]) for mel in mels]))
 
@@ -225,12 +226,12 @@ def _unit_block(processor: Any, tokens: set[int]) -> tuple[str, str]:
     return "".join(marks[: places[0]]), "".join(marks[places[-1] + 1 :])
 
 
-def omni_spec(processor: Any, config: Any, unit_us: int) -> MediaSpec:
+def omni_spec(towers: OmniTowers, config: Any, unit_us: int) -> MediaSpec:
     """Blocks of sound are as long as the tower's convolutions see at once."""
-    sounds = processor.feature_extractor
+    sounds = towers.processor.feature_extractor
     block = 2 * config.audio_config.n_window * sounds.hop_length
     return MediaSpec(
-        **picture_rules(processor),
+        **towers.rules,
         audio_rate=sounds.sampling_rate,
         hop_samples=sounds.hop_length,
         mel_bins=sounds.feature_size,
@@ -245,7 +246,7 @@ def omni_spec(processor: Any, config: Any, unit_us: int) -> MediaSpec:
 def load_omni(
     path: Path,
     where: tuple[torch.dtype, torch.device],
-    classes: tuple[Any, Any, Callable[[Any, Any], Towers]],
+    classes: tuple[Any, Any, Callable[[Any, Any], OmniTowers]],
     unit_us: Callable[[Any], int],
     **rules: Any,
 ) -> Loaded:
@@ -261,13 +262,13 @@ def load_omni(
     attention = {"": "sdpa", "text_config": NAME, "vision_config": "sdpa", "audio_config": "sdpa"}
     model = open_model(make_model, path, dtype, attention).to(device).eval()
     config, tokenizer = model.config, processor.tokenizer
-    placeholders = {"image": processor.image_token, "video": processor.video_token, "audio": processor.audio_token}
-    learnt = learn(processor, tokenizer, model.generation_config, placeholders)
+    towers = make_towers(model, processor)
+    learnt = learn(processor, tokenizer, model.generation_config, towers.placeholders())
     learnt["blocks"]["unit"] = _unit_block(processor, {config.video_token_id, config.audio_token_id})
     fields = {
         "name": config.model_type.removesuffix("_thinker"),
         "model": str(path),
-        "spec": omni_spec(processor, config, unit_us(config)),
+        "spec": omni_spec(towers, config, unit_us(config)),
         **learnt,
         "classes": dict(_CLASSES),
         "per_second": float(config.position_id_per_seconds),
@@ -279,7 +280,7 @@ def load_omni(
     }
     family = Family(FamilyData(**fields | rules), tokenizer)
     decoder = getattr(model.model, "language_model", model.model)
-    return Loaded(family, make_towers(model, processor), decoder, model.lm_head, config.text_config)
+    return Loaded(family, towers, decoder, model.lm_head, config.text_config)
 
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:

@@ -8,12 +8,10 @@ Each pair of frames stands alone behind words for its time, `<0.2 seconds>`, so 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
 
-from ...streams.segment import SizeRule
 from ..family import Loaded
 from ..span import Span
 from .qwen_pictures import PictureTowers
@@ -37,15 +35,4 @@ class TimedTowers(PictureTowers):
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     """A Qwen3-VL from `path`, in `dtype` on `device`."""
-    return load_vl(path, dtype, device, TimedTowers, clock="patches", rules=_rules)
-
-
-def _rules(processor: Any) -> dict[str, Any]:
-    """A video's frames share one budget of pixels; without a known number of them a pair may have the most that the
-    processor gives one frame."""
-    videos = processor.video_processor
-    factor = videos.patch_size * videos.merge_size
-    least, most = videos.size["shortest_edge"], videos.size["longest_edge"]
-    pair = videos.temporal_patch_size
-    largest = min(most // pair, videos.max_video_tokens * factor * factor)
-    return {"video": SizeRule(factor, least // pair, largest), "video_total_pixels": 0, "video_budget": (least, most)}
+    return load_vl(path, dtype, device, TimedTowers, clock="patches")

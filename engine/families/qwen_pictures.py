@@ -7,30 +7,31 @@ class A for images and video. It does not know sound.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ...codecs.errors import InputError
 from ...streams.event import Seen
 from ...streams.options import SIZES
 from ...streams.prompt import Content
-from ...streams.segment import ImageSegment, Option, Segment, SizeRule, VideoSegment
+from ...streams.segment import ImageSegment, Segment, SizeRule, VideoSegment
 from ..attention import NAME
+from ..gate import turn
 from ..library import transformers
 from ..prompt import process
 from ..span import Prompt, Rows, Span
 from .opened import open_model
+from .sizes import picture_rules
 
 Pictures = tuple[torch.Tensor, tuple[int, int, int]]  # rows, and the grid they lie on
-VIDEO_FPS = Option("number", 0.1, 60)
 SECOND_US = 1_000_000
-_MOST_PIXELS = 1 << 30
 # What attends in the parts of a model that sees: ours in the decoder, the library's in the tower.
 ATTENTION = {"": "sdpa", "text_config": NAME, "vision_config": "sdpa"}
 
@@ -51,7 +52,11 @@ class PictureTowers:
         self.processor = processor
         self.device = model.device
         self.blocks: list[Any] = list(model.visual.blocks if blocks is None else blocks)
-        self.turn: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    @cached_property
+    def rules(self) -> dict[str, Any]:
+        """The fields of `MediaSpec` that say how pictures and frames are sized. ModelError where that is not known."""
+        return picture_rules(self.processor, budget=not self.bounds_frames)
 
     def rows(self, segment: Segment) -> int:
         """How many rows the segment will have."""
@@ -91,13 +96,16 @@ class PictureTowers:
         return Prompt(self._laid(inputs["input_ids"][0], positions, self.encode_prompt(inputs)))
 
     def values(self, content: Content) -> dict[str, list[Any]]:
-        """The media of a whole prompt by kind. A clip that is shorter than a temporal patch is made one."""
-        values = {kind: [piece.data for piece in pieces] for kind, pieces in content.by_kind().items()}
+        """The media of a whole prompt by kind, whose channels cannot be mistaken for a side of 1 or 3 pixels. A clip
+        that is shorter than a temporal patch is made one."""
+        values: dict[str, list[Any]] = {
+            kind: [piece.data for piece in pieces] for kind, pieces in content.by_kind().items()
+        }
+        values["image"] = as_files(values["image"])
         if values["video"]:
             least = getattr(self.processor.video_processor, "temporal_patch_size", 1)
-            values["video"] = [
-                np.repeat(clip, least, axis=0) if len(clip) < least else clip for clip in values["video"]
-            ]
+            clips = [np.repeat(clip, least, axis=0) if len(clip) < least else clip for clip in values["video"]]
+            values["video"] = [torch.from_numpy(clip).permute(0, 3, 1, 2) for clip in clips]
         return values
 
     def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:
@@ -107,8 +115,8 @@ class PictureTowers:
         if not sizes:
             return {"videos_kwargs": video} if video else {}
         if self.bounds_frames:
-            video["size"] = _size(self.processor.video_processor.size, sizes)
-        return {"images_kwargs": {"size": _size(self.processor.image_processor.size, sizes)}, "videos_kwargs": video}
+            video["size"] = _size(self.rules["video"], sizes)
+        return {"images_kwargs": {"size": _size(self.rules["image"], sizes)}, "videos_kwargs": video}
 
     def video_options(self, content: Content) -> dict[str, Any]:
         """What tells the processor that every frame is to be taken, and when it was."""
@@ -157,13 +165,13 @@ class PictureTowers:
     def _picture_features(self, inputs: Any) -> Features:
         found: Features = []
         if "pixel_values" in inputs:
-            with self.turn():
+            with turn():
                 output = self.model.get_image_features(
                     inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True
                 )
             found.append(("image", self.config.image_token_id, torch.cat(self._joined(output))))
         if "pixel_values_videos" in inputs:
-            with self.turn():
+            with turn():
                 output = self.model.get_video_features(
                     inputs["pixel_values_videos"], inputs["video_grid_thw"], return_dict=True
                 )
@@ -181,7 +189,7 @@ class PictureTowers:
             return []
         inputs = self.processor.image_processor(pixels, do_resize=False, return_tensors="pt").to(self.device)
         grids = inputs["image_grid_thw"]
-        with self.turn():
+        with turn():
             output = self.model.get_image_features(inputs["pixel_values"], grids, return_dict=True)
         return self._merged(self._joined(output), grids)
 
@@ -193,7 +201,7 @@ class PictureTowers:
             videos, do_resize=False, do_sample_frames=False, return_tensors="pt"
         ).to(self.device)
         grids = inputs["video_grid_thw"]
-        with self.turn():
+        with turn():
             output = self.model.get_video_features(inputs["pixel_values_videos"], grids, return_dict=True)
         return self._merged(self._joined(output), grids)
 
@@ -237,6 +245,11 @@ def clip_times(content: Content, own: bool) -> list[Any]:
     return found
 
 
+def as_files(pixels: list[np.ndarray]) -> list[Image.Image]:
+    """Pictures as the library takes them without a doubt: of an array 3 pixels high it takes the height for colours."""
+    return [Image.fromarray(picture) for picture in pixels]
+
+
 def open_sight(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
     """Processor and model that sees, from `path`; the attention of its language model is replaced, that of the tower
     left alone."""
@@ -250,26 +263,7 @@ def with_towers(model: Any) -> Any:
     return model.model if hasattr(model.model, "visual") else model
 
 
-def picture_rules(processor: Any) -> dict[str, Any]:
-    """The fields of `MediaSpec` that say how pictures and frames are sized."""
-    images, videos = processor.image_processor, processor.video_processor
-    factor = images.patch_size * images.merge_size
-    cap = getattr(videos, "cap_pixels_per_frame", None)
-    return {
-        "image": SizeRule(factor, images.size["shortest_edge"], images.size["longest_edge"]),
-        "video": SizeRule(factor, videos.size["shortest_edge"], videos.size["longest_edge"]),
-        "video_total_pixels": int(getattr(videos, "max_video_tokens", 0) * factor * factor * 0.9) if cap else 0,
-        "temporal_patch": videos.temporal_patch_size,
-        "video_fps": 2.0,
-        "options": {
-            "min_pixels": Option("whole", factor * factor, _MOST_PIXELS),
-            "max_pixels": Option("whole", factor * factor, _MOST_PIXELS),
-            "fps": VIDEO_FPS,
-        },
-    }
-
-
-def _size(size: Any, asked: dict[str, Any]) -> dict[str, Any]:
+def _size(rule: SizeRule, asked: dict[str, Any]) -> dict[str, Any]:
     """The processor's bounds on the area with those that are asked for."""
-    least = asked.get("min_pixels", size["shortest_edge"])
-    return {"shortest_edge": least, "longest_edge": asked.get("max_pixels", size["longest_edge"])}
+    least = asked.get("min_pixels", rule.min_pixels)
+    return {"shortest_edge": least, "longest_edge": asked.get("max_pixels", rule.max_pixels)}

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from ...streams.segment import MediaSpec
-from ..family import Family, FamilyData, Loaded, Towers
+from ..family import Family, FamilyData, Loaded
 from ..template import learn
-from .qwen_pictures import PictureTowers, open_sight, picture_rules
+from .qwen_pictures import PictureTowers, open_sight
 
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
@@ -28,24 +28,23 @@ def load_vl(
     path: Path,
     dtype: torch.dtype,
     device: torch.device,
-    towers: Callable[[Any, Any], Towers],
+    towers: Callable[[Any, Any], PictureTowers],
     clock: str | None = None,
-    rules: Callable[[Any], dict[str, Any]] | None = None,
 ) -> Loaded:
     """A model of this kind. The attention of its language model is replaced, that of the tower left alone.
 
     `towers` makes the towers from the model and its processor; `clock` is the family's where the configuration does not
-    tell it; `rules` gives fields of `MediaSpec` that differ.
+    tell it.
     """
     processor, model = open_sight(path, dtype, device)
     config, tokenizer = model.config, processor.tokenizer
-    placeholders = {"image": processor.image_token, "video": processor.video_token}
+    tower = towers(model.model, processor)
     per_second = getattr(config.vision_config, "tokens_per_second", None)
     data = FamilyData(
         name=config.model_type,
         model=str(path),
-        spec=MediaSpec(**picture_rules(processor) | (rules(processor) if rules else {})),
-        **learn(processor, tokenizer, model.generation_config, placeholders),
+        spec=MediaSpec(**tower.rules),
+        **learn(processor, tokenizer, model.generation_config, tower.placeholders()),
         classes={"image": "A", "video": "A"},
         per_second=float(per_second or 0),
         axes=3,
@@ -56,4 +55,4 @@ def load_vl(
     )
     family = Family(data, tokenizer)
     decoder = model.model.language_model
-    return Loaded(family, towers(model.model, processor), decoder, model.lm_head, config.text_config)
+    return Loaded(family, tower, decoder, model.lm_head, config.text_config)

@@ -18,10 +18,12 @@ from ...codecs.errors import InputError
 from ...streams.prompt import Content
 from ...streams.segment import MediaSpec, Option
 from ..family import Loaded
+from ..gate import turn
 from ..library import transformers
 from ..span import Span
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers, load_one_axis
-from .qwen_pictures import VIDEO_FPS, Pictures
+from .qwen_pictures import Pictures, as_files
+from .sizes import VIDEO_FPS
 
 
 class SmolTowers(OneAxisTowers):
@@ -49,7 +51,7 @@ class SmolTowers(OneAxisTowers):
 
     @torch.inference_mode()
     def encode_pictures(self, pixels: list[np.ndarray]) -> list[torch.Tensor]:
-        inputs = self.processor.image_processor([pixels], do_image_splitting=False, return_tensors="pt")
+        inputs = self.processor.image_processor([as_files(pixels)], do_image_splitting=False, return_tensors="pt")
         return list(torch.cat(self._encoded(inputs)).split(self.image_rows))
 
     def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:
@@ -64,7 +66,7 @@ class SmolTowers(OneAxisTowers):
     def _encoded(self, inputs: Any) -> list[torch.Tensor]:
         pixels = inputs["pixel_values"].to(self.device, self.model.dtype)
         mask = inputs["pixel_attention_mask"].to(self.device)
-        with self.turn():
+        with turn():
             return list(self.model.get_image_features(pixels, mask, return_dict=True).pooler_output)
 
     def timed(self, span: Span) -> Span:

@@ -6,8 +6,6 @@ what it computes here is not what it computes in the library (probe.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,6 @@ class NoTowers:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.blocks: list[Any] = []
-        self.turn: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def rows(self, segment: Segment) -> int:
         raise InputError(f"expected text, got {type(segment).__name__}: this model takes no media")
@@ -88,18 +85,6 @@ def check_text(config: Any) -> None:
     others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
     if others:
         raise ModelError(f"expected layers of full or sliding attention, got {', '.join(sorted(others))}")
-    _check_rotary(config, longest)
-
-
-def _check_rotary(config: Any, longest: int) -> None:
-    """The library turns all rows of a pass by the longest of its streams where positions are scaled by length: a
-    stream's rows would hang on who else is there."""
-    rules = getattr(config, "rope_parameters", None) or {}
-    for rule in (rules, *(rule for rule in rules.values() if isinstance(rule, dict))):
-        kind = rule.get("rope_type", "")
-        learnt = rule.get("original_max_position_embeddings", getattr(config, "original_max_position_embeddings", 0))
-        if "dynamic" in kind or (kind == "longrope" and longest > learnt):
-            raise ModelError(f"expected rotary positions that do not change with a stream's length, got {kind!r}")
 
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:

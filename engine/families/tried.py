@@ -19,15 +19,17 @@ from ...codecs.errors import InputError, ModelError
 from ...streams.prompt import Content, Media
 from ...streams.segment import ImageSegment, Segment
 from ..family import Family, FamilyData, Loaded
+from ..gate import turn
 from ..probe import check_prompt
 from ..prompt import process
 from ..span import Span
 from ..template import learn
 from .one_axis import NO_GRID, OneAxisTowers
-from .qwen_pictures import ATTENTION, Features, open_sight
+from .qwen_pictures import ATTENTION, Features, as_files, open_sight
 from .text import check_text
 
 _LARGE = 2048  # pixels of a side
+_PIXELS = {"pixel_values", "pixel_values_images"}  # what processors call them
 _SAME = 0.02  # of the largest number: rounding in bf16 stays below a quarter of it
 
 
@@ -50,12 +52,12 @@ class TriedTowers(OneAxisTowers):
         return [self._span(segment) for _, segment in batch]
 
     def encode_prompt(self, inputs: Any) -> Features:
-        if "pixel_values" not in inputs:
+        if not _PIXELS & inputs.keys():
             return []
         return [("image", self.config.image_token_id, self._features(inputs))]
 
     def _inputs(self, pixels: np.ndarray) -> Any:
-        given = {"text": [self.processor.image_token], "images": [[pixels]]}
+        given = {"text": [self.processor.image_token], "images": [as_files([pixels])]}
         return self.processor(**given, return_tensors="pt", add_special_tokens=False)
 
     def _span(self, segment: Segment) -> Span:
@@ -72,8 +74,9 @@ class TriedTowers(OneAxisTowers):
 
     def _features(self, inputs: Any) -> torch.Tensor:
         given = {name: value for name, value in inputs.items() if name in self._takes}
-        given["pixel_values"] = given["pixel_values"].to(self.model.dtype)
-        with self.turn():
+        (name,) = _PIXELS & given.keys()
+        given[name] = given[name].to(self.model.dtype)
+        with turn():
             rows = self.model.get_image_features(**given, return_dict=True).pooler_output
         return torch.cat([row.reshape(-1, row.shape[-1]) for row in rows])
 
@@ -85,6 +88,8 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     for thing, name in ((processor, "image_token"), (model.config, "image_token_id"), (inner, "get_image_features")):
         if not hasattr(thing, name):
             raise ModelError(f"expected {name} on its {type(thing).__name__}, got none")
+    if hasattr(inner, "get_rope_index"):
+        raise ModelError("its pictures stand on several axes of positions, by a rule of its own (get_rope_index)")
     words = decoder.get_input_embeddings().weight.shape[0]
     if model.config.image_token_id >= words:
         raise ModelError(f"expected a placeholder among its {words} words, got id {model.config.image_token_id}")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
+from penstock.engine.encoder import Encoder
 from penstock.engine.family import Loaded
 from penstock.engine.gate import Gate
-from penstock.streams.segment import ImageSegment, Segment, VideoSegment
+from penstock.streams.segment import AudioSegment, ImageSegment, Segment, VideoSegment
 
-from tests.reference.media import frames, picture
+from tests.reference.media import frames, picture, sound
 
 SECONDS = 20.0
 
@@ -197,3 +199,35 @@ def test_encoder_work_that_is_cut_by_steps_equals_uncut(loaded: Loaded) -> None:
     cuts = gate.cuts
     loaded.towers.encode(batch)
     assert gate.cuts == cuts  # the model is left as it was
+
+
+def test_two_encoders_of_one_model_wait_each_for_its_own_gate(loaded: Loaded) -> None:
+    """Whose steps run holds up its own encoder and no other, whichever was made last."""
+    gates = [Gate(), Gate()]
+    encoders = [Encoder(loaded.towers, 0, gate) for gate in gates]
+    for held, other in ((0, 1), (1, 0)):
+        done = [threading.Event(), threading.Event()]
+
+        def encode(which: int, done: list[threading.Event] = done) -> None:
+            encoders[which].encode([(1, ImageSegment(1, 0, picture(which, 84, 56)))])
+            done[which].set()
+
+        with Actors() as actors:
+            with gates[held].step():
+                for which in (0, 1):
+                    actors.start(partial(encode, which))
+                wait(done[other])
+                assert not done[held].wait(0.2)
+            wait(done[held])
+
+
+def test_two_encoders_of_one_model_do_not_hear_one_anothers_streams(loaded: Loaded) -> None:
+    """How loud a stream has been sets the floor of its sound."""
+    quiet = AudioSegment(2, 0, sound(1, 2.0, loudness=0.001), 0, 200, 1, 0, 2_000_000)
+    alone = Encoder(loaded.towers, 0).encode([(1, quiet)])[0].embeds
+    first, second = Encoder(loaded.towers, 0), Encoder(loaded.towers, 0)
+    first.encode([(1, AudioSegment(1, 0, sound(2, 2.0, loudness=1.0), 0, 200, 1, 0, 2_000_000))])
+    assert torch.equal(second.encode([(1, quiet)])[0].embeds, alone)
+    assert not torch.equal(first.encode([(1, quiet)])[0].embeds, alone), "the same stream has heard more"
+    first.forget(1)
+    assert torch.equal(first.encode([(1, quiet)])[0].embeds, alone)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock.codecs.errors import InputError
-from penstock.codecs.mel import LogMel, floor_and_scale
+from penstock.codecs.mel import LogMel, floor_and_scale, log_mel
 from penstock.codecs.wheels import mend_wheels
 
 HOP, LEAD, AHEAD, BLOCK = 160, 200, 40, 200
@@ -100,3 +100,8 @@ def test_wrong_input(mels: dict[int, LogMel]) -> None:
         mels[80].power(torch.zeros(1000), 0, 0)
     with pytest.raises(InputError, match=r"samples \(n,\)"):
         mels[80].power(torch.zeros(2, 1000), 0, 3)
+
+
+def test_one_log_mel_for_all_who_ask_for_the_same() -> None:
+    assert log_mel(64) is log_mel(64)
+    assert log_mel(64) is not log_mel(128)

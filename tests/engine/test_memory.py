@@ -139,7 +139,7 @@ def test_weights_that_do_not_fit_are_refused_before_they_are_read(
     free: dict[str, int | None], machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def reads(*_: object) -> None:
-        raise AssertionError("the weights were read")
+        raise ModelError("the weights were read")
 
     monkeypatch.setattr(families, "loader", lambda model_type: reads)
     folder = model_path("omni")
@@ -163,7 +163,7 @@ def test_weights_that_do_not_fit_are_refused_before_they_are_read(
     with pytest.raises(ModelError, match="97.7 KiB free on cpu"):
         load(folder, EngineConfig(device="cuda"))
     free.update({"cpu": None, "cuda:0": None})
-    with pytest.raises(AssertionError, match="the weights were read"):
+    with pytest.raises(ModelError, match="the weights were read"):
         load(folder, EngineConfig(device="cuda"))
 
 
@@ -263,6 +263,25 @@ def test_the_estimate_is_above_what_is_measured(name: str) -> None:
     assert 0 < step <= most_step < 10 * step
     assert turn <= most_turn <= 10 * turn
     assert bool(turn) == bool(loaded.family.modalities) == bool(largest_turns(loaded, config))
+
+
+@pytest.mark.parametrize("name", ["omni", "qwen2_5_vl", "qwen3_vl"])
+def test_the_encoders_worst_case_follows_the_options_of_the_processor(name: str, free: dict[str, int | None]) -> None:
+    """And a refusal advises it; half of what holds is named until it is no more than the least."""
+    loaded = load(model_path(name), EngineConfig())
+    factor = loaded.family.spec.image.factor**2  # type: ignore[union-attr]
+    bytes_of = [
+        fit(loaded, EngineConfig(encoder_tokens=1, processor={"min_pixels": factor, "max_pixels": most})).encoder_bytes
+        for most in (64 * factor, 256 * factor, 1024 * factor)
+    ]
+    if name == "qwen3_vl":  # whose films have a budget of their own
+        assert bytes_of[1] < bytes_of[2]
+    else:
+        assert 3 * bytes_of[0] < bytes_of[1] and 3 * bytes_of[1] < bytes_of[2]
+    free["cpu"] = 1000
+    config = {"kv_tokens": 0, "processor": {"min_pixels": factor, "max_pixels": 256 * factor}}
+    with pytest.raises(ModelError, match=rf"try --processor max_pixels={128 * factor}, --quantize int8 or a smaller"):
+        fit(loaded, EngineConfig(**config))  # type: ignore[arg-type]
 
 
 def test_control_groups_bound_what_is_free(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from penstock.codecs.errors import InputError
@@ -30,7 +29,7 @@ clip, long_clip = frames(3, 4), frames(4, 12, 70, 90)
 short_sound, long_sound = sound(5, 0.7), sound(6, 4.7)
 
 
-def turn(*parts: str | tuple[str, np.ndarray]) -> dict[str, Any]:
+def turn(*parts: str | tuple[str, Any]) -> dict[str, Any]:
     """A user turn of words and media."""
     content = [
         {"type": "text", "text": part} if isinstance(part, str) else {"type": part[0], part[0]: part[1]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ import pytest
 import torch
 import transformers as hf
 from penstock.codecs.errors import InputError, ModelError
+from penstock.engine.brook.parts import draw, quiet
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
+from penstock.engine.families import llava as llava_family
 from penstock.engine.families import tried as tried_family
 from penstock.engine.families.tried import TriedTowers
 from penstock.engine.family import Loaded
 from penstock.streams.request import Request, SamplingParams
+from PIL import Image
 
 from tests.reference.media import picture
 
@@ -41,7 +45,8 @@ def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def dense(model: Any, processor: Any, ids: list[int], pictures: list[np.ndarray]) -> torch.Tensor:
     """The library's logits of a whole sequence in which these pictures stand, wherever that is."""
     marks = processor.image_token * len(pictures)
-    inputs = processor(text=[marks], images=[pictures], return_tensors="pt")
+    shown = [Image.fromarray(pixels) for pixels in pictures]
+    inputs = processor(text=[marks], images=[shown], return_tensors="pt")
     media = {name: value for name, value in inputs.items() if "pixel" in name or "size" in name}
     with torch.inference_mode():
         return model(input_ids=torch.tensor([ids]), **media).logits[0]
@@ -52,7 +57,8 @@ def test_one_shot_equals_generate(tried: tuple[Loaded, Any, Any]) -> None:
     for media in ([WIDE], [SMALL, TALL]):
         messages = [turn(*(("image", pixels) for pixels in media), "What do you see?")]
         request = Request(messages=messages, positions="transformers", params=SamplingParams(max_tokens=REPLY))
-        assert_equal(generated(loaded, request), stock(model, processor, messages))
+        shown = [turn(*(("image", Image.fromarray(pixels)) for pixels in media), "What do you see?")]
+        assert_equal(generated(loaded, request), stock(model, processor, shown))
 
 
 @pytest.mark.parametrize("steps", [0, 3])
@@ -79,6 +85,68 @@ def test_pictures_before_and_in_a_reply_equal_a_dense_forward(tried: tuple[Loade
         assert token == int(drawn.argmax())
     other = dense(model, processor, ids, [WIDE[::-1].copy(), *shown[1:]])
     assert max(float((drawn - other[row]).abs().max()) for row, (_, drawn) in session.draws.items()) > 0.1
+
+
+def test_qwen3_vl_of_experts_is_served_as_qwen3_vl_is(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_path("qwen3_vl"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    experts = {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 80,
+        "model_type": "qwen3_vl_moe_text",
+    }
+    vision = config["vision_config"] | {"model_type": "qwen3_vl_moe_vision"}
+    config |= {"text_config": config["text_config"] | experts, "vision_config": vision, "model_type": "qwen3_vl_moe"}
+    model = hf.Qwen3VLMoeForConditionalGeneration(hf.Qwen3VLMoeConfig(**config)).float().eval()
+    processor = hf.AutoProcessor.from_pretrained(folder)
+    draw(model, 4)
+    quiet(model, processor.tokenizer)
+    model.generation_config = hf.GenerationConfig.from_pretrained(folder)
+    model.save_pretrained(folder)
+    loaded = load(folder, EngineConfig())
+    assert loaded.family.data.name == "qwen3_vl_moe" and loaded.family.modalities == ("image", "video")
+    messages = [turn(("image", WIDE), "What do you see?")]
+    request = Request(messages=messages, positions="transformers", params=SamplingParams(max_tokens=REPLY))
+    assert_equal(generated(loaded, request), stock(model, processor, messages))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "reason"),
+    [
+        ("whisper", "it takes sound, of which qwen2_5_omni, qwen3_omni_moe are served and no others"),
+        ("qwen2_audio", "it takes sound, of which"),
+        ("wav2vec2", "it takes sound, of which"),
+        ("voxtral", "it takes sound, of which"),
+        ("phi4_multimodal", "it takes sound, of which"),
+        ("bart", "its decoder reads the states of an encoder"),
+    ],
+)
+def test_what_would_not_be_heard_is_refused_by_name(tmp_path: Path, model_type: str, reason: str) -> None:
+    """Before a weight is read, in one line."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    with pytest.raises(ModelError, match=rf"^[^\n]*'{model_type}' is not served: {reason}[^\n]*$"):
+        load(tmp_path, EngineConfig())
+
+
+def test_positions_of_a_rule_of_its_own_are_refused_by_name() -> None:
+    """As GLM-4V and GLM-OCR have them; Qwen's have a family that knows the rule."""
+    with pytest.raises(ModelError, match=r"its pictures stand on several axes of positions.*\(get_rope_index\)"):
+        tried_family.load(model_path("qwen2_5_vl"), torch.float32, torch.device("cpu"))
+
+
+def test_what_neither_its_family_nor_the_trial_can_load_says_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one line, and a bare error has its type."""
+
+    def bare(*_: object) -> None:
+        raise KeyError("crop_size")
+
+    for module in (llava_family, tried_family):
+        monkeypatch.setattr(module, "load", bare)
+    why = "its family says: KeyError: 'crop_size'; tried as any other: KeyError: 'crop_size'; served are"
+    with pytest.raises(ModelError, match=rf"model type 'llava' is not served: {why}"):
+        load(model_path("llava"), EngineConfig())
 
 
 def test_frames_are_not_taken(tried: tuple[Loaded, Any, Any]) -> None:

@@ -21,9 +21,9 @@ def _tokenizer(*special: str) -> tuple[Any, dict[str, int], dict[str, Any]]:
     return tokenizer, ids, {"eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]}
 
 
-def _save(folder: Path, model: Any, tokenizer: Any, processor: Any) -> Path:
+def _save(folder: Path, model: Any, tokenizer: Any, processor: Any, seed: int = 3) -> Path:
     model = model.float().eval()
-    draw(model, 3)
+    draw(model, seed)
     quiet(model, tokenizer)
     model.generation_config = hf.GenerationConfig(do_sample=False)
     model.save_pretrained(folder)
@@ -95,6 +95,91 @@ def mistral3(folder: Path) -> Path:
     return _save(folder, hf.Mistral3ForConditionalGeneration(config), tokenizer, processor)
 
 
+def idefics2(folder: Path) -> Path:
+    """As many rows a picture as a resampler gives, whatever its size; its processor takes files' pictures only."""
+    tokenizer, ids, marks = _tokenizer("<fake_token_around_image>", "<image>", "<end_of_utterance>")
+    config = hf.Idefics2Config(
+        vision_config={**SIGHT, "image_size": 2 * SIDE},
+        perceiver_config={"hidden_size": 64, "resampler_n_latents": 4, "resampler_depth": 1, "resampler_n_heads": 4,
+                          "resampler_head_dim": 16, "num_key_value_heads": 2},
+        text_config={"model_type": "mistral", **language_sizes(), **marks, "sliding_window": None},
+        image_token_id=ids["<image>"],
+    )  # fmt: skip
+    processor = hf.Idefics2Processor(
+        hf.Idefics2ImageProcessor(size={"shortest_edge": SIDE, "longest_edge": 2 * SIDE}, do_image_splitting=False),
+        tokenizer=tokenizer,
+        image_seq_len=4,
+        chat_template=CHAT,
+    )
+    return _save(folder, hf.Idefics2ForConditionalGeneration(config), tokenizer, processor)
+
+
+def video_llava(folder: Path) -> Path:
+    """A tower for pictures and one for films; the first takes pixels under another name."""
+    tokenizer, ids, marks = _tokenizer("<image>", "<video>")
+    config = hf.VideoLlavaConfig(
+        vision_config=hf.CLIPVisionConfig(**SIGHT),
+        text_config=hf.LlamaConfig(**language_sizes(), **marks),
+        image_token_index=ids["<image>"],
+        video_token_index=ids["<video>"],
+        image_seq_length=(SIDE // PATCH) ** 2,
+        vision_feature_layer=-1,
+    )
+    size = {"shortest_edge": SIDE}
+    processor = hf.VideoLlavaProcessor(
+        image_processor=hf.VideoLlavaImageProcessor(size=size, crop_size={"height": SIDE, "width": SIDE}),
+        video_processor=hf.VideoLlavaVideoProcessor(size=size, crop_size={"height": SIDE, "width": SIDE}),
+        tokenizer=tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT,
+    )
+    return _save(folder, hf.VideoLlavaForConditionalGeneration(config), tokenizer, processor)
+
+
+def llava_siglip(folder: Path) -> Path:
+    """A LLaVA with SigLIP's tower, whose pictures are resized and not cropped."""
+    tokenizer, ids, marks = _tokenizer("<image>")
+    config = hf.LlavaConfig(
+        vision_config=hf.SiglipVisionConfig(**SIGHT, vision_use_head=False),
+        text_config=hf.LlamaConfig(**language_sizes(), **marks),
+        image_token_index=ids["<image>"],
+        image_seq_length=(SIDE // PATCH) ** 2,
+        vision_feature_select_strategy="full",
+        vision_feature_layer=-1,
+    )
+    processor = hf.LlavaProcessor(
+        image_processor=hf.SiglipImageProcessor(size={"height": SIDE, "width": SIDE}),
+        tokenizer=tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="full",
+        chat_template=CHAT,
+    )
+    return _save(folder, hf.LlavaForConditionalGeneration(config), tokenizer, processor)
+
+
+def llava_pixtral(folder: Path) -> Path:
+    """A LLaVA with Pixtral's tower: as many rows as a picture has patches."""
+    tokenizer, ids, marks = _tokenizer("[IMG]", "[IMG_BREAK]", "[IMG_END]")
+    tokenizer.chat_template = CHAT.replace("<image>", "[IMG]")
+    sight = {name: value for name, value in SIGHT.items() if name != "image_size"}
+    config = hf.LlavaConfig(
+        vision_config=hf.PixtralVisionConfig(**sight, image_size=2 * SIDE),
+        text_config=hf.MistralConfig(**language_sizes(), **marks, sliding_window=None),
+        image_token_index=ids["[IMG]"],
+        vision_feature_select_strategy="full",
+        vision_feature_layer=-1,
+    )
+    processor = hf.PixtralProcessor(
+        image_processor=hf.PixtralImageProcessor(size={"longest_edge": 2 * SIDE}, patch_size=PATCH),
+        tokenizer=tokenizer,
+        patch_size=PATCH,
+        chat_template=tokenizer.chat_template,
+    )
+    return _save(folder, hf.LlavaForConditionalGeneration(config), tokenizer, processor, seed=5)
+
+
 def mllama(folder: Path) -> Path:
     """Pictures beside the words, seen by layers of their own: nothing that rows in a cache could be."""
     tokenizer, ids, marks = _tokenizer("<|image|>")
@@ -118,4 +203,7 @@ def mllama(folder: Path) -> Path:
     return _save(folder, hf.MllamaForConditionalGeneration(config), tokenizer, processor)
 
 
-BUILDERS = {"llava_next": llava_next, "idefics3": idefics3, "mistral3": mistral3}
+BUILDERS = {
+    builder.__name__: builder
+    for builder in (llava_next, idefics2, idefics3, mistral3, video_llava, llava_siglip, llava_pixtral)
+}

@@ -53,19 +53,33 @@ def test_expected_frames_size_equals_the_stock_processor(frames: int) -> None:
     assert fit(video_rule(spec, frames), 90, 160) == (grid[1] * 14, grid[2] * 14)
 
 
-@given(st.integers(32, 2000), st.integers(32, 2000), st.integers(1, 200))
-def test_a_budget_for_the_whole_video_equals_the_stock_rule(height: int, width: int, pairs: int) -> None:
+@given(st.integers(1, 2000), st.integers(1, 2000), st.integers(2, 400))
+def test_a_budget_for_the_whole_video_equals_the_stock_rule(height: int, width: int, frames: int) -> None:
     mend_wheels()
     from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize
 
     budget = (128 * 1024, 768 * 1024 * 16)
     spec = MediaSpec(video=SizeRule(32, 1024, 1024), video_budget=budget, temporal_patch=2)
-    expected = smart_resize(2 * pairs, height, width, 2, 32, *budget)
-    got = fit(video_rule(spec, 2 * pairs), height, width)
-    # The library divides by the number of frames inside a root, here pixels are whole: one step apart at the most.
-    assert max(abs(ours - theirs) for ours, theirs in zip(got, expected, strict=True)) <= 32
-    if all(budget[end] % (2 * pairs) == 0 for end in (0, 1)):
-        assert got == expected
+    try:
+        expected = smart_resize(frames, height, width, 2, 32, *budget)
+    except ValueError:
+        with pytest.raises(InputError, match="aspect ratio"):
+            fit(video_rule(spec, frames), height, width)
+    else:
+        assert fit(video_rule(spec, frames), height, width) == expected
+
+
+@pytest.mark.parametrize("frames", [2, 5, 33, 768])
+def test_a_budget_with_a_bound_on_frames_equals_the_stock_processor(frames: int) -> None:
+    mend_wheels()
+    from transformers import Qwen3VLVideoProcessor
+
+    size = {"shortest_edge": 2 * 1024, "longest_edge": 300 * 1024}
+    processor = Qwen3VLVideoProcessor(size=size, cap_pixels_per_frame=True, max_video_tokens=20)
+    spec = MediaSpec(video=SizeRule(32, 1024, 1024), video_budget=tuple(size.values()), video_frame_pixels=20 * 1024)  # type: ignore[arg-type]
+    clip = np.zeros((frames, 3, 90, 160), np.uint8)
+    grid = processor(videos=[clip], return_tensors="pt", do_sample_frames=False)["video_grid_thw"][0].tolist()
+    assert fit(video_rule(spec, frames), 90, 160) == (grid[1] * 16, grid[2] * 16)
 
 
 def test_expected_frames_change_the_size_and_their_absence_gives_the_frame_rule() -> None:
