@@ -92,18 +92,19 @@ class Unwrapped:
 
     def __init__(self) -> None:
         self._last: dict[str, int] = {}
+        self._newest: int | None = None
 
     def ticks(self, track: str, ticks: int) -> int:
-        """The time that is `ticks` modulo 2**33 and nearest to the last one of the track, or of another track.
+        """The time that is `ticks` modulo 2**33 and goes on from the last one of the track.
 
-        Where that is further back than a second or further ahead than an hour the clock was started again: `ticks`.
+        Where it does not go on, the clock was started again: the time then stands beside the newest of all tracks, as
+        far as they are apart, or else is `ticks` itself.
         """
-        last = self._last.get(track, next(iter(self._last.values()), None))
-        if last is not None:
-            step = (ticks - last + _WRAP // 2) % _WRAP - _WRAP // 2
-            if -SKEW_US * 9 // 100 <= step <= LONGEST_GAP_US * 9 // 100:
-                ticks = last + step
-        self._last[track] = ticks
+        for near, back_us in ((self._last.get(track), JITTER_US), (self._newest, SKEW_US)):
+            if near is not None and -back_us * 9 // 100 <= beside(ticks, near) - near <= LONGEST_GAP_US * 9 // 100:
+                ticks = beside(ticks, near)
+                break
+        self._last[track] = self._newest = ticks
         return ticks
 
 
