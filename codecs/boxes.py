@@ -59,6 +59,8 @@ class Boxes:
             if error is not None and self._fragments and not isinstance(error, LimitError):
                 self._fragment(b"", 0, pieces)
                 self._torn, self._torn_bytes = error, 0
+                if held.startswith(_FRAGMENT, 4):
+                    del held[:8]  # a fragment whose own size is wrong is not the next one
                 continue
             if error is not None:
                 if pieces:

@@ -12,6 +12,7 @@ from penstock.codecs.container import MediaDecoder
 from penstock.codecs.errors import DamagedError, FormatError, LimitError, MediaError
 from penstock.codecs.frame import Frame, Lost, Pixels, Samples
 from penstock.codecs.limits import MediaLimits
+from penstock.demos.film import make_film
 
 from tests.codecs.conftest import FRAGMENTED, RECIPES, encode_file
 from tests.codecs.test_container import pictures, sounds
@@ -164,3 +165,15 @@ def test_float_samples_that_are_no_sound_are_refused_with_their_place(kind: str,
     frames, _, error = heard(file.getvalue())
     assert isinstance(error, DamagedError) and "sample 4000 (0.250 s)" in str(error) and "got 3 of" in str(error)
     assert all(np.isfinite(frame.samples).all() for frame in sounds(frames))
+
+
+@pytest.mark.parametrize("size", [2, 3, 7])
+def test_a_fragment_whose_size_is_wrong_costs_that_fragment(size: int) -> None:
+    film = bytearray(make_film(4.0))
+    places = [at for at in range(len(film)) if film.startswith(b"moof", at)]
+    film[places[2] - 4 : places[2]] = size.to_bytes(4, "big")
+    decoder = MediaDecoder(kinds=("video",))
+    times = [frame.pts_us for frame in [*decoder.feed(bytes(film)), *decoder.flush()]]
+    whole = MediaDecoder(kinds=("video",))
+    expected = [frame.pts_us for frame in [*whole.feed(make_film(4.0)), *whole.flush()]]
+    assert set(times) < set(expected) and times[0] == expected[0] and times[-1] == expected[-1]
