@@ -25,7 +25,8 @@ class Tracks:
     Frames wait for the rest of their patch, sound for the rest of its block. What comes next and does not continue them
     gives out what waits, as it is. Frames and sound continue side by side, as two tracks of one clock, where they are
     of one source, or where both have media times of their own and the newcomer begins no later than `GRACE_US` behind
-    the time at which the waiting track was to go on. A block of sound that began behind a waiting frame of another
+    the time at which the waiting track was to go on. Where both wait at a flush, the frames go out first, unless the
+    sound had ended when they began. A block of sound that began behind a waiting frame of another
     source lets that frame out first. Either track may be missing (None).
     """
 
@@ -35,7 +36,6 @@ class Tracks:
         self._frames_from: Source | None = None  # of the newest frame
         self._sound_from: Source | None = None  # of the newest sound
         self._heard_us: int | None = None  # how far sound had come when the oldest frame that is held came
-        self._sound_first = False  # what is held of the sound came before the frames that are held
 
     @property
     def held_frames(self) -> int:
@@ -59,8 +59,7 @@ class Tracks:
         if patches or not self.held_frames:
             self._heard_us = None
         if self.held_frames and self._heard_us is None:
-            self._sound_first = self.held_samples > 0
-            self._heard_us = self._sound_end_us if self._sound_first else _NEVER_US
+            self._heard_us = self._sound_end_us if self.held_samples else _NEVER_US
         return [*segments, *patches], [*self._lost(seq), *late]
 
     def audio(self, seq: int, sound: Samples, source: Source) -> tuple[list[Segment], list[Dropped]]:
@@ -94,9 +93,12 @@ class Tracks:
         return segments + self._give_sound(), dropped + self._lost(seq)
 
     def flush(self, seq: int) -> tuple[list[Segment], list[Dropped]]:
-        """Give out what is held, what came first first: an odd frame, a short block. Runs of sound end."""
-        segments = self._give_sound() if self._sound_first else []
+        """Give out what is held: an odd frame, a short block. Runs of sound end."""
+        segments: list[Segment] = []
         if self._frames is not None:
+            ended_us, began_us = self._sound_end_us, self._frames.held_from_us
+            if began_us is not None and ended_us is not None and ended_us <= began_us:
+                segments += self._give_sound()
             segments += self._give_frames()
         return segments + self._give_sound(), self._lost(seq)
 
@@ -112,11 +114,10 @@ class Tracks:
         return None if self._sound is None else self._sound.end_us
 
     def _give_frames(self) -> list[Segment]:
-        self._heard_us, self._sound_first = None, False
+        self._heard_us = None
         return [] if self._frames is None else [*self._frames.flush()]
 
     def _give_sound(self) -> list[Segment]:
-        self._sound_first = False
         return [] if self._sound is None else [block.audio for block in self._sound.end()]
 
     def _lost(self, seq: int) -> list[Dropped]:

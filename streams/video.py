@@ -162,6 +162,11 @@ class VideoPatches:
         return len(self._open)
 
     @property
+    def held_from_us(self) -> int | None:
+        """Media time of the first frame that waits; None where none does."""
+        return self._open[0][1] if self._open else None
+
+    @property
     def patience_us(self) -> int:
         """The media time up to which the frames that are held may wait for the next one."""
         return (self._sampler.newest_us or 0) + self._sampler.wait_us

@@ -42,7 +42,7 @@ async def shown(stream: Stream, seconds: float, asks: dict[float, str]) -> list[
     for step in range(round(seconds * 10) + 1):
         time = step / 10
         if time in asks:
-            reply = await stream.ask(asks[time], SamplingParams(max_tokens=12 if stream.format == "turns" else 1000))
+            reply = await stream.watch(asks[time], SamplingParams(max_tokens=12 if stream.format == "turns" else 1000))
             if stream.format == "turns":
                 replies.append([token.id async for token in reply])
         if step % 5 == 0 and time < seconds:

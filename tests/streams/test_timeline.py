@@ -153,7 +153,7 @@ def test_a_picture_comes_before_the_sample_of_its_time() -> None:
     # The block is complete with the sample at 211 ms, the pairs with the picture of the same time.
     frames = [sound(0, 250), picture(211_000), picture(0)]
     kinds = [type(segment) for segment in segments(fed(timeline(lateness_us=500_000), frames))]
-    assert kinds == [VideoSegment, VideoSegment, AudioSegment, AudioSegment, VideoSegment]
+    assert kinds == [VideoSegment, VideoSegment, AudioSegment, VideoSegment, AudioSegment]
 
 
 def test_the_lateness_holds_back_no_longer_than_it_must() -> None:
