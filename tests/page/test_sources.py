@@ -3,6 +3,7 @@ devices are open only while somebody wants them."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from opened import PATIENCE_MS, Opened
 from penstock.demos.film import make_film
 from playwright.sync_api import expect
+from served import Server
 
 # Devices take half a second, and what was given is kept. The screen is a canvas with a green star-like square.
 DEVICES = """
@@ -146,14 +148,18 @@ def test_a_button_that_is_let_go_at_once_leaves_no_microphone_open(opened: Opene
     expect(opened.page.locator("#told li.question")).to_have_count(0)
 
 
-def test_a_page_from_another_device_says_why_it_has_no_camera(browser: Any, brook_url: str) -> None:
+def test_a_page_from_another_device_says_why_it_has_no_camera(browser: Any) -> None:
     """Over plain http a page of another name than localhost is not secure."""
-    context = browser.new_context()
-    page = context.new_page()
-    page.goto(brook_url.replace("127.0.0.1", "pond.test"))
-    assert page.evaluate("isSecureContext") is False
-    page.get_by_role("radio", name="Camera").check()
-    expect(page.locator("#trouble")).to_contain_text("--tls-cert and --tls-key")
-    expect(page.locator("#pond")).to_be_visible()
-    expect(page.get_by_role("button", name="Hold to talk")).to_be_disabled()
-    context.close()
+    server = Server()
+    server.start(None, "--allow-origin", "http://pond.test")
+    try:
+        with contextlib.closing(browser.new_context()) as context:
+            page = context.new_page()
+            page.goto(server.url.replace("127.0.0.1", "pond.test"))
+            assert page.evaluate("isSecureContext") is False
+            page.get_by_role("radio", name="Camera").check()
+            expect(page.locator("#trouble")).to_contain_text("--tls-cert and --tls-key")
+            expect(page.locator("#pond")).to_be_visible()
+            expect(page.get_by_role("button", name="Hold to talk")).to_be_disabled()
+    finally:
+        server.kill()
