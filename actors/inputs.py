@@ -97,11 +97,6 @@ def own_copy(item: Item) -> Item:
     return msgspec.structs.replace(item, data=item.data.copy())
 
 
-def is_part(item: Item) -> bool:
-    """Whether an item is one of many pieces of a live source or a file, and not something whole by itself."""
-    return isinstance(item, VideoFrame | AudioChunk) or (isinstance(item, VideoBytes | AudioBytes) and not item.final)
-
-
 def item_bytes(item: Item) -> int:
     """Bytes of media in an item."""
     if isinstance(item, Text):

@@ -150,7 +150,6 @@ class Accept(msgspec.Struct, frozen=True, tag=True):
     done: bool = True
     at: int | None = None
     reply: int | None = None
-    part: bool = False
     despite: bool = False
 
 

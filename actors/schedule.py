@@ -172,8 +172,8 @@ class Schedule(Actor[ScheduleMessage]):
                 raise EngineBroken(reason)
             case Open():
                 self._open(message)
-            case Accept(stream, seq, kind, text, params, done, at, reply, part, despite):
-                fields = {"done": done, "at": at, "reply": reply, "part": part, "despite": despite}
+            case Accept(stream, seq, kind, text, params, done, at, reply, despite):
+                fields = {"done": done, "at": at, "reply": reply, "despite": despite}
                 scheduler.accept(stream, Input(seq, kind, text, params, **fields))
             case Fork():
                 self._fork(message)

@@ -18,7 +18,7 @@ from ..codecs.errors import InputError, PenstockError, StreamClosedError, error_
 from ..streams.event import Closed, Credit, Error, Event, ReplyDone, ReplyStarted, Token
 from ..streams.item import AudioChunk, Item, Text, VideoFrame
 from ..streams.request import Request, SamplingParams
-from .inputs import check_item, check_params, check_text, is_part, item_bytes, own_copy
+from .inputs import check_item, check_params, check_text, item_bytes, own_copy
 from .messages import Accept, Flush, Hurry, Interrupt, Park, Take, Tell, Transcribe
 from .outbox import MOST_UNREAD_EVENTS, MOST_UNREAD_TOKENS, Outbox
 from .reply import Reply
@@ -98,7 +98,7 @@ class Stream:
         await self._until(lambda: not self._forks and not (waits and self._on_way and self.credit_bytes < size))
         self._check_media()
         self._media = True
-        seq = self._accept("media", done=False, part=is_part(item))
+        seq = self._accept("media", done=False)
         self._on_way[seq] = size
         if isinstance(item, VideoFrame | AudioChunk) and item.pts_us is not None:
             self._times[seq] = item.pts_us
@@ -120,8 +120,8 @@ class Stream:
         `wait_ms`: how long the question waits for media that is still being decoded or encoded; None: as long as it
         takes. `hold`: the reply stays open behind its end and goes on with what comes (`watch`); None: as `params` say.
 
-        Raises the error of media that was appended since the last question and came to nothing, unless `ignore_failed`:
-        an image, a whole file, or all of a live source. Then nothing was asked; the next question passes over it.
+        Where all media that was appended since the last question came to nothing, raises the error of the first of it,
+        unless `ignore_failed`. Then nothing was asked; the next question passes over it.
         Raises InputError, ContextOverflowError or StreamClosedError where the question is refused. After a cancelled
         wait the question is asked all the same.
         """

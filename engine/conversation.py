@@ -316,7 +316,7 @@ class Conversation:
         busy = reply is not None and layout.format.rests and not reply.rests
         if layout.step(input.kind) is None or self._mid_character() or busy:
             return False
-        lost = self.stream.losses.worst
+        lost = self.stream.losses.all
         if input.kind == "ask" and lost is not None and not input.despite:
             self.stream.losses = Losses()
             message = (

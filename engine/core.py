@@ -207,7 +207,7 @@ class Core:
 
     def append(self, stream: int, seq: int, segments: list[Segment]) -> None:
         """An input of media whose segments are all there: encoded and handed over at once."""
-        self.scheduler.accept(stream, Input(seq, "media", done=False, part=True))
+        self.scheduler.accept(stream, Input(seq, "media", done=False))
         self.scheduler.spans(stream, list(self.loaded.towers.encode([(stream, segment) for segment in segments])))
         self.scheduler.resolve(stream, seq)
 

@@ -26,9 +26,9 @@ class Input(msgspec.Struct, eq=False):
 
     Its spans come first (for words: what the question flushes); `done`: no further ones will come. `at`: the last
     token that the client had taken of reply number `reply`, the one that ran when it sent this. `refused`: a question
-    whose own media could not go in, and which is not asked. `cut`: an interrupt came before its reply began. `part`:
-    one of many pieces of a live source or a file. `failed`: what went wrong with it, `laid`: something of it went in.
-    `despite`: a question that is asked although media before it came to nothing.
+    whose own media could not go in, and which is not asked. `cut`: an interrupt came before its reply began. `failed`:
+    what went wrong with it, `laid`: something of it went in. `despite`: a question that is asked although all media
+    before it came to nothing.
     """
 
     seq: int
@@ -41,7 +41,6 @@ class Input(msgspec.Struct, eq=False):
     reply: int | None = None
     refused: bool = False
     cut: bool = False
-    part: bool = False
     failed: Error | None = None
     laid: bool = False
     despite: bool = False
@@ -51,26 +50,21 @@ class Input(msgspec.Struct, eq=False):
 
 
 class Losses(msgspec.Struct):
-    """Media since the last question that came to nothing: the first single piece, the first part of a live source or a
-    file; and whether another part went in."""
+    """What came of the media since the last question: the first thing that went wrong, and whether anything went in."""
 
-    single: Error | None = None
-    part: Error | None = None
-    part_came: bool = False
+    first: Error | None = None
+    came: bool = False
 
     def note(self, input: Input) -> None:
         """An input has acted."""
-        if input.laid:
-            self.part_came |= input.part
-        elif input.failed is not None and input.part:
-            self.part = self.part or input.failed
-        elif input.failed is not None:
-            self.single = self.single or input.failed
+        self.came |= input.laid
+        if not input.laid and self.first is None:
+            self.first = input.failed
 
     @property
-    def worst(self) -> Error | None:
-        """What a question should not pass over in silence; of a live source one lost piece among others is nothing."""
-        return self.single or (None if self.part_came else self.part)
+    def all(self) -> Error | None:
+        """Why all of it came to nothing; None where something went in."""
+        return None if self.came else self.first
 
 
 class Begun(msgspec.Struct, frozen=True, eq=False):

@@ -47,10 +47,10 @@ class Driven:
     def of(self, kind: type[T]) -> list[T]:
         return [event for event in self.events if isinstance(event, kind)]
 
-    def pair(self, seq: int, part: bool = True) -> None:
+    def pair(self, seq: int) -> None:
         """Two frames as input `seq`: one span, which is there at once."""
         taken = [Pixels(pixels, (2 * seq + place) * 500_000) for place, pixels in enumerate(frames(seq, 2))]
         segments = self._timeline.feed(seq, taken).segments
-        self.accept(Input(seq, "media", done=False, part=part))
+        self.accept(Input(seq, "media", done=False))
         self.scheduler.spans(self.stream, list(self._encode([(self.stream, segment) for segment in segments])))
         self.scheduler.resolve(self.stream, seq)

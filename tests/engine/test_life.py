@@ -145,16 +145,15 @@ def test_a_question_that_overtakes_another_one_says_so(omni_loaded: Loaded) -> N
 # Losses.
 
 
-def failed(driven: Driven, seq: int, part: bool) -> None:
-    driven.accept(Input(seq, "media", done=False, part=part))
+def failed(driven: Driven, seq: int) -> None:
+    driven.accept(Input(seq, "media", done=False))
     driven.scheduler.refuse(driven.stream, Error("media_damaged", "no picture", seq))
     driven.scheduler.resolve(driven.stream, seq)
 
 
-@pytest.mark.parametrize("part", [False, True])
-def test_a_question_is_not_asked_over_media_that_came_to_nothing(omni_loaded: Loaded, part: bool) -> None:
+def test_a_question_is_not_asked_over_media_that_came_to_nothing(omni_loaded: Loaded) -> None:
     driven = Driven(omni_loaded)
-    failed(driven, 1, part)
+    failed(driven, 1)
     driven.accept(Input(2, "ask", "What do you see?", LONG))
     driven.run()
     (error,) = driven.of(Error)
@@ -167,15 +166,15 @@ def test_a_question_is_not_asked_over_media_that_came_to_nothing(omni_loaded: Lo
 
 def test_its_client_may_ask_all_the_same(omni_loaded: Loaded) -> None:
     driven = Driven(omni_loaded)
-    failed(driven, 1, False)
+    failed(driven, 1)
     driven.accept(Input(2, "ask", "What do you see?", LONG, despite=True), Input(3, "ask", "And?", LONG))
     driven.run()
     assert [event.seq for event in driven.of(ReplyStarted)] == [2, 3]
 
 
-def test_one_lost_frame_of_a_camera_stops_no_question(omni_loaded: Loaded) -> None:
+def test_one_lost_input_among_others_stops_no_question(omni_loaded: Loaded) -> None:
     driven = Driven(omni_loaded)
-    failed(driven, 1, True)
+    failed(driven, 1)
     driven.pair(2)
     driven.accept(Input(3, "ask", "What do you see?", LONG))
     driven.run()
