@@ -1,18 +1,13 @@
-"""Words for Brook's world, and a server that serves it. Takes of espeak-ng where it is installed; tests that need real
+"""Words for Brook's world. Takes of espeak-ng where it is installed; tests that need real
 words ask for `bank`."""
 
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 
 import pytest
 from penstock.demos.brook.sound import Bank
 from penstock.demos.brook.world import WORDS
-
-ANNOUNCED = "penstock: serving on "
 
 
 @pytest.fixture(scope="session")
@@ -29,14 +24,6 @@ def word_seconds() -> dict[str, list[float]]:
 
 
 @pytest.fixture(scope="session")
-def server(bank: Bank) -> Iterator[str]:
-    """The URL of `penstock serve` without a model: Brook. Films need words, so espeak-ng."""
-    command = [sys.executable, "-m", "penstock.server.cli", "serve", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line.startswith(ANNOUNCED), f"expected the server's address, got {line!r}"
-            yield line.removeprefix(ANNOUNCED).strip()
-        finally:
-            process.terminate()
+def server(bank: Bank, brook_url: str) -> str:
+    """The URL of `penstock serve` with Brook. Films need words, so espeak-ng."""
+    return brook_url
