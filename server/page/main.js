@@ -16,6 +16,12 @@ import { Trouble } from "./trouble.js";
 
 const FRESH_MS = 3000; // A person sees why, before a new talk begins.
 const SHORTEST_MS = 10_000; // What ends sooner would do so again.
+const NAMES = {
+  pond: "The model sees the pond from now on.",
+  camera: "The model sees the camera from now on.",
+  screen: "The model sees the screen from now on.",
+  file: "The model sees the film from now on.",
+};
 
 const at = (id) => document.getElementById(id);
 let talk = null;
@@ -193,14 +199,11 @@ function fit() {
   at("frame").style.setProperty("--aspect", source === "camera" && videoHeight ? videoWidth / videoHeight : 1);
 }
 
-/** All is another picture: narration, which tells what changes, ends, and begins again with what is there then. */
+/** What another source shows has nothing to do with what the model remembers: the talk begins anew. */
 function lookAnew() {
-  if (talk?.refusal !== "") return;
-  if (talk.newest?.kind === "narration") talk.interrupt(false);
-  talk.whenSeen(() => {
-    // One that is asked for and has not begun comes behind this picture already.
-    if (at("narrate").checked && talk.asked.at(-1)?.kind !== "narration") narrate(true);
-  });
+  if (talk === null) return;
+  told.note(NAMES[source]);
+  begin();
 }
 
 /** Things of the pond move by themselves, or wait for a person's hand. */

@@ -140,6 +140,11 @@ class Story:
     def replying(self) -> bool:
         return self.state == "assistant"
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the last part is a piece outside a reply that the next span may continue: its closing id waits."""
+        return self.state == "user" and isinstance(self.parts[-1], Clip | Sound | Units)
+
     def media(self, what: Media) -> None:
         unit = None
         if self.format == "units" and isinstance(what, Clip):
