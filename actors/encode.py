@@ -149,7 +149,7 @@ class Encode(Actor[EncodeMessage]):
         except Exception as error:  # the model's processor says in its own words what it does not take
             code, text = _told(error, InputError.code)
             if code == InputError.code:
-                text = f"expected what the model's own processor takes, got its refusal: {error or text}"
+                text = f"expected what the model's own processor takes, got its refusal: {str(error) or text}"
             self._schedule.put_control(Notice(stream, Error(code, f"{message.content.name}: {text}", message.seq)))
         self._schedule.put_control(Resolved(stream, message.seq))
 

@@ -231,7 +231,6 @@ class Engine:
     async def fork(self, stream: Stream, again: SamplingParams | None) -> Stream:
         """A twin of a stream of which nothing is in decode or encode."""
         if again is not None:
-            again.check()
             check_params(again, self.info.vocabulary)
         return await self._open(stream.request, stream, again)
 

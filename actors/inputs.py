@@ -66,17 +66,38 @@ def check_prompt(request: Request, rows: int) -> None:
         got = len(request.prompt_ids)
         raise ContextOverflowError(f"prompt_ids: the cache holds {rows} rows: expected at most {rows} ids, got {got}")
     if request.messages is not None:
+        pieces = 0
+        for message in request.messages:
+            content = message["content"]
+            pieces += 1 if isinstance(content, str) else max(1, len(content))
+        if pieces > rows:
+            raise ContextOverflowError(
+                f"messages: the cache holds {rows} rows: expected at most {rows} messages and parts, got {pieces}"
+            )
         check_text("messages", "".join(_said(request.messages)), rows)
 
 
 def _said(messages: list[Any]) -> Iterator[str]:
-    """The words of a conversation; what has another form is refused where it is read."""
+    """All words of a conversation that a template may write: not the media, which are no words."""
     for message in messages:
-        content = message.get("content")
-        for part in content if isinstance(content, list | tuple) else (content,):
-            words = part.get("text") if isinstance(part, dict) else part
-            if isinstance(words, str):
-                yield words
+        for name, value in message.items():
+            if name == "content" and not isinstance(value, str):
+                yield from (part["text"] for part in value if part.get("type") == "text")
+            else:
+                yield from _strings(value)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """The texts in a JSON value, names too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            yield from _strings(name)
+            yield from _strings(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _strings(one)
 
 
 def check_params(params: SamplingParams, vocabulary: int) -> None:

@@ -65,7 +65,7 @@ class Intake:
         self._frame_us = round(1_000_000 / (request.video_fps or spec.video_fps))
         self._frame_end_us = 0
         self._sound_end_us = 0
-        self._containers: dict[str, Reading] = {}  # the encoded file of each kind that is being read
+        self._containers: dict[str, tuple[Reading, Source]] = {}  # the encoded file of each kind that is being read
         self._files = 0
 
     def take(self, seq: int, item: Item) -> Generator[Output, None, None]:
@@ -87,7 +87,7 @@ class Intake:
             case AudioBytes():
                 small = len(item.data) <= _CLIP_BYTES
                 if small and self._spec.audio_rate and self._is_whole("audio", item):
-                    yield self._clip(seq, item)
+                    yield from self._clip(seq, item)
                 else:
                     yield from self._file(seq, "audio", item)
             case _:
@@ -104,7 +104,7 @@ class Intake:
         return self._timeline.flush(seq)
 
     def close(self) -> None:
-        for container in self._containers.values():
+        for container, _ in self._containers.values():
             container.close()
         self._containers.clear()
 
@@ -115,22 +115,24 @@ class Intake:
         """The next bytes of a file. A whole one comes behind all that waits; behind its end nothing of it waits."""
         if self._is_whole(kind, item):
             yield self._timeline.flush(seq)
-        container = self._containers.get(kind)
-        if container is None:
+        if kind not in self._containers:
             self._files += 1
-            container = self._containers[kind] = self._decoders.container(kind, self._start_us(kind, item))
-        data, source = memoryview(item.data), Source(f"{kind} {self._files}")
+            container = self._decoders.container(kind, self._start_us(kind, item))
+            self._containers[kind] = (container, Source(f"{kind} {self._files}"))
+        container, source = self._containers[kind]
+        data = memoryview(item.data)
         try:
             for start in range(0, len(data), _PIECE_BYTES):
                 yield from self._read(seq, container, data[start : start + _PIECE_BYTES], source, final=False)
             if item.final:
                 yield from self._read(seq, container, b"", source, final=True)
         except MediaError:
-            self._containers.pop(kind).close()
+            self._containers.pop(kind, None)
+            container.close()
             raise
         finally:
-            if item.final and kind in self._containers:
-                self._containers.pop(kind).close()
+            if item.final and self._containers.pop(kind, None):
+                container.close()
         if item.final:
             yield self._timeline.flush(seq)
 
@@ -173,22 +175,35 @@ class Intake:
         ]
         return msgspec.structs.replace(output, dropped=[*output.dropped, *notices]) if notices else output
 
-    def _clip(self, seq: int, item: AudioBytes) -> Output:
-        """A whole file of sound: its log-mel hangs on its own loudest frame, as in the model's processor."""
-        sounds, size, most = [], 0, self._decoders.limits.max_decoded_bytes
+    def _clip(self, seq: int, item: AudioBytes) -> Generator[Output, None, None]:
+        """A whole file of sound. Where it breaks off with an error, what was decoded before goes on first."""
+        sounds: list[Samples] = []
+        size, most = 0, self._decoders.limits.max_decoded_bytes
         lost: list[Lost] = []
+        broken: MediaError | None = None
         with closing(file_frames(item, "audio", self._decoders, lost, self._start_us("audio", item))) as frames:
-            for frame in frames:
-                if isinstance(frame, Samples):
-                    sounds.append(frame)
-                    size += frame.samples.nbytes
+            try:
+                for frame in frames:
+                    if isinstance(frame, Samples):
+                        sounds.append(frame)
+                        size += frame.samples.nbytes
+                    if size > most:
+                        raise LimitError(
+                            f"audio: expected a file of at most {most} bytes of samples, got more; send it in pieces"
+                        )
+            except MediaError as error:
                 if size > most:
-                    raise LimitError(
-                        f"audio: expected a file of at most {most} bytes of samples, got more; send it in pieces"
-                    )
-        output = self._with_lost(seq, self._timeline.clip(seq, sounds), lost)
+                    raise
+                broken = error
+        if sounds or broken is None:
+            yield self._levelled(self._with_lost(seq, self._timeline.clip(seq, sounds), lost))
         if sounds:
             self._sound_end_us = sounds[-1].pts_us + sounds[-1].samples.shape[1] * 1_000_000 // sounds[-1].rate
+        if broken is not None:
+            raise broken
+
+    def _levelled(self, output: Output) -> Output:
+        """Whole sound: its log-mel hangs on its own loudest frame, as in the model's processor."""
         if any(isinstance(segment, UnitSegment) for segment in output.segments):
             return output
         blocks = [segment for segment in output.segments if isinstance(segment, AudioSegment)]

@@ -19,7 +19,7 @@ from ..engine.policy import grant
 from ..engine.scheduler import Scheduler
 from ..engine.span import Span
 from ..engine.stream import Input
-from ..streams.event import Closed, Dropped, Error, ReplyStarted
+from ..streams.event import Closed, Dropped, Error, Event, ReplyStarted, Resting
 from .actor import Actor
 from .mailbox import Mailbox
 from .messages import (
@@ -236,12 +236,16 @@ class Schedule(Actor[ScheduleMessage]):
             self._latest.add(twin)
         if stream in self._clocks:
             self._clocks[twin] = self._clocks[stream]
-        reply = self._scheduler.streams[twin].reply
+        state = self._scheduler.streams[twin]
+        reply = state.reply
         if reply is None or message.again is not None:
             self._told[twin] = Tell(twin, [], opened)
         else:
-            started = ReplyStarted(reply.id, reply.seq, reply.params.hold)
-            self._told[twin] = Tell(twin, [started], opened, running=(reply.id, reply.seq, len(reply.ids)))
+            held = state.layout.format.holds and reply.params.hold and not state.over
+            events: list[Event] = [ReplyStarted(reply.id, reply.seq, held)]
+            if reply.held:
+                events.append(Resting(reply.id, len(reply.ids)))
+            self._told[twin] = Tell(twin, events, opened, running=(reply.id, reply.seq, len(reply.ids)))
 
     def _refuse(self, stream: int, error: PenstockError) -> None:
         self._told[stream] = Tell(stream, [Error(error.code, str(error), fatal=True), Closed("error")])
@@ -341,9 +345,8 @@ class Schedule(Actor[ScheduleMessage]):
             self._encode.put_control(Grant(keys))
 
     def _wants_spans(self, stream: int) -> bool:
-        """Nothing is encoded ahead for a stream that is parked, or that has many rows which are still to be fed or
-        spans whose turn has not come; one is much for a camera whose pictures wait until the reply rests. A reply that
-        rests waits for what is next."""
+        """Whether the encoder may begin for this stream: it is not parked, and few rows of it wait. For a live camera
+        whose pictures go in only where the reply rests, none may wait."""
         state = self._scheduler.streams[stream]
         rows = sum(len(span.ids) for input in state.inputs for span in input.spans if isinstance(span, Span))
         fresh = stream in self._latest and (state.layout.format.rests or self._speaks(stream))

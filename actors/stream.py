@@ -69,7 +69,6 @@ class Stream:
         # Bytes of inputs in decode or encode, by number.
         self._on_way: dict[int, int] = {1: 0} if prompted and twin_of is None else {}
         self._times: dict[int, int] = {}  # media time of these, where it is known
-        self._newest_us = 0
         self._forks = 0  # forks that wait for what is on its way; new inputs wait for them
         self._changed = asyncio.Event()  # something that a call may wait for
         self._parked = False
@@ -102,7 +101,6 @@ class Stream:
         self._on_way[seq] = size
         if isinstance(item, VideoFrame | AudioChunk) and item.pts_us is not None:
             self._times[seq] = item.pts_us
-            self._newest_us = max(self._newest_us, item.pts_us)
         self._engine.decode.put_now(Take(self.id, seq, item), size)
         return seq
 
@@ -120,8 +118,8 @@ class Stream:
         `wait_ms`: how long the question waits for media that is still being decoded or encoded; None: as long as it
         takes. `hold`: the reply stays open behind its end and goes on with what comes (`watch`); None: as `params` say.
 
-        Where all media that was appended since the last question came to nothing, raises the error of the first of it,
-        unless `ignore_failed`. Then nothing was asked; the next question passes over it.
+        Where all media since the last question came to nothing and `ignore_failed` is false, nothing is asked and the
+        first error is raised; the next question is asked.
         Raises InputError, ContextOverflowError or StreamClosedError where the question is refused. After a cancelled
         wait the question is asked all the same.
         """
@@ -172,6 +170,7 @@ class Stream:
             self._engine.send(Interrupt(self.id, self._seq, None, -1))
             return
         keep = self.reply.taken if at is None else max(0, at + 1)
+        self.reply.held = False
         self._hold(self.reply, keep)
         self._engine.send(Interrupt(self.id, self.reply.seq, self.reply.id, keep - 1))
 
@@ -285,7 +284,7 @@ class Stream:
             self._on_way.pop(seq, None)
             self._times.pop(seq, None)
         self._changed.set()
-        waiting_us = self._newest_us - min(self._times.values(), default=self._newest_us)
+        waiting_us = max(self._times.values()) - min(self._times.values()) if self._times else 0
         self._outbox.put(Credit(self.credit_bytes, max(0, CREDIT_MEDIA_US - waiting_us)))
 
     def _event(self, event: Event) -> None:
@@ -324,6 +323,8 @@ class Stream:
     def _fail(self, error: PenstockError, seq: int | None, fatal: bool) -> None:
         """Input `seq` has come to nothing; fatal: the stream has."""
         error.__cause__ = self._engine.failed
+        if seq in self._asked and seq <= self._silent:
+            self._silent = 0  # the interrupt was for this one
         for number in [number for number in self._asked if fatal or number == seq]:
             _refuse(self._asked.pop(number), error)
         if not fatal:

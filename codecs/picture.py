@@ -118,8 +118,16 @@ def is_file(data: bytes | bytearray | memoryview) -> bool:
 
 
 def pixels_of(value: object) -> np.ndarray | None:
-    """The pixels of a PIL image, `(h, w, 3)` uint8, as `decode_picture` gives them for its file; None for another."""
-    return _rgb(_upright(value, None)) if isinstance(value, Image.Image) else None
+    """The pixels of a PIL image, `(h, w, 3)` uint8, as `decode_picture` gives them for its file; None for another.
+
+    Raises DamagedError where its file, which PIL reads only now, is broken.
+    """
+    if not isinstance(value, Image.Image):
+        return None
+    try:
+        return _rgb(_upright(value, None))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DamagedError(f"picture: expected a whole one, got a broken file: {error}") from error
 
 
 def _upright(picture: Image.Image, exif: bytes | None) -> Image.Image:

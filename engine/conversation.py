@@ -227,8 +227,7 @@ class Conversation:
             return self._lay_prompt(input)
         if not self._lay_media(input) or not input.done:
             return False
-        if input.kind != "ask":
-            self.stream.losses.note(input)
+        self.stream.losses.note(input)
         match input.kind:
             case "media":
                 return True
@@ -255,16 +254,19 @@ class Conversation:
         return True
 
     def _lay_span(self, input: Input, span: Span) -> bool:
-        """Lay one span if it fits. Where it does not, the client is told with the numbers; spans behind it that do not
-        fit either are told as dropped."""
+        """Lay one span if it fits. The first that does not fit fails its input, with the numbers. Those behind it that
+        do not fit either are told as dropped, and stop no question: its client knows."""
         try:
             self.kept.add(self.stream.lay_within(self.limits, lambda layout: layout.media(span), self.reserve))
         except PenstockError as error:
             text = f"{error}; the stream goes on without this {span.modality}; words and questions go in while they fit"
-            input.failed = Error(error.code, text, input.seq)
-            input.refused |= input.kind == "ask"
-            full = Dropped(input.seq, span.modality, 1, span.start_us, span.stop_us, "full")
-            self.stream.events.append(full if self.stream.full else input.failed)
+            if self.stream.full:
+                full = Dropped(input.seq, span.modality, 1, span.start_us, span.stop_us, "full")
+                self.stream.events.append(full)
+            else:
+                input.failed = Error(error.code, text, input.seq)
+                input.refused |= input.kind == "ask"
+                self.stream.events.append(input.failed)
             self.stream.full = True
             return False
         self.stream.full = False

@@ -50,8 +50,8 @@ class Layout:
         self._rows: list[Rows] = []  # of the event that is laid now
         self._last = EDGE  # the kind of the newest item in the open user turn
         self._first = True  # nothing but text has been laid
-        self._said = family.opening(system, trusted)  # the open text, but for
-        self._words: str | None = None  # the words at its end, as they came
+        self._said = family.opening(system, trusted)  # the template's part of the open text
+        self._words: str | None = None  # the user's words after it, not yet covered
         self._ids: list[int] = []  # what is laid of it
         self._begin = Cursor()  # where it begins
 

@@ -16,7 +16,6 @@ import re
 import secrets
 from collections.abc import Callable, Iterable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import tokenizers
 
@@ -29,14 +28,13 @@ def control_tokens(tokenizer: Any, template: Any) -> tuple[str, ...]:
     """The added tokens of a tokenizer that are no words: special ones, and those that its chat template writes or that
     its processor calls by a name, such as `image_token`. `template` is the processor, or the tokenizer itself."""
     named = {value for name, value in vars(template).items() if name.endswith("_token") and isinstance(value, str)}
-    listed = set(getattr(tokenizer, "chat_control_tokens", None) or ())
     source = getattr(template, "chat_template", None) or getattr(tokenizer, "chat_template", None) or ""
     written = source if isinstance(source, str) else "".join(source.values())
     return tuple(
         token.content
         for token in tokenizer.added_tokens_decoder.values()
         if token.special
-        or (token.content in named | listed or token.content in written)
+        or (token.content in named or token.content in written)
         and not token.content.isspace()
     )
 
@@ -64,6 +62,8 @@ class Spelling:
         """Words without control tokens: these are covered, and so is what would be one together with the text before or
         behind the words."""
         text = self._with(words, self._cover)
+        if self._renamed is None:
+            return text  # it could not spell out what is covered, and ordinary words begin or end like control tokens
         longest = min(len(text), len(self._control[0]) - 1) if self._control else 0
         end = next((size for size in range(longest, 0, -1) if text[-size:] in self._heads), 0)
         if end:
@@ -108,6 +108,8 @@ class Spelling:
 
     def __getattr__(self, name: str) -> Any:
         """In all else it is the tokenizer, for a processor that has it in its place."""
+        if name == "tokenizer" or name.startswith("__"):  # a copy that is still being made has none
+            raise AttributeError(name)
         return getattr(self.tokenizer, name)
 
     def _cover(self, text: str) -> str:
@@ -159,11 +161,14 @@ class Spelling:
         return renamed
 
 
-_KNOWN: WeakKeyDictionary[Any, Spelling] = WeakKeyDictionary()
+_KEPT_AS = "_penstock_spelling"
 
 
 def spelling_of(tokenizer: Any, template: Any = None) -> Spelling:
-    """The one `Spelling` of a tokenizer, made at the first call. `template`: its processor, where it has one."""
-    if tokenizer not in _KNOWN:
-        _KNOWN[tokenizer] = Spelling(tokenizer, control_tokens(tokenizer, template or tokenizer))
-    return _KNOWN[tokenizer]
+    """The one `Spelling` of a tokenizer, made at the first call and kept on it. `template`: its processor, where it has
+    one."""
+    known = vars(tokenizer).get(_KEPT_AS)
+    if known is None or known.tokenizer is not tokenizer:  # a copy of a tokenizer has the spelling of the other one
+        known = Spelling(tokenizer, control_tokens(tokenizer, template or tokenizer))
+        setattr(tokenizer, _KEPT_AS, known)
+    return known

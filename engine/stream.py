@@ -26,9 +26,9 @@ class Input(msgspec.Struct, eq=False):
 
     Its spans come first (for words: what the question flushes); `done`: no further ones will come. `at`: the last
     token that the client had taken of reply number `reply`, the one that ran when it sent this. `refused`: a question
-    whose own media could not go in, and which is not asked. `cut`: an interrupt came before its reply began. `failed`:
-    what went wrong with it, `laid`: something of it went in. `despite`: a question that is asked although all media
-    before it came to nothing.
+    that is not asked, since its own media failed; its client has been told. `cut`: an interrupt came before its reply
+    began. `failed`: what went wrong with it, `laid`: something of it went in. `despite`: a question that is asked
+    although all media before it came to nothing.
     """
 
     seq: int
@@ -56,9 +56,9 @@ class Losses(msgspec.Struct):
     came: bool = False
 
     def note(self, input: Input) -> None:
-        """An input has acted."""
+        """All media of an input has gone in or failed. What fails of a question's own media refuses that question."""
         self.came |= input.laid
-        if not input.laid and self.first is None:
+        if input.kind != "ask" and not input.laid and self.first is None:
             self.first = input.failed
 
     @property

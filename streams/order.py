@@ -19,7 +19,7 @@ _MOST_HELD_BYTES = 256 << 20
 
 class Source(msgspec.Struct, frozen=True):
     """Where frames come from. `name`: media of one named source belongs together (a file's picture and its sound).
-    `timed`: their media times are the client's own, so that frames and sound of two sources stand on one clock.
+    `timed`: their media times may be compared with those of other sources.
     """
 
     name: str = ""

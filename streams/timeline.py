@@ -45,7 +45,7 @@ class Timeline:
     With one, the second piece of media in a row that is older than the lateness allows says so; the first is late.
 
     A segment's `seq` is the input whose call gave it, its `index` counts the segments of that input, also over several
-    calls. A call that raises InputError has taken nothing.
+    calls. A call that raises InputError or LimitError has taken nothing.
     """
 
     def __init__(

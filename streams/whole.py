@@ -64,7 +64,9 @@ def _decoded(piece: Piece, decoders: Decoders, content: Content, spec: MediaSpec
             return [piece]
         case Image():
             assert not isinstance(piece.data, np.ndarray)  # an array is `Media` already
-            return [Media("image", decoders.picture(piece.data))]
+            pixels = decoders.picture(piece.data)
+            budget.keep(pixels.nbytes)
+            return [Media("image", pixels)]
         case AudioChunk():
             samples = decode_pcm(piece.data, piece.encoding, piece.channels, piece.rate, 0, decoders.limits)
             return [_sound([samples], budget)]

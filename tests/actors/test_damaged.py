@@ -23,6 +23,7 @@ from penstock.streams.segment import AudioSegment, VideoSegment
 from penstock.streams.whole import decoded
 
 from tests.codecs.conftest import encode_file
+from tests.reference.media import wav
 
 
 def damaged(kind: str, video: str | None) -> bytes:
@@ -47,6 +48,50 @@ def test_losses_come_as_drops_beside_what_is_left(loaded: Loaded, workers: bool)
     assert any(isinstance(segment, AudioSegment) for segment in segments)
     assert {(drop.seq, drop.modality) for drop in drops} >= {(7, "video"), (8, "audio")}
     assert all(isinstance(drop, Dropped) and (drop.start_us or 0) <= (drop.stop_us or 0) for drop in drops)
+
+
+def test_a_sound_that_breaks_off_is_heard_up_to_there(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole or in pieces."""
+    sound = wav(np.full(16_000, 0.1, np.float32))
+    read = Decoders.container
+
+    def broken(self: Decoders, kind: str, pts_us: int) -> Any:
+        container = read(self, kind, pts_us)
+        feed = container.read
+
+        def once(data: Any, final: bool) -> Any:
+            yield from feed(data, final)
+            if final:
+                raise DamagedError("sound: broken off")
+
+        container.read = once  # type: ignore[method-assign]
+        return container
+
+    monkeypatch.setattr(Decoders, "container", broken)
+    outputs = []
+    intake = Intake(loaded.family.spec, Request(), Decoders(MediaLimits(), None))
+    with pytest.raises(DamagedError):
+        outputs.extend(intake.take(1, AudioBytes(sound, final=True)))
+    outputs.append(intake.flush(2))
+    heard = [segment for output in outputs for segment in output.segments if isinstance(segment, AudioSegment)]
+    assert sum(segment.frames for segment in heard) >= 90
+
+
+def test_of_two_files_beside_each_other_each_keeps_its_place(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second file that begins does not make another source of the first."""
+    film, sound = encode_file("matroska", "libx264", None), encode_file("adts", None, "aac")
+    intake = Intake(loaded.family.spec, Request(), Decoders(MediaLimits(), None))
+    sources = []
+    feed = intake._timeline.feed
+    monkeypatch.setattr(
+        intake._timeline, "feed", lambda seq, frames, source: sources.append((seq, source)) or feed(seq, frames, source)
+    )
+    half = len(film) // 2
+    for seq, item in enumerate((VideoBytes(film[:half]), AudioBytes(sound[:200]), VideoBytes(film[half:], final=True))):
+        list(intake.take(seq, item))
+    intake.close()
+    video = {source for seq, source in sources if seq != 1}
+    assert len(video) == 1 and video.isdisjoint({source for seq, source in sources if seq == 1})
 
 
 def content(value: Any) -> Content:

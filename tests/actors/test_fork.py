@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 
+import msgspec
 import pytest
-from penstock.streams.event import ReplyDone, ReplyStarted, Token
+from penstock.codecs.errors import MediaError
+from penstock.engine.family import Loaded
+from penstock.streams.event import ReplyDone, ReplyStarted, Resting, Token
 from penstock.streams.item import AudioChunk, Image, Text
-from penstock.streams.request import Request
+from penstock.streams.request import Request, SamplingParams
 
 from tests.actors.conftest import House
 from tests.actors.watch import WORDS, Holding, Reader, cancelled, ids, most, quiet, shots, texts, until
@@ -97,3 +101,64 @@ def test_fork_waits_for_what_is_being_decoded(house: House, monkeypatch: pytest.
             await twin.close()
 
     house.run(work())
+
+
+def test_a_twin_knows_whether_its_reply_is_held_open(house: House) -> None:
+    """In `live` it is, and one that rests says so again; in `turns` replies end by themselves."""
+    held = SamplingParams(max_tokens=4, hold=True, ignore_eos=True)
+
+    async def work() -> None:
+        async with house.engine(ending(house.loaded)) as engine, await engine.stream(Request(format="live")) as stream:
+            reader = Reader(stream)
+            await stream.ask(WORDS, SamplingParams(max_tokens=40, hold=True))
+            (rests,) = await reader.see(Resting)
+            twin = await stream.fork()
+            (again,) = await Reader(twin).see(Resting)
+            assert (again.reply, again.tokens) == (rests.reply, rests.tokens)
+            assert twin.reply is not None and twin.reply.held
+            await twin.close()
+        async with house.engine() as engine, await engine.stream(Request(format="turns")) as stream:
+            reply = await stream.ask(WORDS, msgspec.structs.replace(held, max_tokens=200))
+            await anext(aiter(reply))
+            twin = await stream.fork()
+            assert twin.reply is not None and await twin.reply.text() and await reply.text()
+            await twin.close()
+
+    house.run(work())
+
+
+def test_a_held_reply_that_is_interrupted_has_a_text(house: House) -> None:
+    async def work() -> None:
+        async with house.engine() as engine, await engine.stream(Request(format="live")) as stream:
+            reply = await stream.ask(WORDS, SamplingParams(max_tokens=2000, hold=True, ignore_eos=True))
+            await anext(aiter(reply))
+            await stream.interrupt()
+            assert await reply.text() and reply.reason == "interrupted"
+
+    house.run(work())
+
+
+def test_an_interrupt_of_a_question_that_is_refused_silences_no_later_one(house: House) -> None:
+    """The first question fails with its media; the second, which waits behind it, is told from its first token."""
+
+    async def work() -> None:
+        async with house.engine() as engine, await engine.stream() as stream:
+            await stream.append(Image(b"no picture"))
+            first = asyncio.create_task(stream.ask(WORDS, most(4)))
+            second = asyncio.create_task(stream.ask("And now?", most(4)))
+            await asyncio.sleep(0)
+            await stream.interrupt()
+            with pytest.raises(MediaError):
+                await first
+            reply = await second
+            assert stream._silent == 0
+            assert len(await ids(reply)) == reply.count
+
+    house.run(work())
+
+
+def ending(loaded: Loaded) -> Loaded:
+    """The same model, to which every second id means the end."""
+    family = copy.copy(loaded.family)
+    family.stop_ids = frozenset(range(0, family.data.vocabulary, 2))
+    return loaded._replace(family=family)

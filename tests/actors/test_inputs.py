@@ -30,6 +30,7 @@ from tests.reference.media import RATE, frames, picture, png, sound, wav
 
 REPLY = SamplingParams(max_tokens=8)
 PIXELS, CLIP, SOUND = picture(1, 100, 70), frames(3, 4), sound(5, 1.3)
+TINY = 2 * [{"type": "text", "text": ""}]
 QUESTION = "USER: <image>\nWhat is the content of this image?\nASSISTANT:"
 
 
@@ -248,6 +249,13 @@ def test_what_can_never_fit_is_refused_before_there_is_work(house: House) -> Non
             )
             with pytest.raises(ContextOverflowError, match=f"system: the cache holds {told}"):
                 await engine.stream(Request(system=long))
+            for name in ("role", "reasoning_content", "name"):
+                asked = [{"role": "user", "content": "Well?", name: long}]
+                with pytest.raises(ContextOverflowError, match="messages: the cache holds"):
+                    await engine.stream(Request(messages=asked))
+            for asked in ([{"role": "user", "content": ""}] * (room + 1), [{"role": "user", "content": TINY * room}]):
+                with pytest.raises(ContextOverflowError, match=f"expected at most {room} messages and parts, got"):
+                    await engine.stream(Request(messages=asked))
             with pytest.raises(ContextOverflowError, match=f"text: the cache holds {told}"):
                 await stream.append(Text(long))
             with pytest.raises(ContextOverflowError, match=f"question: the cache holds {told}"):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from penstock.codecs.errors import DamagedError
 from penstock.codecs.metadata import orientation
 from penstock.codecs.picture import decode_picture, pixels_of
 from PIL import Image, ImageOps
@@ -105,3 +106,10 @@ def test_an_image_of_pil_is_the_picture_its_file_is(name: str, data: bytes) -> N
     assert got is not None and np.array_equal(got, expected)
     upright = pixels_of(ImageOps.exif_transpose(image))
     assert upright is not None and np.array_equal(upright, expected)
+
+
+def test_a_picture_that_pil_has_not_read_yet_may_be_broken() -> None:
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(file, "PNG")
+    with pytest.raises(DamagedError, match="picture: expected a whole one"):
+        pixels_of(Image.open(io.BytesIO(file.getvalue()[:-900])))

@@ -32,6 +32,7 @@ class Driven:
         self.events: list[Event] = []
         self._encode: Callable[..., list[Span]] = loaded.towers.encode
         self._timeline = Timeline(loaded.family.spec)
+        self.size: tuple[int, ...] = ()  # of its frames, height and width
 
     def accept(self, *inputs: Input) -> None:
         for input in inputs:
@@ -49,8 +50,13 @@ class Driven:
 
     def pair(self, seq: int) -> None:
         """Two frames as input `seq`: one span, which is there at once."""
-        taken = [Pixels(pixels, (2 * seq + place) * 500_000) for place, pixels in enumerate(frames(seq, 2))]
-        segments = self._timeline.feed(seq, taken).segments
         self.accept(Input(seq, "media", done=False))
-        self.scheduler.spans(self.stream, list(self._encode([(self.stream, segment) for segment in segments])))
+        self.pair_of(seq, seq)
         self.scheduler.resolve(self.stream, seq)
+
+    def pair_of(self, seq: int, place: int) -> None:
+        """Two frames of input `seq`, the pair number `place` of the stream's media."""
+        pair = enumerate(frames(seq, 2, *self.size))
+        taken = [Pixels(pixels, (2 * place + number) * 500_000) for number, pixels in pair]
+        segments = self._timeline.feed(seq, taken).segments
+        self.scheduler.spans(self.stream, list(self._encode([(self.stream, segment) for segment in segments])))

@@ -222,7 +222,7 @@ class Session:
         return build(model, processor, self.story.told(), positions=cast(Rule, self.request.positions), **self._rate())
 
     def check_places(self, sequence: Sequence) -> None:
-        """Ids and positions of all rows that are fed equal the reference's. A piece that may go on is not closed yet."""
+        """Ids and positions of all rows that are fed are the reference's. A piece that may go on is not closed yet."""
         ids, positions = self.transcript()
         laid = self.rig.core.scheduler.streams[self.stream].rows
         expected = len(sequence.ids) - self.story.goes_on

@@ -198,3 +198,66 @@ def test_a_full_stream_tells_a_camera_once_and_ends_its_reply(omni_loaded: Loade
     assert {event.reason for event in dropped} == {"full"}
     assert len(dropped) + len(errors) + len(driven.of(Appended)) == 28
     assert [reason for _, reason, _ in ends(driven)] == ["length"]
+
+
+def filled(loaded: Loaded) -> Driven:
+    """A stream whose cache has no place for another pair of frames, and whose client knows."""
+    driven = Driven(loaded, rows=200)
+    driven.size = (224, 224)
+    for seq in range(1, 29):
+        driven.pair(seq)
+        driven.run()
+        if driven.of(Error):
+            return driven
+    raise AssertionError("expected a full stream")
+
+
+def flushing(driven: Driven, seq: int) -> None:
+    """A question that lets out a pair of frames of its own."""
+    driven.accept(Input(seq, "ask", "Who?", SamplingParams(max_tokens=2, ignore_eos=True), done=False))
+    driven.pair_of(seq, seq + 1000)
+    driven.scheduler.resolve(driven.stream, seq)
+    driven.run()
+
+
+def test_a_question_goes_into_a_full_stream_without_the_media_that_it_lets_out(omni_loaded: Loaded) -> None:
+    driven = filled(omni_loaded)
+    flushing(driven, 50)
+    assert len(driven.of(Error)) == 1
+    assert [event.seq for event in driven.of(ReplyStarted)] == [50]
+
+
+def test_a_camera_before_a_full_stream_stops_one_question_only(omni_loaded: Loaded) -> None:
+    """The one behind the first picture that did not fit: then its client knows."""
+    driven = Driven(omni_loaded, rows=192)
+    driven.size = (224, 224)
+    driven.accept(Input(1, "text", "door " * 161))
+    for seq in (2, 4, 6):
+        driven.pair(seq)
+        driven.accept(Input(seq + 1, "ask", "Who?", SamplingParams(max_tokens=1)))
+        driven.run()
+    assert [(event.code, event.seq) for event in driven.of(Error)][:2] == [("context_overflow", seq) for seq in (2, 3)]
+    assert [event.seq for event in driven.of(ReplyStarted)] == [5]
+    assert {event.seq for event in driven.of(Dropped)} == {4, 6}
+
+
+def test_a_question_is_told_of_the_first_media_that_does_not_fit(omni_loaded: Loaded) -> None:
+    """Also where it let that media out itself: then it is not asked."""
+    driven = filled(omni_loaded)
+    fits = sum(isinstance(event, Appended) for event in driven.events)
+    other = Driven(omni_loaded, rows=200)
+    other.size = driven.size
+    for seq in range(1, 1 + fits):
+        other.pair(seq)
+    other.run()
+    flushing(other, 50)
+    assert [(event.code, event.seq) for event in other.of(Error)] == [("context_overflow", 50)]
+    assert not other.of(ReplyStarted)
+
+
+def test_media_that_a_question_lets_out_counts_as_come(omni_loaded: Loaded) -> None:
+    driven = Driven(omni_loaded)
+    failed(driven, 1)
+    flushing(driven, 2)
+    assert driven.of(Error) == []
+    assert [event.seq for event in driven.of(ReplyStarted)] == [2]

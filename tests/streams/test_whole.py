@@ -15,10 +15,12 @@ from penstock.codecs.feeding import Batch
 from penstock.codecs.frame import Frame, Pixels, Samples
 from penstock.codecs.limits import MediaLimits
 from penstock.codecs.reading import Reading
-from penstock.streams.item import AudioBytes, VideoBytes
+from penstock.streams.item import AudioBytes, Image, VideoBytes
 from penstock.streams.prompt import Content, Media
 from penstock.streams.segment import MediaSpec
 from penstock.streams.whole import decoded
+
+from tests.reference.media import png
 
 RATE = 1000  # so that a sample is a millisecond
 PICTURE = np.zeros((4, 4, 3), np.uint8)
@@ -105,3 +107,11 @@ def test_a_gap_counts_as_what_fills_it() -> None:
     assert len(heard(frames, in_video=False)) == 3_600_100
     with pytest.raises(LimitError, match="expected at most 1000000 bytes of frames and samples"):
         heard(frames, in_video=False, limits=MediaLimits(max_decoded_bytes=1_000_000))
+
+
+def test_pictures_count_against_the_budget_of_a_prompt() -> None:
+    """However small their files are."""
+    many = Content([Image(png(np.zeros((64, 64, 3), np.uint8)))] * 5, messages=[])
+    decoders = Decoders(MediaLimits(max_decoded_bytes=4 * 64 * 64 * 3), None)
+    with pytest.raises(LimitError, match="expected at most 49152 bytes of frames and samples"):
+        decoded(many, decoders, MediaSpec())
