@@ -14,7 +14,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     streams; 0: as many as fit into `memory_fraction` of what is left (None: the device's own). kv_gib: the KV cache's
     size instead. page_tokens: rows per page; 0 takes the backend's best. backend: "cpu"; "triton" or
     "varlen" (CUDA; torch's own, with pages of 256 rows); "reference"; or "auto" for the one that fits the device.
-    cuda_graphs: decode steps are recorded and launched whole. threads: how many the backend "cpu" computes with;
+    cuda_graphs: decode steps are recorded and launched whole. threads: how many compute on a CPU, in the whole process;
     0: as the environment says (PENSTOCK_THREADS, else OMP_NUM_THREADS), else one for each core. decode: "inline"
     (threads) or "workers" (processes with limits) for client media. processor: options of the model's own processor
     that hold where a request has none (`Request.processor`). limits_per_request: how many images, videos and audios a

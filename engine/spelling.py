@@ -33,9 +33,7 @@ def control_tokens(tokenizer: Any, template: Any) -> tuple[str, ...]:
     return tuple(
         token.content
         for token in tokenizer.added_tokens_decoder.values()
-        if token.special
-        or (token.content in named or token.content in written)
-        and not token.content.isspace()
+        if token.special or (token.content in named or token.content in written) and not token.content.isspace()
     )
 
 

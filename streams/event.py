@@ -88,8 +88,8 @@ class Dropped(msgspec.Struct, frozen=True, tag="dropped"):
     took its place), "short" (too little sound for the model), "damaged" (broken packets), "full" (the stream holds no
     more).
 
-    `count` is frames of video, or samples of sound at the model's rate; of what is damaged, packets of video; of what is
-    "latest" or "full", pieces.
+    `count` is frames of video, or samples of sound at the model's rate; of what is damaged, packets of video; of what
+    is "latest" or "full", pieces.
     """
 
     seq: int
