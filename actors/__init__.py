@@ -7,6 +7,7 @@
     inputs.py       what a client hands in, looked at where it enters
     intake.py       one stream's decoders and timeline (synchronous)
     decode.py encode.py schedule.py generate.py     the four actors
+    words.py        ids of long texts, found beside the scheduler
     outbox.py       events on their way to one client, bounded
     wiring.py thread.py     the actors of one engine, made and stopped together; threads that own a model's work
     reply.py stream.py engine.py     the public API

@@ -9,6 +9,7 @@ encode    -> schedule   Announce, Spans, Resolved, Failed, Notice (control)
 schedule  -> encode     Grant, Discard (control)
 schedule  -> generate   Plan; generate -> schedule   Result (its reply), Broken
 schedule  -> client     Tell
+words     -> schedule   Spelt (control)
 """
 
 from __future__ import annotations
@@ -122,6 +123,15 @@ class Resolved(msgspec.Struct, frozen=True, tag=True):
     seq: int
 
 
+class Spelt(msgspec.Struct, frozen=True, tag=True):
+    """The ids of a long text that a stream waits for; None where the tokenizer refuses it."""
+
+    stream: int
+    text: str
+    behind: bool
+    ids: list[int] | None
+
+
 class Failed(msgspec.Struct, frozen=True, tag=True):
     """Segment `index` of input `seq` could not be encoded; the stream goes on without it."""
 
@@ -227,6 +237,7 @@ ScheduleMessage = (
     | Announce
     | Spans
     | Resolved
+    | Spelt
     | Failed
     | Notice
     | Result

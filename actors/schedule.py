@@ -42,9 +42,11 @@ from .messages import (
     Resolved,
     ScheduleMessage,
     Spans,
+    Spelt,
     Tell,
     Transcribe,
 )
+from .words import Words
 
 log = logging.getLogger("penstock.actors")
 
@@ -87,8 +89,11 @@ class Schedule(Actor[ScheduleMessage]):
         encode: Mailbox[EncodeMessage],
         generate: Mailbox[GenerateMessage],
         client: Mailbox[ClientMessage],
+        words: Words,
     ) -> None:
         self._scheduler = scheduler
+        self._words = words
+        scheduler.spell_apart()
         self._pace = steps  # of rows that a step appends
         self._turns = turns  # of rows that the encoder is granted at once
         self._began = self._granted_at = 0.0
@@ -120,6 +125,7 @@ class Schedule(Actor[ScheduleMessage]):
             self._grant()
             self._scheduler.pace(self._pace.rows)
             self._plan = self._scheduler.plan()
+            self._words.find(self._scheduler.unspelled())
             self._publish()
             if self._plan is not None:
                 self.steps += 1
@@ -199,6 +205,8 @@ class Schedule(Actor[ScheduleMessage]):
             case Resolved(stream, seq):
                 scheduler.resolve(stream, seq)
                 self._news(stream).resolved.append(seq)
+            case Spelt(stream, text, behind, ids):
+                scheduler.spelt(stream, text, behind, ids)
             case Failed(stream, seq, index, code, text):
                 self._granted.discard((stream, seq, index))
                 self._lost(stream, Error(code, text, seq))

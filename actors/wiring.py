@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from typing import Any
 
 from ..codecs.decoders import Decoders
@@ -25,6 +26,7 @@ from .mailbox import Mailbox, Observer
 from .messages import ClientMessage, DecodeMessage, EncodeMessage, GenerateMessage, ScheduleMessage, Tell
 from .schedule import Schedule
 from .thread import WorkThread
+from .words import Words
 
 _LANE_BYTES = 256 << 20
 
@@ -69,7 +71,8 @@ class Wiring:
         threads = max(2, os.cpu_count() or 2)
         pool = WorkerPool(threads, limits) if config.decode == "workers" else None
         self._supervisor = Supervisor(broken)
-        self._threads = [WorkThread("penstock-encode"), WorkThread("penstock-model", gate.step)]
+        names = {"penstock-encode": nullcontext, "penstock-model": gate.step, "penstock-words": nullcontext}
+        self._threads = [WorkThread(name, turn) for name, turn in names.items()]
         self.decode = Decode(
             loaded.family.spec, Decoders(limits, pool), self._supervisor, threads, decode, encode, schedule
         )
@@ -77,7 +80,8 @@ class Wiring:
         self.encode = Encode(encoder, self._threads[0], encode, decode, schedule)
         steps = Pace(config.step_ms, 16, config.append_rows)
         turns = Pace(config.encoder_ms, 16, config.encoder_tokens)
-        self.schedule = Schedule(scheduler, steps, turns, schedule, encode, generate, client)
+        words = Words(loaded.family.spelling, self._supervisor, self._threads[2], schedule)
+        self.schedule = Schedule(scheduler, steps, turns, schedule, encode, generate, client, words)
         self.generate = Generate(language, self._threads[1], generate, schedule)
         self._actors: list[Actor[Any]] = [
             self.decode, self.encode, self.schedule, self.generate, Client(client, told)

@@ -20,6 +20,7 @@ from .layout import Layout
 from .plan import Likely
 from .reply import Reply
 from .span import Prompt, Rows, Span
+from .spelling import Unspelled
 from .stream import Begun, Input, Limits, Losses, StreamState
 
 # Texts and questions of one stream that may wait for their turn, and their characters.
@@ -202,13 +203,29 @@ class Conversation:
         self._finish(reason)
 
     def advance(self) -> None:
-        """Let inputs act, in order, as far as their spans have come and the conversation allows."""
-        while self.stream.inputs:
+        """Let inputs act, in order, as far as their spans have come and the conversation allows. One that has a long
+        text without ids waits for them (`spelt`)."""
+        stream = self.stream
+        stream.unspelled = None
+        while stream.inputs:
             self._cut_for_words()
-            input = self.stream.inputs[0]
-            if not self._act(input):
+            try:
+                if not self._act(stream.inputs[0]):
+                    return
+            except Unspelled as unspelled:
+                stream.unspelled = unspelled
                 return
-            self.stream.inputs.popleft()
+            stream.inputs.popleft()
+            if stream.ready:
+                stream.ready = {}
+
+    def spelt(self, text: str, behind: bool, ids: list[int] | None) -> None:
+        """The ids of a long text; None where the tokenizer refuses it, whose error then refuses the input."""
+        ready = self.stream.ready or {}
+        self.stream.ready = None if ids is None else {**ready, (text, behind): ids}
+        self.advance()
+        if ids is None:
+            self.stream.ready = {}
 
     def _cut_for_words(self) -> None:
         """Where the format says so, words cut the running reply when all media before them has come."""
@@ -242,9 +259,9 @@ class Conversation:
             assert isinstance(span, Span)
             if self.stream.layout.step("media") is None or self._mid_character() or not self._takes(span):
                 return False
+            reply, laid = self.stream.reply, self._lay_span(input, span)
             input.spans.popleft()
-            reply = self.stream.reply
-            if not self._lay_span(input, span):
+            if not laid:
                 if reply is not None:
                     reply.do_without()
                     if reply.held:  # nothing more will make it go on
@@ -305,9 +322,11 @@ class Conversation:
     def _lay_prompt(self, input: Input) -> bool:
         if not input.spans:
             return input.done
-        prompt = input.spans.popleft()
+        prompt = input.spans[0]
         assert isinstance(prompt, Prompt)
-        if self._laid(input.seq, lambda layout: layout.prompt(prompt)):
+        laid = self._laid(input.seq, lambda layout: layout.prompt(prompt))
+        input.spans.popleft()
+        if laid:
             self._start(input)
         return True
 

@@ -18,6 +18,7 @@ from ..streams.format import Format, State, Step
 from .family import Family
 from .positions import Block, Cursor
 from .span import Prompt, Rows, Span
+from .spelling import Unspelled
 from .template import EDGE, TEXT
 
 # Text of more characters is cut where that changes nothing, so many before its end: it is tokenised at each input.
@@ -54,6 +55,8 @@ class Layout:
         self._words: str | None = None  # the user's words after it, not yet covered
         self._ids: list[int] = []  # what is laid of it
         self._begin = Cursor()  # where it begins
+        # Ids of long texts, by text and whether it stands behind something; None: all ids are found at once.
+        self.ready: dict[tuple[str, bool], list[int]] | None = None
 
     def copy(self) -> Layout:
         twin = object.__new__(Layout)
@@ -190,7 +193,13 @@ class Layout:
             self._shorten(text)
 
     def _spelled(self, text: str, first: bool) -> list[int]:
-        ids = self.family.spelling.ids(text, behind=not first)
+        behind = not first
+        if self.ready is None or len(text) <= _LONG:
+            ids = self.family.spelling.ids(text, behind)
+        elif (text, behind) in self.ready:
+            ids = self.ready[text, behind]
+        else:
+            raise Unspelled(text, behind)
         return [*self.family.data.start_ids, *ids] if first else ids
 
     def _shorten(self, text: str) -> None:

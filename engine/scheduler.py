@@ -28,6 +28,7 @@ from .plan import Draw, Feed, Plan, Result, TableEdit
 from .policy import Budget, Need
 from .policy import plan as choose_rows
 from .span import Prompt, Rows, Span
+from .spelling import Unspelled
 from .stream import Input, Limits, StreamState, TranscriptRow
 
 
@@ -67,6 +68,7 @@ class Scheduler:
         self._talks: dict[int, Conversation] = {}
         self.kept = Kept(config.span_bytes)
         self._host_used = 0
+        self._spells_apart = False
 
     # Streams' lives.
 
@@ -142,7 +144,25 @@ class Scheduler:
         del self._talks[id]
         self.kept.remove(stream.laid)
 
+    def spell_apart(self) -> None:
+        """From now on the ids of long texts are not found here, where all streams would wait: `unspelled` tells which
+        are wanted, `spelt` takes them."""
+        self._note("spell_apart")
+        self._spells_apart = True
+
+    def unspelled(self) -> list[tuple[int, Unspelled]]:
+        """The long texts that streams wait for, by stream."""
+        return [(id, stream.unspelled) for id, stream in self.streams.items() if stream.unspelled is not None]
+
+    def spelt(self, id: int, text: str, behind: bool, ids: list[int] | None) -> None:
+        """The ids of a text that was `unspelled`; None where the tokenizer refuses it."""
+        if id in self.streams:
+            self._note("spelt", id, text, behind, ids)
+            self._talks[id].spelt(text, behind, ids)
+
     def _add(self, stream: StreamState, limits: Limits) -> None:
+        if self._spells_apart and stream.ready is None:
+            stream.ready = {}
         self.streams[stream.id] = stream
         self._talks[stream.id] = Conversation(self.family, stream, limits, self.kept)
 
@@ -270,11 +290,16 @@ class Scheduler:
         return self.streams[id].transcript()
 
     def check(self) -> None:
-        """The conservation law: raises PenstockError where held pages are not those that live streams reach."""
+        """The laws of conservation: raises PenstockError where held pages are not those that live streams reach, or
+        counted bytes not those of what is laid."""
         self.pool.check(table for stream in self.streams.values() for table in stream.sequence.tables.values())
         away = sum(stream.away for stream in self.streams.values())
         if away != self._host_used:
             raise PenstockError(f"host copies: expected {away} pages by walk, got {self._host_used}")
+        for stream in self.streams.values():
+            held = sum(run.nbytes for run in stream.laid)
+            if held != stream.host_bytes:
+                raise PenstockError(f"stream {stream.id}: expected {held} bytes by walk, got {stream.host_bytes}")
 
     def statistics(self) -> dict[str, Any]:
         """`span_bytes`: embeddings that are kept to feed streams anew, each once; `bytes_by_stream`: what each stream

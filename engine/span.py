@@ -56,6 +56,11 @@ class Rows(msgspec.Struct, frozen=True, eq=False):
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def nbytes(self) -> int:
+        """Host memory that it holds."""
+        return self.ids.nbytes + self.positions.nbytes + (0 if self.embeds is None else self.embeds.nbytes)
+
     def part(self, start: int, stop: int) -> Rows:
         """Rows `[start, stop)` of these."""
         embeds = None if self.embeds is None else self.embeds[start:stop]

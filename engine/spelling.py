@@ -37,6 +37,15 @@ def control_tokens(tokenizer: Any, template: Any) -> tuple[str, ...]:
     )
 
 
+class Unspelled(Exception):
+    """A long text has no ids yet: they are to be found beside the scheduler, which goes on with other streams."""
+
+    def __init__(self, text: str, behind: bool) -> None:
+        super().__init__(f"{len(text)} characters")
+        self.text = text
+        self.behind = behind
+
+
 class Spelling:
     """How one tokenizer spells. `control` are the tokens that are no words."""
 
@@ -87,7 +96,9 @@ class Spelling:
     def ids(self, text: str, behind: bool = False) -> list[int]:
         """The ids of a text in which words may be covered. `behind`: it stands behind something that is no text. Some
         tokenizers set a space before the first word of all, and it is not that."""
-        mark = self._mark if behind and text else ""
+        if not text:
+            return []
+        mark = self._mark if behind else ""
         ids = self(mark + text, add_special_tokens=False)["input_ids"]
         if not mark:
             return ids
@@ -119,6 +130,8 @@ class Spelling:
 
     def _with(self, text: str, change: Callable[[str], str]) -> str:
         """A text with its control tokens changed; they are found as a tokenizer finds them, in one pass over it."""
+        if not any(token in text for token in self._control):
+            return text
         found = self._finder.encode(text, add_special_tokens=False)
         pieces, at = [], 0
         for id, (start, stop) in zip(found.ids, found.offsets, strict=True):

@@ -19,6 +19,7 @@ from .layout import Layout
 from .pages import Sequence
 from .reply import Reply
 from .span import Prompt, Rows, Span
+from .spelling import Unspelled
 
 
 class Input(msgspec.Struct, eq=False):
@@ -97,6 +98,7 @@ class StreamState:
         self.laid: list[Rows] = []
         self.starts: list[int] = []  # first row of each entry of `laid`
         self.rows = 0  # rows laid
+        self.host_bytes = 0  # host memory of what is laid: ids, positions and the embeddings that are still kept
         self.head = 0  # first entry of `laid` that is not wholly fed
         self.announced = 0  # rows [0, announced) have had their Appended events
         self.newest: Seen | None = None  # the newest span among the fed rows
@@ -106,6 +108,8 @@ class StreamState:
         self.over = False  # no more media will come
         self.full = False  # the newest media did not fit
         self.losses = Losses()
+        self.ready: dict[tuple[str, bool], list[int]] | None = None  # `Layout.ready`, for the input that acts next
+        self.unspelled: Unspelled | None = None  # the long text that this input waits for
         self.parked = False  # its client does not read: nothing is fed
         self.away = 0  # pages in host memory; its table is empty then
         self.away_rows = 0
@@ -136,15 +140,18 @@ class StreamState:
                 self.laid.append(run)
                 self.starts.append(self.rows)
                 self.rows += len(run)
+                self.host_bytes += run.nbytes
 
     def lay_within(self, limits: Limits, lay: Callable[[Layout], list[Rows]], reserve: int) -> list[Rows]:
         """Rows from `lay(layout)`, laid if they fit the limits with `reserve` rows to spare; else nothing has changed.
         What the layout takes back goes out of the cache.
 
-        Raises ContextOverflowError with the numbers.
+        Raises ContextOverflowError with the numbers, Unspelled where a long text has no ids yet.
         """
         trial = self.layout.copy()
+        trial.ready = self.ready
         rows = lay(trial)
+        trial.ready = None
         count, kept = sum(len(run) for run in rows), self.rows - trial.taken_back
         if kept + count + reserve > limits.rows:
             raise ContextOverflowError(
@@ -197,6 +204,7 @@ class StreamState:
         if run.embeds is None:
             return []
         self.laid[place] = msgspec.structs.replace(run, embeds=None)
+        self.host_bytes -= run.embeds.nbytes
         self.whole = False
         if self.reply is not None and self.starts[place] >= self.reply.row:
             self.reply.let_go(self.starts[place])
@@ -206,10 +214,12 @@ class StreamState:
         """Forget what is laid from `row` on, and take it out of the cache. Returns the runs that went whole; part of a
         text may stay."""
         keep = bisect_left(self.starts, row)
+        self.host_bytes -= sum(run.nbytes for run in self.laid[max(0, keep - 1) :])
         if keep and self.starts[keep - 1] + len(self.laid[keep - 1]) > row:
             self.laid[keep - 1] = self.laid[keep - 1].part(0, row - self.starts[keep - 1])
         gone = self.laid[keep:]
         del self.laid[keep:], self.starts[keep:]
+        self.host_bytes += sum(run.nbytes for run in self.laid[max(0, keep - 1) :])
         self.rows = row
         self.announced = min(self.announced, row)
         self.cold = min(self.cold, row)
@@ -238,12 +248,6 @@ class StreamState:
             self.sequence.truncate(row)
         return self.begun
 
-    @property
-    def host_bytes(self) -> int:
-        """Host memory of what is laid: ids, positions and the embeddings that are still kept."""
-        embeds = sum(run.embeds.nbytes for run in self.laid if run.embeds is not None)
-        return embeds + sum(run.ids.nbytes + run.positions.nbytes for run in self.laid)
-
     def transcript(self) -> list[TranscriptRow]:
         """What the KV cache holds or would be fed anew, in order."""
         return [
@@ -262,6 +266,7 @@ class StreamState:
         twin.inputs = deque(input.copy() for input in self.inputs if input.seq < before)
         twin.laid, twin.starts = list(self.laid), list(self.starts)
         twin.reply = None if self.reply is None else self.reply.copy()
+        twin.ready = None if self.ready is None else dict(self.ready)
         twin.losses = msgspec.structs.replace(self.losses)
         twin.parked = False  # its client has read all that there is
         twin.events = []

@@ -28,7 +28,8 @@ class Driven:
     def __init__(self, loaded: Loaded, rows: int = 8192, **request: object) -> None:
         self.core = Core(loaded, EngineConfig(kv_tokens=rows, backend="cpu"))
         self.scheduler, self.stream = self.core.scheduler, next(_streams)
-        self.core.open(self.stream, Request(**{"format": "turns", **request}))  # type: ignore[arg-type]
+        self.request = Request(**{"format": "turns", **request})  # type: ignore[arg-type]
+        self.core.open(self.stream, self.request)
         self.events: list[Event] = []
         self._encode: Callable[..., list[Span]] = loaded.towers.encode
         self._timeline = Timeline(loaded.family.spec)
