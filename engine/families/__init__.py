@@ -1,7 +1,8 @@
 """Model families that Penstock serves, by `model_type` of their configuration.
 
-Each module has `load(path, dtype, device) -> Loaded`. Families outside this folder register under the entry point group
-`penstock.families` with the model type as the name and such a `load` as the object.
+Each module has `load(path, dtype, device) -> Loaded`; on the device "meta" no weight is read (opened.py). Families
+outside this folder register under the entry point group `penstock.families` with the model type as the name and such a
+`load` as the object.
 
     text.py             text-only decoders: Llama, Qwen2, Qwen3; others are tried
     tried.py            any other model that takes pictures
