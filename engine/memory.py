@@ -59,21 +59,21 @@ class Memory(msgspec.Struct, frozen=True):
 
 def plan_memory(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room | None = None) -> Memory:
     """Share out the memory of the device that the checkpoint is on, or `room` for one whose weights were not read.
-    ModelError where the KV cache that was asked for, or any, does not fit, with what may be tried."""
+    ModelError where the KV cache that was asked for, or any, does not fit, with what may be tried: a bound on pixels
+    with which it fits and one such picture goes into the cache."""
     try:
         return _shared(loaded, config, backend, room)
     except NoRoom as error:
         refusal = str(error)
 
-    def fits(most: int) -> bool:
+    def fits(most: int, rows: int) -> bool:
         let_go()  # what the attempt before it had
         smaller = msgspec.structs.replace(config, processor={**config.processor, "max_pixels": most})
         try:
             check_options(smaller.processor, loaded.family.spec)
-            _shared(loaded, smaller, backend, room)
+            return _shared(loaded, smaller, backend, room).tokens >= rows + _LEAST_TOKENS
         except (InputError, ModelError):
             return False
-        return True
 
     most = _most_pixels(loaded, config, fits)
     advice = [f"--processor max_pixels={most}"] if most else []
@@ -81,9 +81,9 @@ def plan_memory(loaded: Loaded, config: EngineConfig, backend: Backend, room: Ro
     raise ModelError(f"{refusal}; try {', '.join(advice)}{' or ' if advice else ''}a smaller model")
 
 
-def _most_pixels(loaded: Loaded, config: EngineConfig, fits: Callable[[int], bool]) -> int:
-    """About the largest bound on pixels that `fits`, by halves; 0 where there is none, or where the model's processor
-    has no such option."""
+def _most_pixels(loaded: Loaded, config: EngineConfig, fits: Callable[[int, int], bool]) -> int:
+    """About the largest bound on pixels that `fits`, given with the rows of such a picture; found by halves. 0 where
+    there is none, or where the model's processor has no such option."""
     spec = loaded.family.spec
     now = sized(spec, config.processor)
     rules = [rule for rule in (now.image, now.video) if rule is not None]
@@ -92,11 +92,11 @@ def _most_pixels(loaded: Loaded, config: EngineConfig, fits: Callable[[int], boo
     row = rules[0].factor ** 2
     high = max(rule.largest for rule in rules) // row
     low = high // 2
-    while low and not fits(low * row):
+    while low and not fits(low * row, low):
         high, low = low, low // 2
     while high - low > max(1, low * _NEAR) and low:
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle * row) else (low, middle)
+        low, high = (middle, high) if fits(middle * row, middle) else (low, middle)
     return low * row
 
 

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from penstock.codecs.errors import ModelError
 from penstock.engine import memory as memory_module
 from penstock.engine.brook.recipe import model_path
-from penstock.engine.config import EngineConfig
+from penstock.engine.config import FITTING, EngineConfig
 from penstock.engine.core import fit, load
 from penstock.engine.family import Loaded
+from penstock.engine.forecast import forecast
 from penstock.engine.out_of_memory import NoRoom
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("name", ["omni", "qwen2_5_vl"])
 def test_a_refusal_advises_pixels_that_fit(name: str, share: float, free: dict[str, int | None]) -> None:
-    """About the most that do: who takes the advice is served, and a tenth more is refused."""
+    """About the most that do: who takes the advice is served and has room for one such picture, which a tenth more has
+    not."""
     loaded = load(model_path(name), EngineConfig())
     factor = loaded.family.spec.image.factor**2  # type: ignore[union-attr]
 
@@ -36,9 +43,11 @@ def test_a_refusal_advises_pixels_that_fit(name: str, share: float, free: dict[s
         fit(loaded, config(largest))
     advice = re.search(r"try --processor max_pixels=(\d+), --quantize int8 or a smaller model$", str(refused.value))
     assert advice
-    assert fit(loaded, config(int(advice[1]))).tokens >= 1024
-    with pytest.raises(ModelError):
-        fit(loaded, config(int(advice[1]) * 11 // 10 + factor))
+    rows = int(advice[1]) // factor
+    assert fit(loaded, config(rows * factor)).tokens >= rows + 1024
+    more = rows * 11 // 10 + 1
+    with contextlib.suppress(ModelError):
+        assert fit(loaded, config(more * factor)).tokens < more + 1024
 
 
 def test_a_refusal_advises_no_pixels_where_none_fit(text_loaded: Loaded, free: dict[str, int | None]) -> None:
@@ -70,3 +79,30 @@ def test_pixels_are_advised_too_where_the_largest_turn_runs_out_of_memory(monkey
     advised = int(re.findall(r"max_pixels=(\d+)", str(told.value))[0])
     assert bound * 0.8 < advised <= bound
     assert fit(loaded, EngineConfig(kv_tokens=0, processor={"max_pixels": advised})).tokens > 1024
+
+
+def test_a_model_of_seven_billion_fits_a_card_of_24_gib_with_what_is_advised(tmp_path: Path) -> None:
+    """The sizes of Qwen2.5-VL-7B, whose card says 8.29 billion numbers, and the bounds of its own processor."""
+    shutil.copytree(model_path("qwen2_5_vl"), tmp_path, dirs_exist_ok=True)
+    (tmp_path / "model.safetensors").unlink()
+    config, processor = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("config", "processor_config"))
+    config["dtype"] = config["text_config"]["dtype"] = config["vision_config"]["dtype"] = "bfloat16"
+    config["text_config"] |= {
+        "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
+        "num_key_value_heads": 4, "vocab_size": 152064, "layer_types": ["full_attention"] * 28,
+    }  # fmt: skip
+    config["text_config"]["rope_parameters"]["mrope_section"] = [16, 24, 24]
+    config["vision_config"] |= {
+        "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 3584,
+    }  # fmt: skip
+    for kind in ("image_processor", "video_processor"):
+        processor[kind]["size"] = {"shortest_edge": 3136, "longest_edge": 12_845_056}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "processor_config.json").write_text(json.dumps(processor))
+    with pytest.raises(ModelError, match=r"free on cuda beside the weights; try --processor max_pixels=\d+, ") as told:
+        forecast(tmp_path, FITTING, elsewhere=24 << 30)
+    advised = int(re.findall(r"max_pixels=(\d+)", str(told.value))[0])
+    found = forecast(tmp_path, msgspec.structs.replace(FITTING, processor={"max_pixels": advised}), elsewhere=24 << 30)
+    assert advised > 2_000_000 and found.memory.tokens > advised // 28**2
+    assert found.memory.weight_bytes == pytest.approx(2 * 8.29e9, rel=1e-3)
+    assert found.memory.token_bytes == 2 * 28 * 4 * 128 * 2
