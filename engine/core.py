@@ -86,7 +86,11 @@ def opened(
 
 
 def _load(checkpoint: Checkpoint, config: EngineConfig) -> Loaded:
-    _, load_family = known(checkpoint)
+    from .families import is_tried, rehearse
+
+    named, load_family = known(checkpoint)
+    if is_tried(named.model_type):
+        rehearse(named.model_type, checkpoint.folder)
     weights = read(checkpoint.fetch_weights())
     placement = place(config, weights)
     check_room(weights, placement)

@@ -24,6 +24,7 @@ from .core import known, make_backend, make_small, opened
 from .family import Loaded
 from .memory import Memory, Room, plan_memory, weight_bytes
 from .placement import DTYPES, Placement, check_room, place
+from .rotary import decoder_config
 from .weights import Weights
 
 
@@ -40,6 +41,13 @@ class Forecast(msgspec.Struct, frozen=True):
     tried: bool
     free_bytes: int | None
     memory: Memory
+
+    @property
+    def left_bytes(self) -> int | None:
+        """What nobody has; below 0 where a cache of the size that was asked for leaves too little for the rest."""
+        shares = self.memory
+        used = shares.weight_bytes + shares.step_bytes + shares.encoder_bytes + shares.kv_bytes
+        return None if self.free_bytes is None else self.free_bytes - used
 
 
 def forecast(
@@ -85,7 +93,7 @@ def _stored(named: Any, config: EngineConfig) -> str:
             "expected weights that are not quantised, got quantization_config: how large they are is only known when "
             "they are loaded"
         )
-    parts = (named, getattr(named, "thinker_config", None), named.get_text_config())
+    parts = (named, getattr(named, "thinker_config", None), decoder_config(named))
     found = [part.dtype for part in parts if getattr(part, "dtype", None) is not None]
     if not found and config.dtype == "auto":
         raise ModelError("expected dtype in its config.json, got none; say --dtype")
@@ -99,7 +107,7 @@ def _backend(config: EngineConfig, placement: Placement, here: bool) -> Backend:
 
 
 def _tried(named: Any, loaded: Loaded) -> bool:
-    from .families import BUILT_IN
+    from .families import is_tried
     from .families.tried import TriedTowers
 
-    return named.model_type not in BUILT_IN or isinstance(loaded.towers, TriedTowers)
+    return is_tried(named.model_type) or isinstance(loaded.towers, TriedTowers)

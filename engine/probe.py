@@ -27,8 +27,8 @@ _TOLERANCE = 0.2
 
 
 def check_against_stock(loaded: Loaded, model: Any) -> None:
-    """Compare a dozen ids from all over the vocabulary, from its middle on: at its ends are rows that may be
-    empty. `model` has the replaced attention, before and after."""
+    """Compare a dozen ids from all over the vocabulary, from its middle on, since rows at its ends may be empty.
+    `model` has the replaced attention, before and after."""
     size = loaded.text.get_input_embeddings().weight.shape[0]
     ids = np.roll(np.linspace(0, size - 1, _ROWS).astype(np.int64), _ROWS // 2)
     positions = np.broadcast_to(np.arange(_ROWS, dtype=np.int64), (3, _ROWS))
@@ -69,10 +69,10 @@ def _cause(loaded: Loaded, model: Any, rows: list[Rows], inputs: Any, attention:
         whole = _stock(model, inputs, attention)
         if head:
             alone = _stock(model, {"input_ids": inputs["input_ids"][:, :head]}, attention)
-            if _error(_paged(loaded, rows, [head]), alone[-1:]) > _TOLERANCE:
+            if not _error(_paged(loaded, rows, [head]), alone[-1:]) <= _TOLERANCE:
                 by = ", so neither attention nor positions do it" if head == 1 else ""
                 return f"{what} alone differ{'s' * (seen is None)}{by}"
-            if _error(alone, whole[:head]) > _TOLERANCE:
+            if not _error(alone, whole[:head]) <= _TOLERANCE:
                 return "in the library rows see rows behind them"
         if seen is None:
             return "one row alone does not differ, so attention or positions do it"

@@ -28,8 +28,8 @@ def main(options: argparse.Namespace, config: EngineConfig) -> int:
     if options.json:
         memory = {name: getattr(found.memory, name) for name in ("kv_bytes", "tokens")}
         memory |= msgspec.structs.asdict(found.memory)
-        told = msgspec.structs.asdict(found) | {"model": options.model or "Brook", "memory": memory}
-        print(msgspec.json.encode(told).decode(), flush=True)
+        told = msgspec.structs.asdict(found) | {"model": options.model or "Brook", "left_bytes": found.left_bytes}
+        print(msgspec.json.encode(told | {"memory": memory}).decode(), flush=True)
         return 0
     why = f": {found.why}" if found.why else ""
     print(f"{options.model or 'Brook'} ({found.family}), {found.dtype} on {found.device}{why}")
@@ -48,9 +48,8 @@ def _rows(found: Forecast, config: EngineConfig) -> Iterator[tuple[str, str]]:
     yield "encoder", f"{amount(memory.encoder_bytes)}, its largest turn{kept}"
     yield "cache", f"{amount(memory.kv_bytes)}: {memory.pages} pages of {memory.page_tokens} rows"
     yield "", f"{amount(memory.token_bytes)} a row"
-    if free is not None:
-        used = memory.weight_bytes + memory.step_bytes + memory.encoder_bytes + memory.kv_bytes
-        yield "left", amount(max(0, free - used))
+    if (left := found.left_bytes) is not None:
+        yield "left", amount(left) if left >= 0 else f"none: {amount(-left)} too little for the step and the encoder"
     yield "fits", f"{memory.tokens} rows of cache, {memory.tokens // 8192} streams of 8k tokens"
     if found.device.startswith("cuda"):
         yield "", "estimated: when it is loaded on CUDA, step and turn are run once and measured"

@@ -10,7 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 from penstock.codecs.errors import ModelError
+from penstock.engine import core
 from penstock.engine.brook.recipe import model_path
+from penstock.engine.checkpoint import Checkpoint
 from penstock.engine.config import FITTING
 from penstock.engine.core import BROOK, fit, load
 from penstock.engine.forecast import Forecast, forecast
@@ -42,6 +44,22 @@ def test_the_forecast_is_what_loading_gives(tmp_path: Path, name: str | None, fr
     assert (found.device, found.dtype) == ("cpu", str(loaded.dtype).removeprefix("torch."))
     assert found.family == loaded.family.data.name and not found.tried
     assert found.free_bytes == weight_bytes(loaded) + GIB
+
+
+def test_of_a_model_on_the_hub_no_weights_are_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = model_path("text")
+
+    class Remote:
+        """Knows which files there are, and gives none."""
+
+        def sizes(self) -> dict[str, int]:
+            return {"config.json": 1, "model.safetensors": 1 << 40}
+
+    found: Any = Checkpoint("small/text", folder, Remote())  # type: ignore[arg-type]
+    monkeypatch.setattr(core, "find", lambda *_: found)
+    assert forecast("small/text", ON_A_CPU).model == "small/text"
+    with pytest.raises(ModelError, match="small/text: .*complete"):
+        load("small/text", ON_A_CPU)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,6 @@ from typing import Any
 from layout import publish_omni
 from local_hub import LocalHub
 from penstock.engine.brook.recipe import model_path
-from penstock.engine.config import FITTING
-from penstock.engine.forecast import forecast
 from visit import environment, visit
 
 NEEDED = {
@@ -125,17 +123,6 @@ def test_a_cancelled_load_ends_its_download(hub: LocalHub, home: Path) -> None:
         gate.set()
         assert process.wait(timeout=60) == 0 and told == "cancelled\n", process.stderr.read()
     assert not list(home.rglob("model.safetensors")) and not list(home.rglob("*.incomplete"))
-
-
-def test_a_plan_downloads_no_weights(hub: LocalHub, home: Path) -> None:
-    hub.put("small/text", model_path("text"))
-    command = [sys.executable, "-m", "penstock.server.cli", "plan", "small/text", "--json", "--device-gib", "2"]
-    own = environment(hub.url, home)
-    done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=100, check=True)
-    near = forecast(model_path("text"), FITTING, elsewhere=2 << 30)
-    assert json.loads(done.stdout)["memory"]["tokens"] == near.memory.tokens
-    assert "config.json" in hub.files_asked()
-    assert not [name for name in hub.files_asked() if name.endswith(".safetensors")]
 
 
 def test_the_command_serves_a_model_of_the_hub(hub: LocalHub, home: Path) -> None:

@@ -44,6 +44,14 @@ def test_json_is_one_object_with_bytes(capsys: pytest.CaptureFixture[str]) -> No
     assert memory["kv_bytes"] == memory["pages"] * memory["page_tokens"] * memory["token_bytes"]
     assert 0 <= (1 << 29) - memory["kv_bytes"] < memory["page_tokens"] * memory["token_bytes"]
     assert memory["tokens"] == memory["pages"] * memory["page_tokens"]
+    shares = sum(memory[f"{name}_bytes"] for name in ("weight", "step", "encoder", "kv"))
+    assert found["left_bytes"] == found["free_bytes"] - shares > 0
+
+
+def test_a_cache_that_leaves_too_little_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = told(capsys, "--device-gib", "2", "--kv-gib", "1.5").splitlines()
+    (left,) = [line for line in lines if line.startswith("  left")]
+    assert re.fullmatch(r"  left      none: [\d.]+ [GM]iB too little for the step and the encoder", left)
 
 
 def test_max_pixels_is_short_for_an_option_of_the_processor(capsys: pytest.CaptureFixture[str]) -> None:
