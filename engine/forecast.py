@@ -94,7 +94,8 @@ def _stored(named: Any, config: EngineConfig) -> str:
             "they are loaded"
         )
     parts = (named, getattr(named, "thinker_config", None), decoder_config(named))
-    found = [part.dtype for part in parts if getattr(part, "dtype", None) is not None]
+    said = (getattr(part, "dtype", None) for part in parts)
+    found = [dtype for dtype in said if dtype is not None]
     if not found and config.dtype == "auto":
         raise ModelError("expected dtype in its config.json, got none; say --dtype")
     return str(found[0]).removeprefix("torch.") if found else config.dtype

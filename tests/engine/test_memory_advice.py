@@ -19,6 +19,7 @@ from penstock.engine.core import fit, load
 from penstock.engine.family import Loaded
 from penstock.engine.forecast import forecast
 from penstock.engine.out_of_memory import NoRoom
+from penstock.engine.worst import worst_case
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
@@ -30,7 +31,7 @@ def test_a_refusal_advises_pixels_that_fit(name: str, share: float, free: dict[s
     factor = loaded.family.spec.image.factor**2  # type: ignore[union-attr]
 
     def config(most: int) -> EngineConfig:
-        options = {"min_pixels": 4 * factor, "max_pixels": most}
+        options: dict[str, bool | int | float] = {"min_pixels": 4 * factor, "max_pixels": most}
         return EngineConfig(kv_tokens=0, encoder_tokens=1, processor=options)
 
     largest = 4096 * factor
@@ -64,7 +65,7 @@ def test_a_refusal_advises_no_pixels_where_none_fit(text_loaded: Loaded, free: d
 def test_pixels_are_advised_too_where_the_largest_turn_runs_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a card, where it is run."""
     loaded = load(model_path("omni"), EngineConfig())
-    whole = memory_module.worst_case
+    whole = worst_case
     bound = loaded.family.spec.image.max_pixels // 3  # type: ignore[union-attr]
 
     def ran(loaded: Loaded, config: EngineConfig, backend: Any) -> tuple[int, int]:

@@ -31,6 +31,7 @@ SIZES: dict[str, Any] = {
     "pad_token_id": 0,
 }
 GROUPED: dict[str, Any] = SIZES | {"num_key_value_heads": 2}
+BOTH_WAYS: dict[str, Any] = GROUPED | {"is_causal": False}
 SERVED = {
     "mistral": hf.MistralConfig(**GROUPED, sliding_window=None),
     "a window": hf.MistralConfig(**GROUPED, sliding_window=8),
@@ -83,7 +84,7 @@ REFUSED = {
         "logits over pages differ .* by .* expected .*: one row alone differs, so neither attention nor positions do",
     ),
     "looks both ways": (
-        hf.MistralConfig(**GROUPED, sliding_window=None, is_causal=False),
+        hf.MistralConfig(**BOTH_WAYS, sliding_window=None),
         "logits over pages differ .* by .* expected .*: in the library rows see rows behind them",
     ),
     "layers behind the decoder": (

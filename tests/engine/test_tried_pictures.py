@@ -136,7 +136,8 @@ def test_positions_of_a_rule_of_its_own_are_refused_by_name(tmp_path: Path, mode
     folder = several_axes(tmp_path, model_type)
     model = hf.AutoModelForImageTextToText.from_pretrained(folder)
     processor = hf.AutoProcessor.from_pretrained(folder)
-    assert stock(model, processor, [turn(("image", Image.fromarray(WIDE)), "What do you see?")])
+    said, _ = stock(model, processor, [turn(("image", Image.fromarray(WIDE)), "What do you see?")])
+    assert len(said) == REPLY
     reason = r"its pictures stand on several axes of positions, by a rule of its own \(get_rope_index\)"
     for _ in ("whole", "without weights"):
         with pytest.raises(ModelError, match=rf"^[^\n]*model type '{model_type}' is not served: {reason}[^\n]*$"):

@@ -221,9 +221,9 @@ def several_axes(folder: Path, model_type: str) -> Path:
     )  # fmt: skip
     sizes = {"shortest_edge": PATCH * PATCH * 4, "longest_edge": SIDE * SIDE * 4}
     processor = hf.Glm4vProcessor(
-        hf.Glm4vImageProcessor(size=sizes, patch_size=PATCH),
+        hf.Glm4vImageProcessor(size=sizes),
         tokenizer,
-        hf.Glm4vVideoProcessor(size=sizes, patch_size=PATCH),
+        hf.Glm4vVideoProcessor(size=sizes),
         chat_template=tokenizer.chat_template,
     )
     return _save(folder, hf.AutoModelForImageTextToText.from_config(config), tokenizer, processor)
