@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from penstock.engine.brook.recipe import model_path
@@ -29,6 +30,11 @@ def test_the_table_adds_up(capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(gib[name] for name in ("weights", "step", "encoder", "cache", "left")) == pytest.approx(24, abs=0.2)
     assert re.fullmatch(r"  fits      \d+ rows of cache, \d+ streams of 8k tokens", lines[-2])
     assert "estimated" in lines[-1]
+
+
+def test_the_table_of_the_documentation_is_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "memory.md").read_text()
+    assert f"```\n{told(capsys, '--device-gib', '24')}```\n" in page
 
 
 def amount(text: str) -> float:
