@@ -20,6 +20,7 @@ language.py             the owner of the language model and the KV cache: carrie
 checkpoint.py hub.py    where a checkpoint is: a folder, or a model on the Hub, downloaded
   out_of_memory.py      which errors mean that memory ran out
 weights.py placement.py memory.py worst.py  what a checkpoint needs; on which device, in which type; who has how much
+forecast.py             the same without weights, also for a device that is not here
 int8.py                 linear layers in int8
 library.py probe.py     the one door to transformers; does a decoder compute here what it computes there?
 gguf.py                 a model out of a GGUF file, saved as transformers saves models

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable
 from pathlib import Path
 
 from huggingface_hub.errors import HFValidationError
@@ -34,17 +33,31 @@ class Checkpoint:
         """See that the weights are in the folder; to be called before they are read. Returns their files. Raises
         ModelError.
         """
-        present = self._repository.sizes() if self._repository else {file.name for file in self.folder.iterdir()}
-        names = self._weights(present)
+        names = self._weights(self._present())
         if self._repository is not None:
             self._repository.complete(names)
         return [self.folder / name for name in names]
 
-    def _weights(self, present: Iterable[str]) -> list[str]:
-        """The files that `transformers` reads. Pickles are refused: reading one can run whatever its maker wrote."""
-        present = set(present)
+    def check_weights(self) -> None:
+        """ModelError where the weights are of a kind that is refused, by the names of the files."""
+        self._shards_of(self._present())
+
+    def _present(self) -> set[str]:
+        return set(self._repository.sizes() if self._repository else (file.name for file in self.folder.iterdir()))
+
+    def _weights(self, present: set[str]) -> list[str]:
+        """The files that `transformers` reads."""
         if _WEIGHTS in present:
             return [_WEIGHTS]
+        shards = self._shards_of(present)
+        lost = [name for name in shards if name not in present]
+        if lost:
+            raise ModelError(f"{self.name}: expected the files that {_INDEX} names, got no {', '.join(lost)}")
+        return shards
+
+    def _shards_of(self, present: set[str]) -> list[str]:
+        """What the index names, where there is one. Pickles are refused: reading one can run whatever its maker
+        wrote."""
         shards = self._shards() if _INDEX in present else []
         pickles = [name for name in shards if not name.endswith(".safetensors")]
         if not any(name.endswith(".safetensors") for name in present):
@@ -54,9 +67,6 @@ class Checkpoint:
                 f"{self.name}: expected weights as safetensors, got {', '.join(sorted(pickles))}: pickles can run code "
                 "when they are read. Where you trust them, write them anew with `save_pretrained`"
             )
-        lost = [name for name in shards if name not in present]
-        if lost:
-            raise ModelError(f"{self.name}: expected the files that {_INDEX} names, got no {', '.join(lost)}")
         return shards
 
     def _shards(self) -> list[str]:

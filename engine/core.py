@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 import torch
@@ -43,6 +44,8 @@ from .weights import read
 
 BROOK = Path(__file__).parent / "brook"
 
+_Made = TypeVar("_Made")
+
 log = logging.getLogger("penstock.engine")
 
 
@@ -54,39 +57,63 @@ def load(
     revision: a branch, tag or commit of an id. Where `stop` is set by another thread, a download ends at its next
     piece. Raises ModelError that says why not.
     """
-    if path is None:
-        path = BROOK
-        if not (path / "model.safetensors").is_file():
-            raise ModelError(f"{path}: expected the weights of Brook, which come with Penstock, got an incomplete copy")
+    if path is None and not (BROOK / "model.safetensors").is_file():
+        raise ModelError(f"{BROOK}: expected the weights of Brook, which come with Penstock, got an incomplete copy")
+    return opened(path, config, _load, revision, stop)
+
+
+def opened(
+    path: str | Path | None,
+    config: EngineConfig,
+    work: Callable[[Checkpoint, EngineConfig], _Made],
+    revision: str | None = None,
+    stop: threading.Event | None = None,
+) -> _Made:
+    """What `work` makes of a checkpoint, named as `load` has it. Whatever it raises is told as ModelError, in one line
+    that names the checkpoint."""
     if config.quantize not in (None, "int8"):
         raise ModelError(f"quantize: expected int8 or nothing, got {config.quantize!r}")
-    checkpoint = find(path, revision, stop or threading.Event())
+    checkpoint = find(BROOK if path is None else path, revision, stop or threading.Event())
     try:
-        loaded = _load(checkpoint, config)
+        return work(checkpoint, config)
     except ModelError as error:
-        known = str(error).startswith(checkpoint.name)
-        raise error if known else ModelError(f"{checkpoint.name}: {error}") from error
+        told = str(error).startswith(checkpoint.name)
+        raise error if told else ModelError(f"{checkpoint.name}: {error}") from error
     except ImportError as error:
         raise ModelError(f"{checkpoint.name}: {_missing(' '.join(str(error).split()))}") from error
     except Exception as error:  # whatever the library raises over files that it does not expect
         raise ModelError(f"{checkpoint.name}: {_refusal(error)}") from error
-    loaded.family.data = msgspec.structs.replace(loaded.family.data, model=checkpoint.name)
-    return loaded
 
 
 def _load(checkpoint: Checkpoint, config: EngineConfig) -> Loaded:
-    from .families import check_config, loader
+    from .families import is_tried, rehearse
 
-    known = transformers.AutoConfig.from_pretrained(checkpoint.folder)
-    load_family = loader(known.model_type)
-    check_config(known)
+    named, load_family = known(checkpoint)
+    if is_tried(named.model_type):
+        rehearse(named.model_type, checkpoint.folder)
     weights = read(checkpoint.fetch_weights())
     placement = place(config, weights)
     check_room(weights, placement)
     loaded: Loaded = load_family(checkpoint.folder, getattr(torch, placement.dtype), torch.device(placement.device))
+    loaded.family.data = msgspec.structs.replace(loaded.family.data, model=checkpoint.name)
+    make_small(loaded, config)
+    return loaded._replace(why=placement.why)
+
+
+def known(checkpoint: Checkpoint) -> tuple[Any, Callable[..., Loaded]]:
+    """The configuration of a checkpoint that may be served, and the `load` of its family. Raises ModelError."""
+    from .families import check_config, loader
+
+    config = transformers.AutoConfig.from_pretrained(checkpoint.folder)
+    load_family = loader(config.model_type)
+    check_config(config)
+    return config, load_family
+
+
+def make_small(loaded: Loaded, config: EngineConfig) -> None:
+    """Exchange the decoder's linear layers where `quantize` asks for it."""
     if config.quantize is not None and quantize(loaded.text) == 0:
         raise ModelError("quantize: expected linear layers of float weights in the decoder, got none")
-    return loaded._replace(why=placement.why)
 
 
 def _missing(why: str) -> str:

@@ -4,19 +4,20 @@ In: a loaded checkpoint and the configuration. Out: a `Memory`, whose pages the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from ..codecs.errors import ModelError
-from ..streams.options import sized
-from ..streams.segment import MediaSpec
+from ..codecs.errors import InputError, ModelError
+from ..streams.options import check_options, sized
 from . import compute
 from .attention import Backend
 from .compute import amount
 from .config import EngineConfig
 from .family import Loaded
 from .language import token_shape
+from .out_of_memory import NoRoom, let_go
 from .worst import worst_case
 
 # Of what is left. Beside other programs, and beside what the host keeps for streams, a CPU's share is smaller.
@@ -26,6 +27,15 @@ _FRACTION = 0.5
 _MOST_TOKENS = 32_768
 # With fewer a conversation of one picture and a few words does not fit.
 _LEAST_TOKENS = 1024
+# How near a bound on pixels that is advised comes to the largest that fits.
+_NEAR = 1 / 16
+
+
+class Room(msgspec.Struct, frozen=True):
+    """A device and what is free on it beside the weights; None: nothing says so."""
+
+    device: str
+    free: int | None
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -47,9 +57,52 @@ class Memory(msgspec.Struct, frozen=True):
         return self.tokens * self.token_bytes
 
 
-def plan_memory(loaded: Loaded, config: EngineConfig, backend: Backend) -> Memory:
-    """Share out the memory. ModelError where the KV cache that was asked for, or any, does not fit."""
-    device = str(loaded.device)
+def plan_memory(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room | None = None) -> Memory:
+    """Share out the memory of the device that the checkpoint is on, or `room` for one whose weights were not read.
+    ModelError where the KV cache that was asked for, or any, does not fit, with what may be tried: a bound on pixels
+    with which it fits and one such picture goes into the cache."""
+    try:
+        return _shared(loaded, config, backend, room)
+    except NoRoom as error:
+        refusal = str(error)
+
+    def fits(most: int, rows: int) -> bool:
+        let_go()  # what the attempt before it had
+        smaller = msgspec.structs.replace(config, processor={**config.processor, "max_pixels": most})
+        try:
+            check_options(smaller.processor, loaded.family.spec)
+            return _shared(loaded, smaller, backend, room).tokens >= rows + _LEAST_TOKENS
+        except (InputError, ModelError):
+            return False
+
+    most = _most_pixels(loaded, config, fits)
+    advice = [f"--processor max_pixels={most}"] if most else []
+    advice += [] if config.quantize else ["--quantize int8"]
+    raise ModelError(f"{refusal}; try {', '.join(advice)}{' or ' if advice else ''}a smaller model")
+
+
+def _most_pixels(loaded: Loaded, config: EngineConfig, fits: Callable[[int, int], bool]) -> int:
+    """About the largest bound on pixels that `fits`, given with the rows of such a picture; found by halves. 0 where
+    there is none, or where the model's processor has no such option."""
+    spec = loaded.family.spec
+    now = sized(spec, config.processor)
+    rules = [rule for rule in (now.image, now.video) if rule is not None]
+    if not rules or "max_pixels" not in spec.options:
+        return 0
+    row = rules[0].factor ** 2
+    high = max(rule.largest for rule in rules) // row
+    low = high // 2
+    while low and not fits(low * row, low):
+        high, low = low, low // 2
+    while high - low > max(1, low * _NEAR) and low:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle * row, middle) else (low, middle)
+    return low * row
+
+
+def _shared(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room | None) -> Memory:
+    """As `plan_memory`. NoRoom where a step, the encoder and the least cache do not fit."""
+    device = str(loaded.device) if room is None else room.device
     step, encoder = worst_case(loaded, config, backend)
     if device.startswith("cuda"):
         encoder += config.span_bytes + config.encoder_cache_bytes  # what is encoded stays on the device
@@ -58,11 +111,11 @@ def plan_memory(loaded: Loaded, config: EngineConfig, backend: Backend) -> Memor
     page_tokens = config.page_tokens or backend.page_tokens
     heads, dim = token_shape(loaded.config)
     token = 2 * loaded.config.num_hidden_layers * heads * dim * loaded.dtype.itemsize
-    free = compute.free_bytes(device)
+    free = compute.free_bytes(device) if room is None else room.free
     if config.kv_gib is not None:
         tokens = int(config.kv_gib * 2**30) // token
     else:
-        tokens = config.kv_tokens or _fitting(free, step + encoder, token, device, config, loaded.family.spec)
+        tokens = config.kv_tokens or _fitting(free, step + encoder, token, device, config)
     pages = tokens // page_tokens
     if pages < 1:
         raise ModelError(f"KV cache: expected at least {page_tokens} tokens, one page, got {tokens}; try more --kv-gib")
@@ -84,7 +137,7 @@ def host_pages(config: EngineConfig, memory: Memory, device: str) -> int:
     return min(config.host_pages, max(0, room // 2 // (memory.page_tokens * memory.token_bytes)))
 
 
-def _fitting(free: int | None, worst: int, token: int, device: str, config: EngineConfig, spec: MediaSpec) -> int:
+def _fitting(free: int | None, worst: int, token: int, device: str, config: EngineConfig) -> int:
     """Tokens of KV cache in `memory_fraction` of what `free` bytes leave beside the worst case."""
     cuda, fraction = device.startswith("cuda"), config.memory_fraction
     if fraction is not None and not 0 < fraction <= 1:
@@ -94,27 +147,20 @@ def _fitting(free: int | None, worst: int, token: int, device: str, config: Engi
     share = fraction or _FRACTIONS.get(device.partition(":")[0], _FRACTION)
     room = int(max(0, free - worst) * share)
     if room < _LEAST_TOKENS * token:
-        raise ModelError(
+        raise NoRoom(
             f"needs {amount(worst)} for a step and the encoder, and {amount(_LEAST_TOKENS * token)} for a KV cache of "
-            f"{_LEAST_TOKENS} tokens in {share:.0%} of the rest, {amount(free)} free on {device} beside the weights; "
-            f"try {_smaller_pictures(config, spec)}--quantize int8 or a smaller model"
+            f"{_LEAST_TOKENS} tokens in {share:.0%} of the rest, {amount(free)} free on {device} beside the weights"
         )
     return room // token if cuda or fraction else min(_MOST_TOKENS, room // token)
-
-
-def _smaller_pictures(config: EngineConfig, spec: MediaSpec) -> str:
-    """The bound on pixels to try where the model's processor has one: half of what holds."""
-    rule = sized(spec, config.processor).image
-    if rule is None or "max_pixels" not in spec.options or rule.max_pixels < 2 * rule.min_pixels:
-        return ""
-    return f"--processor max_pixels={rule.max_pixels // 2}, "
 
 
 def weight_bytes(loaded: Loaded) -> int:
     """Bytes of all tensors of the decoder, the output layer and the towers; those that are shared count once."""
     whole: Any = getattr(loaded.towers, "model", None)  # families keep the whole model there; else its blocks are known
     modules = [loaded.text, loaded.head, *loaded.towers.blocks, *([whole] if whole is not None else [])]
-    tensors = {
-        tensor.data_ptr(): tensor.nbytes for module in modules for tensor in (*module.parameters(), *module.buffers())
+    tensors = {  # without numbers they lie nowhere, and are shared as objects
+        tensor.data_ptr() or id(tensor): tensor.nbytes
+        for module in modules
+        for tensor in (*module.parameters(), *module.buffers())
     }
     return sum(tensors.values())

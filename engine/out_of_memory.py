@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from ..codecs.errors import ModelError
+
 # What torch's allocators say: of a CPU (Linux, Windows), of Metal.
 _SIGNS = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+class NoRoom(ModelError):
+    """What a model has to have at once does not fit beside its weights."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

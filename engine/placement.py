@@ -28,24 +28,27 @@ class Placement(msgspec.Struct, frozen=True):
     why: str
 
 
-def place(config: EngineConfig, weights: Weights) -> Placement:
-    """The device and the dtype of `config`, with "auto" decided. ModelError where they are not to be had here."""
-    device, lacking = _device(config.device)
+def place(config: EngineConfig, weights: Weights, here: bool = True) -> Placement:
+    """The device and the dtype of `config`, with "auto" decided. ModelError where they are not to be had here; where
+    it is not about this machine (`here` False) any device is, and computes in every type."""
+    device, lacking = _device(config.device) if here else (_elsewhere(config.device), "")
     if config.dtype == "float16" and device == "cpu":
         raise ModelError("dtype: expected float32 or bfloat16 on a CPU, got float16")
     if config.dtype in DTYPES:
         return Placement(device, config.dtype, lacking)
     if config.dtype != "auto":
         raise ModelError(f"dtype: expected auto, {', '.join(DTYPES)}, got {config.dtype!r}")
-    dtype, why = _dtype(device, weights)
+    dtype, why = _dtype(device, weights, here)
     return Placement(device, dtype, "; ".join(filter(None, (why, lacking))))
 
 
-def check_room(weights: Weights, placement: Placement) -> None:
-    """ModelError where the weights are larger than the memory that is free. They pass through the host's memory."""
+def check_room(weights: Weights, placement: Placement, elsewhere: int | None = None) -> None:
+    """ModelError where the weights are larger than the memory that is free. They pass through the host's memory.
+    `elsewhere`: what is free on a device that is not here."""
     need = weights.bytes_in(placement.dtype)
-    for device in dict.fromkeys((placement.device, "cpu")):
-        free = compute.free_bytes(device)
+    places = (placement.device, "cpu") if elsewhere is None else (placement.device,)
+    for device in dict.fromkeys(places):
+        free = compute.free_bytes(device) if elsewhere is None else elsewhere
         if free is not None and need > free:
             advice = ["a smaller model"]
             if weights.bytes_in("bfloat16") <= free:
@@ -72,19 +75,28 @@ def _device(word: str) -> tuple[str, str]:
     raise ModelError(f"device: expected auto, {', '.join(here)}, got {word!r}" + (f": {lacking}" if lacking else ""))
 
 
-def _dtype(device: str, weights: Weights) -> tuple[str, str]:
+def _elsewhere(word: str) -> str:
+    """A device of another machine; "auto" is a card."""
+    kind, colon, number = word.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or (colon and not (kind == "cuda" and number.isdigit())):
+        raise ModelError(f"device: expected auto, cpu, cuda or mps, got {word!r}")
+    return "cuda" if kind == "auto" else word
+
+
+def _dtype(device: str, weights: Weights, here: bool) -> tuple[str, str]:
     """The dtype for weights that are stored in `weights.dtype`, and why."""
     own = weights.dtype
     if own not in DTYPES:
         return "float32", f"the checkpoint's {own} is not served"
-    if device.startswith("cuda") and own == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return "float16", "this card does not compute in the checkpoint's bfloat16"
+    if here and device.startswith("cuda") and own == "bfloat16":
+        if not torch.cuda.is_bf16_supported(including_emulation=False):
+            return "float16", "this card does not compute in the checkpoint's bfloat16"
     if device == "cpu" and own == "float16":
         return "float32", "the checkpoint's float16 is slow on a CPU"
     if device == "cpu" and own == "bfloat16":
         if weights.bytes_in("float32") < _SMALL_BYTES:
             return "float32", "a model so small is not faster in the checkpoint's bfloat16"
-        if not fast_bfloat16():
+        if here and not fast_bfloat16():
             return "float32", "the checkpoint's bfloat16 is slow on this processor"
     return own, "as the checkpoint has it"
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..codecs.errors import ModelError
 from ..streams.options import sized
 from ..streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, SizeRule, VideoSegment
 from ..streams.size import fit
@@ -21,7 +20,7 @@ from .attention import Backend
 from .config import EngineConfig
 from .family import Loaded
 from .language import LanguageModel
-from .out_of_memory import is_out_of_memory
+from .out_of_memory import NoRoom, is_out_of_memory
 from .plan import Draw, Feed, Plan, TableEdit
 from .span import Rows
 
@@ -40,7 +39,8 @@ _UNSIZED = 2048
 
 
 def worst_case(loaded: Loaded, config: EngineConfig, backend: Backend) -> tuple[int, int]:
-    """Bytes of the largest step, and of the largest turn of the encoder. ModelError where they do not fit."""
+    """Bytes of the largest step, and of the largest turn of the encoder. NoRoom where they do not fit. Without weights
+    (on "meta") they are estimated, for whatever device."""
     if loaded.device.type != "cuda":
         return _estimated_step(loaded, config), _estimated_turn(loaded, config)
     try:
@@ -48,9 +48,9 @@ def worst_case(loaded: Loaded, config: EngineConfig, backend: Backend) -> tuple[
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise ModelError(
+        raise NoRoom(
             f"needs more memory than is free on {loaded.device} for a step of {config.step_rows} rows or for "
-            f"{config.encoder_tokens} rows of the encoder; try a smaller model"
+            f"{config.encoder_tokens} rows of the encoder"
         ) from error
 
 

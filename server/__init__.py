@@ -2,6 +2,7 @@
 
 cli         the command `penstock`
 options     its parser; progress: what is shown while a model is loaded
+plan        `penstock plan`: how a model would share out memory
 ask         `penstock ask`; ask_view: what it prints; sources: files and stdin; capture: cameras and microphones
 devices     `penstock devices`: which cameras, microphones, codecs and computers there are
 demo_model  `penstock fetch-demo-model`

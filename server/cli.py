@@ -1,4 +1,4 @@
-"""The command line: `penstock serve`, `ask`, `devices`, `trace`, `bench`, `fetch-demo-model`, `completion`.
+"""The command line: `penstock serve`, `plan`, `ask`, `devices`, `trace`, `bench`, `fetch-demo-model`, `completion`.
 
 In come arguments and the environment (PENSTOCK_API_KEY); out go an exit code (0; 2 with one line on stderr; 130 after
 Ctrl-C) and, from `serve`, a line with the address and some with what is served, on stdout. Loads torch, PyAV, starlette
@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     return make_parser(
         {
             "serve": _serve,
+            "plan": _plan,
             "ask": _ask,
             "devices": _devices,
             "trace": _trace,
@@ -119,9 +120,8 @@ def _serve(options: argparse.Namespace) -> int:
     from ..actors.engine import Engine
 
     async def run() -> None:
-        cache = {"kv_gib": options.kv_gib, "memory_fraction": options.memory_fraction}
-        media = {"processor": dict(options.processor), "limits_per_request": dict(options.limit)}
-        setup = msgspec.structs.replace(engine_config(options), decode=options.decode, **cache, **media)
+        client = {"decode": options.decode, "limits_per_request": dict(options.limit)}
+        setup = msgspec.structs.replace(sized_config(options), **client)
         async with loading(options.model or "Brook", on_terminal):
             loaded = await Engine.load(options.model, revision=options.revision, config=setup)
         async with loaded as engine:
@@ -153,6 +153,12 @@ def engine_config(options: argparse.Namespace) -> EngineConfig:
     return msgspec.structs.replace(FITTING, **{name: value for name, value in given.items() if value is not None})
 
 
+def sized_config(options: argparse.Namespace) -> EngineConfig:
+    """The same with what `serve` and `plan` say about the cache and the sizes of media."""
+    cache = {"kv_gib": options.kv_gib, "memory_fraction": options.memory_fraction}
+    return msgspec.structs.replace(engine_config(options), processor=dict(options.processor), **cache)
+
+
 def _facts(url: str, info: EngineInfo, config: ServerConfig, own: bool) -> list[tuple[str, str]]:
     """What a person should know of a server that has started, by name."""
     auto = "live" if info.live_trained else "turns: the model claims no training for live"
@@ -180,6 +186,12 @@ def _shares(memory: Memory) -> list[tuple[str, str]]:
         ("", f"{amount(memory.kv_bytes)} KV cache: {memory.pages} pages, {memory.tokens} tokens"),
         ("", f"{memory.tokens // 8192} streams of 8k tokens fit"),
     ]
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from . import plan
+
+    return plan.main(options, sized_config(options))
 
 
 def _ask(options: argparse.Namespace) -> int:

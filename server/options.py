@@ -68,6 +68,11 @@ examples:
   penstock serve Qwen/Qwen2.5-VL-3B-Instruct --port 8080
   PENSTOCK_API_KEY=change-me penstock serve --host 0.0.0.0
 """,
+    "plan": """
+examples:
+  penstock plan Qwen/Qwen2.5-VL-3B-Instruct                   on this machine
+  penstock plan Qwen/Qwen2.5-VL-3B-Instruct --device-gib 24 --max-pixels 1000000
+""",
 }
 
 
@@ -84,6 +89,11 @@ def make_parser(commands: Commands) -> argparse.ArgumentParser:
     serve = children.add_parser("serve", help="serve a model over WebSocket", epilog=_EXAMPLES["serve"])
     serve.set_defaults(command=commands["serve"])
     _add_serve(serve)
+    plan = children.add_parser(
+        "plan", help="how a model would share out memory, without its weights", epilog=_EXAMPLES["plan"]
+    )
+    plan.set_defaults(command=commands["plan"])
+    _add_plan(plan)
     usage = "penstock ask [options] [MEDIA ...] QUESTION"
     ask = children.add_parser("ask", help="show media to a model and ask", usage=usage, epilog=_EXAMPLES["ask"])
     ask.set_defaults(command=commands["ask"])
@@ -115,14 +125,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     )
     model = parser.add_argument_group("the model")
     _add_place(model)
-    cache = model.add_mutually_exclusive_group()
-    cache.add_argument(
-        "--memory-fraction",
-        type=_positive,
-        help="how much the KV cache takes of what weights and the largest step leave (default 0.9 on cuda; elsewhere "
-        "0.5, but 32768 tokens at most)",
-    )
-    cache.add_argument("--kv-gib", type=_positive, help="the KV cache's size in GiB, instead")
+    _add_cache(model)
     address = parser.add_argument_group("address and access")
     address.add_argument("--host", default=defaults.host, help="address to listen on (default %(default)s)")
     address.add_argument("--port", type=int, default=defaults.port, help="0 takes a free one (default %(default)s)")
@@ -146,6 +149,42 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     running.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
 
 
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", nargs="?", help="a model's name or folder; without one Brook")
+    model = parser.add_argument_group("the model")
+    _add_place(model)
+    model.add_argument(
+        "--device-gib",
+        type=_positive,
+        metavar="GIB",
+        help="plan for a device that is not here, on which so much is free (then --device is cuda, unless it says cpu "
+        "or mps)",
+    )
+    _add_cache(model)
+    media = parser.add_argument_group("media")
+    _add_processor(media)
+    media.add_argument(
+        "--max-pixels",
+        dest="processor",
+        type=lambda text: ("max_pixels", _count(text)),
+        action="append",
+        metavar="N",
+        help="short for --processor max_pixels=N: pictures and frames are made smaller than that",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def _add_cache(model: argparse._ArgumentGroup) -> None:
+    cache = model.add_mutually_exclusive_group()
+    cache.add_argument(
+        "--memory-fraction",
+        type=_positive,
+        help="how much the KV cache takes of what weights and the largest step leave (default 0.9 on cuda; elsewhere "
+        "0.5, but 32768 tokens at most)",
+    )
+    cache.add_argument("--kv-gib", type=_positive, help="the KV cache's size in GiB, instead")
+
+
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     limits = parser.add_argument_group("limits")
     for name in LIMITS:
@@ -166,14 +205,7 @@ def _add_media(media: argparse._ArgumentGroup) -> None:
         default="workers",
         help="where client media is decoded (default workers)",
     )
-    media.add_argument(
-        "--processor",
-        type=_setting,
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="an option of the model's processor, for example max_pixels=200000; may be repeated",
-    )
+    _add_processor(media)
     media.add_argument(
         "--limit",
         type=_setting,
@@ -181,6 +213,17 @@ def _add_media(media: argparse._ArgumentGroup) -> None:
         default=[],
         metavar="KIND=COUNT",
         help="images, videos or audios that a prompt may have, for example image=8; may be repeated",
+    )
+
+
+def _add_processor(media: argparse._ArgumentGroup) -> None:
+    media.add_argument(
+        "--processor",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the model's processor, for example max_pixels=200000; may be repeated",
     )
 
 

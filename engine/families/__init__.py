@@ -1,7 +1,8 @@
 """Model families that Penstock serves, by `model_type` of their configuration.
 
-Each module has `load(path, dtype, device) -> Loaded`. Families outside this folder register under the entry point group
-`penstock.families` with the model type as the name and such a `load` as the object.
+Each module has `load(path, dtype, device) -> Loaded`; on the device "meta" no weight is read (opened.py). Families
+outside this folder register under the entry point group `penstock.families` with the model type as the name and such a
+`load` as the object.
 
     text.py             text-only decoders: Llama, Qwen2, Qwen3; others are tried
     tried.py            any other model that takes pictures
@@ -26,8 +27,10 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 from ...codecs.errors import ModelError
@@ -81,6 +84,24 @@ def loader(model_type: str) -> Callable:
     if trial is None:
         raise _unserved(model_type, "transformers has no model for it that takes pictures or text and says text")
     return partial(_tried, model_type, trial)
+
+
+def is_tried(model_type: str) -> bool:
+    """Whether nobody named this type: a trial at load decides if it is served."""
+    return model_type not in BUILT_IN and not entry_points(group="penstock.families", name=model_type)
+
+
+def rehearse(model_type: str, path: Path) -> None:
+    """Raise ModelError where a model that is tried cannot pass by its classes and its small files alone, so that its
+    weights need not be had first."""
+    trial = _trial(model_type)
+    assert trial is not None
+    try:
+        import_module(trial, __name__).load(path, torch.float32, torch.device("meta"))
+    except ModelError as error:
+        raise _unserved(model_type, _words(error)) from error
+    except Exception:  # what stops it is told when it is loaded
+        return
 
 
 def _native(model_type: str, load: Callable, *where: Any) -> Any:

@@ -1,5 +1,6 @@
 """A checkpoint's model with all of its weights: what is missing the library makes up at random, and only warns.
-In: a class of `transformers` and a folder. Out: the model.
+In: a class of `transformers`, a folder, a device. Out: the model on the device. On "meta", where tensors have shapes
+and no numbers, no weight is read.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from ...codecs.errors import ModelError
+from ..library import transformers
 
 _NAMED = 3
 
@@ -18,8 +20,11 @@ class MissingWeights(ModelError):
     """Some are not in the checkpoint's files."""
 
 
-def open_model(make: Any, path: Path, dtype: torch.dtype, attention: str | dict[str, str]) -> Any:
-    """`make.from_pretrained(path)` from safetensors. Raises MissingWeights with the names of what is not there."""
+def open_model(make: Any, path: Path, dtype: torch.dtype, device: torch.device, attention: str | dict[str, str]) -> Any:
+    """`make.from_pretrained(path)` from safetensors, on `device`. Raises MissingWeights with the names of what is not
+    there."""
+    if device.type == "meta":
+        return _unread(make, path, dtype, attention)
     model, told = make.from_pretrained(
         path, dtype=dtype, use_safetensors=True, attn_implementation=attention, output_loading_info=True
     )
@@ -27,4 +32,16 @@ def open_model(make: Any, path: Path, dtype: torch.dtype, attention: str | dict[
     if missing:
         named = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
         raise MissingWeights(f"expected all weights of {type(model).__name__}, got none for {len(missing)}: {named}")
-    return model
+    return model.to(device).eval()
+
+
+def _unread(make: Any, path: Path, dtype: torch.dtype, attention: str | dict[str, str]) -> Any:
+    """The same model by its configuration alone."""
+    chooses = hasattr(make, "from_config")  # a class that takes the one that the configuration names
+    config = (transformers.AutoConfig if chooses else make.config_class).from_pretrained(path)
+    build = make.from_config if chooses else make._from_config
+    with torch.device("meta"):
+        model = build(config, dtype=dtype, attn_implementation=attention)
+    if (path / "generation_config.json").is_file():
+        model.generation_config = transformers.GenerationConfig.from_pretrained(path)
+    return model.eval()

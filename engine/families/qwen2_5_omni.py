@@ -260,7 +260,7 @@ def load_omni(
     dtype, device = where
     processor = make_processor.from_pretrained(path)
     attention = {"": "sdpa", "text_config": NAME, "vision_config": "sdpa", "audio_config": "sdpa"}
-    model = open_model(make_model, path, dtype, attention).to(device).eval()
+    model = open_model(make_model, path, dtype, device, attention)
     config, tokenizer = model.config, processor.tokenizer
     towers = make_towers(model, processor)
     learnt = learn(processor, tokenizer, model.generation_config, towers.placeholders())

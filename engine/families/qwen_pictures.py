@@ -254,8 +254,8 @@ def open_sight(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[An
     """Processor and model that sees, from `path`; the attention of its language model is replaced, that of the tower
     left alone."""
     processor = transformers.AutoProcessor.from_pretrained(path)
-    model = open_model(transformers.AutoModelForImageTextToText, path, dtype, ATTENTION)
-    return processor, model.to(device).eval()
+    model = open_model(transformers.AutoModelForImageTextToText, path, dtype, device, ATTENTION)
+    return processor, model
 
 
 def with_towers(model: Any) -> Any:

@@ -93,10 +93,9 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     check_text(config)
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     try:
-        model = open_model(transformers.AutoModelForCausalLM, path, dtype, NAME)
+        model = open_model(transformers.AutoModelForCausalLM, path, dtype, device, NAME)
     except ValueError as error:
         raise ModelError(f"its attention cannot be replaced: {error}") from error
-    model = model.to(device).eval()
     data = FamilyData(
         name=config.model_type,
         model=str(path),
@@ -110,5 +109,6 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     )
     family = Family(data, tokenizer)
     loaded = Loaded(family, NoTowers(tokenizer), model.base_model, model.get_output_embeddings(), config)
-    check_against_stock(loaded, model)
+    if device.type != "meta":
+        check_against_stock(loaded, model)
     return loaded

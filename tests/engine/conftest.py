@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from penstock.engine import compute
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
@@ -59,3 +60,11 @@ def sight_served(sight_name: str) -> Loaded:
 def still_served(still_name: str) -> Loaded:
     """The same model as the engine serves it."""
     return load(model_path(still_name), EngineConfig())
+
+
+@pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch) -> dict[str, int | None]:
+    """Free bytes by device, to be set by a test; a device that is not set has plenty."""
+    given: dict[str, int | None] = {}
+    monkeypatch.setattr(compute, "free_bytes", lambda device: given.get(device, 1 << 50))
+    return given

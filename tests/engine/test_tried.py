@@ -31,6 +31,7 @@ SIZES: dict[str, Any] = {
     "pad_token_id": 0,
 }
 GROUPED: dict[str, Any] = SIZES | {"num_key_value_heads": 2}
+BOTH_WAYS: dict[str, Any] = GROUPED | {"is_causal": False}
 SERVED = {
     "mistral": hf.MistralConfig(**GROUPED, sliding_window=None),
     "a window": hf.MistralConfig(**GROUPED, sliding_window=8),
@@ -78,8 +79,18 @@ REFUSED = {
         ),
         "rotary positions that do not change with a stream's length, got 'longrope'",
     ),
-    "scaled logits": (hf.GraniteConfig(**GROUPED, logits_scaling=8.0), "logits over pages differ .* by .* expected"),
-    "looks both ways": (hf.BertConfig(**SIZES, is_decoder=True), "logits over pages differ .* by .* expected"),
+    "scaled logits": (
+        hf.GraniteConfig(**GROUPED, logits_scaling=8.0),
+        "logits over pages differ .* by .* expected .*: one row alone differs, so neither attention nor positions do",
+    ),
+    "looks both ways": (
+        hf.MistralConfig(**BOTH_WAYS, sliding_window=None),
+        "logits over pages differ .* by .* expected .*: in the library rows see rows behind them",
+    ),
+    "layers behind the decoder": (
+        hf.BertConfig(**SIZES, is_decoder=True),
+        "logits over pages differ .* by .* expected .*: one row alone differs, so neither attention nor positions do",
+    ),
     "no keys": (hf.MambaConfig(vocab_size=1152, hidden_size=64, num_hidden_layers=2), "max_position_embeddings"),
     "no decoder": (hf.ViTConfig(hidden_size=64), "no model for it that takes pictures or text"),
 }
@@ -159,7 +170,8 @@ def test_one_that_stops_in_its_decoder_is_refused(monkeypatch: pytest.MonkeyPatc
 
 def test_other_positions_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "Rows", lambda ids, positions: Rows(ids, 2 * positions))
-    with pytest.raises(ModelError, match="logits over pages differ"):
+    why = "logits over pages differ.*: one row alone does not differ, so attention or positions do it"
+    with pytest.raises(ModelError, match=why):
         load(model_path("text"), EngineConfig())
 
 

@@ -28,7 +28,7 @@ from tests.reference.media import picture
 
 from .rig import TOLERANCE, Rig
 from .test_oracle1 import REPLY, assert_equal, generated, stock, turn
-from .tried import BUILDERS, mllama
+from .tried import BUILDERS, mllama, several_axes
 
 KNOWN = set(hf.CONFIG_MAPPING.keys())
 WIDE, TALL, SMALL = picture(1, 60, 130), picture(2, 120, 50), picture(3, 40, 40)
@@ -130,10 +130,29 @@ def test_what_would_not_be_heard_is_refused_by_name(tmp_path: Path, model_type: 
         load(tmp_path, EngineConfig())
 
 
-def test_positions_of_a_rule_of_its_own_are_refused_by_name() -> None:
-    """As GLM-4V and GLM-OCR have them; Qwen's have a family that knows the rule."""
-    with pytest.raises(ModelError, match=r"its pictures stand on several axes of positions.*\(get_rope_index\)"):
-        tried_family.load(model_path("qwen2_5_vl"), torch.float32, torch.device("cpu"))
+@pytest.mark.parametrize("model_type", ["glm4v", "glm4v_moe", "glm_ocr"])
+def test_positions_of_a_rule_of_its_own_are_refused_by_name(tmp_path: Path, model_type: str) -> None:
+    """Before a weight is read. The library does answer with it. Qwen's pictures have a family that knows the rule."""
+    folder = several_axes(tmp_path, model_type)
+    model = hf.AutoModelForImageTextToText.from_pretrained(folder)
+    processor = hf.AutoProcessor.from_pretrained(folder)
+    said, _ = stock(model, processor, [turn(("image", Image.fromarray(WIDE)), "What do you see?")])
+    assert len(said) == REPLY
+    reason = r"its pictures stand on several axes of positions, by a rule of its own \(get_rope_index\)"
+    for _ in ("whole", "without weights"):
+        with pytest.raises(ModelError, match=rf"^[^\n]*model type '{model_type}' is not served: {reason}[^\n]*$"):
+            load(folder, EngineConfig())
+        (folder / "model.safetensors").unlink(missing_ok=True)
+
+
+def test_a_rule_for_positions_that_is_called_otherwise_is_found_by_the_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        tried_family, "hasattr", lambda thing, name: "rope" not in name and hasattr(thing, name), raising=False
+    )
+    with pytest.raises(ModelError, match="logits .* differ .*: its positions are not counted one by one from the pict"):
+        load(several_axes(tmp_path, "glm_ocr"), EngineConfig())
 
 
 def test_what_neither_its_family_nor_the_trial_can_load_says_both(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,6 +203,32 @@ def mllama(folder: Path) -> Path:
     return _save(folder, hf.MllamaForConditionalGeneration(config), tokenizer, processor)
 
 
+def several_axes(folder: Path, model_type: str) -> Path:
+    """A model of GLM-4V's kind: its pictures stand on three axes of positions."""
+    tokenizer, ids, marks = _tokenizer("<|image|>", "<|video|>", "<|begin_of_image|>", "<|end_of_image|>",
+                                       "<|begin_of_video|>", "<|end_of_video|>")  # fmt: skip
+    tokenizer.chat_template = CHAT.replace("<image>", "<|begin_of_image|><|image|><|end_of_image|>")
+    experts = {"moe_intermediate_size": 32, "n_routed_experts": 4, "num_experts_per_tok": 2}
+    several = "moe" in model_type  # of these half of a head is turned
+    config = hf.AutoConfig.for_model(
+        model_type,
+        text_config={**language_sizes([1, 1, 2] if several else [2, 3, 3]), **marks, **(experts if several else {})},
+        vision_config={"depth": 2, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48, "image_size": SIDE,
+                       "patch_size": PATCH, "out_hidden_size": 64},
+        image_token_id=ids["<|image|>"], video_token_id=ids["<|video|>"],
+        image_start_token_id=ids["<|begin_of_image|>"], image_end_token_id=ids["<|end_of_image|>"],
+        video_start_token_id=ids["<|begin_of_video|>"], video_end_token_id=ids["<|end_of_video|>"],
+    )  # fmt: skip
+    sizes = {"shortest_edge": PATCH * PATCH * 4, "longest_edge": SIDE * SIDE * 4}
+    processor = hf.Glm4vProcessor(
+        hf.Glm4vImageProcessor(size=sizes),
+        tokenizer,
+        hf.Glm4vVideoProcessor(size=sizes),
+        chat_template=tokenizer.chat_template,
+    )
+    return _save(folder, hf.AutoModelForImageTextToText.from_config(config), tokenizer, processor)
+
+
 BUILDERS = {
     builder.__name__: builder
     for builder in (llava_next, idefics2, idefics3, mistral3, video_llava, llava_siglip, llava_pixtral)

@@ -85,6 +85,8 @@ def test_a_client_talks_where_they_are_not_installed() -> None:
             server.terminate()
 
 
-@pytest.mark.parametrize("command", ["", "serve", "ask", "devices", "trace", "bench", "bench append", "completion"])
+@pytest.mark.parametrize(
+    "command", ["", "serve", "plan", "ask", "devices", "trace", "bench", "bench append", "completion"]
+)
 def test_help_loads_next_to_nothing(command: str) -> None:
     assert loaded(HELP.format(arguments=[*command.split(), "--help"]), SLOW) == "[]"

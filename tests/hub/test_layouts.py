@@ -26,6 +26,7 @@ from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
 from penstock.engine.family import Loaded
+from penstock.engine.forecast import forecast
 from penstock.engine.memory import weight_bytes
 from penstock.streams.request import Sampling
 from safetensors.torch import load_file, save_file
@@ -73,6 +74,7 @@ def test_the_published_layout_is_the_same_model(tmp_path: Path, name: str, publi
     assert published.keys() == same.keys()
     assert not [key for key in same if not torch.equal(published[key], same[key])]
     assert not [key for key, tensor in published.items() if tensor.is_meta or not tensor.isfinite().all()]
+    assert forecast(tmp_path, EngineConfig(dtype="auto")).memory.weight_bytes == weight_bytes(own)
     assert ours.family.data.model == str(tmp_path)
     for field in own.family.data.__struct_fields__:
         if field != "model":
@@ -98,7 +100,7 @@ def test_tied_embeddings_are_stored_once_and_held_once(tmp_path: Path, name: str
     embedding = loaded.text.get_input_embeddings().weight
     assert loaded.head.weight.data_ptr() == embedding.data_ptr()
     assert torch.equal(embedding, own.text.get_input_embeddings().weight)
-    assert weight_bytes(loaded) == weight_bytes(own) - size
+    assert weight_bytes(loaded) == weight_bytes(own) - size == forecast(folder, EngineConfig()).memory.weight_bytes
 
 
 def test_of_a_whole_omni_only_the_thinker_is_read(tmp_path: Path) -> None:

@@ -1,0 +1,114 @@
+"""How a checkpoint would share out the memory of a device, told without its weights.
+
+In: a checkpoint's name, a configuration. Out: a `Forecast`; or ModelError, as loading it would raise. The model is made
+by the code that loads it, on torch's "meta" device, where tensors have shapes and no numbers. What only running it can
+show is not found: a trial at load may still refuse it, and on CUDA the largest step is estimated here and measured
+there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from ..codecs.errors import InputError, ModelError
+from ..streams.options import check_options
+from . import compute
+from .attention import Backend, ReferenceBackend
+from .checkpoint import Checkpoint
+from .config import EngineConfig
+from .core import known, make_backend, make_small, opened
+from .family import Loaded
+from .memory import Memory, Room, plan_memory, weight_bytes
+from .placement import DTYPES, Placement, check_room, place
+from .rotary import decoder_config
+from .weights import Weights
+
+
+class Forecast(msgspec.Struct, frozen=True):
+    """free_bytes: what is free on the device before the model is loaded; None: nothing says so. why: why this device
+    and this dtype, empty where they were asked for. tried: whether a trial at load decides if it is served.
+    """
+
+    model: str
+    family: str
+    device: str
+    dtype: str
+    why: str
+    tried: bool
+    free_bytes: int | None
+    memory: Memory
+
+    @property
+    def left_bytes(self) -> int | None:
+        """What nobody has; below 0 where a cache of the size that was asked for leaves too little for the rest."""
+        shares = self.memory
+        used = shares.weight_bytes + shares.step_bytes + shares.encoder_bytes + shares.kv_bytes
+        return None if self.free_bytes is None else self.free_bytes - used
+
+
+def forecast(
+    path: str | Path | None, config: EngineConfig, revision: str | None = None, elsewhere: int | None = None
+) -> Forecast:
+    """The memory of the checkpoint at `path`, named as `core.load` has it: on this machine, or on a device that is not
+    here, on which `elsewhere` bytes are free. Raises ModelError.
+    """
+    return opened(path, config, lambda checkpoint, config: _forecast(checkpoint, config, elsewhere), revision)
+
+
+def _forecast(checkpoint: Checkpoint, config: EngineConfig, elsewhere: int | None) -> Forecast:
+    checkpoint.check_weights()
+    named, load_family = known(checkpoint)
+    stored = _stored(named, config)
+
+    def made(dtype: str) -> Loaded:
+        return load_family(checkpoint.folder, getattr(torch, dtype), torch.device("meta"))
+
+    first = next((dtype for dtype in (config.dtype, stored) if dtype in DTYPES), "float32")
+    loaded = made(first)
+    weights = Weights(weight_bytes(loaded) // getattr(torch, first).itemsize, 0, stored)
+    placement = place(config, weights, here=elsewhere is None)
+    check_room(weights, placement, elsewhere)
+    if placement.dtype != first:
+        loaded = made(placement.dtype)
+    make_small(loaded, config)
+    try:
+        check_options(config.processor, loaded.family.spec)
+    except InputError as error:
+        raise ModelError(str(error)) from error
+    free = compute.free_bytes(placement.device) if elsewhere is None else elsewhere
+    room = Room(placement.device, None if free is None else max(0, free - weight_bytes(loaded)))
+    memory = plan_memory(loaded, config, _backend(config, placement, elsewhere is None), room)
+    where = (placement.device, placement.dtype, placement.why)
+    return Forecast(checkpoint.name, loaded.family.data.name, *where, _tried(named, loaded), free, memory)
+
+
+def _stored(named: Any, config: EngineConfig) -> str:
+    """The type of number in which the weights are stored, by the configuration."""
+    if getattr(named, "quantization_config", None) is not None:
+        raise ModelError(
+            "expected weights that are not quantised, got quantization_config: how large they are is only known when "
+            "they are loaded"
+        )
+    parts = (named, getattr(named, "thinker_config", None), decoder_config(named))
+    said = (getattr(part, "dtype", None) for part in parts)
+    found = [dtype for dtype in said if dtype is not None]
+    if not found and config.dtype == "auto":
+        raise ModelError("expected dtype in its config.json, got none; say --dtype")
+    return str(found[0]).removeprefix("torch.") if found else config.dtype
+
+
+def _backend(config: EngineConfig, placement: Placement, here: bool) -> Backend:
+    """Attention of a card that is not here is not at hand. Its pages have as many rows as the reference's."""
+    kind = placement.device.partition(":")[0]
+    return make_backend(config, kind) if here or kind == "cpu" else ReferenceBackend()
+
+
+def _tried(named: Any, loaded: Loaded) -> bool:
+    from .families import is_tried
+    from .families.tried import TriedTowers
+
+    return is_tried(named.model_type) or isinstance(loaded.towers, TriedTowers)

@@ -1,0 +1,83 @@
+"""`penstock plan`: the table, the JSON object, and one line for what does not fit.
+
+That the numbers are right is in engine/test_forecast.py."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from penstock.engine.brook.recipe import model_path
+from penstock.server.cli import main
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["plan", *arguments]) == 0
+    out = capsys.readouterr()
+    assert out.err == ""
+    return out.out
+
+
+def test_the_table_adds_up(capsys: pytest.CaptureFixture[str]) -> None:
+    head, *lines = told(capsys, "--device-gib", "24").splitlines()
+    assert head == "Brook (qwen2_5_omni), bfloat16 on cuda: as the checkpoint has it"
+    names = [line[2:11].strip() for line in lines]
+    assert names == ["free", "weights", "step", "encoder", "cache", "", "left", "fits", ""]
+    gib = {name: amount(line[12:]) for name, line in zip(names, lines, strict=True) if name not in ("", "fits")}
+    assert gib["free"] == 24
+    assert sum(gib[name] for name in ("weights", "step", "encoder", "cache", "left")) == pytest.approx(24, abs=0.2)
+    assert re.fullmatch(r"  fits      \d+ rows of cache, \d+ streams of 8k tokens", lines[-2])
+    assert "estimated" in lines[-1]
+
+
+def test_the_table_of_the_documentation_is_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "memory.md").read_text()
+    assert f"```\n{told(capsys, '--device-gib', '24')}```\n" in page
+
+
+def amount(text: str) -> float:
+    number, unit = text.split()[:2]
+    return float(number) / {"GiB": 1, "MiB": 1 << 10, "KiB": 1 << 20}[unit.rstrip(",:")]
+
+
+def test_json_is_one_object_with_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(model_path("text"))
+    found = json.loads(told(capsys, folder, "--device-gib", "2", "--device", "cpu", "--kv-gib", "0.5", "--json"))
+    memory = found["memory"]
+    assert (found["model"], found["family"], found["device"], found["free_bytes"]) == (folder, "qwen2", "cpu", 2 << 30)
+    assert memory["kv_bytes"] == memory["pages"] * memory["page_tokens"] * memory["token_bytes"]
+    assert 0 <= (1 << 29) - memory["kv_bytes"] < memory["page_tokens"] * memory["token_bytes"]
+    assert memory["tokens"] == memory["pages"] * memory["page_tokens"]
+    shares = sum(memory[f"{name}_bytes"] for name in ("weight", "step", "encoder", "kv"))
+    assert found["left_bytes"] == found["free_bytes"] - shares > 0
+
+
+def test_a_cache_that_leaves_too_little_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = told(capsys, "--device-gib", "2", "--kv-gib", "1.5").splitlines()
+    (left,) = [line for line in lines if line.startswith("  left")]
+    assert re.fullmatch(r"  left      none: [\d.]+ [GM]iB too little for the step and the encoder", left)
+
+
+def test_max_pixels_is_short_for_an_option_of_the_processor(capsys: pytest.CaptureFixture[str]) -> None:
+    model = [str(model_path("qwen2_5_vl")), "--device-gib", "24"]
+    plain, short = told(capsys, *model), told(capsys, *model, "--max-pixels", "20000000")
+    assert short == told(capsys, *model, "--processor", "max_pixels=20000000")
+    encoder = [line for text in (plain, short) for line in text.splitlines() if line.startswith("  encoder")]
+    assert encoder[0] != encoder[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--device-gib", "0.2"], "free on cuda beside the weights; try --quantize int8 or a smaller model"),
+        (["--device", "tpu"], "device: expected auto, "),
+        (["--processor", "sharpness=2"], "processor option 'sharpness': expected one of those"),
+        (["/nowhere/at/all"], "/nowhere/at/all: expected the folder of a checkpoint"),
+    ],
+)
+def test_what_cannot_be_is_one_line(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *arguments]) == 2
+    out = capsys.readouterr()
+    assert out.out == "" and out.err.startswith("penstock: error: ") and reason in out.err and out.err.count("\n") == 1
