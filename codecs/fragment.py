@@ -8,6 +8,12 @@ _BASE, _DESCRIPTION, _DURATION, _SIZE = 0x1, 0x2, 0x8, 0x10  # fields that a tfh
 _OFFSET, _FLAGS, _EACH_DURATION, _EACH_SIZE = 0x1, 0x4, 0x100, 0x200  # of a trun box
 
 
+def is_whole(moof: bytes) -> bool:
+    """Whether the boxes in it fill it, and one of them is of a track."""
+    boxes = list(_boxes(moof, 8, len(moof)))
+    return bool(boxes) and boxes[-1][2] == len(moof) and any(kind == b"traf" for kind, _, _ in boxes)
+
+
 def sample_bytes(moof: bytes) -> tuple[int, bool]:
     """Bytes of the samples whose sizes it states, and whether it places them from the start of the file."""
     total, absolute = 0, False
