@@ -162,8 +162,8 @@ class Boxes:
             self._behind.clear()
         within = f"{most} bytes" if alone else f"{shared} bytes of all files that wait for theirs"
         raise LimitError(
-            f"MP4: expected its index (moov) in front of its media data, or within {within}, got more media data first; "
-            "ffmpeg's option -movflags +faststart puts it in front"
+            f"MP4: expected its index (moov) in front of its media data, or within {within}, got more media data "
+            "first; ffmpeg's option -movflags +faststart puts it in front"
         )
 
     def _header(self, kind: bytes, box: bytes, pieces: list[Piece]) -> None:

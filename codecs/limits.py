@@ -8,8 +8,9 @@ from .errors import LimitError
 
 
 class MediaLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds on what one client may send. Each is checked before the work it bounds, where the bytes show the size early
-    enough.
+    """Bounds on what one client may send.
+
+    Each is checked before the work it bounds, where the bytes show the size early enough.
 
     max_bytes: of one picture file, or of one call with raw pixels or samples.
     max_stream_bytes: of one encoded video or sound, all its pieces together.

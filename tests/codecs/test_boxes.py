@@ -1,4 +1,6 @@
-"""An MP4 is cut at its boxes whatever they state: damage costs a fragment and is told, and nothing is held without end."""
+"""An MP4 is cut at its boxes whatever they state: damage costs a fragment and is told, and nothing is held
+without end.
+"""
 
 from __future__ import annotations
 
