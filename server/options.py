@@ -17,7 +17,7 @@ from .config import LIMITS, ServerConfig
 Commands = Mapping[str, Callable[[argparse.Namespace], int]]
 
 _LIMIT_HELP = {
-    "max_connections": "open sockets",
+    "max_connections": "open WebSockets",
     "max_streams": "open streams of one socket",
     "max_message_bytes": "bytes of one message",
     "max_text_bytes": "bytes of one text message",
