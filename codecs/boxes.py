@@ -220,17 +220,15 @@ class Boxes:
         return None
 
     def _wrong_fragment(self, size: int, kind: bytes, held: bytearray) -> MediaError | None:
-        """What is wrong with a box where fragments run, as far as it is here."""
-        if not self._fragments:
-            return None
-        if kind in _INSIDE or (kind != b"moof" and held.startswith(_FRAGMENT[4:], 8)):
+        """What is wrong with a box among fragments, or with one that swallows them, as far as it is here."""
+        if self._fragments and (kind in _INSIDE or (kind != b"moof" and held.startswith(_FRAGMENT[4:], 8))):
             return DamagedError(f"MP4: expected a fragment's header (moof), got {kind!r}")
         if kind not in _HEADERS:
             return None
         if held.find(_FRAGMENT, max(8, self._searched), size) >= 0:
             return DamagedError(f"MP4: expected a {kind.decode()} box of {size} bytes, got a fragment in it")
         self._searched = max(0, len(held) - len(_FRAGMENT) + 1)
-        if kind == b"moof" and size <= len(held) and not is_whole(bytes(held[:size])):
+        if self._fragments and kind == b"moof" and size <= len(held) and not is_whole(bytes(held[:size])):
             return DamagedError(f"MP4: expected a fragment's header, got {size} bytes that are no whole one")
         return None
 

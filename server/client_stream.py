@@ -273,8 +273,9 @@ class ClientStream:
         to the prompt is kept for `prompted`.
         """
         if not self._asking:
-            kept = [reply for reply in self._replies.values() if reply.reason is None or self._answers_prompt(reply.seq)]
-            self._replies = {reply.id: reply for reply in kept}
+            for reply in list(self._replies.values()):
+                if reply.reason is not None and not self._answers_prompt(reply.seq):
+                    del self._replies[reply.id]
 
     def _answers_prompt(self, seq: int | None) -> bool:
         return self._prompted and seq == 1

@@ -119,6 +119,18 @@ def test_no_byte_of_a_head_costs_pictures_in_silence(name: str, box: int, place:
     check(name, data[:at] + bytes([value]) + data[at + 1 :], step)
 
 
+@pytest.mark.parametrize("kind", [b"ftyp", b"moov"])
+def test_a_front_that_swallows_fragments_is_told_at_once(kind: bytes) -> None:
+    """Nothing can be decoded without it, and a live source has no end."""
+    data = film("ours")
+    at = heads(data, kind)[0]
+    bad = data[:at] + struct.pack(">I", MIB) + data[at + 4 :]
+    decoder = MediaDecoder()
+    with pytest.raises(MediaError, match=f"expected a {kind.decode()} box of 1048576 bytes, got a fragment in it"):
+        decoder.feed(bad)
+    decoder.close()
+
+
 def feed(cutter: Boxes, size: int, step: int = 64 << 10) -> None:
     """Give it zeros."""
     held = bytearray()
