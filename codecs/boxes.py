@@ -8,7 +8,7 @@ import threading
 import weakref
 
 from .errors import DamagedError, FormatError, LimitError, MediaError
-from .fragment import is_whole, sample_bytes
+from .fragment import START, is_whole, samples, tracks
 from .limits import MediaLimits
 from .piece import Piece
 
@@ -17,8 +17,6 @@ _HEADERS = tuple(b"ftyp styp moov moof sidx ssix mfra emsg prft uuid meta pdin u
 _MEDIA = (b"mdat", b"free", b"skip", b"wide")
 _INSIDE = (b"mfhd", b"traf")  # stand inside a fragment's header alone
 _TO_THE_END = 1 << 62
-# How a fragment begins (ISO/IEC 14496-12, 8.8.4 and 8.8.5), behind its size. Nothing else looks like it.
-_FRAGMENT = b"moof\0\0\0\x10mfhd"
 _MOST_TORN_BYTES = 16 << 20
 _WAITING: weakref.WeakSet[Boxes] = weakref.WeakSet()  # of this process: those that have held media data for an index
 _WAITING_LOCK = threading.Lock()
@@ -33,7 +31,8 @@ class Boxes:
     process share the room for that.
 
     Where a header or a size is damaged, or a fragment has more samples than media data, the file goes on with the next
-    fragment that is found, as a new part with the same index. No box is waited for beyond the start of a fragment.
+    fragment that is found, as a new part with the same index. No box is waited for beyond the start of a fragment. A
+    fragment that begins before the last sample of the one in front of it begins a part too: a demuxer drops it.
     """
 
     def __init__(self, limits: MediaLimits) -> None:
@@ -45,6 +44,8 @@ class Boxes:
         self._type = b""  # the newest ftyp box
         self._index = b""  # ftyp and moov, which every fragment needs
         self._fragments = False
+        self._tracks: set[int] = set()  # those of the index that have fragments
+        self._last: dict[int, int] = {}  # when the newest sample of each begins
         self._torn: MediaError | None = None  # what is wrong in front; the next fragment is looked for
         self._torn_bytes = 0
         self._spoiled: MediaError | None = None  # what is wrong in the fragment; the next one begins a part
@@ -65,9 +66,9 @@ class Boxes:
             size, kind = head
             error = self._wrong(size, kind) or self._wrong_fragment(size, kind, held)
             if error is not None and self._fragments and not isinstance(error, LimitError):
-                self._fragment(b"", 0, pieces)
+                self._open = b""
                 self._torn, self._torn_bytes, self._searched = error, 0, 0
-                if held.startswith(_FRAGMENT, 4):
+                if held.startswith(START, 4):
                     del held[:8]  # a fragment whose own size is wrong is not the next one
                 continue
             if error is not None:
@@ -83,7 +84,7 @@ class Boxes:
                 self._searched = 0
                 continue
             if kind not in _MEDIA:
-                kind = b"mdat" if self._open and size >= sample_bytes(self._open)[0] else b"free"
+                kind = b"mdat" if self._open and size >= samples(self._open).bytes else b"free"
                 held[4:8] = kind
             self._fragment(kind, size, pieces)
             self._left = size
@@ -92,8 +93,8 @@ class Boxes:
 
     def _find_fragment(self, held: bytearray) -> bool:
         """Drop what is in front of the next fragment. False where more bytes are needed."""
-        at = held.find(_FRAGMENT)
-        drop = at - 4 if at >= 4 else max(0, len(held) - len(_FRAGMENT) - 3)
+        at = held.find(START)
+        drop = at - 4 if at >= 4 else max(0, len(held) - len(START) - 3)
         del held[:drop]
         self._torn_bytes += drop
         if self._torn_bytes > _MOST_TORN_BYTES and self._torn is not None:
@@ -103,7 +104,7 @@ class Boxes:
     def _pass_media(self, held: bytearray, pieces: list[Piece]) -> bool:
         """Pass media data on. False where it may go on behind what is there."""
         stop = min(self._left, len(held))
-        at = held.find(_FRAGMENT, 0, stop + len(_FRAGMENT)) if self._fragments else -1
+        at = held.find(START, 0, stop + len(START)) if self._fragments else -1
         if 4 <= at < stop:
             self._media(bytes(held[: at - 4]), pieces)
             del held[: at - 4]
@@ -111,7 +112,7 @@ class Boxes:
             self._torn_bytes = self._left = 0
             return True
         if self._fragments and stop < self._left:
-            stop = max(0, stop - len(_FRAGMENT) - 4) if _partial(held) else stop
+            stop = max(0, stop - len(START) - 4) if _partial(held) else stop
         self._media(bytes(held[:stop]), pieces)
         del held[:stop]
         self._left -= stop
@@ -178,6 +179,7 @@ class Boxes:
             self._index = self._type + box
             pieces.append(Piece((bytes(self._front) or self._type) + box, starts="mov"))
             self._front, self._indexed, self._fragments = bytearray(), True, b"mvex" in box
+            self._tracks, self._last = tracks(box), {}
         elif kind == b"moof":
             self._front, self._fragments = bytearray(), bool(self._index)
             self._open = box
@@ -191,17 +193,19 @@ class Boxes:
         if not self._open:
             return
         box, self._open = self._open, b""
-        samples, absolute = sample_bytes(box)
+        stated, _, absolute, times = samples(box)
         torn = self._torn or self._spoiled
         if torn is not None and absolute:
             raise torn  # its offsets count from the start of a file that is torn
-        if torn is None:
+        back = any(first < self._last.get(track, 0) for track, (first, _) in times.items())
+        self._last |= {track: last for track, (_, last) in times.items()}
+        if torn is None and (absolute or not back):
             pieces.append(Piece(box, anew=b"" if absolute else self._index))
         else:
-            pieces.append(Piece(self._index + box, starts="mov", torn=True))
+            pieces.append(Piece(self._index + box, starts="mov", torn=torn is not None))
         self._torn = self._spoiled = None
-        if kind == b"mdat" and samples > size and not absolute:
-            self._spoiled = DamagedError(f"MP4: expected {samples} bytes of samples in a fragment, got {size}")
+        if kind == b"mdat" and stated > size and not absolute:
+            self._spoiled = DamagedError(f"MP4: expected {stated} bytes of samples in a fragment, got {size}")
 
     def _wrong(self, size: int, kind: bytes) -> MediaError | None:
         wrong = DamagedError if self._indexed else FormatError
@@ -221,14 +225,19 @@ class Boxes:
 
     def _wrong_fragment(self, size: int, kind: bytes, held: bytearray) -> MediaError | None:
         """What is wrong with a box among fragments, or with one that swallows them, as far as it is here."""
-        if self._fragments and (kind in _INSIDE or (kind != b"moof" and held.startswith(_FRAGMENT[4:], 8))):
+        if self._fragments and (kind in _INSIDE or (kind != b"moof" and held.startswith(START[4:], 8))):
             return DamagedError(f"MP4: expected a fragment's header (moof), got {kind!r}")
+        if kind == b"mdat" and self._open:
+            _, offsets, absolute, _ = samples(self._open)
+            first, end = len(self._open), len(self._open) + size
+            if not absolute and not all(first <= offset <= end for offset in offsets):
+                return DamagedError(f"MP4: expected samples of a fragment between {first} and {end}, got {offsets}")
         if kind not in _HEADERS:
             return None
-        if held.find(_FRAGMENT, max(8, self._searched), size) >= 0:
+        if held.find(START, max(8, self._searched), size) >= 0:
             return DamagedError(f"MP4: expected a {kind.decode()} box of {size} bytes, got a fragment in it")
-        self._searched = max(0, len(held) - len(_FRAGMENT) + 1)
-        if self._fragments and kind == b"moof" and size <= len(held) and not is_whole(bytes(held[:size])):
+        self._searched = max(0, len(held) - len(START) + 1)
+        if self._fragments and kind == b"moof" and size <= len(held) and not is_whole(bytes(held[:size]), self._tracks):
             return DamagedError(f"MP4: expected a fragment's header, got {size} bytes that are no whole one")
         return None
 
@@ -251,4 +260,4 @@ def _head(held: bytearray) -> tuple[int, bytes] | None:
 
 def _partial(held: bytearray) -> bool:
     """Whether the end may be the start of a fragment."""
-    return any(held.endswith(_FRAGMENT[:size]) for size in range(1, len(_FRAGMENT)))
+    return any(held.endswith(START[:size]) for size in range(1, len(START)))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from penstock.codecs.boxes import Boxes
 from penstock.codecs.container import MediaDecoder
 from penstock.codecs.errors import LimitError, MediaError
-from penstock.codecs.frame import Lost
+from penstock.codecs.frame import Lost, Pixels, Samples
 from penstock.codecs.limits import MediaLimits
 from penstock.demos.film import make_film
 
@@ -50,7 +50,7 @@ def whole(name: str) -> Shown:
     return seen(film(name), 1500)[0]
 
 
-def heads(data: bytes, *kinds: bytes) -> list[int]:
+def heads(data: bytes | bytearray, *kinds: bytes) -> list[int]:
     """Where the boxes of these kinds begin."""
     found, at = [], 0
     while at < len(data):
@@ -117,6 +117,65 @@ def test_no_byte_of_a_head_costs_pictures_in_silence(name: str, box: int, place:
     places = heads(data, b"moof", b"mdat")
     at = places[box % len(places)] + place
     check(name, data[:at] + bytes([value]) + data[at + 1 :], step)
+
+
+@settings(max_examples=40)
+@given(
+    name=st.sampled_from(["ours", "keys"]),
+    fragment=st.integers(0, 99),
+    place=st.integers(8, 99),
+    change=st.integers(1, 255),
+    step=st.sampled_from([50, 1500, 1 << 20]),
+)
+@example(name="ours", fragment=2, place=97, change=1, step=1500)  # samples behind the end of the fragment
+@example(name="ours", fragment=1, place=37, change=31, step=1500)  # no header of a track
+@example(name="keys", fragment=2, place=46, change=208, step=1500)  # no such track
+@example(name="keys", fragment=2, place=87, change=2, step=1500)  # no samples
+@example(name="keys", fragment=2, place=77, change=81, step=1500)  # a time far ahead
+@example(name="keys", fragment=1, place=49, change=123, step=1500)  # samples that last long
+def test_no_byte_of_a_fragments_boxes_costs_pictures_in_silence(
+    name: str, fragment: int, place: int, change: int, step: int
+) -> None:
+    """Up to the table of its first track's samples. Damaged times may move pictures, and lose none."""
+    data = bytearray(film(name))
+    places = heads(data, b"moof")
+    data[places[fragment % len(places)] + place] ^= change
+    shown, lost, error = seen(bytes(data), step)
+    assert set(shown.values()) <= set(whole(name).values())
+    assert len(shown) == len(whole(name)) or lost or error is not None
+    if name == "keys":
+        assert len(shown) >= len(whole(name)) * (len(places) - 1) // len(places)
+
+
+@pytest.mark.parametrize("duration", ["", "150000"])
+@pytest.mark.parametrize(
+    "flags",
+    ["", "default_base_moof", "omit_tfhd_offset", "separate_moof", "frag_every_frame", "dash", "cmaf", "delay_moov"],
+)
+def test_fragments_of_all_kinds_are_whole(flags: str, duration: str) -> None:
+    """As FFmpeg writes them; nothing in them is taken for damage."""
+    options = {"movflags": f"frag_keyframe+empty_moov+{flags}".rstrip("+"), "write_prft": "wallclock"}
+    if duration:
+        options["frag_duration"] = duration
+    data = encode_file("mp4", "libx264", "aac", options)
+    decoder = MediaDecoder()
+    frames = [frame for at in range(0, len(data), 700) for frame in decoder.feed(data[at : at + 700])]
+    frames += decoder.flush()
+    assert not decoder.lost and sum(isinstance(frame, Pixels) for frame in frames) == 10
+    assert sum(frame.samples.shape[1] for frame in frames if isinstance(frame, Samples)) > 35_000
+
+
+@given(gaps=st.lists(st.integers(-5000, 5000), min_size=1, max_size=3), step=st.sampled_from([50, 1 << 20]))
+def test_a_fragment_whose_time_goes_back_is_shown(gaps: list[int], step: int) -> None:
+    """Its clock was started again, as with any other file."""
+    data = bytearray(film("keys"))
+    for at, gap in zip(heads(data, b"moof")[1:], gaps, strict=False):
+        place = data.index(b"tfdt", at) + 8
+        ticks = int.from_bytes(data[place : place + 8], "big")
+        data[place : place + 8] = max(0, ticks + gap).to_bytes(8, "big")
+    shown, lost, error = seen(bytes(data), step)
+    assert list(shown.values()) == list(whole("keys").values()) and not lost and error is None
+    assert list(shown) == sorted(shown)
 
 
 @pytest.mark.parametrize("kind", [b"ftyp", b"moov"])
