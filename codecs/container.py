@@ -38,10 +38,10 @@ class MediaDecoder(Reading):
     Demuxing and decoding run in one thread of the decoder's own, which runs only while a call waits for it. Calls come
     from one thread at a time; `close` may come from any. There is nothing to cancel but by `close`.
 
-    Errors: FormatError (not a format or codec that is opened), LimitError, DamagedError (a broken part that is more
-    than packets, unless it is the end that is missing; no track that is left; a track without one frame), InputError
-    (a call after the end or `close`). Frames that were decoded before the broken part are given first. An error stays:
-    every later call raises it too.
+    Errors: FormatError (not a format or codec that is opened), LimitError, DamagedError (damage beyond single packets,
+    except a missing end; no track that is left; a track without one frame), InputError (a call after the end or
+    `close`). Frames that were decoded before the broken part are given first. An error stays: every later call raises
+    it too.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class MediaDecoder(Reading):
     def close(self) -> None:
         """End the decoder and its thread; idempotent. A call that waits in another thread ends with InputError."""
         self._finished = True
+        self._parts = Parts(self._limits)  # lets go of what waits there
         self._feed.close()
         if self._thread is not None:
             self._thread.join(self._limits.decode_seconds)

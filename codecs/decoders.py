@@ -10,7 +10,7 @@ from .container import MediaDecoder
 from .limits import MediaLimits
 from .picture import decode_picture
 from .reading import Reading
-from .worker import WorkerPool
+from .worker import KINDS, WorkerPool
 
 Buffer = bytes | bytearray | memoryview
 
@@ -26,7 +26,7 @@ class Decoders:
         """For a "video" with its sound, or for "audio" alone."""
         if self.pool is not None:
             return self.pool.decoder(kind, pts_us)
-        return MediaDecoder(self.limits, ("video", "audio") if kind == "video" else ("audio",), pts_us)
+        return MediaDecoder(self.limits, KINDS[kind], pts_us)
 
     def picture(self, data: Buffer) -> np.ndarray:
         """The picture in a file, `(h, w, 3)` uint8; errors as those of `decode_picture`."""

@@ -8,7 +8,9 @@ from .errors import LimitError
 
 
 class MediaLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds on what one client may send, each checked before the work that it bounds where the bytes say so in time.
+    """Bounds on what one client may send.
+
+    Each is checked before the work it bounds, where the bytes show the size early enough.
 
     max_bytes: of one picture file, or of one call with raw pixels or samples.
     max_stream_bytes: of one encoded video or sound, all its pieces together.
@@ -20,6 +22,7 @@ class MediaLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_channels: channels of a sound.
     max_decoded_bytes: decoded frames that one call of a decoder may give; larger files go in as smaller pieces.
     max_index_behind_bytes: of an MP4 whose index stands behind its media data; it is held until the index is there.
+    max_waiting_bytes: of all such files that one process decodes, as long as they wait.
     max_damaged_packets: packets in a row that one track may lose to damage, before the track is given up.
     decode_seconds: wall clock of one call of a decoder. It bounds the caller's wait; native code that runs on is only
         ended by a worker process (worker.py).
@@ -36,6 +39,7 @@ class MediaLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_channels: int = 8
     max_decoded_bytes: int = 1 << 30
     max_index_behind_bytes: int = 256 << 20
+    max_waiting_bytes: int = 512 << 20
     max_damaged_packets: int = 1000
     decode_seconds: float = 20.0
 

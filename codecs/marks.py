@@ -63,7 +63,7 @@ class Marked:
 
     def _ogg(self, data: bytearray, start: int) -> tuple[int, bool]:
         """A page that begins a track (RFC 3533, section 6) behind one that does not."""
-        at = data.find(_PAGE, 0 if start else start)
+        at = data.find(_PAGE)
         while at >= 0:
             if len(data) < at + 6:
                 return at, False

@@ -274,9 +274,11 @@ class Tracks:
         if not gapless:  # else it is only known that packets are missing, and not where
             self._torn.discard(kind)
         track.damaged = track.damaged or not gapless
-        if start_us is None or (gapless and kind == "video"):  # those packets are marked by the demuxer
+        if gapless and (start_us is None or kind == "video"):  # those packets are marked by the demuxer
             return
-        stop_us = max(self._time(packet, track), start_us)
+        stop_us = self._time(packet, track)
+        start_us = stop_us if start_us is None else start_us
+        stop_us = max(stop_us, start_us)
         self._next_us[kind] = stop_us
         if not gapless or stop_us - start_us > _ROUNDING_US:
             self._feed.lose(Lost(kind, 1, start_us + self._pts_us, stop_us + self._pts_us))

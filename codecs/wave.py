@@ -119,12 +119,7 @@ def _next_header(data: bytearray) -> int:
     """Where the next file's header begins, or may begin with what the data ends with; else the end."""
     at = data.find(b"RIFF")
     while at >= 0:
-        if len(data) < at + _MARK_BYTES or data[at + 8 : at + 16] in (
-            b"WAVEfmt ",
-            b"WAVEJUNK",
-            b"WAVEbext",
-            b"WAVELIST",
-        ):
+        if len(data) < at + _MARK_BYTES or data[at + 8 : at + 16] in _FIRST:
             return at
         at = data.find(b"RIFF", at + 1)
     return next((len(data) - size for size in (3, 2, 1) if data.endswith(b"RIFF"[:size])), len(data))

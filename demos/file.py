@@ -10,7 +10,7 @@ PIECE_BYTES = 64 * 1024
 
 
 async def main(path: str, question: str) -> None:
-    """Feed the file as it is (WebM, fragmented MP4 or MPEG-TS), then ask."""
+    """Feed the file as it is (WebM, MP4 or MPEG-TS), then ask."""
     async with await Engine.load() as engine, await engine.stream(Request(format="turns")) as stream:
         film = await asyncio.to_thread(Path(path).read_bytes)
         for start in range(0, len(film), PIECE_BYTES):

@@ -179,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--seconds", type=float, default=12.0, help="length of the film that is drawn (default 12)")
     parser.add_argument("--container", choices=CONTAINERS, default="mp4", help="H.264 and AAC, or VP8 and Opus")
-    parser.add_argument("--file", type=Path, help="play this film instead (WebM, fragmented MP4, MPEG-TS)")
+    parser.add_argument("--file", type=Path, help="play this film instead (WebM, MP4, MPEG-TS)")
     parser.add_argument("--url", help="a server that runs already")
     parser.add_argument("--api-key", help="its key")
     parser.add_argument("--model", help="the model to serve; without it Brook")

@@ -61,7 +61,7 @@ def key_allowed(headers: Mapping[str, str], subprotocols: Sequence[str], config:
     """
     if config.api_key is None:
         return True
-    key = config.api_key.strip(" \t\r\n")
+    key = config.api_key.strip()
     # A header holds bytes, which arrive here as Latin-1. Clients write a key in UTF-8 or in Latin-1.
     expected = [key.encode(), *([key.encode("latin-1")] if max(key) < "\u0100" else [])]
     scheme, _, shown = headers.get("authorization", "").partition(" ")

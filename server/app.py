@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, cast
 import uvicorn
 from starlette.applications import Starlette
 
+from . import http
 from .config import ServerConfig
 from .connection import FLUSH_SECONDS
 from .errors import ConfigError, EngineFailedError
-from .http import SPARE_SOCKETS, Sockets
 from .routes import Service, create_app
 from .websocket import CuttableProtocol
 
@@ -137,7 +137,7 @@ async def serve(
 
 
 def _uvicorn_config(app: Starlette, config: ServerConfig) -> uvicorn.Config:
-    sockets = Sockets(config.max_connections + SPARE_SOCKETS)
+    sockets = http.Sockets(config.max_connections + http.SPARE_SOCKETS)
     return uvicorn.Config(
         app,
         http=cast(Any, sockets.protocol),
@@ -155,7 +155,26 @@ def _uvicorn_config(app: Starlette, config: ServerConfig) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server without its signal handlers: it would close sockets at once where we drain."""
+    """uvicorn's server without its signal handlers: it would close sockets at once where we drain. It has no option for
+    the time that a TLS handshake may take; here that is the time of a request.
+    """
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen on these sockets."""
+        tls, loop = self.config.ssl, asyncio.get_running_loop()
+
+        def protocol() -> asyncio.Protocol:
+            make = cast(Any, self.config.http_protocol_class)
+            return make(config=self.config, server_state=self.server_state, app_state={})
+
+        seconds = None if tls is None else http.REQUEST_SECONDS
+        self.servers = [
+            await loop.create_server(
+                protocol, sock=listener, ssl=tls, ssl_handshake_timeout=seconds, backlog=self.config.backlog
+            )
+            for listener in sockets or ()
+        ]
+        self.started = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

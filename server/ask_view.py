@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from ..streams.event import Appended, Credit, Event, Held, ReplyDone, ReplyStarted, Token
+from ..streams.event import Appended, Credit, Dropped, Event, Held, ReplyDone, ReplyStarted, Token
 
 _REDRAW_SECONDS = 0.1
 _ENDS = (".", "!", "?")
@@ -72,6 +72,28 @@ class JsonView:
         print(msgspec.json.encode(value).decode(), flush=True)
 
 
+class _Damage:
+    """What of one modality was lost, and within which media times."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._times_us: list[int] = []  # The first and the last.
+
+    def add(self, event: Dropped) -> None:
+        """Take one loss."""
+        self._count += event.count
+        times_us = [*self._times_us, *(time for time in (event.start_us, event.stop_us) if time is not None)]
+        self._times_us = [min(times_us), max(times_us)] if times_us else []
+
+    def told(self, modality: str) -> str:
+        """In words."""
+        lost = f"{self._count} " + ("samples of sound" if modality == "audio" else f"packets of {modality}")
+        if not self._times_us:
+            return lost
+        start, stop = self._times_us
+        return f"{lost} from {start / 1e6:.1f} s to {stop / 1e6:.1f} s"
+
+
 class TextView:
     """For people. On a terminal a line on stderr counts what goes in and comes out, except while words are printed
     there; `live` begins each sentence on a line of its own, with the media time up to which the model had seen.
@@ -88,7 +110,9 @@ class TextView:
         self._first_at = self._last_at = 0.0
         self._speaking = False
         self._brook = False
-        self._said = ""
+        self._newest = ""  # The end of what was said, as long as `_UNKNOWN`.
+        self._unknown = False  # It was said.
+        self._damaged: dict[str, _Damage] = {}  # By modality.
         self._fresh = True  # The cursor is at the start of a line of stdout.
 
     def waiting(self, what: str) -> None:
@@ -117,8 +141,12 @@ class TextView:
                 self._last_at = time.monotonic()
                 self._first_at = self._first_at or self._last_at
                 self._tokens += 1
-                self._said += event.text
+                self._newest += event.text
+                self._unknown = self._unknown or _UNKNOWN in self._newest
+                self._newest = self._newest[-len(_UNKNOWN) :]
                 self._word(event)
+            case Dropped(reason="damaged"):
+                self._damaged.setdefault(event.modality, _Damage()).add(event)
             case ReplyDone():
                 self._speaking = False
                 print(event.text, end="" if self._fresh and not event.text else "\n", flush=True)
@@ -126,7 +154,8 @@ class TextView:
         self._count()
 
     def close(self) -> None:
-        """The counts stay, as a last line; behind them stands what Brook knows, where it did not know."""
+        """The counts stay, as a last line; behind them stand what was damaged, and what Brook knows, where it did not
+        know."""
         if not self._fresh:
             print(flush=True)
         if self._counts and self._rows:
@@ -134,7 +163,10 @@ class TextView:
             print(file=sys.stderr, flush=True)
         else:
             self._clear()
-        if self._brook and _UNKNOWN in self._said:
+        if self._damaged:
+            lost = "; ".join(damage.told(modality) for modality, damage in self._damaged.items())
+            print(f"penstock: the media is damaged, and the model did not get all of it: {lost}", file=sys.stderr)
+        if self._brook and self._unknown:
             print(f"penstock: {_HINT}", file=sys.stderr, flush=True)
 
     def _word(self, token: Token) -> None:

@@ -90,6 +90,7 @@ class Channel:
         self.label = label  # For the log: never the client's own words.
         self.stream: Stream | None = None
         self.draining = False
+        self._media_over = False  # No more media will come.
         self._outbox = outbox
         self._limit_bytes = waiting_bytes
         self._changed = changed  # Called when `busy` may have changed.
@@ -162,6 +163,8 @@ class Channel:
                     tasks.create_task(self._work(lane, tasks), name=f"{self.label} {name} worker")
                     for name, lane in (("ordered", self._ordered), ("urgent", self._urgent))
                 ]
+                if self._media_over:
+                    tasks.create_task(self.no_more_media(), name=f"{self.label} end")
                 reason = await self._pump(stream)
                 for task in (*workers, *self._running):
                     task.cancel()
@@ -172,7 +175,10 @@ class Channel:
         self._refuse_rest("has ended")
 
     async def no_more_media(self) -> None:
-        """Let a reply that rests end, since nothing will come that it could go on with. Never raises."""
+        """Let a reply that rests end, since nothing will come that it could go on with; where the stream is not open
+        yet, once it is. Never raises.
+        """
+        self._media_over = True
         if self.stream is None:
             return
         try:

@@ -285,7 +285,8 @@ def _shown(api_key: str | None) -> dict[str, Any]:
     """How a handshake shows the key. InputError for one that no server has."""
     if api_key is None:
         return {}
-    if not api_key.strip() or not api_key.isprintable():
+    api_key = api_key.strip()  # as servers do
+    if not api_key or not api_key.isprintable():
         raise InputError("api_key: expected at least one character, and none that cannot be printed")
     if api_key.isascii():
         return {"additional_headers": {"Authorization": f"Bearer {api_key}"}}

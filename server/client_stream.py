@@ -161,9 +161,8 @@ class ClientStream:
             reply = self._reply(accepted.reply)
         finally:
             self._asking -= 1
+            self._let_go()
         reply.seq = accepted.seq
-        if reply.reason is not None:
-            self._replies.pop(reply.id, None)
         return reply
 
     async def watch(self, request: str = "", params: SamplingParams | None = None) -> ClientReply:
@@ -245,18 +244,17 @@ class ClientStream:
             self.missed += 1
         self._events.append(event)
         match event:
-            case events.ReplyStarted() if self._asking or (event.seq == 1 and self._prompted):
+            case events.ReplyStarted() if self._asking or self._answers_prompt(event.seq):
                 reply = self._reply(event.reply)
                 reply.held = event.held and not self._ended
-                if event.seq == 1 and self._prompted:
+                if self._answers_prompt(event.seq):
                     reply.seq = 1
             case events.Token() if self._asking or event.reply in self._replies:
                 self._reply(event.reply).put(event)
             case events.ReplyDone() if self._asking or event.reply in self._replies:
                 self._reply(event.reply).done(event)
-                if not self._asking and self._reply(event.reply).seq != 1:
-                    del self._replies[event.reply]
-            case events.Error() if event.seq == 1 and self._prompted and not event.fatal:
+                self._let_go()
+            case events.Error() if self._answers_prompt(event.seq) and not event.fatal:
                 self._refusal = error_from_code(event.code, event.message)
             case events.Error() if event.fatal:
                 self._error = error_from_code(event.code, event.message)
@@ -269,6 +267,18 @@ class ClientStream:
 
     def _reply(self, reply: int) -> ClientReply:
         return self._replies.setdefault(reply, ClientReply(reply))
+
+    def _let_go(self) -> None:
+        """Forget the replies that have ended. While a question is not answered any of them may be its own; the reply
+        to the prompt is kept for `prompted`.
+        """
+        if not self._asking:
+            for reply in list(self._replies.values()):
+                if reply.reason is not None and not self._answers_prompt(reply.seq):
+                    del self._replies[reply.id]
+
+    def _answers_prompt(self, seq: int | None) -> bool:
+        return self._prompted and seq == 1
 
     async def _next_change(self) -> None:
         """Wait for an event. Several tasks may wait: each is woken by the event object that it saw."""

@@ -26,7 +26,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     api_key: what a client must show; None lets everyone in, which beyond this machine needs `insecure`.
     tls_cert, tls_key: PEM files; both or neither.
     allow_origins: web origins ("https://example.org") whose pages may connect, beside the server's own.
-    max_connections: open sockets; max_streams: open streams of one socket.
+    max_connections: open WebSockets; max_streams: open streams of one socket.
     max_message_bytes: one message of a client; max_text_bytes: one text message, question and conversation included.
     waiting_bytes: inputs of one stream that are received but not yet accepted by the engine.
     unread_bytes, unread_seconds: output that a client has not read; past either its connection is closed.

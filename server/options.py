@@ -17,7 +17,7 @@ from .config import LIMITS, ServerConfig
 Commands = Mapping[str, Callable[[argparse.Namespace], int]]
 
 _LIMIT_HELP = {
-    "max_connections": "open sockets",
+    "max_connections": "open WebSockets",
     "max_streams": "open streams of one socket",
     "max_message_bytes": "bytes of one message",
     "max_text_bytes": "bytes of one text message",
@@ -128,7 +128,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     _add_cache(model)
     address = parser.add_argument_group("address and access")
     address.add_argument("--host", default=defaults.host, help="address to listen on (default %(default)s)")
-    address.add_argument("--port", type=int, default=defaults.port, help="0 takes a free one (default %(default)s)")
+    address.add_argument("--port", type=_whole, default=defaults.port, help="0 takes a free one (default %(default)s)")
     _add_key(address, "what clients must show")
     address.add_argument("--insecure", action="store_true", help="no key although other machines can connect")
     address.add_argument("--tls-cert", metavar="FILE", help="a certificate, PEM")
@@ -191,7 +191,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         value = getattr(ServerConfig(), name)
         limits.add_argument(
             f"--{name.replace('_', '-')}",
-            type=type(value),
+            type=_whole if isinstance(value, int) else _number,
             default=value,
             metavar="SECONDS" if name.endswith("seconds") else "BYTES" if name.endswith("bytes") else "N",
             help=f"{_LIMIT_HELP[name]} (default {value})",
@@ -266,16 +266,30 @@ def _add_ask(parser: argparse.ArgumentParser) -> None:
         help="how long a camera or microphone is watched (default 5, with --live until Ctrl-C)",
     )
     media.add_argument("--format", choices=FORMATS, help="default turns, with --live live")
-    media.add_argument("--fps", type=float, help="frames a second that the model gets (default: the model's own)")
+    media.add_argument("--fps", type=_number, help="frames a second that the model gets (default: the model's own)")
     reply = parser.add_argument_group("the reply")
     reply.add_argument("--system", metavar="TEXT", help="the system prompt")
     reply.add_argument("--max-tokens", type=_count, metavar="N", help="at most so many (default 256, with --live 4000)")
-    reply.add_argument("--temperature", type=float, help="0 takes the likeliest token (default: as the model has it)")
+    reply.add_argument("--temperature", type=_number, help="0 takes the likeliest token (default: as the model has it)")
     reply.add_argument("--json", action="store_true", help="the stream's events, one JSON object a line")
 
 
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from None
+
+
 def _count(text: str) -> int:
-    value = int(text)
+    value = _whole(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
     return value
@@ -294,7 +308,7 @@ def _setting(text: str) -> tuple[str, bool | int | float]:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not value > 0:
         raise argparse.ArgumentTypeError(f"expected more than 0, got {text}")
     return value
@@ -303,20 +317,20 @@ def _positive(text: str) -> float:
 def _add_trace(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", help="a model's name or folder; without one Brook")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument("--tokens", type=int, default=2, help="length of the reply (default 2)")
+    parser.add_argument("--tokens", type=_whole, default=2, help="length of the reply (default 2)")
 
 
 def _add_bench_append(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument("--rounds", type=int, default=20, help="rounds that medians are taken over (default 20)")
-    parser.add_argument("--tokens", type=int, default=600, help="tokens of the timed reply (default 600)")
+    parser.add_argument("--rounds", type=_whole, default=20, help="rounds that medians are taken over (default 20)")
+    parser.add_argument("--tokens", type=_whole, default=600, help="tokens of the timed reply (default 600)")
     parser.add_argument("--cuda-graphs", action="store_true", help="decode steps are recorded and launched whole")
     parser.add_argument("--histories", type=_numbers, default=(1_000, 20_000), help="tokens, separated by commas")
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+    return tuple(_whole(part) for part in text.split(","))
 
 
 def _version() -> str:

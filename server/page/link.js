@@ -66,7 +66,7 @@ export class Link {
   async #access() {
     let headers;
     try {
-      const bytes = String.fromCharCode(...new TextEncoder().encode(this.#key ?? ""));
+      const bytes = String.fromCharCode(...new TextEncoder().encode(this.#key));
       headers = new Headers(bytes ? { Authorization: `Bearer ${bytes}` } : {});
     } catch {
       return [401, ""]; // characters that no header has, and so no key of a server

@@ -237,7 +237,7 @@ at("ask-form").addEventListener("submit", (event) => {
 });
 at("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  link.useKey(at("key").value);
+  link.useKey(at("key").value.trim());
 });
 new Push(at("push"), sound, {
   open: (open) => {

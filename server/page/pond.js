@@ -192,6 +192,7 @@ export class Pond {
     } else if (this.#chosen === null) {
       return;
     } else if (way) {
+      this.#touched();
       this.#move(this.#chosen.x + way[0] * FIELD, this.#chosen.y + way[1] * FIELD);
     } else if (event.key === "Delete") {
       this.remove();

@@ -172,7 +172,7 @@ def _reply(peer: socket.socket) -> bytes:
 @pytest.mark.parametrize("name", ["ts-h264-aac", "fmp4-h264-aac", "adts-aac"])
 def test_losses_and_damage_cross_over(pool: WorkerPool, files: dict[str, bytes], name: str) -> None:
     data = bytearray(files[name])
-    for at in range(len(data) // 2, len(data) * 2 // 3, 97):
+    for at in range(len(data) * 2 // 3, len(data) * 5 // 6, 97):
         data[at] ^= 0x5A
     here, there = MediaDecoder(), pool.decoder("video")
     assert facts(run(there, bytes(data))) == facts(run(here, bytes(data)))

@@ -288,6 +288,9 @@ def test_three_things_are_there_at_the_start_and_move_until_they_are_touched(wir
     assert sorted(steps) == [0, 0, 1]
     page.locator("#pond").press("N")
     expect(move).to_have_attribute("aria-pressed", "false")
+    move.click()
+    page.locator("#pond").press("ArrowRight")
+    expect(move).to_have_attribute("aria-pressed", "false")
     before = places(page)
     page.wait_for_timeout(4000)
     assert places(page) == before

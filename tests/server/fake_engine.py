@@ -165,6 +165,7 @@ class FakeEngine:
         self._broke = asyncio.Event()
         self.tokens = tokens
         self.gate: asyncio.Semaphore | None = None  # One token a permit.
+        self.hold_open: asyncio.Event | None = None  # Streams wait for it to open.
         self.hold_append: asyncio.Event | None = None  # Appends wait for it.
         self.hold_ask: asyncio.Event | None = None  # Replies wait for it to begin; so do their questions.
         self.refuse: Callable[[Item], None] | None = None  # May raise.
@@ -178,6 +179,8 @@ class FakeEngine:
             raise InputError("system: expected something else, got 'refuse me'")
         if self.failed is not None:
             raise StreamClosedError("the engine has failed")
+        if self.hold_open is not None:
+            await self.hold_open.wait()
         stream = FakeStream(self, len(self.streams) + 1, request)
         self.streams.append(stream)
         self.open.add(stream)

@@ -13,7 +13,7 @@ from typing import Any
 import harness
 import pytest
 from fake_engine import FakeEngine, FakeInfo
-from harness import get, raw_client, run, serving
+from harness import get, raw_client, run, serving, until
 from penstock.actors.engine import Engine
 from penstock.demos.film import draw
 from penstock.server.access import origin_allowed
@@ -222,6 +222,32 @@ def test_a_drain_does_not_wait_for_ever() -> None:
             told = await client.receive_until("closed")
             assert told[-2]["reason"] == "interrupted"
             assert not engine.open
+
+    run(main)
+
+
+def test_a_drain_tells_a_stream_that_still_opens_that_no_media_will_come() -> None:
+    engine = FakeEngine(tokens=2)
+
+    async def main() -> None:
+        engine.gate = asyncio.Semaphore(0)
+        async with draining(engine) as (url, drain), raw_client(url) as client:
+            await client.open("a")
+            await client.send(type="ask", stream="a")
+            await client.receive_until("reply")
+            engine.hold_open = asyncio.Event()
+            await client.send(type="open", stream="b")
+            await client.send(type="ping")
+            await client.receive_until("pong")
+            ending = asyncio.create_task(drain(), name="drain")
+            await until(lambda: engine.streams[0].ended)
+            engine.hold_open.set()
+            await client.receive_until("opened")
+            await until(lambda: engine.streams[1].ended)
+            engine.gate.release()
+            engine.gate.release()
+            await client.receive_until("closed")
+            await ending
 
     run(main)
 

@@ -79,6 +79,30 @@ def test_the_key_comes_from_a_file_or_the_environment(tmp_path: Path, monkeypatc
     assert server_config(parser().parse_args([*public, "--insecure", "--idle-seconds", "7"])).idle_seconds == 7.0
 
 
+NUMBERS = {
+    ("ask", "What?", "--max-tokens"): "a whole number",
+    ("ask", "What?", "--temperature"): "a number",
+    ("ask", "What?", "--fps"): "a number",
+    ("ask", "What?", "--seconds"): "a number",
+    ("serve", "--port"): "a whole number",
+    ("serve", "--kv-gib"): "a number",
+    ("serve", "--memory-fraction"): "a number",
+    ("serve", "--max-streams"): "a whole number",
+    ("serve", "--idle-seconds"): "a number",
+    ("trace", "--tokens"): "a whole number",
+    ("bench", "append", "--rounds"): "a whole number",
+    ("bench", "append", "--histories"): "a whole number",
+}
+
+
+@pytest.mark.parametrize("words", NUMBERS, ids=" ".join)
+def test_what_is_no_number_is_told_as_that(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "abc"])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and f"argument {words[-1]}: expected {NUMBERS[words]}, got 'abc'" in told
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_the_server(number: signal.Signals) -> None:
     process = subprocess.Popen(

@@ -172,6 +172,19 @@ def test_a_client_shows_any_key(key: str) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("around", [" ", "\n", "\r\n", "\t", "\x0b", "\xa0"])
+def test_white_space_around_a_key_is_no_part_of_it(around: str) -> None:
+    """As where it comes from a file or a variable."""
+
+    async def main() -> None:
+        async with serving(FakeEngine(), api_key=f"{around}k y{around}") as url:
+            for shown in ("k y", f"{around}k y{around}"):
+                async with connect(url, shown) as connection:
+                    assert connection.welcome.model == "fake"
+
+    run(main)
+
+
 @pytest.mark.parametrize("key", ["", " ", "two\nlines", "\x00", "\udcff"])
 def test_a_key_that_nobody_can_show_is_refused(key: str) -> None:
     with pytest.raises(ConfigError):

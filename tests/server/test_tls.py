@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from asking import refusal
 from fake_engine import FakeEngine
 from harness import run, serving
+from penstock.server import http
 from penstock.server.app import bind
 from penstock.server.config import ServerConfig
 from penstock.server.errors import ConfigError
@@ -77,6 +79,27 @@ def test_it_is_told_before_a_model_is_loaded(tmp_path: Path, capsys: pytest.Capt
     given = files(tmp_path, CERT, OTHER_KEY)
     options = ["--tls-cert", given["tls_cert"], "--tls-key", given["tls_key"]]
     assert refusal(capsys, "serve", "no/such-model", "--port", "0", *options).startswith("TLS: expected a certificate")
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["nothing", "half of its beginning"])
+def test_a_handshake_that_does_not_end_is_ended(
+    sent: bytes, loop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "REQUEST_SECONDS", 0.3)
+
+    async def main() -> None:
+        async with serving(FakeEngine(), **files(tmp_path, CERT, KEY)) as url:
+            host, port = url.removeprefix("https://").split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            began = time.monotonic()
+            writer.write(sent)
+            async with asyncio.timeout(5):
+                assert await reader.read() == b""
+            assert 0.25 < time.monotonic() - began < 2
+            writer.close()
+
+    run(main, loop)
 
 
 def test_health_over_tls(tmp_path: Path) -> None:
