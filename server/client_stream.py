@@ -186,6 +186,8 @@ class ClientStream:
     async def interrupt(self, at: int | None = None) -> None:
         """Cut the running reply behind token `at`; None: behind the last one that the server sent."""
         await self._call(wire.Interrupt, at=at)
+        for reply in self._replies.values():
+            reply.held = False
 
     async def end(self) -> None:
         """Say that no more media will come."""

@@ -242,6 +242,26 @@ def test_interrupt_cuts_the_reply() -> None:
     run(main)
 
 
+def test_a_held_reply_has_a_text_once_it_is_interrupted() -> None:
+    engine = FakeEngine(tokens=100)
+
+    async def main() -> None:
+        engine.gate = asyncio.Semaphore(2)
+        async with serving(engine) as url, connect(url) as connection:
+            stream = await connection.stream()
+            reply = await stream.ask()
+            reply.held = True
+            with pytest.raises(InputError, match="held open"):
+                await reply.text()
+            tokens = aiter(reply)
+            await anext(tokens)
+            await anext(tokens)
+            await stream.interrupt()
+            assert await reply.text() == "w0 w1 "
+
+    run(main)
+
+
 async def _until_done(stream: ClientStream) -> AsyncIterator[ReplyDone]:
     async for event in stream:
         if isinstance(event, ReplyDone):
