@@ -54,6 +54,8 @@ MESSAGES: list[msgspec.Struct] = [
     m.Encoded(1, 100),
     m.Spans(1, [SPAN, Prompt([ROWS, Rows(np.zeros(0, np.int64), np.zeros((3, 0), np.int64))])]),
     m.Resolved(1, 2),
+    m.Spelt(1, "words", True, [5, 6]),
+    m.Spelt(1, "words", False, None),
     m.Failed(1, 2, 0, "media", "no"),
     m.Notice(1, e.Dropped(2, "video", 1, None, 3, "latest")),
     m.Accept(1, 2, "ask", "Who?", PARAMS, False, -1),
