@@ -158,8 +158,3 @@ def test_a_question_without_media_goes_to_the_model_that_knows_words(
     for words in (("Why?", "--model", "own"), ("Why?", "--url", "ws://127.0.0.1:1")):
         assert asked(*words) == [words[2] if "own" in words else None]
         assert "no MEDIA" not in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("word", ["no.mp4", "camera", "microphone:1,0", "-", "/", "films/door.webm"])
-def test_media_without_a_question_is_no_question(word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert refusal(capsys, "ask", word).startswith(f"a question is missing behind {word}: expected, for example, ")

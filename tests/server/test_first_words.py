@@ -18,23 +18,6 @@ def test_the_command_alone_shows_its_help(capsys: pytest.CaptureFixture[str]) ->
     assert "serve a model over WebSocket" in told.out and 'penstock ask clip.mp4 "What happens?"' in told.out
 
 
-@pytest.mark.parametrize(
-    ("command", "groups"),
-    [
-        ("ask", ["who answers:", "how media is shown:", "the reply:", "examples:"]),
-        ("serve", ["the model:", "address and access:", "limits:", "media:", "running:", "examples:"]),
-    ],
-)
-def test_options_stand_in_groups(command: str, groups: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
-        cli.main([command, "--help"])
-    assert left.value.code == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if line in groups] == groups
-    options = lines.index("options:")
-    assert not [line for line in lines[options + 3 : lines.index(groups[0])] if line.strip().startswith("--")]
-
-
 @pytest.mark.parametrize("tokens", ["0", "-3"])
 def test_no_tokens_is_no_reply(tokens: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
@@ -81,7 +64,9 @@ def test_a_question_needs_no_media(capsys: pytest.CaptureFixture[str], url: str)
     assert told.out.strip() and "Traceback" not in told.err
 
 
-@pytest.mark.parametrize("media", ["clip.mp4", "camera", "camera:1", "microphone", "-"])
+@pytest.mark.parametrize(
+    "media", ["clip.mp4", "films/door.webm", "/", "camera", "camera:1", "microphone", "microphone:1,0", "-"]
+)
 def test_media_without_a_question_says_what_is_missing(media: str, capsys: pytest.CaptureFixture[str]) -> None:
     example = 'expected, for example, penstock ask clip.mp4 "What happens?"'
     assert refusal(capsys, "ask", media) == f"a question is missing behind {media}: {example}"
