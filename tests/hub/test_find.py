@@ -258,7 +258,8 @@ def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
 
 def test_a_model_that_is_no_checkpoint(hub: LocalHub, home: Path) -> None:
     hub.put("small/gguf", {"README.md": b"", "text.gguf": b"..."})
-    assert visit(hub.url, home, "small/gguf").error == "small/gguf: expected a checkpoint with a config.json, got none"
+    (found,) = visit(hub.url, home, "small/gguf").found
+    assert found["error"] == "small/gguf: expected a checkpoint with a config.json, got none"
     assert hub.files_asked() == set()
 
 

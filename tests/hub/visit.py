@@ -21,6 +21,8 @@ class Visit(NamedTuple):
 
     @property
     def error(self) -> str:
+        """What is said of the first name; no library may say anything beside it."""
+        assert self.stderr == "", self.stderr
         return self.found[0]["error"]
 
 
