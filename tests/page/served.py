@@ -1,11 +1,21 @@
-"""A server of its own process for the page's tests: Brook, or another model."""
+"""Servers for the page's tests: in a process of its own, which can be killed, or in a thread of this one."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from unittest import mock
+
+from penstock import Engine
+from penstock.server import app
+from penstock.server.config import ServerConfig
 
 
 class Server:
@@ -31,3 +41,39 @@ class Server:
             self._process.kill()
             self._process.communicate()
             self._process = None
+
+
+@contextlib.contextmanager
+def here(model: Path, *allowed: str) -> Iterator[str]:
+    """The address of a server with this model, in a thread, which allows these origins beside its own."""
+    address: Future[str] = Future()
+    ends: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    async def work() -> None:
+        end = asyncio.Event()
+        ends.append((asyncio.get_running_loop(), end))
+        async with await Engine.load(model) as engine:
+            config = ServerConfig(port=0, allow_origins=allowed)
+            serving = asyncio.create_task(app.serve(engine, config, on_listening=address.set_result))
+            await end.wait()
+            serving.cancel()
+            await asyncio.wait([serving])
+
+    def run() -> None:
+        try:
+            asyncio.run(work())
+        except BaseException as error:
+            if address.done():
+                raise
+            address.set_exception(error)
+
+    thread = threading.Thread(target=run, name="server of a page")
+    with mock.patch.object(app, "_signals", lambda stop: contextlib.nullcontext()):  # those are the main thread's
+        thread.start()
+        try:
+            yield f"{address.result()}/"
+        finally:
+            for loop, end in ends:
+                if thread.is_alive():
+                    loop.call_soon_threadsafe(end.set)
+            thread.join()

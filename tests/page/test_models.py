@@ -9,7 +9,7 @@ import pytest
 from opened import PATIENCE_MS, Opened
 from penstock.engine.brook.recipe import model_path
 from playwright.sync_api import expect
-from served import Server
+from served import here
 
 SAMPLED = 1_500  # milliseconds in which several pictures and a dozen blocks of sound are taken
 
@@ -23,23 +23,18 @@ SAMPLED = 1_500  # milliseconds in which several pictures and a dozen blocks of 
     ],
 )
 def test_a_model_gets_what_it_takes(browser: Any, name: str, knows: str) -> None:
-    server = Server()
-    server.start(model_path(name))
-    try:
-        with contextlib.closing(browser.new_context()) as context:
-            opened = Opened(context.new_page(), server.url)
-            page = opened.page
-            expect(page.locator("#knows")).to_contain_text(knows)
-            page.locator("h1").click()  # from now on there is sound
-            page.wait_for_timeout(SAMPLED)
-            page.get_by_label("narrate").uncheck()
-            page.get_by_label("Question").fill("What is there?")
-            page.get_by_role("button", name="Ask").click()
-            expect(page.locator("#told li.question + li.said")).to_be_visible(timeout=PATIENCE_MS)
-            if name != "text":
-                expect(page.locator("#freshness")).to_contain_text("ms")  # it has seen something
-            assert set(page.locator("#told li.note div").all_inner_texts()) <= {"Interrupted."}
-            expect(page.get_by_role("button", name="High beep")).to_be_disabled()
-            assert not opened.errors
-    finally:
-        server.kill()
+    with here(model_path(name)) as url, contextlib.closing(browser.new_context()) as context:
+        opened = Opened(context.new_page(), url)
+        page = opened.page
+        expect(page.locator("#knows")).to_contain_text(knows)
+        page.locator("h1").click()  # from now on there is sound
+        page.wait_for_timeout(SAMPLED)
+        page.get_by_label("narrate").uncheck()
+        page.get_by_label("Question").fill("What is there?")
+        page.get_by_role("button", name="Ask").click()
+        expect(page.locator("#told li.question + li.said")).to_be_visible(timeout=PATIENCE_MS)
+        if name != "text":
+            expect(page.locator("#freshness")).to_contain_text("ms")  # it has seen something
+        assert set(page.locator("#told li.note div").all_inner_texts()) <= {"Interrupted."}
+        expect(page.get_by_role("button", name="High beep")).to_be_disabled()
+        assert not opened.errors

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from opened import PATIENCE_MS, Opened
 from penstock.demos.film import make_film
+from penstock.engine.brook.recipe import model_path
 from playwright.sync_api import expect
-from served import Server
+from served import here
 
 # Devices take half a second, and what was given is kept. The screen is a canvas with a green star-like square.
 DEVICES = """
@@ -150,16 +151,11 @@ def test_a_button_that_is_let_go_at_once_leaves_no_microphone_open(opened: Opene
 
 def test_a_page_from_another_device_says_why_it_has_no_camera(browser: Any) -> None:
     """Over plain http a page of another name than localhost is not secure."""
-    server = Server()
-    server.start(None, "--allow-origin", "http://pond.test")
-    try:
-        with contextlib.closing(browser.new_context()) as context:
-            page = context.new_page()
-            page.goto(server.url.replace("127.0.0.1", "pond.test"))
-            assert page.evaluate("isSecureContext") is False
-            page.get_by_role("radio", name="Camera").check()
-            expect(page.locator("#trouble")).to_contain_text("--tls-cert and --tls-key")
-            expect(page.locator("#pond")).to_be_visible()
-            expect(page.get_by_role("button", name="Hold to talk")).to_be_disabled()
-    finally:
-        server.kill()
+    with here(model_path("text"), "http://pond.test") as url, contextlib.closing(browser.new_context()) as context:
+        page = context.new_page()
+        page.goto(url.replace("127.0.0.1", "pond.test"))
+        assert page.evaluate("isSecureContext") is False
+        page.get_by_role("radio", name="Camera").check()
+        expect(page.locator("#trouble")).to_contain_text("--tls-cert and --tls-key")
+        expect(page.locator("#pond")).to_be_visible()
+        expect(page.get_by_role("button", name="Hold to talk")).to_be_disabled()

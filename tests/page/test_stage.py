@@ -21,7 +21,9 @@ LONG = "the red circle moved right and then it came back and turned blue. "
 @pytest.fixture(scope="module")
 def page(browser: Any) -> Iterator[Any]:
     with contextlib.closing(browser.new_context(viewport={"width": 1100, "height": 800})) as context:
-        yield context.new_page()
+        page = context.new_page()
+        page.clock.install()  # it runs as it does, and further where a test lets it
+        yield page
 
 
 @pytest.fixture
@@ -216,7 +218,7 @@ def _fresh(wired: Wired, talks: int) -> None:
     for _ in range(FRESH_MS // 100):
         if len(wired.opened) == talks:
             break
-        wired.page.wait_for_timeout(100)
+        wired.page.clock.run_for(100)
     assert len(wired.opened) == talks
     wired.state("listening")
 
@@ -225,7 +227,7 @@ def test_little_memory_is_told_and_a_full_one_ends_in_a_new_talk(wired: Wired) -
     line = wired.page.locator("#memory-line")
     wired.narrate("I see a circle.", 1.0)
     wired.appended(ROWS * 78 // 100)
-    wired.page.wait_for_timeout(700)
+    wired.page.clock.run_for(700)
     expect(line).to_be_hidden()
     wired.appended(ROWS * 82 // 100)
     expect(line).to_contain_text("80 % full")
@@ -249,7 +251,7 @@ def test_a_talk_that_ends_at_once_is_not_begun_again_and_again(wired: Wired) -> 
     wired.say("closed", reason="error")
     wired.state("closed")
     expect(wired.page.locator("#trouble")).to_contain_text("Start anew")
-    wired.page.wait_for_timeout(500)
+    wired.page.clock.run_for(500)
     assert len(wired.opened) == 1
     wired.page.get_by_role("button", name="Start anew").click()
     wired.state("listening")
@@ -282,7 +284,7 @@ def test_three_things_are_there_at_the_start_and_move_until_they_are_touched(wir
     page = wired.page
     move = page.get_by_role("button", name="Move", exact=True)
     expect(move).to_have_attribute("aria-pressed", "true")
-    page.wait_for_timeout(4200)  # two and a half seconds in, one takes nearly one
+    page.clock.run_for(4200)  # two and a half seconds in, one takes nearly one
     fields = [tuple(int(3 * part) for part in place) for place in places(page).values()]
     steps = [abs(x - a) + abs(y - b) for (x, y), (a, b) in zip(fields, [(0, 0), (1, 1), (2, 2)], strict=True)]
     assert sorted(steps) == [0, 0, 1]
@@ -292,7 +294,7 @@ def test_three_things_are_there_at_the_start_and_move_until_they_are_touched(wir
     page.locator("#pond").press("ArrowRight")
     expect(move).to_have_attribute("aria-pressed", "false")
     before = places(page)
-    page.wait_for_timeout(4000)
+    page.clock.run_for(4000)
     assert places(page) == before
 
 

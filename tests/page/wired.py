@@ -121,7 +121,7 @@ class Wired:
         for _ in range(100):
             if len(self.asked) > asked:
                 return
-            self.page.wait_for_timeout(50)
+            self.page.clock.run_for(50)
         raise AssertionError("expected a new talk, got none")
 
     def state(self, name: str) -> None:
