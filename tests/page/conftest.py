@@ -1,4 +1,4 @@
-"""A real Chromium, a real server that serves Brook, and pages that are open. Without Chromium these tests are skipped;
+"""A real Chromium, and a page of the server that serves Brook, open in it. Without Chromium these tests are skipped;
 `.ci/run` has it.
 """
 
@@ -18,7 +18,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from opened import Opened
-from served import Server
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = (
@@ -32,14 +31,6 @@ QUIET = (
     "--autoplay-policy=no-user-gesture-required",
     "--host-resolver-rules=MAP pond.test 127.0.0.1",  # another name for this machine: to a browser not a secure place
 )
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    running = Server()
-    running.start()
-    yield running
-    running.kill()
 
 
 @pytest.fixture(scope="session")
@@ -90,6 +81,6 @@ def browser(devices: list[str]) -> Iterator[object]:
 
 
 @pytest.fixture
-def opened(browser: Any, server: Server) -> Iterator[Opened]:
+def opened(browser: Any, brook_url: str) -> Iterator[Opened]:
     with contextlib.closing(browser.new_context(viewport={"width": 1100, "height": 800})) as context:
-        yield Opened(context.new_page(), server.url)
+        yield Opened(context.new_page(), f"{brook_url}/")

@@ -11,15 +11,17 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from penstock import Engine
+from penstock.engine.config import EngineConfig
 from penstock.server import app
 from penstock.server.config import ServerConfig
 
 
 class Server:
-    """`penstock serve` on one port, which can be killed and started again."""
+    """`penstock serve` on one port, which can be killed."""
 
     def __init__(self) -> None:
         with socket.socket() as free:
@@ -28,10 +30,9 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}/"
         self._process: subprocess.Popen[str] | None = None
 
-    def start(self, model: Path | None = None, *options: str) -> None:
-        """Serve a model, or Brook."""
+    def start(self) -> None:
+        """Serve Brook."""
         command = [sys.executable, "-m", "penstock.server.cli", "serve", "--port", str(self.port)]
-        command += [*([] if model is None else [str(model)]), *options]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert self._process.stdout is not None
         assert "serving on" in self._process.stdout.readline()
@@ -44,16 +45,16 @@ class Server:
 
 
 @contextlib.contextmanager
-def here(model: Path, *allowed: str) -> Iterator[str]:
-    """The address of a server with this model, in a thread, which allows these origins beside its own."""
+def here(model: Path | None, kv_tokens: int = 8192, **options: Any) -> Iterator[str]:
+    """The address of a server, with these options, of a model or Brook, in a thread."""
     address: Future[str] = Future()
     ends: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
     async def work() -> None:
         end = asyncio.Event()
         ends.append((asyncio.get_running_loop(), end))
-        async with await Engine.load(model) as engine:
-            config = ServerConfig(port=0, allow_origins=allowed)
+        async with await Engine.load(model, config=EngineConfig(kv_tokens=kv_tokens)) as engine:
+            config = ServerConfig(**{"port": 0, **options})
             serving = asyncio.create_task(app.serve(engine, config, on_listening=address.set_result))
             await end.wait()
             serving.cancel()

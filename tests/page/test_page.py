@@ -12,18 +12,19 @@ import pytest
 from opened import PATIENCE_MS, Opened
 from penstock.demos.brook.world import PLACES
 from playwright.sync_api import expect
+from served import Server, here
 
 WAYS = {(1, 0): "right", (-1, 0): "left", (0, 1): "down", (0, -1): "up"}
 
 
-def test_the_page_may_load_nothing_from_elsewhere(server: Any) -> None:
-    with urllib.request.urlopen(server.url) as answer:
+def test_the_page_may_load_nothing_from_elsewhere(brook_url: str) -> None:
+    with urllib.request.urlopen(brook_url) as answer:
         headers, text = answer.headers, answer.read().decode()
     assert "default-src 'self'" in headers["content-security-policy"]
     assert "unsafe" not in headers["content-security-policy"]
     assert headers["x-content-type-options"] == "nosniff"
     assert "http://" not in text and "https://" not in text and "<style" not in text
-    request = urllib.request.Request(server.url, headers={"If-None-Match": headers["etag"]})
+    request = urllib.request.Request(brook_url, headers={"If-None-Match": headers["etag"]})
     with pytest.raises(urllib.error.HTTPError, match="304"):
         urllib.request.urlopen(request)
 
@@ -109,22 +110,24 @@ def test_narration_begins_and_ends_with_its_box(opened: Opened) -> None:
     assert not opened.errors
 
 
-def test_the_figures_are_those_of_the_stream(opened: Opened) -> None:
-    page = opened.page
-    opened.tells("I see")
-    expect(page.locator("#freshness")).to_contain_text("ms")
-    expect(page.locator("#dropped")).to_have_text("0")
-    expect(page.locator("#memory")).not_to_have_text("0 %", timeout=PATIENCE_MS)
-    page.evaluate("Object.defineProperty(WebSocket.prototype, 'bufferedAmount', { get: () => 1e9 })")  # a slow line
-    expect(page.locator("#dropped")).not_to_have_text("0")
-    assert not opened.errors
+def test_the_figures_are_those_of_the_stream(browser: Any) -> None:
+    with here(None, kv_tokens=2048) as url, contextlib.closing(browser.new_context()) as context:
+        opened = Opened(context.new_page(), url)
+        page = opened.page
+        opened.tells("I see")
+        expect(page.locator("#freshness")).to_contain_text("ms")
+        expect(page.locator("#dropped")).to_have_text("0")
+        expect(page.locator("#memory")).not_to_have_text("0 %", timeout=PATIENCE_MS)
+        page.evaluate("Object.defineProperty(WebSocket.prototype, 'bufferedAmount', { get: () => 1e9 })")  # a slow line
+        expect(page.locator("#dropped")).not_to_have_text("0")
+        assert not opened.errors
 
 
-def test_a_phone_shows_all_of_it_and_a_finger_drags(browser: Any, server: Any) -> None:
+def test_a_phone_shows_all_of_it_and_a_finger_drags(browser: Any, brook_url: str) -> None:
     with contextlib.closing(
         browser.new_context(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
     ) as context:
-        opened = Opened(context.new_page(), server.url)
+        opened = Opened(context.new_page(), f"{brook_url}/")
         page = opened.page
         opened.empty()
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
@@ -202,22 +205,27 @@ def test_the_questions_to_click_are_answered_right(opened: Opened) -> None:
     assert not opened.errors
 
 
-def test_a_server_that_goes_is_told_and_found_again_with_a_key_that_it_wants_now(opened: Opened, server: Any) -> None:
-    """The last one here: the server keeps its key."""
-    page, state, key = opened.page, opened.page.locator("#state"), opened.page.locator("#key-form")
-    server.kill()
-    expect(state).to_contain_text("trying again", timeout=PATIENCE_MS)
-    expect(state).to_have_attribute("data-state", "gone")
-    server.start(None, "--api-key", "s\u00e9same-\u043a\u043b\u044e\u0447")
-    expect(state).to_contain_text("Key wanted", timeout=PATIENCE_MS)
-    for wrong in ("sesame", "\u201csesame\u201d"):
-        page.get_by_label("This server wants a key").fill(wrong)
+def test_a_server_that_goes_is_told_and_found_again_with_a_key_that_it_wants_now(browser: Any) -> None:
+    server = Server()
+    server.start()
+    with contextlib.ExitStack() as last:
+        last.callback(server.kill)
+        context = last.enter_context(contextlib.closing(browser.new_context()))
+        opened = Opened(context.new_page(), server.url)
+        page, state, key = opened.page, opened.page.locator("#state"), opened.page.locator("#key-form")
+        server.kill()
+        expect(state).to_contain_text("trying again", timeout=PATIENCE_MS)
+        expect(state).to_have_attribute("data-state", "gone")
+        last.enter_context(here(None, port=server.port, api_key="s\u00e9same-\u043a\u043b\u044e\u0447"))
+        expect(state).to_contain_text("Key wanted", timeout=PATIENCE_MS)
+        for wrong in ("sesame", "\u201csesame\u201d"):
+            page.get_by_label("This server wants a key").fill(wrong)
+            page.get_by_role("button", name="Use it").click()
+            expect(state).to_contain_text("Wrong key", timeout=PATIENCE_MS)
+        page.get_by_label("This server wants a key").fill("s\u00e9same-\u043a\u043b\u044e\u0447")
         page.get_by_role("button", name="Use it").click()
-        expect(state).to_contain_text("Wrong key", timeout=PATIENCE_MS)
-    page.get_by_label("This server wants a key").fill("s\u00e9same-\u043a\u043b\u044e\u0447")
-    page.get_by_role("button", name="Use it").click()
-    opened.connected()
-    expect(key).to_be_hidden()
-    page.get_by_label("Question").fill("What do you see?")
-    page.get_by_role("button", name="Ask").click()
-    expect(page.locator("#told li.question ~ li.said").first).to_contain_text(".", timeout=PATIENCE_MS)
+        opened.connected()
+        expect(key).to_be_hidden()
+        page.get_by_label("Question").fill("What do you see?")
+        page.get_by_role("button", name="Ask").click()
+        expect(page.locator("#told li.question ~ li.said").first).to_contain_text(".", timeout=PATIENCE_MS)

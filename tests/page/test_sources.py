@@ -101,7 +101,7 @@ def test_a_screen_is_seen_until_the_person_stops_it(opened: Opened) -> None:
 
 def test_a_film_is_seen(opened: Opened, tmp_path: Any) -> None:
     film = tmp_path / "film.webm"
-    film.write_bytes(make_film(6.0, "webm"))
+    film.write_bytes(make_film(3.0, "webm"))
     source(opened, "Film")
     expect(opened.page.locator("#pond-tools")).to_be_hidden()
     opened.page.locator("#film").set_input_files(film)
@@ -151,7 +151,10 @@ def test_a_button_that_is_let_go_at_once_leaves_no_microphone_open(opened: Opene
 
 def test_a_page_from_another_device_says_why_it_has_no_camera(browser: Any) -> None:
     """Over plain http a page of another name than localhost is not secure."""
-    with here(model_path("text"), "http://pond.test") as url, contextlib.closing(browser.new_context()) as context:
+    with (
+        here(model_path("text"), allow_origins=("http://pond.test",)) as url,
+        contextlib.closing(browser.new_context()) as context,
+    ):
         page = context.new_page()
         page.goto(url.replace("127.0.0.1", "pond.test"))
         assert page.evaluate("isSecureContext") is False
