@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-from penstock.engine.brook.recipe import model_path
 
 HEAVY = ("torch", "transformers", "torchvision", "torchaudio", "numba")
 
@@ -74,15 +73,8 @@ def test_loads_no_heavy_library(name: str) -> None:
     assert loaded(LIGHT[name], HEAVY) == "[]"
 
 
-def test_a_client_talks_where_they_are_not_installed() -> None:
-    command = [sys.executable, "-m", "penstock.server.cli", "serve", "--port", "0", str(model_path("omni"))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
-        try:
-            assert server.stdout is not None
-            url = server.stdout.readline().removeprefix("penstock: serving on ").strip()
-            assert loaded(TALK.format(barred=HEAVY, url=url), ()) == "[]"
-        finally:
-            server.terminate()
+def test_a_client_talks_where_they_are_not_installed(brook_url: str) -> None:
+    assert loaded(TALK.format(barred=HEAVY, url=brook_url), ()) == "[]"
 
 
 @pytest.mark.parametrize(

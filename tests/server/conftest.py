@@ -33,8 +33,9 @@ def url(brook_url: str) -> str:
 
 @pytest.fixture(scope="session")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a film in three containers, its picture and its sound."""
+    """A folder with a film in three containers, the half of it, its picture and its sound."""
     folder = tmp_path_factory.mktemp("media")
+    (folder / "half.mp4").write_bytes(make_film(SECONDS / 2))
     (folder / "film.mp4").write_bytes(make_film(SECONDS))
     (folder / "film.webm").write_bytes(make_film(SECONDS, "webm"))
     with (

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+
+import pytest
+from penstock.server.cli import main
 
 
-def test_bench_append_prints_costs_and_latencies() -> None:
-    command = [sys.executable, "-m", "penstock.server.cli", "bench", "append", "--json"]
+def test_bench_append_prints_costs_and_latencies(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--histories", "200,400", "--rounds", "2", "--tokens", "30"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=240, check=True)
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert main(["bench", "append", "--json", *options]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     costs, latencies = lines[:2], lines[2:]
     assert [cost["history"] for cost in costs] == [200, 400]
     assert all({"history", "rows", "bytes", "append_ms", "decode_ms"} <= set(cost) for cost in costs)
