@@ -14,7 +14,7 @@ from tests.actors.conftest import House
 from tests.actors.watch import ids, shots
 from tests.reference.media import RATE, sound
 
-CYCLES = 6
+CYCLES = 4
 
 
 async def visit(engine: Engine) -> None:
@@ -40,7 +40,7 @@ def measured() -> tuple[int, int]:
 def test_streams_leave_nothing_behind(house: House) -> None:
     async def work() -> tuple[tuple[int, int], tuple[int, int]]:
         async with house.engine() as engine:
-            for _ in range(4):
+            for _ in range(2):
                 await visit(engine)
             tracemalloc.start()
             try:

@@ -27,11 +27,10 @@ from penstock.server.cli import main
 
 
 # ---- What is asked and answered ----
-def test_a_newcomer_needs_no_server(media: Path) -> None:
-    command = [*COMMAND, "ask", str(media / "film.mp4"), "What do you see?"]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert (ran.returncode, ran.stderr) == (0, "")
-    assert re.fullmatch(r"\S.*(circle|square).*\.\n", ran.stdout)
+def test_a_newcomer_needs_no_server(media: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ask", str(media / "film.mp4"), "What do you see?"]) == 0
+    text, error = capsys.readouterr()
+    assert re.fullmatch(r"\S.*(circle|square).*\.\n", text) and error == ""
 
 
 def test_a_film_is_seen_and_heard_whole(media: Path, url: str, capsys: pytest.CaptureFixture[str]) -> None:
