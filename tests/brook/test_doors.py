@@ -25,8 +25,8 @@ class Shown(NamedTuple):
 
 @pytest.fixture(scope="module")
 def films(bank: Bank) -> list[Shown]:
-    """Two films with a dozen questions."""
-    papers = list(Examiner(SEED, bank, 1, False).papers())[:2]
+    """Two films with a dozen questions: one to be shown in process, one from afar."""
+    papers = [paper for paper in Examiner(SEED, bank, 1, False).papers() if len(paper.questions) > 5][:2]
     return [Shown(paper, encode(paper.scene, bank)) for paper in papers]
 
 
@@ -48,9 +48,9 @@ def assert_right(score: evaluate.Score, films: list[Shown]) -> None:
 def test_films_are_answered_in_process(films: list[Shown], door: str) -> None:
     async def main() -> evaluate.Score:
         async with await Engine.load() as engine:
-            return await examined(engine, door, films)
+            return await examined(engine, door, films[1:])
 
-    assert_right(asyncio.run(main()), films)
+    assert_right(asyncio.run(main()), films[1:])
 
 
 @pytest.mark.parametrize("door", DOORS)

@@ -27,7 +27,7 @@ def tokenizer() -> Any:
     from penstock.demos.brook.checkpoint import build_tokenizer
     from penstock.demos.brook.words import sentences
 
-    return build_tokenizer(sentences())
+    return build_tokenizer(sentences(scenes=200))
 
 
 def lesson(scene: Scene, seed: int = 0) -> Lesson:
