@@ -46,9 +46,8 @@ Examined = Callable[..., dict[str, dict[str, Any]]]
 
 @pytest.fixture
 def examined(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bank: Bank) -> Examined:
-    """Runs the command, with few voices and a thread for each film: several are made at a time."""
+    """Runs the command, with few voices."""
     monkeypatch.setattr(evaluate, "evaluation_bank", lambda seed: bank)
-    monkeypatch.setitem(film._VIDEO_OPTIONS["webm"], "threads", "1")
 
     def run(url: str, *options: str) -> dict[str, dict[str, Any]]:
         code = evaluate.main(["--url", url, "--json", "--seed", "3", *options])
