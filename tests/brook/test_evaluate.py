@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from penstock.demos import brook
-from penstock.demos.brook import evaluate, film
+from penstock.demos.brook import evaluate
 from penstock.demos.brook.draw import Camera
 from penstock.demos.brook.evaluate import Given, Score
 from penstock.demos.brook.exam import FOREIGN, HELD_OUT, STRANGE, Paper
