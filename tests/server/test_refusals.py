@@ -155,7 +155,8 @@ def test_any_key_that_can_be_printed_lets_in_and_no_other_does(key: str) -> None
     for shown in headers:
         assert key_allowed({"authorization": f"Bearer {shown}"}, [], config)
         assert not key_allowed({"authorization": f"Bearer {shown}x"}, [], config)
-        assert not key_allowed({"authorization": f"Bearer {shown[:-1]}"}, [], config) or utf8[:-1].strip() != shown[:-1]
+        shorter = shown[:-1].strip()  # of two bytes in UTF-8 the first may be the key in Latin-1
+        assert key_allowed({"authorization": f"Bearer {shorter}"}, [], config) is (shorter in headers)
     assert key_allowed({}, ["penstock.v1", f"penstock.key.{quote(key, safe='')}"], config)
     assert not key_allowed({}, ["penstock.v1", f"penstock.key.{quote(key, safe='')}x"], config)
 
