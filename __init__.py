@@ -12,7 +12,9 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from .codecs.errors import (
+from .codecs.limits import MediaLimits
+from .engine.config import EngineConfig
+from .errors import (
     ContextOverflowError,
     DamagedError,
     FormatError,
@@ -26,8 +28,6 @@ from .codecs.errors import (
     StreamClosedError,
     WorkerError,
 )
-from .codecs.limits import MediaLimits
-from .engine.config import EngineConfig
 from .streams.event import (
     Appended,
     Closed,

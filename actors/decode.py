@@ -15,7 +15,7 @@ from typing import assert_never
 import msgspec
 
 from ..codecs.decoders import Decoders
-from ..codecs.errors import PenstockError, code_of
+from ..errors import PenstockError, code_of
 from ..streams.event import Dropped, Error, Held
 from ..streams.item import AudioChunk, VideoFrame
 from ..streams.request import Request

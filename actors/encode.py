@@ -7,10 +7,10 @@ from __future__ import annotations
 import logging
 from typing import assert_never
 
-from ..codecs.errors import InputError, MediaError, OutOfMemoryError, PenstockError
 from ..engine.encoder import Encoder
 from ..engine.out_of_memory import is_out_of_memory, let_go
 from ..engine.span import Span
+from ..errors import InputError, MediaError, OutOfMemoryError, PenstockError
 from ..streams.event import Error
 from ..streams.segment import Segment
 from .actor import Actor

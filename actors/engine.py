@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from ..codecs.errors import InputError, StreamClosedError
 from ..codecs.limits import MediaLimits
 from ..engine.config import FITTING, EngineConfig
+from ..errors import InputError, StreamClosedError
 from ..streams.event import Closed, Error
 from ..streams.format import BY_NAME
 from ..streams.options import check_options, with_defaults

@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from ..codecs.errors import ContextOverflowError, InputError
+from ..errors import ContextOverflowError, InputError
 from ..streams.item import MEDIA, AudioBytes, AudioChunk, Embedding, Image, Item, Text, VideoBytes, VideoFrame
 from ..streams.request import Request, SamplingParams
 

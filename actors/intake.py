@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 from ..codecs.decoders import Decoders
-from ..codecs.errors import InputError, LimitError, MediaError
 from ..codecs.frame import Frame, Lost, Pixels, Samples
 from ..codecs.mel import log_mel
 from ..codecs.pcm import decode_pcm
 from ..codecs.picture import check_pixels, raw_picture
 from ..codecs.reading import Reading
 from ..codecs.resample import Resampler
+from ..errors import InputError, LimitError, MediaError
 from ..streams.event import Dropped
 from ..streams.item import AudioBytes, AudioChunk, Buffer, Image, Item, VideoBytes, VideoFrame
 from ..streams.options import sized

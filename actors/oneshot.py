@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from ..codecs.errors import InputError
+from ..errors import InputError
 from ..streams.request import Request, SamplingParams
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol, Self
 
-from ..codecs.errors import InputError, PenstockError
+from ..errors import InputError, PenstockError
 from ..streams.event import Token
 
 

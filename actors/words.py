@@ -4,8 +4,8 @@ the scheduler wants. Out: `Spelt` messages to it.
 
 from __future__ import annotations
 
-from ..codecs.errors import PenstockError
 from ..engine.spelling import Spelling, Unspelled
+from ..errors import PenstockError
 from .actor import Supervisor
 from .mailbox import Mailbox
 from .messages import ScheduleMessage, Spelt

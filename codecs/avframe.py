@@ -8,7 +8,7 @@ import av
 import numpy as np
 from av.video.reformatter import Colorspace
 
-from .errors import DamagedError
+from ..errors import DamagedError
 from .hdr import CURVES, to_sdr
 
 _WHOLE = {"u8": 128.0, "s16": 32768.0, "s32": 2147483648.0}

@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 import weakref
 
-from .errors import DamagedError, FormatError, LimitError, MediaError
+from ..errors import DamagedError, FormatError, LimitError, MediaError
 from .fragment import START, is_whole, samples, tracks
 from .limits import MediaLimits
 from .piece import Piece

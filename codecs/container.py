@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
-from .errors import DamagedError, InputError, LimitError, MediaError
+from ..errors import DamagedError, InputError, LimitError, MediaError
 from .feeding import Batch, Feed
 from .limits import DEFAULT_LIMITS, MediaLimits
 from .parts import Parts

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .errors import InputError, LimitError
+from ..errors import InputError, LimitError
 from .frame import Frame, Lost, Pixels
 from .piece import Piece
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from .errors import LimitError
+from ..errors import LimitError
 
 
 class MediaLimits(msgspec.Struct, frozen=True, kw_only=True):

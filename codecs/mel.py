@@ -11,7 +11,7 @@ from functools import cache
 
 import torch
 
-from .errors import InputError
+from ..errors import InputError
 from .wheels import mend_wheels
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from ..errors import DamagedError
 from .adts import Adts
 from .boxes import Boxes
-from .errors import DamagedError
 from .limits import MediaLimits
 from .marks import Marked, drop_tag
 from .piece import Piece

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .errors import DamagedError, FormatError, InputError
+from ..errors import DamagedError, FormatError, InputError
 from .frame import Samples
 from .limits import DEFAULT_LIMITS, MediaLimits
 

@@ -10,7 +10,7 @@ import io
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .errors import DamagedError, FormatError, InputError, LimitError
+from ..errors import DamagedError, FormatError, InputError, LimitError
 from .limits import DEFAULT_LIMITS, MediaLimits
 from .metadata import bare_jpeg, bare_png, orientation, raw_profile
 from .sniff import first_bytes

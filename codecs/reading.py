@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .errors import LimitError, MediaError
+from ..errors import LimitError, MediaError
 from .feeding import Batch
 from .frame import Frame, Lost, Pixels
 

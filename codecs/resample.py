@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 
-from .errors import InputError
+from ..errors import InputError
 from .frame import Samples
 from .wheels import mend_wheels
 

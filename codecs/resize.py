@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from .errors import InputError
+from ..errors import InputError
 
 
 def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:

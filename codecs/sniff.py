@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .errors import FormatError
+from ..errors import FormatError
 from .transport import synced
 
 OPENED = "WebM or Matroska, MP4, MPEG-TS, WAV, Ogg, AAC (ADTS), MP3, FLAC"

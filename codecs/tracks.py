@@ -13,10 +13,10 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
 
+from ..errors import DamagedError, FormatError, LimitError, PenstockError
 from . import avframe
 from .clock import Clock, Unwrapped, beside
 from .damage import Sound, Track, Video, memory_is_short, why
-from .errors import DamagedError, FormatError, LimitError, PenstockError
 from .feeding import Feed, Part
 from .frame import Lost, Pixels, Samples
 from .limits import MediaLimits

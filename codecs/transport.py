@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .errors import DamagedError
+from ..errors import DamagedError
 from .piece import Piece
 
 PACKET = 188

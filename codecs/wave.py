@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .errors import DamagedError, LimitError
+from ..errors import DamagedError, LimitError
 from .limits import MediaLimits
 from .piece import Piece
 

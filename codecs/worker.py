@@ -23,9 +23,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from . import errors
+from .. import errors
+from ..errors import InputError, WorkerError
 from .container import MediaDecoder
-from .errors import InputError, WorkerError
 from .feeding import Batch
 from .frame import Lost, Pixels, Samples
 from .limits import DEFAULT_LIMITS, MediaLimits

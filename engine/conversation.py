@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
-from ..codecs.errors import PenstockError
+from ..errors import PenstockError
 from ..streams.event import Dropped, Error, ReplyDone, ReplyStarted, Resting, Token
 from ..streams.format import State
 from ..streams.request import SamplingParams

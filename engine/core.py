@@ -17,8 +17,8 @@ import msgspec
 import torch
 
 from ..codecs.decoders import Decoders
-from ..codecs.errors import ModelError
 from ..codecs.limits import DEFAULT_LIMITS
+from ..errors import ModelError
 from ..streams.event import Event
 from ..streams.options import with_defaults
 from ..streams.prompt import check_counts, gather

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import torch
 
-from ..codecs.errors import NotFiniteError
+from ..errors import NotFiniteError
 from ..streams.prompt import Content
 from ..streams.segment import AudioSegment, ImageSegment, Segment, UnitSegment, VideoSegment
 from .family import Towers

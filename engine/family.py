@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 import torch
 
-from ..codecs.errors import InputError, ModelError
+from ..errors import InputError, ModelError
 from ..streams.format import Format, State
 from ..streams.prompt import Content
 from ..streams.request import Sampling

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import torch
 
-from ..codecs.errors import InputError, ModelError
+from ..errors import InputError, ModelError
 from ..streams.options import check_options
 from . import compute
 from .attention import Backend, ReferenceBackend

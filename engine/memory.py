@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from ..codecs.errors import InputError, ModelError
+from ..errors import InputError, ModelError
 from ..streams.options import check_options, sized
 from . import compute
 from .attention import Backend

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from ..codecs.errors import PenstockError
+from ..errors import PenstockError
 
 
 class OutOfPages(PenstockError):

@@ -9,7 +9,7 @@ import platform
 import msgspec
 import torch
 
-from ..codecs.errors import ModelError
+from ..errors import ModelError
 from . import compute
 from .compute import amount
 from .config import EngineConfig

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..codecs.errors import ModelError
+from ..errors import ModelError
 from .attention import NAME
 from .family import Loaded
 from .language import LanguageModel

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ..codecs.errors import InputError
+from ..errors import InputError
 from ..streams.prompt import Content
 from .spelling import Spelling, spelling_of
 from .template import begins

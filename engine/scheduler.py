@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from ..codecs.errors import InputError, PenstockError
+from ..errors import InputError, PenstockError
 from ..streams.event import Appended, Error, Event
 from ..streams.format import choose
 from ..streams.request import Request, SamplingParams

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from ..codecs.errors import ContextOverflowError
+from ..errors import ContextOverflowError
 from ..streams.event import Error, Event, Seen
 from ..streams.request import Request, SamplingParams
 from .layout import Layout

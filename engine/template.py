@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ..codecs.errors import InputError, ModelError
+from ..errors import InputError, ModelError
 from ..streams.request import Sampling, SamplingParams
 from .spelling import spelling_of
 

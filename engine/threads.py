@@ -7,7 +7,7 @@ import os
 
 import torch
 
-from ..codecs.errors import ModelError
+from ..errors import ModelError
 from .config import EngineConfig
 
 VARIABLE = "PENSTOCK_THREADS"

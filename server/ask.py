@@ -19,8 +19,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..codecs.errors import InputError, PenstockError, StreamClosedError
 from ..engine.config import EngineConfig
+from ..errors import InputError, PenstockError, StreamClosedError
 from ..streams.event import Closed, Error, ReplyDone, ReplyStarted
 from ..streams.request import Request, SamplingParams
 from . import demo_model

@@ -20,7 +20,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from PIL import Image
 
-from ..codecs.errors import InputError
+from ..errors import InputError
 from ..streams.item import AudioChunk, VideoFrame
 from . import devices
 from .sources import Piece

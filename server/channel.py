@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..codecs.errors import PenstockError, StreamClosedError, code_of
+from ..errors import PenstockError, StreamClosedError, code_of
 from ..streams.event import Closed, Error, Event, ReplyDone, ReplyStarted, Token
 from ..streams.request import SamplingParams
 from . import wire

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..codecs.errors import PenstockError
 from ..engine.compute import amount
 from ..engine.config import FITTING, EngineConfig
+from ..errors import PenstockError
 from .config import LIMITS, ServerConfig
 from .errors import ConfigError, EngineFailedError
 from .options import make_parser

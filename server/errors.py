@@ -5,7 +5,7 @@ Knows neither sockets nor the engine. `error_from_code` turns a code that came o
 
 from __future__ import annotations
 
-from ..codecs.errors import PenstockError, error_of
+from ..errors import PenstockError, error_of
 
 
 class ConfigError(PenstockError):

@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ..codecs.errors import InputError
 from ..codecs.limits import DEFAULT_LIMITS
+from ..errors import InputError
 from ..streams.item import AudioChunk
 from ..streams.prompt import Media, Piece, gather, kind_of
 from ..streams.request import Request

@@ -20,9 +20,9 @@ import av
 from av.error import FFmpegError
 from av.stream import Disposition
 
-from ..codecs.errors import FormatError, InputError
 from ..codecs.picture import is_file
 from ..codecs.sniff import OPENED, SOUND, first_bytes, sniff
+from ..errors import FormatError, InputError
 from ..streams.item import AudioBytes, Image, Item, VideoBytes
 
 PICTURES = "a picture (JPEG, PNG, WebP, GIF)"

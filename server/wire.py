@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from ..codecs.errors import InputError
+from ..errors import InputError
 from ..streams import item as items
 from ..streams.event import Event
 from ..streams.prompt import check_inline

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ..codecs.errors import InputError
+from ..errors import InputError
 from .request import Request
 from .segment import MediaSpec, Option, SizeRule
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from ..codecs.errors import LimitError
 from ..codecs.frame import Frame, Pixels, Samples
+from ..errors import LimitError
 from .audio import SECOND_US
 
 # Decoded frames and samples of one stream that may wait for older ones to come.

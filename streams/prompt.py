@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ..codecs.errors import InputError, LimitError
 from ..codecs.limits import MediaLimits
 from ..codecs.pcm import check_samples
+from ..errors import InputError, LimitError
 from .data_url import from_base64, from_data_url, is_data_url
 from .item import AudioBytes, AudioChunk, Image, VideoBytes
 from .messages import KINDS, TAKEN, check_messages, described, parts, value_of

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from ..codecs.errors import InputError
+from ..errors import InputError
 from .format import BY_NAME
 from .messages import check_messages, check_unicode
 

@@ -10,7 +10,7 @@ import math
 
 import msgspec
 
-from ..codecs.errors import InputError
+from ..errors import InputError
 from .segment import MediaSpec, SizeRule
 
 MAX_ASPECT = 200

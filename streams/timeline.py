@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 import msgspec
 import numpy as np
 
-from ..codecs.errors import InputError
 from ..codecs.frame import Frame, Pixels, Samples
+from ..errors import InputError
 from .audio import AudioBlocks, MakeResampler, Resampling
 from .event import Dropped, Held
 from .order import LIVE, Order, Source

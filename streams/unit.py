@@ -9,8 +9,8 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from ..codecs.errors import InputError
 from ..codecs.frame import Pixels, Samples
+from ..errors import InputError
 from .audio import SECOND_US, AudioBlocks, Block, Lost, MakeResampler, split
 from .event import Dropped
 from .order import Source

@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 
 from ..codecs.decoders import Decoders
-from ..codecs.errors import DamagedError, InputError, LimitError
 from ..codecs.frame import Frame, Lost, Samples
 from ..codecs.limits import MediaLimits
+from ..errors import DamagedError, InputError, LimitError
 from .audio import SECOND_US, TOLERANCE_US, split
 from .item import AudioBytes, AudioChunk, Image, VideoBytes
 from .prompt import Content, Media, Piece

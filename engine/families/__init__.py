@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from ...codecs.errors import ModelError
+from ...errors import ModelError
 from ..library import transformers
 from ..out_of_memory import is_out_of_memory
 from ..rotary import check_rotary

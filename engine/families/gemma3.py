@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from ...codecs.errors import ModelError
+from ...errors import ModelError
 from ...streams.segment import MediaSpec, Option
 from ..family import Loaded
 from .one_axis import AS_IT_CAME, OneAxisTowers, load_one_axis

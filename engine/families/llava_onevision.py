@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from ...codecs.errors import InputError
+from ...errors import InputError
 from ...streams.prompt import Content
 from ...streams.segment import MediaSpec
 from ..family import Loaded

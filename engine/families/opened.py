@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ...codecs.errors import ModelError
+from ...errors import ModelError
 from ..library import transformers
 
 _NAMED = 3

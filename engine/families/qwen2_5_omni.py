@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...codecs.errors import InputError
 from ...codecs.mel import floor_and_scale, log_mel
 from ...codecs.resample import resample
+from ...errors import InputError
 from ...streams.prompt import Content
 from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, UnitSegment, VideoSegment
 from ..attention import NAME

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ...codecs.errors import InputError
+from ...errors import InputError
 from ...streams.event import Seen
 from ...streams.options import SIZES
 from ...streams.prompt import Content

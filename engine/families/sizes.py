@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...codecs.errors import ModelError
+from ...errors import ModelError
 from ...streams.segment import MediaSpec, Option, SizeRule
 from ...streams.size import fit, video_rule
 from ..library import transformers

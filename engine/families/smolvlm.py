@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import torch
 
-from ...codecs.errors import InputError
+from ...errors import InputError
 from ...streams.prompt import Content
 from ...streams.segment import MediaSpec, Option
 from ..family import Loaded

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...codecs.errors import InputError, ModelError
+from ...errors import InputError, ModelError
 from ...streams.prompt import Content
 from ...streams.segment import MediaSpec, Segment
 from ..attention import NAME

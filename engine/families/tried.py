@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...codecs.errors import InputError, ModelError
+from ...errors import InputError, ModelError
 from ...streams.prompt import Content, Media
 from ...streams.segment import ImageSegment, Segment
 from ..family import Family, FamilyData, Loaded

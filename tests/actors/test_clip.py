@@ -9,9 +9,9 @@ import pytest
 import torch
 from penstock.actors.intake import Intake
 from penstock.codecs.decoders import Decoders
-from penstock.codecs.errors import LimitError
 from penstock.codecs.limits import MediaLimits
 from penstock.engine.family import Loaded
+from penstock.errors import LimitError
 from penstock.streams.item import AudioBytes
 from penstock.streams.request import Request
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from penstock.actors.intake import Intake
 from penstock.codecs.decoders import Decoders
-from penstock.codecs.errors import DamagedError
 from penstock.codecs.limits import MediaLimits
 from penstock.codecs.worker import WorkerPool
 from penstock.engine.family import Loaded
+from penstock.errors import DamagedError
 from penstock.streams.event import Dropped
 from penstock.streams.item import AudioBytes, VideoBytes
 from penstock.streams.prompt import Content, gather

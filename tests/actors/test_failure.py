@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from penstock.codecs import decoders
-from penstock.codecs.errors import InputError, PenstockError, StreamClosedError
 from penstock.codecs.feeding import Batch
 from penstock.codecs.reading import Reading
 from penstock.engine.family import Loaded
+from penstock.errors import InputError, PenstockError, StreamClosedError
 from penstock.streams.event import Appended, Closed, Error, ReplyDone
 from penstock.streams.item import AudioBytes, AudioChunk, Image, Item, VideoBytes, VideoFrame
 from penstock.streams.request import Request, SamplingParams
@@ -61,8 +61,8 @@ def test_bad_media_is_told_and_the_stream_goes_on(house: House, item: Item, code
 
 def test_what_was_good_before_the_damage_stays(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file gives two pairs of frames and then breaks."""
-    from penstock.codecs.errors import DamagedError
     from penstock.codecs.frame import Pixels
+    from penstock.errors import DamagedError
 
     class Breaks(Reading):
         def __init__(self, *_: Any) -> None:

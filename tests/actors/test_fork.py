@@ -7,8 +7,8 @@ import copy
 
 import msgspec
 import pytest
-from penstock.codecs.errors import MediaError
 from penstock.engine.family import Loaded
+from penstock.errors import MediaError
 from penstock.streams.event import ReplyDone, ReplyStarted, Resting, Token
 from penstock.streams.item import AudioChunk, Image, Text
 from penstock.streams.request import Request, SamplingParams

@@ -7,13 +7,13 @@ import threading
 from typing import Any
 
 import pytest
-from penstock.codecs.errors import InputError
 from penstock.engine import layout
 from penstock.engine.family import Loaded
 from penstock.engine.journal import Journal
 from penstock.engine.layout import _LONG
 from penstock.engine.scheduler import Scheduler
 from penstock.engine.stream import Input
+from penstock.errors import InputError
 from penstock.streams.event import Error, ReplyStarted
 from penstock.streams.item import Text
 from penstock.streams.request import Request, SamplingParams

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from penstock.codecs.errors import InputError, MediaError
+from penstock.errors import InputError, MediaError
 from penstock.streams.request import Request, SamplingParams
 
 from tests.actors.conftest import House

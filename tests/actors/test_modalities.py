@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from penstock.codecs.errors import InputError
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
+from penstock.errors import InputError
 from penstock.streams.event import Appended, Error
 from penstock.streams.item import AudioBytes, AudioChunk, Image, VideoBytes, VideoFrame
 from penstock.streams.request import Request, SamplingParams

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from penstock.codecs.errors import OutOfMemoryError, PenstockError
 from penstock.engine.family import Loaded
+from penstock.errors import OutOfMemoryError, PenstockError
 from penstock.streams.event import Appended, Closed, Error, Token
 from penstock.streams.item import Image
 from penstock.streams.request import Request, SamplingParams

@@ -11,7 +11,7 @@ import pytest
 from penstock.actors import decode
 from penstock.actors.intake import Intake
 from penstock.actors.messages import Notice
-from penstock.codecs.errors import ContextOverflowError, PenstockError
+from penstock.errors import ContextOverflowError, PenstockError
 from penstock.streams.event import Appended, Closed, Error, ReplyDone, ReplyStarted
 from penstock.streams.item import Image, Text, VideoFrame
 from penstock.streams.request import Request

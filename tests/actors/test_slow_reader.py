@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from penstock.actors import stream as stream_module
 from penstock.actors.outbox import MOST_UNREAD_EVENTS, Outbox
-from penstock.codecs.errors import StreamClosedError
+from penstock.errors import StreamClosedError
 from penstock.streams.event import Appended, Closed, Credit, Dropped, Error, Event, Held, ReplyDone, Token
 from penstock.streams.item import Image
 from penstock.streams.request import SamplingParams

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 from penstock.actors.reply import Reply
-from penstock.codecs.errors import ContextOverflowError, InputError, StreamClosedError
+from penstock.errors import ContextOverflowError, InputError, StreamClosedError
 from penstock.streams.event import Appended, Closed, ReplyDone, ReplyStarted, Token
 from penstock.streams.item import AudioChunk, Embedding, Image, Text, VideoFrame
 from penstock.streams.request import Request, SamplingParams

@@ -11,7 +11,7 @@ from penstock.actors import stream as stream_module
 from penstock.actors.engine import Engine
 from penstock.actors.reply import Reply
 from penstock.actors.stream import Stream
-from penstock.codecs.errors import InputError, StreamClosedError
+from penstock.errors import InputError, StreamClosedError
 from penstock.streams.event import Error
 from penstock.streams.item import Image, Text
 from penstock.streams.request import Request

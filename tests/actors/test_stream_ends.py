@@ -7,8 +7,8 @@ import asyncio
 import msgspec
 import pytest
 from penstock.actors.messages import Tell
-from penstock.codecs.errors import InputError, StreamClosedError
 from penstock.engine.family import Family, Loaded
+from penstock.errors import InputError, StreamClosedError
 from penstock.streams.event import Appended, Closed, ReplyDone, ReplyStarted, Token
 from penstock.streams.item import Image
 from penstock.streams.request import Request, SamplingParams

@@ -12,10 +12,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from penstock.codecs.boxes import Boxes
 from penstock.codecs.container import MediaDecoder
-from penstock.codecs.errors import LimitError, MediaError
 from penstock.codecs.frame import Lost, Pixels, Samples
 from penstock.codecs.limits import MediaLimits
 from penstock.demos.film import make_film
+from penstock.errors import LimitError, MediaError
 
 from tests.codecs.conftest import FRAGMENTED, encode_file
 

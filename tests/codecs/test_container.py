@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock.codecs.container import MediaDecoder
-from penstock.codecs.errors import DamagedError, FormatError, InputError, LimitError
 from penstock.codecs.frame import Frame, Pixels, Samples
 from penstock.codecs.limits import MediaLimits
+from penstock.errors import DamagedError, FormatError, InputError, LimitError
 
 
 def decode(data: bytes, cuts: Sequence[int] = (), **options) -> list[Frame]:

@@ -9,10 +9,10 @@ import av
 import numpy as np
 import pytest
 from penstock.codecs.container import MediaDecoder
-from penstock.codecs.errors import DamagedError, FormatError, LimitError, MediaError
 from penstock.codecs.frame import Frame, Lost, Pixels, Samples
 from penstock.codecs.limits import MediaLimits
 from penstock.demos.film import make_film
+from penstock.errors import DamagedError, FormatError, LimitError, MediaError
 
 from tests.codecs.conftest import FRAGMENTED, RECIPES, encode_file
 from tests.codecs.test_container import pictures, sounds

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from penstock.codecs.errors import DamagedError, LimitError
 from penstock.codecs.frame import Samples
 from penstock.codecs.limits import MediaLimits
+from penstock.errors import DamagedError, LimitError
 
 from tests.codecs.conftest import FRAGMENTED, RECIPES, encode_file
 from tests.codecs.test_container import decode, facts, pictures, sounds

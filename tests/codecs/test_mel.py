@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.codecs.errors import InputError
 from penstock.codecs.mel import LogMel, floor_and_scale, log_mel
 from penstock.codecs.wheels import mend_wheels
+from penstock.errors import InputError
 
 HOP, LEAD, AHEAD, BLOCK = 160, 200, 40, 200
 

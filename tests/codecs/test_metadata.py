@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.codecs.errors import DamagedError
 from penstock.codecs.metadata import orientation
 from penstock.codecs.picture import decode_picture, pixels_of
+from penstock.errors import DamagedError
 from PIL import Image, ImageOps
 
 RGB = np.random.default_rng(3).integers(0, 256, (10, 16, 3), dtype=np.uint8)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.codecs.errors import DamagedError, FormatError, InputError, LimitError
 from penstock.codecs.limits import MediaLimits
 from penstock.codecs.pcm import check_samples, decode_pcm
+from penstock.errors import DamagedError, FormatError, InputError, LimitError
 
 
 @given(st.lists(st.integers(-32768, 32767), max_size=60), st.integers(1, 4))

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.codecs.errors import DamagedError, FormatError, InputError, LimitError, MediaError
 from penstock.codecs.limits import MediaLimits
 from penstock.codecs.picture import check_pixels, decode_picture, raw_picture
+from penstock.errors import DamagedError, FormatError, InputError, LimitError, MediaError
 from PIL import Image
 
 RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)

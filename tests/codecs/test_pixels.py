@@ -13,9 +13,9 @@ from av.video.reformatter import Colorspace
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock.codecs.avframe import pixels, square_size
-from penstock.codecs.errors import LimitError
 from penstock.codecs.hdr import HLG, PQ
 from penstock.codecs.limits import MediaLimits
+from penstock.errors import LimitError
 
 from tests.codecs.conftest import FRAGMENTED, picture
 from tests.codecs.test_container import decode, pictures

@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.codecs.errors import InputError
 from penstock.codecs.frame import Samples
 from penstock.codecs.resample import Resampler, resample
+from penstock.errors import InputError
 
 RATES = [8000, 11025, 16000, 22050, 24000, 44100, 48000, 96000]
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.codecs.errors import InputError
 from penstock.codecs.resize import resize
 from penstock.codecs.wheels import mend_wheels
+from penstock.errors import InputError
 
 SIDES = st.integers(28, 150)
 

@@ -19,12 +19,12 @@ from av.error import MemoryError as MemoryFailure
 from penstock.codecs import worker
 from penstock.codecs.container import MediaDecoder
 from penstock.codecs.damage import memory_is_short
-from penstock.codecs.errors import DamagedError, FormatError, InputError, LimitError, WorkerError
 from penstock.codecs.feeding import Batch
 from penstock.codecs.frame import Frame, Pixels
 from penstock.codecs.limits import MediaLimits
 from penstock.codecs.picture import decode_picture
 from penstock.codecs.worker import WorkerPool
+from penstock.errors import DamagedError, FormatError, InputError, LimitError, WorkerError
 from PIL import Image
 
 

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from penstock.codecs.errors import ModelError
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import make_backend
+from penstock.errors import ModelError
 from torch.nn.attention import varlen
 
 MODULE = "penstock.engine.attention_triton"

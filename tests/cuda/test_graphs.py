@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from penstock.codecs.errors import ModelError
 from penstock.engine.attention import Backend, Part, ReferenceBackend
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
@@ -22,6 +21,7 @@ from penstock.engine.core import Core, load
 from penstock.engine.graphs import Work, _is_token
 from penstock.engine.language import LanguageModel
 from penstock.engine.plan import Draw, Feed, Plan, TableEdit
+from penstock.errors import ModelError
 
 from tests.cuda import test_oracles
 from tests.cuda.test_fake_step import EMPTY, Launch, Machine, Unread, launch, rows

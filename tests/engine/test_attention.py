@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from penstock.codecs.errors import ModelError
 from penstock.engine.attention import Backend, Part, ReferenceBackend, merge
 from penstock.engine.attention_cpu import CpuBackend
 from penstock.engine.config import EngineConfig
 from penstock.engine.threads import compute_threads
+from penstock.errors import ModelError
 
 HEADS, KV_HEADS, DIM = 4, 2, 16
 SCALE = DIM**-0.5

@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
-from penstock.codecs.errors import InputError, ModelError
 from penstock.codecs.frame import Pixels, Samples
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
 from penstock.engine.family import Family, Loaded
+from penstock.errors import InputError, ModelError
 from penstock.streams.segment import Segment
 from penstock.streams.timeline import Timeline
 from safetensors.torch import load_file, save_file

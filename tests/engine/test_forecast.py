@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from penstock.codecs.errors import ModelError
 from penstock.engine import core
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.checkpoint import Checkpoint
@@ -17,6 +16,7 @@ from penstock.engine.config import FITTING
 from penstock.engine.core import BROOK, fit, load
 from penstock.engine.forecast import Forecast, forecast
 from penstock.engine.memory import weight_bytes
+from penstock.errors import ModelError
 
 from .tried import llava_next, several_axes
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from penstock.codecs.errors import ModelError
 from penstock.demos.brook.draw import Painter
 from penstock.demos.brook.senses import SIDE
 from penstock.demos.film import STORY
@@ -18,6 +17,7 @@ from penstock.engine.language import LanguageModel
 from penstock.engine.memory import weight_bytes
 from penstock.engine.plan import Draw, Feed, Plan, TableEdit
 from penstock.engine.span import Rows
+from penstock.errors import ModelError
 from penstock.streams.event import Token
 from penstock.streams.request import Request, SamplingParams
 from penstock.streams.segment import VideoSegment

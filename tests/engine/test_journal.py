@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.codecs.errors import InputError
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import make_parts
 from penstock.engine.family import Loaded
 from penstock.engine.journal import Journal, replay
+from penstock.errors import InputError
 from penstock.streams.event import Error
 from penstock.streams.request import Request
 

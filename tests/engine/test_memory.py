@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from penstock.codecs.errors import ModelError
 from penstock.engine import compute, families, worst
 from penstock.engine import memory as memory_module
 from penstock.engine.attention import ReferenceBackend
@@ -25,6 +24,7 @@ from penstock.engine.memory import host_pages, plan_memory, weight_bytes
 from penstock.engine.placement import fast_bfloat16, place
 from penstock.engine.weights import Weights, read
 from penstock.engine.worst import largest_turns, measured, worst_case
+from penstock.errors import ModelError
 from safetensors.torch import load_file, save_file
 
 from tests.hub.layout import publish_omni

@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from penstock.codecs.errors import ModelError
 from penstock.engine import memory as memory_module
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import FITTING, EngineConfig
@@ -20,6 +19,7 @@ from penstock.engine.family import Loaded
 from penstock.engine.forecast import forecast
 from penstock.engine.out_of_memory import NoRoom
 from penstock.engine.worst import worst_case
+from penstock.errors import ModelError
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

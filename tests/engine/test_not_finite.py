@@ -6,12 +6,12 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from penstock.codecs.errors import NotFiniteError
 from penstock.engine.encoder import Encoder
 from penstock.engine.family import Loaded
 from penstock.engine.plan import Draw
 from penstock.engine.sampler import sample
 from penstock.engine.stream import Input
+from penstock.errors import NotFiniteError
 from penstock.streams.event import ReplyDone, Token
 from penstock.streams.request import Request, SamplingParams
 from penstock.streams.segment import ImageSegment

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from penstock.codecs.errors import InputError
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import Core, load
 from penstock.engine.family import Loaded
+from penstock.errors import InputError
 from penstock.streams.event import ReplyDone, Token
 from penstock.streams.request import Request, SamplingParams
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
-from penstock.codecs.errors import PenstockError
 from penstock.engine.pages import Edit, OutOfPages, PagePool, PageTable, Sequence
+from penstock.errors import PenstockError
 
 SIZES = {"full": 4, "sliding": 3}
 PAGES = {"full": 12, "sliding": 15}

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from penstock.codecs.errors import PenstockError
 from penstock.engine.pages import Edit, OutOfPages, PagePool, PageTable, Sequence
+from penstock.errors import PenstockError
 
 MOST_SEQUENCES = 5
 NAMES = ("full", "sliding")

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from penstock.codecs.errors import InputError
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import Core
 from penstock.engine.family import Loaded
+from penstock.errors import InputError
 from penstock.streams.event import ReplyDone, Token
 from penstock.streams.options import sized
 from penstock.streams.request import Request, SamplingParams

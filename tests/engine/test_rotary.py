@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from penstock.codecs.errors import ModelError
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
+from penstock.errors import ModelError
 
 from tests.hub.layout import publish_omni
 

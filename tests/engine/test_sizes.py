@@ -11,13 +11,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.codecs.errors import InputError, ModelError
 from penstock.codecs.frame import Pixels
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
 from penstock.engine.families import sizes
 from penstock.engine.family import Loaded
+from penstock.errors import InputError, ModelError
 from penstock.streams.options import sized
 from penstock.streams.prompt import Content, Media
 from penstock.streams.segment import ImageSegment

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.codecs.errors import InputError
 from penstock.engine.brook import text as sentences
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.family import Loaded
 from penstock.engine.spelling import Spelling, control_tokens, spelling_of
+from penstock.errors import InputError
 from penstock.streams.prompt import Content, Media
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
-from penstock.codecs.errors import ModelError
 from penstock.engine import probe
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
@@ -17,6 +16,7 @@ from penstock.engine.core import load
 from penstock.engine.families import opened as opened_module
 from penstock.engine.families import text as text_family
 from penstock.engine.span import Rows
+from penstock.errors import ModelError
 from safetensors.torch import load_file, save_file
 
 from .rig import TOLERANCE, Rig

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
-from penstock.codecs.errors import InputError, ModelError
 from penstock.engine.brook.parts import draw, quiet
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
@@ -21,6 +20,7 @@ from penstock.engine.families import llava as llava_family
 from penstock.engine.families import tried as tried_family
 from penstock.engine.families.tried import TriedTowers
 from penstock.engine.family import Loaded
+from penstock.errors import InputError, ModelError
 from penstock.streams.request import Request, SamplingParams
 from PIL import Image
 

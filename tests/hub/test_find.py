@@ -15,9 +15,9 @@ from threading import Event
 
 import pytest
 from local_hub import TOKEN, LocalHub
-from penstock.codecs.errors import ModelError
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.checkpoint import find
+from penstock.errors import ModelError
 from visit import environment, visit
 
 # What published models have beside what is served.

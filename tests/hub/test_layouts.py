@@ -21,13 +21,13 @@ from layout import (
     publish_qwen2_vl,
     publish_qwen3_omni,
 )
-from penstock.codecs.errors import ModelError
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
 from penstock.engine.family import Loaded
 from penstock.engine.forecast import forecast
 from penstock.engine.memory import weight_bytes
+from penstock.errors import ModelError
 from penstock.streams.request import Sampling
 from safetensors.torch import load_file, save_file
 

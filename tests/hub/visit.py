@@ -58,7 +58,7 @@ def _load(name: str, revision: str | None) -> dict[str, Any]:
 
 
 def main(task: dict[str, Any]) -> list[dict[str, Any]]:
-    from penstock.codecs.errors import ModelError
+    from penstock.errors import ModelError
 
     exec(task["before"], {})
     found = []

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
-from penstock.codecs.errors import InputError, StreamClosedError
+from penstock.errors import InputError, StreamClosedError
 from penstock.streams.event import Appended, Closed, Error, Event, ReplyDone, ReplyStarted, Seen, Token
 from penstock.streams.item import Item, Text, VideoBytes
 from penstock.streams.request import Request, SamplingParams

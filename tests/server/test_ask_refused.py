@@ -15,7 +15,7 @@ import pytest
 from asking import refusal
 from fake_engine import FakeEngine
 from harness import run, serving, until
-from penstock.codecs.errors import InputError
+from penstock.errors import InputError
 from penstock.server import sources
 from penstock.server.cli import main
 

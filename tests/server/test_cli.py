@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from harness import run
-from penstock.codecs.errors import InputError
 from penstock.engine.brook.recipe import model_path
+from penstock.errors import InputError
 from penstock.server.cli import _parser as parser
 from penstock.server.cli import main, server_config
 from penstock.server.client import connect

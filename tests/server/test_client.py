@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fake_engine import FakeEngine
 from harness import run, serving, until
-from penstock.codecs.errors import InputError, LimitError, PenstockError, StreamClosedError
+from penstock.errors import InputError, LimitError, PenstockError, StreamClosedError
 from penstock.server.client import connect
 from penstock.server.client_stream import ClientStream
 from penstock.server.errors import ConnectionLostError, ServerLimitError, error_from_code

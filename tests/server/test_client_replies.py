@@ -9,7 +9,7 @@ import pytest
 from harness import run
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.codecs.errors import InputError
+from penstock.errors import InputError
 from penstock.server import wire
 from penstock.server.client_stream import ClientReply, ClientStream
 from penstock.streams.event import Closed, ReplyDone, ReplyStarted, Token

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from asking import refusal
-from penstock.codecs.errors import ModelError
+from penstock.errors import ModelError
 from penstock.server import demo_model
 from penstock.server.cli import main
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from asking import refusal
-from penstock.codecs.errors import InputError
+from penstock.errors import InputError
 from penstock.server import cli
 from penstock.server.ask_view import TextView
 from penstock.server.client import connect

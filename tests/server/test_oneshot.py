@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from harness import run, running_engine, serving
-from penstock.codecs.errors import InputError, MediaError
 from penstock.demos.film import make_film
+from penstock.errors import InputError, MediaError
 from penstock.server.client import connect
 from penstock.server.errors import ServerLimitError
 from penstock.streams.item import AudioBytes, AudioChunk, Image, VideoBytes

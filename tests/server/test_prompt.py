@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from harness import raw_client, run, running_engine, serving
-from penstock.codecs.errors import InputError
+from penstock.errors import InputError
 from penstock.server import wire
 from penstock.server.client import connect
 from penstock.server.errors import MessageError

@@ -10,7 +10,7 @@ from fake_engine import FakeEngine
 from harness import frame, handshake, raw_client, run, serving, shot
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from penstock.codecs.errors import InputError
+from penstock.errors import InputError
 from penstock.server.access import host_allowed, key_allowed
 from penstock.server.client import connect
 from penstock.server.config import ServerConfig

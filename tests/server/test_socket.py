@@ -8,7 +8,7 @@ import contextlib
 import pytest
 from fake_engine import FakeEngine
 from harness import raw_client, run, running_engine, serving, until
-from penstock.codecs.errors import InputError
+from penstock.errors import InputError
 from penstock.server.channel import WAITING_COMMANDS
 from penstock.streams.event import Token
 from penstock.streams.item import Item, Text

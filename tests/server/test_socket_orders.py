@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fake_engine import FakeEngine, FakeReply, FakeStream
 from harness import raw_client, run, serving
-from penstock.codecs.errors import InputError
+from penstock.errors import InputError
 from penstock.server import channel
 from penstock.streams.event import Error
 

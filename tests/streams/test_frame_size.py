@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.codecs.errors import InputError
 from penstock.codecs.wheels import mend_wheels
+from penstock.errors import InputError
 from penstock.streams.segment import MediaSpec, SizeRule
 from penstock.streams.size import fit, video_rule
 

@@ -11,7 +11,7 @@ from urllib.parse import quote_from_bytes
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.codecs.errors import InputError
+from penstock.errors import InputError
 from penstock.server import wire
 from penstock.server.errors import MessageError
 from penstock.streams.data_url import from_base64, from_data_url, is_data_url

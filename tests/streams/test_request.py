@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from penstock.codecs.errors import InputError
+from penstock.errors import InputError
 from penstock.streams.request import MOST_STOP_CHARACTERS, MOST_STOPS, Request, SamplingParams
 
 PARAMS = (

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.codecs.errors import InputError, LimitError
 from penstock.codecs.frame import Frame, Pixels, Samples
+from penstock.errors import InputError, LimitError
 from penstock.streams import order as order_module
 from penstock.streams.segment import AudioSegment, ImageSegment, MediaSpec, SizeRule, VideoSegment
 from penstock.streams.timeline import Timeline

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from penstock.codecs.errors import InputError
 from penstock.codecs.frame import Frame, Pixels, Samples
+from penstock.errors import InputError
 from penstock.streams.segment import MediaSpec, SizeRule, UnitSegment
 
 from tests.streams.streamed import SPEC, body, cut, faces, fed, lost, picture, segments, shown, sound, timeline

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock.codecs.decoders import Decoders
-from penstock.codecs.errors import InputError, LimitError
 from penstock.codecs.feeding import Batch
 from penstock.codecs.frame import Frame, Pixels, Samples
 from penstock.codecs.limits import MediaLimits
 from penstock.codecs.reading import Reading
+from penstock.errors import InputError, LimitError
 from penstock.streams.item import AudioBytes, Image, VideoBytes
 from penstock.streams.prompt import Content, Media
 from penstock.streams.segment import MediaSpec
