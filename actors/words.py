@@ -4,7 +4,7 @@ the scheduler wants. Out: `Spelt` messages to it.
 
 from __future__ import annotations
 
-from ..engine.spelling import Spelling, Unspelled
+from ..engine.words.spelling import Spelling, Unspelled
 from ..errors import PenstockError
 from .actor import Supervisor
 from .mailbox import Mailbox

@@ -13,15 +13,15 @@ from ..errors import PenstockError
 from ..streams.event import Dropped, Error, ReplyDone, ReplyStarted, Resting, Token
 from ..streams.format import State
 from ..streams.request import SamplingParams
-from .detokenize import Detokenizer
 from .family import Family
 from .kept import Kept
 from .layout import Layout
 from .plan import Likely
 from .reply import Reply
 from .span import Prompt, Rows, Span
-from .spelling import Unspelled
 from .stream import Begun, Input, Limits, Losses, StreamState
+from .words.detokenize import Detokenizer
+from .words.spelling import Unspelled
 
 # Texts and questions of one stream that may wait for their turn, and their characters.
 _MOST_WORDS, _MOST_CHARACTERS = 1024, 1 << 20

@@ -18,8 +18,8 @@ from ..streams.request import Sampling
 from ..streams.segment import MediaSpec, Segment
 from .positions import Clock
 from .span import Prompt, Span
-from .spelling import spelling_of
-from .template import Turns
+from .words.spelling import spelling_of
+from .words.template import Turns
 
 # Streamability classes that are served. Rows of an F model would change what is cached: not during a reply.
 CLASSES = ("A", "B", "D", "F")

@@ -13,8 +13,8 @@ import torch
 
 from ..errors import InputError
 from ..streams.prompt import Content
-from .spelling import Spelling, spelling_of
-from .template import begins
+from .words.spelling import Spelling, spelling_of
+from .words.template import begins
 
 _WORDS = {"image": ("image", "images"), "video": ("video", "videos"), "audio": ("audio", "audios")}
 

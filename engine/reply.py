@@ -7,11 +7,11 @@ from bisect import bisect_left, bisect_right
 import msgspec
 
 from ..streams.request import Sampling, SamplingParams
-from .detokenize import Detokenizer
 from .plan import Draw
 from .positions import Cursor
 from .sampler import seed_of
 from .span import Span
+from .words.detokenize import Detokenizer
 
 
 class Splice(msgspec.Struct, frozen=True, eq=False):

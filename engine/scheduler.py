@@ -28,8 +28,8 @@ from .plan import Draw, Feed, Plan, Result, TableEdit
 from .policy import Budget, Need
 from .policy import plan as choose_rows
 from .span import Prompt, Rows, Span
-from .spelling import Unspelled
 from .stream import Input, Limits, StreamState, TranscriptRow
+from .words.spelling import Unspelled
 
 
 class SchedulerConfig(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ from .layout import Layout
 from .pages import Sequence
 from .reply import Reply
 from .span import Prompt, Rows, Span
-from .spelling import Unspelled
+from .words.spelling import Unspelled
 
 
 class Input(msgspec.Struct, eq=False):

@@ -21,7 +21,7 @@ from ...streams.size import check_sides
 from ..family import Family, FamilyData, Loaded
 from ..gate import turn
 from ..span import Prompt, Span
-from ..template import learn
+from ..words.template import learn
 from .qwen_pictures import Features, Pictures, PictureTowers, as_files, open_sight
 
 AS_IT_CAME = SizeRule(1, 1, 4096 * 4096)  # a picture is kept as it came until the processor has it

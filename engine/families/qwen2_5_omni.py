@@ -23,7 +23,7 @@ from ..family import Family, FamilyData, Loaded
 from ..gate import turn
 from ..library import transformers
 from ..span import Span
-from ..template import learn
+from ..words.template import learn
 from .opened import open_model
 from .qwen_pictures import Features, Pictures, PictureTowers, with_towers
 

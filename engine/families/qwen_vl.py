@@ -15,7 +15,7 @@ import torch
 
 from ...streams.segment import MediaSpec
 from ..family import Family, FamilyData, Loaded
-from ..template import learn
+from ..words.template import learn
 from .qwen_pictures import PictureTowers, open_sight
 
 

@@ -21,8 +21,8 @@ from ..library import transformers
 from ..probe import check_against_stock
 from ..prompt import conversation
 from ..span import Prompt, Rows, Span
-from ..spelling import spelling_of
-from ..template import begins, learn
+from ..words.spelling import spelling_of
+from ..words.template import begins, learn
 from .opened import open_model
 
 

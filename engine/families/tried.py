@@ -23,7 +23,7 @@ from ..gate import turn
 from ..probe import check_prompt
 from ..prompt import process
 from ..span import Span
-from ..template import learn
+from ..words.template import learn
 from .one_axis import NO_GRID, OneAxisTowers
 from .qwen_pictures import ATTENTION, Features, as_files, open_sight
 from .text import check_text

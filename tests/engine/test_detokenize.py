@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as st
-from penstock.engine.detokenize import Detokenizer
+from penstock.engine.words.detokenize import Detokenizer
 
 texts = st.text(alphabet="aé🙂漢 \n<|door", max_size=30) | st.text(max_size=20)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from penstock.engine.brook import text as sentences
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.family import Loaded
-from penstock.engine.spelling import Spelling, control_tokens, spelling_of
+from penstock.engine.words.spelling import Spelling, control_tokens, spelling_of
 from penstock.errors import InputError
 from penstock.streams.prompt import Content, Media
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers

@@ -19,7 +19,7 @@ from typing import Any
 
 import tokenizers
 
-from ..errors import InputError
+from ...errors import InputError
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
 
