@@ -16,12 +16,12 @@ import msgspec
 import numpy as np
 import torch
 
-from ..engine.attention import Part
 from ..engine.brook.recipe import model_path
 from ..engine.config import EngineConfig
 from ..engine.core import Core, load
 from ..engine.family import Loaded
 from ..engine.plan import Plan, Result
+from ..engine.runner.attention import Part
 from ..streams.item import VideoFrame
 from ..streams.request import Request, SamplingParams
 from ..streams.segment import VideoSegment

@@ -7,8 +7,8 @@ from __future__ import annotations
 import logging
 from typing import assert_never
 
-from ..engine.encoder import Encoder
-from ..engine.out_of_memory import is_out_of_memory, let_go
+from ..engine.runner.encoder import Encoder
+from ..engine.runner.out_of_memory import is_out_of_memory, let_go
 from ..engine.span import Span
 from ..errors import InputError, MediaError, OutOfMemoryError, PenstockError
 from ..streams.event import Error

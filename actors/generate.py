@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from ..engine.language import LanguageModel
+from ..engine.runner.language import LanguageModel
 from .actor import Actor
 from .mailbox import Mailbox
 from .messages import Broken, GenerateMessage, ScheduleMessage

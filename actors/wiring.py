@@ -13,11 +13,11 @@ from ..codecs.limits import MediaLimits
 from ..codecs.worker import WorkerPool
 from ..engine.config import EngineConfig
 from ..engine.core import make_parts
-from ..engine.encoder import Encoder
 from ..engine.family import Loaded
-from ..engine.gate import Gate
 from ..engine.memory import Memory
 from ..engine.pace import Pace
+from ..engine.runner.encoder import Encoder
+from ..engine.runner.gate import Gate
 from .actor import Actor, Supervisor
 from .decode import Decode
 from .encode import Encode

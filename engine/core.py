@@ -25,21 +25,21 @@ from ..streams.prompt import check_counts, gather
 from ..streams.request import Request, SamplingParams
 from ..streams.segment import Segment
 from ..streams.whole import decoded
-from .attention import Backend, ReferenceBackend
 from .checkpoint import Checkpoint, find
 from .config import EngineConfig
 from .family import Loaded
-from .graphs import CudaRecorder
 from .int8 import quantize
-from .language import LanguageModel
-from .library import transformers
 from .memory import Memory, host_pages, plan_memory
-from .out_of_memory import is_out_of_memory
 from .placement import check_room, place
 from .plan import Plan, Result
+from .runner.attention import Backend, ReferenceBackend
+from .runner.graphs import CudaRecorder
+from .runner.language import LanguageModel
+from .runner.library import transformers
+from .runner.out_of_memory import is_out_of_memory
+from .runner.threads import compute_threads
 from .scheduler import Scheduler, SchedulerConfig
 from .stream import Input
-from .threads import compute_threads
 from .weights import read
 
 BROOK = Path(__file__).parent / "brook"
@@ -157,11 +157,11 @@ def make_backend(config: EngineConfig, device: str) -> Backend:
         *others, last = ["auto", "reference", *fitting]
         raise ModelError(f"backend: expected {', '.join(others)} or {last} on {device}, got {config.backend!r}")
     if name == "cpu":
-        from .attention_cpu import CpuBackend
+        from .runner.attention_cpu import CpuBackend
 
         return CpuBackend(compute_threads(config))
     if name == "varlen":
-        from .attention_varlen import VarlenBackend
+        from .runner.attention_varlen import VarlenBackend
 
         return VarlenBackend(_triton(config, device))
     return _triton(config, device)
@@ -169,7 +169,7 @@ def make_backend(config: EngineConfig, device: str) -> Backend:
 
 def _triton(config: EngineConfig, device: str) -> Backend:
     try:
-        from .attention_triton import TritonBackend
+        from .runner.attention_triton import TritonBackend
     except ImportError as error:
         if config.backend == "triton":
             raise ModelError(f"backend triton: expected the package triton, got none: {error}") from error
@@ -211,7 +211,7 @@ def _check_cuda(loaded: Loaded, config: EngineConfig) -> None:
         raise ModelError("cuda_graphs: expected another backend than the reference, which asks for values")
     if config.backend != "varlen" or loaded.device.type != "cuda":
         return
-    from .attention_varlen import PAGE_TOKENS
+    from .runner.attention_varlen import PAGE_TOKENS
 
     if loaded.dtype == torch.float32:
         raise ModelError("backend varlen: expected float16 or bfloat16, got float32")

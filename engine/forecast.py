@@ -17,14 +17,14 @@ import torch
 from ..errors import InputError, ModelError
 from ..streams.options import check_options
 from . import compute
-from .attention import Backend, ReferenceBackend
 from .checkpoint import Checkpoint
 from .config import EngineConfig
 from .core import known, make_backend, make_small, opened
 from .family import Loaded
 from .memory import Memory, Room, plan_memory, weight_bytes
 from .placement import DTYPES, Placement, check_room, place
-from .rotary import decoder_config
+from .runner.attention import Backend, ReferenceBackend
+from .runner.rotary import decoder_config
 from .weights import Weights
 
 

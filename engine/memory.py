@@ -12,12 +12,12 @@ import msgspec
 from ..errors import InputError, ModelError
 from ..streams.options import check_options, sized
 from . import compute
-from .attention import Backend
 from .compute import amount
 from .config import EngineConfig
 from .family import Loaded
-from .language import token_shape
-from .out_of_memory import NoRoom, let_go
+from .runner.attention import Backend
+from .runner.language import token_shape
+from .runner.out_of_memory import NoRoom, let_go
 from .worst import worst_case
 
 # Of what is left. Beside other programs, and beside what the host keeps for streams, a CPU's share is smaller.

@@ -9,7 +9,7 @@ import msgspec
 from ..streams.request import Sampling, SamplingParams
 from .plan import Draw
 from .positions import Cursor
-from .sampler import seed_of
+from .runner.sampler import seed_of
 from .span import Span
 from .words.detokenize import Detokenizer
 

@@ -34,9 +34,9 @@ import torch
 from safetensors import SafetensorError
 
 from ...errors import ModelError
-from ..library import transformers
-from ..out_of_memory import is_out_of_memory
-from ..rotary import check_rotary
+from ..runner.library import transformers
+from ..runner.out_of_memory import is_out_of_memory
+from ..runner.rotary import check_rotary
 from .opened import MissingWeights
 
 BUILT_IN = {

@@ -17,7 +17,7 @@ from ...errors import InputError
 from ...streams.prompt import Content
 from ...streams.segment import MediaSpec
 from ..family import Loaded
-from ..gate import turn
+from ..runner.gate import turn
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers, load_one_axis
 from .qwen_pictures import Features, Pictures, as_files
 from .sizes import VIDEO_FPS

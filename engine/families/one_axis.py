@@ -19,7 +19,7 @@ from ...streams.prompt import Content
 from ...streams.segment import ImageSegment, MediaSpec, Segment, SizeRule
 from ...streams.size import check_sides
 from ..family import Family, FamilyData, Loaded
-from ..gate import turn
+from ..runner.gate import turn
 from ..span import Prompt, Span
 from ..words.template import learn
 from .qwen_pictures import Features, Pictures, PictureTowers, as_files, open_sight

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ...errors import ModelError
-from ..library import transformers
+from ..runner.library import transformers
 
 _NAMED = 3
 

@@ -18,10 +18,10 @@ from ...codecs.resample import resample
 from ...errors import InputError
 from ...streams.prompt import Content
 from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, UnitSegment, VideoSegment
-from ..attention import NAME
 from ..family import Family, FamilyData, Loaded
-from ..gate import turn
-from ..library import transformers
+from ..runner.attention import NAME
+from ..runner.gate import turn
+from ..runner.library import transformers
 from ..span import Span
 from ..words.template import learn
 from .opened import open_model

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ..family import Loaded
-from ..library import transformers
+from ..runner.library import transformers
 from .qwen2_5_omni import OmniTowers, load_omni
 
 _SECOND_US = 1_000_000

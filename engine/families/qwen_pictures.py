@@ -22,10 +22,10 @@ from ...streams.event import Seen
 from ...streams.options import SIZES
 from ...streams.prompt import Content
 from ...streams.segment import ImageSegment, Segment, SizeRule, VideoSegment
-from ..attention import NAME
-from ..gate import turn
-from ..library import transformers
 from ..prompt import process
+from ..runner.attention import NAME
+from ..runner.gate import turn
+from ..runner.library import transformers
 from ..span import Prompt, Rows, Span
 from .opened import open_model
 from .sizes import picture_rules

@@ -15,7 +15,7 @@ import numpy as np
 from ...errors import ModelError
 from ...streams.segment import MediaSpec, Option, SizeRule
 from ...streams.size import fit, video_rule
-from ..library import transformers
+from ..runner.library import transformers
 
 VIDEO_FPS = Option("number", 0.1, 60)
 _MOST_PIXELS = 1 << 30

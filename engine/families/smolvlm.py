@@ -18,8 +18,8 @@ from ...errors import InputError
 from ...streams.prompt import Content
 from ...streams.segment import MediaSpec, Option
 from ..family import Loaded
-from ..gate import turn
-from ..library import transformers
+from ..runner.gate import turn
+from ..runner.library import transformers
 from ..span import Span
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers, load_one_axis
 from .qwen_pictures import Pictures, as_files

@@ -15,11 +15,11 @@ import torch
 from ...errors import InputError, ModelError
 from ...streams.prompt import Content
 from ...streams.segment import MediaSpec, Segment
-from ..attention import NAME
 from ..family import Family, FamilyData, Loaded
-from ..library import transformers
-from ..probe import check_against_stock
 from ..prompt import conversation
+from ..runner.attention import NAME
+from ..runner.library import transformers
+from ..runner.probe import check_against_stock
 from ..span import Prompt, Rows, Span
 from ..words.spelling import spelling_of
 from ..words.template import begins, learn

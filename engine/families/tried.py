@@ -19,9 +19,9 @@ from ...errors import InputError, ModelError
 from ...streams.prompt import Content, Media
 from ...streams.segment import ImageSegment, Segment
 from ..family import Family, FamilyData, Loaded
-from ..gate import turn
-from ..probe import check_prompt
 from ..prompt import process
+from ..runner.gate import turn
+from ..runner.probe import check_prompt
 from ..span import Span
 from ..words.template import learn
 from .one_axis import NO_GRID, OneAxisTowers

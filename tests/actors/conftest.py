@@ -15,7 +15,7 @@ from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
 from penstock.engine.family import Loaded
-from penstock.engine.library import transformers
+from penstock.engine.runner.library import transformers
 
 transformers.logging.set_verbosity_error()
 

@@ -9,9 +9,9 @@ from functools import partial
 
 import pytest
 import torch
-from penstock.engine.encoder import Encoder
 from penstock.engine.family import Loaded
-from penstock.engine.gate import Gate
+from penstock.engine.runner.encoder import Encoder
+from penstock.engine.runner.gate import Gate
 from penstock.streams.segment import AudioSegment, ImageSegment, Segment, VideoSegment
 
 from tests.reference.media import frames, picture, sound

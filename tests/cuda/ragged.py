@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from hypothesis import strategies as st
-from penstock.engine.attention import Backend, Part, merge
+from penstock.engine.runner.attention import Backend, Part, merge
 
 from tests.cuda.where import DEVICE
 

@@ -14,7 +14,7 @@ from penstock.engine.core import make_backend
 from penstock.errors import ModelError
 from torch.nn.attention import varlen
 
-MODULE = "penstock.engine.attention_triton"
+MODULE = "penstock.engine.runner.attention_triton"
 
 
 @pytest.mark.parametrize(("device", "name"), [("cpu", "CpuBackend"), ("mps", "ReferenceBackend")])

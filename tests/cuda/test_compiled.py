@@ -16,7 +16,7 @@ import sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from penstock.engine.attention_triton import _attend, _merge
+from penstock.engine.runner.attention_triton import _attend, _merge
 
 architecture, kind, block_m, block_n, split = int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])
 sizes = dict(HEADS=16, KV_HEADS=2, DIM=80, PAGE=16, WINDOWED=True, BLOCK_D=128)

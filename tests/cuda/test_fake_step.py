@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from penstock.engine.attention import Backend, ReferenceBackend
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
 from penstock.engine.family import Loaded
-from penstock.engine.language import LanguageModel
 from penstock.engine.plan import Draw, Feed, Plan, TableEdit
+from penstock.engine.runner.attention import Backend, ReferenceBackend
+from penstock.engine.runner.language import LanguageModel
 from penstock.engine.span import Rows
 from torch._subclasses.fake_tensor import FakeTensor
 
@@ -27,7 +27,9 @@ from tests.cuda.fake import Device
 from tests.engine.acts import Client, strangers
 from tests.engine.rig import Rig
 
-attention_triton: Any = pytest.importorskip("penstock.engine.attention_triton", reason="Triton comes for Linux only")
+attention_triton: Any = pytest.importorskip(
+    "penstock.engine.runner.attention_triton", reason="Triton comes for Linux only"
+)
 
 TOKEN = 30  # a word that ends nothing
 

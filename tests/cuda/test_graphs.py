@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 import torch
-from penstock.engine.attention import Backend, Part, ReferenceBackend
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import Core, load
-from penstock.engine.graphs import Work, _is_token
-from penstock.engine.language import LanguageModel
 from penstock.engine.plan import Draw, Feed, Plan, TableEdit
+from penstock.engine.runner.attention import Backend, Part, ReferenceBackend
+from penstock.engine.runner.graphs import Work, _is_token
+from penstock.engine.runner.language import LanguageModel
 from penstock.errors import ModelError
 
 from tests.cuda import test_oracles
@@ -105,7 +105,7 @@ class Masked:
 
 
 def triton_backend() -> Backend:
-    triton: Any = pytest.importorskip("penstock.engine.attention_triton", reason="Triton comes for Linux only")
+    triton: Any = pytest.importorskip("penstock.engine.runner.attention_triton", reason="Triton comes for Linux only")
     return triton.TritonBackend(8)
 
 

@@ -11,11 +11,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.engine.attention import ReferenceBackend
+from penstock.engine.runner.attention import ReferenceBackend
 
 from tests.cuda.ragged import Ragged, sequences
 
-attention_triton: Any = pytest.importorskip("penstock.engine.attention_triton", reason="Triton comes for Linux only")
+attention_triton: Any = pytest.importorskip(
+    "penstock.engine.runner.attention_triton", reason="Triton comes for Linux only"
+)
 
 # The same cases are run by default, and asked for with `-m gpu`.
 either = pytest.mark.parametrize("asked", ["by default", pytest.param("for a device", marks=pytest.mark.gpu)])

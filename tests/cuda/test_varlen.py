@@ -14,12 +14,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.engine.attention import Part, ReferenceBackend
-from penstock.engine.attention_varlen import VarlenBackend, cut
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
 from penstock.engine.plan import Plan
+from penstock.engine.runner.attention import Part, ReferenceBackend
+from penstock.engine.runner.attention_varlen import VarlenBackend, cut
 from torch.nn.attention import varlen
 
 from tests.cuda.ragged import Ragged, sequences

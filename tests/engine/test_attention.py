@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from penstock.engine.attention import Backend, Part, ReferenceBackend, merge
-from penstock.engine.attention_cpu import CpuBackend
 from penstock.engine.config import EngineConfig
-from penstock.engine.threads import compute_threads
+from penstock.engine.runner.attention import Backend, Part, ReferenceBackend, merge
+from penstock.engine.runner.attention_cpu import CpuBackend
+from penstock.engine.runner.threads import compute_threads
 from penstock.errors import ModelError
 
 HEADS, KV_HEADS, DIM = 4, 2, 16
@@ -164,7 +164,7 @@ def test_shares_of_several_threads_are_those_of_one(counts: list[int], shares: i
     )
     query = torch.randn(rows, 4, 8, generator=generator)
     alone = CpuBackend().attend(query, keys, values, part, 0.3)
-    monkeypatch.setattr("penstock.engine.attention_cpu._SHARED_WORK", 0)
+    monkeypatch.setattr("penstock.engine.runner.attention_cpu._SHARED_WORK", 0)
     shared = CpuBackend(shares).attend(query, keys, values, part, 0.3)
     monkeypatch.undo()
     assert all(torch.equal(one, other) for one, other in zip(alone, shared, strict=True))

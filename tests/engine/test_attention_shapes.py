@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.engine.attention import Part, ReferenceBackend, Step, paged_attention
-from penstock.engine.attention_cpu import CpuBackend
+from penstock.engine.runner.attention import Part, ReferenceBackend, Step, paged_attention
+from penstock.engine.runner.attention_cpu import CpuBackend
 
 
 @given(

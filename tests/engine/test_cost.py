@@ -15,8 +15,8 @@ import msgspec
 import pytest
 import torch
 from penstock.codecs.frame import Pixels
-from penstock.engine.attention import Part
 from penstock.engine.family import Loaded
+from penstock.engine.runner.attention import Part
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 

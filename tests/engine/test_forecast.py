@@ -120,7 +120,7 @@ def test_a_device_that_is_not_here(free: dict[str, int | None]) -> None:
 
 def test_pages_of_a_card_that_is_not_here_are_those_of_its_attention() -> None:
     pytest.importorskip("triton")
-    from penstock.engine.attention_triton import TritonBackend
+    from penstock.engine.runner.attention_triton import TritonBackend
 
     assert elsewhere(80).memory.page_tokens == TritonBackend.page_tokens
 

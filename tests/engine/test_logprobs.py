@@ -8,7 +8,7 @@ import pytest
 import torch
 from penstock.engine.family import Loaded
 from penstock.engine.plan import Draw
-from penstock.engine.sampler import likeliest
+from penstock.engine.runner.sampler import likeliest
 from penstock.streams.event import Token
 
 from .rig import Session

@@ -14,7 +14,6 @@ import pytest
 import torch
 from penstock.engine import compute, families, worst
 from penstock.engine import memory as memory_module
-from penstock.engine.attention import ReferenceBackend
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.compute import Computer, group_room
 from penstock.engine.config import FITTING, EngineConfig
@@ -22,6 +21,7 @@ from penstock.engine.core import Core, fit, load, make_backend
 from penstock.engine.family import Loaded
 from penstock.engine.memory import host_pages, plan_memory, weight_bytes
 from penstock.engine.placement import fast_bfloat16, place
+from penstock.engine.runner.attention import ReferenceBackend
 from penstock.engine.weights import Weights, read
 from penstock.engine.worst import largest_turns, measured, worst_case
 from penstock.errors import ModelError

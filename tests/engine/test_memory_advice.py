@@ -17,7 +17,7 @@ from penstock.engine.config import FITTING, EngineConfig
 from penstock.engine.core import fit, load
 from penstock.engine.family import Loaded
 from penstock.engine.forecast import forecast
-from penstock.engine.out_of_memory import NoRoom
+from penstock.engine.runner.out_of_memory import NoRoom
 from penstock.engine.worst import worst_case
 from penstock.errors import ModelError
 

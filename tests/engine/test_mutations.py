@@ -13,14 +13,14 @@ import msgspec
 import numpy as np
 import pytest
 from penstock.engine import layout, positions
-from penstock.engine.attention import Step
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import Core, load
 from penstock.engine.family import Family, Loaded
-from penstock.engine.language import LanguageModel
 from penstock.engine.layout import Layout
 from penstock.engine.positions import Block, Cursor
+from penstock.engine.runner.attention import Step
+from penstock.engine.runner.language import LanguageModel
 from penstock.engine.span import Rows
 from penstock.engine.stream import StreamState
 from transformers import AutoModelForImageTextToText, AutoProcessor

@@ -8,7 +8,7 @@ import pytest
 import torch
 from penstock.engine.family import Loaded
 from penstock.engine.plan import Draw
-from penstock.engine.sampler import sample, seed_of
+from penstock.engine.runner.sampler import sample, seed_of
 
 from .acts import Client
 from .rig import Rig, Session

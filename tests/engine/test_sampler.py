@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock.engine.plan import Draw
-from penstock.engine.sampler import sample, seed_of
+from penstock.engine.runner.sampler import sample, seed_of
 from transformers import RepetitionPenaltyLogitsProcessor
 
 LOGITS = torch.tensor([2.0, 1.6, 1.0, 0.4, -0.5, -3.0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..codecs.wheels import mend_wheels
+from ...codecs.wheels import mend_wheels
 
 mend_wheels()
 

@@ -14,12 +14,12 @@ import msgspec
 import numpy as np
 import torch
 
-from ..errors import NotFiniteError
-from ..streams.prompt import Content
-from ..streams.segment import AudioSegment, ImageSegment, Segment, UnitSegment, VideoSegment
-from .family import Towers
+from ...errors import NotFiniteError
+from ...streams.prompt import Content
+from ...streams.segment import AudioSegment, ImageSegment, Segment, UnitSegment, VideoSegment
+from ..family import Towers
+from ..span import Prompt, Span
 from .gate import Gate
-from .span import Prompt, Span
 
 # Numbers of streams of one encoder begin here; no engine has so many.
 _FIRST = count(1 << 48, 1 << 48)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 
-from .plan import Draw, Likely
+from ..plan import Draw, Likely
 from .upload import upload
 
 

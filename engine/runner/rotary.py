@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import ModelError
+from ...errors import ModelError
 
 
 def decoder_config(config: Any) -> Any:

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..plan import Feed
 from .attention import Backend, Part, Step
-from .plan import Feed
 from .upload import upload
 
 log = logging.getLogger("penstock.engine")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..errors import ModelError
+from ...errors import ModelError
 
 # What torch's allocators say: of a CPU (Linux, Windows), of Metal.
 _SIGNS = ("can't allocate memory", "not enough memory", "out of memory")

@@ -7,8 +7,8 @@ import os
 
 import torch
 
-from ..errors import ModelError
-from .config import EngineConfig
+from ...errors import ModelError
+from ..config import EngineConfig
 
 VARIABLE = "PENSTOCK_THREADS"
 

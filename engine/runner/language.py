@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..family import Loaded
+from ..plan import Feed, Likely, Plan, Result
 from .attention import Backend, Part, ReferenceBackend, Step
-from .family import Loaded
 from .graphs import Graphs, Record
 from .out_of_memory import is_out_of_memory, let_go
-from .plan import Feed, Likely, Plan, Result
 from .sampler import likeliest, sample
 from .upload import on, upload
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import ModelError
+from ...errors import ModelError
+from ..family import Loaded
+from ..plan import Draw, Feed, Plan, TableEdit
+from ..span import Rows
 from .attention import NAME
-from .family import Loaded
 from .language import LanguageModel
 from .out_of_memory import is_out_of_memory
-from .plan import Draw, Feed, Plan, TableEdit
-from .span import Rows
 
 _ROWS = 12
 _PAGE = 4

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn.attention import varlen
 
-from ..errors import ModelError
+from ...errors import ModelError
 from .attention import Backend, Part
 from .upload import upload
 

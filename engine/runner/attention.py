@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ..errors import ModelError
+from ...errors import ModelError
 from .library import transformers
 from .upload import upload
 
