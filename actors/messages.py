@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import msgspec
 
+from ..engine.conversation.state import TranscriptRow
 from ..engine.plan import Plan, Result
 from ..engine.span import Prompt, Span
-from ..engine.stream import TranscriptRow
 from ..streams.event import Event
 from ..streams.item import Item
 from ..streams.prompt import Content

@@ -12,7 +12,8 @@ import msgspec
 import numpy as np
 import torch
 
-from ..engine import plan, span, stream
+from ..engine import plan, span
+from ..engine.conversation import state as stream
 from ..streams import event, item, prompt, request, segment
 from . import messages
 

@@ -24,7 +24,7 @@ from .outbox import MOST_UNREAD_EVENTS, MOST_UNREAD_TOKENS, Outbox
 from .reply import Reply
 
 if TYPE_CHECKING:
-    from ..engine.stream import TranscriptRow
+    from ..engine.conversation.state import TranscriptRow
     from .engine import Engine
 
 __all__ = ("Reply", "Stream")

@@ -27,6 +27,7 @@ from ..streams.segment import Segment
 from ..streams.whole import decoded
 from .checkpoint import Checkpoint, find
 from .config import EngineConfig
+from .conversation.state import Input
 from .family import Loaded
 from .int8 import quantize
 from .memory import Memory, host_pages, plan_memory
@@ -39,7 +40,6 @@ from .runner.library import transformers
 from .runner.out_of_memory import is_out_of_memory
 from .runner.threads import compute_threads
 from .scheduler import Scheduler, SchedulerConfig
-from .stream import Input
 from .weights import read
 
 BROOK = Path(__file__).parent / "brook"

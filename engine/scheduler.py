@@ -18,17 +18,17 @@ from ..errors import InputError, PenstockError
 from ..streams.event import Appended, Error, Event
 from ..streams.format import choose
 from ..streams.request import Request, SamplingParams
-from .conversation import Conversation
+from .conversation.conversation import Conversation
+from .conversation.kept import Kept
+from .conversation.layout import Layout
+from .conversation.state import Input, Limits, StreamState, TranscriptRow
 from .family import Family
 from .journal import Journal
-from .kept import Kept
-from .layout import Layout
 from .pages import PagePool, PageTable, Sequence
 from .plan import Draw, Feed, Plan, Result, TableEdit
 from .policy import Budget, Need
 from .policy import plan as choose_rows
 from .span import Prompt, Rows, Span
-from .stream import Input, Limits, StreamState, TranscriptRow
 from .words.spelling import Unspelled
 
 

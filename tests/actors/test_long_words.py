@@ -7,12 +7,12 @@ import threading
 from typing import Any
 
 import pytest
-from penstock.engine import layout
+from penstock.engine.conversation import layout
+from penstock.engine.conversation.layout import _LONG
+from penstock.engine.conversation.state import Input
 from penstock.engine.family import Loaded
 from penstock.engine.journal import Journal
-from penstock.engine.layout import _LONG
 from penstock.engine.scheduler import Scheduler
-from penstock.engine.stream import Input
 from penstock.errors import InputError
 from penstock.streams.event import Error, ReplyStarted
 from penstock.streams.item import Text

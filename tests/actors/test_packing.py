@@ -13,10 +13,11 @@ import pytest
 import torch
 from penstock.actors import messages as m
 from penstock.actors.packing import pack, unpack
-from penstock.engine import plan, span, stream
+from penstock.engine import plan, span
+from penstock.engine.conversation import state as stream
+from penstock.engine.conversation.state import TranscriptRow
 from penstock.engine.plan import Draw, Feed, Likely, Plan, Result, TableEdit
 from penstock.engine.span import Prompt, Rows, Span
-from penstock.engine.stream import TranscriptRow
 from penstock.streams import event as e
 from penstock.streams import item as i
 from penstock.streams import request

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from penstock.actors import stream as stream_module
 from penstock.codecs import decoders
+from penstock.engine.conversation.state import Input
 from penstock.engine.family import Loaded
-from penstock.engine.stream import Input
 from penstock.streams.event import Appended, Dropped
 from penstock.streams.item import AudioChunk, Image, VideoFrame
 from penstock.streams.request import Request, SamplingParams

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from penstock.codecs.frame import Pixels
 from penstock.engine.config import EngineConfig
+from penstock.engine.conversation.state import Input
 from penstock.engine.core import Core
 from penstock.engine.family import Loaded
 from penstock.engine.span import Span
-from penstock.engine.stream import Input
 from penstock.streams.event import Event
 from penstock.streams.request import Request
 from penstock.streams.timeline import Timeline

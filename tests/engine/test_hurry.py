@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from penstock.codecs.frame import Pixels
+from penstock.engine.conversation.state import Input
 from penstock.engine.family import Loaded
-from penstock.engine.stream import Input
 from penstock.streams.event import Error, ReplyDone, ReplyStarted
 from penstock.streams.request import SamplingParams
 from penstock.streams.timeline import Timeline

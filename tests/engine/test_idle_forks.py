@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from penstock.engine.conversation.state import Input
 from penstock.engine.family import Loaded
 from penstock.engine.plan import Result
 from penstock.engine.policy import Budget, Need, plan
 from penstock.engine.scheduler import Scheduler, SchedulerConfig
-from penstock.engine.stream import Input
 from penstock.streams.request import Request
 
 WORDS = "door " * 20

@@ -17,9 +17,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from penstock.engine.conversation.state import Input
 from penstock.engine.family import Loaded
 from penstock.engine.span import Span
-from penstock.engine.stream import Input
 from penstock.streams.event import Appended, ReplyDone, Token
 from penstock.streams.request import SamplingParams
 

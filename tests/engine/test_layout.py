@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from penstock.engine.conversation.layout import Layout
 from penstock.engine.family import Family, Loaded
-from penstock.engine.layout import Layout
 from penstock.engine.positions import Block, Clock, Cursor
 from penstock.engine.span import Rows, Span
 from penstock.streams.format import INTERRUPT, LIVE, TURNS, Format, State, choose

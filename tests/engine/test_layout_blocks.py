@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from penstock.engine.conversation.layout import Layout
+from penstock.engine.conversation.state import Limits, StreamState
 from penstock.engine.family import Loaded
-from penstock.engine.layout import Layout
 from penstock.engine.pages import PagePool, PageTable, Sequence
 from penstock.engine.positions import Cursor
 from penstock.engine.span import Rows, Span
-from penstock.engine.stream import Limits, StreamState
 from penstock.errors import ContextOverflowError
 from penstock.streams.format import LIVE, TURNS, State
 from penstock.streams.request import Request

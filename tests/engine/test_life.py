@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 
 import pytest
+from penstock.engine.conversation.state import Input
 from penstock.engine.family import Loaded
-from penstock.engine.stream import Input
 from penstock.streams.event import Appended, Dropped, Error, ReplyDone, ReplyStarted, Resting, Token
 from penstock.streams.request import SamplingParams
 

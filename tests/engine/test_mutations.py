@@ -12,17 +12,18 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from penstock.engine import layout, positions
+from penstock.engine import positions
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
+from penstock.engine.conversation import layout
+from penstock.engine.conversation.layout import Layout
+from penstock.engine.conversation.state import StreamState
 from penstock.engine.core import Core, load
 from penstock.engine.family import Family, Loaded
-from penstock.engine.layout import Layout
 from penstock.engine.positions import Block, Cursor
 from penstock.engine.runner.attention import Step
 from penstock.engine.runner.language import LanguageModel
 from penstock.engine.span import Rows
-from penstock.engine.stream import StreamState
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from .acts import Client

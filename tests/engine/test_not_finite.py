@@ -6,11 +6,11 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from penstock.engine.conversation.state import Input
 from penstock.engine.family import Loaded
 from penstock.engine.plan import Draw
 from penstock.engine.runner.encoder import Encoder
 from penstock.engine.runner.sampler import sample
-from penstock.engine.stream import Input
 from penstock.errors import NotFiniteError
 from penstock.streams.event import ReplyDone, Token
 from penstock.streams.request import Request, SamplingParams

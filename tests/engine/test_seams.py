@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.engine import layout
+from penstock.engine.conversation import layout
+from penstock.engine.conversation.layout import Layout
+from penstock.engine.conversation.state import Limits
 from penstock.engine.family import Loaded
-from penstock.engine.layout import Layout
-from penstock.engine.stream import Limits
 from penstock.streams.event import Error
 from penstock.streams.format import LIVE, TURNS
 from penstock.streams.segment import ImageSegment

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from .span import Rows
-from .stream import StreamState
+from ..span import Rows
+from .state import StreamState
 
 
 class Kept:

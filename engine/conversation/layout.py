@@ -14,12 +14,12 @@ import os.path
 
 import numpy as np
 
-from ..streams.format import Format, State, Step
-from .family import Family
-from .positions import Block, Cursor
-from .span import Prompt, Rows, Span
-from .words.spelling import Unspelled
-from .words.template import EDGE, TEXT
+from ...streams.format import Format, State, Step
+from ..family import Family
+from ..positions import Block, Cursor
+from ..span import Prompt, Rows, Span
+from ..words.spelling import Unspelled
+from ..words.template import EDGE, TEXT
 
 # Text of more characters is cut where that changes nothing, so many before its end: it is tokenised at each input.
 _LONG, _KEPT = 16_384, 4_096

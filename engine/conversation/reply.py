@@ -6,12 +6,12 @@ from bisect import bisect_left, bisect_right
 
 import msgspec
 
-from ..streams.request import Sampling, SamplingParams
-from .plan import Draw
-from .positions import Cursor
-from .runner.sampler import seed_of
-from .span import Span
-from .words.detokenize import Detokenizer
+from ...streams.request import Sampling, SamplingParams
+from ..plan import Draw
+from ..positions import Cursor
+from ..runner.sampler import seed_of
+from ..span import Span
+from ..words.detokenize import Detokenizer
 
 
 class Splice(msgspec.Struct, frozen=True, eq=False):

@@ -9,19 +9,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
-from ..errors import PenstockError
-from ..streams.event import Dropped, Error, ReplyDone, ReplyStarted, Resting, Token
-from ..streams.format import State
-from ..streams.request import SamplingParams
-from .family import Family
+from ...errors import PenstockError
+from ...streams.event import Dropped, Error, ReplyDone, ReplyStarted, Resting, Token
+from ...streams.format import State
+from ...streams.request import SamplingParams
+from ..family import Family
+from ..plan import Likely
+from ..span import Prompt, Rows, Span
+from ..words.detokenize import Detokenizer
+from ..words.spelling import Unspelled
 from .kept import Kept
 from .layout import Layout
-from .plan import Likely
 from .reply import Reply
-from .span import Prompt, Rows, Span
-from .stream import Begun, Input, Limits, Losses, StreamState
-from .words.detokenize import Detokenizer
-from .words.spelling import Unspelled
+from .state import Begun, Input, Limits, Losses, StreamState
 
 # Texts and questions of one stream that may wait for their turn, and their characters.
 _MOST_WORDS, _MOST_CHARACTERS = 1024, 1 << 20

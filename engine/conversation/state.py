@@ -12,14 +12,14 @@ from collections.abc import Callable
 
 import msgspec
 
-from ..errors import ContextOverflowError
-from ..streams.event import Error, Event, Seen
-from ..streams.request import Request, SamplingParams
+from ...errors import ContextOverflowError
+from ...streams.event import Error, Event, Seen
+from ...streams.request import Request, SamplingParams
+from ..pages import Sequence
+from ..span import Prompt, Rows, Span
+from ..words.spelling import Unspelled
 from .layout import Layout
-from .pages import Sequence
 from .reply import Reply
-from .span import Prompt, Rows, Span
-from .words.spelling import Unspelled
 
 
 class Input(msgspec.Struct, eq=False):
