@@ -13,10 +13,10 @@ from collections import deque
 from typing import Any, assert_never
 
 from ..engine.conversation.state import Input
-from ..engine.pace import Pace
 from ..engine.plan import Plan, Result
-from ..engine.policy import grant
-from ..engine.scheduler import Scheduler
+from ..engine.scheduling.pace import Pace
+from ..engine.scheduling.policy import grant
+from ..engine.scheduling.scheduler import Scheduler
 from ..engine.span import Span
 from ..errors import ContextOverflowError, NotFiniteError, OutOfMemoryError, PenstockError
 from ..streams.event import Closed, Dropped, Error, Event, ReplyStarted, Resting

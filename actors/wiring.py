@@ -15,9 +15,9 @@ from ..engine.config import EngineConfig
 from ..engine.core import make_parts
 from ..engine.family import Loaded
 from ..engine.memory import Memory
-from ..engine.pace import Pace
 from ..engine.runner.encoder import Encoder
 from ..engine.runner.gate import Gate
+from ..engine.scheduling.pace import Pace
 from .actor import Actor, Supervisor
 from .decode import Decode
 from .encode import Encode

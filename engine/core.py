@@ -39,7 +39,7 @@ from .runner.language import LanguageModel
 from .runner.library import transformers
 from .runner.out_of_memory import is_out_of_memory
 from .runner.threads import compute_threads
-from .scheduler import Scheduler, SchedulerConfig
+from .scheduling.scheduler import Scheduler, SchedulerConfig
 from .weights import read
 
 BROOK = Path(__file__).parent / "brook"

@@ -11,8 +11,8 @@ from penstock.engine.conversation import layout
 from penstock.engine.conversation.layout import _LONG
 from penstock.engine.conversation.state import Input
 from penstock.engine.family import Loaded
-from penstock.engine.journal import Journal
-from penstock.engine.scheduler import Scheduler
+from penstock.engine.scheduling.journal import Journal
+from penstock.engine.scheduling.scheduler import Scheduler
 from penstock.errors import InputError
 from penstock.streams.event import Error, ReplyStarted
 from penstock.streams.item import Text

@@ -6,8 +6,8 @@ import pytest
 from penstock.engine.conversation.state import Input
 from penstock.engine.family import Loaded
 from penstock.engine.plan import Result
-from penstock.engine.policy import Budget, Need, plan
-from penstock.engine.scheduler import Scheduler, SchedulerConfig
+from penstock.engine.scheduling.policy import Budget, Need, plan
+from penstock.engine.scheduling.scheduler import Scheduler, SchedulerConfig
 from penstock.streams.request import Request
 
 WORDS = "door " * 20

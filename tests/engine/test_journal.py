@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import make_parts
 from penstock.engine.family import Loaded
-from penstock.engine.journal import Journal, replay
+from penstock.engine.scheduling.journal import Journal, replay
 from penstock.errors import InputError
 from penstock.streams.event import Error
 from penstock.streams.request import Request

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.engine.pace import Pace
+from penstock.engine.scheduling.pace import Pace
 
 
 def test_most_until_something_is_measured() -> None:

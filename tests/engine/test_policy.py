@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from penstock.engine.policy import Budget, Need, grant, pages_for, plan
+from penstock.engine.scheduling.policy import Budget, Need, grant, pages_for, plan
 
 PAGE = 4
 

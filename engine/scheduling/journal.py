@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from ..streams.event import Event
-from .plan import Plan, Result
+from ...streams.event import Event
+from ..plan import Plan, Result
 
 
 class Entry(msgspec.Struct, frozen=True):

@@ -14,22 +14,22 @@ from typing import Any
 
 import msgspec
 
-from ..errors import InputError, PenstockError
-from ..streams.event import Appended, Error, Event
-from ..streams.format import choose
-from ..streams.request import Request, SamplingParams
-from .conversation.conversation import Conversation
-from .conversation.kept import Kept
-from .conversation.layout import Layout
-from .conversation.state import Input, Limits, StreamState, TranscriptRow
-from .family import Family
+from ...errors import InputError, PenstockError
+from ...streams.event import Appended, Error, Event
+from ...streams.format import choose
+from ...streams.request import Request, SamplingParams
+from ..conversation.conversation import Conversation
+from ..conversation.kept import Kept
+from ..conversation.layout import Layout
+from ..conversation.state import Input, Limits, StreamState, TranscriptRow
+from ..family import Family
+from ..pages import PagePool, PageTable, Sequence
+from ..plan import Draw, Feed, Plan, Result, TableEdit
+from ..span import Prompt, Rows, Span
+from ..words.spelling import Unspelled
 from .journal import Journal
-from .pages import PagePool, PageTable, Sequence
-from .plan import Draw, Feed, Plan, Result, TableEdit
 from .policy import Budget, Need
 from .policy import plan as choose_rows
-from .span import Prompt, Rows, Span
-from .words.spelling import Unspelled
 
 
 class SchedulerConfig(msgspec.Struct, frozen=True):
