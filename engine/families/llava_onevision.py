@@ -19,8 +19,8 @@ from ...streams.segment import MediaSpec
 from ..family import Loaded
 from ..runner.gate import turn
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers, load_one_axis
-from .qwen_pictures import Features, Pictures, as_files
 from .sizes import VIDEO_FPS
+from .towers import Features, Pictures, as_files
 
 
 class OneVisionTowers(OneAxisTowers):

@@ -22,7 +22,7 @@ from ..family import Family, FamilyData, Loaded
 from ..runner.gate import turn
 from ..span import Prompt, Span
 from ..words.template import learn
-from .qwen_pictures import Features, Pictures, PictureTowers, as_files, open_sight
+from .towers import Features, Pictures, PictureTowers, as_files, open_sight
 
 AS_IT_CAME = SizeRule(1, 1, 4096 * 4096)  # a picture is kept as it came until the processor has it
 NO_GRID = (0, 0, 0)

@@ -25,7 +25,7 @@ from ..runner.library import transformers
 from ..span import Span
 from ..words.template import learn
 from .opened import open_model
-from .qwen_pictures import Features, Pictures, PictureTowers, with_towers
+from .towers import Features, Pictures, PictureTowers, with_towers
 
 _TURNS = ("seconds_per_chunk", "position_id_per_seconds")
 _CLASSES = {"image": "A", "video": "A", "audio": "B", "unit": "B"}

@@ -14,8 +14,8 @@ import torch
 
 from ..family import Loaded
 from ..span import Span
-from .qwen_pictures import PictureTowers
 from .qwen_vl import load_vl
+from .towers import PictureTowers
 
 
 class TimedTowers(PictureTowers):

@@ -16,7 +16,7 @@ import torch
 from ...streams.segment import MediaSpec
 from ..family import Family, FamilyData, Loaded
 from ..words.template import learn
-from .qwen_pictures import PictureTowers, open_sight
+from .towers import PictureTowers, open_sight
 
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:

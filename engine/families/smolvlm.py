@@ -22,8 +22,8 @@ from ..runner.gate import turn
 from ..runner.library import transformers
 from ..span import Span
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers, load_one_axis
-from .qwen_pictures import Pictures, as_files
 from .sizes import VIDEO_FPS
+from .towers import Pictures, as_files
 
 
 class SmolTowers(OneAxisTowers):

@@ -16,7 +16,6 @@ from ...errors import InputError, ModelError
 from ...streams.prompt import Content
 from ...streams.segment import MediaSpec, Segment
 from ..family import Family, FamilyData, Loaded
-from ..prompt import conversation
 from ..runner.attention import NAME
 from ..runner.library import transformers
 from ..runner.probe import check_against_stock
@@ -24,6 +23,7 @@ from ..span import Prompt, Rows, Span
 from ..words.spelling import spelling_of
 from ..words.template import begins, learn
 from .opened import open_model
+from .prompt import conversation
 
 
 class NoTowers:

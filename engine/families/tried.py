@@ -19,14 +19,14 @@ from ...errors import InputError, ModelError
 from ...streams.prompt import Content, Media
 from ...streams.segment import ImageSegment, Segment
 from ..family import Family, FamilyData, Loaded
-from ..prompt import process
 from ..runner.gate import turn
 from ..runner.probe import check_prompt
 from ..span import Span
 from ..words.template import learn
 from .one_axis import NO_GRID, OneAxisTowers
-from .qwen_pictures import ATTENTION, Features, as_files, open_sight
+from .prompt import process
 from .text import check_text
+from .towers import ATTENTION, Features, as_files, open_sight
 
 _LARGE = 2048  # pixels of a side
 _PIXELS = {"pixel_values", "pixel_values_images"}  # what processors call them

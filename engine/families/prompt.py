@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 import torch
 
-from ..errors import InputError
-from ..streams.prompt import Content
-from .words.spelling import Spelling, spelling_of
-from .words.template import begins
+from ...errors import InputError
+from ...streams.prompt import Content
+from ..words.spelling import Spelling, spelling_of
+from ..words.template import begins
 
 _WORDS = {"image": ("image", "images"), "video": ("video", "videos"), "audio": ("audio", "audios")}
 

@@ -22,12 +22,12 @@ from ...streams.event import Seen
 from ...streams.options import SIZES
 from ...streams.prompt import Content
 from ...streams.segment import ImageSegment, Segment, SizeRule, VideoSegment
-from ..prompt import process
 from ..runner.attention import NAME
 from ..runner.gate import turn
 from ..runner.library import transformers
 from ..span import Prompt, Rows, Span
 from .opened import open_model
+from .prompt import process
 from .sizes import picture_rules
 
 Pictures = tuple[torch.Tensor, tuple[int, int, int]]  # rows, and the grid they lie on
