@@ -24,7 +24,7 @@ from .inputs import check_params, check_prompt
 
 if TYPE_CHECKING:
     from ..engine.family import Loaded
-    from ..engine.memory import Memory
+    from ..engine.loading.memory import Memory
     from .mailbox import Observer
     from .stream import Stream
 

@@ -14,7 +14,7 @@ from ..codecs.worker import WorkerPool
 from ..engine.config import EngineConfig
 from ..engine.core import make_parts
 from ..engine.family import Loaded
-from ..engine.memory import Memory
+from ..engine.loading.memory import Memory
 from ..engine.runner.encoder import Encoder
 from ..engine.runner.gate import Gate
 from ..engine.scheduling.pace import Pace

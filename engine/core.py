@@ -25,13 +25,14 @@ from ..streams.prompt import check_counts, gather
 from ..streams.request import Request, SamplingParams
 from ..streams.segment import Segment
 from ..streams.whole import decoded
-from .checkpoint import Checkpoint, find
 from .config import EngineConfig
 from .conversation.state import Input
 from .family import Loaded
-from .int8 import quantize
-from .memory import Memory, host_pages, plan_memory
-from .placement import check_room, place
+from .loading.checkpoint import Checkpoint, find
+from .loading.int8 import quantize
+from .loading.memory import Memory, host_pages, plan_memory
+from .loading.placement import check_room, place
+from .loading.weights import read
 from .plan import Plan, Result
 from .runner.attention import Backend, ReferenceBackend
 from .runner.graphs import CudaRecorder
@@ -40,7 +41,6 @@ from .runner.library import transformers
 from .runner.out_of_memory import is_out_of_memory
 from .runner.threads import compute_threads
 from .scheduling.scheduler import Scheduler, SchedulerConfig
-from .weights import read
 
 BROOK = Path(__file__).parent / "brook"
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..engine.compute import amount
 from ..engine.config import FITTING, EngineConfig
+from ..engine.loading.compute import amount
 from ..errors import PenstockError
 from .config import LIMITS, ServerConfig
 from .errors import ConfigError, EngineFailedError
@@ -26,7 +26,7 @@ from .options import make_parser
 
 if TYPE_CHECKING:
     from ..actors.engine import EngineInfo
-    from ..engine.memory import Memory
+    from ..engine.loading.memory import Memory
 
 _TAKES = {"unit": "sound inside video"}
 

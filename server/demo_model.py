@@ -20,7 +20,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from ..engine.compute import amount
+from ..engine.loading.compute import amount
 from ..errors import ModelError
 
 NAME = "SmolLM2-135M-Instruct"
@@ -158,7 +158,7 @@ def _in_child(step: str, packages: Path | None, *arguments: str) -> None:
 
 def read(gguf: Path, into: Path) -> None:
     """Save what is in a GGUF file as transformers saves a model."""
-    from ..engine.gguf import save
+    from ..engine.loading.gguf import save
 
     save(gguf, NAME, into)
 

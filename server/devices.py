@@ -80,7 +80,7 @@ def codecs() -> dict[str, dict[str, bool]]:
 
 def main(options: argparse.Namespace) -> int:
     """Print what there is: for people, or with `--json` one object a line."""
-    from ..engine.compute import computers
+    from ..engine.loading.compute import computers
 
     shown = [*computers(), *cameras(), *microphones()]
     if options.json:

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..engine.compute import amount
 from ..engine.config import EngineConfig
+from ..engine.loading.compute import amount
 
 if TYPE_CHECKING:
-    from ..engine.forecast import Forecast
+    from ..engine.loading.forecast import Forecast
 
 
 def main(options: argparse.Namespace, config: EngineConfig) -> int:
     """Print the plan; 0. ModelError where the model cannot be planned or does not fit."""
-    from ..engine.forecast import forecast
+    from ..engine.loading.forecast import forecast
 
     elsewhere = None if options.device_gib is None else int(options.device_gib * 2**30)
     found = forecast(options.model, config, options.revision, elsewhere)

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from penstock.engine import compute
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
 from penstock.engine.family import Loaded
+from penstock.engine.loading import compute
 
 transformers.logging.set_verbosity_error()
 # The models are so small that a second thread costs more than it gives.

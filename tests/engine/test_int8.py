@@ -12,8 +12,8 @@ from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import Core, load
 from penstock.engine.family import Loaded
-from penstock.engine.int8 import Int8Linear
-from penstock.engine.memory import weight_bytes
+from penstock.engine.loading.int8 import Int8Linear
+from penstock.engine.loading.memory import weight_bytes
 from penstock.engine.plan import Draw, Feed, Plan, TableEdit
 from penstock.engine.runner.language import LanguageModel
 from penstock.engine.span import Rows

@@ -16,7 +16,7 @@ from threading import Event
 import pytest
 from local_hub import TOKEN, LocalHub
 from penstock.engine.brook.recipe import model_path
-from penstock.engine.checkpoint import find
+from penstock.engine.loading.checkpoint import find
 from penstock.errors import ModelError
 from visit import environment, visit
 

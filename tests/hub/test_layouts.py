@@ -25,8 +25,8 @@ from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import load
 from penstock.engine.family import Loaded
-from penstock.engine.forecast import forecast
-from penstock.engine.memory import weight_bytes
+from penstock.engine.loading.forecast import forecast
+from penstock.engine.loading.memory import weight_bytes
 from penstock.errors import ModelError
 from penstock.streams.request import Sampling
 from safetensors.torch import load_file, save_file

@@ -42,7 +42,7 @@ def visit(hub: str, home: Path, *names: str, load: bool = False, before: str = "
 
 
 def _find(name: str, revision: str | None) -> dict[str, Any]:
-    from penstock.engine.checkpoint import find
+    from penstock.engine.loading.checkpoint import find
 
     checkpoint = find(name, revision, threading.Event())
     checkpoint.fetch_weights()

@@ -11,7 +11,7 @@ from asking import refusal
 from penstock.actors.engine import EngineInfo
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import FITTING, EngineConfig
-from penstock.engine.memory import Memory
+from penstock.engine.loading.memory import Memory
 from penstock.server import cli
 from penstock.server.config import ServerConfig
 from penstock.streams.request import Sampling

@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import enable_progress_bars, tqdm
 
-from ..errors import ModelError
+from ...errors import ModelError
 from .compute import amount
 
 _LOGIN = "log in with `hf auth login` or set HF_TOKEN"

@@ -9,10 +9,10 @@ import platform
 import msgspec
 import torch
 
-from ..errors import ModelError
+from ...errors import ModelError
+from ..config import EngineConfig
 from . import compute
 from .compute import amount
-from .config import EngineConfig
 from .weights import Weights
 
 DTYPES = ("float32", "bfloat16", "float16")

@@ -12,7 +12,7 @@ from pathlib import Path
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from ..errors import ModelError
+from ...errors import ModelError
 from .hub import Repository
 
 # Configuration, chat template and tokenizer; no code. Weights are taken by their names.

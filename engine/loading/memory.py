@@ -9,15 +9,15 @@ from typing import Any
 
 import msgspec
 
-from ..errors import InputError, ModelError
-from ..streams.options import check_options, sized
+from ...errors import InputError, ModelError
+from ...streams.options import check_options, sized
+from ..config import EngineConfig
+from ..family import Loaded
+from ..runner.attention import Backend
+from ..runner.language import token_shape
+from ..runner.out_of_memory import NoRoom, let_go
 from . import compute
 from .compute import amount
-from .config import EngineConfig
-from .family import Loaded
-from .runner.attention import Backend
-from .runner.language import token_shape
-from .runner.out_of_memory import NoRoom, let_go
 from .worst import worst_case
 
 # Of what is left. Beside other programs, and beside what the host keeps for streams, a CPU's share is smaller.

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from tokenizers import pre_tokenizers
 
-from .runner.library import transformers
+from ..runner.library import transformers
 
 
 def save(file: Path, name: str, into: Path) -> None:

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..streams.options import sized
-from ..streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, SizeRule, VideoSegment
-from ..streams.size import fit
-from .config import EngineConfig
-from .family import Loaded
-from .plan import Draw, Feed, Plan, TableEdit
-from .runner.attention import Backend
-from .runner.language import LanguageModel
-from .runner.out_of_memory import NoRoom, is_out_of_memory
-from .span import Rows
+from ...streams.options import sized
+from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, SizeRule, VideoSegment
+from ...streams.size import fit
+from ..config import EngineConfig
+from ..family import Loaded
+from ..plan import Draw, Feed, Plan, TableEdit
+from ..runner.attention import Backend
+from ..runner.language import LanguageModel
+from ..runner.out_of_memory import NoRoom, is_out_of_memory
+from ..span import Rows
 
 # Tensors alive at once in a decoder layer: so many as wide as its widest linear layer, and as its hidden size.
 _WIDE, _NARROW = 4, 8

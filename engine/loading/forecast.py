@@ -14,17 +14,17 @@ from typing import Any
 import msgspec
 import torch
 
-from ..errors import InputError, ModelError
-from ..streams.options import check_options
+from ...errors import InputError, ModelError
+from ...streams.options import check_options
+from ..config import EngineConfig
+from ..core import known, make_backend, make_small, opened
+from ..family import Loaded
+from ..runner.attention import Backend, ReferenceBackend
+from ..runner.rotary import decoder_config
 from . import compute
 from .checkpoint import Checkpoint
-from .config import EngineConfig
-from .core import known, make_backend, make_small, opened
-from .family import Loaded
 from .memory import Memory, Room, plan_memory, weight_bytes
 from .placement import DTYPES, Placement, check_room, place
-from .runner.attention import Backend, ReferenceBackend
-from .runner.rotary import decoder_config
 from .weights import Weights
 
 
@@ -108,7 +108,7 @@ def _backend(config: EngineConfig, placement: Placement, here: bool) -> Backend:
 
 
 def _tried(named: Any, loaded: Loaded) -> bool:
-    from .families import is_tried
-    from .families.tried import TriedTowers
+    from ..families import is_tried
+    from ..families.tried import TriedTowers
 
     return is_tried(named.model_type) or isinstance(loaded.towers, TriedTowers)
