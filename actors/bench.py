@@ -18,8 +18,9 @@ import torch
 
 from ..engine.brook.recipe import model_path
 from ..engine.config import EngineConfig
-from ..engine.core import Core, load
+from ..engine.core import Core
 from ..engine.family import Loaded
+from ..engine.loading.open import load
 from ..engine.plan import Plan, Result
 from ..engine.runner.attention import Part
 from ..streams.item import VideoFrame

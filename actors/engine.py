@@ -132,7 +132,8 @@ class Engine:
         ModelError that says why it cannot be served. A cancelled load leaves no engine behind; a download ends at its
         next piece, and files that are complete stay in the cache.
         """
-        from ..engine.core import fit, load
+        from ..engine.core import fit
+        from ..engine.loading.open import load
 
         config = config or FITTING
         stop = threading.Event()

@@ -17,13 +17,14 @@ import torch
 from ...errors import InputError, ModelError
 from ...streams.options import check_options
 from ..config import EngineConfig
-from ..core import known, make_backend, make_small, opened
 from ..family import Loaded
 from ..runner.attention import Backend, ReferenceBackend
+from ..runner.backends import make_backend
 from ..runner.rotary import decoder_config
 from . import compute
 from .checkpoint import Checkpoint
 from .memory import Memory, Room, plan_memory, weight_bytes
+from .open import known, make_small, opened
 from .placement import DTYPES, Placement, check_room, place
 from .weights import Weights
 

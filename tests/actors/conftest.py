@@ -13,8 +13,8 @@ import uvloop
 from penstock.actors.engine import Engine
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
-from penstock.engine.core import load
 from penstock.engine.family import Loaded
+from penstock.engine.loading.open import load
 from penstock.engine.runner.library import transformers
 
 transformers.logging.set_verbosity_error()

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
-from penstock.engine.core import load
 from penstock.engine.family import Loaded
+from penstock.engine.loading.open import load
 from penstock.engine.runner.encoder import Encoder
 from penstock.streams.event import Appended
 from penstock.streams.item import Image

@@ -15,8 +15,8 @@ from penstock.actors.engine import Engine
 from penstock.demos.film import make_film
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
-from penstock.engine.core import load
 from penstock.engine.family import Loaded
+from penstock.engine.loading.open import load
 from penstock.errors import ContextOverflowError, InputError, MediaError, PenstockError
 from penstock.streams.event import Appended, Error, ReplyDone
 from penstock.streams.item import AudioBytes, AudioChunk, Image, Text, VideoBytes, VideoFrame

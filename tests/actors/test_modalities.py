@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
-from penstock.engine.core import load
+from penstock.engine.loading.open import load
 from penstock.errors import InputError
 from penstock.streams.event import Appended, Error
 from penstock.streams.item import AudioBytes, AudioChunk, Image, VideoBytes, VideoFrame

@@ -9,8 +9,8 @@ import pytest
 from penstock.actors.engine import Engine
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
-from penstock.engine.core import load
 from penstock.engine.family import Loaded
+from penstock.engine.loading.open import load
 from penstock.engine.plan import Plan
 from penstock.errors import InputError
 from penstock.streams.request import Request, SamplingParams

@@ -18,8 +18,8 @@ from penstock.demos.brook.speech import speak, visible
 from penstock.demos.brook.world import SceneMaker, Wish
 from penstock.engine.config import EngineConfig
 from penstock.engine.conversation.state import TranscriptRow
-from penstock.engine.core import load
 from penstock.engine.family import Loaded
+from penstock.engine.loading.open import load
 from penstock.streams.segment import AudioSegment, VideoSegment
 
 SILENT = Bank((), half=0)

@@ -19,7 +19,7 @@ from penstock.demos.brook.batch import Batch, Batches
 from penstock.demos.brook.sound import Bank
 from penstock.demos.brook.words import sentences
 from penstock.engine.config import EngineConfig
-from penstock.engine.core import load
+from penstock.engine.loading.open import load
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from penstock.engine.config import EngineConfig
-from penstock.engine.core import make_backend
+from penstock.engine.runner.backends import make_backend
 from penstock.errors import ModelError
 from torch.nn.attention import varlen
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
-from penstock.engine.core import load
+from penstock.engine.loading.open import load
 
 from tests.engine.acts import Client, strangers
 from tests.engine.rig import Rig

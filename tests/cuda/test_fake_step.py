@@ -15,8 +15,8 @@ import pytest
 import torch
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
-from penstock.engine.core import load
 from penstock.engine.family import Loaded
+from penstock.engine.loading.open import load
 from penstock.engine.plan import Draw, Feed, Plan, TableEdit
 from penstock.engine.runner.attention import Backend, ReferenceBackend
 from penstock.engine.runner.language import LanguageModel

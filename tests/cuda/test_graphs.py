@@ -16,7 +16,8 @@ import pytest
 import torch
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
-from penstock.engine.core import Core, load
+from penstock.engine.core import Core
+from penstock.engine.loading.open import load
 from penstock.engine.plan import Draw, Feed, Plan, TableEdit
 from penstock.engine.runner.attention import Backend, Part, ReferenceBackend
 from penstock.engine.runner.graphs import Work, _is_token

@@ -17,8 +17,8 @@ import pytest
 import torch
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
-from penstock.engine.core import load
 from penstock.engine.family import Loaded
+from penstock.engine.loading.open import load
 from penstock.streams.request import Request, SamplingParams
 from transformers import (
     AutoModelForCausalLM,

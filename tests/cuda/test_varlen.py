@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
-from penstock.engine.core import load
+from penstock.engine.loading.open import load
 from penstock.engine.plan import Plan
 from penstock.engine.runner.attention import Part, ReferenceBackend
 from penstock.engine.runner.attention_varlen import VarlenBackend, cut

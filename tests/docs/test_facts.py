@@ -14,8 +14,8 @@ from pages import PAGES, ROOT, Block, anchors, blocks, prose, tables
 from penstock.demos import live
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
-from penstock.engine.core import load
 from penstock.engine.families import BUILT_IN
+from penstock.engine.loading.open import load
 from penstock.errors import InputError, PenstockError
 from penstock.server import cli, errors
 from penstock.streams.format import INTERRUPT, LIVE, PER_FRAME, TURNS, UNITS, Format

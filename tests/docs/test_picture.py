@@ -12,8 +12,9 @@ from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.conversation.reply import Reply
 from penstock.engine.conversation.state import Input
-from penstock.engine.core import Core, load
+from penstock.engine.core import Core
 from penstock.engine.family import Loaded
+from penstock.engine.loading.open import load
 from penstock.streams.event import Event, Token
 from penstock.streams.format import BY_NAME
 from penstock.streams.request import Request, SamplingParams

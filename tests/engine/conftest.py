@@ -9,9 +9,9 @@ import torch
 import transformers
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
-from penstock.engine.core import load
 from penstock.engine.family import Loaded
 from penstock.engine.loading import compute
+from penstock.engine.loading.open import load
 
 transformers.logging.set_verbosity_error()
 # The models are so small that a second thread costs more than it gives.

@@ -12,8 +12,8 @@ import torch
 from penstock.codecs.frame import Pixels, Samples
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
-from penstock.engine.core import load
 from penstock.engine.family import Family, Loaded
+from penstock.engine.loading.open import load
 from penstock.errors import InputError, ModelError
 from penstock.streams.segment import Segment
 from penstock.streams.timeline import Timeline

@@ -12,10 +12,11 @@ import pytest
 from penstock.engine import core
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import FITTING
-from penstock.engine.core import BROOK, fit, load
+from penstock.engine.core import fit
 from penstock.engine.loading.checkpoint import Checkpoint
 from penstock.engine.loading.forecast import Forecast, forecast
 from penstock.engine.loading.memory import weight_bytes
+from penstock.engine.loading.open import BROOK, load
 from penstock.errors import ModelError
 
 from .tried import llava_next, several_axes

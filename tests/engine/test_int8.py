@@ -10,10 +10,11 @@ from penstock.demos.brook.senses import SIDE
 from penstock.demos.film import STORY
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
-from penstock.engine.core import Core, load
+from penstock.engine.core import Core
 from penstock.engine.family import Loaded
 from penstock.engine.loading.int8 import Int8Linear
 from penstock.engine.loading.memory import weight_bytes
+from penstock.engine.loading.open import load
 from penstock.engine.plan import Draw, Feed, Plan, TableEdit
 from penstock.engine.runner.language import LanguageModel
 from penstock.engine.span import Rows

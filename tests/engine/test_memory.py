@@ -15,16 +15,18 @@ import torch
 from penstock.engine import families
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import FITTING, EngineConfig
-from penstock.engine.core import Core, fit, load, make_backend
+from penstock.engine.core import Core, fit
 from penstock.engine.family import Loaded
 from penstock.engine.loading import compute, worst
 from penstock.engine.loading import memory as memory_module
 from penstock.engine.loading.compute import Computer, group_room
 from penstock.engine.loading.memory import host_pages, plan_memory, weight_bytes
+from penstock.engine.loading.open import load
 from penstock.engine.loading.placement import fast_bfloat16, place
 from penstock.engine.loading.weights import Weights, read
 from penstock.engine.loading.worst import largest_turns, measured, worst_case
 from penstock.engine.runner.attention import ReferenceBackend
+from penstock.engine.runner.backends import make_backend
 from penstock.errors import ModelError
 from safetensors.torch import load_file, save_file
 

@@ -13,10 +13,11 @@ import msgspec
 import pytest
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import FITTING, EngineConfig
-from penstock.engine.core import fit, load
+from penstock.engine.core import fit
 from penstock.engine.family import Loaded
 from penstock.engine.loading import memory as memory_module
 from penstock.engine.loading.forecast import forecast
+from penstock.engine.loading.open import load
 from penstock.engine.loading.worst import worst_case
 from penstock.engine.runner.out_of_memory import NoRoom
 from penstock.errors import ModelError

@@ -18,8 +18,9 @@ from penstock.engine.config import EngineConfig
 from penstock.engine.conversation import layout
 from penstock.engine.conversation.layout import Layout
 from penstock.engine.conversation.state import StreamState
-from penstock.engine.core import Core, load
+from penstock.engine.core import Core
 from penstock.engine.family import Family, Loaded
+from penstock.engine.loading.open import load
 from penstock.engine.positions import Block, Cursor
 from penstock.engine.runner.attention import Step
 from penstock.engine.runner.language import LanguageModel

@@ -23,8 +23,9 @@ from penstock.codecs.decoders import Decoders
 from penstock.codecs.limits import MediaLimits
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
-from penstock.engine.core import Core, load
+from penstock.engine.core import Core
 from penstock.engine.family import Loaded
+from penstock.engine.loading.open import load
 from penstock.engine.span import Rows
 from penstock.streams.item import Item, VideoBytes, VideoFrame
 from penstock.streams.prompt import Media, gather

@@ -11,8 +11,9 @@ import pytest
 import torch
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
-from penstock.engine.core import Core, load
+from penstock.engine.core import Core
 from penstock.engine.family import Loaded
+from penstock.engine.loading.open import load
 from penstock.errors import InputError
 from penstock.streams.event import ReplyDone, Token
 from penstock.streams.request import Request, SamplingParams

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
-from penstock.engine.core import load
+from penstock.engine.loading.open import load
 from penstock.errors import ModelError
 
 from tests.hub.layout import publish_omni

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from penstock.codecs.frame import Pixels
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
-from penstock.engine.core import load
 from penstock.engine.families import sizes
 from penstock.engine.family import Loaded
+from penstock.engine.loading.open import load
 from penstock.errors import InputError, ModelError
 from penstock.streams.options import sized
 from penstock.streams.prompt import Content, Media

@@ -11,9 +11,9 @@ import torch
 import transformers as hf
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
-from penstock.engine.core import load
 from penstock.engine.families import opened as opened_module
 from penstock.engine.families import text as text_family
+from penstock.engine.loading.open import load
 from penstock.engine.runner import probe
 from penstock.engine.span import Rows
 from penstock.errors import ModelError

@@ -15,11 +15,11 @@ import transformers as hf
 from penstock.engine.brook.parts import draw, quiet
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
-from penstock.engine.core import load
 from penstock.engine.families import llava as llava_family
 from penstock.engine.families import tried as tried_family
 from penstock.engine.families.tried import TriedTowers
 from penstock.engine.family import Loaded
+from penstock.engine.loading.open import load
 from penstock.errors import InputError, ModelError
 from penstock.streams.request import Request, SamplingParams
 from PIL import Image

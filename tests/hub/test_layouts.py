@@ -23,10 +23,10 @@ from layout import (
 )
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
-from penstock.engine.core import load
 from penstock.engine.family import Loaded
 from penstock.engine.loading.forecast import forecast
 from penstock.engine.loading.memory import weight_bytes
+from penstock.engine.loading.open import load
 from penstock.errors import ModelError
 from penstock.streams.request import Sampling
 from safetensors.torch import load_file, save_file

@@ -51,7 +51,7 @@ def _find(name: str, revision: str | None) -> dict[str, Any]:
 
 def _load(name: str, revision: str | None) -> dict[str, Any]:
     from penstock.engine.config import EngineConfig
-    from penstock.engine.core import load
+    from penstock.engine.loading.open import load
 
     loaded = load(name, EngineConfig(), revision)
     return {"name": loaded.family.data.model, "stop_ids": sorted(loaded.family.stop_ids)}
