@@ -15,7 +15,8 @@ outside this folder register under the entry point group `penstock.families` wit
     qwen3_vl.py         Qwen3-VL and its mixtures of experts: images, video
     opened.py           a model with all of its weights
     sizes.py            at which size a processor takes pictures and frames
-    qwen_pictures.py    what vision towers of the Qwen family share
+    towers.py           towers that see, in pieces between decode steps: Qwen's, and the base of the others
+    prompt.py           a whole prompt through the model's own processor
     qwen2_5_omni.py     the thinker of Qwen2.5-Omni: images, video, sound, sound inside video
     qwen3_omni.py       the thinker of Qwen3-Omni: the same
 """

@@ -1,0 +1,15 @@
+"""What computes: the language model over its KV cache, and the towers that encode media. Knows plans, not streams.
+
+language.py     the owner of the language model and the KV cache: carries out a plan
+graphs.py       decode steps as graphs, each one launch
+backends.py     which attention backend runs
+attention.py attention_cpu.py           paged attention: the door from transformers and the reference; CPU
+attention_triton.py attention_varlen.py CUDA: our kernel; torch's own
+sampler.py upload.py    drawing tokens; from the host to a device without waiting
+encoder.py gate.py      the towers behind a cache by content; steps go before towers
+library.py      the one door to transformers
+rotary.py       which rotary positions are served
+probe.py        does a decoder compute here what it computes in transformers?
+out_of_memory.py    which errors mean that memory ran out
+threads.py      how many threads compute
+"""

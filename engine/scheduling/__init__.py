@@ -1,0 +1,7 @@
+"""All streams: who goes next and who holds which page. Decides; runs nothing.
+
+scheduler.py    the owner of streams and pages: plan() before a step, commit() after it
+policy.py       which rows go into a step, and which segments to the encoder (pure)
+pace.py         how many rows fit into a time
+journal.py      what happened, so that a run can be repeated
+"""

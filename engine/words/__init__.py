@@ -1,0 +1,6 @@
+"""Words to token ids and back. Knows tokenizers; no streams and no models.
+
+spelling.py     a user's words become ids; control tokens in them stay words
+template.py     what a chat template writes around words and media, learnt from it
+detokenize.py   ids become text that never shows half a character
+"""

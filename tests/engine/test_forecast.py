@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from penstock.engine import core
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import FITTING
 from penstock.engine.core import fit
+from penstock.engine.loading import open as opening
 from penstock.engine.loading.checkpoint import Checkpoint
 from penstock.engine.loading.forecast import Forecast, forecast
 from penstock.engine.loading.memory import weight_bytes
@@ -57,7 +57,7 @@ def test_of_a_model_on_the_hub_no_weights_are_downloaded(monkeypatch: pytest.Mon
             return {"config.json": 1, "model.safetensors": 1 << 40}
 
     found: Any = Checkpoint("small/text", folder, Remote())  # type: ignore[arg-type]
-    monkeypatch.setattr(core, "find", lambda *_: found)
+    monkeypatch.setattr(opening, "find", lambda *_: found)
     assert forecast("small/text", ON_A_CPU).model == "small/text"
     with pytest.raises(ModelError, match="small/text: .*complete"):
         load("small/text", ON_A_CPU)

@@ -6,8 +6,13 @@ import ast
 
 import pytest
 
-from tests.house.source import FOLDERS, ROOT, at, imports, modules, tree
+from tests.house.source import FOLDERS, ROOT, at, dotted, imports, modules, tree
 
+# The wings and contracts of `engine`: each may import those before it.
+WINGS = (
+    *("span", "plan", "pages", "positions", "config", "words", "family"),
+    *("runner", "families", "conversation", "scheduling", "loading", "core", "brook"),
+)
 FORBIDDEN = {
     "codecs": {"asyncio", "transformers", "websockets", "starlette", "uvicorn"},
     "streams": {"asyncio", "torch", "transformers", "av", "PIL", "websockets", "starlette", "uvicorn", "socket"},
@@ -26,6 +31,18 @@ def test_imports_point_left(folder: str) -> None:
         for line, name in imports(path)
         if name.split(".")[0] == "penstock" and len(name.split(".")) > 1 and name.split(".")[1] in right
     ]
+    assert not wrong
+
+
+def test_wings_of_the_engine_import_wings_before_them() -> None:
+    wrong = []
+    for path in modules("engine"):
+        wing = (*dotted(path), "")[1]
+        before = set(WINGS[: WINGS.index(wing)]) | {wing} if wing else set()
+        for line, name in imports(path):
+            parts = name.split(".")
+            if parts[:2] == ["penstock", "engine"] and parts[2:] and parts[2] in WINGS and parts[2] not in before:
+                wrong.append(f"{at(path, line)} imports {name}")
     assert not wrong
 
 

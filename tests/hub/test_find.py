@@ -218,7 +218,8 @@ def test_progress_is_shown_on_a_terminal(hub: LocalHub, home: Path) -> None:
     mine, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 120))
     script = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from penstock.engine.runner.library import transformers; import visit\n"
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from penstock.engine.runner.library import transformers; import visit\n"
         "print(visit.main({'load': False, 'before': '', 'names': ['small/text']}))"
     )
     command = [sys.executable, "-c", script, str(Path(__file__).parent)]
