@@ -21,12 +21,13 @@ from ..streams.prompt import Content, check_counts, check_most, gather
 from ..streams.request import Request, Sampling, SamplingParams
 from . import oneshot
 from .inputs import check_params, check_prompt
+from .messages import Accept, Close, Converse, Forget, Fork, Open, Tell
+from .stream import Stream
 
 if TYPE_CHECKING:
     from ..engine.family import Loaded
     from ..engine.loading.memory import Memory
     from .mailbox import Observer
-    from .stream import Stream
 
 log = logging.getLogger("penstock.actors")
 
@@ -237,8 +238,6 @@ class Engine:
 
     def end_stream(self, id: int, reason: str) -> None:
         """Close a stream; `closed` waits for it."""
-        from .messages import Close
-
         if id in self._streams and self._runs:
             self._ends.setdefault(id, asyncio.get_running_loop().create_future())
             self._schedule.put_control(Close(id, reason))
@@ -260,9 +259,6 @@ class Engine:
     async def _open(
         self, request: Request, twin_of: Stream | None = None, again: SamplingParams | None = None
     ) -> Stream:
-        from .messages import Accept, Converse, Fork, Open
-        from .stream import Stream
-
         request.check()
         check_params(request.params, self.info.vocabulary)
         request = with_defaults(request, self._config.processor, self._spec)
@@ -329,8 +325,6 @@ class Engine:
 
     def _gone(self, id: int) -> None:
         """A stream has been told its end: nothing more is asked for it, and decode and encode may forget it."""
-        from .messages import Forget
-
         self._streams.pop(id, None)
         self.park(id, False)
         if not self._halted:
@@ -349,8 +343,6 @@ class Engine:
             self._broke.set()
 
     def _end_all(self, reason: str, error: Error | None) -> None:
-        from .messages import Tell
-
         for id, stream in list(self._streams.items()):
             stream.told(Tell(id, [*([error] if error else []), Closed(reason)]))
             self._gone(id)

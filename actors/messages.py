@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import msgspec
 
-from ..engine.conversation.state import TranscriptRow
 from ..engine.plan import Plan, Result
 from ..engine.span import Prompt, Span
-from ..streams.event import Event
+from ..streams.event import Event, TranscriptRow
 from ..streams.item import Item
 from ..streams.prompt import Content
 from ..streams.request import Request, SamplingParams

@@ -10,22 +10,19 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import msgspec
 
 from ..errors import InputError, PenstockError, StreamClosedError, error_of
-from ..streams.event import Closed, Credit, Error, Event, ReplyDone, ReplyStarted, Token
+from ..streams.event import Closed, Credit, Error, Event, ReplyDone, ReplyStarted, Token, TranscriptRow
 from ..streams.item import AudioChunk, Item, Text, VideoFrame
 from ..streams.request import Request, SamplingParams
 from .inputs import check_item, check_params, check_text, item_bytes, own_copy
 from .messages import Accept, Flush, Hurry, Interrupt, Park, Take, Tell, Transcribe
 from .outbox import MOST_UNREAD_EVENTS, MOST_UNREAD_TOKENS, Outbox
+from .ports import Host
 from .reply import Reply
-
-if TYPE_CHECKING:
-    from ..engine.conversation.state import TranscriptRow
-    from .engine import Engine
 
 __all__ = ("Reply", "Stream")
 
@@ -43,7 +40,7 @@ class Stream:
     """
 
     def __init__(
-        self, engine: Engine, id: int, request: Request, twin_of: Stream | None = None, prompted: bool = False
+        self, engine: Host, id: int, request: Request, twin_of: Stream | None = None, prompted: bool = False
     ) -> None:
         future = asyncio.get_running_loop().create_future
         self._engine = engine

@@ -5,11 +5,15 @@ Plain data that holds tensors; knows no streams and no pages.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 import numpy as np
-import torch
 
 from ..streams.event import Seen
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Span(msgspec.Struct, frozen=True, eq=False, tag="span"):

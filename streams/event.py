@@ -83,6 +83,15 @@ class ReplyDone(msgspec.Struct, frozen=True, tag="done"):
     number: int = 0
 
 
+class TranscriptRow(msgspec.Struct, frozen=True):
+    """One run of rows of a transcript: what stands in the KV cache from `row` on. `positions` is (3, n)."""
+
+    row: int
+    ids: list[int]
+    positions: list[list[int]]
+    seen: Seen | None
+
+
 class Dropped(msgspec.Struct, frozen=True, tag="dropped"):
     """Media that will never be seen by the model, and why: "late" (behind what came before it), "latest" (newer media
     took its place), "short" (too little sound for the model), "damaged" (broken packets), "full" (the stream holds no

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 
 from ...errors import ContextOverflowError
-from ...streams.event import Error, Event, Seen
+from ...streams.event import Error, Event, Seen, TranscriptRow
 from ...streams.request import Request, SamplingParams
 from ..pages import Sequence
 from ..span import Prompt, Rows, Span
@@ -74,15 +74,6 @@ class Begun(msgspec.Struct, frozen=True, eq=False):
     seq: int
     rows: int
     layout: Layout
-
-
-class TranscriptRow(msgspec.Struct, frozen=True):
-    """One run of rows of a transcript: what stands in the KV cache from `row` on. `positions` is (3, n)."""
-
-    row: int
-    ids: list[int]
-    positions: list[list[int]]
-    seen: Seen | None
 
 
 class StreamState:

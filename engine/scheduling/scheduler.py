@@ -15,13 +15,13 @@ from typing import Any
 import msgspec
 
 from ...errors import InputError, PenstockError
-from ...streams.event import Appended, Error, Event
+from ...streams.event import Appended, Error, Event, TranscriptRow
 from ...streams.format import choose
 from ...streams.request import Request, SamplingParams
 from ..conversation.conversation import Conversation
 from ..conversation.kept import Kept
 from ..conversation.layout import Layout
-from ..conversation.state import Input, Limits, StreamState, TranscriptRow
+from ..conversation.state import Input, Limits, StreamState
 from ..family import Family
 from ..pages import PagePool, PageTable, Sequence
 from ..plan import Draw, Feed, Plan, Result, TableEdit

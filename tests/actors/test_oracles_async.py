@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from penstock.actors.stream import Stream
-from penstock.engine.conversation.state import TranscriptRow
 from penstock.engine.family import Loaded
+from penstock.streams.event import TranscriptRow
 from penstock.streams.item import Image, VideoFrame
 from penstock.streams.request import Request, SamplingParams
 

@@ -15,13 +15,13 @@ from penstock.actors import messages as m
 from penstock.actors.packing import pack, unpack
 from penstock.engine import plan, span
 from penstock.engine.conversation import state as stream
-from penstock.engine.conversation.state import TranscriptRow
 from penstock.engine.plan import Draw, Feed, Likely, Plan, Result, TableEdit
 from penstock.engine.span import Prompt, Rows, Span
 from penstock.streams import event as e
 from penstock.streams import item as i
 from penstock.streams import request
 from penstock.streams import segment as s
+from penstock.streams.event import TranscriptRow
 from penstock.streams.prompt import Content, Media
 from penstock.streams.request import Request, SamplingParams
 

@@ -17,9 +17,9 @@ from penstock.demos.brook.sound import RATE, Bank
 from penstock.demos.brook.speech import speak, visible
 from penstock.demos.brook.world import SceneMaker, Wish
 from penstock.engine.config import EngineConfig
-from penstock.engine.conversation.state import TranscriptRow
 from penstock.engine.family import Loaded
 from penstock.engine.loading.open import load
+from penstock.streams.event import TranscriptRow
 from penstock.streams.segment import AudioSegment, VideoSegment
 
 SILENT = Bank((), half=0)

@@ -1,0 +1,64 @@
+"""What a stream may ask of its engine. A stream knows no more of it, and so neither imports the other twice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..streams.request import SamplingParams
+
+if TYPE_CHECKING:
+    from .stream import Stream
+
+
+class Facts(Protocol):
+    """What is checked before an input is accepted."""
+
+    @property
+    def modalities(self) -> tuple[str, ...]: ...
+
+    @property
+    def live_trained(self) -> bool: ...
+
+    @property
+    def vocabulary(self) -> int: ...
+
+    @property
+    def kv_tokens(self) -> int: ...
+
+
+class Door(Protocol):
+    """Where media goes in."""
+
+    def put_now(self, message: Any, size_bytes: int = 0) -> None: ...
+
+
+class Host(Protocol):
+    """The engine of a stream."""
+
+    @property
+    def info(self) -> Facts: ...
+
+    @property
+    def decode(self) -> Door: ...
+
+    @property
+    def failed(self) -> BaseException | None: ...
+
+    def send(self, message: Any) -> None:
+        """A control message to schedule; lost where the engine has failed or is stopped."""
+
+    def check_alive(self) -> None:
+        """StreamClosedError where the engine has failed or is stopped."""
+
+    async def fork(self, stream: Stream, again: SamplingParams | None) -> Stream:
+        """A twin of a stream of which nothing is in decode or encode."""
+        ...
+
+    def end_stream(self, id: int, reason: str) -> None:
+        """Close a stream; `closed` waits for it."""
+
+    async def closed(self, id: int) -> None:
+        """Wait until the end of a stream has been told."""
+
+    def park(self, id: int, parked: bool) -> None:
+        """The client of a stream has stopped reading, or reads again."""
