@@ -1,6 +1,6 @@
 """Bytes to frames. Knows Pillow, PyAV and torchaudio; knows neither asyncio, models nor the policy of media time.
 
-errors.py     the tree of errors          frame.py      Pixels and Samples, what every decoder gives; Lost
+frame.py      Pixels and Samples, what every decoder gives; Lost
 limits.py     how large media may be      picture.py    JPEG, PNG, WebP, GIF and raw frames -> pixels, with
     metadata.py   what stands beside them: EXIF, texts
 container.py  WebM, MP4, MPEG-TS and sound files, fed in any cuts, in five steps:
