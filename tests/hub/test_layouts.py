@@ -42,7 +42,7 @@ import re, sys
 from pathlib import Path
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
-from penstock.engine.core import load
+from penstock.engine.loading.open import load
 for folder in (model_path("omni"), Path(sys.argv[1])):
     loaded = load(folder, EngineConfig())
     print(1024 * int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]))

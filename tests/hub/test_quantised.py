@@ -22,7 +22,7 @@ TALK = """
 import sys
 import torch, transformers
 from penstock.engine.config import EngineConfig
-from penstock.engine.core import load
+from penstock.engine.loading.open import load
 from tests.engine.rig import Rig
 folder = sys.argv[1]
 loaded = load(folder, EngineConfig(dtype="auto"))
