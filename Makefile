@@ -19,7 +19,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 START := $(shell date +%s)
-CLOCKLESS := tests/engine tests/reference tests/cuda tests/codecs tests/streams
+COMPUTES := tests/engine tests/reference tests/cuda tests/codecs tests/streams
+STARTS := tests/brook tests/docs tests/house tests/hub
+PYRIGHT = $(BIN)/pyright --pythonpath $(BIN)/python
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIN = $(shell sed -n 's/^$(1)==/$(1)==/p' constraints.txt)
 
@@ -29,22 +31,25 @@ PIN = $(shell sed -n 's/^$(1)==/$(1)==/p' constraints.txt)
 demo: $(STAMP)
 	@PENSTOCK_STARTED=$(START) $(BIN)/python -m penstock.demos.show $(if $(JSON),--json)
 
-# The tests in which nothing waits for a clock run beside the others, where those leave a core free.
+# Four runs side by side. Tests that wait for a clock or a browser go first; what computes, what starts processes of its
+# own and the types take what these leave of the cores.
 test: $(STAMP)
-	@start=$$(date +%s); log=$$(mktemp); \
-	trap 'kill $$beside 2>/dev/null; rm -f $$log' EXIT; trap 'exit 130' INT TERM; \
-	$(MAKE) --no-print-directory check || exit; \
+	@start=$$(date +%s); logs=$$(mktemp -d); \
+	trap 'kill $$beside 2>/dev/null; rm -rf $$logs' EXIT; trap 'exit 130' INT TERM; \
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . || exit; \
 	export PENSTOCK_THREADS=1 OMP_NUM_THREADS=1; \
-	nice $(BIN)/python -m pytest -q -p tests.features $(CLOCKLESS) >$$log 2>&1 & beside=$$!; \
-	$(BIN)/python -m pytest -q $(CLOCKLESS:%=--ignore=%); code=$$?; \
-	wait $$beside || code=$$?; cat $$log; \
+	nice $(PYRIGHT) >$$logs/1 2>&1 & beside=$$!; \
+	nice $(BIN)/python -m pytest -q -p tests.features $(COMPUTES) >$$logs/2 2>&1 & beside="$$beside $$!"; \
+	nice $(BIN)/python -m pytest -q $(STARTS) >$$logs/3 2>&1 & beside="$$beside $$!"; \
+	$(BIN)/python -m pytest -q $(COMPUTES:%=--ignore=%) $(STARTS:%=--ignore=%); code=$$?; \
+	for job in $$beside; do wait $$job || code=$$?; done; cat $$logs/*; \
 	$(if $(SLOW),[ $$code != 0 ] || $(BIN)/python -m pytest -q -m "slow and not gpu" || code=$$?;) \
 	echo "make test: $$(( $$(date +%s) - start )) s"; exit $$code
 
 check: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/pyright --pythonpath $(BIN)/python
+	@$(PYRIGHT)
 
 features: $(STAMP)
 	@$(BIN)/python -m pytest -q -p tests.features --families write tests/reference tests/engine/test_oracle[1234].py \
