@@ -125,6 +125,11 @@ def _documented() -> list[type[PenstockError]]:
     return [kind for kind in _classes(PenstockError) if kind.__module__ in (PenstockError.__module__, errors.__name__)]
 
 
+def test_the_glossary_has_few_words_each_once() -> None:
+    words = re.findall(r"^\| (?!word)([\w ]+?) \|", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
+    assert words == sorted(set(words)) and 20 < len(words) <= 40
+
+
 def test_the_tree_of_errors_is_that_of_the_code() -> None:
     known = {kind.__name__: (kind.code, kind.__mro__[1].__name__) for kind in _documented()}
     tree = next(block.text for block in blocks("") if block.page == "errors.md")
