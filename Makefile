@@ -31,15 +31,15 @@ PIN = $(shell sed -n 's/^$(1)==/$(1)==/p' constraints.txt)
 demo: $(STAMP)
 	@PENSTOCK_STARTED=$(START) $(BIN)/python -m penstock.demos.show $(if $(JSON),--json)
 
-# Four runs side by side. Tests that wait for a clock or a browser go first; what computes, what starts processes of its
-# own and the types take what these leave of the cores.
+# Four runs side by side: tests that wait for a clock or a browser, those that compute, those that start processes of
+# their own, and the types. The last two take what the others leave of the cores.
 test: $(STAMP)
 	@start=$$(date +%s); logs=$$(mktemp -d); \
 	trap 'kill $$beside 2>/dev/null; rm -rf $$logs' EXIT; trap 'exit 130' INT TERM; \
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . || exit; \
 	export PENSTOCK_THREADS=1 OMP_NUM_THREADS=1; \
 	nice $(PYRIGHT) >$$logs/1 2>&1 & beside=$$!; \
-	nice $(BIN)/python -m pytest -q -p tests.features $(COMPUTES) >$$logs/2 2>&1 & beside="$$beside $$!"; \
+	$(BIN)/python -m pytest -q -p tests.features $(COMPUTES) >$$logs/2 2>&1 & beside="$$beside $$!"; \
 	nice $(BIN)/python -m pytest -q $(STARTS) >$$logs/3 2>&1 & beside="$$beside $$!"; \
 	$(BIN)/python -m pytest -q $(COMPUTES:%=--ignore=%) $(STARTS:%=--ignore=%); code=$$?; \
 	for job in $$beside; do wait $$job || code=$$?; done; cat $$logs/*; \

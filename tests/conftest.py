@@ -32,7 +32,7 @@ ANNOUNCED = "penstock: serving on "
 
 settings.register_profile(
     "quick",
-    max_examples=12,
+    max_examples=8,
     deadline=None,
     database=DirectoryBasedExampleDatabase(CACHE / "hypothesis"),
     print_blob=True,

@@ -69,7 +69,7 @@ def check(name: str, bad: bytes, step: int) -> Shown:
     return shown
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     name=st.sampled_from(["ours", "keys"]),
     fragment=st.integers(0, 99),
@@ -102,7 +102,7 @@ def test_a_wrong_size_of_a_fragment_costs_that_fragment(
         assert len(shown) >= len(whole(name)) * (len(places) - 1) // len(places)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     name=st.sampled_from(["ours", "keys"]),
     box=st.integers(0, 99),
@@ -119,7 +119,7 @@ def test_no_byte_of_a_head_costs_pictures_in_silence(name: str, box: int, place:
     check(name, data[:at] + bytes([value]) + data[at + 1 :], step)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     name=st.sampled_from(["ours", "keys"]),
     fragment=st.integers(0, 99),

@@ -39,7 +39,7 @@ print(max(compiled.metadata.shared, merged.metadata.shared), products)
 BATCHES = """
 import random
 import torch
-from penstock.engine import attention_triton
+from penstock.engine.runner import attention_triton
 from tests.cuda.ragged import Ragged
 from triton.backends.compiler import GPUTarget
 from triton.compiler import make_backend
