@@ -12,6 +12,9 @@ class Pixels(msgspec.Struct, frozen=True, eq=False, tag="pixels"):
     pixels: np.ndarray
     pts_us: int
 
+    def __deepcopy__(self, memo: object) -> Pixels:
+        return self  # nobody writes into a frame, so the timelines of a fork and of its parent share it
+
 
 class Samples(msgspec.Struct, frozen=True, eq=False, tag="samples"):
     """A run of sound. `samples` is `(channels, n)` float32 in [-1, 1] at `rate` Hz; `pts_us` the time of its first."""
@@ -19,6 +22,9 @@ class Samples(msgspec.Struct, frozen=True, eq=False, tag="samples"):
     samples: np.ndarray
     rate: int
     pts_us: int
+
+    def __deepcopy__(self, memo: object) -> Samples:
+        return self
 
 
 class Lost(msgspec.Struct, frozen=True, tag="lost"):

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
+from penstock.actors.intake import Intake
+from penstock.codecs.decoders import Decoders
+from penstock.codecs.frame import Pixels
+from penstock.codecs.limits import MediaLimits
 from penstock.engine.family import Loaded
 from penstock.errors import MediaError
 from penstock.streams.event import ReplyDone, ReplyStarted, Resting, Token
@@ -74,6 +83,29 @@ def test_fork_takes_along_what_is_held_and_what_waits(house: House) -> None:
             await twin.close()
 
     house.run(work())
+
+
+def test_frames_that_wait_are_shared_by_a_fork(loaded: Loaded) -> None:
+    """There may be hundreds of megabytes of them."""
+    intake = Intake(loaded.family.spec, Request(), Decoders(MediaLimits(), None))
+    (frame,) = shots(1, 1)
+    list(intake.take(1, frame))
+    twin = intake.fork()
+    frames = [next(one for one in reached(each._timeline) if isinstance(one, Pixels)).pixels for each in (intake, twin)]
+    assert np.shares_memory(*frames)
+    assert intake.flush(2).segments and twin.flush(2).segments
+
+
+def reached(thing: Any, known: set[int] | None = None) -> Iterator[Any]:
+    """Everything that an object holds."""
+    known = set() if known is None else known
+    if id(thing) in known or isinstance(thing, type | str | bytes | int):
+        return
+    known.add(id(thing))
+    yield thing
+    for one in gc.get_referents(thing):
+        if type(one).__module__.startswith("penstock") or isinstance(one, list | tuple | dict | deque):
+            yield from reached(one, known)
 
 
 def test_fork_waits_for_what_is_being_decoded(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
