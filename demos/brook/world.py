@@ -274,6 +274,8 @@ class SceneMaker:
             if change is None:
                 time += 0.2
                 continue
+            if stop < wish.seconds and change.stop > stop - 0.2:
+                return  # a cut would tear it apart
             fresh += kind == "came"
             there[change.after.number] = change.after
             if kind == "left":
