@@ -91,8 +91,10 @@ def test_frames_that_wait_are_shared_by_a_fork(loaded: Loaded) -> None:
     (frame,) = shots(1, 1)
     list(intake.take(1, frame))
     twin = intake.fork()
-    frames = [next(one for one in reached(each._timeline) if isinstance(one, Pixels)).pixels for each in (intake, twin)]
-    assert np.shares_memory(*frames)
+    mine, its = (
+        next(one for one in reached(each._timeline) if isinstance(one, Pixels)).pixels for each in (intake, twin)
+    )
+    assert np.shares_memory(mine, its)
     assert intake.flush(2).segments and twin.flush(2).segments
 
 
