@@ -13,14 +13,14 @@ import numpy as np
 import torch
 
 from ..engine import plan, span
-from ..engine.conversation import state as stream
+from ..engine.conversation import state
 from ..streams import event, item, prompt, request, segment
 from . import messages
 
 _KIND = "$"
 _TYPES: dict[str, type[msgspec.Struct]] = {
     kind.__name__: kind
-    for module in (event, item, prompt, request, segment, span, plan, stream, messages)
+    for module in (event, item, prompt, request, segment, span, plan, state, messages)
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 }

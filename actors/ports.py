@@ -1,4 +1,4 @@
-"""What a stream may ask of its engine. A stream knows no more of it, and so neither imports the other twice."""
+"""What a stream may ask of its engine. `Stream` depends on this alone; `Engine` imports `Stream`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..streams.request import SamplingParams
 
 if TYPE_CHECKING:
+    from .mailbox import Mailbox
+    from .messages import DecodeMessage
     from .stream import Stream
 
 
@@ -26,12 +28,6 @@ class Facts(Protocol):
     def kv_tokens(self) -> int: ...
 
 
-class Door(Protocol):
-    """Where media goes in."""
-
-    def put_now(self, message: Any, size_bytes: int = 0) -> None: ...
-
-
 class Host(Protocol):
     """The engine of a stream."""
 
@@ -39,7 +35,7 @@ class Host(Protocol):
     def info(self) -> Facts: ...
 
     @property
-    def decode(self) -> Door: ...
+    def decode(self) -> Mailbox[DecodeMessage]: ...
 
     @property
     def failed(self) -> BaseException | None: ...

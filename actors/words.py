@@ -5,7 +5,6 @@ the scheduler wants. Out: `Spelt` messages to it.
 from __future__ import annotations
 
 from ..engine.words.spelling import Spelling, Unspelled
-from ..errors import PenstockError
 from .actor import Supervisor
 from .mailbox import Mailbox
 from .messages import ScheduleMessage, Spelt
@@ -34,7 +33,7 @@ class Words:
     async def _find(self, stream: int, text: str, behind: bool) -> None:
         try:
             ids: list[int] | None = await self._thread.run(self._spelling.ids, text, behind)
-        except PenstockError:
+        except Exception:  # whatever it raises it raises again where the input acts, and there it ends that input
             ids = None
         self._busy.discard(stream)
         self._schedule.put_control(Spelt(stream, text, behind, ids))

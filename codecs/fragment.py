@@ -121,8 +121,8 @@ def _sample_bytes(flags: int) -> int:
 def _filled(data: bytes, start: int, stop: int) -> bool:
     """Whether boxes fill this place."""
     at = start
-    for _, _, at in _boxes(data, start, stop):  # noqa: B007 - where the last one stops
-        pass
+    for box in _boxes(data, start, stop):
+        at = box[2]
     return at == stop
 
 

@@ -271,19 +271,19 @@ class Conversation:
         return True
 
     def _lay_span(self, input: Input, span: Span) -> bool:
-        """Lay one span if it fits. The first that does not fit fails its input, with the numbers. Those behind it that
-        do not fit either are told as dropped, and stop no question: its client knows."""
+        """Lay one span if it fits. The first that does not fit fails its input, with the numbers. Those after it that
+        do not fit either are reported as dropped. An image among them still fails its input, since the next question
+        is most likely about it. A camera's frames do not: its client knows, and else no question would be asked."""
         try:
             self.kept.add(self.stream.lay_within(self.limits, lambda layout: layout.media(span), self.reserve))
         except PenstockError as error:
             text = f"{error}; the stream goes on without this {span.modality}; words and questions go in while they fit"
-            if self.stream.full:
-                full = Dropped(input.seq, span.modality, 1, span.start_us, span.stop_us, "full")
-                self.stream.events.append(full)
-            else:
-                input.failed = Error(error.code, text, input.seq)
-                input.refused |= input.kind == "ask"
-                self.stream.events.append(input.failed)
+            failed, known = Error(error.code, text, input.seq), self.stream.full
+            if not known or span.modality == "image":
+                input.failed = failed
+            input.refused |= input.kind == "ask" and not known
+            full = Dropped(input.seq, span.modality, 1, span.start_us, span.stop_us, "full")
+            self.stream.events.append(full if known else failed)
             self.stream.full = True
             return False
         self.stream.full = False

@@ -54,7 +54,7 @@ class Forecast(msgspec.Struct, frozen=True):
 def forecast(
     path: str | Path | None, config: EngineConfig, revision: str | None = None, elsewhere: int | None = None
 ) -> Forecast:
-    """The memory of the checkpoint at `path`, named as `core.load` has it: on this machine, or on a device that is not
+    """The memory of the checkpoint at `path`, named as `open.load` has it: on this machine, or on a device that is not
     here, on which `elsewhere` bytes are free. Raises ModelError.
     """
     return opened(path, config, lambda checkpoint, config: _forecast(checkpoint, config, elsewhere), revision)

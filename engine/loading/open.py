@@ -17,12 +17,12 @@ import torch
 from ...errors import ModelError
 from ..config import EngineConfig
 from ..family import Loaded
-from ..loading.checkpoint import Checkpoint, find
-from ..loading.int8 import quantize
-from ..loading.placement import check_room, place
-from ..loading.weights import read
 from ..runner.library import transformers
 from ..runner.out_of_memory import is_out_of_memory
+from .checkpoint import Checkpoint, find
+from .int8 import quantize
+from .placement import check_room, place
+from .weights import read
 
 BROOK = Path(__file__).parents[1] / "brook"
 

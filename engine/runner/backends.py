@@ -11,8 +11,8 @@ import torch
 
 from ...errors import ModelError
 from ..config import EngineConfig
-from ..runner.attention import Backend, ReferenceBackend
-from ..runner.threads import compute_threads
+from .attention import Backend, ReferenceBackend
+from .threads import compute_threads
 
 log = logging.getLogger("penstock.engine")
 
@@ -28,11 +28,11 @@ def make_backend(config: EngineConfig, device: str) -> Backend:
         *others, last = ["auto", "reference", *fitting]
         raise ModelError(f"backend: expected {', '.join(others)} or {last} on {device}, got {config.backend!r}")
     if name == "cpu":
-        from ..runner.attention_cpu import CpuBackend
+        from .attention_cpu import CpuBackend
 
         return CpuBackend(compute_threads(config))
     if name == "varlen":
-        from ..runner.attention_varlen import VarlenBackend
+        from .attention_varlen import VarlenBackend
 
         return VarlenBackend(_triton(config, device))
     return _triton(config, device)
@@ -40,7 +40,7 @@ def make_backend(config: EngineConfig, device: str) -> Backend:
 
 def _triton(config: EngineConfig, device: str) -> Backend:
     try:
-        from ..runner.attention_triton import TritonBackend
+        from .attention_triton import TritonBackend
     except ImportError as error:
         if config.backend == "triton":
             raise ModelError(f"backend triton: expected the package triton, got none: {error}") from error

@@ -69,8 +69,6 @@ class Spelling:
         """Words without control tokens: these are covered, and so is what would be one together with the text before or
         behind the words."""
         text = self._with(words, self._cover)
-        if self._renamed is None:
-            return text  # it could not spell out what is covered, and ordinary words begin or end like control tokens
         longest = min(len(text), len(self._control[0]) - 1) if self._control else 0
         end = next((size for size in range(longest, 0, -1) if text[-size:] in self._heads), 0)
         if end:

@@ -118,10 +118,10 @@ export class Talk {
     this.#waiting = { from_us: this.at_us(), then };
   }
 
-  /** Cut the reply that runs, or the one that is about to; `cut`: a person wants that, and is to be told. */
-  interrupt(cut = true) {
+  /** Cut the reply that runs, or the one that is about to. */
+  interrupt() {
     if (this.newest === null) return;
-    this.newest.cut = cut;
+    this.newest.cut = true;
     this.#link.send({ type: "interrupt", stream: this.name });
   }
 

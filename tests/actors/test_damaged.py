@@ -64,7 +64,7 @@ def test_a_sound_that_breaks_off_is_heard_up_to_there(loaded: Loaded, monkeypatc
             if final:
                 raise DamagedError("sound: broken off")
 
-        container.read = once  # type: ignore[method-assign]
+        monkeypatch.setattr(container, "read", once)
         return container
 
     monkeypatch.setattr(Decoders, "container", broken)

@@ -37,7 +37,7 @@ def seen(data: bytes, step: int) -> tuple[Shown, list[Lost], MediaError | None]:
     try:
         for at in range(0, len(data) + step, step):
             for batch in decoder.read(data[at : at + step], final=at >= len(data)):
-                shown |= {frame.pts_us: frame.pixels.tobytes() for frame in batch}  # type: ignore[union-attr]
+                shown |= {frame.pts_us: frame.pixels.tobytes() for frame in batch if isinstance(frame, Pixels)}
     except MediaError as failure:
         error = failure
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from penstock.codecs.frame import Pixels
 from penstock.engine.config import EngineConfig
@@ -13,9 +13,10 @@ from penstock.engine.family import Loaded
 from penstock.engine.span import Span
 from penstock.streams.event import Event
 from penstock.streams.request import Request
+from penstock.streams.segment import Segment
 from penstock.streams.timeline import Timeline
 
-from tests.reference.media import frames
+from tests.reference.media import frames, picture
 
 from .rig import _streams
 
@@ -25,10 +26,10 @@ T = TypeVar("T")
 class Driven:
     """One stream over a cache of `rows` rows."""
 
-    def __init__(self, loaded: Loaded, rows: int = 8192, **request: object) -> None:
+    def __init__(self, loaded: Loaded, rows: int = 8192, **request: Any) -> None:
         self.core = Core(loaded, EngineConfig(kv_tokens=rows, backend="cpu"))
         self.scheduler, self.stream = self.core.scheduler, next(_streams)
-        self.request = Request(**{"format": "turns", **request})  # type: ignore[arg-type]
+        self.request = Request(**{"format": "turns", **request})
         self.core.open(self.stream, self.request)
         self.events: list[Event] = []
         self._encode: Callable[..., list[Span]] = loaded.towers.encode
@@ -55,9 +56,17 @@ class Driven:
         self.pair_of(seq, seq)
         self.scheduler.resolve(self.stream, seq)
 
+    def image(self, seq: int) -> None:
+        """A picture as input `seq`."""
+        self.accept(Input(seq, "media", done=False))
+        self._encoded(self._timeline.image(seq, picture(seq, 112, 112)).segments)
+        self.scheduler.resolve(self.stream, seq)
+
     def pair_of(self, seq: int, place: int) -> None:
         """Two frames of input `seq`, the pair number `place` of the stream's media."""
         pair = enumerate(frames(seq, 2, *self.size))
         taken = [Pixels(pixels, (2 * place + number) * 500_000) for number, pixels in pair]
-        segments = self._timeline.feed(seq, taken).segments
+        self._encoded(self._timeline.feed(seq, taken).segments)
+
+    def _encoded(self, segments: list[Segment]) -> None:
         self.scheduler.spans(self.stream, list(self._encode([(self.stream, segment) for segment in segments])))

@@ -56,7 +56,8 @@ def test_of_a_model_on_the_hub_no_weights_are_downloaded(monkeypatch: pytest.Mon
         def sizes(self) -> dict[str, int]:
             return {"config.json": 1, "model.safetensors": 1 << 40}
 
-    found: Any = Checkpoint("small/text", folder, Remote())  # type: ignore[arg-type]
+    repository: Any = Remote()
+    found: Any = Checkpoint("small/text", folder, repository)
     monkeypatch.setattr(opening, "find", lambda *_: found)
     assert forecast("small/text", ON_A_CPU).model == "small/text"
     with pytest.raises(ModelError, match="small/text: .*complete"):

@@ -261,3 +261,18 @@ def test_media_that_a_question_lets_out_counts_as_come(omni_loaded: Loaded) -> N
     flushing(driven, 2)
     assert driven.of(Error) == []
     assert [event.seq for event in driven.of(ReplyStarted)] == [2]
+
+
+def test_an_image_that_a_full_stream_drops_is_told_at_the_question(omni_loaded: Loaded) -> None:
+    """A question is most likely about it; a further one is asked."""
+    driven = Driven(omni_loaded, rows=192)
+    driven.accept(Input(1, "text", "door " * 161))
+    for seq in (2, 4):
+        driven.image(seq)
+        driven.accept(Input(seq + 1, "ask", "What is on it?", SamplingParams(max_tokens=1)))
+        driven.run()
+    assert [event.seq for event in driven.of(Dropped)] == [4]
+    assert [event.seq for event in driven.of(Error)] == [2, 3, 5]
+    driven.accept(Input(6, "ask", "Who?", SamplingParams(max_tokens=1)))
+    driven.run()
+    assert [event.seq for event in driven.of(ReplyStarted)] == [6]

@@ -263,7 +263,9 @@ def test_the_estimate_is_above_what_is_measured(name: str) -> None:
 @pytest.mark.parametrize("name", ["omni", "qwen2_5_vl", "qwen3_vl"])
 def test_the_encoders_worst_case_follows_the_options_of_the_processor(name: str) -> None:
     loaded = load(model_path(name), EngineConfig())
-    factor = loaded.family.spec.image.factor**2  # type: ignore[union-attr]
+    rule = loaded.family.spec.image
+    assert rule is not None
+    factor = rule.factor**2
     bytes_of = [
         fit(loaded, EngineConfig(encoder_tokens=1, processor={"min_pixels": factor, "max_pixels": most})).encoder_bytes
         for most in (64 * factor, 256 * factor, 1024 * factor)

@@ -29,7 +29,9 @@ def test_a_refusal_advises_pixels_that_fit(name: str, share: float, free: dict[s
     """About the most that do: who takes the advice is served and has room for one such picture, which a tenth more has
     not."""
     loaded = load(model_path(name), EngineConfig())
-    factor = loaded.family.spec.image.factor**2  # type: ignore[union-attr]
+    rule = loaded.family.spec.image
+    assert rule is not None
+    factor = rule.factor**2
 
     def config(most: int) -> EngineConfig:
         options: dict[str, bool | int | float] = {"min_pixels": 4 * factor, "max_pixels": most}
@@ -67,7 +69,9 @@ def test_pixels_are_advised_too_where_the_largest_turn_runs_out_of_memory(monkey
     """As on a card, where it is run."""
     loaded = load(model_path("omni"), EngineConfig())
     whole = worst_case
-    bound = loaded.family.spec.image.max_pixels // 3  # type: ignore[union-attr]
+    rule = loaded.family.spec.image
+    assert rule is not None
+    bound = rule.max_pixels // 3
 
     def ran(loaded: Loaded, config: EngineConfig, backend: Any) -> tuple[int, int]:
         step, encoder = whole(loaded, config, backend)

@@ -114,7 +114,9 @@ def test_frames_have_the_size_that_the_processor_asks_for_and_not_that_of_its_pa
 def test_of_any_size_length_and_bounds(
     sight_served: Loaded, height: int, width: int, count: int, least: int, more: int
 ) -> None:
-    factor = sight_served.family.spec.image.factor**2  # type: ignore[union-attr]
+    rule = sight_served.family.spec.image
+    assert rule is not None
+    factor = rule.factor**2
     options = {"min_pixels": least * factor, "max_pixels": (least + more) * factor + 17}
     check(sight_served, "image", (height, width), **options)
     check(sight_served, "video", (height, width), count)

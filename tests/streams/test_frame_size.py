@@ -76,7 +76,8 @@ def test_a_budget_with_a_bound_on_frames_equals_the_stock_processor(frames: int)
 
     size = {"shortest_edge": 2 * 1024, "longest_edge": 300 * 1024}
     processor = Qwen3VLVideoProcessor(size=size, cap_pixels_per_frame=True, max_video_tokens=20)
-    spec = MediaSpec(video=SizeRule(32, 1024, 1024), video_budget=tuple(size.values()), video_frame_pixels=20 * 1024)  # type: ignore[arg-type]
+    budget = (size["shortest_edge"], size["longest_edge"])
+    spec = MediaSpec(video=SizeRule(32, 1024, 1024), video_budget=budget, video_frame_pixels=20 * 1024)
     clip = np.zeros((frames, 3, 90, 160), np.uint8)
     grid = processor(videos=[clip], return_tensors="pt", do_sample_frames=False)["video_grid_thw"][0].tolist()
     assert fit(video_rule(spec, frames), 90, 160) == (grid[1] * 16, grid[2] * 16)
