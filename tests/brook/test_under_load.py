@@ -55,7 +55,8 @@ async def answers(engine: Engine, rate: float, policy: str) -> list[str]:
             playing.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await playing
-            assert seen_us[-1] > 5 * FRAME_US, "expected answers that see what came during them"
+            if rate > 2:  # two a second hardly come while a few words are said
+                assert seen_us[-1] > 5 * FRAME_US, "expected answers that see what came during them"
     return given
 
 
@@ -63,9 +64,9 @@ async def answers(engine: Engine, rate: float, policy: str) -> list[str]:
 def test_answers_are_right_however_fast_media_comes(policy: str) -> None:
     async def work() -> list[list[str]]:
         async with await Engine.load() as engine:
-            told = [await answers(engine, rate, policy) for rate in (0, 50)]
-            slowed(engine, 0.05)
-            return [*told, await answers(engine, 50, policy)]
+            told = [await answers(engine, rate, policy) for rate in (0, 2, 10, 50)]
+            slowed(engine, 0.05)  # ten times
+            return [*told, await answers(engine, 2, policy), await answers(engine, 50, policy)]
 
     rest, *under_load = asyncio.run(work())
     assert "star" in rest[0] and rest[1:3] == ["two.", "green."]

@@ -74,13 +74,19 @@ def idefics3(folder: Path) -> Path:
     return _save(folder, hf.Idefics3ForConditionalGeneration(config), tokenizer, processor)
 
 
-def mistral3(folder: Path) -> Path:
-    """As many rows as the picture has patches, with marks at the end of each line."""
+def _pixtral() -> tuple[Any, dict[str, int], dict[str, Any], Any]:
+    """Tokenizer, ids, end tokens and tower of models with Pixtral's."""
     tokenizer, ids, marks = _tokenizer("[IMG]", "[IMG_BREAK]", "[IMG_END]")
     tokenizer.chat_template = CHAT.replace("<image>", "[IMG]")
     sight = {name: value for name, value in SIGHT.items() if name != "image_size"}
+    return tokenizer, ids, marks, hf.PixtralVisionConfig(**sight, image_size=2 * SIDE)
+
+
+def mistral3(folder: Path) -> Path:
+    """As many rows as the picture has patches, with marks at the end of each line."""
+    tokenizer, ids, marks, sight = _pixtral()
     config = hf.Mistral3Config(
-        vision_config=hf.PixtralVisionConfig(**sight, image_size=2 * SIDE),
+        vision_config=sight,
         text_config=hf.MistralConfig(**language_sizes(), **marks, sliding_window=None),
         image_token_index=ids["[IMG]"],
         spatial_merge_size=2,
@@ -161,11 +167,9 @@ def llava_siglip(folder: Path) -> Path:
 
 def llava_pixtral(folder: Path) -> Path:
     """A LLaVA with Pixtral's tower: as many rows as a picture has patches."""
-    tokenizer, ids, marks = _tokenizer("[IMG]", "[IMG_BREAK]", "[IMG_END]")
-    tokenizer.chat_template = CHAT.replace("<image>", "[IMG]")
-    sight = {name: value for name, value in SIGHT.items() if name != "image_size"}
+    tokenizer, ids, marks, sight = _pixtral()
     config = hf.LlavaConfig(
-        vision_config=hf.PixtralVisionConfig(**sight, image_size=2 * SIDE),
+        vision_config=sight,
         text_config=hf.MistralConfig(**language_sizes(), **marks, sliding_window=None),
         image_token_index=ids["[IMG]"],
         vision_feature_select_strategy="full",
