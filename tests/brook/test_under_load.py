@@ -29,9 +29,9 @@ def slowed(engine: Engine, seconds: float) -> None:
     language.run = slow
 
 
-async def answers(engine: Engine, rate: float, policy: str) -> list[str]:
-    """What is answered while `rate` frames a second come of one still scene, which the answers see; 0: none comes
-    during the answers."""
+async def answers(engine: Engine, rate: float, policy: str) -> tuple[list[str], int]:
+    """What is answered while `rate` frames a second come of one still scene (0: none comes during the answers), and
+    the end of what the last word saw."""
     async with await engine.stream(Request(format="live", policy=policy)) as stream:
         for number in range(4):
             await stream.append(VideoFrame(STILL, pts_us=number * FRAME_US))
@@ -43,32 +43,32 @@ async def answers(engine: Engine, rate: float, policy: str) -> list[str]:
                 await asyncio.sleep(1 / rate)
 
         playing = asyncio.create_task(camera()) if rate else None
-        given, seen_us = [], [0]
+        given, seen_us = [], 0
         for question in QUESTIONS:
             words = ""
             async for token in await stream.ask(question, GREEDY):
                 words += token.text
-                seen_us.append((token.seen and token.seen.stop_us) or 0)
+                seen_us = token.seen.stop_us if token.seen else seen_us
             given.append(words.strip())
         if playing is not None:
             assert not playing.done(), "expected media to the end of the answers"
             playing.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await playing
-            if rate > 2:  # two a second hardly come while a few words are said
-                assert seen_us[-1] > 5 * FRAME_US, "expected answers that see what came during them"
-    return given
+    return given, seen_us
 
 
 @pytest.mark.parametrize("policy", ["latest", "block"])
 def test_answers_are_right_however_fast_media_comes(policy: str) -> None:
-    async def work() -> list[list[str]]:
+    async def work() -> list[tuple[list[str], int]]:
         async with await Engine.load() as engine:
             told = [await answers(engine, rate, policy) for rate in (0, 2, 10, 50)]
             slowed(engine, 0.05)  # ten times
             return [*told, await answers(engine, 2, policy), await answers(engine, 50, policy)]
 
-    rest, *under_load = asyncio.run(work())
+    (rest, _), *under_load = asyncio.run(work())
     assert "star" in rest[0] and rest[1:3] == ["two.", "green."]
-    for given in under_load:
+    for given, _ in under_load:
         assert given == rest
+    seen_us = under_load[-1][1]  # slowed: the answers last for many frames on any machine
+    assert seen_us > 5 * FRAME_US, "expected answers that see what came during them"
