@@ -1,8 +1,7 @@
 """Who holds which page of the KV cache. Ids only: no tensors, no torch, no streams.
 
-A `PagePool` counts the holders of each page. A `PageTable` is one sequence's list of pages in one cache group; a
-`Sequence` is the tables of all groups, moved together. What has to happen to the tensors (copies of pages or rows)
-comes back as plain data, to be carried out before the next forward pass.
+A `PagePool` counts the holders of each page. A `PageTable` is one sequence's list of pages. What has to happen to the
+tensors comes back as plain data, an `Edit`, to be carried out before the next forward pass.
 
 The law: `free + held == total`, where the held set is found by walking every live table (`PagePool.check`).
 """
@@ -28,13 +27,12 @@ class Edit(msgspec.Struct, frozen=True):
     """What an operation did to one table, to be mirrored where the tensors are.
 
     `pages` are now at indices `[index, index + len(pages))`. `copies` are (source page, target page) pairs, copied
-    whole; `moves` are (source row, target row) pairs in pool rows (`page * page_tokens + offset`), done in order.
+    whole.
     """
 
     index: int = 0
     pages: list[int] = []
     copies: list[tuple[int, int]] = []
-    moves: list[tuple[int, int]] = []
 
 
 class PagePool:
@@ -152,41 +150,6 @@ class PageTable:
         self.pool.share(twin.pages)
         return twin
 
-    def evict(self, start: int, stop: int) -> Edit:
-        """Take rows `[start, stop)` out; later rows move down, keeping their order (keys keep the positions they have).
-
-        Pages that are shared and would be written are copied first. Atomic on OutOfPages.
-        """
-        if not 0 <= start <= stop <= self.length:
-            raise PenstockError(f"evict: expected rows inside [0, {self.length}], got [{start}, {stop})")
-        if start == stop:
-            return Edit(len(self.pages))
-        size, first = self.pool.page_tokens, start // self.pool.page_tokens
-        keep = -(-(self.length - (stop - start)) // size)
-        shared = self._shared_behind(start, stop)
-        fresh = self.pool.take(len(shared))
-        copies = []
-        for index, page in zip(shared, fresh, strict=True):
-            copies.append((self.pages[index], page))
-            self.pool.release([self.pages[index]])
-            self.pages[index] = page
-        moves = [(self.row(stop + i), self.row(start + i)) for i in range(self.length - stop)]
-        self.pool.release(self.pages[keep:])
-        del self.pages[keep:]
-        self.length -= stop - start
-        return Edit(first, self.pages[first:], copies, moves)
-
-    def evict_need(self, start: int, stop: int) -> int:
-        """How many free pages `evict(start, stop)` would take, for private copies of shared pages."""
-        return len(self._shared_behind(start, stop))
-
-    def _shared_behind(self, start: int, stop: int) -> list[int]:
-        """Indices of the shared pages that later rows move into when rows `[start, stop)` go."""
-        size = self.pool.page_tokens
-        keep = -(-(self.length - (stop - start)) // size)
-        written = range(start // size, keep) if start < stop < self.length else range(0)
-        return [index for index in written if self.pool.shared(self.pages[index])]
-
     def row(self, place: int) -> int:
         """The pool row that holds row `place` of this sequence."""
         size = self.pool.page_tokens
@@ -196,42 +159,3 @@ class PageTable:
         """Give every page back."""
         self.pool.release(self.pages)
         self.pages, self.length = [], 0
-
-
-class Sequence:
-    """One sequence in every cache group; the groups' tables have the same operations and move together."""
-
-    def __init__(self, tables: dict[str, PageTable]) -> None:
-        self.tables = tables
-
-    @property
-    def length(self) -> int:
-        return next(iter(self.tables.values())).length
-
-    def fits(self, rows: int) -> bool:
-        return all(table.need(rows) <= table.pool.free for table in self.tables.values())
-
-    def append(self, rows: int) -> dict[str, Edit]:
-        """Room for `rows` rows in every group, or OutOfPages and no change in any."""
-        for name, table in self.tables.items():
-            if table.need(rows) > table.pool.free:
-                raise OutOfPages(f"group {name}: expected {table.need(rows)} free pages, got {table.pool.free}")
-        return {name: table.append(rows) for name, table in self.tables.items()}
-
-    def truncate(self, length: int) -> dict[str, Edit]:
-        return {name: table.truncate(length) for name, table in self.tables.items()}
-
-    def evict(self, start: int, stop: int) -> dict[str, Edit]:
-        """Take rows out of every group, or OutOfPages and no change in any."""
-        for name, table in self.tables.items():
-            if table.evict_need(start, stop) > table.pool.free:
-                need, free = table.evict_need(start, stop), table.pool.free
-                raise OutOfPages(f"group {name}: expected {need} free pages, got {free}")
-        return {name: table.evict(start, stop) for name, table in self.tables.items()}
-
-    def fork(self) -> Sequence:
-        return Sequence({name: table.fork() for name, table in self.tables.items()})
-
-    def clear(self) -> None:
-        for table in self.tables.values():
-            table.clear()

@@ -15,7 +15,7 @@ import msgspec
 from ...errors import ContextOverflowError
 from ...streams.event import Error, Event, Seen, TranscriptRow
 from ...streams.request import Request, SamplingParams
-from ..pages import Sequence
+from ..pages import PageTable
 from ..span import Prompt, Rows, Span
 from ..words.spelling import Unspelled
 from .layout import Layout
@@ -79,12 +79,12 @@ class Begun(msgspec.Struct, frozen=True, eq=False):
 class StreamState:
     """Everything about one stream but its place in the scheduler."""
 
-    def __init__(self, id: int, slot: int, request: Request, layout: Layout, sequence: Sequence) -> None:
+    def __init__(self, id: int, slot: int, request: Request, layout: Layout, table: PageTable) -> None:
         self.id = id
         self.slot = slot  # its row in the runner's page tables
         self.request = request
         self.layout = layout
-        self.sequence = sequence
+        self.table = table
         self.inputs: deque[Input] = deque()
         self.laid: list[Rows] = []
         self.starts: list[int] = []  # first row of each entry of `laid`
@@ -113,7 +113,7 @@ class StreamState:
     @property
     def fed(self) -> int:
         """Rows in the cache, wherever its pages are."""
-        return self.away_rows if self.away else self.sequence.length
+        return self.away_rows if self.away else self.table.length
 
     @property
     def past(self) -> int:
@@ -220,8 +220,8 @@ class StreamState:
         self.newest = next((seen for seen in fed if seen), None)
         if self.away:
             self.away_rows = min(self.away_rows, row)
-        elif row < self.sequence.length:
-            self.sequence.truncate(row)
+        elif row < self.table.length:
+            self.table.truncate(row)
         self.passed()  # a run that was fed in part may be whole now
         return gone
 
@@ -235,8 +235,8 @@ class StreamState:
         row = self.starts[place] if self.laid[place].atomic else self.rows - 1
         self.cold = min(self.cold, row)
         self.head = min(self.head, place)
-        if row < self.sequence.length:
-            self.sequence.truncate(row)
+        if row < self.table.length:
+            self.table.truncate(row)
         return self.begun
 
     def transcript(self) -> list[TranscriptRow]:
@@ -253,7 +253,7 @@ class StreamState:
         twin.__dict__.update(self.__dict__)
         twin.id, twin.slot = id, slot
         twin.layout = self.layout.copy()
-        twin.sequence = self.sequence.fork()
+        twin.table = self.table.fork()
         twin.inputs = deque(input.copy() for input in self.inputs if input.seq < before)
         twin.laid, twin.starts = list(self.laid), list(self.starts)
         twin.reply = None if self.reply is None else self.reply.copy()

@@ -97,7 +97,7 @@ def _step(feeds: int, rows: int, page_tokens: int) -> Plan:
     ids, places = np.zeros(rows, dtype=np.int64), np.broadcast_to(np.arange(rows, dtype=np.int64), (3, rows))
     draw = Draw(temperature=1.0, top_k=50, top_p=0.9)
     edits = [TableEdit(slot, 0, list(range(pages))) for slot in range(feeds)]
-    return Plan(0, [], [], [], edits, [], [], [Feed(slot, slot, 0, [Rows(ids, places)], draw) for slot in range(feeds)])
+    return Plan(0, [], [], edits, [], [], [Feed(slot, slot, 0, [Rows(ids, places)], draw) for slot in range(feeds)])
 
 
 def _pieces(spec: MediaSpec) -> list[Segment]:

@@ -115,12 +115,9 @@ class LanguageModel:
     def _move_pages(self, plan: Plan) -> list[int]:
         """What is done before the forward pass; returns the streams whose pages are lost, as memory ran out."""
         lost = [stream for stream, pages in plan.saves if not self._moved(self._save, stream, pages)]
-        for tensor in (*self.keys, *self.values) if plan.copies or plan.moves else ():
+        for tensor in (*self.keys, *self.values) if plan.copies else ():
             for source, target in plan.copies:
                 tensor[target] = tensor[source]
-            rows = tensor.view(-1, *tensor.shape[2:])
-            for source, target in plan.moves:
-                rows[target] = rows[source]
         for edit in plan.edits:
             pages = upload(torch.tensor(edit.pages, dtype=torch.int32), self.device)
             self.tables[edit.slot, edit.index : edit.index + len(edit.pages)] = pages

@@ -108,7 +108,7 @@ def _paged(loaded: Loaded, rows: list[Rows], stops: list[int]) -> torch.Tensor:
     edits = [TableEdit(0, 0, list(range(pages)))]
     for start, stop in zip([0, *stops], stops, strict=False):
         feed = Feed(0, 0, start, _between(rows, start, stop), Draw())
-        if language.run(Plan(0, [], [], [], edits, [], [], [feed])).failed:
+        if language.run(Plan(0, [], [], edits, [], [], [feed])).failed:
             raise MemoryError("its trial ran out of memory")
         assert language.logits is not None
         logits.append(language.logits[0].float())

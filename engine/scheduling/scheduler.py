@@ -23,7 +23,7 @@ from ..conversation.kept import Kept
 from ..conversation.layout import Layout
 from ..conversation.state import Input, Limits, StreamState
 from ..family import Family
-from ..pages import PagePool, PageTable, Sequence
+from ..pages import PagePool, PageTable
 from ..plan import Draw, Feed, Plan, Result, TableEdit
 from ..span import Prompt, Rows, Span
 from ..words.spelling import Unspelled
@@ -83,8 +83,7 @@ class Scheduler:
         layout = Layout(self.family, format, request.positions, seconds, request.system, trusted=request.control_tokens)
         limits = self._admit(id, request)
         self._note("open", id, request)
-        sequence = Sequence({"full": PageTable(self.pool)})
-        self._add(StreamState(id, self._slots.pop(), request, layout, sequence), limits)
+        self._add(StreamState(id, self._slots.pop(), request, layout, PageTable(self.pool)), limits)
         return format.name, why
 
     def _admit(self, id: int, request: Request) -> Limits:
@@ -123,7 +122,7 @@ class Scheduler:
         if begun is not None and again is not None:
             self._renew(state)
             self._talks[twin].begin(begun.seq, again)
-        self._edits.append(TableEdit(state.slot, 0, list(state.sequence.tables["full"].pages)))
+        self._edits.append(TableEdit(state.slot, 0, list(state.table.pages)))
         self.kept.add(state.laid)
         return state.layout.format.name, f"fork of stream {id}"
 
@@ -139,7 +138,7 @@ class Scheduler:
         self._note("close", id)
         self._reserved.pop(id, None)
         self._forget_away(stream)
-        stream.sequence.clear()
+        stream.table.clear()
         self._slots.append(stream.slot)
         del self._talks[id]
         self.kept.remove(stream.laid)
@@ -246,7 +245,7 @@ class Scheduler:
             if stream.away:
                 restores.append(self._bring_back(stream))
             first, rows = stream.fed, stream.take(count)
-            edit = stream.sequence.append(count)["full"]
+            edit = stream.table.append(count)
             copies += edit.copies
             if edit.pages:
                 self._edits.append(TableEdit(stream.slot, edit.index, edit.pages))
@@ -256,7 +255,7 @@ class Scheduler:
         edits, self._edits = self._edits, []
         drops, self._drops = self._drops, []
         kept = [save for save in saves if save is not None]
-        return Plan(next(self._numbers), kept, copies, [], edits, restores, drops, feeds)
+        return Plan(next(self._numbers), kept, copies, edits, restores, drops, feeds)
 
     def commit(self, plan: Plan, result: Result) -> None:
         """A step is done: events take effect, sampled tokens are laid. Streams that failed are to be closed then."""
@@ -292,7 +291,7 @@ class Scheduler:
     def check(self) -> None:
         """The laws of conservation: raises PenstockError where held pages are not those that live streams reach, or
         counted bytes not those of what is laid."""
-        self.pool.check(table for stream in self.streams.values() for table in stream.sequence.tables.values())
+        self.pool.check(stream.table for stream in self.streams.values())
         away = sum(stream.away for stream in self.streams.values())
         if away != self._host_used:
             raise PenstockError(f"host copies: expected {away} pages by walk, got {self._host_used}")
@@ -319,13 +318,13 @@ class Scheduler:
         """What every stream needs. Those that cannot be fed anew are movable as far as host memory reaches for all."""
         needs, left = [], self.config.host_pages - self._host_used
         for stream in self.streams.values():
-            pages = len(stream.sequence.tables["full"].pages)
+            pages = len(stream.table.pages)
             needs.append(self._need(stream, stream.whole or pages <= left))
             left -= pages if not stream.whole and pages <= left else 0
         return needs
 
     def _need(self, stream: StreamState, movable: bool) -> Need:
-        table = stream.sequence.tables["full"]
+        table = stream.table
         size = self.config.page_tokens
         length = stream.fed
         pieces: tuple[tuple[int, bool], ...] = ()
@@ -348,15 +347,15 @@ class Scheduler:
         )
 
     def _draw(self, stream: StreamState) -> Draw | None:
-        if stream.reply is None or stream.sequence.length < stream.rows:
+        if stream.reply is None or stream.table.length < stream.rows:
             return None
         return stream.reply.draw()
 
     def _move_away(self, stream: StreamState) -> tuple[int, list[int]] | None:
         """Take a stream's pages: to host memory, or, where that is full, to be fed anew from what it keeps."""
-        pages = list(stream.sequence.tables["full"].pages)
-        rows = stream.sequence.length
-        stream.sequence.clear()
+        pages = list(stream.table.pages)
+        rows = stream.table.length
+        stream.table.clear()
         if self._host_used + len(pages) > self.config.host_pages:
             stream.head, stream.cold = 0, max(stream.cold, rows)
             return None
@@ -365,7 +364,7 @@ class Scheduler:
         return stream.id, pages
 
     def _bring_back(self, stream: StreamState) -> tuple[int, list[int]]:
-        edit = stream.sequence.append(stream.away_rows)["full"]
+        edit = stream.table.append(stream.away_rows)
         self._edits.append(TableEdit(stream.slot, 0, edit.pages))
         self._host_used -= stream.away
         stream.away = 0

@@ -73,7 +73,7 @@ MESSAGES: list[msgspec.Struct] = [
     m.Tell(1, [e.ReplyDone(1, "stop", 3), e.Held(1, 0), e.Credit(5, 6), e.Evicted(0, 1)], resolved=[1, 2]),
     m.Tell(1, [e.Error("input", "no", 3), e.Closed("closed")], running=(1, 2, 3)),
     m.Tell(1, [], transcripts=[(1, [TranscriptRow(0, [1, 2], [[0, 1], [0, 1], [0, 1]], SEEN)])]),
-    Plan(1, [(1, [2])], [(0, 1)], [], [TableEdit(0, 0, [1])], [(2, [5])], [7], [Feed(1, 0, 4, [ROWS], DRAW)]),
+    Plan(1, [(1, [2])], [(0, 1)], [TableEdit(0, 0, [1])], [(2, [5])], [7], [Feed(1, 0, 4, [ROWS], DRAW)]),
     Result(1, [5, 6]),
     Result(1, [5, 6], [3], [4], [None, Likely(-0.5, [(6, -0.5)])]),
 ]  # fmt: skip

@@ -169,7 +169,6 @@ def rows(count: int) -> Rows:
 PAGES: dict[str, Any] = {
     "saves": [(7, [1, 2])],
     "copies": [(0, 3)],
-    "moves": [(5, 90), (6, 91)],
     "edits": [TableEdit(0, 0, [3, 4]), TableEdit(1, 0, [9])],
     "restores": [(7, [10, 11])],
     "drops": [7],
@@ -177,7 +176,7 @@ PAGES: dict[str, Any] = {
 FEEDS = [Feed(1, 0, 20, [rows(1)], Draw()), Feed(2, 1, 0, [rows(6)], Draw(temperature=1.0, seed=3))]
 
 
-def test_pages_are_moved_evicted_and_brought_back(launch: Launch) -> None:
+def test_pages_are_saved_copied_and_brought_back(launch: Launch) -> None:
     """What is saved leaves the device, and nothing else does."""
     machine = Machine(served("text"))
     result = machine.run(Plan(1, **PAGES, feeds=FEEDS))

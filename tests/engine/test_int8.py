@@ -36,7 +36,7 @@ def logits(loaded: Loaded, ids: np.ndarray, pieces: int) -> torch.Tensor:
     for part in np.array_split(ids, pieces):
         places = np.broadcast_to(np.arange(start, start + len(part)), (3, len(part)))
         edits = [TableEdit(0, 0, list(range(pages)))]
-        language.run(Plan(0, [], [], [], edits, [], [], [Feed(0, 0, start, [Rows(part, places)], Draw())]))
+        language.run(Plan(0, [], [], edits, [], [], [Feed(0, 0, start, [Rows(part, places)], Draw())]))
         assert language.logits is not None
         found.append(language.logits[0].float())
         start += len(part)

@@ -10,7 +10,7 @@ import torch
 from penstock.engine.conversation.layout import Layout
 from penstock.engine.conversation.state import Limits, StreamState
 from penstock.engine.family import Loaded
-from penstock.engine.pages import PagePool, PageTable, Sequence
+from penstock.engine.pages import PagePool, PageTable
 from penstock.engine.positions import Cursor
 from penstock.engine.span import Rows, Span
 from penstock.errors import ContextOverflowError
@@ -97,8 +97,7 @@ def test_back_to_a_token_forgets_what_was_laid_behind_it(omni_loaded: Loaded, ru
 
 @pytest.mark.parametrize(("limits", "numbers"), [((60, 9_999), "at most"), ((9_999, 60), "60 positions")])
 def test_a_refused_input_leaves_no_trace(omni_loaded: Loaded, limits: tuple[int, int], numbers: str) -> None:
-    pool = Sequence({"full": PageTable(PagePool(1, 4))})
-    stream = StreamState(1, 0, Request(), Layout(omni_loaded.family, TURNS, "max", 1.0, "x"), pool)
+    stream = StreamState(1, 0, Request(), Layout(omni_loaded.family, TURNS, "max", 1.0, "x"), PageTable(PagePool(1, 4)))
     wide = Limits(9_999, 9_999)
     stream.lay_within(wide, lambda layout: layout.media(span("video")), 2)  # leaves its block open
     twin = stream.layout.copy()

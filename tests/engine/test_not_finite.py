@@ -43,7 +43,7 @@ def test_a_poisoned_stream_ends_and_its_neighbour_goes_on(omni_loaded: Loaded) -
     driven.run()
     driven.core.open(other, Request(format="turns"))
     driven.scheduler.accept(other, Input(1, "ask", "Who?", SHORT))
-    page = driven.scheduler.streams[driven.stream].sequence.tables["full"].pages[0]
+    page = driven.scheduler.streams[driven.stream].table.pages[0]
     driven.core.language.values[0][page] = float("nan")
     driven.accept(Input(2, "ask", "What do you see?", SHORT))
     events, poisoned = [], []

@@ -1,7 +1,6 @@
-"""Pages against a plain list: whatever is done to sequences, each reads back what it holds, and pages conserve.
+"""Pages against a plain list: whatever is done to page tables, each reads back what it holds, and pages conserve.
 
-What an operation says has to happen to the tensors is carried out on a dictionary of rows. Two groups with different
-pages go along: one sequence owns several tables, which move together.
+What an operation says has to happen to the tensors is carried out on a dictionary of rows.
 """
 
 from __future__ import annotations
@@ -9,136 +8,135 @@ from __future__ import annotations
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
-from penstock.engine.pages import Edit, OutOfPages, PagePool, PageTable, Sequence
+from penstock.engine.pages import Edit, OutOfPages, PagePool, PageTable
 from penstock.errors import PenstockError
 
-SIZES = {"full": 4, "sliding": 3}
-PAGES = {"full": 12, "sliding": 15}
+SIZE, PAGES = 4, 12
 
 
 class Mirror:
-    """A sequence, the rows it should hold, and each group's page list as the runner would know it."""
+    """A table, the rows it should hold, and its list of pages as the runner would know it."""
 
-    def __init__(self, sequence: Sequence, rows: list[int], tables: dict[str, list[int]]) -> None:
-        self.sequence, self.rows, self.tables = sequence, rows, tables
+    def __init__(self, table: PageTable, rows: list[int], pages: list[int]) -> None:
+        self.table, self.rows, self.pages = table, rows, pages
 
 
 class Pages(RuleBasedStateMachine):
-    sequences = Bundle("sequences")
+    tables = Bundle("tables")
 
     def __init__(self) -> None:
         super().__init__()
-        self.pools = {name: PagePool(PAGES[name], size) for name, size in SIZES.items()}
-        self.contents: dict[str, dict[int, int]] = {name: {} for name in SIZES}
+        self.pool = PagePool(PAGES, SIZE)
+        self.contents: dict[int, int] = {}
         self.live: list[Mirror] = []
         self.count = 0
 
-    @rule(target=sequences)
+    @rule(target=tables)
     def open(self) -> Mirror:
-        sequence = Sequence({name: PageTable(pool) for name, pool in self.pools.items()})
-        mirror = Mirror(sequence, [], {name: [] for name in SIZES})
+        mirror = Mirror(PageTable(self.pool), [], [])
         self.live.append(mirror)
         return mirror
 
-    @rule(mirror=sequences, rows=st.integers(0, 9))
+    @rule(mirror=tables, rows=st.integers(0, 9))
     def append(self, mirror: Mirror, rows: int) -> None:
-        first = mirror.sequence.length
-        fits = mirror.sequence.fits(rows)
+        need, free = mirror.table.need(rows), self.pool.free
+        before = (list(mirror.table.pages), mirror.table.length)
         try:
-            edits = mirror.sequence.append(rows)
+            edit = mirror.table.append(rows)
         except OutOfPages:
-            assert not fits
+            assert need > free
+            assert (mirror.table.pages, mirror.table.length, self.pool.free) == (*before, free)
             return
-        assert fits
-        self._carry_out(mirror, edits)
-        new = range(self.count, self.count + rows)
+        assert need <= free and self.pool.free == free - need
+        self._carry_out(mirror, edit)
+        for label in range(self.count, self.count + rows):
+            place = len(mirror.rows)
+            self.contents[mirror.pages[place // SIZE] * SIZE + place % SIZE] = label
+            mirror.rows.append(label)
         self.count += rows
-        for place, label in enumerate(new, first):
-            self._write(mirror, place, label)
-        mirror.rows += new
 
-    @rule(mirror=sequences, part=st.floats(0, 1))
+    @rule(mirror=tables, part=st.floats(0, 1))
     def truncate(self, mirror: Mirror, part: float) -> None:
         keep = round(part * len(mirror.rows))
-        for name, edit in mirror.sequence.truncate(keep).items():
-            mirror.tables[name] = mirror.tables[name][: edit.index]
+        mirror.pages = mirror.pages[: mirror.table.truncate(keep).index]
         mirror.rows = mirror.rows[:keep]
 
-    @rule(mirror=sequences, start=st.floats(0, 1), stop=st.floats(0, 1))
-    def evict(self, mirror: Mirror, start: float, stop: float) -> None:
-        first, last = sorted(round(part * len(mirror.rows)) for part in (start, stop))
-        try:
-            edits = mirror.sequence.evict(first, last)
-        except OutOfPages:
-            return
-        self._carry_out(mirror, edits)
-        del mirror.rows[first:last]
-        for name, size in SIZES.items():
-            del mirror.tables[name][-(-len(mirror.rows) // size) :]
-
-    @rule(target=sequences, mirror=sequences)
+    @rule(target=tables, mirror=tables)
     def fork(self, mirror: Mirror) -> Mirror:
-        tables = {name: list(pages) for name, pages in mirror.tables.items()}
-        twin = Mirror(mirror.sequence.fork(), list(mirror.rows), tables)
+        twin = Mirror(mirror.table.fork(), list(mirror.rows), list(mirror.pages))
         self.live.append(twin)
         return twin
 
-    @rule(mirror=consumes(sequences))
+    @rule(mirror=consumes(tables))
     def close(self, mirror: Mirror) -> None:
-        mirror.sequence.clear()
+        mirror.table.clear()
         self.live.remove(mirror)
 
     @invariant()
     def rows_read_back(self) -> None:
         for mirror in self.live:
-            for name, size in SIZES.items():
-                table, pages = mirror.sequence.tables[name], mirror.tables[name]
-                assert table.length == len(mirror.rows)
-                assert table.pages == pages
-                read = [
-                    self.contents[name][pages[place // size] * size + place % size] for place in range(table.length)
-                ]
-                assert read == mirror.rows
+            assert mirror.table.length == len(mirror.rows)
+            assert mirror.table.pages == mirror.pages
+            assert [self.contents[mirror.table.row(place)] for place in range(len(mirror.rows))] == mirror.rows
 
     @invariant()
     def pages_conserve(self) -> None:
-        for name, pool in self.pools.items():
-            pool.check(mirror.sequence.tables[name] for mirror in self.live)
-            assert pool.free + pool.held == PAGES[name]
-            for mirror in self.live:
-                table = mirror.sequence.tables[name]
-                assert table.own == sum(not pool.shared(page) for page in table.pages)
+        self.pool.check(mirror.table for mirror in self.live)
+        assert self.pool.free + self.pool.held == PAGES
+        for mirror in self.live:
+            table = mirror.table
+            assert table.own == sum(not self.pool.shared(page) for page in table.pages)
+            holders = {page: self.pool.holders(page) for page in table.pages if self.pool.shared(page)}
+            assert dict(table.shared) == holders
 
     def teardown(self) -> None:
         for mirror in self.live:
-            mirror.sequence.clear()
-        assert all(pool.free == PAGES[name] for name, pool in self.pools.items())
+            mirror.table.clear()
+        assert self.pool.free == PAGES
 
-    def _carry_out(self, mirror: Mirror, edits: dict[str, Edit]) -> None:
-        for name, edit in edits.items():
-            size, rows = SIZES[name], self.contents[name]
-            for source, target in edit.copies:
-                for offset in range(size):
-                    rows[target * size + offset] = rows.get(source * size + offset, -1)
-            for source, target in edit.moves:
-                rows[target] = rows[source]
-            mirror.tables[name][edit.index : edit.index + len(edit.pages)] = edit.pages
-
-    def _write(self, mirror: Mirror, place: int, label: int) -> None:
-        for name, size in SIZES.items():
-            self.contents[name][mirror.tables[name][place // size] * size + place % size] = label
+    def _carry_out(self, mirror: Mirror, edit: Edit) -> None:
+        for source, target in edit.copies:
+            for offset in range(SIZE):
+                self.contents[target * SIZE + offset] = self.contents.get(source * SIZE + offset, -1)
+        mirror.pages[edit.index : edit.index + len(edit.pages)] = edit.pages
 
 
 TestPages = Pages.TestCase
 
 
-def test_check_finds_a_page_that_nobody_holds() -> None:
-    pool = PagePool(4, 4)
+def test_a_shared_page_is_copied_once_and_only_by_who_writes() -> None:
+    pool = PagePool(8, 4)
     table = PageTable(pool)
     table.append(6)
+    twin = table.fork()
+    edit = twin.append(1)
+    assert edit.copies == [(table.pages[1], twin.pages[1])]
+    assert twin.pages[0] == table.pages[0]
+    assert table.append(1).copies == []  # nobody else holds its last page any more
+    assert pool.free == 8 - 3
+
+
+@pytest.mark.parametrize("spoil", ["lost", "counted twice", "held and free"])
+def test_the_walk_finds_what_is_wrong(spoil: str) -> None:
+    pool = PagePool(4, 4)
+    table = PageTable(pool)
+    table.append(9)
+    pool.check([table])
+    if spoil == "lost":
+        table.pages.pop()
+    elif spoil == "counted twice":
+        pool.share(table.pages[:1])
+    else:
+        pool.release(table.pages[:1])
+    with pytest.raises(PenstockError):
+        pool.check([table])
+
+
+def test_the_walk_names_a_page_that_nobody_holds() -> None:
+    pool = PagePool(4, 4)
+    PageTable(pool).append(6)
     with pytest.raises(PenstockError, match="page 0: expected 0 holders by walk, got 1"):
         pool.check([])
-    pool.check([table])
 
 
 def test_refused_lengths_say_both_numbers() -> None:
@@ -146,8 +144,6 @@ def test_refused_lengths_say_both_numbers() -> None:
     table.append(6)
     with pytest.raises(PenstockError, match=r"\[0, 6\], got 7"):
         table.truncate(7)
-    with pytest.raises(PenstockError, match=r"\[0, 6\], got \[5, 9\)"):
-        table.evict(5, 9)
     with pytest.raises(OutOfPages, match="expected 3 free pages, got 2 of 4"):
         table.append(12)
     assert table.length == 6

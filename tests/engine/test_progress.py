@@ -114,7 +114,7 @@ def test_preempted_in_mid_reply(
         session = talk(young)
         taken = 0
         for _ in range(500):
-            table = rig.core.scheduler.streams[session.stream].sequence.tables["full"]
+            table = rig.core.scheduler.streams[session.stream].table
             held = len(table.pages)
             if not rig.step():
                 break
@@ -143,7 +143,7 @@ def test_idle_streams_give_way_first(text_qwen: tuple[Any, Any], text_loaded: Lo
     rig.run()
     fed = [feed.stream for plan in rig.plans for feed in plan.feeds if feed.first == 0]
     assert fed.count(idle.stream) == fed.count(speaking.stream) == fed.count(grows.stream) == 1
-    assert not rig.core.scheduler.streams[idle.stream].sequence.tables["full"].pages
+    assert not rig.core.scheduler.streams[idle.stream].table.pages
     idle.ask("And?", max_tokens=4)
     rig.run()
     for session in (idle, speaking, grows):
