@@ -55,8 +55,9 @@ class TableEdit(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True, tag="plan"):
     """One step, in the order in which it is carried out.
 
-    saves: pages copied to host memory under a stream's number. copies: whole pages (source, target). edits: changes of page tables. restores: pages brought back from the host, where the copy is let go. drops:
-    host copies let go. feeds: the forward pass; may be empty.
+    saves: pages copied to host memory under a stream's number. copies: whole pages (source, target). edits: changes of
+    page tables. restores: pages brought back from the host, where the copy is let go. drops: host copies let go. feeds:
+    the forward pass; may be empty.
     """
 
     number: int
