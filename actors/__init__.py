@@ -1,7 +1,6 @@
 """Actors: where asyncio meets the engine. The public `Engine` and `Stream` live here.
 
     messages.py     what the actors say to each other; frozen structs that can be encoded
-    packing.py      those messages as bytes and back
     mailbox.py      two lanes: data (bounded), control (always taken)
     actor.py        the run loop of an actor, and the one place that spawns tasks
     inputs.py       what a client hands in, looked at where it enters

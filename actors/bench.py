@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ..engine.brook.recipe import model_path
+from ..engine.command import Park
 from ..engine.config import EngineConfig
 from ..engine.core import Core
 from ..engine.family import Loaded
@@ -74,13 +75,13 @@ def append_costs(
     for number, history in enumerate(histories, 1):
         core.open(number, Request(format="live"))
         _fill(core, number, history)
-        core.scheduler.park(number, True)  # only the stream that is measured runs
+        core.scheduler.apply(Park(number, True))  # only the stream that is measured runs
     measured: dict[int, list[tuple[float, ...]]] = {history: [] for history in histories}
     seq = 10_000
     for turn in range(rounds + 2):
         for number, history in enumerate(histories, 1):
             seq += 1
-            core.scheduler.park(number, False)
+            core.scheduler.apply(Park(number, False))
             while (reply := core.scheduler.streams[number].reply) is not None and reply.text.open:
                 core.step()  # a splice would wait for the open character
             pixels = clips.integers(0, 255, (2, _SIDE, _SIDE, 3), dtype=np.uint8)
@@ -89,7 +90,7 @@ def append_costs(
             _, decode_ms = _timed(core.step)
             _, stock_append_ms = _timed(stocks[history].append, pixels)
             _, stock_decode_ms = _timed(stocks[history].decode)
-            core.scheduler.park(number, True)
+            core.scheduler.apply(Park(number, True))
             assert done is not None
             if turn >= 2:
                 rows, size = _handed_over(done[0])
@@ -129,9 +130,9 @@ def _fill(core: Core, stream: int, history: int) -> None:
     seq = 0
     while core.scheduler.streams[stream].rows < history - 150:
         seq += 1
-        core.words(stream, seq, "text", words)
+        core.text(stream, seq, words)
         core.run()
-    core.words(stream, seq + 1, "ask", "What do you see?", SamplingParams(max_tokens=1_000_000, temperature=0.0))
+    core.ask(stream, seq + 1, "What do you see?", SamplingParams(max_tokens=1_000_000, temperature=0.0))
     while core.scheduler.streams[stream].fed < history:
         core.step()
     core.scheduler.events()

@@ -15,6 +15,7 @@ from typing import assert_never
 import msgspec
 
 from ..codecs.decoders import Decoders
+from ..engine.command import Close, Fork, Open, Resolved
 from ..errors import PenstockError, code_of
 from ..streams.event import Dropped, Error, Held
 from ..streams.item import AudioChunk, VideoFrame
@@ -27,17 +28,13 @@ from .inputs import item_bytes
 from .intake import Intake
 from .mailbox import Mailbox, MailboxClosed
 from .messages import (
-    Close,
     Converse,
     DecodeMessage,
     Encoded,
     EncodeMessage,
     Flush,
     Forget,
-    Fork,
     Notice,
-    Open,
-    Resolved,
     ScheduleMessage,
     Segments,
     Take,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 from typing import assert_never
 
+from ..engine.command import Fork, LaidOut, Open, Resolved, Spans
 from ..engine.runner.encoder import Encoder
 from ..engine.runner.out_of_memory import is_out_of_memory, let_go
 from ..engine.span import Span
@@ -25,14 +26,10 @@ from .messages import (
     EncodeMessage,
     Failed,
     Forget,
-    Fork,
     Grant,
     Notice,
-    Open,
-    Resolved,
     ScheduleMessage,
     Segments,
-    Spans,
 )
 from .thread import WorkThread
 
@@ -143,7 +140,7 @@ class Encode(Actor[EncodeMessage]):
             return
         try:
             prompt = await self._thread.run(self._encoder.prompt, message.content)
-            self._schedule.put_control(Spans(stream, [prompt]))
+            self._schedule.put_control(LaidOut(stream, message.seq, prompt))
         except PenstockError as error:
             self._schedule.put_control(Notice(stream, Error(error.code, str(error), message.seq)))
         except Exception as error:  # the model's processor says in its own words what it does not take

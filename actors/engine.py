@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from ..codecs.limits import MediaLimits
+from ..engine.command import Accept, Close, Fork, Open, PromptInput
 from ..engine.config import FITTING, EngineConfig
 from ..errors import InputError, StreamClosedError
 from ..streams.event import Closed, Error
@@ -21,7 +22,7 @@ from ..streams.prompt import Content, check_counts, check_most, gather
 from ..streams.request import Request, Sampling, SamplingParams
 from . import oneshot
 from .inputs import check_params, check_prompt
-from .messages import Accept, Close, Converse, Forget, Fork, Open, Tell
+from .messages import Converse, Forget, Tell
 from .stream import Stream
 
 if TYPE_CHECKING:
@@ -267,15 +268,15 @@ class Engine:
         self.check_alive()
         plain = msgspec.structs.replace(request, messages=None, prompt=None, prompt_ids=None, media=[])
         id = next(_IDS)
-        prompted = content is not None or again is not None
-        stream = self._streams[id] = Stream(self, id, plain, twin_of, prompted)
+        prompt = 1 if content is not None or again is not None else None
+        stream = self._streams[id] = Stream(self, id, plain, twin_of, prompt)
         again = None if again is None else again.seeded()
         first = Open(id, plain) if twin_of is None else Fork(twin_of.id, id, twin_of.next_seq(), again)
         self.decode.put_control(first)
         self._schedule.put_control(first)
-        if content is not None:
-            self._schedule.put_control(Accept(id, 1, "prompt", params=request.params.seeded(), done=False))
-            self.decode.put_now(Converse(id, 1, content))
+        if content is not None and prompt is not None:
+            self._schedule.put_control(Accept(id, PromptInput(prompt, request.params.seeded())))
+            self.decode.put_now(Converse(id, prompt, content))
         try:
             await stream.opened()
         except asyncio.CancelledError:

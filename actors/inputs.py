@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any, get_type_hints
 
 import msgspec
+import numpy as np
 
 from ..errors import ContextOverflowError, InputError
-from ..streams.item import MEDIA, AudioBytes, AudioChunk, Embedding, Image, Item, Text, VideoBytes, VideoFrame
+from ..streams.item import MEDIA, AudioBytes, AudioChunk, Buffer, Embedding, Image, Item, Text, VideoBytes, VideoFrame
 from ..streams.request import Request, SamplingParams
 
 _MODALITY = {
@@ -20,7 +21,11 @@ _MODALITY = {
 }
 # Words of a row are shorter than this, on the average.
 _MOST_CHARACTERS = 16
-_FIELDS = {kind: get_type_hints(kind) for kind in (Text, *MEDIA)}
+_FILES = (VideoBytes, AudioBytes)
+_DATA: dict[type, dict[str, Any]] = {
+    kind: {"data": Buffer if kind in _FILES else Buffer | np.ndarray} for kind in MEDIA
+}
+_FIELDS = {kind: get_type_hints(kind) | _DATA.get(kind, {}) for kind in (Text, *MEDIA)}
 
 
 def check_item(item: Item, takes: tuple[str, ...]) -> None:

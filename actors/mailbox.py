@@ -12,8 +12,6 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from .packing import pack, unpack
-
 M = TypeVar("M", bound=msgspec.Struct)
 Observer = Callable[[str, str, Any], None]
 
@@ -25,10 +23,9 @@ class MailboxClosed(Exception):
 class Mailbox(Generic[M]):
     """Messages for one actor, which is its only reader."""
 
-    def __init__(self, name: str, data_bytes: int, encoded: bool = False, observer: Observer | None = None) -> None:
+    def __init__(self, name: str, data_bytes: int, observer: Observer | None = None) -> None:
         self.name = name
         self._limit = data_bytes
-        self._encoded = encoded
         self._observer = observer  # told (mailbox, lane, message) of each message put
         self._control: deque[M] = deque()
         self._data: deque[tuple[M, int]] = deque()
@@ -118,4 +115,4 @@ class Mailbox(Generic[M]):
     def _seen(self, lane: str, message: M) -> M:
         if self._observer is not None:
             self._observer(self.name, lane, message)
-        return unpack(pack(message)) if self._encoded else message
+        return message

@@ -1,35 +1,29 @@
 """What the actors say to each other. Frozen structs; no callables, futures, locks or models, so each can be encoded.
 
-client    -> decode     Open, Fork, Forget (control), Take, Flush, Converse (data)
-client    -> schedule   Open, Accept, Fork, Interrupt, Hurry, Park, Transcribe, Close (control)
-decode    -> encode     Segments, Converse (data), Open, Fork, Forget (control)
-decode    -> schedule   Resolved, Notice, Close (control)
+Commands (`engine/command.py`) go to schedule as they are; they are marked with a star.
+
+client    -> decode     Open*, Fork*, Forget (control), Take, Flush, Converse (data)
+client    -> schedule   Open*, Accept*, Fork*, Interrupt*, Hurry*, Park*, Close*, Transcribe (control)
+decode    -> encode     Segments, Converse (data), Open*, Fork*, Forget (control)
+decode    -> schedule   Resolved*, Close*, Notice (control)
 encode    -> decode     Encoded (control)
-encode    -> schedule   Announce, Spans, Resolved, Failed, Notice (control)
+encode    -> schedule   Spans*, LaidOut*, Resolved*, Announce, Failed, Notice (control)
 schedule  -> encode     Grant, Discard (control)
 schedule  -> generate   Plan; generate -> schedule   Result (its reply), Broken
 schedule  -> client     Tell
-words     -> schedule   Spelt (control)
+words     -> schedule   Spelt* (control)
 """
 
 from __future__ import annotations
 
 import msgspec
 
+from ..engine.command import Command, Fork, Open
 from ..engine.plan import Plan, Result
-from ..engine.span import Prompt, Span
 from ..streams.event import Event, TranscriptRow
 from ..streams.item import Item
 from ..streams.prompt import Content
-from ..streams.request import Request, SamplingParams
 from ..streams.segment import Segment
-
-
-class Open(msgspec.Struct, frozen=True, tag=True):
-    """A stream begins."""
-
-    stream: int
-    request: Request
 
 
 class Take(msgspec.Struct, frozen=True, tag=True, eq=False):
@@ -53,17 +47,6 @@ class Converse(msgspec.Struct, frozen=True, tag=True, eq=False):
     stream: int
     seq: int
     content: Content
-
-
-class Fork(msgspec.Struct, frozen=True, tag=True):
-    """Stream `twin` begins as a copy of `stream`, with its inputs before number `before`, none of which is on its
-    way. With `again` it begins the reply to the request's prompt anew.
-    """
-
-    stream: int
-    twin: int
-    before: int
-    again: SamplingParams | None = None
 
 
 class Forget(msgspec.Struct, frozen=True, tag=True):
@@ -108,29 +91,6 @@ class Encoded(msgspec.Struct, frozen=True, tag=True):
     bytes: int
 
 
-class Spans(msgspec.Struct, frozen=True, tag=True, eq=False):
-    """Encoded segments, or a whole prompt, of one stream."""
-
-    stream: int
-    spans: list[Span | Prompt]
-
-
-class Resolved(msgspec.Struct, frozen=True, tag=True):
-    """No further spans will come for input `seq`."""
-
-    stream: int
-    seq: int
-
-
-class Spelt(msgspec.Struct, frozen=True, tag=True):
-    """The ids of a long text that a stream waits for; None where the tokenizer refuses it."""
-
-    stream: int
-    text: str
-    behind: bool
-    ids: list[int] | None
-
-
 class Failed(msgspec.Struct, frozen=True, tag=True):
     """Segment `index` of input `seq` could not be encoded; the stream goes on without it."""
 
@@ -148,56 +108,11 @@ class Notice(msgspec.Struct, frozen=True, tag=True):
     event: Event
 
 
-class Accept(msgspec.Struct, frozen=True, tag=True):
-    """The next input of a stream, in order; fields as in `engine.stream.Input`."""
-
-    stream: int
-    seq: int
-    kind: str
-    text: str = ""
-    params: SamplingParams | None = None
-    done: bool = True
-    at: int | None = None
-    reply: int | None = None
-    despite: bool = False
-
-
-class Interrupt(msgspec.Struct, frozen=True, tag=True):
-    """End the reply that runs, or the first that will begin, if it answers an input up to number `until`. Acts at the
-    next step boundary, ahead of what waits. The client has taken reply number `reply` up to its token `at`."""
-
-    stream: int
-    until: int
-    reply: int | None
-    at: int
-
-
-class Hurry(msgspec.Struct, frozen=True, tag=True):
-    """Question `seq` waits no longer for media before it."""
-
-    stream: int
-    seq: int
-
-
-class Park(msgspec.Struct, frozen=True, tag=True):
-    """The client of a stream does not read, or does again."""
-
-    stream: int
-    parked: bool
-
-
 class Transcribe(msgspec.Struct, frozen=True, tag=True):
     """Tell what the cache holds of a stream; `ticket` comes back with it."""
 
     stream: int
     ticket: int
-
-
-class Close(msgspec.Struct, frozen=True, tag=True):
-    """A stream ends."""
-
-    stream: int
-    reason: str
 
 
 class Broken(msgspec.Struct, frozen=True, tag=True):
@@ -224,24 +139,7 @@ class Tell(msgspec.Struct, frozen=True, tag=True):
 
 DecodeMessage = Open | Fork | Forget | Take | Flush | Converse | Encoded
 EncodeMessage = Segments | Converse | Open | Fork | Forget | Grant | Discard
-ScheduleMessage = (
-    Open
-    | Accept
-    | Fork
-    | Interrupt
-    | Hurry
-    | Park
-    | Transcribe
-    | Close
-    | Announce
-    | Spans
-    | Resolved
-    | Spelt
-    | Failed
-    | Notice
-    | Result
-    | Broken
-)
+ScheduleMessage = Command | Transcribe | Announce | Failed | Notice | Result | Broken
 GenerateMessage = Plan
 ClientMessage = Tell
 Message = DecodeMessage | EncodeMessage | ScheduleMessage | GenerateMessage | ClientMessage

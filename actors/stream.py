@@ -10,16 +10,17 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 
+from ..engine.command import Accept, Hurry, Input, Interrupt, MediaEnd, MediaInput, Park, Question, TextInput
 from ..errors import InputError, PenstockError, StreamClosedError, error_of
 from ..streams.event import Closed, Credit, Error, Event, ReplyDone, ReplyStarted, Token, TranscriptRow
 from ..streams.item import AudioChunk, Item, Text, VideoFrame
 from ..streams.request import Request, SamplingParams
 from .inputs import check_item, check_params, check_text, item_bytes, own_copy
-from .messages import Accept, Flush, Hurry, Interrupt, Park, Take, Tell, Transcribe
+from .messages import Flush, Take, Tell, Transcribe
 from .outbox import MOST_UNREAD_EVENTS, MOST_UNREAD_TOKENS, Outbox
 from .ports import Host
 from .reply import Reply
@@ -40,8 +41,9 @@ class Stream:
     """
 
     def __init__(
-        self, engine: Host, id: int, request: Request, twin_of: Stream | None = None, prompted: bool = False
+        self, engine: Host, id: int, request: Request, twin_of: Stream | None = None, prompt: int | None = None
     ) -> None:
+        """`prompt`: the number of the input that is the request's own prompt, where it has one."""
         future = asyncio.get_running_loop().create_future
         self._engine = engine
         self.id = id
@@ -50,21 +52,23 @@ class Stream:
         self.why = ""
         self.trained = engine.info.live_trained
         self.reply: Reply | None = None  # the one that runs
-        self._seq = int(prompted) if twin_of is None else twin_of._seq
+        self._seq = (prompt or 0) if twin_of is None else twin_of._seq
         self._media = twin_of is not None and twin_of._media  # words have to flush decoders
         self._ended = twin_of is not None and twin_of._ended
         self._closing = False
         self._outbox = Outbox()
         self._opened: asyncio.Future[None] = future()
-        self._prompted: asyncio.Future[Reply] | None = future() if prompted else None
-        self._asked: dict[int, asyncio.Future[Reply]] = {} if self._prompted is None else {1: self._prompted}
+        self._prompted: asyncio.Future[Reply] | None = None
+        self._asked: dict[int, asyncio.Future[Reply]] = {}
+        if prompt is not None:
+            self._prompted = self._asked[prompt] = future()
         self._replies: dict[int, Reply] = {}
         self._held: dict[int, list[Token]] = {}  # by reply: token events behind an interrupt
         self._silent = 0  # the next reply was interrupted before it began if it answers an input up to this number
         self._transcripts: dict[int, asyncio.Future[list[TranscriptRow]]] = {}
         self._tickets = itertools.count(1)
         # Bytes of inputs in decode or encode, by number.
-        self._on_way: dict[int, int] = {1: 0} if prompted and twin_of is None else {}
+        self._on_way: dict[int, int] = {prompt: 0} if prompt is not None and twin_of is None else {}
         self._times: dict[int, int] = {}  # media time of these, where it is known
         self._forks = 0  # forks that wait for what is on its way; new inputs wait for them
         self._changed = asyncio.Event()  # something that a call may wait for
@@ -83,7 +87,7 @@ class Stream:
         if isinstance(item, Text):
             check_text("text", item.text, self._engine.info.kv_tokens)
             await self._until(lambda: not self._forks)
-            seq = self._accept("text", text=item.text, done=not self._media)
+            seq = self._accept(TextInput(self._seq + 1, item.text, not self._media, *self._taken()))
             if self._media:
                 self._flush(seq)
             return seq
@@ -94,7 +98,7 @@ class Stream:
         await self._until(lambda: not self._forks and not (waits and self._on_way and self.credit_bytes < size))
         self._check_media()
         self._media = True
-        seq = self._accept("media", done=False)
+        seq = self._accept(MediaInput(self._seq + 1))
         self._on_way[seq] = size
         if isinstance(item, VideoFrame | AudioChunk) and item.pts_us is not None:
             self._times[seq] = item.pts_us
@@ -130,7 +134,8 @@ class Stream:
         check_text("question", question, self._engine.info.kv_tokens)
         await self._until(lambda: not self._forks)
         asked = asyncio.get_running_loop().create_future()
-        seq = self._accept("ask", text=question, params=params, done=not self._media, despite=ignore_failed)
+        taken = self._taken()
+        seq = self._accept(Question(self._seq + 1, question, params, not self._media, *taken, ignore_failed))
         self._asked[seq] = asked
         if self._media:
             self._flush(seq)
@@ -164,7 +169,7 @@ class Stream:
         self._check_open()
         if self.reply is None:
             self._silent = self._seq
-            self._engine.send(Interrupt(self.id, self._seq, None, -1))
+            self._engine.send(Interrupt(self.id, self._seq, at=-1))
             return
         keep = self.reply.taken if at is None else max(0, at + 1)
         self.reply.held = False
@@ -179,7 +184,7 @@ class Stream:
             self._ended = True
             if self.reply is not None:
                 self.reply.held = False
-            seq = self._accept("end", done=not self._media)
+            seq = self._accept(MediaEnd(self._seq + 1, not self._media))
             if self._media:
                 self._flush(seq)
 
@@ -338,14 +343,17 @@ class Stream:
         self._closing = True
         self._changed.set()
 
-    def _accept(self, kind: str, text: str = "", done: bool = True, **more: Any) -> int:
-        """Send the next input on; `more` are further fields of `Accept`."""
-        self._seq += 1
-        at, reply = (None, None) if self.reply is None else (self.reply.taken - 1, self.reply.id)
-        if self.reply is not None and self.format == "interrupt" and kind in ("text", "ask"):
+    def _accept(self, input: Input) -> int:
+        """Send the next input on."""
+        self._seq = input.seq
+        if self.reply is not None and self.format == "interrupt" and isinstance(input, TextInput | Question):
             self._hold(self.reply, self.reply.taken)
-        self._engine.send(Accept(self.id, self._seq, kind, text, done=done, at=at, reply=reply, **more))
-        return self._seq
+        self._engine.send(Accept(self.id, input))
+        return input.seq
+
+    def _taken(self) -> tuple[int | None, int | None]:
+        """The token up to which the client has taken the reply that runs, and its number."""
+        return (None, None) if self.reply is None else (self.reply.taken - 1, self.reply.id)
 
     def _flush(self, seq: int) -> None:
         self._on_way[seq] = 0

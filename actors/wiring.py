@@ -58,14 +58,14 @@ class Wiring:
         memory: Memory | None = None,
     ) -> None:
         def mailbox(name: str) -> Mailbox[Any]:
-            return Mailbox(name, _LANE_BYTES, config.encoded, observer)
+            return Mailbox(name, _LANE_BYTES, observer)
 
         decode: Mailbox[DecodeMessage] = mailbox("decode")
         encode: Mailbox[EncodeMessage] = mailbox("encode")
         schedule: Mailbox[ScheduleMessage] = mailbox("schedule")
         generate: Mailbox[GenerateMessage] = mailbox("generate")
         client: Mailbox[ClientMessage] = mailbox("client")
-        scheduler, language = make_parts(loaded, config, memory)
+        scheduler, language = make_parts(loaded, config, memory, spell_apart=True)
         self._gate = gate = Gate()
         gate.watch(loaded.towers.blocks)
         threads = max(2, os.cpu_count() or 2)

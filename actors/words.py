@@ -4,10 +4,11 @@ the scheduler wants. Out: `Spelt` messages to it.
 
 from __future__ import annotations
 
+from ..engine.command import Spelt
 from ..engine.words.spelling import Spelling, Unspelled
 from .actor import Supervisor
 from .mailbox import Mailbox
-from .messages import ScheduleMessage, Spelt
+from .messages import ScheduleMessage
 from .thread import WorkThread
 
 

@@ -44,8 +44,6 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     decode: str = "inline"
     processor: dict[str, bool | int | float] = {}
     limits_per_request: dict[str, int] = {}
-    # Messages between actors are encoded and decoded, as they would be between processes.
-    encoded: bool = False
 
 
 # What fits this machine and the model: for those who name nothing.

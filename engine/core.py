@@ -19,8 +19,21 @@ from ..streams.prompt import check_counts, gather
 from ..streams.request import Request, SamplingParams
 from ..streams.segment import Segment
 from ..streams.whole import decoded
+from .command import (
+    Accept,
+    Close,
+    Input,
+    LaidOut,
+    MediaEnd,
+    MediaInput,
+    Open,
+    PromptInput,
+    Question,
+    Resolved,
+    Spans,
+    TextInput,
+)
 from .config import EngineConfig
-from .conversation.state import Input
 from .family import Loaded
 from .loading.memory import Memory, host_pages, plan_memory
 from .plan import Plan, Result
@@ -35,8 +48,11 @@ def fit(loaded: Loaded, config: EngineConfig) -> Memory:
     return plan_memory(loaded, config, make_backend(config, loaded.device.type))
 
 
-def make_parts(loaded: Loaded, config: EngineConfig, memory: Memory | None = None) -> tuple[Scheduler, LanguageModel]:
-    """A scheduler and a language model for a loaded checkpoint, of one size; `memory` as `fit` has it."""
+def make_parts(
+    loaded: Loaded, config: EngineConfig, memory: Memory | None = None, spell_apart: bool = False
+) -> tuple[Scheduler, LanguageModel]:
+    """A scheduler and a language model for a loaded checkpoint, of one size; `memory` as `fit` has it, `spell_apart` as
+    in `SchedulerConfig`."""
     _check_cuda(loaded, config)
     memory = memory or fit(loaded, config)
     pages, page_tokens = memory.pages, memory.page_tokens
@@ -48,6 +64,7 @@ def make_parts(loaded: Loaded, config: EngineConfig, memory: Memory | None = Non
         config.append_rows,
         host_pages(config, memory, loaded.device.type),
         config.span_bytes,
+        spell_apart,
     )
     backend = make_backend(config, loaded.device.type)
     record = CudaRecorder(loaded.device) if config.cuda_graphs else None
@@ -81,29 +98,38 @@ class Core:
 
     def open(self, stream: int, request: Request) -> None:
         request.check()
-        self.scheduler.open(stream, self._whole(request))
+        self.scheduler.apply(Open(stream, self._whole(request)))
 
     def append(self, stream: int, seq: int, segments: list[Segment]) -> None:
         """An input of media whose segments are all there: encoded and handed over at once."""
-        self.scheduler.accept(stream, Input(seq, "media", done=False))
-        self.scheduler.spans(stream, list(self.loaded.towers.encode([(stream, segment) for segment in segments])))
-        self.scheduler.resolve(stream, seq)
+        self.give(stream, MediaInput(seq), segments)
 
-    def words(
+    def text(self, stream: int, seq: int, text: str, flushed: Sequence[Segment] = ()) -> None:
+        """Words; `flushed` are the segments that they flush."""
+        self.give(stream, TextInput(seq, text, done=False), flushed)
+
+    def ask(
         self,
         stream: int,
         seq: int,
-        kind: str,
         text: str = "",
         params: SamplingParams | None = None,
         flushed: Sequence[Segment] = (),
     ) -> None:
-        """Text, a question or the end of the media; `flushed` are the segments that it flushes."""
-        if kind == "ask":
-            params = (params or self.scheduler.streams[stream].request.params).seeded()
-        self.scheduler.accept(stream, Input(seq, kind, text, params, done=False))
-        self.scheduler.spans(stream, list(self.loaded.towers.encode([(stream, segment) for segment in flushed])))
-        self.scheduler.resolve(stream, seq)
+        """A question; `flushed` are the segments that it flushes. Without `params` the request's are taken."""
+        params = (params or self.scheduler.streams[stream].request.params).seeded()
+        self.give(stream, Question(seq, text, params, done=False), flushed)
+
+    def end(self, stream: int, seq: int, flushed: Sequence[Segment] = ()) -> None:
+        """The end of the media."""
+        self.give(stream, MediaEnd(seq, done=False), flushed)
+
+    def give(self, stream: int, input: Input, segments: Sequence[Segment]) -> None:
+        """An input with all its segments, which are encoded at once."""
+        self.scheduler.apply(Accept(stream, input))
+        spans = self.loaded.towers.encode([(stream, segment) for segment in segments])
+        self.scheduler.apply(Spans(stream, list(spans)))
+        self.scheduler.apply(Resolved(stream, input.seq))
 
     def prompt(self, stream: int, request: Request) -> None:
         """The request's own prompt; a reply starts."""
@@ -111,9 +137,10 @@ class Core:
         check_counts(gathered, self._config.limits_per_request)
         content = decoded(gathered, Decoders(DEFAULT_LIMITS, None), self.loaded.family.spec)
         prompt = self.loaded.towers.prompt(content)
-        self.scheduler.accept(stream, Input(1, "prompt", params=request.params.seeded(), done=False))
-        self.scheduler.spans(stream, [prompt])
-        self.scheduler.resolve(stream, 1)
+        seq = 1
+        self.scheduler.apply(Accept(stream, PromptInput(seq, request.params.seeded())))
+        self.scheduler.apply(LaidOut(stream, seq, prompt))
+        self.scheduler.apply(Resolved(stream, seq))
 
     def _whole(self, request: Request) -> Request:
         return with_defaults(request, self._config.processor, self.loaded.family.spec)
@@ -126,7 +153,7 @@ class Core:
         result = self.language.run(plan)
         self.scheduler.commit(plan, result)
         for stream in (*result.failed, *result.poisoned):
-            self.scheduler.close(stream)
+            self.scheduler.apply(Close(stream, "error"))
         return plan, result
 
     def run(self, steps: int = 10_000) -> list[tuple[int, Event]]:

@@ -5,7 +5,7 @@ Plain data that holds tensors; knows no streams and no pages.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -13,7 +13,9 @@ import numpy as np
 from ..streams.event import Seen
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
+else:
+    Tensor = Any  # what only names tensors needs no torch
 
 
 class Span(msgspec.Struct, frozen=True, eq=False, tag="span"):
@@ -30,7 +32,7 @@ class Span(msgspec.Struct, frozen=True, eq=False, tag="span"):
     index: int
     modality: str
     ids: np.ndarray
-    embeds: torch.Tensor
+    embeds: Tensor
     grid: tuple[int, int, int]
     audio_rows: int
     run: int
@@ -53,7 +55,7 @@ class Rows(msgspec.Struct, frozen=True, eq=False):
 
     ids: np.ndarray
     positions: np.ndarray
-    embeds: torch.Tensor | None = None
+    embeds: Tensor | None = None
     seen: Seen | None = None
     atomic: bool = False
 

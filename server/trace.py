@@ -19,8 +19,8 @@ import numpy as np
 
 from ..actors import messages as m
 from ..actors.engine import Engine
+from ..engine.command import Accept, Open, Spans
 from ..engine.plan import Plan, Result
-from ..engine.span import Span
 from ..streams.event import Appended, Event, ReplyDone, Token
 from ..streams.item import VideoFrame
 from ..streams.request import Request, SamplingParams
@@ -148,7 +148,7 @@ async def _listen(stream: ClientStream, trace: Trace) -> None:
 def says(message: Any) -> str:
     """A message in a few words: sizes and numbers, never pixels or words."""
     match message:
-        case m.Open():
+        case Open():
             return f"format {message.request.format}, policy {message.request.policy}"
         case m.Take(item=item):
             return f"{type(item).__name__}, {len(getattr(item, 'data', ''))} bytes"
@@ -158,14 +158,13 @@ def says(message: Any) -> str:
             return ", ".join(f"{size[3]}: {size[1]} rows" for size in sizes)
         case m.Grant(segments=keys) | m.Discard(segments=keys):
             return f"(stream, input, segment) {', '.join(map(str, keys))}"
-        case m.Spans(spans=spans):
-            return ", ".join(
-                f"embeddings {_shape(span.embeds)}" if isinstance(span, Span) else "prompt" for span in spans
-            )
+        case Spans(spans=spans):
+            return ", ".join(f"embeddings {_shape(span.embeds)}" for span in spans)
         case m.Encoded():
             return f"{message.bytes} bytes"
-        case m.Accept():
-            return f"{message.kind}{f', {len(message.text)} characters' if message.text else ''}"
+        case Accept(input=input):
+            text = getattr(input, "text", "")
+            return f"{input.event}{f', {len(text)} characters' if text else ''}"
         case m.Notice(event=event):
             return _short(event)
         case Plan():
@@ -182,8 +181,10 @@ def _seq(message: Any) -> int | None:
     match message:
         case m.Grant(segments=[*_, (_, seq, _)]) | m.Discard(segments=[*_, (_, seq, _)]):
             return seq
-        case m.Spans(spans=[*_, span]):
-            return getattr(span, "seq", None)
+        case Spans(spans=[*_, span]):
+            return span.seq
+        case Accept(input=input):
+            return input.seq
         case Plan():
             seen = [rows.seen.seq for feed in message.feeds for rows in feed.rows if rows.seen is not None]
             return max(seen, default=None)

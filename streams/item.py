@@ -6,10 +6,17 @@ stream's own media clock (`pts_us`); the clock's zero is the client's to choose.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import msgspec
 import numpy as np
 
 Buffer = bytes | bytearray | memoryview
+if TYPE_CHECKING:
+    Data = Buffer | np.ndarray
+    Bytes = Buffer
+else:
+    Data = Bytes = Any  # msgspec decodes no union of these; `actors/inputs.py` checks what a client hands in
 
 
 class Text(msgspec.Struct, frozen=True, tag="text"):
@@ -21,7 +28,7 @@ class Text(msgspec.Struct, frozen=True, tag="text"):
 class Image(msgspec.Struct, frozen=True, eq=False, tag="image"):
     """One still picture: a JPEG, PNG, WebP or GIF file as bytes, or `(h, w, 3)` uint8 RGB."""
 
-    data: Buffer | np.ndarray
+    data: Data
     pts_us: int | None = None
 
 
@@ -33,7 +40,7 @@ class VideoFrame(msgspec.Struct, frozen=True, eq=False, tag="frame"):
     model gets.
     """
 
-    data: Buffer | np.ndarray
+    data: Data
     pts_us: int | None = None
     encoding: str = "picture"
     width: int = 0
@@ -47,7 +54,7 @@ class VideoBytes(msgspec.Struct, frozen=True, eq=False, tag="video"):
     container's own times (that of the file's first piece holds); None: the file begins behind what came before it.
     """
 
-    data: Buffer
+    data: Bytes
     final: bool = False
     pts_us: int | None = None
 
@@ -58,7 +65,7 @@ class AudioChunk(msgspec.Struct, frozen=True, eq=False, tag="pcm"):
     Without `pts_us` it follows the samples before it without a gap.
     """
 
-    data: Buffer | np.ndarray
+    data: Data
     rate: int
     pts_us: int | None = None
     encoding: str = "s16le"
@@ -69,7 +76,7 @@ class AudioBytes(msgspec.Struct, frozen=True, eq=False, tag="audio"):
     """The next bytes of an encoded sound (WAV, Opus or Vorbis in WebM/Ogg, AAC, MP3, FLAC). `final` ends the file;
     `pts_us` as for `VideoBytes`, None: behind the sound before it."""
 
-    data: Buffer
+    data: Bytes
     final: bool = False
     pts_us: int | None = None
 

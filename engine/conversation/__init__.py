@@ -1,6 +1,7 @@
 """One stream: its inputs become rows, its sampled tokens become replies. Hands out no pages and runs no model.
 
-state.py        inputs in order, rows laid out, how far they are fed
+waiting.py      inputs that have not acted yet, in order
+state.py        rows laid out, how far they are fed
 conversation.py what each input and each token changes
 reply.py        one reply while it runs
 layout.py       events become rows, by the format's table

@@ -9,10 +9,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
+import msgspec
+
 from ...errors import PenstockError
 from ...streams.event import Dropped, Error, ReplyDone, ReplyStarted, Resting, Token
 from ...streams.format import State
 from ...streams.request import SamplingParams
+from ..command import Input, MediaEnd, MediaInput, PromptInput, Question, TextInput
 from ..family import Family
 from ..plan import Likely
 from ..span import Prompt, Rows, Span
@@ -21,10 +24,8 @@ from ..words.spelling import Unspelled
 from .kept import Kept
 from .layout import Layout
 from .reply import Reply
-from .state import Begun, Input, Limits, Losses, StreamState
-
-# Texts and questions of one stream that may wait for their turn, and their characters.
-_MOST_WORDS, _MOST_CHARACTERS = 1024, 1 << 20
+from .state import Begun, Limits, StreamState
+from .waiting import MOST_CHARACTERS, MOST_WORDS, Losses, Waiting, hurry, too_many
 
 
 class Conversation:
@@ -42,24 +43,29 @@ class Conversation:
 
     def accept(self, input: Input) -> None:
         """The next input. Where it is not `done`, spans may follow, and `resolve` ends them."""
-        if input.kind in ("text", "ask") and self._too_many(input):
-            message = f"{input.kind}: expected at most {_MOST_WORDS} inputs of {_MOST_CHARACTERS} characters to wait"
+        waiting = Waiting(input, input.done)
+        if isinstance(input, TextInput | Question) and too_many(self.stream.inputs, input.text):
+            message = f"{input.event}: expected at most {MOST_WORDS} inputs of {MOST_CHARACTERS} characters to wait"
             self.stream.events.append(Error("input", f"{message}, got more", input.seq))
-            input.text, input.refused = "", True  # what it flushes goes in
-        self.stream.inputs.append(input)
+            waiting.input = msgspec.structs.replace(input, text="")
+            waiting.refused = True  # what it flushes goes in
+        self.stream.inputs.append(waiting)
         self.advance()
 
-    def _too_many(self, input: Input) -> bool:
-        words = [len(other.text) for other in self.stream.inputs if other.kind in ("text", "ask")]
-        return len(words) >= _MOST_WORDS or sum(words) + len(input.text) > max(_MOST_CHARACTERS, len(input.text))
-
-    def spans(self, spans: list[Span | Prompt]) -> None:
+    def spans(self, spans: list[Span]) -> None:
         """Spans of inputs that were accepted; those of an input that is gone are dropped."""
         for span in spans:
-            for input in reversed(self.stream.inputs):  # a question that does not wait has left its media behind it
-                if input.kind == "prompt" if isinstance(span, Prompt) else input.seq == span.seq:
-                    input.spans.append(span)
-                    break
+            # The last of that number: a question that was hurried stands before its media.
+            waiting = next((input for input in reversed(self.stream.inputs) if input.seq == span.seq), None)
+            if waiting is not None:
+                waiting.spans.append(span)
+        self.advance()
+
+    def laid_out(self, seq: int, prompt: Prompt) -> None:
+        """The request's own prompt, input `seq`."""
+        for input in self.stream.inputs:
+            if input.seq == seq:
+                input.prompt = prompt
         self.advance()
 
     def resolve(self, seq: int) -> None:
@@ -73,34 +79,12 @@ class Conversation:
         """Something of input `error.seq` failed, and its client has been told. A question is not asked then."""
         for input in self.stream.inputs:
             if input.seq == error.seq:
-                input.refused |= input.kind == "ask"
+                input.refused |= isinstance(input.input, Question)
                 input.failed = input.failed or error
 
     def hurry(self, seq: int) -> None:
-        """Let question `seq` wait no longer for media before it that is still being decoded or encoded. Words before it
-        stay there, and so do earlier questions with their media."""
-        inputs = self.stream.inputs
-        input = next((input for input in inputs if input.seq == seq), None)
-        if input is None:
-            return
-        if not input.done:  # what it flushes comes behind it
-            inputs.insert(inputs.index(input) + 1, Input(seq, "media", done=False))
-            input.done = True
-        late: list[Input] = []
-        for other in itertools.takewhile(lambda other: other is not input, inputs):
-            if other.kind in ("ask", "prompt"):
-                late.clear()  # that one is answered first, and may wait for its own media
-            elif other.kind == "text" and not other.done:  # what it flushes comes behind the question
-                late.append(Input(other.seq, "media", done=False))
-                other.done = True
-            elif (other.kind == "media" and not other.done) or (other.kind == "end" and late):
-                late.append(other)
-        for other in late:
-            if other in inputs:
-                inputs.remove(other)
-        place = inputs.index(input) + 1
-        for other in reversed(late):
-            inputs.insert(place, other)
+        """Let question `seq` wait no longer for media before it that is still being decoded or encoded."""
+        hurry(self.stream.inputs, seq)
         self.advance()
 
     def interrupt(self, at: int | None, reply: int | None, until: int | None) -> None:
@@ -112,7 +96,7 @@ class Conversation:
         running = self.stream.reply
         if running is None:
             for input in self.stream.inputs:
-                if until is not None and input.kind in ("ask", "prompt") and input.seq <= until and not input.refused:
+                if until is not None and input.asks and input.seq <= until and not input.refused:
                     input.cut = True
                     return
         elif until is None or running.seq <= until:
@@ -233,30 +217,29 @@ class Conversation:
         if reply is None or not cuts:
             return
         come = itertools.takewhile(lambda input: input.done, self.stream.inputs)
-        words = next((input for input in come if input.kind in cuts), None)
-        if words is not None:
+        words = next((input.input for input in come if input.input.event in cuts), None)
+        if isinstance(words, TextInput | Question):
             at = words.at if words.reply == reply.id else None  # what was taken of another reply says nothing
             self._cut(self._keep(reply, at), "interrupted")
 
-    def _act(self, input: Input) -> bool:
+    def _act(self, input: Waiting) -> bool:
         """Lay what has come of an input, then the input itself; True when that is done."""
-        if input.kind == "prompt":
+        if isinstance(input.input, PromptInput):
             return self._lay_prompt(input)
         if not self._lay_media(input) or not input.done:
             return False
         self.stream.losses.note(input)
-        match input.kind:
-            case "media":
+        match input.input:
+            case MediaInput():
                 return True
-            case "end":
+            case MediaEnd():
                 return self._end_media()
-            case _:
-                return self._lay_words(input)
+            case words:
+                return self._lay_words(input, words)
 
-    def _lay_media(self, input: Input) -> bool:
+    def _lay_media(self, input: Waiting) -> bool:
         while input.spans:
             span = input.spans[0]
-            assert isinstance(span, Span)
             if self.stream.layout.step("media") is None or self._mid_character() or not self._takes(span):
                 return False
             reply, laid = self.stream.reply, self._lay_span(input, span)
@@ -270,7 +253,7 @@ class Conversation:
                 reply.splice(span, self._unit(span))
         return True
 
-    def _lay_span(self, input: Input, span: Span) -> bool:
+    def _lay_span(self, input: Waiting, span: Span) -> bool:
         """Lay one span if it fits. The first that does not fit fails its input, with the numbers. Those after it that
         do not fit either are reported as dropped. An image among them still fails its input, since the next question
         is most likely about it. A camera's frames do not: its client knows, and else no question would be asked."""
@@ -281,7 +264,7 @@ class Conversation:
             failed, known = Error(error.code, text, input.seq), self.stream.full
             if not known or span.modality == "image":
                 input.failed = failed
-            input.refused |= input.kind == "ask" and not known
+            input.refused |= isinstance(input.input, Question) and not known
             full = Dropped(input.seq, span.modality, 1, span.start_us, span.stop_us, "full")
             self.stream.events.append(full if known else failed)
             self.stream.full = True
@@ -312,45 +295,42 @@ class Conversation:
     def _is_whole(self, unit: int) -> bool:
         """Nothing more of this unit will come: something of a later one is there, or words, or the end."""
         for input in self.stream.inputs:
-            units = (self._unit(span) for span in input.spans if isinstance(span, Span))
+            units = map(self._unit, input.spans)
             if any(other is None or other > unit for other in units):
                 return True
-            if not input.done or input.kind != "media":
+            if not input.done or not isinstance(input.input, MediaInput):
                 return input.done
         return False
 
-    def _lay_prompt(self, input: Input) -> bool:
-        if not input.spans:
+    def _lay_prompt(self, input: Waiting) -> bool:
+        prompt = input.prompt
+        if prompt is None:
             return input.done
-        prompt = input.spans[0]
-        assert isinstance(prompt, Prompt)
-        laid = self._laid(input.seq, lambda layout: layout.prompt(prompt))
-        input.spans.popleft()
-        if laid:
+        if self._laid(input.seq, lambda layout: layout.prompt(prompt)):
             self._start(input)
         return True
 
-    def _lay_words(self, input: Input) -> bool:
+    def _lay_words(self, input: Waiting, words: TextInput | Question) -> bool:
         if input.refused:
             return True
         reply, layout = self.stream.reply, self.stream.layout
         busy = reply is not None and layout.format.rests and not reply.rests
-        if layout.step(input.kind) is None or self._mid_character() or busy:
+        if layout.step(words.event) is None or self._mid_character() or busy:
             return False
         lost = self.stream.losses.all
-        if input.kind == "ask" and lost is not None and not input.despite:
+        if isinstance(words, Question) and lost is not None and not words.despite:
             self.stream.losses = Losses()
             message = (
                 f"input {lost.seq} before this question came to nothing: {lost.message}; ask again to go on without it"
             )
             self.stream.events.append(Error(lost.code, message, input.seq))
-        elif not input.text and (input.kind == "text" or layout.state is not State.USER):
-            message = f"{input.kind}: expected words, or a question behind media in the open turn; got neither"
+        elif not words.text and (isinstance(words, TextInput) or layout.state is not State.USER):
+            message = f"{words.event}: expected words, or a question behind media in the open turn; got neither"
             self.stream.events.append(Error("input", message, input.seq))
-        elif input.kind == "text":
-            if self._laid(input.seq, lambda layout: layout.text(input.text)) and reply is not None:
-                reply.splice(input.text)
-        elif self._laid(input.seq, lambda layout: layout.ask(input.text)):
+        elif isinstance(words, TextInput):
+            if self._laid(input.seq, lambda layout: layout.text(words.text)) and reply is not None:
+                reply.splice(words.text)
+        elif self._laid(input.seq, lambda layout: layout.ask(words.text)):
             if reply is not None:
                 self._finish("stop" if reply.rests else "overtaken", close=False)
             self._start(input)
@@ -373,11 +353,13 @@ class Conversation:
             return False
         return True
 
-    def _start(self, input: Input) -> None:
-        if input.kind == "prompt":
+    def _start(self, input: Waiting) -> None:
+        asked = input.input
+        assert isinstance(asked, Question | PromptInput)
+        if isinstance(asked, PromptInput):
             self.stream.begun = Begun(input.seq, self.stream.rows, self.stream.layout.copy())
         self.stream.losses = Losses()
-        self.begin(input.seq, input.params or self.stream.request.params)
+        self.begin(input.seq, asked.params or self.stream.request.params)
         if input.cut:
             self._cut(0, "interrupted")
 

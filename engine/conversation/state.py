@@ -13,59 +13,14 @@ from collections.abc import Callable
 import msgspec
 
 from ...errors import ContextOverflowError
-from ...streams.event import Error, Event, Seen, TranscriptRow
-from ...streams.request import Request, SamplingParams
+from ...streams.event import Event, Seen, TranscriptRow
+from ...streams.request import Request
 from ..pages import PageTable
-from ..span import Prompt, Rows, Span
+from ..span import Rows
 from ..words.spelling import Unspelled
 from .layout import Layout
 from .reply import Reply
-
-
-class Input(msgspec.Struct, eq=False):
-    """An accepted input: `kind` "media", "prompt", "text", "ask" or "end".
-
-    Its spans come first (for words: what the question flushes); `done`: no further ones will come. `at`: the last
-    token that the client had taken of reply number `reply`, the one that ran when it sent this. `refused`: a question
-    that is not asked, since its own media failed; its client has been told. `cut`: an interrupt came before its reply
-    began. `failed`: what went wrong with it, `laid`: something of it went in. `despite`: a question that is asked
-    although all media before it came to nothing.
-    """
-
-    seq: int
-    kind: str
-    text: str = ""
-    params: SamplingParams | None = None
-    spans: deque[Span | Prompt] = msgspec.field(default_factory=deque)
-    done: bool = True
-    at: int | None = None
-    reply: int | None = None
-    refused: bool = False
-    cut: bool = False
-    failed: Error | None = None
-    laid: bool = False
-    despite: bool = False
-
-    def copy(self) -> Input:
-        return msgspec.structs.replace(self, spans=deque(self.spans))
-
-
-class Losses(msgspec.Struct):
-    """What came of the media since the last question: the first thing that went wrong, and whether anything went in."""
-
-    first: Error | None = None
-    came: bool = False
-
-    def note(self, input: Input) -> None:
-        """All media of an input has gone in or failed. What fails of a question's own media refuses that question."""
-        self.came |= input.laid
-        if input.kind != "ask" and not input.laid and self.first is None:
-            self.first = input.failed
-
-    @property
-    def all(self) -> Error | None:
-        """Why all of it came to nothing; None where something went in."""
-        return None if self.came else self.first
+from .waiting import Losses, Waiting
 
 
 class Begun(msgspec.Struct, frozen=True, eq=False):
@@ -79,13 +34,14 @@ class Begun(msgspec.Struct, frozen=True, eq=False):
 class StreamState:
     """Everything about one stream but its place in the scheduler."""
 
-    def __init__(self, id: int, slot: int, request: Request, layout: Layout, table: PageTable) -> None:
+    def __init__(self, id: int, slot: int, request: Request, layout: Layout, table: PageTable, why: str = "") -> None:
         self.id = id
+        self.why = why  # its format was chosen
         self.slot = slot  # its row in the runner's page tables
         self.request = request
         self.layout = layout
         self.table = table
-        self.inputs: deque[Input] = deque()
+        self.inputs: deque[Waiting] = deque()
         self.laid: list[Rows] = []
         self.starts: list[int] = []  # first row of each entry of `laid`
         self.rows = 0  # rows laid
@@ -252,6 +208,7 @@ class StreamState:
         twin = object.__new__(StreamState)
         twin.__dict__.update(self.__dict__)
         twin.id, twin.slot = id, slot
+        twin.why = f"fork of stream {self.id}"
         twin.layout = self.layout.copy()
         twin.table = self.table.fork()
         twin.inputs = deque(input.copy() for input in self.inputs if input.seq < before)

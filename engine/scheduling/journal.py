@@ -1,33 +1,56 @@
-"""What happened to a scheduler, call by call, so that a run can be repeated to the same tokens. Knows no time.
+"""What happened to a scheduler, so that a run can be repeated to the same tokens. Knows no time.
 
-Only the order of calls and steps matters, so a journal of a run under load replays exactly, by hand, without load.
+Only the order of commands and steps matters. So a journal of a run under load replays exactly, by hand, without load.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 import msgspec
 
+from ...errors import PenstockError
 from ...streams.event import Event
+from ..command import Command
 from ..plan import Plan, Result
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """One call: the name of a scheduler method and its arguments; "step" is plan, run and commit."""
+class Planned(msgspec.Struct, frozen=True, tag="planned"):
+    """Step `number` was planned; its `Result` follows where it came to its end."""
 
-    call: str
-    arguments: tuple[Any, ...] = ()
+    number: int
+
+
+Entry = Command | Planned | Result
+
+
+class Notes(Protocol):
+    """What keeps entries: in memory or in a file."""
+
+    def note(self, entry: Entry) -> None: ...
 
 
 class Journal:
-    """The calls of one scheduler, in order."""
+    """The entries of one scheduler, in order, in memory."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
 
-    def note(self, call: str, *arguments: Any) -> None:
-        self.entries.append(Entry(call, arguments))
+    def note(self, entry: Entry) -> None:
+        self.entries.append(entry)
+
+
+class Repeats(Protocol):
+    """A scheduler."""
+
+    def apply(self, command: Command) -> None: ...
+
+    def plan(self) -> Plan | None: ...
+
+    def commit(self, plan: Plan, result: Result) -> None: ...
+
+    def events(self) -> list[tuple[int, Event]]: ...
 
 
 class Runs(Protocol):
@@ -36,15 +59,35 @@ class Runs(Protocol):
     def run(self, plan: Plan) -> Result: ...
 
 
-def replay(journal: Journal, scheduler: Any, runner: Runs) -> list[tuple[int, Event]]:
-    """Do it all again with a fresh scheduler and language model of the same sizes; returns the events."""
-    events: list[tuple[int, Event]] = []
-    for entry in journal.entries:
-        if entry.call == "step":
-            plan = scheduler.plan()
-            if plan is not None:
-                scheduler.commit(plan, runner.run(plan))
-        else:
-            getattr(scheduler, entry.call)(*entry.arguments)
-        events += scheduler.events()
-    return events
+class Again(msgspec.Struct, frozen=True):
+    """One entry done once more: what it was, what its step gave now (None: it was no result), and the events."""
+
+    entry: Entry
+    result: Result | None
+    events: list[tuple[int, Event]]
+
+
+def replay(entries: Iterable[Entry], scheduler: Repeats, runner: Runs) -> Iterator[Again]:
+    """Do it all again with a fresh scheduler and language model of the same sizes.
+
+    Each step goes on with the tokens that it gives now. Raises PenstockError where there is nothing to do at a step.
+    """
+    step: tuple[Plan, Result] | None = None
+    for entry in entries:
+        result = None
+        match entry:
+            case Planned(number):
+                plan = scheduler.plan()
+                if plan is None:
+                    raise PenstockError(f"replay: expected something to do in step {number}, got nothing")
+                step = plan, runner.run(plan)
+            case Result():
+                assert step is not None, "a result comes after its plan"
+                result = step[1]
+                scheduler.commit(*step)
+            case command:
+                try:
+                    scheduler.apply(command)
+                except PenstockError:
+                    pass  # as then: its client was refused
+        yield Again(entry, result, scheduler.events())

@@ -1,33 +1,48 @@
 """Who goes next and who holds what: the one owner of streams' lives and of pages. Plain Python: no tensors are
 computed here.
 
-What comes in: accepted inputs, spans, interrupts. What goes out: a `Plan` for each step and, when its `Result` is
-committed, events. Calls fall between steps only: after `plan()` comes `commit()`, then anything else. It knows no
+What comes in: commands (`engine/command.py`). What goes out: a `Plan` for each step and, when its `Result` is
+committed, events. Commands fall between steps only: after `plan()` comes `commit()`, then anything else. It knows no
 model, no clock and no sockets.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 
 from ...errors import InputError, PenstockError
-from ...streams.event import Appended, Error, Event, TranscriptRow
+from ...streams.event import Appended, Event, TranscriptRow
 from ...streams.format import choose
-from ...streams.request import Request, SamplingParams
+from ...streams.request import Request
+from ..command import (
+    Accept,
+    AppendRows,
+    Close,
+    Command,
+    Fork,
+    Hurry,
+    Interrupt,
+    LaidOut,
+    Open,
+    Park,
+    Refuse,
+    Resolved,
+    Spans,
+    Spelt,
+)
 from ..conversation.conversation import Conversation
 from ..conversation.kept import Kept
 from ..conversation.layout import Layout
-from ..conversation.state import Input, Limits, StreamState
+from ..conversation.state import Limits, StreamState
 from ..family import Family
 from ..pages import PagePool, PageTable
 from ..plan import Draw, Feed, Plan, Result, TableEdit
-from ..span import Prompt, Rows, Span
+from ..span import Rows
 from ..words.spelling import Unspelled
-from .journal import Journal
+from .journal import Entry, Notes, Planned
 from .policy import Budget, Need
 from .policy import plan as choose_rows
 
@@ -36,7 +51,8 @@ class SchedulerConfig(msgspec.Struct, frozen=True):
     """Sizes, fixed at start.
 
     host_pages: how many pages may lie in host memory. span_bytes: how many bytes of spans are kept to feed a stream
-    anew; when it is more, the oldest are let go, and such a stream can only be moved to the host whole.
+    anew; when it is more, the oldest are let go, and such a stream can only be moved to the host whole. spell_apart:
+    the ids of long texts are not found here, where all streams would wait, but come as `Spelt`.
     """
 
     pages: int
@@ -46,16 +62,17 @@ class SchedulerConfig(msgspec.Struct, frozen=True):
     append_rows: int = 256
     host_pages: int = 1 << 16
     span_bytes: int = 1 << 30
+    spell_apart: bool = False
 
 
 class Scheduler:
     """Streams, their pages, and the choice of the next step."""
 
-    def __init__(self, family: Family, config: SchedulerConfig, journal: Journal | None = None) -> None:
+    def __init__(self, family: Family, config: SchedulerConfig, journal: Notes | None = None) -> None:
         self.family = family
         self.config = config
         self._append_rows = config.append_rows  # of a step while some reply decodes
-        self.journal = journal  # notes every call that changes something; None: nothing is noted
+        self.journal = journal  # None: nothing is noted
         self._reserved: dict[int, int] = {}  # rows that streams have declared as their most
         self.pool = PagePool(config.pages, config.page_tokens)
         self.streams: dict[int, StreamState] = {}
@@ -68,12 +85,38 @@ class Scheduler:
         self._talks: dict[int, Conversation] = {}
         self.kept = Kept(config.span_bytes)
         self._host_used = 0
-        self._spells_apart = False
 
-    # Streams' lives.
+    def apply(self, command: Command) -> None:
+        """Carry out a command; to be called between two steps. What is for a stream that has ended does nothing.
 
-    def open(self, id: int, request: Request) -> tuple[str, str]:
-        """Begin a stream; returns (format in force, why). Raises InputError where all slots are taken."""
+        Raises InputError where `Open` or `Fork` is refused.
+        """
+        if isinstance(command, AppendRows) and command.rows == self._append_rows:
+            return
+        self._note(command)
+        match command:
+            case Open():
+                self._open(command)
+            case Fork():
+                self._fork(command)
+            case Close(id):
+                self._close(id)
+            case AppendRows(rows):
+                self._append_rows = min(rows, self.config.append_rows)
+            case Park(id, parked):
+                if id in self.streams:
+                    self.streams[id].parked = parked
+            case Spelt(id, text, behind, ids):
+                if id in self._talks:
+                    self._talks[id].spelt(text, behind, ids)
+            case _:
+                talk = self._talks.get(command.stream)
+                if talk is not None:
+                    self._renew(talk.stream)
+                    _tell(talk, command)
+
+    def _open(self, command: Open) -> None:
+        id, request = command.stream, command.request
         if not self._slots:
             raise InputError(f"expected at most {self.config.slots} open streams, got one more")
         format, why = choose(request.format, self.family.live_trained)
@@ -82,9 +125,7 @@ class Scheduler:
         seconds = self.family.grid_seconds(request.video_fps)
         layout = Layout(self.family, format, request.positions, seconds, request.system, trusted=request.control_tokens)
         limits = self._admit(id, request)
-        self._note("open", id, request)
-        self._add(StreamState(id, self._slots.pop(), request, layout, PageTable(self.pool)), limits)
-        return format.name, why
+        self._add(StreamState(id, self._slots.pop(), request, layout, PageTable(self.pool), why), limits)
 
     def _admit(self, id: int, request: Request) -> Limits:
         """The limits of a new stream. What it declares as its most is reserved, or refused with the numbers."""
@@ -97,12 +138,10 @@ class Scheduler:
         self._reserved[id] = declared
         return Limits(declared, self.limits.positions)
 
-    def fork(self, id: int, twin: int, before: int, again: SamplingParams | None = None) -> tuple[str, str]:
-        """Begin stream `twin` as a copy of stream `id` as it stands, with its inputs before number `before`.
-
-        With `again` the twin goes back to the end of the request's prompt and begins the reply to it anew. Returns
-        (format in force, why), as `open` does.
-        """
+    def _fork(self, command: Fork) -> None:
+        id, twin, again = command.stream, command.twin, command.again
+        if id not in self.streams:
+            raise InputError(f"fork: expected an open stream, got stream {id}, which has ended")
         if not self._slots:
             raise InputError(f"expected at most {self.config.slots} open streams, got one more")
         stream = self.streams[id]
@@ -113,10 +152,9 @@ class Scheduler:
                 "fork: expected a stream whose pages are in the cache, got one that is moved to host memory"
             )
         limits = self._admit(twin, stream.request)
-        self._note("fork", id, twin, before, again)
         if stream.away:
             self._recall_for_fork(stream)
-        state = stream.fork(twin, self._slots.pop(), before)
+        state = stream.fork(twin, self._slots.pop(), command.before)
         begun = None if again is None else state.rewind()
         self._add(state, limits)
         if begun is not None and again is not None:
@@ -124,18 +162,11 @@ class Scheduler:
             self._talks[twin].begin(begun.seq, again)
         self._edits.append(TableEdit(state.slot, 0, list(state.table.pages)))
         self.kept.add(state.laid)
-        return state.layout.format.name, f"fork of stream {id}"
 
-    def close(self, id: int) -> None:
-        """End a stream and free what it holds.
-
-        A reply that runs ends with it, of which no event tells, and events that nobody has taken are lost: who closes a
-        stream takes them before, and tells its client of the end. Does nothing for an unknown stream.
-        """
+    def _close(self, id: int) -> None:
         stream = self.streams.pop(id, None)
         if stream is None:
             return
-        self._note("close", id)
         self._reserved.pop(id, None)
         self._forget_away(stream)
         stream.table.clear()
@@ -143,77 +174,20 @@ class Scheduler:
         del self._talks[id]
         self.kept.remove(stream.laid)
 
-    def spell_apart(self) -> None:
-        """From now on the ids of long texts are not found here, where all streams would wait: `unspelled` tells which
-        are wanted, `spelt` takes them."""
-        self._note("spell_apart")
-        self._spells_apart = True
-
     def unspelled(self) -> list[tuple[int, Unspelled]]:
-        """The long texts that streams wait for, by stream."""
+        """The long texts that streams wait for, by stream: with `spell_apart` someone else cuts them into tokens, and
+        brings them as `Spelt`."""
         return [(id, stream.unspelled) for id, stream in self.streams.items() if stream.unspelled is not None]
 
-    def spelt(self, id: int, text: str, behind: bool, ids: list[int] | None) -> None:
-        """The ids of a text that was `unspelled`; None where the tokenizer refuses it."""
-        if id in self.streams:
-            self._note("spelt", id, text, behind, ids)
-            self._talks[id].spelt(text, behind, ids)
-
     def _add(self, stream: StreamState, limits: Limits) -> None:
-        if self._spells_apart and stream.ready is None:
+        if self.config.spell_apart and stream.ready is None:
             stream.ready = {}
         self.streams[stream.id] = stream
         self._talks[stream.id] = Conversation(self.family, stream, limits, self.kept)
 
-    def _note(self, call: str, *arguments: Any) -> None:
+    def _note(self, entry: Entry) -> None:
         if self.journal is not None:
-            self.journal.note(call, *arguments)
-
-    def park(self, id: int, parked: bool) -> None:
-        """Feed nothing to a stream whose client does not read, or go on."""
-        if id in self.streams:
-            self._note("park", id, parked)
-            self.streams[id].parked = parked
-
-    # Inputs, in order.
-
-    def accept(self, id: int, input: Input) -> None:
-        """The next input of a stream; dropped where the stream has ended."""
-        self._note("accept", id, input)
-        self._tell(id, lambda talk: talk.accept(input.copy()))
-
-    def spans(self, id: int, spans: list[Span | Prompt]) -> None:
-        """Spans of inputs that were accepted; those of a stream that has ended are dropped."""
-        self._note("spans", id, list(spans))
-        self._tell(id, lambda talk: talk.spans(spans))
-
-    def resolve(self, id: int, seq: int) -> None:
-        """No further spans will come for input `seq`."""
-        self._note("resolve", id, seq)
-        self._tell(id, lambda talk: talk.resolve(seq))
-
-    def refuse(self, id: int, error: Error) -> None:
-        """Something of input `error.seq` could not be decoded or encoded, as its client has been told."""
-        self._note("refuse", id, error)
-        self._tell(id, lambda talk: talk.refuse(error))
-
-    def hurry(self, id: int, seq: int) -> None:
-        """Let question `seq` wait no longer for media before it that is still being decoded or encoded."""
-        self._note("hurry", id, seq)
-        self._tell(id, lambda talk: talk.hurry(seq))
-
-    def interrupt(self, id: int, at: int | None = None, reply: int | None = None, until: int | None = None) -> None:
-        """End the running reply behind its token `at`, or behind its last; keep its KV up to there. `reply` and `until`
-        as in `Conversation.interrupt`."""
-        self._note("interrupt", id, at, reply, until)
-        self._tell(id, lambda talk: talk.interrupt(at, reply, until))
-
-    def _tell(self, id: int, change: Callable[[Conversation], None]) -> None:
-        talk = self._talks.get(id)
-        if talk is None:
-            return
-        self._renew(talk.stream)
-        change(talk)
+            self.journal.note(entry)
 
     def _renew(self, stream: StreamState) -> None:
         """A stream that has nothing to do begins a new need."""
@@ -222,15 +196,8 @@ class Scheduler:
 
     # One step.
 
-    def pace(self, append_rows: int) -> None:
-        """How many rows a step may append while some reply decodes, at most what the configuration says."""
-        if append_rows != self._append_rows:
-            self._note("pace", append_rows)
-            self._append_rows = min(append_rows, self.config.append_rows)
-
     def plan(self) -> Plan | None:
         """The next step, or None where there is nothing to do."""
-        self._note("step")
         needs = self._needs()
         budget = Budget(self.config.step_rows, self._append_rows, self.config.page_tokens)
         decision = choose_rows(needs, self.pool.free, budget)
@@ -255,10 +222,13 @@ class Scheduler:
         edits, self._edits = self._edits, []
         drops, self._drops = self._drops, []
         kept = [save for save in saves if save is not None]
-        return Plan(next(self._numbers), kept, copies, edits, restores, drops, feeds)
+        plan = Plan(next(self._numbers), kept, copies, edits, restores, drops, feeds)
+        self._note(Planned(plan.number))
+        return plan
 
     def commit(self, plan: Plan, result: Result) -> None:
         """A step is done: events take effect, sampled tokens are laid. Streams that failed are to be closed then."""
+        self._note(result)
         tokens = iter(zip(result.tokens, result.likely or [None] * len(result.tokens), strict=True))
         lost = {*result.failed, *result.poisoned}
         for feed in plan.feeds:
@@ -392,3 +362,24 @@ class Scheduler:
             seen = run.seen
             place = int(run.positions[:, 0].min())
             stream.events.append(Appended(seen.seq, seen.modality, seen.start_us, seen.stop_us, row, len(run), place))
+
+
+def _tell(talk: Conversation, command: Accept | Spans | LaidOut | Resolved | Refuse | Interrupt | Hurry) -> None:
+    """What changes one stream's conversation alone."""
+    match command:
+        case Accept(_, input):
+            talk.accept(input)
+        case Spans(_, spans):
+            talk.spans(spans)
+        case LaidOut(_, seq, prompt):
+            talk.laid_out(seq, prompt)
+        case Resolved(_, seq):
+            talk.resolve(seq)
+        case Refuse(_, error):
+            talk.refuse(error)
+        case Hurry(_, seq):
+            talk.hurry(seq)
+        case Interrupt(_, until, reply, at):
+            talk.interrupt(at, reply, until)
+        case _:
+            assert_never(command)

@@ -17,6 +17,8 @@ from penstock.engine.family import Loaded
 from penstock.engine.loading.open import load
 from penstock.engine.runner.library import transformers
 
+from tests.actors.encoded import encode_all
+
 transformers.logging.set_verbosity_error()
 
 SECONDS = 60.0
@@ -60,8 +62,11 @@ class House:
         **config: Any,
     ) -> AsyncIterator[Engine]:
         """An engine that is closed at the end; then no page is held and nothing waits."""
-        setup = EngineConfig(**{"kv_tokens": 8192, "encoded": self.encoded, **config})
-        engine = Engine(loaded or self.loaded, setup, observer=observer, parked_seconds=parked_seconds)
+        setup = EngineConfig(**{"kv_tokens": 8192, **config})
+        with pytest.MonkeyPatch.context() as patch:
+            if self.encoded:
+                encode_all(patch)
+            engine = Engine(loaded or self.loaded, setup, observer=observer, parked_seconds=parked_seconds)
         try:
             yield engine
         finally:

@@ -6,12 +6,13 @@ import asyncio
 import threading
 from typing import Any
 
+import msgspec
 import pytest
+from penstock.engine.command import Question, Spelt, TextInput
 from penstock.engine.conversation import layout
 from penstock.engine.conversation.layout import _LONG
-from penstock.engine.conversation.state import Input
 from penstock.engine.family import Loaded
-from penstock.engine.scheduling.journal import Journal
+from penstock.engine.scheduling.journal import Journal, replay
 from penstock.engine.scheduling.scheduler import Scheduler
 from penstock.errors import InputError
 from penstock.streams.event import Error, ReplyStarted
@@ -87,18 +88,18 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 def told(driven: Driven, apart: bool) -> list[Any]:
     """Words, media and a question; where ids are found apart, each as late as can be."""
     if apart:
-        driven.scheduler.spell_apart()
+        driven.scheduler.config = msgspec.structs.replace(driven.scheduler.config, spell_apart=True)
         driven.stream = driven.stream + 1000
         driven.core.open(driven.stream, driven.request)
     long, wordless = "door " * 60, "a" * 250  # the second has no space at which it could be cut
-    driven.accept(Input(1, "text", long), Input(2, "text", wordless))
+    driven.accept(TextInput(1, long), TextInput(2, wordless))
     driven.pair(3)
-    driven.accept(Input(4, "ask", long, SamplingParams(max_tokens=4, ignore_eos=True)))
+    driven.accept(Question(4, long, SamplingParams(max_tokens=4, ignore_eos=True)))
     for _ in range(40):
         driven.run()
         for stream, wanted in driven.scheduler.unspelled():
             found = driven.core.scheduler.family.spelling.ids(wanted.text, wanted.behind)
-            driven.scheduler.spelt(stream, wanted.text, wanted.behind, found)
+            driven.scheduler.apply(Spelt(stream, wanted.text, wanted.behind, found))
     assert [event.seq for event in driven.of(ReplyStarted)] == [4] and not driven.of(Error)
     return [(run.row, run.ids, run.positions) for run in driven.scheduler.transcript(driven.stream)]
 
@@ -118,11 +119,8 @@ def test_a_run_with_long_words_is_replayed(loaded: Loaded, short: None) -> None:
     rows = told(driven, True)
     again = Driven(loaded)
     scheduler: Scheduler = again.scheduler
-    for entry in journal.entries:
-        if entry.call == "step":
-            again.core.step()
-        else:
-            getattr(scheduler, entry.call)(*entry.arguments)
+    scheduler.config = msgspec.structs.replace(scheduler.config, spell_apart=True)
+    assert all(one.result == one.entry for one in replay(journal.entries, scheduler, again.core.language) if one.result)
     assert [(run.row, run.ids, run.positions) for run in scheduler.transcript(driven.stream)] == rows
 
 

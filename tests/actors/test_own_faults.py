@@ -11,6 +11,7 @@ import pytest
 from penstock.actors import decode
 from penstock.actors.intake import Intake
 from penstock.actors.messages import Notice
+from penstock.engine.command import Accept, Command
 from penstock.errors import ContextOverflowError, PenstockError
 from penstock.streams.event import Appended, Closed, Error, ReplyDone, ReplyStarted
 from penstock.streams.item import Image, Text, VideoFrame
@@ -31,14 +32,14 @@ def test_a_stream_whose_message_fails_ends_alone(house: House, caplog: pytest.Lo
     async def work() -> None:
         async with house.engine() as engine, await engine.stream() as good, await engine.stream() as bad:
             reader, scheduler = Reader(bad), engine._wiring.schedule._scheduler
-            accept = scheduler.accept
+            apply = scheduler.apply
 
-            def failing(id: int, input: Any) -> None:
-                if input.text == "Fail.":
+            def failing(command: Command) -> None:
+                if isinstance(command, Accept) and getattr(command.input, "text", "") == "Fail.":
                     raise ValueError("no such words")
-                accept(id, input)
+                apply(command)
 
-            scheduler.accept = failing
+            scheduler.apply = failing
             reply = await good.ask("What?", LONG)
             await bad.append(Text("Fail."))
             (closed,) = await reader.see(Closed)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from penstock.actors import stream as stream_module
 from penstock.codecs import decoders
-from penstock.engine.conversation.state import Input
+from penstock.engine.command import Accept, TextInput
 from penstock.engine.family import Loaded
 from penstock.streams.event import Appended, Dropped
 from penstock.streams.item import AudioChunk, Image, VideoFrame
@@ -188,7 +188,7 @@ def test_a_clock_that_leaps_neither_pushes_a_stream_ahead_nor_holds_it_back(hous
 
     async def work() -> None:
         async with house.engine() as engine:
-            due, now_us = engine._wiring.schedule._due, 10_000_000_000
+            due, now_us = engine._wiring.schedule._granting.due, 10_000_000_000
             for stop_us in times_us:
                 assert abs(due(1, stop_us, now_us) - now_us) <= FRAME_US
                 now_us += FRAME_US
@@ -207,8 +207,8 @@ def test_nothing_is_encoded_ahead_of_many_rows_that_are_still_to_be_fed(house: H
             schedule = engine._wiring.schedule
             state, numbers = schedule._scheduler.streams[stream.id], itertools.count(1)
             while state.rows <= 4096:  # of few characters each: long words wait for their ids
-                assert schedule._wants_spans(stream.id)
-                schedule._scheduler.accept(stream.id, Input(next(numbers), "text", "zq" * 100))
-            assert not schedule._wants_spans(stream.id)
+                assert schedule._granting.wants_spans(stream.id)
+                schedule._scheduler.apply(Accept(stream.id, TextInput(next(numbers), "zq" * 100)))
+            assert not schedule._granting.wants_spans(stream.id)
 
     house.run(work())

@@ -6,8 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from penstock.actors import schedule
-from penstock.actors.messages import Announce, Spans
+from penstock.actors.messages import Announce
+from penstock.engine.command import Spans
+from penstock.engine.scheduling import granting
 from penstock.streams.event import Appended
 from penstock.streams.request import Request, SamplingParams
 
@@ -52,7 +53,7 @@ def test_a_second_that_is_larger_than_what_is_encoded_ahead_goes_in(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def work() -> None:
-        monkeypatch.setattr(schedule, "_AHEAD_ROWS", 1)
+        monkeypatch.setattr(granting, "_AHEAD_ROWS", 1)
         request, watch = Request(format="units", unit_tokens=2), Watch()
         async with house.engine(observer=watch) as engine, await engine.stream(request) as stream:
             reader = Reader(stream)

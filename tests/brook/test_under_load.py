@@ -48,7 +48,7 @@ async def answers(engine: Engine, rate: float, policy: str) -> tuple[list[str], 
             words = ""
             async for token in await stream.ask(question, GREEDY):
                 words += token.text
-                seen_us = token.seen.stop_us if token.seen else seen_us
+                seen_us = (token.seen and token.seen.stop_us) or seen_us
             given.append(words.strip())
         if playing is not None:
             assert not playing.done(), "expected media to the end of the answers"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from pages import ROOT
 from penstock.engine.brook.recipe import model_path
+from penstock.engine.command import Accept, Question
 from penstock.engine.config import EngineConfig
 from penstock.engine.conversation.reply import Reply
-from penstock.engine.conversation.state import Input
 from penstock.engine.core import Core
 from penstock.engine.family import Loaded
 from penstock.engine.loading.open import load
@@ -47,7 +47,7 @@ def play(core: Core, format: str, words: int) -> list[Event]:
     core.open(1, Request(format=format, system=SYSTEM, unit_tokens=3))
     b_behind = B_BEHIND - (format == "units")
     core.append(1, 1, [clip(1, 1)])
-    core.words(1, 2, "ask", QUESTIONS["question 1"], SamplingParams(max_tokens=words, hold=True))
+    core.ask(1, 2, QUESTIONS["question 1"], SamplingParams(max_tokens=words, hold=True))
     # In `interrupt` the model is one token ahead of its client when question 2 comes.
     ahead = int(format == "interrupt")
     events: list[Event] = []
@@ -60,8 +60,8 @@ def play(core: Core, format: str, words: int) -> list[Event]:
             told = 1
         elif told == 1 and tokens == ASK_BEHIND + ahead:
             params = SamplingParams(max_tokens=3, hold=True)
-            question = Input(4, "ask", QUESTIONS["question 2"], params, at=ASK_BEHIND - 1, reply=1)
-            core.scheduler.accept(1, question)
+            question = Question(4, QUESTIONS["question 2"], params, at=ASK_BEHIND - 1, reply=1)
+            core.scheduler.apply(Accept(1, question))
             told = 2
         events += [event for _, event in core.scheduler.events()]
     return events

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from penstock.codecs.frame import Pixels
+from penstock.engine.command import Accept, Input, MediaInput, Resolved, Spans
 from penstock.engine.config import EngineConfig
-from penstock.engine.conversation.state import Input
 from penstock.engine.core import Core
 from penstock.engine.family import Loaded
 from penstock.engine.span import Span
@@ -38,7 +38,7 @@ class Driven:
 
     def accept(self, *inputs: Input) -> None:
         for input in inputs:
-            self.scheduler.accept(self.stream, input)
+            self.scheduler.apply(Accept(self.stream, input))
 
     def run(self, steps: int = 1000) -> None:
         for _ in range(steps):
@@ -52,15 +52,15 @@ class Driven:
 
     def pair(self, seq: int) -> None:
         """Two frames as input `seq`: one span, which is there at once."""
-        self.accept(Input(seq, "media", done=False))
+        self.accept(MediaInput(seq))
         self.pair_of(seq, seq)
-        self.scheduler.resolve(self.stream, seq)
+        self.scheduler.apply(Resolved(self.stream, seq))
 
     def image(self, seq: int) -> None:
         """A picture as input `seq`."""
-        self.accept(Input(seq, "media", done=False))
+        self.accept(MediaInput(seq))
         self._encoded(self._timeline.image(seq, picture(seq, 112, 112)).segments)
-        self.scheduler.resolve(self.stream, seq)
+        self.scheduler.apply(Resolved(self.stream, seq))
 
     def pair_of(self, seq: int, place: int) -> None:
         """Two frames of input `seq`, the pair number `place` of the stream's media."""
@@ -69,4 +69,4 @@ class Driven:
         self._encoded(self._timeline.feed(seq, taken).segments)
 
     def _encoded(self, segments: list[Segment]) -> None:
-        self.scheduler.spans(self.stream, list(self._encode([(self.stream, segment) for segment in segments])))
+        self.scheduler.apply(Spans(self.stream, list(self._encode([(self.stream, segment) for segment in segments]))))

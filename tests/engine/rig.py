@@ -16,6 +16,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from penstock.codecs.frame import Frame, Pixels, Samples
+from penstock.engine.command import Close, Fork, Interrupt
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import Core
 from penstock.engine.family import Loaded
@@ -63,7 +64,7 @@ class Rig:
         twin.timeline = copy.deepcopy(session.timeline)
         twin.sound_run = Run(session.sound_run.samples)
         twin.draws, twin.events, twin.frames = dict(session.draws), list(session.events), list(session.frames)
-        self.core.scheduler.fork(session.stream, twin.stream, session.seq + 1)
+        self.core.scheduler.apply(Fork(session.stream, twin.stream, session.seq + 1))
         self.core.loaded.towers.fork(session.stream, twin.stream)
         self.sessions[twin.stream] = twin
         return twin
@@ -154,30 +155,37 @@ class Session:
         self._end_sound()
 
     def text(self, words: str) -> None:
-        self._words("text", words)
+        segments = self._flush()
+        self.rig.core.text(self.stream, self.seq, words, segments)
+        self._flushed(segments)
         self.story.text(words)
         self.rig.deliver()
 
     def ask(self, words: str = "", **params: Any) -> None:
-        self._words("ask", words, SamplingParams(**{"max_tokens": 16, "hold": True, **params}))
+        segments = self._flush()
+        sampling = SamplingParams(**{"max_tokens": 16, "hold": True, **params})
+        self.rig.core.ask(self.stream, self.seq, words, sampling, segments)
+        self._flushed(segments)
         self.story.ask(words)
         self.rig.deliver()
 
     def end(self) -> None:
         """No more media will come."""
-        self._words("end")
+        segments = self._flush()
+        self.rig.core.end(self.stream, self.seq, segments)
+        self._flushed(segments)
         self.story.finish()
         self.rig.deliver()
 
     def interrupt(self, at: int | None = None) -> None:
         """Cut the running reply behind its token `at`."""
-        self.rig.core.scheduler.interrupt(self.stream, at)
+        self.rig.core.scheduler.apply(Interrupt(self.stream, at=at))
         if self.story.replying:
             self.story.cut(len(self.story.places) if at is None else at + 1)
         self.rig.deliver()
 
     def close(self) -> None:
-        self.rig.core.scheduler.close(self.stream)
+        self.rig.core.scheduler.apply(Close(self.stream, "closed"))
 
     # What it is told.
 
@@ -271,9 +279,11 @@ class Session:
         self._tell(segments, still)
         self.rig.deliver()
 
-    def _words(self, kind: str, words: str = "", params: SamplingParams | None = None) -> None:
-        segments = self.timeline.flush(self._next()).segments
-        self.rig.core.words(self.stream, self.seq, kind, words, params, segments)
+    def _flush(self) -> list[Segment]:
+        """What the next input flushes."""
+        return self.timeline.flush(self._next()).segments
+
+    def _flushed(self, segments: list[Segment]) -> None:
         self._tell(segments)
         self._end_sound()
 

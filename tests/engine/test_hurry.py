@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 from penstock.codecs.frame import Pixels
-from penstock.engine.conversation.state import Input
+from penstock.engine.command import (
+    Hurry,
+    MediaEnd,
+    MediaInput,
+    PromptInput,
+    Question,
+    Refuse,
+    Resolved,
+    Spans,
+    TextInput,
+)
 from penstock.engine.family import Loaded
 from penstock.streams.event import Error, ReplyDone, ReplyStarted
 from penstock.streams.request import SamplingParams
@@ -23,9 +33,9 @@ def driven(omni_loaded: Loaded) -> Driven:
 
 
 def test_it_does_not_overtake_the_prompt(driven: Driven) -> None:
-    driven.accept(Input(1, "prompt", params=SHORT, done=False), Input(2, "media", done=False))
-    driven.accept(Input(3, "ask", "Who?", SHORT))
-    driven.scheduler.hurry(driven.stream, 3)
+    driven.accept(PromptInput(1, SHORT), MediaInput(2))
+    driven.accept(Question(3, "Who?", SHORT))
+    driven.scheduler.apply(Hurry(driven.stream, 3))
     driven.run()
     assert [input.seq for input in driven.scheduler.streams[driven.stream].inputs] == [1, 3, 2]
     assert not driven.of(ReplyStarted)
@@ -33,27 +43,27 @@ def test_it_does_not_overtake_the_prompt(driven: Driven) -> None:
 
 def test_what_it_flushes_comes_behind_the_media_that_it_overtakes(driven: Driven, omni_loaded: Loaded) -> None:
     """While a reply runs the question waits in front of media that is late; its own odd frame does not."""
-    driven.accept(Input(1, "ask", "What do you see?", SamplingParams(max_tokens=6)))
+    driven.accept(Question(1, "What do you see?", SamplingParams(max_tokens=6)))
     driven.run(2)
-    driven.accept(Input(2, "media", done=False), Input(3, "ask", "And now?", SHORT, done=False))
-    driven.scheduler.hurry(driven.stream, 3)
+    driven.accept(MediaInput(2), Question(3, "And now?", SHORT, done=False))
+    driven.scheduler.apply(Hurry(driven.stream, 3))
     timeline = Timeline(omni_loaded.family.spec)
     late = timeline.feed(2, [Pixels(pixels, at * 500_000) for at, pixels in enumerate(frames(1, 3))]).segments
     flushed = timeline.flush(3).segments
     first, second = omni_loaded.towers.encode([(driven.stream, segment) for segment in (*flushed, *late)])
-    driven.scheduler.spans(driven.stream, [first])
+    driven.scheduler.apply(Spans(driven.stream, [first]))
     driven.run()  # the reply ends, the question is asked and answered
     assert [event.seq for event in driven.of(ReplyStarted)] == [1, 3]
-    driven.scheduler.spans(driven.stream, [second])
+    driven.scheduler.apply(Spans(driven.stream, [second]))
     for seq in (2, 3):
-        driven.scheduler.resolve(driven.stream, seq)
+        driven.scheduler.apply(Resolved(driven.stream, seq))
     driven.run()
     assert [run.seen.seq for run in driven.scheduler.transcript(driven.stream) if run.seen] == [2, 3]
 
 
 def test_words_before_it_stay_before_it(driven: Driven, omni_loaded: Loaded) -> None:
-    driven.accept(Input(1, "media", done=False), Input(2, "text", "Say it in French."), Input(3, "ask", "Who?", SHORT))
-    driven.scheduler.hurry(driven.stream, 3)
+    driven.accept(MediaInput(1), TextInput(2, "Say it in French."), Question(3, "Who?", SHORT))
+    driven.scheduler.apply(Hurry(driven.stream, 3))
     driven.run()
     assert [event.seq for event in driven.of(ReplyStarted)] == [3]
     ids = [id for run in driven.scheduler.transcript(driven.stream) for id in run.ids]
@@ -62,19 +72,19 @@ def test_words_before_it_stay_before_it(driven: Driven, omni_loaded: Loaded) -> 
 
 
 def test_an_earlier_question_and_its_media_stay_before_it(driven: Driven) -> None:
-    driven.accept(Input(1, "media", done=False), Input(2, "ask", "Who?", SHORT))
-    driven.accept(Input(3, "media", done=False), Input(4, "end"), Input(5, "ask", "Where?", SHORT))
-    driven.scheduler.hurry(driven.stream, 5)
+    driven.accept(MediaInput(1), Question(2, "Who?", SHORT))
+    driven.accept(MediaInput(3), MediaEnd(4), Question(5, "Where?", SHORT))
+    driven.scheduler.apply(Hurry(driven.stream, 5))
     driven.run()
     assert not driven.of(ReplyStarted)
     assert [input.seq for input in driven.scheduler.streams[driven.stream].inputs] == [1, 2, 5, 3, 4]
 
 
 def test_a_question_that_was_refused_is_not_asked(driven: Driven) -> None:
-    driven.accept(Input(1, "ask", "Who?", SHORT, done=False))
-    driven.scheduler.refuse(driven.stream, Error("media_damaged", "broken", 1))
-    driven.scheduler.resolve(driven.stream, 1)
-    driven.accept(Input(2, "ask", "Who?", SHORT))
+    driven.accept(Question(1, "Who?", SHORT, done=False))
+    driven.scheduler.apply(Refuse(driven.stream, Error("media_damaged", "broken", 1)))
+    driven.scheduler.apply(Resolved(driven.stream, 1))
+    driven.accept(Question(2, "Who?", SHORT))
     driven.run()
     assert [event.seq for event in driven.of(ReplyStarted)] == [2]
     assert [event.reason for event in driven.of(ReplyDone)] == ["length"]
@@ -82,9 +92,9 @@ def test_a_question_that_was_refused_is_not_asked(driven: Driven) -> None:
 
 def test_words_that_wait_are_bounded(driven: Driven) -> None:
     """In number and in characters; what is too much is told, and the others go in."""
-    driven.accept(Input(1, "ask", "What do you see?", SHORT))
+    driven.accept(Question(1, "What do you see?", SHORT))
     driven.run(1)
-    driven.accept(*(Input(seq, "text", "a") for seq in range(2, 1028)), Input(1028, "ask", "b", SHORT))
+    driven.accept(*(TextInput(seq, "a") for seq in range(2, 1028)), Question(1028, "b", SHORT))
     driven.run()
     assert [(event.code, event.seq) for event in driven.of(Error)] == [("input", seq) for seq in (1026, 1027, 1028)]
     assert "text: expected at most 1024 inputs of 1048576 characters to wait, got more" in driven.of(Error)[0].message

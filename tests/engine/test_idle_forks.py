@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from penstock.engine.conversation.state import Input
+from penstock.engine.command import Accept, Fork, Open, TextInput
 from penstock.engine.family import Loaded
 from penstock.engine.plan import Result
 from penstock.engine.scheduling.policy import Budget, Need, plan
@@ -26,17 +26,17 @@ def drive(scheduler: Scheduler) -> None:
 
 def test_a_stream_is_served_beside_idle_forks(text_loaded: Loaded) -> None:
     scheduler = Scheduler(text_loaded.family, SchedulerConfig(pages=14, page_tokens=4))
-    scheduler.open(1, Request(format="turns"))
-    scheduler.accept(1, Input(1, "text", WORDS))
+    scheduler.apply(Open(1, Request(format="turns")))
+    scheduler.apply(Accept(1, TextInput(1, WORDS)))
     drive(scheduler)
-    scheduler.fork(1, 2, 99)
-    scheduler.fork(1, 3, 99)
-    scheduler.open(4, Request(format="turns"))
-    scheduler.accept(4, Input(1, "text", WORDS))
+    scheduler.apply(Fork(1, 2, 99))
+    scheduler.apply(Fork(1, 3, 99))
+    scheduler.apply(Open(4, Request(format="turns")))
+    scheduler.apply(Accept(4, TextInput(1, WORDS)))
     drive(scheduler)
     assert scheduler.streams[4].fed == scheduler.streams[4].rows
     for fork in (1, 2, 3):
-        scheduler.accept(fork, Input(200, "text", "hill"))
+        scheduler.apply(Accept(fork, TextInput(200, "hill")))
     drive(scheduler)
     assert all(stream.fed == stream.rows for stream in scheduler.streams.values())
 
@@ -45,14 +45,14 @@ def test_a_stream_is_served_beside_idle_forks(text_loaded: Loaded) -> None:
 def test_forks_that_share_the_whole_cache_are_served(text_loaded: Loaded, host_pages: int) -> None:
     """No page is left for a copy of the one that all three would write into: they take turns."""
     scheduler = Scheduler(text_loaded.family, SchedulerConfig(pages=1, page_tokens=128, host_pages=host_pages))
-    scheduler.open(1, Request(format="turns"))
-    scheduler.accept(1, Input(1, "text", WORDS))
+    scheduler.apply(Open(1, Request(format="turns")))
+    scheduler.apply(Accept(1, TextInput(1, WORDS)))
     drive(scheduler)
-    scheduler.fork(1, 2, 99)
-    scheduler.fork(2, 3, 99)
+    scheduler.apply(Fork(1, 2, 99))
+    scheduler.apply(Fork(2, 3, 99))
     for seq in (200, 201):
         for fork in (1, 2, 3):
-            scheduler.accept(fork, Input(seq, "text", "hill"))
+            scheduler.apply(Accept(fork, TextInput(seq, "hill")))
         drive(scheduler)
     assert all(stream.past == stream.rows for stream in scheduler.streams.values())
 

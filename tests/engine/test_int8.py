@@ -107,7 +107,7 @@ def test_brook_still_answers() -> None:
             core.append(1, pair + 1, [segment])
         said = []
         for seq, question in enumerate(("What do you see?", "Where is the circle?", "What moved?"), 10):
-            core.words(1, seq, "ask", question, SamplingParams(max_tokens=40))
+            core.ask(1, seq, question, SamplingParams(max_tokens=40))
             said.append("".join(event.text for _, event in core.run() if isinstance(event, Token)))
         return said
 

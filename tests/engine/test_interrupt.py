@@ -17,7 +17,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.engine.conversation.state import Input
+from penstock.engine.command import Accept, Interrupt, Question
 from penstock.engine.family import Loaded
 from penstock.engine.span import Span
 from penstock.streams.event import Appended, ReplyDone, Token
@@ -142,7 +142,7 @@ def test_what_is_kept_no_longer_is_not_laid_again(
     gc.collect()
     assert sum(ref() is not None for ref in made) == len(made) - len(session.of(Appended))
     told = len(session.story.places)
-    rig.core.scheduler.interrupt(session.stream, min(at, told - 1))
+    rig.core.scheduler.apply(Interrupt(session.stream, at=min(at, told - 1)))
     rig.deliver()
     if again:
         client.do("ask", 1, max_tokens=4)
@@ -263,8 +263,8 @@ def test_what_was_taken_of_another_reply_does_not_cut_this_one(omni_loaded: Load
     session = rig.open(format="interrupt")
     session.ask("What do you see?", max_tokens=30)
     rig.step(5)
-    question = Input(9, "ask", "Who came in?", SamplingParams(max_tokens=2), at=1, reply=reply)
-    rig.core.scheduler.accept(session.stream, question)
+    question = Question(9, "Who came in?", SamplingParams(max_tokens=2), at=1, reply=reply)
+    rig.core.scheduler.apply(Accept(session.stream, question))
     rig.deliver()
     assert session.ends() == [("interrupted", kept)]
 

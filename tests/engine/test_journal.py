@@ -37,9 +37,11 @@ def test_replayed_run_gives_the_same_events(
     rig.run()
     told = {session.session.stream: session.session.events for session in (client, *beside)}
 
-    again = replay(journal, *make_parts(omni_loaded, EngineConfig(**CONFIG)))
+    again = list(replay(journal.entries, *make_parts(omni_loaded, EngineConfig(**CONFIG))))
 
-    assert {stream: [event for of, event in again if of == stream] for stream in told} == told
+    events = [entry for one in again for entry in one.events]
+    assert {stream: [event for of, event in events if of == stream] for stream in told} == told
+    assert all(one.result == one.entry for one in again if one.result is not None)
 
 
 def test_reserved_tokens_are_refused_when_they_cannot_be_had(omni_loaded: Loaded) -> None:

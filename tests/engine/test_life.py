@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
-from penstock.engine.conversation.state import Input
+from penstock.engine.command import Interrupt, MediaInput, Question, Refuse, Resolved, TextInput
 from penstock.engine.family import Loaded
 from penstock.streams.event import Appended, Dropped, Error, ReplyDone, ReplyStarted, Resting, Token
 from penstock.streams.request import SamplingParams
@@ -32,9 +32,9 @@ def ends(driven: Driven) -> list[tuple[int, str, int]]:
 
 def test_an_interrupt_before_a_reply_has_begun_gives_an_empty_one(omni_loaded: Loaded) -> None:
     driven = Driven(omni_loaded)
-    driven.accept(Input(1, "media", done=False), Input(2, "ask", "Who?", LONG), Input(3, "ask", "Where?", LONG))
-    driven.scheduler.interrupt(driven.stream, -1, None, 2)
-    driven.scheduler.resolve(driven.stream, 1)
+    driven.accept(MediaInput(1), Question(2, "Who?", LONG), Question(3, "Where?", LONG))
+    driven.scheduler.apply(Interrupt(driven.stream, 2, at=-1))
+    driven.scheduler.apply(Resolved(driven.stream, 1))
     driven.run()
     assert ends(driven) == [(1, "interrupted", 0), (2, "length", 40)]
     assert [event.seq for event in driven.of(ReplyStarted)] == [2, 3]
@@ -42,19 +42,19 @@ def test_an_interrupt_before_a_reply_has_begun_gives_an_empty_one(omni_loaded: L
 
 def test_an_interrupt_cuts_no_later_question(omni_loaded: Loaded) -> None:
     driven = Driven(omni_loaded)
-    driven.accept(Input(1, "ask", "Who?", SamplingParams(max_tokens=3)), Input(2, "ask", "Where?", LONG))
+    driven.accept(Question(1, "Who?", SamplingParams(max_tokens=3)), Question(2, "Where?", LONG))
     driven.run(20)
     assert driven.of(ReplyStarted)[-1].seq == 2  # what the client did not know when it sent this:
-    driven.scheduler.interrupt(driven.stream, 1, 1, 1)
+    driven.scheduler.apply(Interrupt(driven.stream, 1, 1, 1))
     driven.run()
     assert ends(driven) == [(1, "length", 3), (2, "length", 40)]
 
 
 def test_of_a_reply_that_its_client_has_not_seen_nothing_stays(omni_loaded: Loaded) -> None:
     driven = Driven(omni_loaded)
-    driven.accept(Input(1, "ask", "Who?", LONG))
+    driven.accept(Question(1, "Who?", LONG))
     driven.run(10)
-    driven.scheduler.interrupt(driven.stream, -1, None, 1)
+    driven.scheduler.apply(Interrupt(driven.stream, 1, at=-1))
     driven.run()
     assert ends(driven) == [(1, "interrupted", 0)]
 
@@ -62,8 +62,8 @@ def test_of_a_reply_that_its_client_has_not_seen_nothing_stays(omni_loaded: Load
 def test_an_interrupt_while_nothing_runs_or_waits_does_nothing(omni_loaded: Loaded) -> None:
     driven = Driven(omni_loaded)
     driven.pair(1)
-    driven.scheduler.interrupt(driven.stream, -1, None, 1)
-    driven.accept(Input(2, "ask", "Who?", LONG))
+    driven.scheduler.apply(Interrupt(driven.stream, 1, at=-1))
+    driven.accept(Question(2, "Who?", LONG))
     driven.run()
     assert ends(driven) == [(1, "length", 40)]
 
@@ -73,7 +73,7 @@ def test_an_interrupt_while_nothing_runs_or_waits_does_nothing(omni_loaded: Load
 
 def test_a_reply_ends_by_itself_unless_it_is_held(omni_loaded: Loaded) -> None:
     driven = Driven(silent(omni_loaded), format="live")
-    driven.accept(Input(1, "ask", "Who?", SamplingParams()))
+    driven.accept(Question(1, "Who?", SamplingParams()))
     driven.run()
     assert (ends(driven), driven.of(Resting)) == ([(1, "stop", 0)], [])
     assert not driven.of(ReplyStarted)[0].held
@@ -81,7 +81,7 @@ def test_a_reply_ends_by_itself_unless_it_is_held(omni_loaded: Loaded) -> None:
 
 def test_a_held_reply_says_once_that_it_rests(omni_loaded: Loaded) -> None:
     driven = Driven(silent(omni_loaded), format="live")
-    driven.accept(Input(1, "ask", "Who?", HELD))
+    driven.accept(Question(1, "Who?", HELD))
     driven.run()
     for seq in (2, 3):
         driven.pair(seq)
@@ -93,7 +93,7 @@ def test_a_held_reply_says_once_that_it_rests(omni_loaded: Loaded) -> None:
 
 def test_it_says_so_again_when_it_has_said_more(omni_loaded: Loaded) -> None:
     driven = Driven(silent(omni_loaded, 2), format="live")
-    driven.accept(Input(1, "ask", "Who?", HELD))
+    driven.accept(Question(1, "Who?", HELD))
     for seq in range(2, 12):
         driven.run()
         driven.pair(seq)
@@ -109,7 +109,7 @@ def test_it_says_so_again_when_it_has_said_more(omni_loaded: Loaded) -> None:
 @pytest.mark.parametrize("least", [1, 7])
 def test_a_speaking_reply_says_enough_between_two_pieces(omni_loaded: Loaded, least: int) -> None:
     driven = Driven(omni_loaded, format="live", splice_tokens=least)
-    driven.accept(Input(1, "ask", "Who?", LONG))
+    driven.accept(Question(1, "Who?", LONG))
     for seq in range(2, 6):
         driven.pair(seq)
     driven.run()
@@ -126,7 +126,7 @@ def test_a_speaking_reply_says_enough_between_two_pieces(omni_loaded: Loaded, le
 
 def test_a_reply_that_rests_takes_media_at_once(omni_loaded: Loaded) -> None:
     driven = Driven(silent(omni_loaded), format="live", splice_tokens=30)
-    driven.accept(Input(1, "ask", "Who?", HELD))
+    driven.accept(Question(1, "Who?", HELD))
     driven.run()
     driven.pair(2)
     driven.run()
@@ -135,9 +135,9 @@ def test_a_reply_that_rests_takes_media_at_once(omni_loaded: Loaded) -> None:
 
 def test_a_question_that_overtakes_another_one_says_so(omni_loaded: Loaded) -> None:
     driven = Driven(omni_loaded, format="live")
-    driven.accept(Input(1, "ask", "Who?", LONG))
+    driven.accept(Question(1, "Who?", LONG))
     driven.run(5)
-    driven.accept(Input(2, "ask", "Where?", SamplingParams(max_tokens=2, ignore_eos=True)))
+    driven.accept(Question(2, "Where?", SamplingParams(max_tokens=2, ignore_eos=True)))
     driven.run()
     assert [(reply, reason) for reply, reason, _ in ends(driven)] == [(1, "overtaken"), (2, "length")]
 
@@ -146,20 +146,20 @@ def test_a_question_that_overtakes_another_one_says_so(omni_loaded: Loaded) -> N
 
 
 def failed(driven: Driven, seq: int) -> None:
-    driven.accept(Input(seq, "media", done=False))
-    driven.scheduler.refuse(driven.stream, Error("media_damaged", "no picture", seq))
-    driven.scheduler.resolve(driven.stream, seq)
+    driven.accept(MediaInput(seq))
+    driven.scheduler.apply(Refuse(driven.stream, Error("media_damaged", "no picture", seq)))
+    driven.scheduler.apply(Resolved(driven.stream, seq))
 
 
 def test_a_question_is_not_asked_over_media_that_came_to_nothing(omni_loaded: Loaded) -> None:
     driven = Driven(omni_loaded)
     failed(driven, 1)
-    driven.accept(Input(2, "ask", "What do you see?", LONG))
+    driven.accept(Question(2, "What do you see?", LONG))
     driven.run()
     (error,) = driven.of(Error)
     assert (error.code, error.seq, error.fatal) == ("media_damaged", 2, False)
     assert "input 1 before this question came to nothing: no picture" in error.message
-    driven.accept(Input(3, "ask", "What do you see?", LONG))  # its client knows now
+    driven.accept(Question(3, "What do you see?", LONG))  # its client knows now
     driven.run()
     assert [event.seq for event in driven.of(ReplyStarted)] == [3]
 
@@ -167,7 +167,7 @@ def test_a_question_is_not_asked_over_media_that_came_to_nothing(omni_loaded: Lo
 def test_its_client_may_ask_all_the_same(omni_loaded: Loaded) -> None:
     driven = Driven(omni_loaded)
     failed(driven, 1)
-    driven.accept(Input(2, "ask", "What do you see?", LONG, despite=True), Input(3, "ask", "And?", LONG))
+    driven.accept(Question(2, "What do you see?", LONG, despite=True), Question(3, "And?", LONG))
     driven.run()
     assert [event.seq for event in driven.of(ReplyStarted)] == [2, 3]
 
@@ -176,7 +176,7 @@ def test_one_lost_input_among_others_stops_no_question(omni_loaded: Loaded) -> N
     driven = Driven(omni_loaded)
     failed(driven, 1)
     driven.pair(2)
-    driven.accept(Input(3, "ask", "What do you see?", LONG))
+    driven.accept(Question(3, "What do you see?", LONG))
     driven.run()
     assert [event.seq for event in driven.of(ReplyStarted)] == [3]
 
@@ -187,7 +187,7 @@ def test_one_lost_input_among_others_stops_no_question(omni_loaded: Loaded) -> N
 @pytest.mark.parametrize("held", [False, True])
 def test_a_full_stream_tells_a_camera_once_and_ends_its_reply(omni_loaded: Loaded, held: bool) -> None:
     driven = Driven(silent(omni_loaded) if held else omni_loaded, rows=160, format="live")
-    driven.accept(Input(1, "ask", "Who?", SamplingParams(max_tokens=300, hold=held, ignore_eos=not held)))
+    driven.accept(Question(1, "Who?", SamplingParams(max_tokens=300, hold=held, ignore_eos=not held)))
     driven.run(3)
     for seq in range(2, 30):
         driven.pair(seq)
@@ -214,9 +214,9 @@ def filled(loaded: Loaded) -> Driven:
 
 def flushing(driven: Driven, seq: int) -> None:
     """A question that lets out a pair of frames of its own."""
-    driven.accept(Input(seq, "ask", "Who?", SamplingParams(max_tokens=2, ignore_eos=True), done=False))
+    driven.accept(Question(seq, "Who?", SamplingParams(max_tokens=2, ignore_eos=True), done=False))
     driven.pair_of(seq, seq + 1000)
-    driven.scheduler.resolve(driven.stream, seq)
+    driven.scheduler.apply(Resolved(driven.stream, seq))
     driven.run()
 
 
@@ -231,10 +231,10 @@ def test_a_camera_before_a_full_stream_stops_one_question_only(omni_loaded: Load
     """The one behind the first picture that did not fit: then its client knows."""
     driven = Driven(omni_loaded, rows=192)
     driven.size = (224, 224)
-    driven.accept(Input(1, "text", "door " * 161))
+    driven.accept(TextInput(1, "door " * 161))
     for seq in (2, 4, 6):
         driven.pair(seq)
-        driven.accept(Input(seq + 1, "ask", "Who?", SamplingParams(max_tokens=1)))
+        driven.accept(Question(seq + 1, "Who?", SamplingParams(max_tokens=1)))
         driven.run()
     assert [(event.code, event.seq) for event in driven.of(Error)][:2] == [("context_overflow", seq) for seq in (2, 3)]
     assert [event.seq for event in driven.of(ReplyStarted)] == [5]
@@ -266,13 +266,13 @@ def test_media_that_a_question_lets_out_counts_as_come(omni_loaded: Loaded) -> N
 def test_an_image_that_a_full_stream_drops_is_told_at_the_question(omni_loaded: Loaded) -> None:
     """A question is most likely about it; a further one is asked."""
     driven = Driven(omni_loaded, rows=192)
-    driven.accept(Input(1, "text", "door " * 161))
+    driven.accept(TextInput(1, "door " * 161))
     for seq in (2, 4):
         driven.image(seq)
-        driven.accept(Input(seq + 1, "ask", "What is on it?", SamplingParams(max_tokens=1)))
+        driven.accept(Question(seq + 1, "What is on it?", SamplingParams(max_tokens=1)))
         driven.run()
     assert [event.seq for event in driven.of(Dropped)] == [4]
     assert [event.seq for event in driven.of(Error)] == [2, 3, 5]
-    driven.accept(Input(6, "ask", "Who?", SamplingParams(max_tokens=1)))
+    driven.accept(Question(6, "Who?", SamplingParams(max_tokens=1)))
     driven.run()
     assert [event.seq for event in driven.of(ReplyStarted)] == [6]

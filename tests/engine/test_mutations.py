@@ -124,12 +124,8 @@ def words_off_by_one(patch: pytest.MonkeyPatch) -> None:
 
 def words_dropped(patch: pytest.MonkeyPatch) -> None:
     """Text that comes into a running reply is lost."""
-    words = Core.words
-
-    def deaf(self: Core, stream: int, seq: int, kind: str, text: str = "", *rest: Any) -> None:
-        words(self, stream, seq, kind, "" if kind == "text" else text, *rest)
-
-    patch.setattr(Core, "words", deaf)
+    text = Core.text
+    patch.setattr(Core, "text", lambda self, stream, seq, words, *rest: text(self, stream, seq, "", *rest))
 
 
 IN_LOGITS: list[Mutation] = [

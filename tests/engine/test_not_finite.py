@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from penstock.engine.conversation.state import Input
+from penstock.engine.command import Accept, Question
 from penstock.engine.family import Loaded
 from penstock.engine.plan import Draw
 from penstock.engine.runner.encoder import Encoder
@@ -42,10 +42,10 @@ def test_a_poisoned_stream_ends_and_its_neighbour_goes_on(omni_loaded: Loaded) -
     driven.pair(1)
     driven.run()
     driven.core.open(other, Request(format="turns"))
-    driven.scheduler.accept(other, Input(1, "ask", "Who?", SHORT))
+    driven.scheduler.apply(Accept(other, Question(1, "Who?", SHORT)))
     page = driven.scheduler.streams[driven.stream].table.pages[0]
     driven.core.language.values[0][page] = float("nan")
-    driven.accept(Input(2, "ask", "What do you see?", SHORT))
+    driven.accept(Question(2, "What do you see?", SHORT))
     events, poisoned = [], []
     while (done := driven.core.step()) is not None:
         poisoned += done[1].poisoned

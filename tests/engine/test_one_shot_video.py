@@ -22,6 +22,7 @@ from penstock.actors.intake import Intake
 from penstock.codecs.decoders import Decoders
 from penstock.codecs.limits import MediaLimits
 from penstock.engine.brook.recipe import model_path
+from penstock.engine.command import Close
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import Core
 from penstock.engine.family import Loaded
@@ -83,9 +84,9 @@ def in_a_stream(loaded: Loaded, items: list[Item], **request: Any) -> list[Rows]
     intake = Intake(loaded.family.spec, asked, Decoders(MediaLimits(), None))
     for seq, item in enumerate(items, 1):
         core.append(stream, seq, [segment for output in intake.take(seq, item) for segment in output.segments])
-    core.words(stream, len(items) + 1, "ask", "Well?", flushed=intake.flush(len(items) + 1).segments)
+    core.ask(stream, len(items) + 1, "Well?", flushed=intake.flush(len(items) + 1).segments)
     laid = list(core.scheduler.streams[stream].laid)
-    core.scheduler.close(stream)
+    core.scheduler.apply(Close(stream, "closed"))
     intake.close()
     return laid
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from penstock.engine.command import Park
 from penstock.engine.family import Loaded
 from penstock.streams.event import Error
 
@@ -70,10 +71,10 @@ def test_every_stream_is_served(
         session.ask("What?", max_tokens=REPLY)
     if parked:
         rig.step(3)
-        rig.core.scheduler.park(sessions[0].stream, True)
+        rig.core.scheduler.apply(Park(sessions[0].stream, True))
         rig.run()
         assert all(session.ends() for session in sessions[1:]), "a client that does not read holds up nobody"
-        rig.core.scheduler.park(sessions[0].stream, False)
+        rig.core.scheduler.apply(Park(sessions[0].stream, False))
     rig.run()
     for session in sessions:
         session.ask("Who?", max_tokens=REPLY)

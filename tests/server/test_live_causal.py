@@ -24,6 +24,8 @@ from penstock.streams.event import Appended, Event, Seen, Token
 from penstock.streams.item import VideoFrame
 from penstock.streams.request import Request, SamplingParams
 
+from tests.actors.encoded import encode_all
+
 FIRST, SECOND, TOKENS = 7, 15, 26
 STEP_US = 500_000
 
@@ -121,10 +123,13 @@ def seen_by_plan(feeds: list[Feed]) -> list[Seen | None]:
 
 
 @pytest.mark.parametrize("encoded", [False, True])
-def test_a_frame_changes_the_very_next_token_and_none_before(encoded: bool) -> None:
+def test_a_frame_changes_the_very_next_token_and_none_before(encoded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if encoded:
+        encode_all(monkeypatch)
+
     async def main() -> None:
         async with (
-            await Engine.load(model_path("omni"), config=EngineConfig(encoded=encoded)) as engine,
+            await Engine.load(model_path("omni"), config=EngineConfig()) as engine,
             serving(engine) as url,
         ):
             watched, events = await play(engine, url, [pair(1), pair(2), pair(3)])

@@ -19,14 +19,18 @@ async def held(url: str, *sent: bytes, pause: float = 0.0) -> tuple[bytes, float
     host, _, port = url.removeprefix("http://").rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     began, answer = time.monotonic(), b""
+    reading = asyncio.create_task(reader.read())
     try:
         for part in sent:
+            if reading.done():  # what is sent to a closed socket would take back what it has said
+                break
             writer.write(part)
-            await asyncio.sleep(pause)
-        answer = await reader.read()
+            await asyncio.wait([reading], timeout=pause)
+        answer = await reading
     except ConnectionError:
         pass
     finally:
+        reading.cancel()
         writer.close()
     return answer, time.monotonic() - began
 

@@ -1,0 +1,190 @@
+"""What may be asked of the scheduler: one tagged union of plain data.
+
+`Scheduler.apply` carries a command out, between two steps; there is no other way to change a stream's life. Actors pass
+commands on as they are, and a journal stores them, so that a run can be repeated.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+from ..streams.event import Error
+from ..streams.request import Request, SamplingParams
+from .span import Prompt, Span
+
+# Inputs of a client. `seq` numbers them in the order in which they act. `done`: no spans will come for it. `event` is
+# the event of the format's table (`streams/format.py`). `at` and `reply`: the client had taken reply number `reply` up
+# to its token `at` when it sent this; None where no reply ran.
+
+
+class MediaInput(msgspec.Struct, frozen=True, tag="media"):
+    """Media, whose spans follow."""
+
+    event: ClassVar[str] = "media"
+    seq: int
+    done: bool = False
+
+
+class TextInput(msgspec.Struct, frozen=True, tag="text"):
+    """Words for the open user turn."""
+
+    event: ClassVar[str] = "text"
+    seq: int
+    text: str
+    done: bool = True
+    at: int | None = None
+    reply: int | None = None
+
+
+class Question(msgspec.Struct, frozen=True, tag="ask"):
+    """A question: a reply to it begins. `despite`: also where all media before it came to nothing. Without `params` the
+    request's are taken."""
+
+    event: ClassVar[str] = "ask"
+    seq: int
+    text: str = ""
+    params: SamplingParams | None = None
+    done: bool = True
+    at: int | None = None
+    reply: int | None = None
+    despite: bool = False
+
+
+class MediaEnd(msgspec.Struct, frozen=True, tag="end"):
+    """No more media will come."""
+
+    event: ClassVar[str] = "end"
+    seq: int
+    done: bool = True
+
+
+class PromptInput(msgspec.Struct, frozen=True, tag="prompt"):
+    """The request's own prompt, which `LaidOut` brings: a reply to it begins."""
+
+    event: ClassVar[str] = "prompt"
+    seq: int
+    params: SamplingParams
+    done: bool = False
+
+
+Input = MediaInput | TextInput | Question | MediaEnd | PromptInput
+
+
+# Commands.
+
+
+class Open(msgspec.Struct, frozen=True, tag=True):
+    """A stream begins. Raises InputError where it is refused."""
+
+    stream: int
+    request: Request
+
+
+class Fork(msgspec.Struct, frozen=True, tag=True):
+    """Stream `twin` begins as a copy of `stream`, with its inputs before number `before`, none of which is on its way.
+
+    With `again` the twin goes back to the end of the request's prompt and begins the reply to it anew. Raises
+    InputError where it is refused.
+    """
+
+    stream: int
+    twin: int
+    before: int
+    again: SamplingParams | None = None
+
+
+class Accept(msgspec.Struct, frozen=True, tag=True):
+    """The next input of a stream."""
+
+    stream: int
+    input: Input
+
+
+class Spans(msgspec.Struct, frozen=True, tag=True, eq=False):
+    """Encoded segments of inputs that were accepted."""
+
+    stream: int
+    spans: list[Span]
+
+
+class LaidOut(msgspec.Struct, frozen=True, tag=True, eq=False):
+    """The request's own prompt, input `seq`, as the model's processor lays it out."""
+
+    stream: int
+    seq: int
+    prompt: Prompt
+
+
+class Resolved(msgspec.Struct, frozen=True, tag=True):
+    """No further spans will come for input `seq`."""
+
+    stream: int
+    seq: int
+
+
+class Refuse(msgspec.Struct, frozen=True, tag=True):
+    """Something of input `error.seq` could not be decoded or encoded, as its client has been told."""
+
+    stream: int
+    error: Error
+
+
+class Interrupt(msgspec.Struct, frozen=True, tag=True):
+    """End the running reply after its token `at` (None: its last), and keep its KV up to there.
+
+    It acts only where that reply answers an input up to number `until` (None: whichever runs). `at` counts tokens of
+    reply number `reply` (None: of the one that runs); of another one its client had taken none. Where no reply runs,
+    the first question up to `until` that waits is cut as soon as its reply begins.
+    """
+
+    stream: int
+    until: int | None = None
+    reply: int | None = None
+    at: int | None = None
+
+
+class Hurry(msgspec.Struct, frozen=True, tag=True):
+    """Question `seq` no longer waits for media before it that is still being decoded or encoded."""
+
+    stream: int
+    seq: int
+
+
+class Park(msgspec.Struct, frozen=True, tag=True):
+    """The client of a stream does not read: nothing is fed. Or it reads again."""
+
+    stream: int
+    parked: bool
+
+
+class Spelt(msgspec.Struct, frozen=True, tag=True):
+    """The ids of a long text that a stream waits for; None where the tokenizer refuses it."""
+
+    stream: int
+    text: str
+    behind: bool
+    ids: list[int] | None
+
+
+class Close(msgspec.Struct, frozen=True, tag=True):
+    """A stream ends, and frees what it holds.
+
+    A reply that runs ends with it, of which no event tells, and events that nobody has taken are lost: who closes a
+    stream takes them before, and tells its client of the end.
+    """
+
+    stream: int
+    reason: str
+
+
+class AppendRows(msgspec.Struct, frozen=True, tag=True):
+    """How many rows a step may append while some reply decodes, at most what the configuration says."""
+
+    rows: int
+
+
+Command = (
+    Open | Fork | Accept | Spans | LaidOut | Resolved | Refuse | Interrupt | Hurry | Park | Spelt | Close | AppendRows
+)
