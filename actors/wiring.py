@@ -15,6 +15,7 @@ from ..engine.config import EngineConfig
 from ..engine.core import make_parts
 from ..engine.family import Loaded
 from ..engine.loading.memory import Memory
+from ..engine.record import Recorder, header
 from ..engine.runner.encoder import Encoder
 from ..engine.runner.gate import Gate
 from ..engine.scheduling.pace import Pace
@@ -66,6 +67,10 @@ class Wiring:
         generate: Mailbox[GenerateMessage] = mailbox("generate")
         client: Mailbox[ClientMessage] = mailbox("client")
         scheduler, language = make_parts(loaded, config, memory, spell_apart=True)
+        self._recorder: Recorder | None = None
+        if config.record is not None:
+            self._recorder = Recorder(config.record, header(loaded, config, scheduler.config))
+        scheduler.journal = self._recorder
         self._gate = gate = Gate()
         gate.watch(loaded.towers.blocks)
         threads = max(2, os.cpu_count() or 2)
@@ -116,4 +121,6 @@ class Wiring:
             thread.stop()
         self.decode.stop()
         self.encode.stop()
+        if self._recorder is not None:
+            self._recorder.close()
         self._gate.unwatch()

@@ -5,6 +5,8 @@ At the foot are the contracts that all wings share; a wing imports only wings be
     span.py plan.py         what goes between the parts: encoded media, one step
     pages.py positions.py   who holds which page of the cache; where a row stands
     config.py               how an engine is set up
+    command.py              what may be asked of the scheduler
+    encoding.py             messages and records as bytes and back
     words/                  words to ids and back
     family.py               what a family of models is
     runner/                 what computes: language model, towers, attention
@@ -13,5 +15,6 @@ At the foot are the contracts that all wings share; a wing imports only wings be
     scheduling/             all streams: who goes next, who holds which page
     loading/                a checkpoint becomes a model that can be served
     core.py                 the three parts together, driven by hand
+    record.py               a run as a file, and the run once more
     brook/                  the home of the small model that comes along
 """

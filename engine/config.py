@@ -18,7 +18,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     0: as the environment says (PENSTOCK_THREADS, else OMP_NUM_THREADS), else one for each core. decode: "inline"
     (threads) or "workers" (processes with limits) for client media. processor: options of the model's own processor
     that hold where a request has none (`Request.processor`). limits_per_request: how many images, videos and audios a
-    prompt may have, by kind; any number of those not named.
+    prompt may have, by kind; any number of those not named. record: a folder in which the run is written to a file, for
+    `penstock replay`; what clients say and show can be made out from it.
     """
 
     device: str = "cpu"
@@ -44,6 +45,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     decode: str = "inline"
     processor: dict[str, bool | int | float] = {}
     limits_per_request: dict[str, int] = {}
+    record: str | None = None
 
 
 # What fits this machine and the model: for those who name nothing.

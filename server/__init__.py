@@ -8,6 +8,7 @@ devices     `penstock devices`: which cameras, microphones, codecs and computers
 demo_model  `penstock fetch-demo-model`
 completion  `penstock completion`
 trace       `penstock trace`: the messages of one frame from socket to token
+replay      `penstock replay`: a recorded run once more
 bench       `penstock bench`
 config      address, key, limits
 app         the running server: its socket, SIGTERM, a failed engine

@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
             "ask": _ask,
             "devices": _devices,
             "trace": _trace,
+            "replay": _replay,
             "bench": _bench,
             "fetch-demo-model": _fetch_demo_model,
             "completion": _completion,
@@ -120,7 +121,8 @@ def _serve(options: argparse.Namespace) -> int:
     from ..actors.engine import Engine
 
     async def run() -> None:
-        client = {"decode": options.decode, "limits_per_request": dict(options.limit)}
+        record = None if options.record is None else str(options.record)
+        client = {"decode": options.decode, "limits_per_request": dict(options.limit), "record": record}
         setup = msgspec.structs.replace(sized_config(options), **client)
         async with loading(options.model or "Brook", on_terminal):
             loaded = await Engine.load(options.model, revision=options.revision, config=setup)
@@ -225,6 +227,12 @@ def _trace(options: argparse.Namespace) -> int:
     from . import trace
 
     return trace.main(options)
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from . import replay
+
+    return replay.main(options)
 
 
 def _bench(options: argparse.Namespace) -> int:

@@ -68,6 +68,11 @@ examples:
   penstock serve Qwen/Qwen2.5-VL-3B-Instruct --port 8080
   PENSTOCK_API_KEY=change-me penstock serve --host 0.0.0.0
 """,
+    "replay": """
+examples:
+  penstock serve --record records          then, with a file that it has written:
+  penstock replay records/penstock-20261128-170012-4711.record
+""",
     "plan": """
 examples:
   penstock plan Qwen/Qwen2.5-VL-3B-Instruct                   on this machine
@@ -104,6 +109,10 @@ def make_parser(commands: Commands) -> argparse.ArgumentParser:
     trace = children.add_parser("trace", help="show the messages of one frame from socket to token")
     trace.set_defaults(command=commands["trace"])
     _add_trace(trace)
+    replay = children.add_parser("replay", help="do once more what a server has recorded", epilog=_EXAMPLES["replay"])
+    replay.set_defaults(command=commands["replay"])
+    replay.add_argument("file", type=Path, help="a record that `penstock serve --record` has written")
+    replay.add_argument("--model", help="the model's name or folder, where it is not where it was")
     bench = children.add_parser("bench", help="measure")
     benches = bench.add_subparsers(title="benchmarks", required=True, metavar="WHAT")
     append = benches.add_parser("append", help="time per append and per decode step, by history")
@@ -145,6 +154,12 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     running = parser.add_argument_group("running")
     running.add_argument(
         "--stay", action="store_true", help="stay up and refuse where the engine has failed (default: end with code 1)"
+    )
+    running.add_argument(
+        "--record",
+        type=Path,
+        metavar="FOLDER",
+        help="write what happens to a file in FOLDER, for `penstock replay`; it tells what clients said and showed",
     )
     running.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
 

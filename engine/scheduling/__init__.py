@@ -2,6 +2,7 @@
 
 scheduler.py    the owner of streams and pages: plan() before a step, commit() after it
 policy.py       which rows go into a step, and which segments to the encoder (pure)
+granting.py     which segments the encoder begins next, and which are dropped
 pace.py         how many rows fit into a time
 journal.py      what happened, so that a run can be repeated
 """

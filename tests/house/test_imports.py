@@ -10,8 +10,8 @@ from tests.house.source import FOLDERS, ROOT, at, dotted, imports, modules, tree
 
 # The wings and contracts of `engine`: each may import those before it.
 WINGS = (
-    *("span", "plan", "pages", "positions", "config", "words", "family"),
-    *("runner", "families", "conversation", "scheduling", "loading", "core", "brook"),
+    *("span", "plan", "command", "encoding", "pages", "positions", "config", "words", "family"),
+    *("runner", "families", "conversation", "scheduling", "loading", "core", "record", "brook"),
 )
 FORBIDDEN = {
     "codecs": {"asyncio", "transformers", "websockets", "starlette", "uvicorn"},

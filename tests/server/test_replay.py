@@ -1,0 +1,120 @@
+"""A live run that a server has recorded gives the same tokens once more; what is no record is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import pytest
+from harness import run, serving
+from penstock import Engine, EngineConfig, Request, SamplingParams, Text, VideoFrame
+from penstock.demos.film import draw
+from penstock.engine import record as records
+from penstock.engine.plan import Result
+from penstock.engine.record import Record, Recorder
+from penstock.errors import InputError
+from penstock.server.cli import main
+from penstock.server.client import connect
+
+FRAME_US = 500_000
+DRAWN = SamplingParams(max_tokens=12, temperature=0.9, hold=False)
+
+
+async def watched(url: str, seconds: int) -> list[str]:
+    """What two streams are told: one watches a film while its reply runs, the other asks meanwhile."""
+    async with connect(url) as connection, await connection.stream(Request(format="live")) as live:
+        async with await connection.stream(Request(format="turns")) as other:
+            for number in range(4):
+                await live.append(VideoFrame(draw(number / 2), pts_us=number * FRAME_US))
+            narration = await live.watch("", SamplingParams(max_tokens=60))
+            await other.append(Text("Look."))
+            asked = await other.ask("What do you see?", DRAWN)
+            for number in range(4, 2 * seconds):
+                await live.append(VideoFrame(draw(number / 2), pts_us=number * FRAME_US))
+            said = await asked.text()
+            await live.end()
+            told = "".join([token.text async for token in narration])
+            question = await live.ask("How many things are there?", SamplingParams(max_tokens=8))
+            return [said, told, await question.text()]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A record, and what the clients were told."""
+    folder = tmp_path_factory.mktemp("records")
+    told: list[str] = []
+
+    async def work() -> None:
+        config = EngineConfig(record=str(folder))
+        async with await Engine.load(config=config) as engine, serving(engine) as url:
+            told.extend(await watched(url, 5))
+
+    run(work)
+    (path,) = folder.iterdir()
+    return path, told
+
+
+def test_a_recorded_run_gives_the_same_tokens(recorded: tuple[Path, list[str]], capsys: pytest.CaptureFixture) -> None:
+    path, told = recorded
+    assert main(["replay", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].endswith("tokens: the same")
+    replies = [line.partition("): ")[2].strip() for line in lines if line.startswith("stream")]
+    assert {words.strip() for words in told} <= set(replies)
+
+
+def test_another_token_is_told(recorded: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path, _ = recorded
+    record = Record(path)
+    copy = Recorder(str(tmp_path), record.header)
+    spoilt = 0
+    for entry in record:
+        if isinstance(entry, Result) and entry.tokens and not spoilt:
+            spoilt = entry.number
+            entry = msgspec.structs.replace(entry, tokens=[entry.tokens[0] + 1, *entry.tokens[1:]])
+        copy.note(entry)
+    copy.close()
+    assert main(["replay", str(copy.path)]) == 1
+    out = capsys.readouterr().out
+    assert f"step {spoilt}: tokens" in out and "other tokens in 1 of them" in out
+
+
+def test_a_torn_record_is_replayed_up_to_there(
+    recorded: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    torn = tmp_path / "torn.record"
+    torn.write_bytes(recorded[0].read_bytes()[:-3])
+    assert main(["replay", str(torn)]) == 0
+    assert "ends within an entry" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, b"", b"GIF89a", records._FORMAT, records._FORMAT + b"\x00\x00\x00\x01\xc0"])
+def test_what_is_no_record_is_refused(content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "file"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["replay", str(path)]) == 2
+    assert "expected" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_told_at_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(InputError, match="record: expected a folder that can be written"):
+        asyncio.run(Engine.load(config=EngineConfig(record=str(file))))
+
+
+def test_on_a_full_disk_the_engine_goes_on(recorded: tuple[Path, list[str]], caplog: pytest.LogCaptureFixture) -> None:
+    header = Record(recorded[0]).header
+
+    class Full(Recorder):
+        def __init__(self) -> None:
+            self.path = Path("/dev/full")
+            self._file = self.path.open("wb", buffering=0)
+
+    full = Full()
+    full._put(header)
+    full.note(Result(1, [2]))  # nothing is written any more
+    assert full._file is None
+    assert "the record ends here, the engine goes on" in caplog.text
