@@ -4,6 +4,7 @@
 #   make test          checks, then all tests                                     (SLOW=1: the long ones as well)
 #   make check         ruff and pyright
 #   make features      docs/families.md, from a run of the families' tests
+#   make life          the drawings of docs/life.md, from the table of a reply's life
 #   make brook         teaches Brook anew, from nothing, into taught/: two hours   (OUT=FOLDER, DEVICE=cuda)
 #   make venv          only the environment
 #
@@ -25,7 +26,7 @@ PYRIGHT = $(BIN)/pyright --pythonpath $(BIN)/python
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIN = $(shell sed -n 's/^$(1)==/$(1)==/p' constraints.txt)
 
-.PHONY: demo test check features brook venv clean
+.PHONY: demo test check features life brook venv clean
 .NOTPARALLEL:
 
 demo: $(STAMP)
@@ -54,6 +55,9 @@ check: $(STAMP)
 features: $(STAMP)
 	@$(BIN)/python -m pytest -q -p tests.features --families write tests/reference tests/engine/test_oracle[1234].py \
 		tests/engine/test_prompt_media.py tests/engine/test_mutations.py
+
+life: $(STAMP)
+	@$(BIN)/python -m tests.docs.life
 
 # Prints the time that it took.
 brook: $(STAMP)

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from ..engine.command import AppendRows, Close, Command, Fork, Open, Refuse, Resolved, Spans
+from ..engine.conversation.rules import Life
 from ..engine.plan import Plan, Result
 from ..engine.scheduling.granting import Announced, Granting
 from ..engine.scheduling.pace import Pace
@@ -185,9 +186,8 @@ class Schedule(Actor[ScheduleMessage]):
         if isinstance(message, Fork):
             self._granting.fork(message.stream, id)
             if reply is not None and message.again is None:
-                held = state.layout.format.holds and reply.params.hold and not state.over
-                events: list[Event] = [ReplyStarted(reply.id, reply.seq, held)]
-                if reply.held:
+                events: list[Event] = [ReplyStarted(reply.id, reply.seq, state.stays_open(reply.params))]
+                if reply.life is Life.RESTING:
                     events.append(Resting(reply.id, len(reply.ids)))
                 told = msgspec.structs.replace(told, events=events, running=(reply.id, reply.seq, len(reply.ids)))
         self._told[id] = told

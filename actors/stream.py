@@ -17,6 +17,7 @@ import msgspec
 from ..engine.command import Accept, Hurry, Input, Interrupt, MediaEnd, MediaInput, Park, Question, TextInput
 from ..errors import InputError, PenstockError, StreamClosedError, error_of
 from ..streams.event import Closed, Credit, Error, Event, ReplyDone, ReplyStarted, Token, TranscriptRow
+from ..streams.format import BY_NAME
 from ..streams.item import AudioChunk, Item, Text, VideoFrame
 from ..streams.request import Request, SamplingParams
 from .inputs import check_item, check_params, check_text, item_bytes, own_copy
@@ -346,7 +347,7 @@ class Stream:
     def _accept(self, input: Input) -> int:
         """Send the next input on."""
         self._seq = input.seq
-        if self.reply is not None and self.format == "interrupt" and isinstance(input, TextInput | Question):
+        if self.reply is not None and input.event in BY_NAME[self.format].cuts:
             self._hold(self.reply, self.reply.taken)
         self._engine.send(Accept(self.id, input))
         return input.seq

@@ -2,6 +2,7 @@
 
 waiting.py      inputs that have not acted yet, in order
 state.py        rows laid out, how far they are fed
+rules.py        the life of a question and its reply, as a table
 conversation.py what each input and each token changes
 reply.py        one reply while it runs
 layout.py       events become rows, by the format's table

@@ -24,6 +24,7 @@ from ..words.spelling import Unspelled
 from .kept import Kept
 from .layout import Layout
 from .reply import Reply
+from .rules import Does, Life, Media, What, after
 from .state import Begun, Limits, StreamState
 from .waiting import MOST_CHARACTERS, MOST_WORDS, Losses, Waiting, hurry, too_many
 
@@ -48,7 +49,7 @@ class Conversation:
             message = f"{input.event}: expected at most {MOST_WORDS} inputs of {MOST_CHARACTERS} characters to wait"
             self.stream.events.append(Error("input", f"{message}, got more", input.seq))
             waiting.input = msgspec.structs.replace(input, text="")
-            waiting.refused = True  # what it flushes goes in
+            waiting.happens(What.REFUSAL)  # what it flushes goes in
         self.stream.inputs.append(waiting)
         self.advance()
 
@@ -79,7 +80,8 @@ class Conversation:
         """Something of input `error.seq` failed, and its client has been told. A question is not asked then."""
         for input in self.stream.inputs:
             if input.seq == error.seq:
-                input.refused |= isinstance(input.input, Question)
+                if isinstance(input.input, Question):
+                    input.happens(What.REFUSAL)
                 input.failed = input.failed or error
 
     def hurry(self, seq: int) -> None:
@@ -96,24 +98,23 @@ class Conversation:
         running = self.stream.reply
         if running is None:
             for input in self.stream.inputs:
-                if until is not None and input.asks and input.seq <= until and not input.refused:
-                    input.cut = True
+                if until is not None and input.asks and input.seq <= until and input.life is not Life.REFUSED:
+                    input.happens(What.INTERRUPT)
                     return
         elif until is None or running.seq <= until:
-            self._cut(self._keep(running, at if reply in (None, running.id) else -1), "interrupted")
+            self._cut(self._keep(running, at if reply in (None, running.id) else -1), What.INTERRUPT)
             self.advance()
 
     def sampled(self, id: int, likely: Likely | None = None) -> None:
         """A token was drawn for the running reply; `likely`: how likely it was."""
         reply = self.stream.reply
         assert reply is not None
+        self._happens(What.TOKEN)
         reply.drawn()
-        goes_on = self.stream.layout.format.holds and reply.params.hold and not self.stream.over
+        stays_open = self.stream.stays_open(reply.params)
         if reply.ended_by(id):
-            if goes_on and id not in reply.params.stop_token_ids:
-                self._hold(reply)
-            else:
-                self._finish("stop")
+            silent = stays_open and id not in reply.params.stop_token_ids
+            self._happens(What.SILENCE if silent else What.STOP)
             return
         index = len(reply.ids)
         text = reply.text.push(id)
@@ -122,15 +123,29 @@ class Conversation:
         self.stream.events.append(Token(reply.id, index, id, text, self.stream.newest, *self._likely(likely)))
         stopped = reply.text.stopped
         if stopped is not None:
-            self._cut(reply.text.kept(stopped), "stop")
+            self._cut(reply.text.kept(stopped), What.STOP)
         elif len(reply.ids) >= reply.params.max_tokens or self._full():
-            self._finish("length")
-        elif goes_on and self.stream.layout.format.unit_us and not reply.text.open:
-            reply.full = reply.since >= self.stream.request.unit_tokens
+            self._happens(What.LENGTH)
+        elif stays_open and self.stream.layout.format.unit_us and not reply.text.open:
+            if reply.since >= self.stream.request.unit_tokens:
+                self._happens(What.LAST_OF_UNIT)
 
-    def _hold(self, reply: Reply) -> None:
-        """The model has ended the reply, which stays open. Its client is told once for what was said."""
-        reply.held = True
+    def _happens(self, what: What) -> None:
+        """The life of the running reply goes on, as rules.py has it."""
+        reply = self.stream.reply
+        assert reply is not None
+        rule = after(reply.life, what)
+        reply.life = rule.life
+        match rule.does:
+            case Does.TELL:
+                self._tell_rest(reply)
+            case Does.REDRAW:
+                reply.redraw()
+        if rule.life is Life.DONE:
+            self._finish(reply, rule.does.reason, close=what is not What.QUESTION)
+
+    def _tell_rest(self, reply: Reply) -> None:
+        """Its client is told once for what was said."""
         if reply.rest_told != len(reply.ids):
             reply.rest_told = len(reply.ids)
             self.stream.events.append(Resting(reply.id, len(reply.ids)))
@@ -155,9 +170,8 @@ class Conversation:
             or self.stream.layout.cursor.reply_next + closing > self.limits.positions
         )
 
-    def _finish(self, reason: str, close: bool = True) -> None:
-        reply = self.stream.reply
-        assert reply is not None
+    def _finish(self, reply: Reply, reason: str, close: bool) -> None:
+        """`close`: its turn is closed here; a question that overtakes it closes it by itself."""
         self.stream.reply = None
         self.stream.events.append(ReplyDone(reply.id, reason, len(reply.ids), reply.text.finish(len(reply.ids))))
         if close:
@@ -167,8 +181,8 @@ class Conversation:
         """How many tokens stay when a reply is cut behind token `at`."""
         return len(reply.ids) if at is None else max(0, min(at + 1, len(reply.ids)))
 
-    def _cut(self, keep: int, reason: str) -> None:
-        """End a reply at its first `keep` tokens, or behind the first one from which all can be laid again.
+    def _cut(self, keep: int, what: What) -> None:
+        """`what` ends a reply at its first `keep` tokens, or behind the first one from which all can be laid again.
 
         The KV is truncated there; spans behind the cut are laid again in order. Where no token goes, nothing does.
         """
@@ -184,7 +198,7 @@ class Conversation:
                 rows = layout.media(splice.input) if isinstance(splice.input, Span) else layout.text(splice.input)
                 self.stream.lay(rows)
                 self.kept.add(rows)
-        self._finish(reason)
+        self._happens(what)
 
     def advance(self) -> None:
         """Let inputs act, in order, as far as their spans have come and the conversation allows. One that has a long
@@ -220,7 +234,7 @@ class Conversation:
         words = next((input.input for input in come if input.input.event in cuts), None)
         if isinstance(words, TextInput | Question):
             at = words.at if words.reply == reply.id else None  # what was taken of another reply says nothing
-            self._cut(self._keep(reply, at), "interrupted")
+            self._cut(self._keep(reply, at), What.INTERRUPT)
 
     def _act(self, input: Waiting) -> bool:
         """Lay what has come of an input, then the input itself; True when that is done."""
@@ -244,13 +258,12 @@ class Conversation:
                 return False
             reply, laid = self.stream.reply, self._lay_span(input, span)
             input.spans.popleft()
-            if not laid:
-                if reply is not None:
-                    reply.do_without()
-                    if reply.held:  # nothing more will make it go on
-                        self._finish("length")
-            elif reply is not None:
+            if reply is not None and laid:
+                self._happens(What.MEDIA)
                 reply.splice(span, self._unit(span))
+            elif reply is not None:
+                self._happens(What.MISSED)
+                reply.do_without()
         return True
 
     def _lay_span(self, input: Waiting, span: Span) -> bool:
@@ -261,15 +274,16 @@ class Conversation:
             self.kept.add(self.stream.lay_within(self.limits, lambda layout: layout.media(span), self.reserve))
         except PenstockError as error:
             text = f"{error}; the stream goes on without this {span.modality}; words and questions go in while they fit"
-            failed, known = Error(error.code, text, input.seq), self.stream.full
+            failed, known = Error(error.code, text, input.seq), self.stream.media is Media.FULL
             if not known or span.modality == "image":
                 input.failed = failed
-            input.refused |= isinstance(input.input, Question) and not known
+            if isinstance(input.input, Question) and not known:
+                input.happens(What.REFUSAL)
             full = Dropped(input.seq, span.modality, 1, span.start_us, span.stop_us, "full")
             self.stream.events.append(full if known else failed)
-            self.stream.full = True
+            self.stream.happens_to_media(What.MISSED)
             return False
-        self.stream.full = False
+        self.stream.happens_to_media(What.MEDIA)
         input.laid = True
         return True
 
@@ -286,9 +300,9 @@ class Conversation:
         if reply is None:
             return True
         if not format.rests:
-            return reply.rests or reply.since >= self.between
+            return reply.life.rests or reply.since >= self.between
         unit = self._unit(span)
-        if reply.rests:
+        if reply.life.rests:
             return unit is None or self._is_whole(unit)
         return unit is not None and reply.unit is not None and unit <= reply.unit
 
@@ -311,10 +325,10 @@ class Conversation:
         return True
 
     def _lay_words(self, input: Waiting, words: TextInput | Question) -> bool:
-        if input.refused:
+        if input.life is Life.REFUSED:
             return True
         reply, layout = self.stream.reply, self.stream.layout
-        busy = reply is not None and layout.format.rests and not reply.rests
+        busy = reply is not None and layout.format.rests and not reply.life.rests
         if layout.step(words.event) is None or self._mid_character() or busy:
             return False
         lost = self.stream.losses.all
@@ -329,19 +343,18 @@ class Conversation:
             self.stream.events.append(Error("input", message, input.seq))
         elif isinstance(words, TextInput):
             if self._laid(input.seq, lambda layout: layout.text(words.text)) and reply is not None:
+                self._happens(What.TEXT)
                 reply.splice(words.text)
         elif self._laid(input.seq, lambda layout: layout.ask(words.text)):
             if reply is not None:
-                self._finish("stop" if reply.rests else "overtaken", close=False)
+                self._happens(What.QUESTION)
             self._start(input)
         return True
 
     def _end_media(self) -> bool:
-        reply, self.stream.over = self.stream.reply, True
-        if reply is not None:
-            reply.full = False  # it says the rest
-            if reply.held:
-                self._finish("stop")
+        self.stream.happens_to_media(What.END)
+        if self.stream.reply is not None:
+            self._happens(What.END)
         return True
 
     def _laid(self, seq: int, lay: Callable[[Layout], list[Rows]]) -> bool:
@@ -360,8 +373,8 @@ class Conversation:
             self.stream.begun = Begun(input.seq, self.stream.rows, self.stream.layout.copy())
         self.stream.losses = Losses()
         self.begin(input.seq, asked.params or self.stream.request.params)
-        if input.cut:
-            self._cut(0, "interrupted")
+        if after(input.life, What.TURN).life is Life.DONE:
+            self._cut(0, What.INTERRUPT)
 
     def begin(self, seq: int, params: SamplingParams) -> None:
         """A reply to input `seq` begins behind the rows that are laid."""
@@ -371,10 +384,9 @@ class Conversation:
         cursor = stream.layout.cursor.copy()
         ends, own = self.family.stop_ids, self.family.data.sampling
         stream.reply = Reply(stream.replies, seq, params, text, stream.rows, cursor, ends, own)
-        held = stream.layout.format.holds and params.hold and not stream.over
-        stream.events.append(ReplyStarted(stream.replies, seq, held))
+        stream.events.append(ReplyStarted(stream.replies, seq, stream.stays_open(params)))
 
     def _mid_character(self) -> bool:
         """A running reply is inside a character: what is to be spliced waits for its end."""
         reply = self.stream.reply
-        return reply is not None and not reply.held and reply.since > 0 and reply.text.open
+        return reply is not None and reply.life is not Life.RESTING and reply.since > 0 and reply.text.open

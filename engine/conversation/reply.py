@@ -12,6 +12,7 @@ from ..positions import Cursor
 from ..runner.sampler import seed_of
 from ..span import Span
 from ..words.detokenize import Detokenizer
+from .rules import Life
 
 
 class Splice(msgspec.Struct, frozen=True, eq=False):
@@ -29,8 +30,7 @@ class Reply:
     tokens, `own` is how its checkpoint wants to be sampled. A cut keeps `least` tokens: of what was spliced in before
     them the embeddings have been let go.
 
-    A reply *rests* where the model has ended it while media is still expected (`held`), or where it has said as much as
-    one unit of media allows (`full`: its newest token is not fed yet). What is spliced in makes it go on.
+    `life` follows the table in rules.py.
     """
 
     def __init__(
@@ -55,8 +55,7 @@ class Reply:
         self.positions: list[int] = []
         self.splices: list[Splice] = []
         self.least = 0
-        self.held = False
-        self.full = False
+        self.life = Life.SPEAKING
         self.rest_told = -1  # the number of tokens at which its client was told last that it rests
         self.since = 0  # tokens since something was spliced in
         self.unit: int | None = None  # the unit that has gone in since the last token was drawn
@@ -89,23 +88,20 @@ class Reply:
             params.logprobs,
         )
 
-    @property
-    def rests(self) -> bool:
-        return self.held or self.full
+    def redraw(self) -> None:
+        """It goes on from silence: the next token is drawn anew, with another seed."""
+        self._rests = self._rests + 1 if self._rested_at == len(self.ids) else 1
+        self._rested_at = len(self.ids)
 
     def splice(self, input: Span | str, unit: int | None = None) -> None:
         """This went in behind the newest token; of media, the `unit` that it belongs to."""
-        if self.held:  # what is drawn now is drawn anew, with another seed
-            self._rests = self._rests + 1 if self._rested_at == len(self.ids) else 1
-            self._rested_at = len(self.ids)
         self.splices.append(Splice(len(self.ids), input))
-        self.held = self.full = False
         self.since = 0
         self.unit = unit if unit is None or self.unit is None else max(self.unit, unit)
 
     def do_without(self) -> None:
         """What should have gone in was refused: the unit's time has passed all the same."""
-        self.full, self.since = False, 0
+        self.since = 0
 
     def drawn(self) -> None:
         """A token was drawn from the last row."""

@@ -1,7 +1,14 @@
 """One stream's own state: inputs in order, rows laid out, how far they are fed. It hands out no pages and runs nothing.
 
 inputs      accepted, in the order in which they act; the first waits for its spans or for its turn
-laid        rows in the order of the KV; [0, fed) of them are in the cache, the rest is to be fed
+laid        rows in the order of the KV; of these
+
+    [0, fed)        are in the cache, or, where the stream is `away`, in host memory
+    [fed, past)     were in the cache, and are fed anew once there is anything new
+    [past, rows)    have not been fed yet
+    [0, announced)  have had their Appended events
+
+            entries [0, head) of it are fed as wholes; entries [0, kept_from) have let their embeddings go
 """
 
 from __future__ import annotations
@@ -14,12 +21,13 @@ import msgspec
 
 from ...errors import ContextOverflowError
 from ...streams.event import Event, Seen, TranscriptRow
-from ...streams.request import Request
+from ...streams.request import Request, SamplingParams
 from ..pages import PageTable
 from ..span import Rows
 from ..words.spelling import Unspelled
 from .layout import Layout
 from .reply import Reply
+from .rules import MEDIA, Life, Media, What
 from .waiting import Losses, Waiting
 
 
@@ -52,8 +60,7 @@ class StreamState:
         self.reply: Reply | None = None
         self.replies = 0
         self.begun: Begun | None = None  # the reply to the request's prompt
-        self.over = False  # no more media will come
-        self.full = False  # the newest media did not fit
+        self.media = Media.EXPECTED
         self.losses = Losses()
         self.ready: dict[tuple[str, bool], list[int]] | None = None  # `Layout.ready`, for the input that acts next
         self.unspelled: Unspelled | None = None  # the long text that this input waits for
@@ -79,7 +86,15 @@ class StreamState:
     @property
     def pausing(self) -> bool:
         """Its reply has said what one unit of media allows: nothing is fed until something is laid."""
-        return self.reply is not None and self.reply.full
+        return self.reply is not None and self.reply.life is Life.PAUSED
+
+    def happens_to_media(self, what: What) -> None:
+        """A piece went in, or did not fit, or no more will come."""
+        self.media = MEDIA[self.media, what]
+
+    def stays_open(self, params: SamplingParams) -> bool:
+        """Whether a reply with these does not end by itself: media that it may speak of is still expected."""
+        return self.layout.format.holds and params.hold and self.media is not Media.OVER
 
     def lay(self, rows: list[Rows]) -> None:
         for run in rows:

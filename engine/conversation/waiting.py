@@ -10,6 +10,7 @@ import msgspec
 from ...streams.event import Error
 from ..command import Input, MediaEnd, MediaInput, PromptInput, Question, TextInput
 from ..span import Prompt, Span
+from .rules import Life, What, after
 
 # Texts and questions of one stream that may wait for their turn, and their characters.
 MOST_WORDS, MOST_CHARACTERS = 1024, 1 << 20
@@ -19,16 +20,14 @@ class Waiting(msgspec.Struct, eq=False):
     """An accepted input until it has acted.
 
     Its spans come first (for words: what they flush); `done`: no further ones will come. `prompt`: what a `PromptInput`
-    waits for. `refused`: a question that is not asked, since its own media failed; its client has been told. `cut`: an
-    interrupt came before its reply began. `failed`: what went wrong with it. `laid`: something of it went in.
+    waits for. `life` follows the table in rules.py. `failed`: what went wrong with it. `laid`: something of it went in.
     """
 
     input: Input
     done: bool
     spans: deque[Span] = msgspec.field(default_factory=deque)
     prompt: Prompt | None = None
-    refused: bool = False
-    cut: bool = False
+    life: Life = Life.QUEUED
     failed: Error | None = None
     laid: bool = False
 
@@ -45,6 +44,10 @@ class Waiting(msgspec.Struct, eq=False):
     def words(self) -> str | None:
         """The words of a text or a question; None for what has none."""
         return self.input.text if isinstance(self.input, TextInput | Question) else None
+
+    def happens(self, what: What) -> None:
+        """Its life goes on."""
+        self.life = after(self.life, what).life
 
     def copy(self) -> Waiting:
         return msgspec.structs.replace(self, spans=deque(self.spans))

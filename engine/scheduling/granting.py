@@ -110,7 +110,7 @@ class Granting:
         state = self._streams[stream]
         rows = sum(len(span.ids) for input in state.inputs for span in input.spans)
         fresh = self._is_live(stream) and (state.layout.format.rests or self._speaks(stream))
-        rests = state.reply is not None and state.reply.rests
+        rests = state.reply is not None and state.reply.life.rests
         ahead = 1 if fresh else _AHEAD_ROWS - (state.rows - state.past)
         return not state.parked and (rests or rows < ahead)
 
@@ -121,7 +121,7 @@ class Granting:
         """A reply runs that media has to wait for."""
         state = self._streams[stream]
         format, reply = state.layout.format, state.reply
-        return reply is not None and format.holds and not format.rests and not reply.rests
+        return reply is not None and format.holds and not format.rests and not reply.life.rests
 
     def _drop_oldest(self, stream: int, waiting: deque[tuple[int, Announced]]) -> list[Announced]:
         """Keep of a live source what is newest; while a reply speaks, of its pictures only the last."""

@@ -142,8 +142,8 @@ class Story:
 
     @property
     def goes_on(self) -> bool:
-        """Whether the last part is a piece outside a reply that the next span may continue: its closing id waits."""
-        return self.state == "user" and isinstance(self.parts[-1], Clip | Sound | Units)
+        """Whether the last part is media outside a reply: its closing id waits for what comes next."""
+        return self.state == "user" and isinstance(self.parts[-1], Still | Clip | Sound | Units)
 
     def media(self, what: Media) -> None:
         unit = None
