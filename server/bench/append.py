@@ -1,4 +1,4 @@
-"""`penstock bench append`: prints what actors/bench.py measures, as a table or as one JSON object a line."""
+"""`penstock bench append`: prints what costs.py measures, as a table or as one JSON object a line."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import platform
 
 import msgspec
 
-from ..actors.bench import append_costs, latencies
-from ..engine.config import EngineConfig
+from ...engine.config import EngineConfig
+from .costs import append_costs, latencies
 
 
 def main(options: argparse.Namespace) -> int:

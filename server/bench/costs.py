@@ -16,19 +16,19 @@ import msgspec
 import numpy as np
 import torch
 
-from ..engine.brook.recipe import model_path
-from ..engine.command import Park
-from ..engine.config import EngineConfig
-from ..engine.core import Core
-from ..engine.family import Loaded
-from ..engine.loading.open import load
-from ..engine.plan import Plan, Result
-from ..engine.runner.attention import Part
-from ..streams.item import VideoFrame
-from ..streams.request import Request, SamplingParams
-from ..streams.segment import VideoSegment
-from .bench_stock import Stock
-from .engine import Engine
+from ...actors.engine import Engine
+from ...engine.brook.recipe import model_path
+from ...engine.command import Park
+from ...engine.config import EngineConfig
+from ...engine.core import Core
+from ...engine.family import Loaded
+from ...engine.loading.open import load
+from ...engine.plan import Plan, Result
+from ...engine.runner.attention import Part
+from ...streams.item import VideoFrame
+from ...streams.request import Request, SamplingParams
+from ...streams.segment import VideoSegment
+from .stock import Stock
 
 P = ParamSpec("P")
 T = TypeVar("T")
