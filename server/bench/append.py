@@ -1,4 +1,4 @@
-"""`penstock bench append`: prints what costs.py measures, as a table or as one JSON object a line."""
+"""`penstock bench append`: prints what costs.py and latency.py measure, as a table or as one JSON object a line."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import platform
 
 import msgspec
 
-from ...engine.config import EngineConfig
-from .costs import append_costs, latencies
+from ... import EngineConfig
+from .costs import append_costs
+from .latency import latencies
 
 
 def main(options: argparse.Namespace) -> int:
