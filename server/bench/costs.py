@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import msgspec
@@ -16,14 +17,14 @@ import numpy as np
 import torch
 
 from ... import EngineConfig, Request, SamplingParams
-from ...engine.brook.recipe import model_path
 from ...engine.command import Park
 from ...engine.core import Core
 from ...engine.loading.open import load
 from ...engine.plan import Plan, Result
 from ...engine.runner.attention import Part
 from ...streams.segment import VideoSegment
-from .stock import SIDE, Stock
+from .models import SIDE
+from .stock import Stock
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,11 +46,12 @@ class AppendCost(msgspec.Struct, frozen=True):
     transformers_decode_ms: float
 
 
-def append_costs(
-    histories: list[int], rounds: int, config: EngineConfig, model: str | None = None
-) -> Iterator[AppendCost]:
-    """Time appends and decode steps of one live stream at each length of history, interleaved over `rounds` rounds."""
-    loaded = load(model or model_path("omni"), config)
+def append_costs(model: Path, histories: list[int], rounds: int, config: EngineConfig) -> Iterator[AppendCost]:
+    """Time appends and decode steps of one live stream at each length of history, interleaved over `rounds` rounds.
+
+    model: the folder of a Qwen2.5-Omni thinker, the one model that `Stock` knows.
+    """
+    loaded = load(model, config)
     core = Core(loaded, msgspec.structs.replace(config, kv_tokens=sum(histories) + len(histories) * 64 * (rounds + 8)))
     stock_model = Stock.load(loaded.family.data.model, loaded.dtype, loaded.device)
     stocks = {history: Stock(*stock_model, history) for history in histories}

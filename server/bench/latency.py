@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
+from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from ... import Engine, EngineConfig, Request, SamplingParams, VideoFrame
-from ...engine.brook.recipe import model_path
-from .stock import SIDE
+from .models import SIDE
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -29,9 +29,9 @@ class Latency(msgspec.Struct, frozen=True):
     frames_appended: int
 
 
-async def latencies(others: list[int], tokens: int, config: EngineConfig, model: str | None = None) -> list[Latency]:
+async def latencies(model: Path, others: list[int], tokens: int, config: EngineConfig) -> list[Latency]:
     """Time between the tokens of one reply with each number of other streams that append two frames a second."""
-    async with await Engine.load(model or model_path("omni"), config=config) as engine:
+    async with await Engine.load(model, config=config) as engine:
         return [await _latency(engine, count, tokens) for count in others]
 
 

@@ -9,8 +9,6 @@ import torch
 
 from ...engine.runner.library import transformers
 
-SIDE = 112  # width and height of the frames that are appended, in pixels
-
 
 class Stock:
     """A stock Qwen2.5-Omni thinker (sdpa) with `history` rows in a kept cache; their values are random."""
