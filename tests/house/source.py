@@ -24,7 +24,7 @@ def tree(path: Path) -> ast.Module:
 
 
 def dotted(path: Path) -> tuple[str, ...]:
-    """A file's module name inside the package, as parts: `engine/brook/recipe.py` is ("engine", "brook", "recipe")."""
+    """A file's module name inside the package, as parts: `engine/core.py` is ("engine", "core")."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return parts[:-1] if parts[-1] == "__init__" else parts
 
