@@ -12,8 +12,8 @@ FOLDERS = ("codecs", "streams", "engine", "actors", "server", "demos")
 
 
 def modules(*folders: str) -> list[Path]:
-    """All Python files of these folders of the package (default: all, and the root's `__init__.py`)."""
-    found = [] if folders else [ROOT / "__init__.py"]
+    """All Python files of these folders of the package (default: all, and those of the root)."""
+    found = [] if folders else sorted(ROOT.glob("*.py"))
     for folder in folders or FOLDERS:
         found += sorted((ROOT / folder).rglob("*.py"))
     return found

@@ -48,6 +48,11 @@ def test_wings_of_the_engine_import_wings_before_them() -> None:
     assert not wrong
 
 
+def test_the_package_imports_no_tests() -> None:
+    found = [(at(path, line), name.split(".")) for path in modules() for line, name in imports(path)]
+    assert not [(place, name) for place, name in found if name[0] == "tests" or name[:2] == ["penstock", "tests"]]
+
+
 @pytest.mark.parametrize("folder", [folder for folder in FOLDERS if folder != "demos"])
 def test_imports_inside_the_package_are_relative(folder: str) -> None:
     wrong = []
