@@ -30,7 +30,7 @@ from .brook.narration import opening
 from .brook.questions import Question, ask
 from .brook.sound import Bank
 from .brook.world import Scene, SceneMaker, Wish
-from .film import Piece, pieces
+from .film import FilmPiece, pieces
 from .process import running_server
 
 REQUEST = "Tell me what happens."
@@ -43,7 +43,7 @@ class Show(NamedTuple):
     """A film and when to ask what."""
 
     scene: Scene
-    film: list[Piece]
+    film: list[FilmPiece]
     questions: list[tuple[float, Question]]
     spoken: bool
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from penstock.demos import brook
 from penstock.demos.brook import evaluate
-from penstock.demos.brook.draw import Camera
+from penstock.demos.brook.draw import Lens
 from penstock.demos.brook.evaluate import Given, Score
 from penstock.demos.brook.exam import FOREIGN, HELD_OUT, STRANGE, Paper
 from penstock.demos.brook.marking import Sentence
@@ -29,7 +29,7 @@ class Film(NamedTuple):
     """What would be filmed, and by which camera."""
 
     scene: Scene
-    camera: Camera | None
+    camera: Lens | None
 
 
 class Shown(NamedTuple):
@@ -190,7 +190,7 @@ def test_a_film_is_the_one_that_is_asked_about_or_another_or_a_blank_one_or_none
 
 
 def test_cameras_take_the_films_where_they_are_asked_for(shown: Callable[..., list[Shown]]) -> None:
-    def cameras(*options: str) -> list[Camera | None]:
+    def cameras(*options: str) -> list[Lens | None]:
         return [one.film.camera for one in shown(*options) if one.film]
 
     films = len(plain := cameras())
