@@ -29,7 +29,7 @@ from .exam import NARRATED, Examiner, Paper, alike, evaluation_bank
 from .film import encode
 from .marking import Listener, Marker, Sentence
 from .narration import opening
-from .questions import Question
+from .questions import BrookQuestion
 from .world import SHAPES, Scene
 
 MEDIA = ("true", "blank", "other", "none")
@@ -66,7 +66,7 @@ def constant(answers: list[Given]) -> float:
     return sum(max(counts.values()) for counts in sorts.values()) / len(answers)
 
 
-def wanted(question: Question) -> str:
+def wanted(question: BrookQuestion) -> str:
     """What sort of answer the wording tells: the kind, what has to be found, and of what came first the two sorts."""
     named = {"thing" if word in SHAPES else word for word in re.findall(r"\w+", question.text)}
     pair = named & {"thing", "word", "beep"} if question.kind == "first" else set[str]()

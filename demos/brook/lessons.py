@@ -17,7 +17,7 @@ from .draw import Lens, Painter
 from .layout import StreamRows, Vocabulary, Writer
 from .moment import Moment
 from .narration import change_told, opening, sound_told
-from .questions import KINDS, Question, ask
+from .questions import KINDS, BrookQuestion, ask
 from .senses import BLOCK_FRAMES, FIELDS, SIDE, block_rows
 from .sound import RATE
 from .world import COLOURS, SHAPES, Scene, SceneMaker, Wish
@@ -218,7 +218,7 @@ class LessonMaker:
                     stream.answer(question.lead)
                 stream.answer(question)
 
-    def _drawn(self, stream: _Stream, time: float) -> Question | None:
+    def _drawn(self, stream: _Stream, time: float) -> BrookQuestion | None:
         moment = Moment(stream.scene, stream.seen, time if stream.plan.audio else None, self._random)
         for _ in range(8):
             question = ask(KINDS[int(self._random.choice(len(KINDS), p=self._weights))], moment)
@@ -230,7 +230,7 @@ class LessonMaker:
         return None
 
 
-def _too_easy(question: Question, moment: Moment) -> float:
+def _too_easy(question: BrookQuestion, moment: Moment) -> float:
     """How many questions after a way to pass over: where nothing has moved most of them, where something has as many as
     it takes to ask also about what stood still."""
     if not any(change.kind == "moved" for change in moment.changes):
@@ -321,7 +321,7 @@ class _Stream:
             self._queue = self._words.ids(opening(self.scene, self.seen))
         self._speak(late=0.0)
 
-    def answer(self, question: Question) -> None:
+    def answer(self, question: BrookQuestion) -> None:
         first = self._start(question.text) - 1  # the question's last word
         if "thing" in question.finds:
             first -= self._behind_the_name(question.text)

@@ -20,7 +20,7 @@ from penstock.demos.brook.draw import Lens
 from penstock.demos.brook.evaluate import Given, Score
 from penstock.demos.brook.exam import FOREIGN, HELD_OUT, STRANGE, Paper
 from penstock.demos.brook.marking import Sentence
-from penstock.demos.brook.questions import KINDS, Question
+from penstock.demos.brook.questions import KINDS, BrookQuestion
 from penstock.demos.brook.sound import Bank
 from penstock.demos.brook.world import Scene
 
@@ -91,7 +91,8 @@ def test_of_a_sound_and_a_thing_the_wording_tells_which_was_first() -> None:
     asked = [("the word or the cross", "the word."), ("the beep or the ring", "the beep.")] * 2
     asked += [("the word or the beep", "the word."), ("the word or the beep", "the beep.")]
     given = [
-        Given(text, right, "", evaluate.wanted(Question("first", f"Was {text} first?", right))) for text, right in asked
+        Given(text, right, "", evaluate.wanted(BrookQuestion("first", f"Was {text} first?", right)))
+        for text, right in asked
     ]
     assert evaluate.constant(given) == 5 / 6
 
