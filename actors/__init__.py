@@ -12,7 +12,6 @@
     reply.py stream.py engine.py     the public API
     ports.py        what a stream may ask of its engine
     oneshot.py      whole replies to a prompt, from whatever opens streams
-    bench.py bench_stock.py what appends and decode steps cost, measured
 
 Nothing here knows a wire format.
 """

@@ -13,7 +13,7 @@ JITTER_US = 100_000
 _WRAP = 1 << 33  # MPEG-TS counts in 33 bits (ISO/IEC 13818-1, 2.4.3.7)
 
 
-class Clock:
+class ContainerClock:
     """Gives, for each packet, what has to be added to the times that its container states.
 
     A part is one file, or one of several in a row. Its clock goes on where its first time lies behind the last one of

@@ -11,11 +11,11 @@ import threading
 from collections.abc import Iterable
 
 from ..errors import DamagedError, InputError, LimitError, MediaError
-from .feeding import Batch, Feed
+from .feeding import Decoded, Feeder
 from .limits import DEFAULT_LIMITS, MediaLimits
 from .parts import Parts
 from .reading import Reading
-from .tracks import CODECS, Tracks
+from .tracks import CODECS, TrackDecoder
 
 __all__ = ["CODECS", "MediaDecoder"]
 
@@ -51,8 +51,8 @@ class MediaDecoder(Reading):
         self._limits = limits
         self._parts = Parts(limits)
         self._bytes = 0
-        self._feed = Feed(limits.max_decoded_bytes)
-        self._tracks = Tracks(limits, tuple(kinds), pts_us, self._feed)
+        self._feed = Feeder(limits.max_decoded_bytes)
+        self._tracks = TrackDecoder(limits, tuple(kinds), pts_us, self._feed)
         self._thread: threading.Thread | None = None
         self._final = False
         self._finished = False
@@ -66,7 +66,7 @@ class MediaDecoder(Reading):
         if self._thread is not None:
             self._thread.join(self._limits.decode_seconds)
 
-    def begin(self, data: bytes | bytearray | memoryview, final: bool) -> Batch:
+    def begin(self, data: bytes | bytearray | memoryview, final: bool) -> Decoded:
         self._check_open()
         self._bytes += len(data)
         pieces = []
@@ -87,8 +87,8 @@ class MediaDecoder(Reading):
         self._feed.push(pieces, final or self._error is not None)
         return self.further()
 
-    def further(self) -> Batch:
-        batch = Batch([], [], False) if self._thread is None else self._feed.wait(self._limits.decode_seconds)
+    def further(self) -> Decoded:
+        batch = Decoded([], [], False) if self._thread is None else self._feed.wait(self._limits.decode_seconds)
         if batch.more:
             return batch
         error = self._feed.error or self._error

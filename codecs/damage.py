@@ -48,7 +48,7 @@ class Track:
         raise NotImplementedError
 
 
-class Sound(Track):
+class SoundTrack(Track):
     """A packet stands for itself, up to what the codec keeps from the one before it."""
 
     def __init__(self, stream: av.VideoStream | av.AudioStream, most: int) -> None:
@@ -71,7 +71,7 @@ class Sound(Track):
         return True
 
 
-class Video(Track):
+class VideoTrack(Track):
     """A picture hangs on those before it, back to a key frame.
 
     Decoding begins with a key frame. Behind damage nothing is decoded before the next one. Pictures that a decoder

@@ -17,7 +17,7 @@ from .piece import Piece
 _MOST_BATCH_BYTES = 64 << 20
 
 
-class Batch(NamedTuple):
+class Decoded(NamedTuple):
     """Frames, and what was lost among them. `more`: the same bytes give further batches."""
 
     frames: list[Frame]
@@ -25,14 +25,14 @@ class Batch(NamedTuple):
     more: bool
 
 
-class Part(NamedTuple):
+class FilePart(NamedTuple):
     """One file: the name of its demuxer, and what that reads."""
 
     demuxer: str
-    source: Feed | io.BytesIO
+    source: Feeder | io.BytesIO
 
 
-class Feed:
+class Feeder:
     """The two sides of a decoder: `push` and `wait` for its caller; `parts`, `read` and `put` for its thread.
 
     The thread stops in `put` while a batch is full, and in `read` while there are no bytes. It cannot seek.
@@ -59,7 +59,7 @@ class Feed:
 
     # The thread's side.
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[FilePart]:
         """The parts, one after another. Bytes that one has left are dropped."""
         while True:
             with self._changed:
@@ -73,7 +73,7 @@ class Feed:
                 self.torn, self._anew = piece.torn or self._anew, False
                 if not piece.whole:
                     self._data = piece.data if piece.starts else piece.anew + piece.data
-            yield Part(piece.starts or "mov", io.BytesIO(piece.data) if piece.whole else self)
+            yield FilePart(piece.starts or "mov", io.BytesIO(piece.data) if piece.whole else self)
 
     def anew(self) -> None:
         """The demuxer cannot go on: the next part begins at the next place where one may."""
@@ -140,7 +140,7 @@ class Feed:
                 self._waiting = False
                 self._changed.notify_all()
 
-    def wait(self, seconds: float) -> Batch:
+    def wait(self, seconds: float) -> Decoded:
         """Wait until the thread has used the pieces up, has ended or has filled a batch; give what was decoded."""
         with self._changed:
             if self._full:
@@ -155,7 +155,7 @@ class Feed:
                 self.closed = True
             elif self.closed and self.error is None:
                 self.error = InputError("media: expected an open decoder, got one that was closed meanwhile")
-            batch = Batch(self._frames, self._lost, self._full and not self.closed)
+            batch = Decoded(self._frames, self._lost, self._full and not self.closed)
             self._frames, self._lost, self._frame_bytes = [], [], 0
             return batch
 

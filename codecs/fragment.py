@@ -13,7 +13,7 @@ _EMPTY, _FROM_HEADER = 0x10000, 0x20000  # of a tfhd: its track has no samples h
 _OFFSET, _FLAGS, _EACH_DURATION, _EACH_SIZE = 0x1, 0x4, 0x100, 0x200  # of a trun box
 
 
-class Samples(NamedTuple):
+class FragmentSamples(NamedTuple):
     """Those of a fragment. `bytes`: of those whose sizes it states. `offsets`: where runs of them begin, as far as they
     count from the start of its header. `absolute`: some count from the start of the file instead. `times`: when the
     first and the last of each track begin, in its own ticks.
@@ -46,7 +46,7 @@ def is_whole(moof: bytes, known: set[int]) -> bool:
     return bool(trafs) and not hidden and all(_is_whole_track(moof, start, stop, known) for start, stop in trafs)
 
 
-def samples(moof: bytes) -> Samples:
+def samples(moof: bytes) -> FragmentSamples:
     """What it says of its samples."""
     total, offsets, absolute = 0, [], False
     times: dict[int, tuple[int, int]] = {}
@@ -75,7 +75,7 @@ def samples(moof: bytes) -> Samples:
                 next_time += lasting
                 if flags & _OFFSET and not behind:
                     offsets.append(int.from_bytes(moof[at + 8 : at + 12], "big", signed=True))
-    return Samples(total, offsets, absolute, times)
+    return FragmentSamples(total, offsets, absolute, times)
 
 
 def _is_whole_track(moof: bytes, start: int, stop: int, known: set[int]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..errors import LimitError, MediaError
-from .feeding import Batch
+from .feeding import Decoded
 from .frame import Frame, Lost, Pixels
 
 
@@ -63,10 +63,10 @@ class Reading:
         """End the decoder; idempotent."""
         raise NotImplementedError
 
-    def begin(self, data: bytes | bytearray | memoryview, final: bool) -> Batch:
+    def begin(self, data: bytes | bytearray | memoryview, final: bool) -> Decoded:
         """The first step of `read`."""
         raise NotImplementedError
 
-    def further(self) -> Batch:
+    def further(self) -> Decoded:
         """Its next steps."""
         raise NotImplementedError

@@ -15,9 +15,9 @@ from av.stream import Disposition
 
 from ..errors import DamagedError, FormatError, LimitError, PenstockError
 from . import avframe
-from .clock import Clock, Unwrapped, beside
-from .damage import Sound, Track, Video, memory_is_short, why
-from .feeding import Feed, Part
+from .clock import ContainerClock, Unwrapped, beside
+from .damage import SoundTrack, Track, VideoTrack, memory_is_short, why
+from .feeding import Feeder, FilePart
 from .frame import Lost, Pixels, Samples
 from .limits import MediaLimits
 from .pcm import bad_samples, check_samples
@@ -45,16 +45,16 @@ _ROUNDING_US = 5_000
 _MOST_FAULTS = 32  # errors of a demuxer in a row
 
 
-class Tracks:
+class TrackDecoder:
     """The first track of each of `kinds`, through all parts; `run` is the thread's life."""
 
-    def __init__(self, limits: MediaLimits, kinds: tuple[str, ...], pts_us: int, feed: Feed) -> None:
+    def __init__(self, limits: MediaLimits, kinds: tuple[str, ...], pts_us: int, feed: Feeder) -> None:
         self.frames = 0
         self._limits = limits
         self._kinds = kinds
         self._pts_us = pts_us
         self._feed = feed
-        self._clock = Clock()
+        self._clock = ContainerClock()
         self._unwrapped = Unwrapped()
         self._times = _Times(self._clock, self._unwrapped, "", None)
         self._pictures = 0
@@ -104,7 +104,7 @@ class Tracks:
                     "before a key frame"
                 )
 
-    def _part(self, part: Part) -> None:
+    def _part(self, part: FilePart) -> None:
         demuxer = part.demuxer
         try:
             container = av.open(
@@ -180,7 +180,7 @@ class Tracks:
             for stream in tracks:
                 if not stream.disposition & Disposition.attached_pic:
                     self._check_stream(stream, kind)
-                    make = Video if kind == "video" else Sound
+                    make = VideoTrack if kind == "video" else SoundTrack
                     chosen[stream.index] = make(stream, self._limits.max_damaged_packets)
                     chosen[stream.index].damaged = kind in self._given  # what a further part leaves out is missing
                     break
@@ -311,7 +311,7 @@ class Tracks:
 class _Times:
     """The times of the packets of one part, on the line of all parts. `shift_us` is added to those of its frames."""
 
-    def __init__(self, clock: Clock, unwrapped: Unwrapped, demuxer: str, start_us: int | None) -> None:
+    def __init__(self, clock: ContainerClock, unwrapped: Unwrapped, demuxer: str, start_us: int | None) -> None:
         self.shift_us = 0
         self._clock = clock
         self._unwrapped = unwrapped if demuxer == "mpegts" else None

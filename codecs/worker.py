@@ -26,7 +26,7 @@ import numpy as np
 from .. import errors
 from ..errors import InputError, WorkerError
 from .container import MediaDecoder
-from .feeding import Batch
+from .feeding import Decoded
 from .frame import Lost, Pixels, Samples
 from .limits import DEFAULT_LIMITS, MediaLimits
 from .picture import decode_picture
@@ -174,13 +174,13 @@ class RemoteDecoder(Reading):
                 self._worker.call(_Close(self._id))
             self._worker.release()
 
-    def begin(self, data: bytes | bytearray | memoryview, final: bool) -> Batch:
+    def begin(self, data: bytes | bytearray | memoryview, final: bool) -> Decoded:
         return self._call(_Feed(self._id, final), data)
 
-    def further(self) -> Batch:
+    def further(self) -> Decoded:
         return self._call(_Further(self._id))
 
-    def _call(self, request: _Request, data: bytes | bytearray | memoryview = b"") -> Batch:
+    def _call(self, request: _Request, data: bytes | bytearray | memoryview = b"") -> Decoded:
         if not self._open:
             raise InputError("media: expected an open decoder, got one that was closed")
         return self._worker.call(request, data)
@@ -215,7 +215,7 @@ class _Worker:
         with self._count_lock:
             self.users -= 1
 
-    def call(self, request: _Request, data: bytes | bytearray | memoryview = b"") -> Batch:
+    def call(self, request: _Request, data: bytes | bytearray | memoryview = b"") -> Decoded:
         """One request and its reply. Kills the worker where it does not answer in time or breaks the exchange."""
         with self._lock:
             if self.why is None:
@@ -243,7 +243,7 @@ class _Worker:
         self._process.join()
         self._socket.close()
 
-    def _receive_frames(self, deadline: float) -> Batch:
+    def _receive_frames(self, deadline: float) -> Decoded:
         reply = self._replies.decode(_receive(self._socket, deadline))
         if isinstance(reply, _Failed):
             raise getattr(errors, reply.error)(reply.message)
@@ -255,7 +255,7 @@ class _Worker:
                 frames.append(Samples(samples=array, rate=head.rate, pts_us=head.pts_us))
             else:
                 frames.append(Pixels(pixels=array, pts_us=head.pts_us))
-        return Batch(frames, reply.lost, reply.more)
+        return Decoded(frames, reply.lost, reply.more)
 
 
 def _ending(exitcode: int | None) -> str:
@@ -296,7 +296,7 @@ def serve(peer: socket.socket, limits: MediaLimits, memory_bytes: int) -> None:
     _limit_memory(memory_bytes)
     requests = msgspec.msgpack.Decoder(_Request)
     decoders: dict[int, MediaDecoder] = {}
-    _answer(peer, *_packed(Batch([], [], False)))
+    _answer(peer, *_packed(Decoded([], [], False)))
     with contextlib.suppress(EOFError, OSError):
         while True:
             request, data = requests.decode(_receive(peer)), _receive(peer)
@@ -313,8 +313,8 @@ def serve(peer: socket.socket, limits: MediaLimits, memory_bytes: int) -> None:
                 _answer(peer, head, arrays)
 
 
-def _perform(request: _Request, data: bytearray, decoders: dict[int, MediaDecoder], limits: MediaLimits) -> Batch:
-    nothing = Batch([], [], False)
+def _perform(request: _Request, data: bytearray, decoders: dict[int, MediaDecoder], limits: MediaLimits) -> Decoded:
+    nothing = Decoded([], [], False)
     if isinstance(request, _Picture):
         return nothing._replace(frames=[Pixels(pixels=decode_picture(data, limits), pts_us=0)])
     if isinstance(request, _Open):
@@ -328,7 +328,7 @@ def _perform(request: _Request, data: bytearray, decoders: dict[int, MediaDecode
     return nothing
 
 
-def _packed(batch: Batch) -> tuple[bytes, list[np.ndarray]]:
+def _packed(batch: Decoded) -> tuple[bytes, list[np.ndarray]]:
     """The reply that describes a batch, and its pixels and samples, which follow it."""
     arrays, heads = [], []
     for frame in batch.frames:

@@ -56,14 +56,14 @@ def make_film(seconds: float, container: str = "mp4") -> bytes:
     return encode(STORY._replace(seconds=seconds, sounds=sounds), Bank((), half=0), container)
 
 
-class Piece(NamedTuple):
+class FilmPiece(NamedTuple):
     """The next bytes of a file and the media time, in microseconds from its start, that is reached with them."""
 
     data: bytes
     time_us: int
 
 
-def pieces(file: bytes, step_us: int = 40_000) -> Iterator[Piece]:
+def pieces(file: bytes, step_us: int = 40_000) -> Iterator[FilmPiece]:
     """Cut a file into pieces of about `step_us` of media, by the times of its packets.
 
     ValueError where it cannot be read as a film.
@@ -84,17 +84,17 @@ def pieces(file: bytes, step_us: int = 40_000) -> Iterator[Piece]:
     for end, time_us in sorted(ends):
         if time_us - zero_us >= reached_us + step_us and end > start:
             reached_us = time_us - zero_us
-            yield Piece(file[start:end], reached_us)
+            yield FilmPiece(file[start:end], reached_us)
             start = end
     last_us = max(time_us for _, time_us in ends) - zero_us
-    yield Piece(file[start:], last_us)
+    yield FilmPiece(file[start:], last_us)
 
 
 class Film(NamedTuple):
     """A film that can be played: what it is made of, in words, and its pieces."""
 
     contents: str
-    pieces: list[Piece]
+    pieces: list[FilmPiece]
 
 
 def read_film(file: bytes) -> Film:

@@ -34,9 +34,9 @@ from penstock import (
 )
 
 from .brook.film import CONTAINERS
-from .film import Film, Piece, make_film, read_film
+from .film import Film, FilmPiece, make_film, read_film
 from .process import running_server
-from .view import Facts, JsonView, TextView, View
+from .view import FilmFacts, FilmView, JsonFilmView, TextFilmView
 
 PICTURES = ("video", "unit", "image", "frame")
 
@@ -44,7 +44,7 @@ PICTURES = ("video", "unit", "image", "frame")
 class Watcher:
     """Notes what the model had seen when it spoke, and tells the view."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: FilmView) -> None:
         self.played_us = 0  # Media time that has been sent.
         self.media_over = False
         self.seen_us: int | None = None  # Where the newest frame that the model has seen stops.
@@ -83,7 +83,7 @@ class Watcher:
             self._view.event(event, self.played_us)
 
 
-class Screen(Protocol):
+class Sink(Protocol):
     """The stream that the film is played to."""
 
     async def append(self, item: Item) -> int:
@@ -95,7 +95,7 @@ class Screen(Protocol):
         ...
 
 
-async def play(stream: Screen, film: Sequence[Piece], watcher: Watcher, third: asyncio.Event) -> None:
+async def play(stream: Sink, film: Sequence[FilmPiece], watcher: Watcher, third: asyncio.Event) -> None:
     """Send the film at its own pace. Sets `third` when a third of it has been sent."""
     started = time.monotonic()
     length_us = film[-1].time_us
@@ -110,14 +110,14 @@ async def play(stream: Screen, film: Sequence[Piece], watcher: Watcher, third: a
     await stream.end()
 
 
-async def watch(url: str, film: Film, options: argparse.Namespace, view: View) -> Watcher:
+async def watch(url: str, film: Film, options: argparse.Namespace, view: FilmView) -> Watcher:
     """Play `film` to the server at `url`, ask, and follow the reply until it ends."""
     watcher = Watcher(view)
     async with connect(url, options.api_key) as connection:
         stream = await connection.stream(Request(format="live"))
         welcome = connection.welcome
         view.started(
-            Facts(
+            FilmFacts(
                 model=welcome.model,
                 family=welcome.family,
                 live_trained=welcome.live_trained,
@@ -148,7 +148,7 @@ async def watch(url: str, film: Film, options: argparse.Namespace, view: View) -
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; 0 where the model spoke before the film was over."""
     options = _parser().parse_args(arguments)
-    view = JsonView() if options.json else TextView()
+    view = JsonFilmView() if options.json else TextFilmView()
     try:
         film = read_film(options.file.read_bytes() if options.file else make_film(options.seconds, options.container))
         return asyncio.run(_run(film, options, view))
@@ -162,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-async def _run(film: Film, options: argparse.Namespace, view: View) -> int:
+async def _run(film: Film, options: argparse.Namespace, view: FilmView) -> int:
     if options.url is not None:
         watcher = await watch(options.url, film, options, view)
     else:

@@ -27,10 +27,10 @@ from .brook.film import CONTAINERS, encode
 from .brook.marking import Listener, Marker, Sentence
 from .brook.moment import Moment
 from .brook.narration import opening
-from .brook.questions import Question, ask
+from .brook.questions import BrookQuestion, ask
 from .brook.sound import Bank
 from .brook.world import Scene, SceneMaker, Wish
-from .film import Piece, pieces
+from .film import FilmPiece, pieces
 from .process import running_server
 
 REQUEST = "Tell me what happens."
@@ -43,8 +43,8 @@ class Show(NamedTuple):
     """A film and when to ask what."""
 
     scene: Scene
-    film: list[Piece]
-    questions: list[tuple[float, Question]]
+    film: list[FilmPiece]
+    questions: list[tuple[float, BrookQuestion]]
     spoken: bool
 
 
@@ -137,7 +137,7 @@ def make_show(seed: int, seconds: float, container: str) -> Show:
     raise ValueError(f"no film of {seconds:g} s from seed {seed} has enough in it")
 
 
-def _questions(scene: Scene, random: np.random.Generator) -> Iterator[tuple[float, Question]]:
+def _questions(scene: Scene, random: np.random.Generator) -> Iterator[tuple[float, BrookQuestion]]:
     """Questions at moments at which nothing happens, a few seconds apart."""
     time = 5.0
     kinds = list(random.permutation(_ASKED))
@@ -157,7 +157,7 @@ class Performance:
     def __init__(self, show: Show, screen: Screen) -> None:
         self.show, self.screen = show, screen
         self.marker = Marker(show.scene)
-        self.answers: dict[int, Question] = {}  # by reply, until they come
+        self.answers: dict[int, BrookQuestion] = {}  # by reply, until they come
         self.right = self.answered = 0
         self.played = 0.0
         self.spoke_in_time = False

@@ -13,7 +13,7 @@ import msgspec
 from penstock import Closed, Dropped, Error, Event, ReplyDone, ReplyStarted, Token
 
 
-class Facts(NamedTuple):
+class FilmFacts(NamedTuple):
     """What a viewer should know before the film begins."""
 
     model: str
@@ -25,14 +25,14 @@ class Facts(NamedTuple):
     length_us: int
 
 
-class View(Protocol):
+class FilmView(Protocol):
     """What both views can show. Times are media time in microseconds."""
 
     def waiting(self, what: str) -> None:
         """Something that takes a while has begun."""
         ...
 
-    def started(self, facts: Facts) -> None:
+    def started(self, facts: FilmFacts) -> None:
         """The stream is open, the film begins."""
         ...
 
@@ -49,14 +49,14 @@ class View(Protocol):
         ...
 
 
-class JsonView:
+class JsonFilmView:
     """One JSON object a line: tokens as {"reply", "text", "seen_us", "played_us"}, everything else with a "type"."""
 
     def waiting(self, what: str) -> None:
         """Goes to stderr."""
         print(what, file=sys.stderr, flush=True)
 
-    def started(self, facts: Facts) -> None:
+    def started(self, facts: FilmFacts) -> None:
         """{"type": "started"}."""
         self._line(type="started", **facts._asdict())
 
@@ -82,7 +82,7 @@ class JsonView:
         print(msgspec.json.encode(fields).decode(), flush=True)
 
 
-class TextView:
+class TextFilmView:
     """For people: a new block of words whenever the model has seen a newer frame, as wide as the terminal.
 
     Of a block that is longer than `ROWS` rows the rest is counted, not shown: a small model fills a screen in a second.
@@ -102,7 +102,7 @@ class TextView:
         """A plain line."""
         print(what, flush=True)
 
-    def started(self, facts: Facts) -> None:
+    def started(self, facts: FilmFacts) -> None:
         """The header."""
         print(f"\nmodel   {facts.model} ({facts.family})")
         print(f"format  {facts.format}: {facts.why}")

@@ -1,4 +1,4 @@
-"""The wire and its server: WebSocket and HTTP in front of `actors.engine.Engine`. Knows no torch.
+"""The wire and its server: WebSocket and HTTP in front of `actors.engine.Engine`. Only `bench` knows torch.
 
 cli         the command `penstock`
 options     its parser; progress: what is shown while a model is loaded
@@ -9,7 +9,7 @@ demo_model  `penstock fetch-demo-model`
 completion  `penstock completion`
 trace       `penstock trace`: the messages of one frame from socket to token
 replay      `penstock replay`: a recorded run once more
-bench       `penstock bench`
+bench       `penstock bench`, a folder of its own
 config      address, key, limits
 app         the running server: its socket, SIGTERM, a failed engine
 routes      what each path answers

@@ -236,9 +236,9 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from . import bench
+    from .bench import append
 
-    return bench.main(options) or 0
+    return append.main(options)
 
 
 def script() -> int:

@@ -40,14 +40,14 @@ class Cells(Protocol):
         ...
 
 
-class Block(msgspec.Struct, frozen=True, eq=False):
+class SoundBlock(msgspec.Struct, frozen=True, eq=False):
     """A block of sound and the cell it fills (0 where there are no cells)."""
 
     cell: int
     audio: AudioSegment
 
 
-class Lost(msgspec.Struct, frozen=True):
+class LostSound(msgspec.Struct, frozen=True):
     """`count` samples at the model's rate that no block has."""
 
     count: int
@@ -89,7 +89,7 @@ class AudioBlocks:
         self._count = 0
         self._again_us: int | None = None
         self.floor_us: int | None = None  # a run begins no earlier
-        self.lost: list[Lost] = []
+        self.lost: list[LostSound] = []
 
     @property
     def held(self) -> int:
@@ -106,7 +106,7 @@ class AudioBlocks:
         """The cell that the running sound fills now; None while no run is open."""
         return None if self._run is None else self._run.cell
 
-    def feed(self, samples: Samples) -> list[Block]:
+    def feed(self, samples: Samples) -> list[SoundBlock]:
         """Take the next sound, `(channels, n)`; give the blocks it completes. What is lost goes to `lost`."""
         end_us = self.end_us
         if self._once and end_us is not None and samples.pts_us < end_us - TOLERANCE_US:
@@ -114,7 +114,7 @@ class AudioBlocks:
         sound = self._behind(samples, self._again_us)
         if sound is None:
             return []
-        blocks: list[Block] = []
+        blocks: list[SoundBlock] = []
         if self._run is None or end_us is None or abs(sound.pts_us - end_us) > TOLERANCE_US:
             sound = self._behind(sound, self.floor_us)
             if sound is None:
@@ -126,7 +126,7 @@ class AudioBlocks:
                 self._start(sound)
         return blocks + self._push(sound)
 
-    def end(self) -> list[Block]:
+    def end(self) -> list[SoundBlock]:
         """End the run: its last blocks, the short one with what there is."""
         if self._run is None or self._resampler is None:
             return []
@@ -145,7 +145,7 @@ class AudioBlocks:
         self._runs += 1
         self._from_us, self._count, self._source = sound.pts_us, 0, (0, 0)
 
-    def _push(self, sound: Samples) -> list[Block]:
+    def _push(self, sound: Samples) -> list[SoundBlock]:
         assert self._run is not None
         channels, count = sound.samples.shape
         if self._source != (sound.rate, channels):
@@ -171,18 +171,18 @@ class AudioBlocks:
             return sound if sound.samples.shape[1] else None
         before, behind = split(sound, border_us)
         count = round(before.samples.shape[1] * self._spec.audio_rate / sound.rate)
-        self.lost.append(Lost(count, sound.pts_us, behind.pts_us, "late"))
+        self.lost.append(LostSound(count, sound.pts_us, behind.pts_us, "late"))
         return behind if behind.samples.shape[1] else None
 
-    def _keep(self, blocks: list[Block]) -> list[Block]:
-        kept: list[Block] = []
+    def _keep(self, blocks: list[SoundBlock]) -> list[SoundBlock]:
+        kept: list[SoundBlock] = []
         for block in blocks:
             audio = block.audio
             if audio.frames >= self._spec.min_block_frames:
                 kept.append(block)
             else:
                 count = (audio.stop_us - audio.start_us) * self._spec.audio_rate / SECOND_US
-                self.lost.append(Lost(round(count), audio.start_us, audio.stop_us, "short"))
+                self.lost.append(LostSound(round(count), audio.start_us, audio.stop_us, "short"))
         return kept
 
 
@@ -208,22 +208,22 @@ class _Run:
         if len(samples):
             self._buffer = np.concatenate([self._buffer, samples])
 
-    def ready(self) -> list[Block]:
+    def ready(self) -> list[SoundBlock]:
         """The blocks whose look-ahead is there."""
-        blocks: list[Block] = []
+        blocks: list[SoundBlock] = []
         while self.open >= self._size + self._spec.look_ahead_samples:
             blocks.append(self._cut())
         self._forget()
         return blocks
 
-    def rest(self) -> list[Block]:
+    def rest(self) -> list[SoundBlock]:
         """All that is left, without waiting for look-ahead."""
-        blocks: list[Block] = []
+        blocks: list[SoundBlock] = []
         while self.open > 0:
             blocks.append(self._cut())
         return blocks
 
-    def _cut(self) -> Block:
+    def _cut(self) -> SoundBlock:
         spec = self._spec
         body = min(self._size, self.open)
         lead = min(spec.lead_samples, self._at)
@@ -232,7 +232,7 @@ class _Run:
         audio = AudioSegment(
             0, 0, samples, lead, -(-body // spec.hop_samples), self._number, self._time(0), self._time(body)
         )
-        block = Block(self.cell, audio)
+        block = SoundBlock(self.cell, audio)
         self._at += body
         self._size = spec.block_samples
         self.cell += 1

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..codecs.frame import Pixels, Samples
 from ..errors import InputError
-from .audio import SECOND_US, AudioBlocks, Block, Lost, MakeResampler, split
+from .audio import SECOND_US, AudioBlocks, LostSound, MakeResampler, SoundBlock, split
 from .event import Dropped
 from .order import Source
 from .segment import AudioSegment, MediaSpec, UnitSegment
@@ -47,7 +47,7 @@ class Grid:
         return (unit, frames * hop) if frames else (unit + 1, self._spec.block_samples)
 
 
-class _Open(msgspec.Struct, eq=False):
+class _OpenUnit(msgspec.Struct, eq=False):
     """What has come for a unit that is not closed."""
 
     size: tuple[int, int] = (0, 0)
@@ -88,12 +88,12 @@ class Units:
         self._patience_us = spec.unit_us + lateness_us
         self._ordered = lateness_us > 0
         self._early: list[Samples] = []
-        self._units: dict[int, _Open] = {}
+        self._units: dict[int, _OpenUnit] = {}
         self._closed = 0  # units before this one are closed
         self._last: np.ndarray | None = None
         self._picked: Pixels | None = None
         self._used = True  # whether the frame that was picked last is in a unit
-        self._lost: list[Dropped | Lost] = []
+        self._lost: list[Dropped | LostSound] = []
 
     @property
     def held_frames(self) -> int:
@@ -161,7 +161,7 @@ class Units:
             if number < self._closed:
                 continue
             self._used = True
-            unit = self._units.setdefault(number, _Open())
+            unit = self._units.setdefault(number, _OpenUnit())
             if not unit.pictures:
                 unit.size = self._pictures.size(pick.frame)
             unit.pictures.append(self._pictures.at(pick.frame, unit.size))
@@ -170,15 +170,15 @@ class Units:
     def _hear(self, samples: Samples) -> None:
         self._place(self._sound.feed(samples))
 
-    def _place(self, blocks: list[Block]) -> None:
+    def _place(self, blocks: list[SoundBlock]) -> None:
         for block in blocks:
-            unit = self._units.setdefault(block.cell, _Open())
+            unit = self._units.setdefault(block.cell, _OpenUnit())
             if unit.audio is None:
                 unit.audio = block.audio
             else:
                 rest = block.audio
                 count = len(rest.samples) - rest.lead
-                self._lost.append(Lost(count, rest.start_us, rest.stop_us, "late"))
+                self._lost.append(LostSound(count, rest.start_us, rest.stop_us, "late"))
 
     def _close_passed(self) -> list[UnitSegment]:
         """Close the units that nothing more is waited for, and give them out."""
@@ -197,7 +197,7 @@ class Units:
     def _give(self, numbers: list[int]) -> list[UnitSegment]:
         return [self._segment(self._units.pop(number)) for number in sorted(numbers)]
 
-    def _segment(self, unit: _Open) -> UnitSegment:
+    def _segment(self, unit: _OpenUnit) -> UnitSegment:
         frames = unit.pictures
         if not frames:
             assert self._last is not None
@@ -224,9 +224,9 @@ class Units:
         if count := samples.samples.shape[1]:
             stop_us = samples.pts_us + count * SECOND_US // samples.rate
             count = round(count * self._spec.audio_rate / samples.rate)
-            self._lost.append(Lost(count, samples.pts_us, stop_us, "late"))
+            self._lost.append(LostSound(count, samples.pts_us, stop_us, "late"))
 
     def _take_lost(self, seq: int) -> list[Dropped]:
         lost, self._lost = self._lost + self._sound.lost, []
         self._sound.lost = []
-        return [loss.event(seq) if isinstance(loss, Lost) else loss for loss in lost]
+        return [loss.event(seq) if isinstance(loss, LostSound) else loss for loss in lost]

@@ -92,7 +92,8 @@ def omni_name(request: pytest.FixtureRequest) -> str:
 def omni(omni_name: str) -> tuple[Any, Any]:
     """This model and its processor, loaded by plain `transformers`."""
     import transformers as hf
-    from penstock.engine.brook.recipe import model_path
+
+    from tests.fixtures.recipe import model_path
 
     path = model_path(omni_name)
     if omni_name == "qwen3_omni":
@@ -105,8 +106,9 @@ def omni(omni_name: str) -> tuple[Any, Any]:
 @pytest.fixture(scope="session")
 def text_qwen() -> tuple[Any, Any]:
     """The small text Qwen and its tokenizer, loaded by plain `transformers`."""
-    from penstock.engine.brook.recipe import model_path
     from transformers import AutoTokenizer, Qwen2ForCausalLM
+
+    from tests.fixtures.recipe import model_path
 
     path = model_path("text")
     return Qwen2ForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
@@ -121,8 +123,9 @@ def sight_name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def sight_plain(sight_name: str) -> tuple[Any, Any]:
     """Such a model and its processor, loaded by plain `transformers`."""
-    from penstock.engine.brook.recipe import model_path
     from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    from tests.fixtures.recipe import model_path
 
     path = model_path(sight_name)
     return AutoModelForImageTextToText.from_pretrained(path), AutoProcessor.from_pretrained(path)
@@ -137,8 +140,9 @@ def still_name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def still_plain(still_name: str) -> tuple[Any, Any]:
     """Such a model and its processor, loaded by plain `transformers`."""
-    from penstock.engine.brook.recipe import model_path
     from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    from tests.fixtures.recipe import model_path
 
     path = model_path(still_name)
     return AutoModelForImageTextToText.from_pretrained(path), AutoProcessor.from_pretrained(path)

@@ -24,7 +24,7 @@ from penstock import (
 )
 
 from .film import FPS
-from .questions import Question
+from .questions import BrookQuestion
 
 _ANSWER = SamplingParams(max_tokens=60, temperature=0.0)
 
@@ -37,20 +37,22 @@ class House(Protocol):
     async def generate(self, request: Request, params: SamplingParams | None = None, /) -> str: ...
 
 
-Door = Callable[[House, bytes | None, float, Sequence[Question]], Awaitable[list[str]]]
+Door = Callable[[House, bytes | None, float, Sequence[BrookQuestion]], Awaitable[list[str]]]
 
 
-async def by_file(house: House, film: bytes | None, seconds: float, questions: Sequence[Question]) -> list[str]:
+async def by_file(house: House, film: bytes | None, seconds: float, questions: Sequence[BrookQuestion]) -> list[str]:
     """The film is appended to a stream as the file that it is."""
     return await _in_a_stream(house, [] if film is None else [VideoBytes(film, final=True)], seconds, questions)
 
 
-async def by_frames(house: House, film: bytes | None, seconds: float, questions: Sequence[Question]) -> list[str]:
+async def by_frames(house: House, film: bytes | None, seconds: float, questions: Sequence[BrookQuestion]) -> list[str]:
     """The film is decoded here; its frames and its sound are appended to a stream in the order of their times."""
     return await _in_a_stream(house, [] if film is None else _decoded(film), seconds, questions)
 
 
-async def by_messages(house: House, film: bytes | None, seconds: float, questions: Sequence[Question]) -> list[str]:
+async def by_messages(
+    house: House, film: bytes | None, seconds: float, questions: Sequence[BrookQuestion]
+) -> list[str]:
     """Each question is a prompt of its own, with the film in its first message."""
     shown = [] if film is None else [{"type": "video", "video": film}]
     given = []
@@ -72,7 +74,9 @@ async def _prompted(house: House, messages: list[dict[str, Any]], hears: bool) -
     return (await house.generate(Request(messages=messages, format="turns", audio_in_video=hears), _ANSWER)).strip()
 
 
-async def _in_a_stream(house: House, items: Sequence[Item], seconds: float, questions: Sequence[Question]) -> list[str]:
+async def _in_a_stream(
+    house: House, items: Sequence[Item], seconds: float, questions: Sequence[BrookQuestion]
+) -> list[str]:
     """Every question is asked on a copy of the stream, so that no question helps another."""
     stream = await house.stream(Request(format="turns", params=_ANSWER))
     for item in items:

@@ -1,6 +1,6 @@
 """How Brook's world looks. In: a scene and a media time. Out: a picture, `(size, size, 3)` uint8 RGB.
 
-A picture is drawn at twice its size and reduced, so edges are smooth. A `Camera` makes of it what a cheap camera and a
+A picture is drawn at twice its size and reduced, so edges are smooth. A `Lens` makes of it what a cheap camera and a
 JPEG file would. It does not know what is asked about a picture.
 """
 
@@ -134,7 +134,7 @@ def _foreign(kind: str, seed: int, time: float, size: int) -> np.ndarray:
     return np.roll(soft, round(drift * size), axis=1)
 
 
-class Camera(NamedTuple):
+class Lens(NamedTuple):
     """What happens to a picture on its way: brightness, tint, noise (standard deviation in grey levels), JPEG quality
     (0 for none)."""
 
@@ -144,7 +144,7 @@ class Camera(NamedTuple):
     quality: int
 
     @classmethod
-    def drawn(cls, random: np.random.Generator) -> Camera:
+    def drawn(cls, random: np.random.Generator) -> Lens:
         """A camera at random; one in four does nothing to a picture."""
         if random.random() < 0.25:
             return cls(1.0, (1.0, 1.0, 1.0), 0.0, 0)

@@ -24,12 +24,12 @@ from penstock import Event, PenstockError, ReplyDone, Request, SamplingParams, V
 
 from ..film import pieces
 from .doors import DOORS, House
-from .draw import Camera
+from .draw import Lens
 from .exam import NARRATED, Examiner, Paper, alike, evaluation_bank
 from .film import encode
 from .marking import Listener, Marker, Sentence
 from .narration import opening
-from .questions import Question
+from .questions import BrookQuestion
 from .world import SHAPES, Scene
 
 MEDIA = ("true", "blank", "other", "none")
@@ -40,7 +40,7 @@ _DOOR_HELP = (
 )
 
 
-class Line(NamedTuple):
+class TableLine(NamedTuple):
     """One line of the table: shares are of `n`."""
 
     kind: str
@@ -66,7 +66,7 @@ def constant(answers: list[Given]) -> float:
     return sum(max(counts.values()) for counts in sorts.values()) / len(answers)
 
 
-def wanted(question: Question) -> str:
+def wanted(question: BrookQuestion) -> str:
     """What sort of answer the wording tells: the kind, what has to be found, and of what came first the two sorts."""
     named = {"thing" if word in SHAPES else word for word in re.findall(r"\w+", question.text)}
     pair = named & {"thing", "word", "beep"} if question.kind == "first" else set[str]()
@@ -82,17 +82,19 @@ class Score:
         self.invented: list[bool] = []
         self.mistold: list[str] = []  # what was missed, told late or invented, in words
 
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[TableLine]:
         lines = []
         for kind, answers in self.answers.items():
             right = sum(answer.right == answer.given for answer in answers)
-            lines.append(Line(kind, len(answers), right / len(answers), constant(answers)))
+            lines.append(TableLine(kind, len(answers), right / len(answers), constant(answers)))
         told = {f"narrated: {kind}": self.told[kind] for kind in NARRATED if self.told[kind]}
-        lines += [Line(kind, len(marks), sum(marks) / len(marks), 0.0) for kind, marks in told.items()]
+        lines += [TableLine(kind, len(marks), sum(marks) / len(marks), 0.0) for kind, marks in told.items()]
         if every := [mark for kind in NARRATED for mark in self.told[kind]]:
-            lines.append(Line("narrated: all", len(every), sum(every) / len(every), 0.0))
+            lines.append(TableLine("narrated: all", len(every), sum(every) / len(every), 0.0))
         if self.invented:
-            lines.append(Line("narration: invented", len(self.invented), sum(self.invented) / len(self.invented), 0.0))
+            lines.append(
+                TableLine("narration: invented", len(self.invented), sum(self.invented) / len(self.invented), 0.0)
+            )
         return lines
 
 
@@ -176,7 +178,7 @@ async def examine(options: argparse.Namespace, score: Score) -> None:
     narrations = list(examiner.narrations(options.narrations, options.cuts)) if told else []
 
     async def filmed(scene: Scene) -> bytes:
-        camera = Camera.drawn(np.random.default_rng((scene.seed, 3))) if options.camera else None
+        camera = Lens.drawn(np.random.default_rng((scene.seed, 3))) if options.camera else None
         return await asyncio.to_thread(encode, scene, bank, "webm", camera)
 
     async def one(house: Callable[[], AbstractAsyncContextManager[House]], number: int) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from .moment import Moment
 from .narration import change_told, opening, sound_told
-from .questions import KINDS, STILL, Question, ask
+from .questions import KINDS, STILL, BrookQuestion, ask
 from .sound import Bank
 from .world import Scene, SceneMaker, Wish
 
@@ -32,7 +32,7 @@ class Paper(NamedTuple):
 
     scene: Scene
     sounds: bool
-    questions: list[tuple[str, Question]]
+    questions: list[tuple[str, BrookQuestion]]
 
 
 class Told(NamedTuple):
@@ -90,7 +90,7 @@ class Examiner:
                     self._answers[kind, alike(question.answer)] += 1
                 yield Paper(scene, True, questions)
 
-    def _is_rare(self, kind: str, question: Question) -> bool:
+    def _is_rare(self, kind: str, question: BrookQuestion) -> bool:
         return kind in _ONE_ANSWER or self._answers[kind, alike(question.answer)] < (self._count + 1) // 2
 
     def narrations(self, count: int, cut: bool) -> Iterator[Paper]:
@@ -114,7 +114,7 @@ class Examiner:
         gap = float(self._random.choice([1.5, 2.2, 3.0])) if self._random.random() < 0.85 else 0.0
         return Wish(seconds=seconds, change_gap=gap, sound_gap=float(self._random.choice([0.8, 1.5])))
 
-    def _questions(self, scene: Scene, least: str) -> Iterator[tuple[str, Question]]:
+    def _questions(self, scene: Scene, least: str) -> Iterator[tuple[str, BrookQuestion]]:
         moment = Moment(scene, scene.seconds, scene.seconds, self._random, half=1)
         if least in (FOREIGN, STRANGE, HELD_OUT):
             kinds = _STILL if least != STRANGE else ("heard", "word")

@@ -17,7 +17,7 @@ from .checkpoint import PER_SECOND, SILENCE
 IGNORED = -100
 
 
-class Rows(NamedTuple):
+class StreamRows(NamedTuple):
     """A whole stream: `ids` `(n,)`, `positions` `(3, n)`, `labels` `(n,)` (what comes behind each row, or -100).
 
     `branches` `(n,)`: 0 for the stream itself, another number for the rows of each copy of it that was asked something;
@@ -72,9 +72,9 @@ class Writer:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def rows(self) -> Rows:
+    def rows(self) -> StreamRows:
         positions = np.concatenate(self._positions, axis=1)
-        return Rows(
+        return StreamRows(
             np.array(self._ids), positions, np.array(self._labels), np.array(self._branches), self._media, self._said
         )
 

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .draw import Camera, Painter
-from .layout import Rows, Vocabulary, Writer
+from .draw import Lens, Painter
+from .layout import StreamRows, Vocabulary, Writer
 from .moment import Moment
 from .narration import change_told, opening, sound_told
-from .questions import KINDS, Question, ask
+from .questions import KINDS, BrookQuestion, ask
 from .senses import BLOCK_FRAMES, FIELDS, SIDE, block_rows
 from .sound import RATE
 from .world import COLOURS, SHAPES, Scene, SceneMaker, Wish
@@ -47,7 +47,7 @@ _WEIGHTS = {
 }
 
 
-class Piece(NamedTuple):
+class LessonPiece(NamedTuple):
     """A piece of media: `kind` "video" (ticks `start` and `stop`), "image" (at `start`), "audio" (from `start` to
     `stop`). `run` counts runs of sound. `forced`: a question made it come before its time."""
 
@@ -65,7 +65,7 @@ class Lesson(NamedTuple):
     """
 
     scene: Scene
-    rows: Rows
+    rows: StreamRows
     pairs: list[tuple[float, float]]
     track: np.ndarray | None
     blocks: list[tuple[float, int]]
@@ -73,12 +73,12 @@ class Lesson(NamedTuple):
 
     def pictures(self, random: np.random.Generator) -> np.ndarray:
         """The frame pairs `(p, 2, SIDE, SIDE, 3)` as some camera took them."""
-        painter, camera = Painter(self.scene, SIDE), Camera.drawn(random)
+        painter, camera = Painter(self.scene, SIDE), Lens.drawn(random)
         pairs = [np.stack([camera.take(painter.picture(time), random) for time in times]) for times in self.pairs]
         return np.stack(pairs) if pairs else np.zeros((0, 2, SIDE, SIDE, 3), np.uint8)
 
 
-class Plan(NamedTuple):
+class LessonPlan(NamedTuple):
     """What a stream shall be: which tracks it has, when something is asked, and how it speaks. `stop`: when it is
     interrupted."""
 
@@ -90,7 +90,7 @@ class Plan(NamedTuple):
     stop: float = math.inf
 
 
-def cut(plan: Plan) -> Iterator[Piece | float]:
+def cut(plan: LessonPlan) -> Iterator[LessonPiece | float]:
     """Pieces and the times of questions, in the order in which a stream has them."""
     tick, waiting = 0, None
     block, run = 0.0, 0
@@ -105,19 +105,19 @@ def cut(plan: Plan) -> Iterator[Piece | float]:
                 if waiting is None:
                     waiting = tick_time
                 else:
-                    yield Piece("video", waiting, tick_time)
+                    yield LessonPiece("video", waiting, tick_time)
                     waiting = None
                 tick += 1
             else:
-                yield Piece("audio", block, block_time, run)
+                yield LessonPiece("audio", block, block_time, run)
                 block = block_time
         if ask_time == plan.seconds:
             return
         if waiting is not None:
-            yield Piece("video", waiting, waiting, forced=True)
+            yield LessonPiece("video", waiting, waiting, forced=True)
             waiting = None
         if plan.audio and ask_time - block >= 0.06:
-            yield Piece("audio", block, ask_time, run, forced=True)
+            yield LessonPiece("audio", block, ask_time, run, forced=True)
             block = ask_time
             run += 1
         yield ask_time
@@ -166,7 +166,7 @@ class LessonMaker:
         if live and scene.cuts and random.random() < 0.5:  # a person has changed the source, and asks anew behind it
             stop = scene.cuts[0]
             asks = [*(ask for ask in asks if ask < stop), round(stop + float(random.uniform(0.5, 1.2)), 2)]
-        return self._lesson(scene, Plan(seconds, video, audio, live, asks, stop))
+        return self._lesson(scene, LessonPlan(seconds, video, audio, live, asks, stop))
 
     def _asks(self, seconds: float, live: bool) -> list[float]:
         """When questions are asked: in `live` often at the very start."""
@@ -182,10 +182,10 @@ class LessonMaker:
             asks = [float(random.uniform(min(1.0, seconds / 2), seconds)) for _ in range(count - 1)] + [seconds - 0.001]
         return sorted(round(time, 2) for time in asks)
 
-    def _lesson(self, scene: Scene, plan: Plan) -> Lesson:
+    def _lesson(self, scene: Scene, plan: LessonPlan) -> Lesson:
         stream = _Stream(self._random, scene, plan, self._words)
         for step in cut(plan):
-            if isinstance(step, Piece):
+            if isinstance(step, LessonPiece):
                 if step.stop > plan.stop:
                     stream.interrupt()
                 stream.take(step)
@@ -218,7 +218,7 @@ class LessonMaker:
                     stream.answer(question.lead)
                 stream.answer(question)
 
-    def _drawn(self, stream: _Stream, time: float) -> Question | None:
+    def _drawn(self, stream: _Stream, time: float) -> BrookQuestion | None:
         moment = Moment(stream.scene, stream.seen, time if stream.plan.audio else None, self._random)
         for _ in range(8):
             question = ask(KINDS[int(self._random.choice(len(KINDS), p=self._weights))], moment)
@@ -230,7 +230,7 @@ class LessonMaker:
         return None
 
 
-def _too_easy(question: Question, moment: Moment) -> float:
+def _too_easy(question: BrookQuestion, moment: Moment) -> float:
     """How many questions after a way to pass over: where nothing has moved most of them, where something has as many as
     it takes to ask also about what stood still."""
     if not any(change.kind == "moved" for change in moment.changes):
@@ -241,7 +241,7 @@ def _too_easy(question: Question, moment: Moment) -> float:
 class _Stream:
     """One stream while it is written: what has been seen, what has to be said."""
 
-    def __init__(self, random: np.random.Generator, scene: Scene, plan: Plan, words: Vocabulary) -> None:
+    def __init__(self, random: np.random.Generator, scene: Scene, plan: LessonPlan, words: Vocabulary) -> None:
         self.scene, self.plan = scene, plan
         self.writer = Writer(words)
         self.pairs: list[tuple[float, float]] = []
@@ -256,7 +256,7 @@ class _Stream:
         self._queue: list[int] = []  # tokens that are still to be said
         self._stopped = False
 
-    def take(self, piece: Piece) -> None:
+    def take(self, piece: LessonPiece) -> None:
         """Lay a piece of media; during a reply, say what it shows."""
         sentences = self._news(piece)
         goes_on = piece.kind == "audio" and any(
@@ -278,7 +278,7 @@ class _Stream:
         if not piece.forced:
             self._speak("kept" if goes_on else "silent")
 
-    def _news(self, piece: Piece) -> list[str]:
+    def _news(self, piece: LessonPiece) -> list[str]:
         if piece.kind == "video":
             first = self.seen is None
             changes = [c for c in self.scene.changes if self._told < c.time <= piece.stop]
@@ -321,7 +321,7 @@ class _Stream:
             self._queue = self._words.ids(opening(self.scene, self.seen))
         self._speak(late=0.0)
 
-    def answer(self, question: Question) -> None:
+    def answer(self, question: BrookQuestion) -> None:
         first = self._start(question.text) - 1  # the question's last word
         if "thing" in question.finds:
             first -= self._behind_the_name(question.text)

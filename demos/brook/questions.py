@@ -18,7 +18,7 @@ from .sounds import SOUNDS, TOGETHER
 from .world import PLACES, Thing
 
 
-class Question(NamedTuple):
+class BrookQuestion(NamedTuple):
     """`finds`: what has to be found out on the way to the answer, by columns of hints.py, or the "moment" or the
     number of the "thing" that is meant. `lead` is the question before it, where this one is a follow-up."""
 
@@ -26,7 +26,7 @@ class Question(NamedTuple):
     text: str
     answer: str
     finds: Mapping[str, float] = MappingProxyType({})
-    lead: Question | None = None
+    lead: BrookQuestion | None = None
 
 
 def _nothing(m: Moment) -> tuple[str, str] | Found | None:
@@ -60,7 +60,7 @@ _FOLLOWS: dict[str, tuple[tuple[str, ...], Callable[[Thing], str]]] = {
 }
 
 
-def _follow(m: Moment) -> Question | None:
+def _follow(m: Moment) -> BrookQuestion | None:
     """A question about one thing, then another about the same one, named "it"."""
     single = [
         thing for thing in m.things if len(m.with_shape(thing.shape)) == 1 and len(m.with_colour(thing.colour)) == 1
@@ -81,10 +81,10 @@ def _follow(m: Moment) -> Question | None:
     second = m.pick([kind for kind in _FOLLOWS if kind not in taken])
     forms, answer = _FOLLOWS[second]
     lead = _question(first, made)
-    return Question("follow-up", m.says(*forms), f"{answer(only)}.", lead.finds, lead)
+    return BrookQuestion("follow-up", m.says(*forms), f"{answer(only)}.", lead.finds, lead)
 
 
-def ask(kind: str, m: Moment) -> Question | None:
+def ask(kind: str, m: Moment) -> BrookQuestion | None:
     """A question of `kind`; None where this moment gives no cause for one."""
     if kind == "follow-up":
         return None if m.foreign else _follow(m)
@@ -94,9 +94,9 @@ def ask(kind: str, m: Moment) -> Question | None:
     if made is None:
         return None
     if m.foreign and (kind in SIGHTS or kind in TOGETHER):
-        return Question("unknown", made[0], UNKNOWN)
+        return BrookQuestion("unknown", made[0], UNKNOWN)
     return _question(kind, made)
 
 
-def _question(kind: str, made: tuple[str, str] | Found) -> Question:
-    return Question(kind, made[0], made[1], made[2] if len(made) == 3 else {})
+def _question(kind: str, made: tuple[str, str] | Found) -> BrookQuestion:
+    return BrookQuestion(kind, made[0], made[1], made[2] if len(made) == 3 else {})

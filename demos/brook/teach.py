@@ -22,7 +22,7 @@ from .bank import training_bank
 from .batch import dice
 from .checkpoint import HIDDEN, build_model, build_processor, build_tokenizer, members
 from .descent import Descent
-from .draw import Camera, Painter
+from .draw import Lens, Painter
 from .senses import BLOCK_FRAMES, SIDE, hear, patches, power, see
 from .towers import HearingHeads, Oracle, SightHeads, hearing_labels, sight_labels
 from .world import SceneMaker, Wish
@@ -49,7 +49,7 @@ class Sights(IterableDataset):
         foreign = str(random.choice(["noise", "texture", "photo"])) if draw < 0.08 else ""
         most = 0 if draw > 0.97 else 4
         scene = maker.scene(Wish(seconds=10.0, sound_gap=0, change_gap=1.3, foreign=foreign, most_things=most or 1))
-        painter, camera = Painter(scene, SIDE), Camera.drawn(random)
+        painter, camera = Painter(scene, SIDE), Lens.drawn(random)
         for number in range(4):
             first = float(random.uniform(0, 9.4))
             if number % 2 and scene.changes:

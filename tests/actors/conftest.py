@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import uvloop
 from penstock.actors.engine import Engine
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.family import Loaded
 from penstock.engine.loading.open import load
 from penstock.engine.runner.library import transformers
 
 from tests.actors.encoded import encode_all
+from tests.fixtures.recipe import model_path
 
 transformers.logging.set_verbosity_error()
 

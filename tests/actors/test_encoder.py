@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.family import Loaded
 from penstock.engine.loading.open import load
@@ -22,6 +21,7 @@ from penstock.streams.size import fit
 
 from tests.actors.conftest import House
 from tests.actors.watch import Reader, ids, shots
+from tests.fixtures.recipe import model_path
 from tests.reference.media import frames, picture, sound
 
 SHORT = SamplingParams(max_tokens=6)

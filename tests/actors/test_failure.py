@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from penstock.codecs import decoders
-from penstock.codecs.feeding import Batch
+from penstock.codecs.feeding import Decoded
 from penstock.codecs.reading import Reading
 from penstock.engine.family import Loaded
 from penstock.errors import InputError, PenstockError, StreamClosedError
@@ -69,12 +69,12 @@ def test_what_was_good_before_the_damage_stays(house: House, monkeypatch: pytest
             super().__init__(1 << 30)
             self.fed = 0
 
-        def begin(self, data: Any, final: bool) -> Batch:
+        def begin(self, data: Any, final: bool) -> Decoded:
             self.fed += 1
             if self.fed > 2:
                 raise DamagedError("expected a frame, got nothing")
             pair = [Pixels(picture(2 * self.fed + n, 56, 84), (2 * self.fed + n) * 500_000) for n in range(2)]
-            return Batch([*pair], [], False)
+            return Decoded([*pair], [], False)
 
         def close(self) -> None:
             pass
@@ -99,8 +99,8 @@ def test_decoders_are_closed_with_their_stream_or_engine(house: House, monkeypat
         def __init__(self, *_: Any) -> None:
             super().__init__(1 << 30)
 
-        def begin(self, data: Any, final: bool) -> Batch:
-            return Batch([], [], False)
+        def begin(self, data: Any, final: bool) -> Decoded:
+            return Decoded([], [], False)
 
         def close(self) -> None:
             closed.append(id(self))

@@ -13,7 +13,6 @@ import pytest
 import torch
 from penstock.actors.engine import Engine
 from penstock.demos.film import make_film
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.family import Loaded
 from penstock.engine.loading.open import load
@@ -26,6 +25,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from tests.actors.conftest import House
 from tests.actors.watch import Reader
+from tests.fixtures.recipe import model_path
 from tests.reference.media import RATE, frames, picture, png, sound, wav
 
 REPLY = SamplingParams(max_tokens=8)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.loading.open import load
 from penstock.errors import InputError
@@ -14,6 +13,7 @@ from penstock.streams.request import Request, SamplingParams
 
 from tests.actors.conftest import House
 from tests.actors.watch import Reader, shots
+from tests.fixtures.recipe import model_path
 from tests.reference.media import picture, sound
 
 RATE = 16_000

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from penstock.actors.engine import Engine
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.family import Loaded
 from penstock.engine.loading.open import load
@@ -17,6 +16,7 @@ from penstock.streams.request import Request, SamplingParams
 
 from tests.actors.conftest import House
 from tests.actors.watch import cancelled, until
+from tests.fixtures.recipe import model_path
 from tests.reference.media import picture
 
 LONG = "What do you see? " * 40

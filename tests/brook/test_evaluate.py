@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from penstock.demos import brook
 from penstock.demos.brook import evaluate
-from penstock.demos.brook.draw import Camera
+from penstock.demos.brook.draw import Lens
 from penstock.demos.brook.evaluate import Given, Score
 from penstock.demos.brook.exam import FOREIGN, HELD_OUT, STRANGE, Paper
 from penstock.demos.brook.marking import Sentence
-from penstock.demos.brook.questions import KINDS, Question
+from penstock.demos.brook.questions import KINDS, BrookQuestion
 from penstock.demos.brook.sound import Bank
 from penstock.demos.brook.world import Scene
 
@@ -29,7 +29,7 @@ class Film(NamedTuple):
     """What would be filmed, and by which camera."""
 
     scene: Scene
-    camera: Camera | None
+    camera: Lens | None
 
 
 class Shown(NamedTuple):
@@ -91,7 +91,8 @@ def test_of_a_sound_and_a_thing_the_wording_tells_which_was_first() -> None:
     asked = [("the word or the cross", "the word."), ("the beep or the ring", "the beep.")] * 2
     asked += [("the word or the beep", "the word."), ("the word or the beep", "the beep.")]
     given = [
-        Given(text, right, "", evaluate.wanted(Question("first", f"Was {text} first?", right))) for text, right in asked
+        Given(text, right, "", evaluate.wanted(BrookQuestion("first", f"Was {text} first?", right)))
+        for text, right in asked
     ]
     assert evaluate.constant(given) == 5 / 6
 
@@ -190,7 +191,7 @@ def test_a_film_is_the_one_that_is_asked_about_or_another_or_a_blank_one_or_none
 
 
 def test_cameras_take_the_films_where_they_are_asked_for(shown: Callable[..., list[Shown]]) -> None:
-    def cameras(*options: str) -> list[Camera | None]:
+    def cameras(*options: str) -> list[Lens | None]:
         return [one.film.camera for one in shown(*options) if one.film]
 
     films = len(plain := cameras())

@@ -8,7 +8,7 @@ from collections import defaultdict
 import av
 import numpy as np
 import pytest
-from penstock.demos.brook.draw import Camera, Painter
+from penstock.demos.brook.draw import Lens, Painter
 from penstock.demos.brook.evaluate import Given, constant
 from penstock.demos.brook.exam import FOREIGN, HELD_OUT, STRANGE, Examiner, Told, events
 from penstock.demos.brook.film import CONTAINERS, FPS, encode
@@ -47,7 +47,7 @@ def test_a_film_shows_and_sounds_its_scene(bank: Bank, container: str):
 
 def test_a_camera_takes_the_film_as_it_takes_pictures(bank: Bank):
     scene = SceneMaker(np.random.default_rng(5), bank.seconds).scene(Wish(seconds=1.0))
-    film = encode(scene, None, camera=Camera(0.85, (1.0, 1.0, 1.0), 10.0, 50))
+    film = encode(scene, None, camera=Lens(0.85, (1.0, 1.0, 1.0), 10.0, 50))
     shown = Painter(scene, 224).picture(0.0)
     with av.open(io.BytesIO(film), "r") as opened:
         seen = next(opened.decode(video=0)).to_ndarray(format="rgb24")

@@ -10,7 +10,7 @@ import torch
 from penstock.demos.brook import world
 from penstock.demos.brook.hints import EVENTS, SIZES, HintHeads, hints
 from penstock.demos.brook.layout import Vocabulary
-from penstock.demos.brook.lessons import Lesson, LessonMaker, Plan
+from penstock.demos.brook.lessons import Lesson, LessonMaker, LessonPlan
 from penstock.demos.brook.senses import FIELDS
 from penstock.demos.brook.sound import RATE, Bank
 from penstock.demos.brook.world import COLOURS, SHAPES, WAYS, WORDS, Change, Scene, Sound, Thing
@@ -34,7 +34,7 @@ def lesson(scene: Scene, seed: int = 0) -> Lesson:
     bank = Bank((), half=0)
     bank.clips = dict.fromkeys(bank.clips, [np.zeros(RATE // 4, np.float32)])
     maker = LessonMaker(np.random.default_rng(seed), bank, Vocabulary(tokenizer()))
-    return maker._lesson(scene, Plan(scene.seconds, True, True, False, [scene.seconds - 0.001]))
+    return maker._lesson(scene, LessonPlan(scene.seconds, True, True, False, [scene.seconds - 0.001]))
 
 
 def fields(made: Lesson, labels: np.ndarray, name: str) -> list[dict[int, int]]:

@@ -11,7 +11,7 @@ from penstock import AudioChunk, Engine, ReplyDone, Request, SamplingParams, Str
 from penstock.demos.brook.batch import blocks_of
 from penstock.demos.brook.draw import Painter
 from penstock.demos.brook.layout import Vocabulary, Writer
-from penstock.demos.brook.lessons import LessonMaker, Piece, Plan, cut
+from penstock.demos.brook.lessons import LessonMaker, LessonPiece, LessonPlan, cut
 from penstock.demos.brook.senses import FIELDS, block_rows, hear, patches, power, see
 from penstock.demos.brook.sound import RATE, Bank
 from penstock.demos.brook.speech import speak, visible
@@ -71,8 +71,8 @@ def test_turns_are_laid_as_in_training(brook: Loaded) -> None:
     writer = Writer(Vocabulary(brook.family.tokenizer))
     said = iter(replies)
     pairs = blocks = run = 0
-    for step in [*cut(Plan(4.01, True, True, False, list(asks)))]:
-        if not isinstance(step, Piece):
+    for step in [*cut(LessonPlan(4.01, True, True, False, list(asks)))]:
+        if not isinstance(step, LessonPiece):
             writer.ask(asks[step])
             writer.say([id for id in next(said) if id not in ends], None, "answer")
             writer.finish()
@@ -183,10 +183,10 @@ def test_a_lesson_has_a_block_of_sound_for_each_piece() -> None:
     bank = Bank((), half=0)
     maker = LessonMaker(np.random.default_rng(0), bank, Vocabulary(tokenizer))
     script = scene(7, 5.0)
-    lesson = maker._lesson(script, Plan(5.0, True, True, False, [2.3]))
+    lesson = maker._lesson(script, LessonPlan(5.0, True, True, False, [2.3]))
     banks = torch.from_numpy(build_processor(tokenizer).feature_extractor.mel_filters).float()
     blocks = blocks_of(lesson, banks)
-    pieces = [piece for piece in cut(Plan(5.0, True, True, False, [2.3])) if isinstance(piece, Piece)]
+    pieces = [piece for piece in cut(LessonPlan(5.0, True, True, False, [2.3])) if isinstance(piece, LessonPiece)]
     assert len(blocks) == sum(piece.kind == "audio" for piece in pieces)
     assert len(lesson.pairs) == sum(piece.kind == "video" for piece in pieces)
     assert sum(frames for _, frames in lesson.blocks) == pytest.approx(50 * 5, abs=50)

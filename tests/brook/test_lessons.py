@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock.demos.brook.checkpoint import build_tokenizer
 from penstock.demos.brook.layout import IGNORED, Vocabulary
-from penstock.demos.brook.lessons import NARRATE, Lesson, LessonMaker, Piece, Plan, cut
+from penstock.demos.brook.lessons import NARRATE, Lesson, LessonMaker, LessonPiece, LessonPlan, cut
 from penstock.demos.brook.sound import Bank
 from penstock.demos.brook.world import Change, Scene, Thing
 
@@ -22,9 +22,9 @@ times = st.lists(st.floats(0.0, 6.9).map(lambda time: round(time, 2)), max_size=
 @given(times, st.booleans(), st.booleans(), st.floats(3.0, 7.0))
 def test_pieces_tile_the_stream(asks: list[float], video: bool, audio: bool, seconds: float):
     asks = [time for time in asks if time < seconds]
-    steps = list(cut(Plan(seconds, video, audio, False, asks)))
+    steps = list(cut(LessonPlan(seconds, video, audio, False, asks)))
     assert [step for step in steps if isinstance(step, float)] == asks
-    pieces = [step for step in steps if isinstance(step, Piece)]
+    pieces = [step for step in steps if isinstance(step, LessonPiece)]
     ticks = [tick for piece in pieces if piece.kind == "video" for tick in dict.fromkeys((piece.start, piece.stop))]
     assert ticks == [number * 0.5 for number in range(len(ticks))]
     assert not ticks or video
@@ -40,8 +40,8 @@ def test_pieces_tile_the_stream(asks: list[float], video: bool, audio: bool, sec
 @given(times)
 def test_nothing_is_asked_before_it_is_shown(asks: list[float]):
     shown = 0.0
-    for step in cut(Plan(7.0, True, True, False, asks)):
-        if isinstance(step, Piece):
+    for step in cut(LessonPlan(7.0, True, True, False, asks)):
+        if isinstance(step, LessonPiece):
             if step.kind == "video":
                 shown = max(shown, step.stop)
         elif step >= 0.0:
@@ -114,7 +114,7 @@ def test_behind_a_cut_narration_begins_again_with_what_is_there(bank: Bank, stop
     maker = LessonMaker(np.random.default_rng(5), bank, Vocabulary(WORDS))
     whole = 0
     for _ in range(30):
-        lesson = maker._lesson(film_with_a_cut(), Plan(8.0, True, False, True, asks, stop))
+        lesson = maker._lesson(film_with_a_cut(), LessonPlan(8.0, True, False, True, asks, stop))
         narrated = [(first, end) for kind, first, end in lesson.rows.said if kind == "narrated"]
         labels = [id for first, end in narrated for id in lesson.rows.labels[first:end] if id != IGNORED]
         told = WORDS.decode(labels, skip_special_tokens=True)
@@ -128,7 +128,7 @@ def test_behind_a_cut_narration_begins_again_with_what_is_there(bank: Bank, stop
 def test_who_interrupts_hears_nothing_until_the_next_question(bank: Bank):
     maker = LessonMaker(np.random.default_rng(6), bank, Vocabulary(WORDS))
     for _ in range(10):
-        lesson = maker._lesson(film_with_a_cut(), Plan(8.0, True, False, True, [-0.05], 3.2))
+        lesson = maker._lesson(film_with_a_cut(), LessonPlan(8.0, True, False, True, [-0.05], 3.2))
         pairs = [first for first, _, piece in lesson.rows.media if lesson.pairs[piece][1] > 3.2]
         assert all(first < pairs[0] for _, first, _ in lesson.rows.said)
         assert "user" in WORDS.decode(lesson.rows.ids[pairs[0] - 8 : pairs[0]])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from penstock.demos.brook import sound
-from penstock.demos.brook.draw import Camera, Painter
+from penstock.demos.brook.draw import Lens, Painter
 from penstock.demos.brook.foreign import spoken
 from penstock.demos.brook.sound import Bank
 from penstock.demos.brook.world import Scene, Thing
@@ -48,7 +48,7 @@ def test_cameras_have_noise_and_light_of_their_own_and_leave_colours_what_they_a
     taken = []
     for seed in range(12):
         random = np.random.default_rng(seed)
-        camera = Camera.drawn(random)
+        camera = Lens.drawn(random)
         taken.append(camera.take(clean, random).astype(int))
     assert all(picture.shape == clean.shape for picture in taken)
     errors = [np.abs(picture - clean).mean() for picture in taken]

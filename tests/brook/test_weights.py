@@ -6,15 +6,12 @@ import asyncio
 import json
 import struct
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from penstock import Engine, Request, SamplingParams, VideoFrame
-from penstock.engine.brook import recipe
+from penstock.engine.loading.open import BROOK
 from PIL import Image, ImageDraw
-
-BROOK = Path(recipe.__file__).parent
 
 
 def test_the_weights_are_small_and_bfloat16() -> None:

@@ -19,7 +19,7 @@ from av.error import MemoryError as MemoryFailure
 from penstock.codecs import worker
 from penstock.codecs.container import MediaDecoder
 from penstock.codecs.damage import memory_is_short
-from penstock.codecs.feeding import Batch
+from penstock.codecs.feeding import Decoded
 from penstock.codecs.frame import Frame, Pixels
 from penstock.codecs.limits import MediaLimits
 from penstock.codecs.picture import decode_picture
@@ -141,7 +141,7 @@ def test_a_fault_of_ours_costs_one_call(monkeypatch: pytest.MonkeyPatch, fault: 
             return perform(request, *rest)
         if fault == "while it decodes":
             raise OverflowError("too large")
-        return Batch([Pixels(np.zeros((1, 1, 3), np.uint8), 1 << 70)], [], False)
+        return Decoded([Pixels(np.zeros((1, 1, 3), np.uint8), 1 << 70)], [], False)
 
     monkeypatch.setattr(worker, "_perform", failing)
     monkeypatch.setattr(worker, "_limit_memory", lambda _: None)

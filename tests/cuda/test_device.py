@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.loading.open import load
 
 from tests.engine.acts import Client, strangers
 from tests.engine.rig import Rig
+from tests.fixtures.recipe import model_path
 
 pytestmark = pytest.mark.gpu
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.family import Loaded
 from penstock.engine.loading.open import load
@@ -26,6 +25,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from tests.cuda.fake import Device
 from tests.engine.acts import Client, strangers
 from tests.engine.rig import Rig
+from tests.fixtures.recipe import model_path
 
 attention_triton: Any = pytest.importorskip(
     "penstock.engine.runner.attention_triton", reason="Triton comes for Linux only"

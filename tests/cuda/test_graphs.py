@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import Core
 from penstock.engine.loading.open import load
@@ -29,6 +28,7 @@ from tests.cuda.test_fake_step import EMPTY, Launch, Machine, Unread, launch, ro
 from tests.cuda.test_oracles import LOADERS
 from tests.engine.acts import Client, strangers
 from tests.engine.rig import Rig, Session
+from tests.fixtures.recipe import model_path
 
 __all__ = ["launch"]
 

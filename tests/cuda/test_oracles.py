@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.family import Loaded
 from penstock.engine.loading.open import load
@@ -32,6 +31,7 @@ from transformers import (
 from tests.engine.acts import Act, Client, perform, strangers
 from tests.engine.rig import Rig, Session
 from tests.engine.test_oracle1 import CASES, generated, stock
+from tests.fixtures.recipe import model_path
 from tests.reference.dense import forward
 
 REPLY = 16

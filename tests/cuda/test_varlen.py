@@ -14,7 +14,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.loading.open import load
 from penstock.engine.plan import Plan
@@ -25,6 +24,7 @@ from torch.nn.attention import varlen
 from tests.cuda.ragged import Ragged, sequences
 from tests.cuda.test_fake_step import EMPTY, FEEDS, Machine
 from tests.cuda.where import DEVICE
+from tests.fixtures.recipe import model_path
 
 pytestmark = pytest.mark.skipif(
     "block_table" not in inspect.signature(varlen.varlen_attn).parameters,

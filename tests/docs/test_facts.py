@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from pages import PAGES, ROOT, Block, anchors, blocks, prose, tables
 from penstock.demos import live
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.families import BUILT_IN
 from penstock.engine.loading.open import load
@@ -20,6 +19,8 @@ from penstock.errors import InputError, PenstockError
 from penstock.server import cli, errors
 from penstock.streams.format import INTERRUPT, LIVE, PER_FRAME, TURNS, UNITS, Format
 from penstock.streams.request import FORMATS, Request
+
+from tests.fixtures.recipe import model_path
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 NOT_OURS = ("mkdir", "python3", ".venv/bin/python", "sudo", ".", "ffmpeg")  # the system's own

@@ -8,7 +8,6 @@ import re
 import numpy as np
 import pytest
 from pages import ROOT
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.command import Accept, Question
 from penstock.engine.config import EngineConfig
 from penstock.engine.conversation.reply import Reply
@@ -19,6 +18,8 @@ from penstock.streams.event import Event, Token
 from penstock.streams.format import BY_NAME
 from penstock.streams.request import Request, SamplingParams
 from penstock.streams.segment import VideoSegment
+
+from tests.fixtures.recipe import model_path
 
 CONFIG = EngineConfig(kv_tokens=1024, backend="reference")
 SYSTEM, QUESTIONS = "Watch.", {"question 1": "Who?", "question 2": "And now?"}

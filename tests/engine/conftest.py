@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.family import Loaded
 from penstock.engine.loading import compute
 from penstock.engine.loading.open import load
+
+from tests.fixtures.recipe import model_path
 
 transformers.logging.set_verbosity_error()
 # The models are so small that a second thread costs more than it gives.

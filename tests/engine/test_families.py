@@ -10,7 +10,6 @@ import msgspec
 import pytest
 import torch
 from penstock.codecs.frame import Pixels, Samples
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.family import Family, Loaded
 from penstock.engine.loading.open import load
@@ -20,6 +19,7 @@ from penstock.streams.timeline import Timeline
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, Qwen2_5OmniConfig
 
+from tests.fixtures.recipe import model_path
 from tests.reference.media import frames, picture, sound
 
 from .rig import Rig

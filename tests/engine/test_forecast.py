@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import FITTING
 from penstock.engine.core import fit
 from penstock.engine.loading import open as opening
@@ -18,6 +17,8 @@ from penstock.engine.loading.forecast import Forecast, forecast
 from penstock.engine.loading.memory import weight_bytes
 from penstock.engine.loading.open import BROOK, load
 from penstock.errors import ModelError
+
+from tests.fixtures.recipe import model_path
 
 from .tried import llava_next, several_axes
 

@@ -8,7 +8,6 @@ import torch
 from penstock.demos.brook.draw import Painter
 from penstock.demos.brook.senses import SIDE
 from penstock.demos.film import STORY
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import Core
 from penstock.engine.family import Loaded
@@ -22,6 +21,8 @@ from penstock.errors import ModelError
 from penstock.streams.event import Token
 from penstock.streams.request import Request, SamplingParams
 from penstock.streams.segment import VideoSegment
+
+from tests.fixtures.recipe import model_path
 
 _PAGE = 16
 # Error of the logits, root mean square in standard deviations; that of bfloat16 is at most 0.04.

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 from penstock.engine import families
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import FITTING, EngineConfig
 from penstock.engine.core import Core, fit
 from penstock.engine.family import Loaded
@@ -30,6 +29,7 @@ from penstock.engine.runner.backends import make_backend
 from penstock.errors import ModelError
 from safetensors.torch import load_file, save_file
 
+from tests.fixtures.recipe import model_path
 from tests.hub.layout import publish_omni
 
 GIB = 1 << 30

@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import FITTING, EngineConfig
 from penstock.engine.core import fit
 from penstock.engine.family import Loaded
@@ -21,6 +20,8 @@ from penstock.engine.loading.open import load
 from penstock.engine.loading.worst import worst_case
 from penstock.engine.runner.out_of_memory import NoRoom
 from penstock.errors import ModelError
+
+from tests.fixtures.recipe import model_path
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

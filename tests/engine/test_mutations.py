@@ -13,7 +13,6 @@ import msgspec
 import numpy as np
 import pytest
 from penstock.engine import positions
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.conversation import layout
 from penstock.engine.conversation.layout import Layout
@@ -26,6 +25,8 @@ from penstock.engine.runner.attention import Step
 from penstock.engine.runner.language import LanguageModel
 from penstock.engine.span import Rows
 from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from tests.fixtures.recipe import model_path
 
 from .acts import Client
 from .rig import Rig, Session

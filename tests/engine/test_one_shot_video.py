@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 from penstock.actors.intake import Intake
 from penstock.codecs.decoders import Decoders
 from penstock.codecs.limits import MediaLimits
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.command import Close
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import Core
@@ -36,6 +35,7 @@ from PIL import Image
 from transformers import AutoProcessor
 from transformers.video_utils import VideoMetadata
 
+from tests.fixtures.recipe import model_path
 from tests.reference.media import frames
 
 MS = 1000

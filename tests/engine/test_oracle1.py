@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import Core
 from penstock.engine.family import Loaded
@@ -18,6 +17,7 @@ from penstock.errors import InputError
 from penstock.streams.event import ReplyDone, Token
 from penstock.streams.request import Request, SamplingParams
 
+from tests.fixtures.recipe import model_path
 from tests.reference.check import smallest_margin
 from tests.reference.media import frames, picture, sound
 from tests.reference.stock import in_video_options, video_options

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.loading.open import load
 from penstock.errors import ModelError
 
+from tests.fixtures.recipe import model_path
 from tests.hub.layout import publish_omni
 
 NAMES = [

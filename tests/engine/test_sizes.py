@@ -12,7 +12,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock.codecs.frame import Pixels
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.families import sizes
 from penstock.engine.family import Loaded
@@ -24,6 +23,8 @@ from penstock.streams.segment import ImageSegment
 from penstock.streams.timeline import Timeline
 from PIL import Image
 from transformers.video_utils import VideoMetadata
+
+from tests.fixtures.recipe import model_path
 
 # Height and width: landscape, portrait, tiny, huge, extreme.
 GRID = [(1080, 1920), (1920, 1080), (3, 5), (1, 1), (2000, 1600), (20, 2000), (1500, 9)]

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.engine.brook import text as sentences
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.family import Loaded
 from penstock.engine.words.spelling import Spelling, control_tokens, spelling_of
 from penstock.errors import InputError
@@ -18,6 +16,8 @@ from penstock.streams.prompt import Content, Media
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from tests.fixtures import text as sentences
+from tests.fixtures.recipe import model_path
 from tests.reference.media import picture
 
 from .rig import Rig

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.families import opened as opened_module
 from penstock.engine.families import text as text_family
@@ -18,6 +17,8 @@ from penstock.engine.runner import probe
 from penstock.engine.span import Rows
 from penstock.errors import ModelError
 from safetensors.torch import load_file, save_file
+
+from tests.fixtures.recipe import model_path
 
 from .rig import TOLERANCE, Rig
 

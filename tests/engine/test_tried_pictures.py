@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
-from penstock.engine.brook.parts import draw, quiet
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.families import llava as llava_family
 from penstock.engine.families import tried as tried_family
@@ -24,6 +22,8 @@ from penstock.errors import InputError, ModelError
 from penstock.streams.request import Request, SamplingParams
 from PIL import Image
 
+from tests.fixtures.parts import draw, quiet
+from tests.fixtures.recipe import model_path
 from tests.reference.media import picture
 
 from .rig import TOLERANCE, Rig

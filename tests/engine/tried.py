@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import transformers as hf
-from penstock.engine.brook import text as words
-from penstock.engine.brook.one_axis import SIGHT
-from penstock.engine.brook.parts import draw, language_sizes, make_tokenizer, quiet
+
+from tests.fixtures import text as words
+from tests.fixtures.one_axis import SIGHT
+from tests.fixtures.parts import draw, language_sizes, make_tokenizer, quiet
 
 SIDE, PATCH = 56, 14
 CHAT = words.ONEVISION_CHAT_TEMPLATE

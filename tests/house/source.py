@@ -12,8 +12,8 @@ FOLDERS = ("codecs", "streams", "engine", "actors", "server", "demos")
 
 
 def modules(*folders: str) -> list[Path]:
-    """All Python files of these folders of the package (default: all, and the root's `__init__.py`)."""
-    found = [] if folders else [ROOT / "__init__.py"]
+    """All Python files of these folders of the package (default: all, and those of the root)."""
+    found = [] if folders else sorted(ROOT.glob("*.py"))
     for folder in folders or FOLDERS:
         found += sorted((ROOT / folder).rglob("*.py"))
     return found
@@ -24,7 +24,7 @@ def tree(path: Path) -> ast.Module:
 
 
 def dotted(path: Path) -> tuple[str, ...]:
-    """A file's module name inside the package, as parts: `engine/brook/recipe.py` is ("engine", "brook", "recipe")."""
+    """A file's module name inside the package, as parts: `engine/core.py` is ("engine", "core")."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return parts[:-1] if parts[-1] == "__init__" else parts
 

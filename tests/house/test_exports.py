@@ -1,14 +1,34 @@
-"""Each folder has a map, each module says what it takes and gives, and every folder is in the wheel."""
+"""Each folder has a map, each module says what it takes and gives, and the wheel has every folder and nothing else."""
 
 from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
 from tests.house.source import FOLDERS, ROOT, dotted, modules, tree
+
+# Prints what setuptools would copy, for the wheel, into the folder that is given. Only its notes about the sources are
+# written there.
+WHEEL = """
+import sys
+from setuptools import Distribution
+package = Distribution({"script_name": "setup.py"})
+package.parse_config_files(["pyproject.toml"])
+package.get_command_obj("egg_info").egg_base = sys.argv[1]
+build = package.get_command_obj("build_py")
+build.build_lib = sys.argv[1]
+build.ensure_finalized()
+for name in build.get_outputs():
+    print(name)
+"""
+# Where the wheel has files that are not modules.
+DATA = {".", "engine/brook", "server/page"}
 
 
 def packages() -> list[str]:
@@ -32,6 +52,21 @@ def test_every_folder_is_in_the_wheel() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     listed = project["tool"]["setuptools"]["packages"]
     assert sorted(listed) == sorted(["penstock", *(f"penstock.{package}" for package in packages())])
+
+
+def test_the_wheel_has_the_package_and_nothing_else(tmp_path: Path) -> None:
+    """No tests and no fixtures."""
+    command = [sys.executable, "-c", WHEEL, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    shipped = {Path(line).relative_to(tmp_path / "penstock") for line in done.stdout.splitlines()}
+    code = {path for path in shipped if path.suffix == ".py"}
+    assert code == {path.relative_to(ROOT) for path in modules()}
+    assert {path.parent.as_posix() for path in shipped - code} == DATA
+
+
+def test_brook_comes_without_code() -> None:
+    assert modules("engine/brook") == [ROOT / "engine" / "brook" / "__init__.py"]
 
 
 def test_constraints_pin_every_dependency() -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from penstock.engine.brook.recipe import model_path
 from safetensors.torch import load_file, save_file
+
+from tests.fixtures.recipe import model_path
 
 Tensors = dict[str, torch.Tensor]
 

@@ -15,10 +15,11 @@ from threading import Event
 
 import pytest
 from local_hub import TOKEN, LocalHub
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.loading.checkpoint import find
 from penstock.errors import ModelError
 from visit import environment, visit
+
+from tests.fixtures.recipe import model_path
 
 # What published models have beside what is served.
 BESIDE = {

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 from local_hub import LocalHub
-from penstock.engine.brook.recipe import model_path
 from PIL import Image
 from visit import environment
+
+from tests.fixtures.recipe import model_path
 
 # Runs the command once for each list of arguments; tells exit codes and what came on stderr through Python's own.
 SCRIPT = """

@@ -21,7 +21,6 @@ from layout import (
     publish_qwen2_vl,
     publish_qwen3_omni,
 )
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.family import Loaded
 from penstock.engine.loading.forecast import forecast
@@ -33,6 +32,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.engine.acts import Client
 from tests.engine.rig import Rig
+from tests.fixtures.recipe import model_path
 
 OTHERS_BYTES = 120 << 20
 
@@ -40,10 +40,9 @@ OTHERS_BYTES = 120 << 20
 PEAKS = """
 import re, sys
 from pathlib import Path
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.loading.open import load
-for folder in (model_path("omni"), Path(sys.argv[1])):
+for folder in sys.argv[1:]:
     loaded = load(folder, EngineConfig())
     print(1024 * int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]))
 """
@@ -106,7 +105,11 @@ def test_tied_embeddings_are_stored_once_and_held_once(tmp_path: Path, name: str
 def test_of_a_whole_omni_only_the_thinker_is_read(tmp_path: Path) -> None:
     publish_omni(tmp_path, OTHERS_BYTES)
     done = subprocess.run(
-        [sys.executable, "-c", PEAKS, str(tmp_path)], capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, "-c", PEAKS, str(model_path("omni")), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     alone, whole = (int(line) for line in done.stdout.split())

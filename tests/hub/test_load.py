@@ -13,8 +13,9 @@ from typing import Any
 
 from layout import publish_omni
 from local_hub import LocalHub
-from penstock.engine.brook.recipe import model_path
 from visit import environment, visit
+
+from tests.fixtures.recipe import model_path
 
 NEEDED = {
     "chat_template.json",

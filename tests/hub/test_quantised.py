@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from penstock.engine.brook.recipe import model_path
 from safetensors.torch import load_file, save_file
+
+from tests.fixtures.recipe import model_path
 
 BLOCK = 32
 ROOT = Path(__file__).parents[2]

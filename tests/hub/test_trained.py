@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from penstock import Engine, Request, SamplingParams, Text
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.server.demo_model import ANSWER, NAME, QUESTION
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.fixtures.recipe import model_path
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

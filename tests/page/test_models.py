@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from opened import PATIENCE_MS, Opened
-from penstock.engine.brook.recipe import model_path
 from playwright.sync_api import expect
 from served import here
+
+from tests.fixtures.recipe import model_path
 
 SAMPLED = 1_500  # milliseconds in which several pictures and a dozen blocks of sound are taken
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from opened import PATIENCE_MS, Opened
 from penstock.demos.film import make_film
-from penstock.engine.brook.recipe import model_path
 from playwright.sync_api import expect
 from served import here
+
+from tests.fixtures.recipe import model_path
 
 # Devices take half a second, and what was given is kept. The screen is a canvas with a green star-like square.
 DEVICES = """

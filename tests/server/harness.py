@@ -46,7 +46,8 @@ async def running_engine(kind: str) -> AsyncIterator[Any]:
         engine: Any = FakeEngine()
     else:
         from penstock.actors.engine import Engine
-        from penstock.engine.brook.recipe import model_path
+
+        from tests.fixtures.recipe import model_path
 
         engine = await Engine.load(model_path("omni"))
     try:

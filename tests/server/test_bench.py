@@ -18,4 +18,5 @@ def test_bench_append_prints_costs_and_latencies(capsys: pytest.CaptureFixture[s
     assert costs[0]["rows"] == costs[1]["rows"] > 1
     assert costs[0]["bytes"] == costs[1]["bytes"]
     assert [latency["others"] for latency in latencies] == [0, 8]
+    assert [latency["tokens"] for latency in latencies] == [30, 30]
     assert latencies[1]["frames_appended"] >= 8

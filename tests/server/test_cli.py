@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from harness import run
-from penstock.engine.brook.recipe import model_path
 from penstock.errors import InputError
 from penstock.server.cli import _parser as parser
 from penstock.server.cli import main, server_config
@@ -20,6 +19,7 @@ from penstock.streams.event import Appended, Closed, Token
 from penstock.streams.item import Image, Text
 from penstock.streams.request import Request, SamplingParams
 
+from tests.fixtures.recipe import model_path
 from tests.reference.media import picture
 
 HERE = Path(__file__).parent

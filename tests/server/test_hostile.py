@@ -24,13 +24,14 @@ from harness import RawClient, raw_client, run, serving, until
 from penstock.actors.engine import Engine
 from penstock.codecs.limits import DEFAULT_LIMITS
 from penstock.demos.film import make_film
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.server.client import Connection, connect
 from penstock.streams.item import VideoFrame
 from penstock.streams.request import Request, SamplingParams
 from PIL import Image
 from websockets.exceptions import ConnectionClosed
+
+from tests.fixtures.recipe import model_path
 
 Act = Callable[[Engine, str], Awaitable[None]]
 CANARY = "the-canary-of-the-server"

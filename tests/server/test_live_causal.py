@@ -16,7 +16,6 @@ import pytest
 import torch
 from harness import run, serving
 from penstock.actors.engine import Engine
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
 from penstock.engine.plan import Feed, Plan, Result
 from penstock.server.client import connect
@@ -25,6 +24,7 @@ from penstock.streams.item import VideoFrame
 from penstock.streams.request import Request, SamplingParams
 
 from tests.actors.encoded import encode_all
+from tests.fixtures.recipe import model_path
 
 FIRST, SECOND, TOKENS = 7, 15, 26
 STEP_US = 500_000

@@ -13,7 +13,7 @@ from harness import run, serving
 from penstock.demos import live
 from penstock.demos.brook.film import CONTAINERS, FPS
 from penstock.demos.film import make_film, pieces, read_film
-from penstock.demos.view import JsonView, TextView, View
+from penstock.demos.view import FilmView, JsonFilmView, TextFilmView
 from penstock.streams.event import Closed, Token
 from penstock.streams.item import Item, VideoBytes
 
@@ -52,7 +52,7 @@ def test_what_is_no_film_is_a_value_error(file: bytes) -> None:
         list(pieces(file))
 
 
-def play(film: bytes, view: View) -> tuple[FakeEngine, live.Watcher]:
+def play(film: bytes, view: FilmView) -> tuple[FakeEngine, live.Watcher]:
     engine = FakeEngine()
     options = live._parser().parse_args(["--tail-seconds", "0.1"])
     found: list[live.Watcher] = []
@@ -72,7 +72,7 @@ def play(film: bytes, view: View) -> tuple[FakeEngine, live.Watcher]:
 
 
 def test_the_demo_sends_the_whole_film_and_prints_times(film: bytes, capsys: pytest.CaptureFixture[str]) -> None:
-    engine, watcher = play(film, JsonView())
+    engine, watcher = play(film, JsonFilmView())
     sent = engine.streams[0].items
     assert all(isinstance(item, VideoBytes) for item in sent)
     assert b"".join(bytes(item.data) for item in sent) == film  # type: ignore[union-attr]
@@ -92,7 +92,7 @@ def test_the_demo_sends_the_whole_film_and_prints_times(film: bytes, capsys: pyt
 def test_people_are_told_where_a_model_was_not_trained_for_live(
     film: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    play(film, TextView())
+    play(film, TextFilmView())
     told = capsys.readouterr().out
     assert "not trained to speak while it watches" in told and "newest frame seen" in told and "w0 w1" in told
     assert "h264 224 x 224 and aac, 1.3 s" in told
@@ -100,13 +100,13 @@ def test_people_are_told_where_a_model_was_not_trained_for_live(
 
 
 def test_a_long_block_of_words_is_wrapped_and_the_rest_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    view = TextView()
+    view = TextFilmView()
     for index in range(100):
         view.token(Token(1, index, 0, " word", None), 1_000_000 if index < 99 else 2_000_000, 3_000_000)
     view.event(Closed("closed"), 4_000_000)
     lines = capsys.readouterr().out.splitlines()
     assert all(len(line) < 80 for line in lines)
-    first, rest, last = lines[: TextView.ROWS], lines[TextView.ROWS], lines[TextView.ROWS + 1]
+    first, rest, last = lines[: TextFilmView.ROWS], lines[TextFilmView.ROWS], lines[TextFilmView.ROWS + 1]
     assert first[0].startswith("   3.00 s |            1.00 s | word word") and first[1].split("|")[:2] == [
         " " * 10,
         " " * 19,

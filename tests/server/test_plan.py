@@ -9,8 +9,9 @@ import re
 from pathlib import Path
 
 import pytest
-from penstock.engine.brook.recipe import model_path
 from penstock.server.cli import main
+
+from tests.fixtures.recipe import model_path
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

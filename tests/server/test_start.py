@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from asking import refusal
 from penstock.actors.engine import EngineInfo
-from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import FITTING, EngineConfig
 from penstock.engine.loading.memory import Memory
 from penstock.server import cli
 from penstock.server.config import ServerConfig
 from penstock.streams.request import Sampling
+
+from tests.fixtures.recipe import model_path
 
 URL = "http://127.0.0.1:8000"
 

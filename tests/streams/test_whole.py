@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock.codecs.decoders import Decoders
-from penstock.codecs.feeding import Batch
+from penstock.codecs.feeding import Decoded
 from penstock.codecs.frame import Frame, Pixels, Samples
 from penstock.codecs.limits import MediaLimits
 from penstock.codecs.reading import Reading
@@ -36,8 +36,8 @@ class Played(Reading):
     def container(self, kind: str, pts_us: int) -> Played:
         return self
 
-    def begin(self, data: Any, final: bool) -> Batch:
-        return Batch([] if final else list(self.frames), [], False)
+    def begin(self, data: Any, final: bool) -> Decoded:
+        return Decoded([] if final else list(self.frames), [], False)
 
     def close(self) -> None:
         pass

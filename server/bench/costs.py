@@ -1,39 +1,33 @@
-"""What one append and one decode step cost, by history; and how a running reply fares while others append.
+"""What one append and one decode step cost, by length of history.
 
-In: sizes. Out: plain figures. The first part drives the engine by hand (no event loop, no sockets), the second runs
-the actors.
+In: lengths of histories. Out: plain figures. Drives the engine by hand, through `Core`, without an event loop and
+without sockets, so that a figure is the time of one step and nothing else. It does not know how figures are printed.
 """
 
 from __future__ import annotations
 
-import asyncio
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import msgspec
 import numpy as np
 import torch
 
-from ..engine.brook.recipe import model_path
-from ..engine.command import Park
-from ..engine.config import EngineConfig
-from ..engine.core import Core
-from ..engine.family import Loaded
-from ..engine.loading.open import load
-from ..engine.plan import Plan, Result
-from ..engine.runner.attention import Part
-from ..streams.item import VideoFrame
-from ..streams.request import Request, SamplingParams
-from ..streams.segment import VideoSegment
-from .bench_stock import Stock
-from .engine import Engine
+from ... import EngineConfig, Request, SamplingParams
+from ...engine.command import Park
+from ...engine.core import Core
+from ...engine.loading.open import load
+from ...engine.plan import Plan, Result
+from ...engine.runner.attention import Part
+from ...streams.segment import VideoSegment
+from .models import SIDE
+from .stock import Stock
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_SIDE = 112
 
 
 class AppendCost(msgspec.Struct, frozen=True):
@@ -52,22 +46,12 @@ class AppendCost(msgspec.Struct, frozen=True):
     transformers_decode_ms: float
 
 
-class Latency(msgspec.Struct, frozen=True):
-    """Milliseconds between tokens of one reply while `others` streams append two frames a second each."""
+def append_costs(model: Path, histories: list[int], rounds: int, config: EngineConfig) -> Iterator[AppendCost]:
+    """Time appends and decode steps of one live stream at each length of history, interleaved over `rounds` rounds.
 
-    others: int
-    tokens: int
-    median_ms: float
-    p95_ms: float
-    worst_ms: float
-    frames_appended: int
-
-
-def append_costs(
-    histories: list[int], rounds: int, config: EngineConfig, model: str | None = None
-) -> Iterator[AppendCost]:
-    """Time appends and decode steps of one live stream at each length of history, interleaved over `rounds` rounds."""
-    loaded = load(model or model_path("omni"), config)
+    model: the folder of a Qwen2.5-Omni thinker, the one model that `Stock` knows.
+    """
+    loaded = load(model, config)
     core = Core(loaded, msgspec.structs.replace(config, kv_tokens=sum(histories) + len(histories) * 64 * (rounds + 8)))
     stock_model = Stock.load(loaded.family.data.model, loaded.dtype, loaded.device)
     stocks = {history: Stock(*stock_model, history) for history in histories}
@@ -84,7 +68,7 @@ def append_costs(
             core.scheduler.apply(Park(number, False))
             while (reply := core.scheduler.streams[number].reply) is not None and reply.text.open:
                 core.step()  # a splice would wait for the open character
-            pixels = clips.integers(0, 255, (2, _SIDE, _SIDE, 3), dtype=np.uint8)
+            pixels = clips.integers(0, 255, (2, SIDE, SIDE, 3), dtype=np.uint8)
             segment = VideoSegment(seq, 0, pixels, seq * 1_000_000, seq * 1_000_000 + 500_000)
             done, append_ms = _timed(_append, core, number, seq, segment)
             _, decode_ms = _timed(core.step)
@@ -143,54 +127,3 @@ def _handed_over(plan: Plan) -> tuple[int, int]:
     runs = [run for feed in plan.feeds for run in feed.rows]
     size = sum(run.ids.nbytes + run.positions.nbytes + (0 if run.embeds is None else run.embeds.nbytes) for run in runs)
     return sum(len(run) for run in runs), size + sum(4 * len(edit.pages) for edit in plan.edits)
-
-
-async def latencies(others: list[int], tokens: int, config: EngineConfig, model: str | None = None) -> list[Latency]:
-    """Time between the tokens of one reply with each number of other streams that append two frames a second."""
-    loaded: Loaded = await asyncio.to_thread(load, model or model_path("omni"), config)
-    engine = Engine(loaded, config)
-    try:
-        await engine.warm_up()
-        return [await _latency(engine, count, tokens) for count in others]
-    finally:
-        await engine.close()
-
-
-async def _latency(engine: Engine, others: int, tokens: int) -> Latency:
-    frames = 0
-    stop = asyncio.Event()
-    begun = asyncio.Semaphore(0)  # one for each camera that has sent its first frame
-
-    async def camera(place: int) -> None:
-        nonlocal frames
-        draw = np.random.default_rng(place)
-        async with await engine.stream(Request(format="turns", policy="latest")) as stream:
-            start = time.perf_counter()
-            count = 0
-            while not stop.is_set():
-                pixels = draw.integers(0, 255, (_SIDE, _SIDE, 3), dtype=np.uint8)
-                await stream.append(VideoFrame(pixels, count * 500_000))
-                count += 1
-                frames += 1
-                if count == 1:
-                    begun.release()
-                await asyncio.sleep(max(0.0, start + (count + place / max(1, others)) * 0.5 - time.perf_counter()))
-
-    async with asyncio.TaskGroup() as group:
-        for place in range(others):
-            group.create_task(camera(place), name=f"bench.camera.{place}")
-        for _ in range(others):
-            await begun.acquire()
-        async with await engine.stream(Request(format="live")) as stream:
-            reply = await stream.ask("What do you see?", SamplingParams(max_tokens=tokens, temperature=0.0))
-            times = [time.perf_counter() async for _ in reply]
-        stop.set()
-    gaps = sorted((later - earlier) * 1000 for earlier, later in zip(times, times[1:], strict=False))
-    return Latency(
-        others,
-        len(times),
-        round(statistics.median(gaps), 3),
-        round(gaps[int(len(gaps) * 0.95)], 3),
-        round(gaps[-1], 3),
-        frames,
-    )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..engine.runner.library import transformers
+from ...engine.runner.library import transformers
 
 
 class Stock:
