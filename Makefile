@@ -4,6 +4,7 @@
 #   make test          checks, then all tests                                     (SLOW=1: the long ones as well)
 #   make check         ruff and pyright
 #   make features      docs/families.md, from a run of the families' tests
+#   make picture       docs/page.png and docs/page.webp, from the real page          (needs Chromium)
 #   make brook         teaches Brook anew, from nothing, into taught/: two hours   (OUT=FOLDER, DEVICE=cuda)
 #   make venv          only the environment
 #
@@ -25,7 +26,7 @@ PYRIGHT = $(BIN)/pyright --pythonpath $(BIN)/python
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIN = $(shell sed -n 's/^$(1)==/$(1)==/p' constraints.txt)
 
-.PHONY: demo test check features brook venv clean
+.PHONY: demo test check features picture brook venv clean
 .NOTPARALLEL:
 
 demo: $(STAMP)
@@ -54,6 +55,9 @@ check: $(STAMP)
 features: $(STAMP)
 	@$(BIN)/python -m pytest -q -p tests.features --families write tests/reference tests/engine/test_oracle[1234].py \
 		tests/engine/test_prompt_media.py tests/engine/test_mutations.py
+
+picture: $(STAMP)
+	@$(BIN)/python tests/page/picture.py
 
 # Prints the time that it took.
 brook: $(STAMP)
