@@ -5,6 +5,7 @@
 #   make check         ruff and pyright
 #   make features      docs/families.md, from a run of the families' tests
 #   make life          the drawings of docs/life.md, from the table of a reply's life
+#   make picture       docs/page.png and docs/page.webp, from the real page          (needs Chromium)
 #   make brook         teaches Brook anew, from nothing, into taught/: two hours   (OUT=FOLDER, DEVICE=cuda)
 #   make venv          only the environment
 #
@@ -26,7 +27,7 @@ PYRIGHT = $(BIN)/pyright --pythonpath $(BIN)/python
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIN = $(shell sed -n 's/^$(1)==/$(1)==/p' constraints.txt)
 
-.PHONY: demo test check features life brook venv clean
+.PHONY: demo test check features life picture brook venv clean
 .NOTPARALLEL:
 
 demo: $(STAMP)
@@ -58,6 +59,9 @@ features: $(STAMP)
 
 life: $(STAMP)
 	@$(BIN)/python -m tests.docs.life
+
+picture: $(STAMP)
+	@$(BIN)/python tests/page/picture.py
 
 # Prints the time that it took.
 brook: $(STAMP)

@@ -10,7 +10,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from pages import PAGES, ROOT, Block, anchors, blocks, prose, tables
+from pages import CARD, HISTORY, PAGES, ROOT, Block, anchors, blocks, prose, tables
 from penstock.demos import live
 from penstock.engine.config import EngineConfig
 from penstock.engine.families import BUILT_IN
@@ -19,10 +19,11 @@ from penstock.errors import InputError, PenstockError
 from penstock.server import cli, errors
 from penstock.streams.format import INTERRUPT, LIVE, PER_FRAME, TURNS, UNITS, Format
 from penstock.streams.request import FORMATS, Request
+from PIL import Image
 
 from tests.fixtures.recipe import model_path
 
-MAKEFILE = (ROOT / "Makefile").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text() + (ROOT / "demos" / "brook" / "recipe.mk").read_text()
 NOT_OURS = ("mkdir", "python3", ".venv/bin/python", "sudo", ".", "ffmpeg")  # the system's own
 
 
@@ -98,7 +99,27 @@ def test_files_that_are_named_exist(page: Path) -> None:
         assert (ROOT / path).exists(), f"{page.name}: no {path}"
 
 
-def test_the_tree_of_the_readme_is_that_of_the_repository() -> None:
+def test_the_readme_and_the_card_are_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) < 150
+    assert len(CARD.read_text().splitlines()) < 85
+
+
+def test_the_readme_shows_the_page_in_motion() -> None:
+    (name,) = re.findall(r"^!\[.+\]\((\S+)\)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    with Image.open(ROOT / name) as picture:
+        assert getattr(picture, "n_frames", 1) >= 20 and picture.info["loop"] == 0, "expected a picture that moves"
+    assert (ROOT / name).stat().st_size < 1_500_000
+
+
+def test_the_card_has_the_results_of_the_examination() -> None:
+    """Each kind of question, with its number, how many were right, and the best constant answer."""
+    cells = [cell for row in tables(CARD, "kind") for cell in row]
+    rows = [tuple(cells[start : start + 4]) for start in range(0, len(cells), 4)]
+    examined = [row[:4] for row in tables(HISTORY, "kind") if row[2].endswith("%") and len(row) == 8]
+    assert len(rows) > 20 and sorted(rows) == sorted(tuple(row) for row in examined)
+
+
+def test_the_map_is_that_of_the_repository() -> None:
     tree = next(block.text for block in blocks("") if "codecs/  " in block.text)
     named, parent = [], ""
     for line in tree.splitlines():
