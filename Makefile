@@ -4,6 +4,7 @@
 #   make test          checks, then all tests                                     (SLOW=1: the long ones as well)
 #   make check         ruff and pyright
 #   make features      docs/families.md, from a run of the families' tests
+#   make reference     docs/reference/, from the docstrings of the public classes
 #   make brook         teaches Brook anew, from nothing, into taught/: two hours   (OUT=FOLDER, DEVICE=cuda)
 #   make venv          only the environment
 #
@@ -25,7 +26,7 @@ PYRIGHT = $(BIN)/pyright --pythonpath $(BIN)/python
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIN = $(shell sed -n 's/^$(1)==/$(1)==/p' constraints.txt)
 
-.PHONY: demo test check features brook venv clean
+.PHONY: demo test check features reference brook venv clean
 .NOTPARALLEL:
 
 demo: $(STAMP)
@@ -54,6 +55,9 @@ check: $(STAMP)
 features: $(STAMP)
 	@$(BIN)/python -m pytest -q -p tests.features --families write tests/reference tests/engine/test_oracle[1234].py \
 		tests/engine/test_prompt_media.py tests/engine/test_mutations.py
+
+reference: $(STAMP)
+	@$(BIN)/python tests/docs/reference.py
 
 # Prints the time that it took.
 brook: $(STAMP)
