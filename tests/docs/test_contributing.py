@@ -1,0 +1,115 @@
+"""The steps of CONTRIBUTING.md, followed: what is written there is enough."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pages import ROOT
+from penstock import Engine, EngineConfig, Request, SamplingParams
+from penstock.codecs import picture
+from penstock.engine import families
+from penstock.engine.brook import one_axis
+from penstock.engine.loading.open import load
+from penstock.errors import FormatError
+from PIL import Image
+from test_command_line import COMMANDS
+
+from tests.reference import media
+
+PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def steps(heading: str) -> list[str]:
+    """The numbered steps below a heading."""
+    section = re.split(r"^## ", PAGE.split(f"## {heading}\n")[1], flags=re.MULTILINE)[0]
+    return re.split(r"^\d\. ", section, flags=re.MULTILINE)[1:]
+
+
+def code(step: str) -> str:
+    """The code of a step."""
+    return textwrap.dedent(re.findall(r"^ *```py\n(.*?)^ *```$", step, re.MULTILINE | re.DOTALL)[0])
+
+
+@pytest.fixture
+def vipllava(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder of a small model whose family is added as steps 1 to 3 say."""
+    loader, registered, builder, *_ = steps("Add a family of models")
+    file = re.match(r"`engine/families/(\w+\.py)`", loader)
+    assert file is not None
+    (tmp_path / "families").mkdir()
+    (tmp_path / "families" / file[1]).write_text(code(loader), encoding="utf-8")
+    monkeypatch.setattr(families, "__path__", [*families.__path__, str(tmp_path / "families")])
+    monkeypatch.setattr(families, "BUILT_IN", dict(families.BUILT_IN))
+    exec(code(registered), {"BUILT_IN": families.BUILT_IN})
+    rooms: dict[str, Any] = dict(vars(one_axis))
+    exec(code(builder), rooms)
+    (tmp_path / "model").mkdir()
+    rooms["build_vipllava"](tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_family_is_added_in_under_60_lines() -> None:
+    written = "".join(code(step) for step in steps("Add a family of models") if "```py" in step)
+    assert len(written.splitlines()) < 60
+
+
+def test_a_family_that_is_added_answers_as_transformers_does(vipllava: Path) -> None:
+    from transformers import AutoProcessor, VipLlavaForConditionalGeneration
+
+    assert type(load(vipllava, EngineConfig()).towers).__name__ == "VipLlavaTowers"
+    words = {"type": "text", "text": "What is there?"}
+    shown = [Image.fromarray(media.picture(seed, 70, 90)) for seed in (1, 2)]
+    asked = [[{"role": "user", "content": [{"type": "image", "image": one}, words]}] for one in shown]
+
+    async def answers() -> list[str]:
+        async with await Engine.load(vipllava, config=EngineConfig(kv_tokens=1024)) as engine:
+            params = SamplingParams(max_tokens=12, temperature=0)
+            return [await engine.generate(Request(messages=messages), params) for messages in asked]
+
+    model, processor = (
+        VipLlavaForConditionalGeneration.from_pretrained(vipllava),
+        AutoProcessor.from_pretrained(vipllava),
+    )
+    expected = []
+    for messages in asked:
+        inputs = processor.apply_chat_template(
+            messages, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+        )
+        with torch.inference_mode():
+            ids = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+        expected.append(processor.decode(ids, skip_special_tokens=True))
+    assert expected[0] != expected[1]  # it sees
+    assert asyncio.run(answers()) == expected
+
+
+def test_a_picture_format_that_is_added_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.BytesIO()
+    pixels = media.picture(1, 30, 40)
+    Image.fromarray(pixels).save(file, "BMP")
+    with pytest.raises(FormatError, match="got a BMP picture"):
+        picture.decode_picture(file.getvalue())
+    rooms = {"FORMATS": picture.FORMATS, "_MARKS": picture._MARKS}
+    exec(code(steps("Add a codec")[0]), rooms)
+    for name in ("FORMATS", "_MARKS"):
+        monkeypatch.setattr(picture, name, rooms[name])
+    assert (picture.decode_picture(file.getvalue()) == pixels).all()
+
+
+def test_every_bench_has_a_test() -> None:
+    benches = [name.removeprefix("penstock bench ") for name in COMMANDS if name.startswith("penstock bench ")]
+    tests = (ROOT / "tests" / "server" / "test_bench.py").read_text(encoding="utf-8")
+    assert benches and all(f'"bench", "{name}"' in tests for name in benches)
+
+
+def test_every_recipe_names_the_tests_that_hold_it() -> None:
+    recipes = re.findall(r"^## (Add a [\w ]+)$", PAGE, re.MULTILINE)
+    assert len(recipes) == 4
+    for recipe in recipes:
+        assert len(steps(recipe)) >= 3 and "`tests/" in PAGE.split(f"## {recipe}\n")[1], recipe
