@@ -41,7 +41,7 @@ def code(step: str) -> str:
 def vipllava(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The folder of a small model whose family is added as steps 1 to 3 say."""
     loader, registered, builder, *_ = steps("Add a family of models")
-    file = re.match(r"`engine/families/(\w+\.py)`", loader)
+    file = re.match(r"`(\w+\.py)`, a new module in `engine/families/`", loader)
     assert file is not None
     (tmp_path / "families").mkdir()
     (tmp_path / "families" / file[1]).write_text(code(loader), encoding="utf-8")
