@@ -1,6 +1,5 @@
 """The client's side of one stream. In: calls of its client, `Tell` messages. Out: messages to decode and schedule,
-events. It knows no segments, spans or pages.
-"""
+events. It knows no segments, spans or pages."""
 
 from __future__ import annotations
 
@@ -32,7 +31,6 @@ CREDIT_MEDIA_US = 60_000_000
 
 class Stream:
     """One live conversation. `Engine.stream` makes one; used as an async context manager, it is closed at the end.
-
     Several tasks of one event loop may use it. Cancelling a call leaves the stream usable: an input is in or it is not.
     Once the stream has ended, calls raise StreamClosedError with the reason.
 
@@ -81,8 +79,7 @@ class Stream:
         With the policy "block" it waits until there is credit. With "latest" it does not wait with frames and chunks of
         samples: those that are too old are dropped and reported. Raises InputError for what this model does not take
         and for media after `end`, ContextOverflowError for a text longer than the cache. What is wrong with the bytes
-        comes later, as an `Error` event with this number. After a cancelled wait the item is not in.
-        """
+        comes later, as an `Error` event with this number. After a cancelled wait the item is not in."""
         self._check_open()
         check_item(item, self._engine.info.modalities)
         if isinstance(item, Text):
@@ -117,11 +114,10 @@ class Stream:
     ) -> Reply:
         """Ask; returns the reply when it begins. Then all earlier inputs have their places in the cache.
 
-        params: how the reply is drawn. `None`: as the request says.
+        params, hold: how the reply is drawn, and whether it is held open (`watch`). `None`: as the request says.
         wait_ms: the most milliseconds to wait for media that is being decoded or encoded. `None`: as long as it takes.
-        hold: whether the reply is held open (`watch`). `None`: as `params` say.
         ignore_failed: ask even if all media since the last question came to nothing. Otherwise the first error of that
-            media is raised and nothing is asked; the same question can then be asked again.
+            media is raised once, and the question can be asked again.
 
         Raises InputError or ContextOverflowError if the question is refused. After a cancelled wait it is asked anyway.
         """
@@ -155,8 +151,8 @@ class Stream:
         return await self.ask(request, params, hold=True)
 
     async def prompted(self) -> Reply:
-        """The reply to the request's prompt, when it begins. Raises as `ask` does, InputError if there is no prompt. A
-        cancelled wait changes nothing."""
+        """The reply to the request's prompt, when it begins; raises what refused it, InputError if there is none. Safe
+        to cancel."""
         if self._prompted is None:
             raise InputError("expected a request with messages or a prompt, got one without")
         return await asyncio.shield(self._prompted)
@@ -195,10 +191,9 @@ class Stream:
 
         It waits until what was appended before is encoded, and other inputs wait for it. A reply that runs goes on in
         both: in the copy it is `copy.reply`, from its next token on. Of a file that is being sent, what is decoded is
-        copied. Raises InputError if no more streams may be open. After a cancelled wait there is no copy.
+        copied. InputError if no more streams may be open. After a cancelled wait there is no copy.
 
-        again: the copy goes back to the end of the request's prompt and begins its reply anew, drawn with these params
-            (`copy.prompted()`). InputError if this stream has no such reply yet.
+        again: the copy begins the reply to the prompt anew, drawn with these. InputError if there is none to begin.
         """
         self._check_open()
         self._forks += 1
@@ -210,8 +205,7 @@ class Stream:
             self._changed.set()
 
     async def transcript(self) -> list[TranscriptRow]:
-        """What the KV cache holds of this stream, in order, rows that were moved out for others included. A cancelled
-        wait changes nothing."""
+        """What the KV cache holds of this stream, in order, rows moved out for others included. Safe to cancel."""
         self._check_open()
         ticket = next(self._tickets)
         answer = self._transcripts[ticket] = asyncio.get_running_loop().create_future()
@@ -238,11 +232,9 @@ class Stream:
         return self
 
     async def __anext__(self) -> Event:
-        """The next event, for one reader; the events end after `Closed`. A cancelled wait has taken nothing.
-
-        Who has begun to read has to go on: after 512 unread tokens or 1,024 unread events nothing more is computed for
-        the stream, and after a minute it is closed ("slow reader"). Who reads no events has to read the reply instead.
-        """
+        """The next event, for one reader; they end after `Closed`. A cancelled wait has taken nothing. Who has begun to
+        read has to go on: after 512 unread tokens or 1,024 unread events nothing is computed for the stream, and after
+        a minute it is closed ("slow reader"). Who reads no events has to read the reply instead."""
         event = await self._outbox.get()
         if event is None:
             raise StopAsyncIteration

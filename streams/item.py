@@ -4,7 +4,7 @@ An item holds what the client sent, not yet decoded: bytes as they came, or arra
 caller could still change. Bytes and arrays are checked when they are decoded, and what is wrong with them comes as an
 `Error` event; docs/media.md says what is taken. These fields have one meaning in all items:
 
-data: the media itself. A `Buffer` is bytes, a bytearray or a memoryview.
+data: the media itself. `Bytes` are bytes, a bytearray or a memoryview; `Data` are these or a numpy array.
 pts_us: its media time in microseconds on the stream's clock. The client chooses where the clock's zero is.
 """
 

@@ -36,7 +36,7 @@ def awaited(kind: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("kind", ["Engine", "Stream", "Reply"])
 def test_what_is_awaited_says_what_cancelling_does(kind: str) -> None:
     assert awaited(kind)
-    assert not [name for name, text in awaited(kind) if "cancelled" not in text]
+    assert not [name for name, text in awaited(kind) if "cancel" not in text]
 
 
 @pytest.mark.parametrize("kind", ["Engine", "Reply"])
