@@ -6,18 +6,21 @@ import asyncio
 import io
 import re
 import textwrap
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import penstock
 import pytest
 import torch
 from pages import ROOT
 from penstock import Engine, EngineConfig, Request, SamplingParams
 from penstock.codecs import picture
 from penstock.engine import families
-from penstock.engine.brook import one_axis
 from penstock.engine.loading.open import load
 from penstock.errors import FormatError
+from penstock.streams.timeline import Timeline
 from PIL import Image
 from test_command_line import COMMANDS
 
@@ -48,7 +51,10 @@ def vipllava(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(families, "__path__", [*families.__path__, str(tmp_path / "families")])
     monkeypatch.setattr(families, "BUILT_IN", dict(families.BUILT_IN))
     exec(code(registered), {"BUILT_IN": families.BUILT_IN})
-    rooms: dict[str, Any] = dict(vars(one_axis))
+    path = re.match(r"`([\w/]+)\.py`", builder)
+    assert path is not None
+    name = path[1].replace("/", ".")
+    rooms: dict[str, Any] = dict(vars(import_module(name if name.startswith("tests.") else f"penstock.{name}")))
     exec(code(builder), rooms)
     (tmp_path / "model").mkdir()
     rooms["build_vipllava"](tmp_path / "model")
@@ -60,33 +66,50 @@ def test_a_family_is_added_in_under_60_lines() -> None:
     assert len(written.splitlines()) < 60
 
 
+WORDS = "What is there?"
+GREEDY = SamplingParams(max_tokens=12, temperature=0)
+SHOWN = [media.picture(seed, 70, 90) for seed in (1, 2)]
+
+
+def expected(model: Any, processor: Any, pixels: np.ndarray) -> str:
+    """What plain `transformers` answers about a picture."""
+    parts = [{"type": "image", "image": Image.fromarray(pixels)}, {"type": "text", "text": WORDS}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": parts}],
+        tokenize=True,
+        add_generation_prompt=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    with torch.inference_mode():
+        ids = model.generate(**inputs, max_new_tokens=GREEDY.max_tokens, do_sample=False)
+    return processor.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+async def answers(path: Path) -> list[tuple[str, str]]:
+    """What Penstock answers about each picture: to a prompt, and in a stream."""
+    found = []
+    async with await Engine.load(path, config=EngineConfig(kv_tokens=1024)) as engine:
+        for pixels in SHOWN:
+            parts = [{"type": "image", "image": pixels}, {"type": "text", "text": WORDS}]
+            prompted = await engine.generate(Request(messages=[{"role": "user", "content": parts}]), GREEDY)
+            async with await engine.stream(Request(format="turns")) as stream:
+                await stream.append(penstock.Image(pixels))
+                found.append((prompted, await (await stream.ask(WORDS, GREEDY)).text()))
+    return found
+
+
 def test_a_family_that_is_added_answers_as_transformers_does(vipllava: Path) -> None:
     from transformers import AutoProcessor, VipLlavaForConditionalGeneration
 
-    assert type(load(vipllava, EngineConfig()).towers).__name__ == "VipLlavaTowers"
-    words = {"type": "text", "text": "What is there?"}
-    shown = [Image.fromarray(media.picture(seed, 70, 90)) for seed in (1, 2)]
-    asked = [[{"role": "user", "content": [{"type": "image", "image": one}, words]}] for one in shown]
-
-    async def answers() -> list[str]:
-        async with await Engine.load(vipllava, config=EngineConfig(kv_tokens=1024)) as engine:
-            params = SamplingParams(max_tokens=12, temperature=0)
-            return [await engine.generate(Request(messages=messages), params) for messages in asked]
-
-    model, processor = (
-        VipLlavaForConditionalGeneration.from_pretrained(vipllava),
-        AutoProcessor.from_pretrained(vipllava),
-    )
-    expected = []
-    for messages in asked:
-        inputs = processor.apply_chat_template(
-            messages, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
-        )
-        with torch.inference_mode():
-            ids = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
-        expected.append(processor.decode(ids, skip_special_tokens=True))
-    assert expected[0] != expected[1]  # it sees
-    assert asyncio.run(answers()) == expected
+    loaded = load(vipllava, EngineConfig())
+    assert type(loaded.towers).__name__ == "VipLlavaTowers"
+    (segment,) = Timeline(loaded.family.spec).image(1, SHOWN[0]).segments
+    assert [len(span.ids) for span in loaded.towers.encode([(1, segment)])] == [loaded.towers.rows(segment)]
+    model, processor = (kind.from_pretrained(vipllava) for kind in (VipLlavaForConditionalGeneration, AutoProcessor))
+    wanted = [expected(model, processor, pixels) for pixels in SHOWN]
+    assert wanted[0] != wanted[1]  # it sees
+    assert asyncio.run(answers(vipllava)) == [(text, text) for text in wanted]
 
 
 def test_a_picture_format_that_is_added_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
