@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from pages import ROOT, blocks, tables
+from pages import ROOT, blocks, prose, tables
 from penstock.codecs.frame import Samples
 from penstock.engine.brook.recipe import model_path
 from penstock.engine.config import EngineConfig
@@ -28,6 +28,16 @@ from penstock.streams.timeline import Timeline
 from test_examples import HERE, run
 
 DOCS = ROOT / "docs"
+LINK = re.compile(r"\]\(([\w./-]+\.md)[)#]")
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached, new = set(), {ROOT / "README.md"}
+    while new:
+        reached |= new
+        links = {(page.parent / link).resolve() for page in new for link in LINK.findall(prose(page))}
+        new = {page for page in links - reached if page.exists()}
+    assert not [page.name for page in DOCS.rglob("*.md") if page not in reached]
 
 
 def served(page: str) -> ServerConfig:
