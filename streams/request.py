@@ -152,7 +152,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     media: what the placeholders of `prompt` or `prompt_ids` stand for, in order: PIL images, arrays (`(h, w, 3)` or
         `(n, h, w, 3)` uint8, `(n,)` float at the model's rate), `(samples, rate)`, sequences of pictures, bytes or
         paths of files, `data:` URLs, content parts, or items.
-    control_tokens: words that look like a control token of the model are one. They can then open a turn or ask for
+    control_tokens: words that look like a control token of the model count as one. They can then open a turn or ask for
         media. False: they are plain words. It holds for `system`, `messages`, texts and questions; `prompt` always has
         control tokens.
     processor: options of the model's processor, by name: `min_pixels`, `max_pixels`, `fps` and others that the model
