@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import textwrap
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,7 +52,7 @@ PAGES = {
 def page(name: str) -> str:
     """The text of one page."""
     title, source, classes, introduced = PAGES[name]
-    module = ast.parse((ROOT / source).read_text(encoding="utf-8"))
+    module = parsed(ROOT / source)
     found = {node.name: node for node in module.body if isinstance(node, ast.ClassDef)}
     shared = dict.fromkeys(docstring(module)[1], "as above.") if introduced else {}
     made = [f"# {title}", f"*Made by `make reference` from the docstrings of `{source}`.*"]
@@ -60,14 +61,38 @@ def page(name: str) -> str:
     for kind, members in classes.items():
         made += [] if title == f"`{kind}`" else [f"## {kind}"]
         made += written(found[kind], fields(found[kind]), shared)
-        methods = {node.name: node for node in found[kind].body if isinstance(node, Function)}
+        usable = methods(found[kind], ROOT / source)
         for member in members:
             use = USES.get(f"{kind}.{member}")
             made.append(f"## {use or member}")
             if use is None:
-                made += called(methods[member])
-            made += written(methods[member])
+                made += called(usable[member])
+            made += written(usable[member])
     return "\n\n".join(made) + "\n"
+
+
+@cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def methods(kind: ast.ClassDef, file: Path) -> dict[str, Function]:
+    """The methods of a class of `file`, those of its bases in the package included."""
+    found: dict[str, Function] = {}
+    for base in reversed(kind.bases):
+        home = defined(ast.unparse(base).partition("[")[0], file)
+        found |= {} if home is None else methods(*home)
+    return found | {node.name: node for node in kind.body if isinstance(node, Function)}
+
+
+def defined(name: str, file: Path) -> tuple[ast.ClassDef, Path] | None:
+    """The class that a file calls `name`, and where it stands; None for one from outside the package."""
+    for node in parsed(file).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return node, file
+        if isinstance(node, ast.ImportFrom) and node.level and name in [alias.name for alias in node.names]:
+            return defined(name, file.parents[node.level - 1] / f"{(node.module or '').replace('.', '/')}.py")
+    return None
 
 
 def fields(kind: ast.ClassDef) -> dict[str, str]:

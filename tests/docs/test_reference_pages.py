@@ -22,10 +22,9 @@ def test_there_are_no_other_pages() -> None:
 def awaited(kind: str) -> list[tuple[str, str]]:
     """Name and docstring of what a class has its callers await."""
     page = reference.PAGES[kind.lower()]
-    module = ast.parse((ROOT / page.source).read_text(encoding="utf-8"))
-    body = next(node.body for node in module.body if isinstance(node, ast.ClassDef) and node.name == kind)
-    methods = {node.name: node for node in body if isinstance(node, reference.Function)}
-    listed = [methods[name] for name in page.classes[kind]]
+    home = reference.defined(kind, ROOT / page.source)
+    assert home is not None
+    listed = [reference.methods(*home)[name] for name in page.classes[kind]]
     return [
         (node.name, ast.get_docstring(node) or "")
         for node in listed
