@@ -96,12 +96,11 @@ def defined(name: str, file: Path) -> tuple[ast.ClassDef, Path] | None:
 
 
 def fields(kind: ast.ClassDef) -> dict[str, str]:
-    """The fields of a class of plain data: type and default of each."""
-    found = {}
-    for node in kind.body:
-        if isinstance(node, ast.AnnAssign):
-            found[ast.unparse(node.target)] = declared(node.annotation, node.value)
-    return found
+    """The fields of a class of plain data: type and default of each. Other classes have none."""
+    if not any(ast.unparse(base).endswith("Struct") for base in kind.bases):
+        return {}
+    lines = [node for node in kind.body if isinstance(node, ast.AnnAssign)]
+    return {ast.unparse(node.target): declared(node.annotation, node.value) for node in lines}
 
 
 def declared(annotation: ast.expr | None, default: ast.expr | None) -> str:

@@ -45,7 +45,7 @@ def test_what_is_awaited_says_what_it_raises(kind: str) -> None:
 
 
 REQUEST = """
-class Request:
+class Request(Struct):
     '''A request.
 
     known: explained.
