@@ -112,6 +112,20 @@ def test_a_family_that_is_added_answers_as_transformers_does(vipllava: Path) -> 
     assert asyncio.run(answers(vipllava)) == [(text, text) for text in wanted]
 
 
+def test_a_family_of_another_package_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    module = code(steps("Add a family of models")[0])
+    module = module.replace("from ..", "from penstock.engine.").replace("from .", "from penstock.engine.families.")
+    (tmp_path / "their_family.py").write_text(module, encoding="utf-8")
+    about = tmp_path / "their_family-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: their-family\nVersion: 1\n", encoding="utf-8")
+    (about / "entry_points.txt").write_text("[penstock.families]\nvipllava = their_family:load\n", encoding="utf-8")
+    assert families.is_tried("vipllava")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not families.is_tried("vipllava")
+    assert families.loader("vipllava").__module__ == "their_family"
+
+
 def test_a_picture_format_that_is_added_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.BytesIO()
     pixels = media.picture(1, 30, 40)
