@@ -6,6 +6,7 @@
 #   make features      docs/families.md, from a run of the families' tests
 #   make life          the drawings of docs/life.md, from the table of a reply's life
 #   make picture       docs/page.png and docs/page.webp, from the real page          (needs Chromium)
+#   make reference     docs/reference/, from the docstrings of the public classes
 #   make brook         teaches Brook anew, from nothing, into taught/: two hours   (OUT=FOLDER, DEVICE=cuda)
 #   make venv          only the environment
 #
@@ -27,7 +28,7 @@ PYRIGHT = $(BIN)/pyright --pythonpath $(BIN)/python
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIN = $(shell sed -n 's/^$(1)==/$(1)==/p' constraints.txt)
 
-.PHONY: demo test check features life picture brook venv clean
+.PHONY: demo test check features life picture reference brook venv clean
 .NOTPARALLEL:
 
 demo: $(STAMP)
@@ -62,6 +63,9 @@ life: $(STAMP)
 
 picture: $(STAMP)
 	@$(BIN)/python tests/page/picture.py
+
+reference: $(STAMP)
+	@$(BIN)/python tests/docs/reference.py
 
 # Prints the time that it took.
 brook: $(STAMP)

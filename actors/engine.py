@@ -43,8 +43,21 @@ _IDS = itertools.count(1)
 
 
 class EngineInfo(msgspec.Struct, frozen=True):
-    """What an engine serves. `why` its device and dtype were chosen, empty where they were asked for; `sampling`: how a
-    reply is drawn where its params do not say; `memory`: who has how much of the device's."""
+    """What an engine serves: `Engine.info`.
+
+    model: the name or folder of the checkpoint.
+    family: its model type, such as "qwen2_5_omni".
+    modalities: the media that it takes: "image", "video", "audio", "unit" (sound inside video).
+    formats: the formats that `Request.format` may name.
+    live_trained: the checkpoint declares that it was trained for the format `live`.
+    max_positions: the most positions of a stream.
+    vocabulary: how many token ids there are.
+    kv_tokens: the rows of the KV cache, for all streams together.
+    device, dtype: where it computes, and in which type of number.
+    why: why these two were chosen. Empty if they were asked for.
+    sampling: how a reply is drawn if its params do not say.
+    memory: how the memory of the device is shared out.
+    """
 
     model: str
     family: str
@@ -62,7 +75,15 @@ class EngineInfo(msgspec.Struct, frozen=True):
 
 
 class Engine:
-    """A model that is served. Made by `Engine.load`; close it when done, or use it as an async context manager."""
+    """A model that is served. `Engine.load` makes one.
+
+    Close it in the end, or use it as an async context manager: `async with await Engine.load() as engine`. Use it in
+    the event loop that made it.
+
+    info: what it serves (`EngineInfo`).
+    ready: it has been warmed up and takes requests.
+    failed: the error that ended it, or `None` while it works. Every stream of an engine that has failed is closed.
+    """
 
     def __init__(
         self,
@@ -77,8 +98,8 @@ class Engine:
 
         `observer` is told of every message (`penstock trace`): mailbox, lane, message. A stream whose client does not
         read for `parked_seconds` is closed. `memory` as `engine.core.fit` shares it out; None: it is done here, which
-        on CUDA takes a moment. Raises ModelError where the KV cache does not fit, InputError
-        for options of the processor that the model does not have.
+        on CUDA takes a moment. Raises ModelError where the KV cache does not fit, InputError for options of the
+        processor that the model does not have.
         """
         from ..engine.core import fit
         from .wiring import Wiring
@@ -128,11 +149,16 @@ class Engine:
     ) -> Self:
         """Load a checkpoint and warm it up.
 
-        model: a folder, or an id on the Hub, which is downloaded where the Hub's cache does not have it; None: Brook,
-        which comes with Penstock and knows coloured shapes, beeps and a few spoken words. revision: a branch, tag or
-        commit of an id. config: None takes the device, the type and the cache's size that fit (docs/memory.md). Raises
-        ModelError that says why it cannot be served. A cancelled load leaves no engine behind; a download ends at its
-        next piece, and files that are complete stay in the cache.
+        model: a folder, or an id on the Hub, which is downloaded if the Hub's cache does not have it. `None`: Brook,
+            which comes with Penstock and knows coloured shapes, beeps and a few spoken words.
+        revision: a branch, tag or commit of an id.
+        config: `None` takes the device, the type of number and the size of the cache that fit (docs/memory.md).
+        limits: how large media from a client may be. `None` takes the defaults of `MediaLimits`.
+        observer: is called with each message between the actors: mailbox, lane, message (`penstock trace`).
+
+        Raises ModelError if the checkpoint cannot be served, with the reason, and InputError for an option in `config`
+        that the model does not have. A cancelled load leaves no engine: a download ends at its next piece, and files
+        that are complete stay in the Hub's cache.
         """
         from ..engine.core import fit
         from ..engine.loading.open import load
@@ -163,38 +189,51 @@ class Engine:
     async def stream(self, request: Request | None = None) -> Stream:
         """Open a stream. With `messages`, `prompt` or `prompt_ids` a reply starts at once (`stream.prompted()`).
 
-        Raises InputError where the request does not fit the model. A cancelled call leaves no stream open.
+        request: `None` is `Request()`.
+
+        Raises InputError if the request does not fit the model or no more streams may be open, ContextOverflowError for
+        a prompt that the cache cannot hold, LimitError for a file that is too large, StreamClosedError if the engine is
+        closed or has failed. A cancelled call leaves no stream open.
         """
         return await self._open(request or Request())
 
     async def generate(self, request: Request, params: SamplingParams | None = None) -> str:
-        """One reply to the request's prompt, whole. Greedy and without penalties, it is equal to
-        `transformers.generate` on the same prompt and media. What `params` leave open is as the checkpoint's
-        generation_config.json has it, which may be drawn.
+        """The text of one reply to the request's prompt, when it is complete.
 
-        Raises InputError for a request that does not fit the model, MediaError for media that cannot be used. After a
-        cancelled call nothing is left of it.
+        Greedy and without penalties it equals `transformers.generate` on the same prompt and media. Many checkpoints
+        ask for a drawn reply: `SamplingParams(temperature=0)` makes it greedy.
+
+        params: how the reply is drawn. `None`: as `request.params` say.
+
+        Raises as `stream` does, InputError for a request without a prompt, MediaError for media that cannot be used.
+        After a cancelled call nothing of it is left.
         """
         return await oneshot.generate(self, request, params)
 
     async def generate_all(self, request: Request, n: int, params: SamplingParams | None = None) -> list[str]:
-        """`n` replies to the request's prompt, which is computed once; its rows of KV cache are shared.
+        """The texts of `n` replies to the request's prompt. It is computed once, and its rows of KV cache are shared.
 
-        Reply i is drawn with the seed of `params` plus i, as `generate` would draw it with that seed; without one the
-        replies differ, and from call to call. Raises as `generate` does, and InputError where fewer than `n` streams
-        can be opened. After a cancelled call nothing is left of it.
+        n: how many, at least 1.
+        params: how they are drawn. Reply i has the seed plus i, as `generate` would draw it with that seed. Without a
+            seed the replies differ at each call.
+
+        Raises as `generate` does, and InputError if fewer than `n` streams can be opened. After a cancelled call
+        nothing of it is left.
         """
         return await oneshot.generate_all(self, request, n, params)
 
     async def until_failed(self) -> BaseException:
-        """Wait until the engine fails, and return what ended it. Safe to cancel."""
+        """Wait until the engine fails, and return the error that ended it. It raises nothing. A cancelled wait changes
+        nothing."""
         await self._broke.wait()
         assert self.failed is not None
         return self.failed
 
     async def close(self) -> None:
-        """End all streams, stop the actors and their threads. May be called again; a cancelled call goes on to its
-        end.
+        """End all streams, and stop the actors and their threads. It may be called again and raises nothing.
+
+        Streams get the event `Closed` with the reason "engine stopped". If the call is cancelled, the engine ends all
+        the same.
         """
         if self._stopping is None:
             self.ready = False
@@ -210,11 +249,11 @@ class Engine:
         await self.close()
 
     def statistics(self) -> dict[str, Any]:
-        """Numbers for health pages: streams, pages, steps, mailboxes."""
+        """Numbers for pages on health, as plain data: open streams, free and held pages, steps, mailboxes."""
         return self._wiring.statistics()
 
     def check(self) -> None:
-        """The conservation law of pages; call when nothing is running. Raises PenstockError."""
+        """Raise PenstockError if free and held pages are not all pages. Call it when nothing is running."""
         self._wiring.schedule.check()
 
     # What streams ask of their engine.

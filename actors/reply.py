@@ -30,10 +30,17 @@ def check_ends(reply: Held) -> None:
 
 
 class Reply:
-    """One reply while it comes: `async for token in reply`. Several tasks may read it; each sees all tokens.
+    """One reply while it comes. Several tasks may read it, and each sees all tokens.
 
-    A reply that a fork goes on with begins, there, with its token `first`. `held`: it does not end by itself while
-    media is expected.
+    In a fork, a reply that was running begins with the next token after the fork.
+
+    id: its number in the stream: 1, 2, 3, ...
+    seq: the number of the question that it answers.
+    held: the reply is held open: it does not end by itself while media is expected.
+    reason: why it ended: "stop", "length", "interrupted", "overtaken" or "error" (`ReplyDone`). `None` while it runs.
+    error: the error that its stream ended with, if the reply ended with it, otherwise `None`.
+    taken: how many of its tokens somebody has read. An interrupt without `at` keeps so many.
+    rest: words that follow its last token. They were held back because they could have become a stop string.
     """
 
     def __init__(self, id: int, seq: int, read: Callable[[], None], held: bool = False, first: int = 0) -> None:
@@ -52,16 +59,19 @@ class Reply:
         self._more = asyncio.Event()
 
     def __aiter__(self) -> AsyncIterator[Token]:
-        """The tokens from the first on; ends when the reply does. Raises the stream's error where it ended with one.
+        """The tokens from the first on, as `Token`. The loop ends when the reply does.
 
-        Where text was held back in case it became a stop string and did not, it is in `rest`, behind the last token. A
-        cancelled wait has taken nothing.
+        Raises the error of the stream if the reply ended with one. A cancelled wait has taken no token. An interrupt
+        may still cut a token that was read: `ReplyDone` says how many the reply keeps.
         """
         return _Tokens(self)
 
     async def text(self) -> str:
-        """The whole text, when the reply has ended. Raises the stream's error where it ended with one, InputError for a
-        held reply that runs: it has no end to wait for."""
+        """The complete text, when the reply has ended.
+
+        Raises the error of the stream if the reply ended with one, and InputError for a held reply that runs, because
+        it has no end to wait for. A cancelled wait changes nothing.
+        """
         check_ends(self)
         async for _ in self:
             pass
@@ -73,7 +83,7 @@ class Reply:
 
     @property
     def count(self) -> int:
-        """Tokens so far."""
+        """How many tokens it has so far, those before a fork included."""
         return self._first + len(self._tokens)
 
     def put(self, token: Token) -> bool:

@@ -1,8 +1,5 @@
 """The client's side of one stream. In: calls of its client, `Tell` messages. Out: messages to decode and schedule,
-events.
-
-Safe to use from several tasks of one event loop at once. It knows no segments, spans or pages.
-"""
+events. It knows no segments, spans or pages."""
 
 from __future__ import annotations
 
@@ -34,11 +31,13 @@ CREDIT_MEDIA_US = 60_000_000
 
 
 class Stream:
-    """One live conversation. Made by `Engine.stream`.
+    """One live conversation. `Engine.stream` makes one; used as an async context manager, it is closed at the end.
+    Several tasks of one event loop may use it. Cancelling a call leaves the stream usable: an input is in or it is not.
+    Once the stream has ended, calls raise StreamClosedError with the reason.
 
-    Also an async context manager (closes at the end) and an async iterator of its events, in order, for one reader. Who
-    has begun to read events has to go on: a stream whose events or tokens stay unread is parked, and closed after a
-    time. Cancelling any awaited call leaves the stream usable: an input is in or it is not.
+    id, request: its number in the engine; what it was opened with.
+    format, why, trained: the format in force; why it was chosen; whether the model claims training for `live`.
+    reply: the reply that runs, or `None`.
     """
 
     def __init__(
@@ -78,11 +77,10 @@ class Stream:
     async def append(self, item: Item) -> int:
         """Append media or words; returns the input's number.
 
-        With policy "block" it waits until there is credit. With "latest" it does not wait with frames and chunks of
-        samples: those that are too old are dropped and reported. Raises InputError for what this model does not take,
-        StreamClosedError after the end. What is wrong with the bytes themselves is found later and comes as an `Error`
-        event with this number. After a cancelled wait the item is not in.
-        """
+        With the policy "block" it waits until there is credit. With "latest" it does not wait with frames and chunks of
+        samples: those that are too old are dropped and reported. Raises InputError for what this model does not take
+        and for media after `end`, ContextOverflowError for a text longer than the cache. What is wrong with the bytes
+        comes later, as an `Error` event with this number. After a cancelled wait the item is not in."""
         self._check_open()
         check_item(item, self._engine.info.modalities)
         if isinstance(item, Text):
@@ -115,15 +113,14 @@ class Stream:
         hold: bool | None = None,
         ignore_failed: bool = False,
     ) -> Reply:
-        """Ask; returns the reply when it begins, which is when all earlier inputs have their places in the cache.
+        """Ask; returns the reply when it begins. Then all earlier inputs have their places in the cache.
 
-        `wait_ms`: how long the question waits for media that is still being decoded or encoded; None: as long as it
-        takes. `hold`: the reply stays open behind its end and goes on with what comes (`watch`); None: as `params` say.
+        params, hold: how the reply is drawn, and whether it is held open (`watch`). `None`: as the request says.
+        wait_ms: the most milliseconds to wait for media that is being decoded or encoded. `None`: as long as it takes.
+        ignore_failed: ask even if all media since the last question came to nothing. Otherwise the first error of that
+            media is raised once, and the question can be asked again.
 
-        Where all media since the last question came to nothing and `ignore_failed` is false, nothing is asked and the
-        first error is raised; the next question is asked.
-        Raises InputError, ContextOverflowError or StreamClosedError where the question is refused. After a cancelled
-        wait the question is asked all the same.
+        Raises InputError or ContextOverflowError if the question is refused. After a cancelled wait it is asked anyway.
         """
         self._check_open()
         params = (params or self.request.params).seeded()
@@ -149,23 +146,24 @@ class Stream:
     async def watch(self, request: str = "", params: SamplingParams | None = None) -> Reply:
         """`ask` with a held reply: it tells what happens while media comes, in `live`, `per-frame` and `units`.
 
-        It ends when it is interrupted, at `max_tokens`, with the media (`end`) or at the next question. A `Resting`
-        event says when it has nothing more to say for now. Raises as `ask` does.
+        The reply ends when it is interrupted, at `max_tokens`, with the media (`end`) or at the next question. When it
+        has nothing more to say for now, a `Resting` event comes. It raises, and can be cancelled, as `ask` does.
         """
         return await self.ask(request, params, hold=True)
 
     async def prompted(self) -> Reply:
-        """The reply to the request's own prompt. Raises as `ask` does, InputError where there is none."""
+        """The reply to the request's prompt, when it begins; raises what refused it, InputError if there is none. Safe
+        to cancel."""
         if self._prompted is None:
             raise InputError("expected a request with messages or a prompt, got one without")
         return await asyncio.shield(self._prompted)
 
     async def interrupt(self, at: int | None = None) -> None:
-        """End the running reply behind its token `at` (default: the last that was taken), keep its KV up to there.
+        """End the running reply after its token `at` (`None`: the last that was read), and keep the cache up to there.
 
-        Tokens behind it that nobody has read are not told. Where media behind it is no longer kept
-        (`EngineConfig.span_bytes`), the reply ends behind that media instead. Where no reply runs, the first question
-        that waits for one gets an empty reply, which ends "interrupted". Later questions are not touched.
+        Later tokens that nobody has read do not come. If media after `at` is no longer kept
+        (`EngineConfig.span_bytes`), the reply ends after that media instead. If no reply runs, the first question that
+        waits for one gets an empty reply, which ends "interrupted". It waits for nothing, so it cannot be cancelled.
         """
         self._check_open()
         if self.reply is None:
@@ -178,7 +176,7 @@ class Stream:
         self._engine.send(Interrupt(self.id, self.reply.seq, self.reply.id, keep - 1))
 
     async def end(self) -> None:
-        """No more media will come; a reply that is held open may end."""
+        """No more media will come, so a reply that is held open may end. After a cancelled wait it is not said."""
         self._check_open()
         await self._until(lambda: not self._forks)
         if not self._ended:
@@ -190,14 +188,13 @@ class Stream:
                 self._flush(seq)
 
     async def fork(self, again: SamplingParams | None = None) -> Stream:
-        """A stream that is what this one is now: pages are shared, what either appends the other does not see.
+        """A copy of this stream as it is now: pages are shared, and neither sees what the other appends later.
 
-        It waits until what was appended before is encoded; other inputs wait for it. A reply that runs goes on in both:
-        the twin's is `twin.reply`, from its next token on. Of a file that is being sent only what is decoded goes
-        along. After a cancelled wait there is no twin.
+        It waits until what was appended before is encoded, and other inputs wait for it. A reply that runs goes on in
+        both: in the copy it is `copy.reply`, from its next token on. Of a file that is being sent, what is decoded is
+        copied. InputError if no more streams may be open. After a cancelled wait there is no copy.
 
-        With `again` the twin goes back to the end of the request's prompt and begins the reply to it anew, drawn with
-        these (`twin.prompted()`); the prompt's rows are shared. InputError where this stream has no such reply yet.
+        again: the copy begins the reply to the prompt anew, drawn with these. InputError if there is none to begin.
         """
         self._check_open()
         self._forks += 1
@@ -209,7 +206,7 @@ class Stream:
             self._changed.set()
 
     async def transcript(self) -> list[TranscriptRow]:
-        """What the KV cache holds of this stream, in order; also what was moved away to make room for others."""
+        """What the KV cache holds of this stream, in order, rows moved out for others included. Safe to cancel."""
         self._check_open()
         ticket = next(self._tickets)
         answer = self._transcripts[ticket] = asyncio.get_running_loop().create_future()
@@ -217,7 +214,7 @@ class Stream:
         return await asyncio.shield(answer)
 
     async def close(self) -> None:
-        """End the stream and free what it holds. May be called again; after a cancelled wait it ends all the same."""
+        """End the stream and free what it holds. May be called again. After a cancelled wait it ends all the same."""
         if not self._closing:
             self._closing = True
             self._changed.set()
@@ -236,7 +233,9 @@ class Stream:
         return self
 
     async def __anext__(self) -> Event:
-        """The next event; a cancelled wait has taken nothing."""
+        """The next event, for one reader; they end after `Closed`. A cancelled wait has taken nothing. Who has begun to
+        read has to go on: after 512 unread tokens or 1,024 unread events nothing is computed for the stream, and after
+        a minute it is closed ("slow reader"). Who reads no events has to read the reply instead."""
         event = await self._outbox.get()
         if event is None:
             raise StopAsyncIteration
@@ -248,11 +247,12 @@ class Stream:
 
     @property
     def credit_bytes(self) -> int:
-        """How many bytes of media may be appended without waiting."""
+        """How many bytes of media may be appended without waiting: 32 MiB, less what is on its way to the cache."""
         return max(0, CREDIT_BYTES - sum(self._on_way.values()))
 
     @property
     def closed(self) -> bool:
+        """Whether the stream has ended."""
         return self._outbox.closed
 
     def told(self, message: Tell) -> None:

@@ -6,20 +6,41 @@ import msgspec
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How a checkpoint is served; fixed at start.
+    """How a checkpoint is served. It is fixed when the engine starts.
 
-    device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the first of cuda, mps and cpu that is here. dtype:
-    "float32", "bfloat16", "float16", or "auto" for the checkpoint's own, on a CPU only where that is fast
-    (docs/memory.md). quantize: "int8" keeps the decoder's linear layers as int8. kv_tokens: rows of KV cache over all
-    streams; 0: as many as fit into `memory_fraction` of what is left (None: the device's own). kv_gib: the KV cache's
-    size instead. page_tokens: rows per page; 0 takes the backend's best. backend: "cpu"; "triton" or
-    "varlen" (CUDA; torch's own, with pages of 256 rows); "reference"; or "auto" for the one that fits the device.
-    cuda_graphs: decode steps are recorded and launched whole. threads: how many compute on a CPU, in the whole process;
-    0: as the environment says (PENSTOCK_THREADS, else OMP_NUM_THREADS), else one for each core. decode: "inline"
-    (threads) or "workers" (processes with limits) for client media. processor: options of the model's own processor
-    that hold where a request has none (`Request.processor`). limits_per_request: how many images, videos and audios a
-    prompt may have, by kind; any number of those not named. record: a folder in which the run is written to a file, for
-    `penstock replay`; what clients say and show can be made out from it.
+    The defaults are those of a program that wants the same result everywhere: a CPU, float32, 32,768 rows of cache.
+    `Engine.load` without a configuration takes what fits this machine and the model instead (docs/memory.md).
+
+    device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the first of cuda, mps and cpu that this machine has.
+    dtype: "float32", "bfloat16", "float16", or "auto" for the type of the checkpoint, on a CPU only if it is fast.
+    quantize: "int8" keeps the decoder's linear layers as int8. `None`: they stay as they are.
+    kv_tokens: rows of KV cache, for all streams together. 0: as many as fit into `memory_fraction`.
+    kv_gib: the size of the KV cache in GiB, instead of `kv_tokens`.
+    memory_fraction: with `kv_tokens` 0, the part of the memory left by the weights and the largest step that the KV
+        cache takes, above 0 and at most 1. `None`: 0.9 on cuda, elsewhere 0.5 and at most 32,768 rows.
+    page_tokens: rows of a page. 0: what is best for the backend.
+    backend: how attention is computed: "cpu"; "triton" or "varlen" (torch's, with pages of 256 rows) on CUDA;
+        "reference" (slow); or "auto" for the one that fits the device.
+    cuda_graphs: on CUDA, decode steps are recorded and each is launched as one.
+    threads: how many threads compute on a CPU, in the process. 0: as the environment says (PENSTOCK_THREADS, else
+        OMP_NUM_THREADS), else one for each core.
+    slots: how many streams may be open at once. One more is refused with InputError.
+    step_rows: the most rows of one step.
+    append_rows: the most rows that one step appends while a reply decodes.
+    host_pages: the most pages that may lie in host memory, for streams that have made room for others. They take at
+        most half of the host memory that is free at the start.
+    span_bytes: the most bytes of encoded media that are kept, so that a stream can be fed again or a reply can be cut
+        before media. If there is more, the oldest goes.
+    encoder_cache_bytes: the most bytes of encoded images and frames that are kept in case the same picture comes again.
+    encoder_tokens: the most rows that the encoder makes at once.
+    step_ms: about how many milliseconds a step may take that appends while a reply decodes.
+    encoder_ms: about how many milliseconds the encoder may take at once.
+    decode: where client media is decoded: "inline" (threads) or "workers" (processes with limits of memory and time).
+    processor: options of the model's processor, by name, for requests that do not set them (`Request.processor`).
+    limits_per_request: how many pieces of media one prompt may have: "image", "video", "audio" and a number. A kind
+        that is not named has no limit.
+    record: a folder in which the run is written to a file, for `penstock replay`. What clients say and show can be made
+        out from it. `None`: nothing is written.
     """
 
     device: str = "cpu"
@@ -39,7 +60,6 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     span_bytes: int = 1 << 30
     encoder_cache_bytes: int = 256 << 20
     encoder_tokens: int = 4096
-    # A step that appends while a reply decodes, and one turn of the encoder, are sized to take about so long.
     step_ms: float = 50.0
     encoder_ms: float = 200.0
     decode: str = "inline"

@@ -1,7 +1,15 @@
 """What a stream tells its client. Plain data; no torch, no sockets.
 
-Every event carries `number`, its place in the stream's events (1, 2, 3, ...; set when it is sent), and where they apply
-media times in microseconds and places in the KV cache, so that a client can say what the model had seen when it spoke.
+`async for event in stream` gives the events of a stream in the order in which they happened. `Event` is any of them.
+These fields have one meaning in all events:
+
+number: the event's place among the events of its stream: 1, 2, 3, ... It is 0 until a client takes the event.
+seq: the number of the input that the event is about, as `Stream.append` returns it.
+reply: the number of the reply in its stream: 1, 2, 3, ...
+modality: "image", "video", "audio", "unit" for sound inside a video, or "prompt" for media of the request's prompt.
+start_us, stop_us: the media times at which the media starts and stops, in microseconds on the stream's clock. `None`
+    if the media has no time.
+row, rows: the place of the media in the stream's KV cache. It has the rows from `row` up to, and without, `row + rows`.
 """
 
 from __future__ import annotations
@@ -10,10 +18,7 @@ import msgspec
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """The newest span that a row could attend to.
-
-    Its input number, its modality, and the media time where it starts and stops.
-    """
+    """The newest piece of media that a token could attend to, by the plan of its step, never by a clock."""
 
     seq: int
     modality: str
@@ -22,7 +27,10 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class Appended(msgspec.Struct, frozen=True, tag="appended"):
-    """A span is in the KV cache: rows `[row, row + rows)`, from position `position` on."""
+    """A piece of media is in the KV cache, and every later token can attend to it.
+
+    position: the position of its first row in the model. Positions are not rows: the rows of a picture may share them.
+    """
 
     seq: int
     modality: str
@@ -35,7 +43,10 @@ class Appended(msgspec.Struct, frozen=True, tag="appended"):
 
 
 class ReplyStarted(msgspec.Struct, frozen=True, tag="reply"):
-    """A reply to input `seq` has begun. `held`: it stays open behind the model's end of it, until somebody ends it."""
+    """The reply to the question with the number `seq` has begun. The request's prompt has the number 1.
+
+    held: the reply stays open when the model ends it, until somebody ends it or the media ends.
+    """
 
     reply: int
     seq: int
@@ -44,11 +55,16 @@ class ReplyStarted(msgspec.Struct, frozen=True, tag="reply"):
 
 
 class Token(msgspec.Struct, frozen=True, omit_defaults=True, tag="token"):
-    """One token of a reply. `text` may be empty while a character or a stop string is still open.
+    """One token of a reply.
 
-    Where they were asked for, `logprob` is its log probability and `top_logprobs` are the likeliest tokens in its
-    place, (id, text, log probability) each, the likeliest first: by the model's own distribution, before penalties,
-    biases and filters.
+    index: its place in the reply, from 0.
+    id: its number in the model's vocabulary.
+    text: its words. Empty while a character is not complete or a stop string may still follow.
+    seen: the newest media that the token could attend to. `None` before the first media.
+    logprob: its log probability (natural logarithm), if `SamplingParams.logprobs` asks for it. It is the model's:
+        before penalties, biases, temperature and filters.
+    top_logprobs: the likeliest tokens in its place, the likeliest first, if they were asked for: (id, text, log
+        probability) each.
     """
 
     reply: int
@@ -62,7 +78,10 @@ class Token(msgspec.Struct, frozen=True, omit_defaults=True, tag="token"):
 
 
 class Resting(msgspec.Struct, frozen=True, tag="resting"):
-    """A held reply has said what it has to say for now, `tokens` tokens in all. It goes on with what comes next."""
+    """A held reply has said what there is to say for now. It goes on with what comes next.
+
+    tokens: how many tokens it has so far.
+    """
 
     reply: int
     tokens: int
@@ -70,10 +89,13 @@ class Resting(msgspec.Struct, frozen=True, tag="resting"):
 
 
 class ReplyDone(msgspec.Struct, frozen=True, tag="done"):
-    """A reply has ended: `reason` is "stop", "length", "interrupted", "overtaken" (a later question cut it while it
-    spoke) or "error"; `tokens` is how many it keeps.
+    """A reply has ended.
 
-    `text` is what was still held back when it ended (usually empty).
+    reason: "stop" (the model, a stop string or a stop token ended it), "length" (it has `max_tokens`, or the stream is
+        full), "interrupted", "overtaken" (a later question ended it while it spoke) or "error" (the stream failed).
+    tokens: how many tokens it keeps. Tokens after these were cut, also those that a client has read.
+    text: words that follow its last token. They were held back because they could have become a stop string. Usually
+        empty.
     """
 
     reply: int
@@ -84,7 +106,12 @@ class ReplyDone(msgspec.Struct, frozen=True, tag="done"):
 
 
 class TranscriptRow(msgspec.Struct, frozen=True):
-    """One run of rows of a transcript: what stands in the KV cache from `row` on. `positions` is (3, n)."""
+    """One run of rows of `Stream.transcript`: what the KV cache holds from `row` on.
+
+    ids: the n token ids of the run. Each row of media has the id of its placeholder.
+    positions: their positions, 3 lists of n numbers: time, height and width. In a model with one axis all 3 are equal.
+    seen: the media that these rows are, or `None` for text.
+    """
 
     row: int
     ids: list[int]
@@ -93,12 +120,13 @@ class TranscriptRow(msgspec.Struct, frozen=True):
 
 
 class Dropped(msgspec.Struct, frozen=True, tag="dropped"):
-    """Media that will never be seen by the model, and why: "late" (behind what came before it), "latest" (newer media
-    took its place), "short" (too little sound for the model), "damaged" (broken packets), "full" (the stream holds no
-    more).
+    """Media that the model will never see.
 
-    `count` is frames of video, or samples of sound at the model's rate; of what is damaged, packets of video; of what
-    is "latest" or "full", pieces.
+    count: how much: frames of video, or samples of sound at the model's rate. For the reasons "latest" and "full" it
+        counts pieces, and for damaged video it counts packets.
+    reason: "late" (older than what came before it, by more than `Request.lateness_us`), "latest" (newer media took its
+        place), "short" (too little sound for the model), "damaged" (broken packets) or "full" (the stream holds no
+        more).
     """
 
     seq: int
@@ -111,7 +139,12 @@ class Dropped(msgspec.Struct, frozen=True, tag="dropped"):
 
 
 class Credit(msgspec.Struct, frozen=True, tag="credit"):
-    """How much more media may be sent now: bytes, and microseconds of media."""
+    """How much more media may be sent now. A stream without any media on its way has 32 MiB and 60 s.
+
+    bytes: how many bytes. With the policy "block", `Stream.append` waits while an item is larger than this and earlier
+        media is still on its way.
+    media_us: how many microseconds of media.
+    """
 
     bytes: int
     media_us: int
@@ -119,7 +152,11 @@ class Credit(msgspec.Struct, frozen=True, tag="credit"):
 
 
 class Held(msgspec.Struct, frozen=True, tag="held"):
-    """Media that is decoded but not yet enough for a segment: lone frames and samples. A question flushes it."""
+    """Media that is decoded but not yet enough for the model. The next media completes it, or a question flushes it.
+
+    frames: frames that wait for a partner.
+    samples: samples of sound, at the model's rate, that wait for the rest of their block.
+    """
 
     frames: int
     samples: int
@@ -127,7 +164,7 @@ class Held(msgspec.Struct, frozen=True, tag="held"):
 
 
 class Evicted(msgspec.Struct, frozen=True, tag="evicted"):
-    """Rows `[row, row + rows)` have left the KV cache. Reserved: no stream has a window yet, so none is told."""
+    """Rows have left the KV cache. Reserved for later: no stream has a window yet, so no such event comes."""
 
     row: int
     rows: int
@@ -137,7 +174,10 @@ class Evicted(msgspec.Struct, frozen=True, tag="evicted"):
 class Error(msgspec.Struct, frozen=True, tag="error"):
     """Something was refused or failed.
 
-    `fatal`: the stream has ended; else it can go on. `seq` names the input, if one.
+    code: the stable name of the error, such as "media_damaged". docs/errors.md lists all of them.
+    message: what was expected and what came, in one line.
+    seq: the number of the input that was wrong, or `None` if the error is not about one input.
+    fatal: the stream has ended. Otherwise it goes on without this input.
     """
 
     code: str
@@ -148,9 +188,9 @@ class Error(msgspec.Struct, frozen=True, tag="error"):
 
 
 class Closed(msgspec.Struct, frozen=True, tag="closed"):
-    """The stream has ended; always the last event.
+    """The stream has ended. This is always the last event.
 
-    `reason`: "closed", "error", "slow reader", "engine stopped".
+    reason: "closed" (by its client), "error", "slow reader" (its client left events unread) or "engine stopped".
     """
 
     reason: str

@@ -1,7 +1,11 @@
 """What a client appends to a stream. Knows neither decoders nor models.
 
-An item holds what the client sent, not yet decoded: bytes as they came, or arrays. Media times are microseconds on the
-stream's own media clock (`pts_us`); the clock's zero is the client's to choose.
+An item holds what the client sent, not yet decoded: bytes as they came, or arrays. `Stream.append` copies what the
+caller could still change. Bytes and arrays are checked when they are decoded, and what is wrong with them comes as an
+`Error` event; docs/media.md says what is taken. These fields have one meaning in all items:
+
+data: the media itself. `Bytes` are bytes, a bytearray or a memoryview; `Data` are these or a numpy array.
+pts_us: its media time in microseconds on the stream's clock. The client chooses where the clock's zero is.
 """
 
 from __future__ import annotations
@@ -20,13 +24,19 @@ else:
 
 
 class Text(msgspec.Struct, frozen=True, tag="text"):
-    """Words for the open user turn."""
+    """Words for the open user turn.
+
+    text: the words, as Unicode text. Control tokens in them are plain words, unless `Request.control_tokens` is set.
+    """
 
     text: str
 
 
 class Image(msgspec.Struct, frozen=True, eq=False, tag="image"):
-    """One still picture: a JPEG, PNG, WebP or GIF file as bytes, or `(h, w, 3)` uint8 RGB."""
+    """One still picture.
+
+    data: a JPEG, PNG, WebP or GIF file as bytes, or an array `(h, w, 3)` uint8 RGB. Of a GIF the first frame is taken.
+    """
 
     data: Data
     pts_us: int | None = None
@@ -35,9 +45,11 @@ class Image(msgspec.Struct, frozen=True, eq=False, tag="image"):
 class VideoFrame(msgspec.Struct, frozen=True, eq=False, tag="frame"):
     """One frame of a live video.
 
-    `data` is `(h, w, 3)` uint8 RGB, or bytes in `encoding`: "picture" (JPEG, PNG, WebP), "rgb24", "yuv420p" or
-    "nv12"; the raw ones need `width` and `height`. Without `pts_us` it follows the frame before it at the rate the
-    model gets.
+    data: an array `(h, w, 3)` uint8 RGB, or bytes in `encoding`.
+    pts_us: `None`: the frame follows the frame before it at the rate that the model gets.
+    encoding: how the bytes are written: "picture" (a JPEG, PNG, WebP or GIF file), or raw pixels as "rgb24", "yuv420p"
+        or "nv12".
+    width, height: the size in pixels; only raw pixels need it. Even numbers for "yuv420p" and "nv12".
     """
 
     data: Data
@@ -48,10 +60,12 @@ class VideoFrame(msgspec.Struct, frozen=True, eq=False, tag="frame"):
 
 
 class VideoBytes(msgspec.Struct, frozen=True, eq=False, tag="video"):
-    """The next bytes of an encoded video (WebM, MP4, MPEG-TS), cut anywhere; its sound comes along.
+    """The next bytes of an encoded video (WebM, MP4, MPEG-TS), cut anywhere, with its sound.
 
-    `final` ends the file; an MP4 whose index stands at its end is decoded when that has come. `pts_us` is added to the
-    container's own times (that of the file's first piece holds); None: the file begins behind what came before it.
+    data: bytes of the file, at least one unless `final`.
+    final: these are the last bytes of the file. An MP4 with its index at the end is decoded when the index has come.
+    pts_us: is added to the times of the container; the value of the file's first piece holds. `None`: the file begins
+        after what came before it.
     """
 
     data: Bytes
@@ -60,9 +74,13 @@ class VideoBytes(msgspec.Struct, frozen=True, eq=False, tag="video"):
 
 
 class AudioChunk(msgspec.Struct, frozen=True, eq=False, tag="pcm"):
-    """The next samples of a live sound: `(channels, n)` float32, or bytes as "s16le" or "f32le", interleaved.
+    """The next samples of a live sound.
 
-    Without `pts_us` it follows the samples before it without a gap.
+    data: an array `(channels, n)` float32 between -1 and 1, or interleaved bytes in `encoding`.
+    rate: samples a second, for each channel: 1,000 to 384,000. Penstock converts it to the model's rate.
+    pts_us: the time of the first sample. `None`: it follows the samples before it without a gap.
+    encoding: how the bytes are written: "s16le" (16-bit integers) or "f32le" (32-bit floats), low byte first.
+    channels: how many channels the bytes have, 1 to 8. They are averaged.
     """
 
     data: Data
@@ -73,8 +91,12 @@ class AudioChunk(msgspec.Struct, frozen=True, eq=False, tag="pcm"):
 
 
 class AudioBytes(msgspec.Struct, frozen=True, eq=False, tag="audio"):
-    """The next bytes of an encoded sound (WAV, Opus or Vorbis in WebM/Ogg, AAC, MP3, FLAC). `final` ends the file;
-    `pts_us` as for `VideoBytes`, None: behind the sound before it."""
+    """The next bytes of an encoded sound (WAV, Opus or Vorbis in WebM or Ogg, AAC, MP3, FLAC), cut anywhere.
+
+    data: bytes of the file, at least one unless `final`.
+    final: these are the last bytes of the file.
+    pts_us: as for `VideoBytes`. `None`: the file begins after the sound before it.
+    """
 
     data: Bytes
     final: bool = False
@@ -82,7 +104,10 @@ class AudioBytes(msgspec.Struct, frozen=True, eq=False, tag="audio"):
 
 
 class Embedding(msgspec.Struct, frozen=True, eq=False, tag="embedding"):
-    """The output of an encoder, `(n, hidden)`. Not supported yet."""
+    """The output of an encoder. Not supported yet: `Stream.append` raises InputError.
+
+    data: `(n, hidden)`.
+    """
 
     data: np.ndarray
     pts_us: int | None = None

@@ -31,7 +31,16 @@ def _check_types(given: SamplingParams | Request) -> None:
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
-    """What a checkpoint says of how it is sampled; as it stands here: greedy, without filters and penalty."""
+    """How a checkpoint's replies are drawn if their params do not say, by its generation_config.json.
+
+    The defaults are those of a checkpoint that says nothing: the likeliest token, without filters and penalty.
+
+    temperature: 0 takes the likeliest token; otherwise the logits are divided by it.
+    top_k: only the k likeliest tokens are drawn. 0: no such filter.
+    top_p: only the likeliest tokens are drawn whose probabilities sum to this. 1: no such filter.
+    min_p: only tokens are drawn that are at least this part as likely as the likeliest. 0: no such filter.
+    repetition_penalty: see `SamplingParams`. 1: none.
+    """
 
     temperature: float = 0.0
     top_k: int = 0
@@ -47,26 +56,34 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
-    """How the tokens of one reply are chosen. All of it belongs to the reply and goes on across what is spliced in.
+    """How the tokens of one reply are chosen. It belongs to the reply and goes on across media that is spliced in.
 
-    `temperature`, `top_k`, `top_p`, `min_p` and `repetition_penalty`: None takes what the checkpoint's own
-    generation_config.json says, and where that says nothing the likeliest token, without filters and penalty.
+    A value out of range, or of another type, raises InputError at the call that gets it (`check`). If `temperature`,
+    `top_k`, `top_p`, `min_p` or `repetition_penalty` is `None`, the value of the checkpoint's generation_config.json
+    holds; if that has none, the defaults of `Sampling`.
 
-    First, on the reply's own tokens so far: `repetition_penalty` divides a positive logit of a token that was said and
-    multiplies a negative one (arXiv 1909.05858; 1 switches it off), `presence_penalty` is taken off such a logit once,
-    `frequency_penalty` once for each time; then `logit_bias` is added by token id, and until there are `min_tokens` no
-    end token is drawn.
+    The order: penalties on the reply's own tokens so far, `logit_bias`, no end token before `min_tokens`, then
+    `temperature`, `top_k`, `top_p`, `min_p`.
 
-    `temperature` 0 takes the likeliest token (greedy). `top_k` 0, `top_p` 1 and `min_p` 0 switch these filters off;
-    they are applied in this order after the temperature. `seed` makes the draws of this reply repeatable; without one
-    they are other ones each time.
-
-    `stop` strings end the reply and are not part of it; `stop_token_ids` are added to the model's own end tokens, and
-    `ignore_eos` takes those for words like others. `logprobs` k: each token comes with its log probability and with the
-    k likeliest tokens and theirs, by the model's own distribution, before penalties, biases and filters; None: without.
-    `hold`: in the formats `live`, `per-frame` and `units`, where the model ends the reply while media is still
-    expected, it stays open and goes on with what comes, until it is interrupted or the media ends (`Stream.watch`);
-    False, the default, ends it there, as an answer to a question.
+    max_tokens: the most tokens of the reply, at least 1. It then ends with the reason "length".
+    temperature: 0 to 100. 0 takes the likeliest token (greedy).
+    top_k: only the k likeliest tokens are drawn. 0: no such filter.
+    top_p: above 0 and at most 1: only the likeliest tokens are drawn whose probabilities sum to this. 1: no filter.
+    min_p: 0 to 1: only tokens are drawn that are at least this part as likely as the likeliest. 0: no such filter.
+    seed: makes the draws of this reply repeatable. `None`: they are different each time.
+    stop: strings that end the reply and are not part of it; at most 64 of at most 1,024 characters each, none empty.
+    stop_token_ids: token ids that end the reply, beside the end tokens of the model.
+    hold: in the formats `live`, `per-frame` and `units`, the reply stays open when the model ends it while media is
+        still expected (`Stream.watch`). It ends with an interrupt, the next question or the end of the media.
+    repetition_penalty: above 0 and at most 100: a positive logit of a token that the reply has is divided by it, a
+        negative one is multiplied (arXiv 1909.05858). 1: none.
+    presence_penalty: -2 to 2: is subtracted once from the logit of a token that the reply has.
+    frequency_penalty: -2 to 2: is subtracted once for each time that the reply has the token.
+    logit_bias: token id to a number from -100 to 100 that is added to its logit.
+    min_tokens: no end token is drawn before the reply has so many tokens; 0 to `max_tokens`.
+    ignore_eos: the end tokens of the model are words like others.
+    logprobs: k from 0 to 20: each token comes with its log probability and the k likeliest tokens with theirs, by the
+        model, before penalties, biases and filters. `None`: without.
     """
 
     max_tokens: int = 256
@@ -87,11 +104,11 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: int | None = None
 
     def seeded(self) -> SamplingParams:
-        """With a seed, a new one where there is none."""
+        """The same params with a seed: a new random one if they have none."""
         return self if self.seed is not None else msgspec.structs.replace(self, seed=random.getrandbits(63))
 
     def over(self, own: Sampling) -> Sampling:
-        """What the checkpoint says, but for what is said here."""
+        """What the checkpoint says, except for the values that are set here."""
         said = {name: getattr(self, name) for name in Sampling.__struct_fields__}
         return msgspec.structs.replace(own, **{name: value for name, value in said.items() if value is not None})
 
@@ -122,34 +139,43 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What a stream (or a one-shot `generate`) starts from.
+    """What a stream, or one call of `generate`, starts from.
 
-    system: the system prompt; None takes the chat template's own, if it has one.
-    messages, prompt, prompt_ids: at most one of them; with it a reply starts at once. `messages` is a conversation in
-        the chat template's form (`{"role", "content"}`), its content text or parts of Hugging Face's or OpenAI's kind.
-        `prompt` is the model's own text, with its own placeholders. `prompt_ids` are its token ids, one placeholder for
-        each piece of media.
+    A value of another type, or one that is not allowed, raises InputError at the call that gets the request (`check`).
+
+    system: the system prompt. `None` takes the one of the chat template, if it has one.
+    messages: a conversation; a reply to it starts at once. A list of `{"role": ..., "content": ...}`, where the content
+        is text, or a list of parts as Hugging Face or OpenAI write them. At most one of `messages`, `prompt` and
+        `prompt_ids` is given.
+    prompt: the text of the model with its placeholders, ready for a reply, which starts at once.
+    prompt_ids: its token ids, with one placeholder for each piece of media. A reply starts at once.
     media: what the placeholders of `prompt` or `prompt_ids` stand for, in order: PIL images, arrays (`(h, w, 3)` or
         `(n, h, w, 3)` uint8, `(n,)` float at the model's rate), `(samples, rate)`, sequences of pictures, bytes or
-        paths of files, data: URLs, content parts, or items.
-    control_tokens: in `system`, the words of `messages`, texts and questions, what looks like a control token of the
-        model is one, as in `prompt`. False: it is words like others, and no words open a turn or ask for media.
-    processor: options of the model's own processor, by name: `min_pixels`, `max_pixels`, `fps` and what else the model
-        has. They hold for whole prompts and for what is appended.
-    format: "turns", "live", "interrupt", "per-frame", "units", or "auto" (live where the model declares training for
-        it, else turns).
-    splice_tokens: in "live", how many tokens a reply says at least between two pieces of media; None: as many as the
-        model was trained to say, 1 where it does not tell.
-    unit_tokens: in "units", after how many tokens a reply waits for the next second of media.
-    policy: when media comes faster than it is taken, "block" (files) or "latest" (cameras: the oldest goes).
-    video_fps: frames per second that the model gets; None takes the model's own rate.
-    expected_frames: how many frames the video will have, where known; sizes frames as the model's processor would.
-    audio_in_video: sound and picture are one source and go in as interleaved units of the model.
-    positions: "max" (behind a block go on from the largest position of all axes) or "transformers" (the installed
-        library's rule).
-    lateness_us: how far media may arrive out of order, in media time; segments wait that long.
-    reserve_tokens: rows of KV cache that the stream will need at most; they are reserved, or the stream is refused.
-    params: how replies are sampled where a question does not say.
+        paths of files, `data:` URLs, content parts, or items.
+    control_tokens: words that look like a control token of the model count as one. They can then open a turn or ask for
+        media. False: they are plain words. It holds for `system`, `messages`, texts and questions; `prompt` always has
+        control tokens.
+    processor: options of the model's processor, by name: `min_pixels`, `max_pixels`, `fps` and others that the model
+        has. They hold for prompts and for what is appended.
+    format: "turns", "live", "interrupt", "per-frame", "units", or "auto": live if the model declares that it was
+        trained for it, else turns (docs/formats.md).
+    splice_tokens: in "live", the fewest tokens that a reply says between two pieces of media, at least 1. `None`: as
+        many as the model was trained to say, or 1 if it does not declare a number.
+    unit_tokens: in "units", after how many tokens a reply waits for the next second of media, at least 1.
+    policy: what happens if media comes faster than it is taken. "block", for files: `Stream.append` waits. "latest",
+        for cameras: the oldest media that is not encoded is dropped.
+    video_fps: frames a second that the model gets, 0.01 to 60. `None` takes the rate of the model.
+    expected_frames: how many frames the video will have, if that is known. Then frames have the size that the model's
+        processor gives such a video.
+    audio_in_video: sound and picture are one source and go in as interleaved units of the model. InputError if the
+        model has no such units.
+    positions: where a row after a block of media stands. "max": after the largest position of all axes. "transformers":
+        by the rule of the installed library (docs/formats.md).
+    lateness_us: how far media may arrive out of order, in microseconds of media time, 0 to 60,000,000. Media waits so
+        long before it goes to the model.
+    reserve_tokens: the most rows of KV cache that the stream will need. They are reserved, or the stream is refused
+        with InputError. `None`: nothing is reserved, and the stream may use the cache as far as there is room.
+    params: how replies are drawn if a question does not say.
     """
 
     system: str | None = None

@@ -12,9 +12,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.codec import Codec
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.codecs.container import MediaDecoder
+from penstock.codecs.container import CODECS, MediaDecoder
 from penstock.codecs.frame import Frame, Pixels, Samples
 from penstock.codecs.limits import MediaLimits
 from penstock.errors import DamagedError, FormatError, InputError, LimitError
@@ -61,6 +62,16 @@ def test_frames_equal_those_of_the_whole_file_opened_by_pyav(file: bytes) -> Non
     assert 0 <= padding < (1152 if file[:3] == b"ID3" else 1)  # FFmpeg cuts the end of an MP3 only where it can seek
     assert all(frame.samples.dtype == np.float32 and frame.samples.flags.c_contiguous for frame in sounds(frames))
     assert len(frames) >= 5
+
+
+def test_every_codec_that_is_opened_has_a_file(files: dict[str, bytes]) -> None:
+    """So all laws of this folder hold for it."""
+    found = set()
+    for data in files.values():
+        with av.open(io.BytesIO(data), "r") as container:
+            found |= {stream.codec_context.codec.canonical_name for stream in container.streams}
+    opened = {Codec(name, "r").canonical_name for names in CODECS.values() for name in names if name != "pcm_*"}
+    assert found == opened | {"pcm_s16le"}
 
 
 @given(data=st.data())

@@ -11,7 +11,7 @@ CARD = ROOT / "engine" / "brook" / "MODEL_CARD.md"
 HISTORY = ROOT / "demos" / "brook" / "HISTORY.md"
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     CARD,
     HISTORY,
 ]
