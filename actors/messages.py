@@ -141,5 +141,4 @@ DecodeMessage = Open | Fork | Forget | Take | Flush | Converse | Encoded
 EncodeMessage = Segments | Converse | Open | Fork | Forget | Grant | Discard
 ScheduleMessage = Command | Transcribe | Announce | Failed | Notice | Result | Broken
 GenerateMessage = Plan
-ClientMessage = Tell
-Message = DecodeMessage | EncodeMessage | ScheduleMessage | GenerateMessage | ClientMessage
+Message = DecodeMessage | EncodeMessage | ScheduleMessage | GenerateMessage | Tell

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -26,7 +27,6 @@ from .mailbox import Mailbox
 from .messages import (
     Announce,
     Broken,
-    ClientMessage,
     Discard,
     EncodeMessage,
     Failed,
@@ -59,7 +59,7 @@ class Schedule(Actor[ScheduleMessage]):
         mailbox: Mailbox[ScheduleMessage],
         encode: Mailbox[EncodeMessage],
         generate: Mailbox[GenerateMessage],
-        client: Mailbox[ClientMessage],
+        tell: Callable[[Tell], None],
         words: Words,
     ) -> None:
         self._scheduler = scheduler
@@ -74,7 +74,7 @@ class Schedule(Actor[ScheduleMessage]):
         self.mailbox = mailbox
         self._encode = encode
         self._generate = generate
-        self._client = client
+        self._tell = tell  # hands news to the client of a stream
 
     async def handle(self, message: ScheduleMessage) -> None:
         """One message; when no more wait, the next step."""
@@ -133,7 +133,8 @@ class Schedule(Actor[ScheduleMessage]):
                 assert self._plan is not None
                 plan, self._plan = self._plan, None
                 self._timed(plan)
-                scheduler.commit(plan, message)
+                for stream, error in scheduler.commit(plan, message):
+                    self._fail(stream, error)
                 for stream in message.failed:
                     self._fail(
                         stream, OutOfMemoryError("memory ran out in a step; the stream that asked for most ends")
@@ -263,4 +264,4 @@ class Schedule(Actor[ScheduleMessage]):
         self._collect()
         told, self._told = self._told, {}
         for message in told.values():
-            self._client.put_control(message)
+            self._tell(message)

@@ -24,25 +24,12 @@ from .decode import Decode
 from .encode import Encode
 from .generate import Generate
 from .mailbox import Mailbox, Observer
-from .messages import ClientMessage, DecodeMessage, EncodeMessage, GenerateMessage, ScheduleMessage, Tell
+from .messages import DecodeMessage, EncodeMessage, GenerateMessage, ScheduleMessage, Tell
 from .schedule import Schedule
 from .thread import WorkThread
 from .words import Words
 
 _LANE_BYTES = 256 << 20
-
-
-class Client(Actor[ClientMessage]):
-    """The last mailbox: hands events to their streams."""
-
-    name = "client"
-
-    def __init__(self, mailbox: Mailbox[ClientMessage], told: Callable[[Tell], None]) -> None:
-        self.mailbox = mailbox
-        self._told = told
-
-    async def handle(self, message: ClientMessage) -> None:
-        self._told(message)
 
 
 class Wiring:
@@ -61,11 +48,15 @@ class Wiring:
         def mailbox(name: str) -> Mailbox[Any]:
             return Mailbox(name, _LANE_BYTES, observer)
 
+        def tell(message: Tell) -> None:
+            if observer is not None:
+                observer("client", "control", message)
+            told(message)
+
         decode: Mailbox[DecodeMessage] = mailbox("decode")
         encode: Mailbox[EncodeMessage] = mailbox("encode")
         schedule: Mailbox[ScheduleMessage] = mailbox("schedule")
         generate: Mailbox[GenerateMessage] = mailbox("generate")
-        client: Mailbox[ClientMessage] = mailbox("client")
         scheduler, language = make_parts(loaded, config, memory, spell_apart=True)
         self._recorder: Recorder | None = None
         if config.record is not None:
@@ -86,11 +77,9 @@ class Wiring:
         steps = Pace(config.step_ms, 16, config.append_rows)
         turns = Pace(config.encoder_ms, 16, config.encoder_tokens)
         words = Words(loaded.family.spelling, self._supervisor, self._threads[2], schedule)
-        self.schedule = Schedule(scheduler, steps, turns, schedule, encode, generate, client, words)
+        self.schedule = Schedule(scheduler, steps, turns, schedule, encode, generate, tell, words)
         self.generate = Generate(language, self._threads[1], generate, schedule)
-        self._actors: list[Actor[Any]] = [
-            self.decode, self.encode, self.schedule, self.generate, Client(client, told)
-        ]  # fmt: skip
+        self._actors: list[Actor[Any]] = [self.decode, self.encode, self.schedule, self.generate]
         for actor in self._actors:
             self._supervisor.spawn(f"actor.{actor.name}", actor.run())
 

@@ -151,7 +151,8 @@ class Core:
         if plan is None:
             return None
         result = self.language.run(plan)
-        self.scheduler.commit(plan, result)
+        for _, error in self.scheduler.commit(plan, result):
+            raise error
         for stream in (*result.failed, *result.poisoned):
             self.scheduler.apply(Close(stream, "error"))
         return plan, result

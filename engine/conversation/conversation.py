@@ -105,8 +105,13 @@ class Conversation:
             self._cut(self._keep(running, at if reply in (None, running.id) else -1), What.INTERRUPT)
             self.advance()
 
-    def sampled(self, id: int, likely: Likely | None = None) -> None:
-        """A token was drawn for the running reply; `likely`: how likely it was."""
+    def stepped(self, id: int | None, likely: Likely | None) -> None:
+        """Rows of the stream were fed. `id`: the token that was drawn for the running reply, and how likely it was."""
+        if id is not None:
+            self._sampled(id, likely)
+        self.advance()
+
+    def _sampled(self, id: int, likely: Likely | None) -> None:
         reply = self.stream.reply
         assert reply is not None
         self._happens(What.TOKEN)

@@ -9,6 +9,7 @@ model, no clock and no sockets.
 from __future__ import annotations
 
 import itertools
+import logging
 from typing import Any, assert_never
 
 import msgspec
@@ -45,6 +46,8 @@ from ..words.spelling import Unspelled
 from .journal import Entry, Notes, Planned
 from .policy import Budget, Need
 from .policy import plan as choose_rows
+
+log = logging.getLogger("penstock.engine")
 
 
 class SchedulerConfig(msgspec.Struct, frozen=True):
@@ -226,9 +229,14 @@ class Scheduler:
         self._note(Planned(plan.number))
         return plan
 
-    def commit(self, plan: Plan, result: Result) -> None:
-        """A step is done: events take effect, sampled tokens are laid. Streams that failed are to be closed then."""
+    def commit(self, plan: Plan, result: Result) -> list[tuple[int, PenstockError]]:
+        """A step is done: events take effect, sampled tokens are laid. Streams that failed are to be closed then.
+
+        Returns the streams whose own rules did not allow what came, and why: a fault of ours, for which they are to be
+        closed. The others go on.
+        """
         self._note(result)
+        faults: list[tuple[int, PenstockError]] = []
         tokens = iter(zip(result.tokens, result.likely or [None] * len(result.tokens), strict=True))
         lost = {*result.failed, *result.poisoned}
         for feed in plan.feeds:
@@ -240,13 +248,15 @@ class Scheduler:
                 continue
             for row, run in stream.passed():
                 self._report(stream, row, run)
-            talk = self._talks[feed.stream]
             if token is None:
                 self._renew(stream)
-            else:
-                talk.sampled(token, likely)
-            talk.advance()
+            try:
+                self._talks[feed.stream].stepped(token, likely)
+            except Exception as error:  # whatever it is, it is of this stream alone
+                log.exception("stream %d: its step could not take effect", feed.stream)
+                faults.append((feed.stream, PenstockError(f"a step could not take effect: {error}")))
         self.kept.let_go(self.streams.values())
+        return faults
 
     def events(self) -> list[tuple[int, Event]]:
         """What has happened since the last call, per stream in order."""

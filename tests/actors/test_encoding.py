@@ -83,7 +83,7 @@ MESSAGES: list[msgspec.Struct] = [
 ]  # fmt: skip
 
 
-Tells = m.ClientMessage | Result  # a union, as the others are
+Tells = m.Tell | Result  # a union, as the others are
 BOXES: tuple[Any, ...] = (m.DecodeMessage, m.EncodeMessage, m.ScheduleMessage, Tells, Plan | Result)
 
 
