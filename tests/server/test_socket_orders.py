@@ -10,7 +10,7 @@ import pytest
 from fake_engine import FakeEngine, FakeReply, FakeStream
 from harness import raw_client, run, serving
 from penstock.errors import InputError
-from penstock.server import channel
+from penstock.server import session
 from penstock.streams.event import Error
 
 
@@ -36,7 +36,7 @@ async def never(*_: Any) -> None:
 
 def test_a_fork_for_which_there_is_no_room_is_refused_and_its_name_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = FakeEngine()
-    monkeypatch.setattr(channel, "WAITING_COMMANDS", 2)
+    monkeypatch.setattr(session, "WAITING_COMMANDS", 2)
 
     async def main() -> None:
         engine.hold_append = asyncio.Event()

@@ -1,0 +1,347 @@
+"""The laws of a session, without a socket and without an event loop: order, bounds, credit, answers, and its end.
+
+A `Player` stands for whoever holds the engine: it keeps the jobs that a session has given out, and a test says which of
+them ends when, and how.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import mock
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from penstock.errors import InputError
+from penstock.server import commands as c
+from penstock.server import session as module
+from penstock.server.session import Session
+from penstock.streams.event import Closed, Credit, Error, ReplyDone, ReplyStarted
+from penstock.streams.item import Text
+from penstock.streams.request import Request
+
+NAMES = ("a", "b", "c")
+MOST_STREAMS = 2
+MOST_BYTES = 60
+MOST_WAITING = 4
+FACTS = c.Facts(id=7, format="turns", why="asked for", trained=False)
+
+Step = tuple[Any, ...]
+
+
+class Player:
+    """A session and what it has given out. `line` is what each stream has to carry out, in order; `carried` what it has
+    been made to. Streams are known by their numbers, since names are used again.
+    """
+
+    def __init__(self) -> None:
+        self.session = Session(MOST_STREAMS, MOST_BYTES)
+        self.log: list[c.Action] = []
+        self.jobs: dict[int, c.Begin | c.Carry] = {}
+        self.channel: dict[str, int] = {}  # by name, the newest; numbers count the streams that were taken
+        self._streams = 0
+        self.open: set[int] = set()
+        self.finished: set[int] = set()  # refs of commands that are done
+
+    def play(self, step: Step) -> list[c.Action]:
+        """Make one step; the actions that came of it."""
+        match step:
+            case ("take", command):
+                self.session.take(command)
+            case ("finish", name, place) if job := self._job(name, place):
+                self._over(job)
+                action = self.jobs.pop(job)
+                if isinstance(action, c.Begin) or isinstance(action.command, c.Fork):
+                    self.session.opened(job, FACTS)
+                else:
+                    self.session.done(job, 1, 1 if isinstance(action.command, c.Ask) else None)
+            case ("fail", name, place) if job := self._job(name, place):
+                self._over(job)
+                del self.jobs[job]
+                self.session.failed(job, InputError("expected another item, got this one"))
+            case ("event", name, event) if self.channel.get(name) in self.open:
+                self.session.event(self.channel[name], event)
+            case ("end", name) if self.channel.get(name) in self.open:
+                self.session.event(self.channel[name], Closed("closed"))
+                self.session.ended(self.channel[name])
+                self.open.discard(self.channel[name])
+            case ("drain",):
+                self.session.drain()
+        actions = self.session.actions()
+        if step[0] == "take" and isinstance(step[1], c.Open | c.Fork) and not refused(actions, step[1].ref):
+            self._streams += 1
+            self.channel[step[1].copy if isinstance(step[1], c.Fork) else step[1].stream] = self._streams
+        for action in actions:
+            self._note(action)
+        self.log += actions
+        return actions
+
+    def _job(self, name: str, place: int) -> int | None:
+        """One of the jobs of this stream that are not over."""
+        jobs = [job for job, action in self.jobs.items() if action.channel == self.channel.get(name)]
+        return jobs[place % len(jobs)] if jobs else None
+
+    def _over(self, job: int) -> None:
+        action = self.jobs[job]
+        if isinstance(action, c.Carry):
+            self.finished.add(action.command.ref)
+
+    def _note(self, action: c.Action) -> None:
+        match action:
+            case c.Begin() | c.Carry():
+                self.jobs[action.job] = action
+            case c.Cancel():
+                del self.jobs[action.job]
+            case c.Opened():
+                self.open.add(self.channel[action.stream])
+
+
+def commands() -> st.SearchStrategy[Step]:
+    """A command for one of the streams; its `ref` is set later."""
+    kinds: list[Any] = [c.Open, c.Append, c.Append, c.Ask, c.Ask, c.Interrupt, c.Interrupt, c.Fork, c.End, c.Close]
+
+    def make(kind: Any, name: str, copy: str, size: int, prompted: bool) -> Step:
+        more: dict[Any, dict[str, Any]] = {
+            c.Append: {"item": Text("x")},
+            c.Fork: {"copy": copy},
+            c.Open: {"request": Request(prompt="p") if prompted else Request()},
+        }
+        return "take", kind(stream=name, ref=None, size=size, **more.get(kind, {}))
+
+    sizes = st.sampled_from([0, 5, 10, 25, 55])
+    names = st.sampled_from(NAMES)
+    return st.builds(make, st.sampled_from(kinds), names, names, sizes, st.booleans())
+
+
+def happenings() -> st.SearchStrategy[Step]:
+    """What may become of the work."""
+    names, places = st.sampled_from(NAMES), st.integers(0, 3)
+    events = st.sampled_from([ReplyStarted(1, 1), ReplyDone(1, "stop", 0), Error("media", "none", 1), Credit(9, 9)])
+    finish = st.tuples(st.just("finish"), names, places)
+    fail = st.tuples(st.just("fail"), names, places)
+    return st.one_of(
+        finish,
+        finish,
+        finish,
+        fail,
+        st.tuples(st.just("event"), names, events),
+        st.tuples(st.just("end"), names),
+    )
+
+
+@st.composite
+def programs(draw: st.DrawFn, most: int = 40) -> list[Step]:
+    """Steps in any order, after two streams have been opened. Each command has a `ref` of its own."""
+    first: list[Step] = [("take", c.Open(stream="a")), ("take", c.Open(stream="b")), ("finish", "a", 0)]
+    steps = first + draw(st.lists(st.one_of(commands(), commands(), happenings()), max_size=most))
+    return [marked(step, number) for number, step in enumerate(steps)]
+
+
+def marked(step: Step, ref: int) -> Step:
+    if step[0] != "take":
+        return step
+    fields = {name: getattr(step[1], name) for name in step[1].__struct_fields__}
+    return "take", type(step[1])(**{**fields, "ref": ref})
+
+
+def refused(actions: list[c.Action], ref: Any) -> list[c.Refused]:
+    return [action for action in actions if isinstance(action, c.Refused) and action.ref == ref]
+
+
+bounded = mock.patch.object(module, "WAITING_COMMANDS", MOST_WAITING)
+
+
+@settings(max_examples=150, deadline=None)
+@given(programs())
+def test_what_is_sent_in_order_is_carried_out_in_order(steps: list[Step]) -> None:
+    """Each command but a question is done before the next begins, nothing waits without need, and an interrupt comes
+    either at once or right after the question that it is for.
+    """
+    player = Player()
+    lines: dict[int, list[c.Command]] = {}  # of each stream what keeps its place, in order
+    at_once: dict[int, list[c.Command]] = {}
+    carried: dict[int, list[c.Command]] = {}
+    running: dict[int, set[int]] = {}
+    prompted: dict[int, bool] = {}
+    with bounded:
+        for step in steps:
+            command = step[1] if step[0] == "take" else None
+            number = player.channel.get(command.stream, 0) if command else 0
+            line, done = lines.setdefault(number, []), carried.setdefault(number, [])
+            asked = [one for one in done if isinstance(one, c.Ask) and one.ref not in player.finished]
+            meant = next((one for one in line if isinstance(one, c.Ask) and one not in done), None)
+            busy = bool(asked or running.get(number) or prompted.get(number))
+            actions = player.play(step)
+            for action in actions:
+                match action:
+                    case c.Begin():
+                        prompted[action.channel] = action.request.starts
+                    case c.Carry():
+                        carried.setdefault(action.channel, []).append(action.command)
+                    case c.Told(stream=name, event=ReplyStarted()):
+                        running.setdefault(player.channel[name], set()).add(1)
+                        prompted[player.channel[name]] = False
+                    case c.Told(stream=name, event=ReplyDone()):
+                        running.setdefault(player.channel[name], set()).discard(1)
+                    case c.Told(stream=name, event=Error()):
+                        prompted[player.channel[name]] = False
+            if command and not isinstance(command, c.Open) and not refused(actions, command.ref):
+                if isinstance(command, c.Interrupt) and meant is not None and not busy:
+                    line.insert(line.index(meant) + 1, command)
+                elif isinstance(command, c.Interrupt | c.Close):
+                    at_once.setdefault(number, []).append(command)
+                else:
+                    line.append(command)
+            for open_number in player.open:
+                done, line = carried.get(open_number, []), lines.get(open_number, [])
+                urgent = at_once.get(open_number, [])
+                assert [one for one in done if one in urgent] == urgent
+                kept = [one for one in done if one not in urgent]
+                assert kept == line[: len(kept)]
+                left = [one for one in kept if not isinstance(one, c.Ask) and one.ref not in player.finished]
+                assert left == [one for one in kept[-1:] if left] or not left, "one at a time"
+                assert left or kept == line, "nothing waits without need"
+
+
+@settings(max_examples=150, deadline=None)
+@given(programs())
+def test_what_is_over_a_bound_is_refused_and_nothing_else_changes(steps: list[Step]) -> None:
+    """The same steps without the commands that were refused as they came give the same actions, but for the refusals."""
+    with bounded:
+        player, kept, told = Player(), [], []
+        for step in steps:
+            actions = player.play(step)
+            errors = refused(actions, step[1].ref) if step[0] == "take" else []
+            if errors:
+                assert [action for action in actions if action not in errors] == []
+            else:
+                kept.append(step)
+                told += actions
+        again = Player()
+        assert [action for step in kept for action in again.play(step)] == told
+
+
+@settings(max_examples=150, deadline=None)
+@given(programs())
+def test_the_bounds_are_those_that_were_given(steps: list[Step]) -> None:
+    """What a stream takes is its credit: all that fits is taken, and what was taken is given back when it is done."""
+    with bounded:
+        player = Player()
+        sizes: dict[int, dict[int, int]] = {}  # of each stream by ref
+        for step in steps:
+            player.session.actions()
+            command = step[1] if step[0] == "take" else None
+            known = command is not None and player.channel.get(command.stream) in player.open
+            credit = player.session.credit(command.stream) if command else 0
+            actions = player.play(step)
+            assert player.session.streams <= MOST_STREAMS
+            if known and not isinstance(command, c.Open | c.Fork):
+                number = player.channel[command.stream]
+                errors = refused(actions, command.ref)
+                assert all(error.code == "server_limit" for error in errors)
+                if command.size > credit:
+                    assert errors, "expected to be refused"
+                elif not errors:
+                    sizes.setdefault(number, {})[command.ref] = command.size
+                else:
+                    waiting = [ref for ref in sizes.get(number, {}) if ref not in player.finished]
+                    assert "messages may wait" in errors[0].message and len(waiting) >= MOST_WAITING
+            elif known and isinstance(command, c.Fork) and not refused(actions, command.ref):
+                sizes.setdefault(player.channel[command.stream], {})[command.ref] = command.size
+            for name, number in player.channel.items():
+                if number in player.open:
+                    left = sum(size for ref, size in sizes.get(number, {}).items() if ref not in player.finished)
+                    assert player.session.credit(name) == MOST_BYTES - left
+
+
+@settings(max_examples=100, deadline=None)
+@given(programs())
+def test_each_command_is_answered_once(steps: list[Step]) -> None:
+    """By its `ref`; or by the end of its stream, where it was being carried out or is a `Close`."""
+    with bounded:
+        player = Player()
+        for step in steps:
+            player.play(step)
+        cancelled = {action.job for action in player.log if isinstance(action, c.Cancel)}
+        for _ in range(100):
+            for name in NAMES:
+                player.play(("finish", name, 0))
+        for name in NAMES:
+            player.play(("end", name))
+        cancelled |= {action.job for action in player.log if isinstance(action, c.Cancel)}
+    taken = [step[1] for step in steps if step[0] == "take"]
+    jobs = {action.job: action for action in player.log if isinstance(action, c.Carry)}
+    silent = {jobs[job].command.ref for job in cancelled if job in jobs and not jobs[job].copy}
+    answers = [action.ref for action in player.log if not isinstance(action, c.Told) and hasattr(action, "ref")]
+    for command in taken:
+        if isinstance(command, c.Close):
+            assert answers.count(command.ref) <= 1
+        else:
+            assert answers.count(command.ref) == (command.ref not in silent), command
+    assert player.session.streams == 0 and not player.session.busy and not player.jobs
+
+
+@settings(max_examples=60, deadline=None)
+@given(programs(), programs(most=10))
+def test_after_its_close_a_session_does_nothing(steps: list[Step], later: list[Step]) -> None:
+    player = Player()
+    for step in steps:
+        player.play(step)
+    still, open_streams = set(player.jobs), set(player.open)
+    player.session.close()
+    last = player.session.actions()
+    assert {action.job for action in last if isinstance(action, c.Cancel)} == still
+    assert {action.channel for action in last if isinstance(action, c.CloseStream)} == open_streams
+    assert len(last) == len(still) + len(open_streams)
+    for step in later:
+        assert player.play(step) == []
+    assert (player.session.streams, player.session.busy, player.session.credit("a")) == (0, False, 0)
+
+
+def test_interrupts_do_not_wait_for_each_other() -> None:
+    """Else the second one would cut a reply to a question that was sent after it."""
+    player = Player()
+    player.play(("take", c.Open(stream="a")))
+    player.play(("finish", "a", 0))
+    kinds = [c.Interrupt(stream="a"), c.Interrupt(stream="a"), c.Ask(stream="a")]
+    carried = [action.command for command in kinds for action in player.play(("take", command))]  # type: ignore[union-attr]
+    assert carried == kinds
+
+
+def test_an_interrupt_is_for_the_prompt_before_it_is_for_a_question() -> None:
+    player = Player()
+    orders = [c.Ask(stream="a", ref=1), c.Interrupt(stream="a", ref=2)]
+    for command in (c.Open(stream="a", request=Request(prompt="p")), *orders):
+        player.play(("take", command))
+    actions = player.play(("finish", "a", 0))
+    assert [action.command.ref for action in actions if isinstance(action, c.Carry)] == [2, 1]
+
+
+def test_credit_passes_to_the_client_as_it_comes() -> None:
+    player = Player()
+    player.play(("take", c.Open(stream="a")))
+    player.play(("finish", "a", 0))
+    credit = Credit(100, 5)
+    assert player.play(("event", "a", credit)) == [c.Told(stream="a", event=credit)]
+
+
+def test_a_fault_of_the_server_is_told_without_its_words() -> None:
+    player = Player()
+    player.play(("take", c.Open(stream="a")))
+    player.session.failed(1, RuntimeError("secret"))
+    (error,) = player.session.actions()
+    assert isinstance(error, c.Refused) and error.code == "internal" and "secret" not in error.message and error.fatal
+
+
+def test_a_session_that_drains_takes_no_streams_and_no_questions_but_finishes() -> None:
+    player = Player()
+    for step in (("take", c.Open(stream="a")), ("finish", "a", 0), ("take", c.Open(stream="b"))):
+        player.play(step)
+    assert player.play(("drain",)) == [c.EndMedia(channel=1)]
+    for command in (c.Open(stream="c", ref=1), c.Ask(stream="a", ref=1), c.Fork(stream="a", copy="c", ref=1)):
+        (error,) = player.play(("take", command))
+        assert isinstance(error, c.Refused) and (error.code, error.ref) == ("draining", 1)
+    assert isinstance(player.play(("take", c.Append(stream="a", item=Text("x"))))[0], c.Carry)
+    player.session.finish()
+    close, told, cancel = player.session.actions()
+    assert close == c.CloseStream(channel=1) and cancel == c.Cancel(job=2)
+    assert isinstance(told, c.Refused) and (told.stream, told.code, told.fatal) == ("b", "draining", True)
