@@ -152,7 +152,7 @@ class Session:
                 case c.Open():
                     self._check_new(command.stream)
                     channel = self._new(command)
-                    job = self._job(channel, command)
+                    channel.at_work = job = self._job(channel, command)
                     self._actions.append(c.Begin(job=job, channel=channel.number, request=command.request))
                 case c.Fork():
                     source = self._channel(command.stream)
