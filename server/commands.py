@@ -22,26 +22,26 @@ class _Command(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     size: int = 0  # Bytes of the message that it came in. They count as waiting until it is carried out.
 
 
-class Open(_Command, frozen=True, kw_only=True, eq=False):
-    """Open a stream under a name that is free. Answered with `Opened`."""
+class OpenStream(_Command, frozen=True, kw_only=True, eq=False):
+    """Open a stream under a name that is free. Answered with `StreamOpened`."""
 
     request: Request = Request()
 
 
-class Fork(_Command, frozen=True, kw_only=True, eq=False):
-    """Open the stream `copy` as a copy of this one, as `Stream.fork` does. Answered with `Opened`."""
+class ForkStream(_Command, frozen=True, kw_only=True, eq=False):
+    """Open the stream `copy` as a copy of this one, as `Stream.fork` does. Answered with `StreamOpened`."""
 
     copy: str
     again: SamplingParams | None = None
 
 
-class Append(_Command, frozen=True, kw_only=True, eq=False):
+class AppendItem(_Command, frozen=True, kw_only=True, eq=False):
     """Append an item to the stream."""
 
     item: Item
 
 
-class Ask(_Command, frozen=True, kw_only=True, eq=False):
+class AskQuestion(_Command, frozen=True, kw_only=True, eq=False):
     """Ask for a reply, with the options of `Stream.ask`. Answered when the reply begins."""
 
     question: str = ""
@@ -51,26 +51,27 @@ class Ask(_Command, frozen=True, kw_only=True, eq=False):
     ignore_failed: bool = False
 
 
-class Interrupt(_Command, frozen=True, kw_only=True, eq=False):
+class InterruptReply(_Command, frozen=True, kw_only=True, eq=False):
     """Cut the running reply after token `at`; None: after the last token that was passed on."""
 
     at: int | None = None
 
 
-class End(_Command, frozen=True, kw_only=True, eq=False):
+class EndMedia(_Command, frozen=True, kw_only=True, eq=False):
     """No more media will come."""
 
 
-class Close(_Command, frozen=True, kw_only=True, eq=False):
+class CloseStream(_Command, frozen=True, kw_only=True, eq=False):
     """End the stream at once. Answered with the event `Closed`."""
 
 
-Command = Open | Fork | Append | Ask | Interrupt | End | Close
-Carried = Fork | Append | Ask | Interrupt | End | Close  # Those that an open stream carries out.
+Command = OpenStream | ForkStream | AppendItem | AskQuestion | InterruptReply | EndMedia | CloseStream
+# Those that an open stream carries out.
+Carried = ForkStream | AppendItem | AskQuestion | InterruptReply | EndMedia | CloseStream
 
 
 # ---- For the client --------------------------------------------------------------------------------------------------
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class StreamFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine says of a stream that it has opened, as in `Stream`."""
 
     id: int
@@ -79,16 +80,16 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     trained: bool
 
 
-class Opened(msgspec.Struct, frozen=True, kw_only=True):
+class StreamOpened(msgspec.Struct, frozen=True, kw_only=True):
     """The stream is open; `source` is the stream that it is a copy of, None where it was opened anew."""
 
     stream: str
     ref: Any
-    facts: Facts
+    facts: StreamFacts
     source: str | None = None
 
 
-class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+class CarriedOut(msgspec.Struct, frozen=True, kw_only=True):
     """A command was carried out. `seq` numbers an input of the stream; `reply` is the reply to a question."""
 
     stream: str
@@ -112,14 +113,14 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
     fatal: bool = False
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
+class StreamEvent(msgspec.Struct, frozen=True, kw_only=True):
     """An event of a stream."""
 
     stream: str
     event: Event
 
 
-Answer = Opened | Accepted | Refused | Told
+Answer = StreamOpened | CarriedOut | Refused | StreamEvent
 
 
 # ---- For whoever holds the engine ------------------------------------------------------------------------------------
@@ -149,17 +150,17 @@ class Cancel(msgspec.Struct, frozen=True, kw_only=True):
     job: int
 
 
-class EndMedia(msgspec.Struct, frozen=True, kw_only=True):
+class StopMedia(msgspec.Struct, frozen=True, kw_only=True):
     """Tell stream number `channel` that no more media will come. Nothing is reported."""
 
     channel: int
 
 
-class CloseStream(msgspec.Struct, frozen=True, kw_only=True):
+class Shut(msgspec.Struct, frozen=True, kw_only=True):
     """Close stream number `channel`. Nothing is reported but its own events."""
 
     channel: int
 
 
-Work = Begin | Carry | Cancel | EndMedia | CloseStream
+Work = Begin | Carry | Cancel | StopMedia | Shut
 Action = Answer | Work

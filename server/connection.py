@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from .commands import Answer, Command
 from .config import ServerConfig
 from .errors import MessageError, PenstockError, ServerLimitError
-from .outbox import HangUp, Outbox
+from .outbox import HangUp, SendQueue
 from .session import Session, refusal
 from .session_tasks import SessionTasks
 
@@ -52,7 +52,7 @@ class Door(Protocol):
         ...
 
 
-class Connection:
+class ServedSocket:
     """One client. `run` is its whole life; `drain` asks it to come to an end."""
 
     def __init__(self, websocket: WebSocket, engine: Engine, config: ServerConfig, number: int, door: Door) -> None:
@@ -61,7 +61,7 @@ class Connection:
         self._config = config
         self._number = number
         self._door = door
-        self._outbox = Outbox(config.unread_bytes, config.unread_seconds)
+        self._outbox = SendQueue(config.unread_bytes, config.unread_seconds)
         self._session = Session(config.max_streams, config.waiting_bytes)
         self._heard = 0.0  # When the client last said something (loop time).
         self._draining = asyncio.Event()

@@ -25,7 +25,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from .access import host_allowed, key_allowed, origin_allowed
 from .answer import json_answer, refusal
 from .config import ServerConfig
-from .connection import Connection, Door
+from .connection import Door, ServedSocket
 from .doors.stream import StreamDoor
 from .static import page_routes
 
@@ -47,7 +47,7 @@ class Service:
         self.engine = engine
         self.config = config
         self.draining = False
-        self._connections: dict[int, Connection] = {}
+        self._connections: dict[int, ServedSocket] = {}
         self._count = 0
         self._gone = asyncio.Event()  # A connection has ended.
 
@@ -94,7 +94,7 @@ class Service:
         self._count += 1
         number = self._count
         door = DOORS[websocket.scope["path"]](self.engine.info, self.config)
-        connection = Connection(websocket, self.engine, self.config, number, door)
+        connection = ServedSocket(websocket, self.engine, self.config, number, door)
         self._connections[number] = connection
         try:
             offered = door.subprotocol in websocket.scope["subprotocols"]

@@ -5,16 +5,17 @@ commands (`take`) and reports of what has become of the work (`opened`, `done`, 
 actions (`actions`), to be carried out in their order: answers for the client, and work for whoever holds the engine.
 
 **Order.** The commands of one stream are carried out in the order in which they came, each when the one before it is
-done. A question only takes its place: what comes after it does not wait for its reply. `Interrupt` and `Close` overtake
-all that waits, with one exception: where no reply runs and the first question still waits, an interrupt is for this
-question and is carried out right after it. Streams never wait for each other.
+done. A question only takes its place: what comes after it does not wait for its reply. `InterruptReply` and
+`CloseStream` overtake all that waits, with one exception: where no reply runs and the first question still waits, an
+interrupt is for this question and is carried out right after it. Streams never wait for each other.
 
 **Bounds.** A session has at most `max_streams` streams. Of one stream at most `WAITING_COMMANDS` commands may wait, and
 their messages may have at most `waiting_bytes` bytes; `credit` says how many are left. What is over a bound is refused,
 and nothing else changes.
 
-**Answers.** Each command gets one answer, `Opened`, `Accepted` or `Refused`, with its `ref`. A `Close` is answered by
-the event `Closed`; so is what was being carried out when a stream ended. After `close` there are no more answers.
+**Answers.** Each command gets one answer with its `ref`: `StreamOpened`, `CarriedOut` or `Refused`. A `CloseStream` is
+answered by the event `Closed`; so is what was being carried out when a stream ended. After `close` there are no more
+answers.
 """
 
 from __future__ import annotations
@@ -57,11 +58,11 @@ class _Job(NamedTuple):
 
 
 class _Channel:
-    """One stream under its client's name, from `Open` or `Fork` until it has ended."""
+    """One stream under its client's name, from `OpenStream` or `ForkStream` until it has ended."""
 
-    def __init__(self, number: int, opening: c.Open | c.Fork) -> None:
+    def __init__(self, number: int, opening: c.OpenStream | c.ForkStream) -> None:
         self.number = number
-        self.name = opening.copy if isinstance(opening, c.Fork) else opening.stream
+        self.name = opening.copy if isinstance(opening, c.ForkStream) else opening.stream
         self.opening = opening
         self.is_open = False
         self.ordered: deque[_Waiting] = deque()
@@ -71,17 +72,17 @@ class _Channel:
         self.bytes = 0  # Of the messages whose commands wait or are being carried out.
         self.replies: set[int] = set()  # Those that run.
         # Whether the reply to the request's own prompt has yet to begin.
-        self.awaits = opening.again is not None if isinstance(opening, c.Fork) else opening.request.starts
+        self.awaits = opening.again is not None if isinstance(opening, c.ForkStream) else opening.request.starts
 
     @property
     def asks(self) -> bool:
         """Whether a question is being carried out."""
-        return any(isinstance(command, c.Ask) for command in self.jobs.values())
+        return any(isinstance(command, c.AskQuestion) for command in self.jobs.values())
 
     @property
     def busy(self) -> bool:
         """Whether a reply runs or a question waits for one."""
-        waits = any(isinstance(waiting.command, c.Ask) for waiting in self.ordered)
+        waits = any(isinstance(waiting.command, c.AskQuestion) for waiting in self.ordered)
         return bool(self.replies) or self.awaits or self.asks or waits
 
     @property
@@ -91,8 +92,8 @@ class _Channel:
 
     def queue(self, waiting: _Waiting) -> None:
         """Let a command wait in its place."""
-        overtakes = isinstance(waiting.command, c.Interrupt | c.Close)
-        meant = self._question_to_cut() if isinstance(waiting.command, c.Interrupt) else None
+        overtakes = isinstance(waiting.command, c.InterruptReply | c.CloseStream)
+        meant = self._question_to_cut() if isinstance(waiting.command, c.InterruptReply) else None
         if meant is not None:
             self.ordered.insert(meant + 1, waiting)
         else:
@@ -102,7 +103,7 @@ class _Channel:
         """The place of the waiting question that an interrupt means which comes now, if it means one."""
         if self.replies or self.awaits or self.asks:
             return None
-        places = (place for place, waiting in enumerate(self.ordered) if isinstance(waiting.command, c.Ask))
+        places = (place for place, waiting in enumerate(self.ordered) if isinstance(waiting.command, c.AskQuestion))
         return next(places, None)
 
 
@@ -149,12 +150,12 @@ class Session:
             return
         try:
             match command:
-                case c.Open():
+                case c.OpenStream():
                     self._check_new(command.stream)
                     channel = self._new(command)
                     channel.at_work = job = self._job(channel, command)
                     self._actions.append(c.Begin(job=job, channel=channel.number, request=command.request))
-                case c.Fork():
+                case c.ForkStream():
                     source = self._channel(command.stream)
                     self._check_new(command.copy)
                     self._fork(source, command)
@@ -166,13 +167,13 @@ class Session:
     def drain(self) -> None:
         """Take no more streams and questions; let replies that are held open end, since no more media will come."""
         self._draining = True
-        self._actions += [c.EndMedia(channel=channel.number) for channel in self._names.values() if channel.is_open]
+        self._actions += [c.StopMedia(channel=channel.number) for channel in self._names.values() if channel.is_open]
 
     def finish(self) -> None:
         """End all streams, and go on until their last events have come. What is still being opened is refused."""
         for channel in list(self._names.values()):
             if channel.is_open:
-                self._actions.append(c.CloseStream(channel=channel.number))
+                self._actions.append(c.Shut(channel=channel.number))
             elif self._has(channel):
                 self._never(channel, DrainingError("the server is going down: expected no new streams, got one"))
 
@@ -180,14 +181,14 @@ class Session:
         """The client has gone: cancel and close all, answer nothing any more."""
         self._closed = True
         self._actions = [c.Cancel(job=job) for job in self._jobs]
-        self._actions += [c.CloseStream(channel=channel.number) for channel in self._names.values() if channel.is_open]
+        self._actions += [c.Shut(channel=channel.number) for channel in self._names.values() if channel.is_open]
         self._jobs.clear()
         self._names.clear()
         self._channels.clear()
 
     # ---- from whoever holds the engine ----
-    def opened(self, job: int, facts: c.Facts) -> None:
-        """The job of an `Open` or of a `Fork` has made its stream. One that nobody wants any more is closed."""
+    def opened(self, job: int, facts: c.StreamFacts) -> None:
+        """A job has opened or forked its stream. One that nobody wants any more is closed."""
         found = self._jobs.pop(job, None)
         if found is None:
             return
@@ -195,12 +196,12 @@ class Session:
         if self._has(channel):
             channel.is_open = True
             source = None if found.copy is None else found.channel.name
-            opened = c.Opened(stream=channel.name, ref=channel.opening.ref, facts=facts, source=source)
+            opened = c.StreamOpened(stream=channel.name, ref=channel.opening.ref, facts=facts, source=source)
             self._actions.append(opened)
             if self._draining:
-                self._actions.append(c.EndMedia(channel=channel.number))
+                self._actions.append(c.StopMedia(channel=channel.number))
         else:
-            self._actions.append(c.CloseStream(channel=channel.number))
+            self._actions.append(c.Shut(channel=channel.number))
         self._leave(job, found)
         self._go_on(channel)
 
@@ -209,8 +210,8 @@ class Session:
         found = self._jobs.pop(job, None)
         if found is None:
             return
-        if not isinstance(found.command, c.Close):
-            self._actions.append(c.Accepted(stream=found.channel.name, ref=found.command.ref, seq=seq, reply=reply))
+        if not isinstance(found.command, c.CloseStream):
+            self._actions.append(c.CarriedOut(stream=found.channel.name, ref=found.command.ref, seq=seq, reply=reply))
         self._leave(job, found)
 
     def failed(self, job: int, error: BaseException) -> None:
@@ -218,7 +219,7 @@ class Session:
         found = self._jobs.pop(job, None)
         if found is None:
             return
-        if isinstance(found.command, c.Open):
+        if isinstance(found.command, c.OpenStream):
             found.channel.jobs.pop(job)
             self._never(found.channel, error)
             return
@@ -233,7 +234,7 @@ class Session:
         found = self._channels.get(channel)
         if found is None:
             return
-        self._actions.append(c.Told(stream=found.name, event=event))
+        self._actions.append(c.StreamEvent(stream=found.name, event=event))
         match event:
             case ReplyStarted():
                 found.awaits = False
@@ -272,12 +273,12 @@ class Session:
         if len(self._names) >= self._max_streams:
             raise ServerLimitError(f"streams of one connection: at most {self._max_streams}, got one more")
 
-    def _new(self, opening: c.Open | c.Fork) -> _Channel:
+    def _new(self, opening: c.OpenStream | c.ForkStream) -> _Channel:
         channel = _Channel(next(self._channel_numbers), opening)
         self._names[channel.name] = self._channels[channel.number] = channel
         return channel
 
-    def _fork(self, source: _Channel, command: c.Fork) -> None:
+    def _fork(self, source: _Channel, command: c.ForkStream) -> None:
         """As `_offer`; what is refused is the stream that would come of it."""
         try:
             self._check_room(source, command)
@@ -288,7 +289,7 @@ class Session:
 
     def _offer(self, channel: _Channel, command: c.Carried) -> None:
         """Let a command wait, and carry out what may be carried out. PenstockError where it is refused."""
-        if isinstance(command, c.Ask) and self._draining:
+        if isinstance(command, c.AskQuestion) and self._draining:
             raise DrainingError("the server is going down: expected no new questions, got one")
         self._check_room(channel, command)
         self._queue(channel, _Waiting(command))
@@ -318,7 +319,7 @@ class Session:
         while channel.ordered and channel.at_work is None:
             waiting = channel.ordered.popleft()
             job = self._carry(channel, waiting)
-            if not isinstance(waiting.command, c.Ask):
+            if not isinstance(waiting.command, c.AskQuestion):
                 channel.at_work = job
 
     def _carry(self, channel: _Channel, waiting: _Waiting) -> int:
@@ -337,7 +338,7 @@ class Session:
         """A job of this channel is over: what waited for it goes on."""
         channel = found.channel
         channel.jobs.pop(job)
-        if not isinstance(found.command, c.Open):
+        if not isinstance(found.command, c.OpenStream):
             channel.bytes -= found.command.size
         if channel.at_work == job:
             channel.at_work = None

@@ -97,10 +97,10 @@ class SessionTasks:
                     task = self._jobs.pop(action.job, None)
                     if task is not None:
                         task.cancel()
-                case c.EndMedia():
+                case c.StopMedia():
                     live = self._live[action.channel]
                     self._tasks.create_task(self._end_media(live), name=f"{live.label} end")
-                case c.CloseStream():
+                case c.Shut():
                     live = self._live[action.channel]
                     self._tasks.create_task(_close(live), name=f"{live.label} close")
                 case _:
@@ -139,26 +139,26 @@ class SessionTasks:
         stream, seq, reply = live.stream, None, None
         try:
             match command:
-                case c.Append():
+                case c.AppendItem():
                     seq = await stream.append(command.item)
                     live.counts["inputs"] += 1
                     live.counts["bytes"] += command.size
-                case c.Ask():
+                case c.AskQuestion():
                     ways = {"wait_ms": command.wait_ms, "hold": command.hold, "ignore_failed": command.ignore_failed}
                     answer = await stream.ask(command.question, command.params, **ways)
                     seq, reply = answer.seq, answer.id
-                case c.Interrupt():
+                case c.InterruptReply():
                     await stream.interrupt(command.at)
-                case c.End():
+                case c.EndMedia():
                     await stream.end()
-                case c.Close():
+                case c.CloseStream():
                     await stream.close()
-                case c.Fork():
+                case c.ForkStream():
                     copy = await stream.fork(command.again)
         except Exception as error:
             self._failed(action.job, action.channel, error)
             return
-        if isinstance(command, c.Fork):
+        if isinstance(command, c.ForkStream):
             self._opened(action.job, action.copy, copy)
         else:
             self._session.done(action.job, seq, reply)
@@ -166,7 +166,7 @@ class SessionTasks:
 
     def _opened(self, job: int, channel: int, stream: Stream) -> None:
         live = self._live[channel] = _Live(stream, self._name(channel))
-        facts = c.Facts(id=stream.id, format=stream.format, why=stream.why, trained=stream.trained)
+        facts = c.StreamFacts(id=stream.id, format=stream.format, why=stream.why, trained=stream.trained)
         self._session.opened(job, facts)
         self.step()
         self._tasks.create_task(self._pump(channel, live), name=f"{live.label} events")

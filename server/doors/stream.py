@@ -65,15 +65,15 @@ class StreamDoor:
         meant: by a `ref`, or by a reply.
         """
         match answer:
-            case c.Told():
+            case c.StreamEvent():
                 yield wire.encode_event(answer.stream, answer.event)
-            case c.Opened(stream=stream, ref=ref, facts=facts, source=None):
+            case c.StreamOpened(stream=stream, ref=ref, facts=facts, source=None):
                 opened = wire.Opened(stream=stream, ref=ref, **_fields(facts))
                 yield wire.encode_answer(opened)
-            case c.Opened(stream=stream, ref=ref, facts=facts, source=str(source)):
+            case c.StreamOpened(stream=stream, ref=ref, facts=facts, source=str(source)):
                 forked = wire.Forked(stream=stream, source=source, ref=ref, **_fields(facts))
                 yield wire.encode_answer(forked)
-            case c.Accepted(stream=stream, ref=ref, seq=seq, reply=reply):
+            case c.CarriedOut(stream=stream, ref=ref, seq=seq, reply=reply):
                 if ref is not None or reply is not None:
                     yield wire.encode_answer(wire.Accepted(stream=stream, seq=seq, reply=reply, ref=ref))
             case c.Refused():
@@ -81,7 +81,7 @@ class StreamDoor:
                 yield wire.encode_answer(wire.WireError(**refused))
 
 
-def _fields(facts: c.Facts) -> dict:
+def _fields(facts: c.StreamFacts) -> dict:
     return {name: getattr(facts, name) for name in facts.__struct_fields__}
 
 
@@ -91,13 +91,13 @@ def _command(heard: wire.Command, size: int) -> c.Command:
     address = {"stream": heard.stream, "ref": heard.ref, "size": size}
     match heard:
         case wire.Open():
-            return c.Open(request=heard.request(), **address)
+            return c.OpenStream(request=heard.request(), **address)
         case wire.Fork():
-            return c.Fork(copy=heard.as_, again=heard.again and wire.plain_params(heard.again), **address)
+            return c.ForkStream(copy=heard.as_, again=heard.again and wire.plain_params(heard.again), **address)
         case wire.Input():
-            return c.Append(item=heard.item, **address)
+            return c.AppendItem(item=heard.item, **address)
         case wire.Ask():
-            return c.Ask(
+            return c.AskQuestion(
                 question=heard.question,
                 params=heard.params and wire.plain_params(heard.params),
                 wait_ms=heard.wait_ms,
@@ -106,8 +106,8 @@ def _command(heard: wire.Command, size: int) -> c.Command:
                 **address,
             )
         case wire.Interrupt():
-            return c.Interrupt(at=heard.at, **address)
+            return c.InterruptReply(at=heard.at, **address)
         case wire.End():
-            return c.End(**address)
+            return c.EndMedia(**address)
         case wire.Close():
-            return c.Close(**address)
+            return c.CloseStream(**address)

@@ -24,7 +24,7 @@ NAMES = ("a", "b", "c")
 MOST_STREAMS = 2
 MOST_BYTES = 60
 MOST_WAITING = 4
-FACTS = c.Facts(id=7, format="turns", why="asked for", trained=False)
+FACTS = c.StreamFacts(id=7, format="turns", why="asked for", trained=False)
 
 Step = tuple[Any, ...]
 
@@ -52,10 +52,10 @@ class Player:
             case ("finish", name, place) if job := self._job(name, place):
                 self._over(job)
                 action = self.jobs.pop(job)
-                if isinstance(action, c.Begin) or isinstance(action.command, c.Fork):
+                if isinstance(action, c.Begin) or isinstance(action.command, c.ForkStream):
                     self.session.opened(job, FACTS)
                 else:
-                    self.session.done(job, 1, 1 if isinstance(action.command, c.Ask) else None)
+                    self.session.done(job, 1, 1 if isinstance(action.command, c.AskQuestion) else None)
             case ("fail", name, place) if job := self._job(name, place):
                 self._over(job)
                 del self.jobs[job]
@@ -71,10 +71,10 @@ class Player:
                 self.session.drain()
         actions = self.session.actions()
         opening = taken(step)
-        if isinstance(opening, c.Open | c.Fork) and not refused(actions, opening.ref):
+        if isinstance(opening, c.OpenStream | c.ForkStream) and not refused(actions, opening.ref):
             self._streams += 1
             self.alive.add(self._streams)
-            self.channel[opening.copy if isinstance(opening, c.Fork) else opening.stream] = self._streams
+            self.channel[opening.copy if isinstance(opening, c.ForkStream) else opening.stream] = self._streams
         for action in actions:
             self._note(action)
         self.log += actions
@@ -96,7 +96,7 @@ class Player:
                 self.jobs[action.job] = action
             case c.Cancel():
                 del self.jobs[action.job]
-            case c.Opened():
+            case c.StreamOpened():
                 self.open.add(self.channel[action.stream])
             case c.Refused(stream=str(name), fatal=True):
                 self.alive.discard(self.channel.get(name, 0))
@@ -110,14 +110,14 @@ def taken(step: Step) -> Any:
 EVENTS = (ReplyStarted(1, 1), ReplyDone(1, "stop", 0), Error("media", "none", 1), Credit(9, 9))
 SIZES = (0, 5, 10, 25, 55)
 MAKE: tuple[Callable[[str, str, int], Step], ...] = (
-    lambda name, other, size: ("take", c.Open(stream=name, size=size)),
-    lambda name, other, size: ("take", c.Open(stream=name, size=size, request=Request(prompt="p"))),
-    *2 * (lambda name, other, size: ("take", c.Append(stream=name, size=size, item=Text("x"))),),
-    *3 * (lambda name, other, size: ("take", c.Ask(stream=name, size=size)),),
-    *3 * (lambda name, other, size: ("take", c.Interrupt(stream=name, size=size)),),
-    lambda name, other, size: ("take", c.Fork(stream=name, copy=other, size=size)),
-    lambda name, other, size: ("take", c.End(stream=name, size=size)),
-    lambda name, other, size: ("take", c.Close(stream=name, size=size)),
+    lambda name, other, size: ("take", c.OpenStream(stream=name, size=size)),
+    lambda name, other, size: ("take", c.OpenStream(stream=name, size=size, request=Request(prompt="p"))),
+    *2 * (lambda name, other, size: ("take", c.AppendItem(stream=name, size=size, item=Text("x"))),),
+    *3 * (lambda name, other, size: ("take", c.AskQuestion(stream=name, size=size)),),
+    *3 * (lambda name, other, size: ("take", c.InterruptReply(stream=name, size=size)),),
+    lambda name, other, size: ("take", c.ForkStream(stream=name, copy=other, size=size)),
+    lambda name, other, size: ("take", c.EndMedia(stream=name, size=size)),
+    lambda name, other, size: ("take", c.CloseStream(stream=name, size=size)),
     *4 * (lambda name, other, size: ("finish", name, SIZES.index(size)),),
     lambda name, other, size: ("fail", name, SIZES.index(size)),
     lambda name, other, size: ("event", name, EVENTS[SIZES.index(size) % len(EVENTS)]),
@@ -129,7 +129,7 @@ PARTS = st.tuples(st.integers(0, len(MAKE) - 1), THREE, THREE, st.integers(0, le
 
 def programs(most: int = 40) -> st.SearchStrategy[list[Step]]:
     """Steps in any order, after two streams have been opened. Each command has a `ref` of its own."""
-    first: list[Step] = [("take", c.Open(stream="a")), ("take", c.Open(stream="b")), ("finish", "a", 0)]
+    first: list[Step] = [("take", c.OpenStream(stream="a")), ("take", c.OpenStream(stream="b")), ("finish", "a", 0)]
 
     def make(drawn: list[tuple[int, int, int, int]]) -> list[Step]:
         steps = [MAKE[kind](NAMES[one], NAMES[other], SIZES[size]) for kind, one, other, size in drawn]
@@ -171,8 +171,8 @@ def test_what_is_sent_in_order_is_carried_out_in_order(steps: list[Step]) -> Non
             command = taken(step)
             number = player.channel.get(command.stream, 0) if command else 0
             line, done = lines.setdefault(number, []), carried.setdefault(number, [])
-            asked = [one for one in done if isinstance(one, c.Ask) and one.ref not in player.finished]
-            meant = next((one for one in line if isinstance(one, c.Ask) and one not in done), None)
+            asked = [one for one in done if isinstance(one, c.AskQuestion) and one.ref not in player.finished]
+            meant = next((one for one in line if isinstance(one, c.AskQuestion) and one not in done), None)
             busy = bool(asked or running.get(number) or prompted.get(number))
             actions = player.play(step)
             for action in actions:
@@ -181,17 +181,17 @@ def test_what_is_sent_in_order_is_carried_out_in_order(steps: list[Step]) -> Non
                         prompted[action.channel] = action.request.starts
                     case c.Carry():
                         carried.setdefault(action.channel, []).append(action.command)
-                    case c.Told(stream=name, event=ReplyStarted()):
+                    case c.StreamEvent(stream=name, event=ReplyStarted()):
                         running.setdefault(player.channel[name], set()).add(1)
                         prompted[player.channel[name]] = False
-                    case c.Told(stream=name, event=ReplyDone()):
+                    case c.StreamEvent(stream=name, event=ReplyDone()):
                         running.setdefault(player.channel[name], set()).discard(1)
-                    case c.Told(stream=name, event=Error()):
+                    case c.StreamEvent(stream=name, event=Error()):
                         prompted[player.channel[name]] = False
-            if command and not isinstance(command, c.Open) and not refused(actions, command.ref):
-                if isinstance(command, c.Interrupt) and meant is not None and not busy:
+            if command and not isinstance(command, c.OpenStream) and not refused(actions, command.ref):
+                if isinstance(command, c.InterruptReply) and meant is not None and not busy:
                     line.insert(line.index(meant) + 1, command)
-                elif isinstance(command, c.Interrupt | c.Close):
+                elif isinstance(command, c.InterruptReply | c.CloseStream):
                     at_once.setdefault(number, []).append(command)
                 else:
                     line.append(command)
@@ -201,7 +201,7 @@ def test_what_is_sent_in_order_is_carried_out_in_order(steps: list[Step]) -> Non
                 assert [one for one in done if one in urgent] == urgent
                 kept = [one for one in done if one not in urgent]
                 assert kept == line[: len(kept)]
-                left = [one for one in kept if not isinstance(one, c.Ask) and one.ref not in player.finished]
+                left = [one for one in kept if not isinstance(one, c.AskQuestion) and one.ref not in player.finished]
                 assert left == [one for one in kept[-1:] if left] or not left, "one at a time"
                 assert left or kept == line, "nothing waits without need"
 
@@ -238,7 +238,7 @@ def test_the_bounds_are_those_that_were_given(steps: list[Step]) -> None:
             credit = player.session.credit(command.stream) if command else 0
             actions = player.play(step)
             assert player.session.streams <= MOST_STREAMS
-            if known and not isinstance(command, c.Open | c.Fork):
+            if known and not isinstance(command, c.OpenStream | c.ForkStream):
                 number = player.channel[command.stream]
                 errors = refused(actions, command.ref)
                 assert all(error.code == "server_limit" for error in errors)
@@ -249,7 +249,7 @@ def test_the_bounds_are_those_that_were_given(steps: list[Step]) -> None:
                 else:
                     waiting = [ref for ref in sizes.get(number, {}) if ref not in player.finished]
                     assert "messages may wait" in errors[0].message and len(waiting) >= MOST_WAITING
-            elif known and isinstance(command, c.Fork) and not refused(actions, command.ref):
+            elif known and isinstance(command, c.ForkStream) and not refused(actions, command.ref):
                 sizes.setdefault(player.channel[command.stream], {})[command.ref] = command.size
             for name, number in player.channel.items():
                 if number in player.open:
@@ -260,7 +260,7 @@ def test_the_bounds_are_those_that_were_given(steps: list[Step]) -> None:
 @cheap
 @given(programs())
 def test_each_command_is_answered_once(steps: list[Step]) -> None:
-    """By its `ref`; or by the end of its stream, where it was being carried out or is a `Close`."""
+    """By its `ref`; or by the end of its stream, where it was being carried out or is a `CloseStream`."""
     with bounded:
         player = Player()
         for step in steps:
@@ -275,9 +275,9 @@ def test_each_command_is_answered_once(steps: list[Step]) -> None:
     sent = [taken(step) for step in steps if taken(step)]
     jobs = {action.job: action for action in player.log if isinstance(action, c.Carry)}
     silent = {jobs[job].command.ref for job in cancelled if job in jobs and not jobs[job].copy}
-    answers = [action.ref for action in player.log if isinstance(action, c.Opened | c.Accepted | c.Refused)]
+    answers = [action.ref for action in player.log if isinstance(action, c.StreamOpened | c.CarriedOut | c.Refused)]
     for command in sent:
-        if isinstance(command, c.Close):
+        if isinstance(command, c.CloseStream):
             assert answers.count(command.ref) <= 1
         else:
             assert answers.count(command.ref) == (command.ref not in silent), command
@@ -294,7 +294,7 @@ def test_after_its_close_a_session_does_nothing(steps: list[Step], later: list[S
     player.session.close()
     last = player.session.actions()
     assert {action.job for action in last if isinstance(action, c.Cancel)} == still
-    assert {action.channel for action in last if isinstance(action, c.CloseStream)} == open_streams
+    assert {action.channel for action in last if isinstance(action, c.Shut)} == open_streams
     assert len(last) == len(still) + len(open_streams)
     for step in later:
         assert player.play(step) == []
@@ -304,9 +304,9 @@ def test_after_its_close_a_session_does_nothing(steps: list[Step], later: list[S
 def test_interrupts_do_not_wait_for_each_other() -> None:
     """Else the second one would cut a reply to a question that was sent after it."""
     player = Player()
-    player.play(("take", c.Open(stream="a")))
+    player.play(("take", c.OpenStream(stream="a")))
     player.play(("finish", "a", 0))
-    kinds = [c.Interrupt(stream="a"), c.Interrupt(stream="a"), c.Ask(stream="a")]
+    kinds = [c.InterruptReply(stream="a"), c.InterruptReply(stream="a"), c.AskQuestion(stream="a")]
     actions = [action for command in kinds for action in player.play(("take", command))]
     carried = [action.command for action in actions if isinstance(action, c.Carry)]
     assert carried == kinds
@@ -314,8 +314,8 @@ def test_interrupts_do_not_wait_for_each_other() -> None:
 
 def test_an_interrupt_is_for_the_prompt_before_it_is_for_a_question() -> None:
     player = Player()
-    orders = [c.Ask(stream="a", ref=1), c.Interrupt(stream="a", ref=2)]
-    for command in (c.Open(stream="a", request=Request(prompt="p")), *orders):
+    orders = [c.AskQuestion(stream="a", ref=1), c.InterruptReply(stream="a", ref=2)]
+    for command in (c.OpenStream(stream="a", request=Request(prompt="p")), *orders):
         player.play(("take", command))
     actions = player.play(("finish", "a", 0))
     assert [action.command.ref for action in actions if isinstance(action, c.Carry)] == [2, 1]
@@ -323,15 +323,15 @@ def test_an_interrupt_is_for_the_prompt_before_it_is_for_a_question() -> None:
 
 def test_credit_passes_to_the_client_as_it_comes() -> None:
     player = Player()
-    player.play(("take", c.Open(stream="a")))
+    player.play(("take", c.OpenStream(stream="a")))
     player.play(("finish", "a", 0))
     credit = Credit(100, 5)
-    assert player.play(("event", "a", credit)) == [c.Told(stream="a", event=credit)]
+    assert player.play(("event", "a", credit)) == [c.StreamEvent(stream="a", event=credit)]
 
 
 def test_a_fault_of_the_server_is_told_without_its_words() -> None:
     player = Player()
-    player.play(("take", c.Open(stream="a")))
+    player.play(("take", c.OpenStream(stream="a")))
     player.session.failed(1, RuntimeError("secret"))
     (error,) = player.session.actions()
     assert isinstance(error, c.Refused) and error.code == "internal" and "secret" not in error.message and error.fatal
@@ -339,14 +339,18 @@ def test_a_fault_of_the_server_is_told_without_its_words() -> None:
 
 def test_a_session_that_drains_takes_no_streams_and_no_questions_but_finishes() -> None:
     player = Player()
-    for step in (("take", c.Open(stream="a")), ("finish", "a", 0), ("take", c.Open(stream="b"))):
+    for step in (("take", c.OpenStream(stream="a")), ("finish", "a", 0), ("take", c.OpenStream(stream="b"))):
         player.play(step)
-    assert player.play(("drain",)) == [c.EndMedia(channel=1)]
-    for command in (c.Open(stream="c", ref=1), c.Ask(stream="a", ref=1), c.Fork(stream="a", copy="c", ref=1)):
+    assert player.play(("drain",)) == [c.StopMedia(channel=1)]
+    for command in (
+        c.OpenStream(stream="c", ref=1),
+        c.AskQuestion(stream="a", ref=1),
+        c.ForkStream(stream="a", copy="c", ref=1),
+    ):
         (error,) = player.play(("take", command))
         assert isinstance(error, c.Refused) and (error.code, error.ref) == ("draining", 1)
-    assert isinstance(player.play(("take", c.Append(stream="a", item=Text("x"))))[0], c.Carry)
+    assert isinstance(player.play(("take", c.AppendItem(stream="a", item=Text("x"))))[0], c.Carry)
     player.session.finish()
     close, told, cancel = player.session.actions()
-    assert close == c.CloseStream(channel=1) and cancel == c.Cancel(job=2)
+    assert close == c.Shut(channel=1) and cancel == c.Cancel(job=2)
     assert isinstance(told, c.Refused) and (told.stream, told.code, told.fatal) == ("b", "draining", True)

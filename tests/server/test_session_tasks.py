@@ -23,10 +23,10 @@ def test_inputs_and_questions_are_numbered_as_they_came(loop: str, kinds: list[t
     """An append takes its number when its wait is over, a question at once; `turns` is for how long each waits, and
     `together` whether it comes in one message with the one before it.
     """
-    answers: dict[int, c.Accepted] = {}
+    answers: dict[int, c.CarriedOut] = {}
 
     def tell(answer: c.Answer) -> None:
-        if isinstance(answer, c.Accepted):
+        if isinstance(answer, c.CarriedOut):
             answers[answer.ref] = answer
 
     async def main() -> None:
@@ -34,7 +34,7 @@ def test_inputs_and_questions_are_numbered_as_they_came(loop: str, kinds: list[t
         waits = iter([turns for kind, turns, _ in kinds if kind == "append"])
         async with asyncio.TaskGroup() as tasks:
             work = SessionTasks(Session(1, 1 << 20), engine, tell, tasks, "test")
-            work.take(c.Open(stream="a"))
+            work.take(c.OpenStream(stream="a"))
             await until(lambda: bool(engine.streams))
             quick = engine.streams[0].append
 
@@ -45,14 +45,14 @@ def test_inputs_and_questions_are_numbered_as_they_came(loop: str, kinds: list[t
 
             engine.streams[0].append = slow
             for ref, (kind, turns, together) in enumerate(kinds):
-                command = (
-                    c.Append(stream="a", ref=ref, item=Text("x")) if kind == "append" else c.Ask(stream="a", ref=ref)
-                )
-                work.take(command)
+                if kind == "append":
+                    work.take(c.AppendItem(stream="a", ref=ref, item=Text("x")))
+                else:
+                    work.take(c.AskQuestion(stream="a", ref=ref))
                 for _ in range(0 if together else turns):
                     await asyncio.sleep(0)
             await until(lambda: len(answers) == len(kinds))
-            work.take(c.Close(stream="a"))
+            work.take(c.CloseStream(stream="a"))
         await work.close()
 
     run(main, loop)
@@ -81,10 +81,10 @@ def test_interrupts_come_before_what_is_asked_after_them(monkeypatch: pytest.Mon
         numbers, told = itertools.count(), []
         async with asyncio.TaskGroup() as tasks:
             work = SessionTasks(Session(1, 1 << 20), FakeEngine(), told.append, tasks, "test")  # type: ignore[arg-type]
-            for command in (c.Open, c.Interrupt, c.Interrupt, c.Ask):
+            for command in (c.OpenStream, c.InterruptReply, c.InterruptReply, c.AskQuestion):
                 work.take(command(stream="a", ref=next(numbers)))
-            await until(lambda: len([answer for answer in told if isinstance(answer, c.Accepted)]) == 3)
-            work.take(c.Close(stream="a"))
+            await until(lambda: len([answer for answer in told if isinstance(answer, c.CarriedOut)]) == 3)
+            work.take(c.CloseStream(stream="a"))
         await work.close()
 
     run(main)

@@ -14,6 +14,7 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import harness
 import pytest
 from fake_engine import FakeEngine
 from harness import get, raw_client, run, running_engine, serving
@@ -42,7 +43,7 @@ class ToyDoor:
         self._formats = info.formats
 
     def greet(self) -> Iterator[c.Command]:
-        yield c.Open(stream="talk", request=Request(format=self._formats[0], params=ASKED))
+        yield c.OpenStream(stream="talk", request=Request(format=self._formats[0], params=ASKED))
 
     def hear(self, message: str | bytes) -> Iterator[c.Command]:
         try:
@@ -51,21 +52,21 @@ class ToyDoor:
             raise MessageError(f"expected JSON, got {message[:20]!r}") from None
         match heard:
             case {"say": str(words)}:
-                yield c.Ask(stream="talk", question=words, size=len(message))
+                yield c.AskQuestion(stream="talk", question=words, size=len(message))
             case {"frame": str(file)}:
-                yield c.Append(stream="talk", item=VideoFrame(base64.b64decode(file)), size=len(message))
+                yield c.AppendItem(stream="talk", item=VideoFrame(base64.b64decode(file)), size=len(message))
             case {"stop": True}:
-                yield c.Interrupt(stream="talk")
+                yield c.InterruptReply(stream="talk")
             case other:
                 raise MessageError(f"expected say, frame or stop, got {other!r:.40}")
 
     def tell(self, answer: c.Answer) -> Iterator[bytes]:
         match answer:
-            case c.Told(event=Token(text=text)):
+            case c.StreamEvent(event=Token(text=text)):
                 yield json.dumps({"word": text}).encode()
-            case c.Told(event=ReplyDone(reason=reason)):
+            case c.StreamEvent(event=ReplyDone(reason=reason)):
                 yield json.dumps({"over": reason}).encode()
-            case c.Refused(message=message) | c.Told(event=Error(message=message)):
+            case c.Refused(message=message) | c.StreamEvent(event=Error(message=message)):
                 yield json.dumps({"wrong": message}).encode()
 
 
@@ -75,13 +76,13 @@ def test_a_door_is_tried_without_a_socket_and_without_an_engine() -> None:
         session.take(command)
     (begin,) = session.actions()
     assert isinstance(begin, c.Begin)
-    session.opened(begin.job, c.Facts(id=1, format="turns", why="asked for", trained=False))
+    session.opened(begin.job, c.StreamFacts(id=1, format="turns", why="asked for", trained=False))
     for message in ({"say": "Who?"}, {"stop": True}, {"say": "x" * 100}):
         for command in door.hear(json.dumps(message)):
             session.take(command)
     (_, ask, interrupt, refused) = session.actions()
-    assert isinstance(ask, c.Carry) and isinstance(ask.command, c.Ask) and ask.command.question == "Who?"
-    assert isinstance(interrupt, c.Carry) and isinstance(interrupt.command, c.Interrupt)
+    assert isinstance(ask, c.Carry) and isinstance(ask.command, c.AskQuestion) and ask.command.question == "Who?"
+    assert isinstance(interrupt, c.Carry) and isinstance(interrupt.command, c.InterruptReply)
     assert isinstance(refused, c.Refused)
     (told,) = door.tell(refused)
     assert b"at most 100 bytes may wait" in told
@@ -142,7 +143,8 @@ def test_a_talk_over_a_real_socket(loop: str) -> None:
     run(main, loop)
 
 
-def test_a_real_engine_answers_at_the_toy_door() -> None:
+def test_a_real_engine_answers_at_the_toy_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "DEADLINE_SECONDS", 60.0)  # Beside other work the model takes a while to load.
     file = io.BytesIO()
     Image.fromarray(draw(0.0)).save(file, "PNG")
     picture = base64.b64encode(file.getvalue()).decode()
