@@ -71,19 +71,15 @@ class _Channel:
         self.jobs: dict[int, c.Command] = {}
         self.bytes = 0  # Of the messages whose commands wait or are being carried out.
         self.replies: set[int] = set()  # Those that run.
+        self.questions = 0  # Those that wait or are being carried out.
+        self.asking = 0  # Those that are being carried out.
         # Whether the reply to the request's own prompt has yet to begin.
         self.awaits = opening.again is not None if isinstance(opening, c.ForkStream) else opening.request.starts
 
     @property
-    def asks(self) -> bool:
-        """Whether a question is being carried out."""
-        return any(isinstance(command, c.AskQuestion) for command in self.jobs.values())
-
-    @property
     def busy(self) -> bool:
         """Whether a reply runs or a question waits for one."""
-        waits = any(isinstance(waiting.command, c.AskQuestion) for waiting in self.ordered)
-        return bool(self.replies) or self.awaits or self.asks or waits
+        return bool(self.replies) or self.awaits or self.questions > 0
 
     @property
     def waiting(self) -> int:
@@ -92,6 +88,8 @@ class _Channel:
 
     def queue(self, waiting: _Waiting) -> None:
         """Let a command wait in its place."""
+        self.bytes += waiting.command.size
+        self.questions += isinstance(waiting.command, c.AskQuestion)
         overtakes = isinstance(waiting.command, c.InterruptReply | c.CloseStream)
         meant = self._question_to_cut() if isinstance(waiting.command, c.InterruptReply) else None
         if meant is not None:
@@ -101,7 +99,7 @@ class _Channel:
 
     def _question_to_cut(self) -> int | None:
         """The place of the waiting question that an interrupt means which comes now, if it means one."""
-        if self.replies or self.awaits or self.asks:
+        if self.replies or self.awaits or self.asking:
             return None
         places = (place for place, waiting in enumerate(self.ordered) if isinstance(waiting.command, c.AskQuestion))
         return next(places, None)
@@ -306,7 +304,6 @@ class Session:
             )
 
     def _queue(self, channel: _Channel, waiting: _Waiting) -> None:
-        channel.bytes += waiting.command.size
         channel.queue(waiting)
         self._go_on(channel)
 
@@ -319,7 +316,9 @@ class Session:
         while channel.ordered and channel.at_work is None:
             waiting = channel.ordered.popleft()
             job = self._carry(channel, waiting)
-            if not isinstance(waiting.command, c.AskQuestion):
+            if isinstance(waiting.command, c.AskQuestion):
+                channel.asking += 1
+            else:
                 channel.at_work = job
 
     def _carry(self, channel: _Channel, waiting: _Waiting) -> int:
@@ -340,6 +339,9 @@ class Session:
         channel.jobs.pop(job)
         if not isinstance(found.command, c.OpenStream):
             channel.bytes -= found.command.size
+        if isinstance(found.command, c.AskQuestion):
+            channel.questions -= 1
+            channel.asking -= 1
         if channel.at_work == job:
             channel.at_work = None
         self._go_on(channel)

@@ -158,7 +158,7 @@ bounded = mock.patch.object(module, "WAITING_COMMANDS", MOST_WAITING)
 @given(programs())
 def test_what_is_sent_in_order_is_carried_out_in_order(steps: list[Step]) -> None:
     """Each command but a question is done before the next begins, nothing waits without need, and an interrupt comes
-    either at once or right after the question that it is for.
+    either at once or right after the question that it is for. While a question waits or a reply runs it is busy.
     """
     player = Player()
     lines: dict[int, list[c.Command]] = {}  # of each stream what keeps its place, in order
@@ -195,6 +195,10 @@ def test_what_is_sent_in_order_is_carried_out_in_order(steps: list[Step]) -> Non
                     at_once.setdefault(number, []).append(command)
                 else:
                     line.append(command)
+            asked = [one for number in player.alive for one in lines.get(number, []) if isinstance(one, c.AskQuestion)]
+            waits = any(one.ref not in player.finished for one in asked)
+            speaks = any(running.get(number) or prompted.get(number) for number in player.alive)
+            assert player.session.busy == (waits or speaks)
             for open_number in player.open:
                 done, line = carried.get(open_number, []), lines.get(open_number, [])
                 urgent = at_once.get(open_number, [])
