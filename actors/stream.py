@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable
 
 import msgspec
 
@@ -24,6 +22,7 @@ from .messages import Flush, Take, Tell, Transcribe
 from .outbox import MOST_UNREAD_EVENTS, MOST_UNREAD_TOKENS, Outbox
 from .ports import Host
 from .reply import Reply
+from .talk import Talk
 
 __all__ = ("Reply", "Stream")
 
@@ -32,7 +31,7 @@ CREDIT_BYTES = 32 << 20
 CREDIT_MEDIA_US = 60_000_000
 
 
-class Stream:
+class Stream(Talk[Reply]):
     """One live conversation. Made by `Engine.stream`.
 
     Also an async context manager (closes at the end) and an async iterator of its events, in order, for one reader. Who
@@ -145,14 +144,6 @@ class Stream:
                 asked.add_done_callback(lambda _: timer.cancel())
         return await asyncio.shield(asked)
 
-    async def watch(self, request: str = "", params: SamplingParams | None = None) -> Reply:
-        """`ask` with a held reply: it tells what happens while media comes, in `live`, `per-frame` and `units`.
-
-        It ends when it is interrupted, at `max_tokens`, with the media (`end`) or at the next question. A `Resting`
-        event says when it has nothing more to say for now. Raises as `ask` does.
-        """
-        return await self.ask(request, params, hold=True)
-
     async def prompted(self) -> Reply:
         """The reply to the request's own prompt. Raises as `ask` does, InputError where there is none."""
         if self._prompted is None:
@@ -222,17 +213,6 @@ class Stream:
             self._changed.set()
             self._engine.end_stream(self.id, "closed")
         await self._engine.closed(self.id)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    def __aiter__(self) -> AsyncIterator[Event]:
-        return self
 
     async def __anext__(self) -> Event:
         """The next event; a cancelled wait has taken nothing."""
