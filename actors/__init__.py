@@ -10,6 +10,7 @@
     outbox.py       events on their way to one client, bounded
     wiring.py thread.py     the actors of one engine, made and stopped together; threads that own a model's work
     reply.py stream.py engine.py     the public API
+    talk.py         what a stream in process and one over the network have in common; reply.py has it of replies
     ports.py        what a stream may ask of its engine
     oneshot.py      whole replies to a prompt, from whatever opens streams
 

@@ -4,32 +4,70 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol, Self
+from typing import Self
 
 from ..errors import InputError, PenstockError
 from ..streams.event import Token
 
 
-class Held(Protocol):
-    """A reply that may be held open."""
+class Speech:
+    """The tokens of one reply while it comes, and how it ends. The same in process and over the network.
 
-    @property
-    def held(self) -> bool: ...
+    Several tasks may read it, and each sees all tokens.
+    """
 
-    @property
-    def reason(self) -> str | None: ...
+    def __init__(self, id: int, seq: int | None = None, held: bool = False) -> None:
+        self.id = id
+        self.seq = seq  # the number of the question among the stream's inputs, once it is known
+        self.held = held  # it does not end by itself while media is expected
+        self.reason: str | None = None  # how it ended; None while it runs
+        self.error: PenstockError | None = None  # what its stream ended with, if the reply ended with it
+        self.rest = ""  # what follows its last token: text that a stop string had held back
+        self._tokens: list[Token] = []
+        self._more = asyncio.Event()
+
+    def __aiter__(self) -> AsyncIterator[Token]:
+        """The tokens from the first on, as `Token`. The loop ends when the reply does.
+
+        Raises the error of the stream if the reply ended with one. A cancelled wait has taken no token. An interrupt
+        may still cut a token that was read: `ReplyDone` says how many the reply keeps.
+        """
+        return _Reader(self)
+
+    async def text(self) -> str:
+        """The complete text, when the reply has ended.
+
+        Raises the error of the stream if the reply ended with one, and InputError for a held reply that runs, because
+        it has no end to wait for. A cancelled wait changes nothing.
+        """
+        if self.held and self.reason is None:
+            raise InputError(
+                "text(): expected a reply that ends by itself, got one that is held open (hold=True): read its tokens "
+                "with `async for`, or end it first with `stream.interrupt()` or `stream.end()`"
+            )
+        async for _ in self:
+            pass
+        return "".join(token.text for token in self._tokens) + self.rest
+
+    def token(self, place: int) -> Token | None:
+        """Token number `place` of those that are here, for somebody who reads it; None where there is none yet."""
+        return self._tokens[place] if place < len(self._tokens) else None
+
+    async def more(self) -> None:
+        """Wait for a token or for the end."""
+        self._more.clear()
+        await self._more.wait()
+
+    def _put(self, token: Token) -> None:
+        self._tokens.append(token)
+        self._more.set()
+
+    def _end(self, reason: str, rest: str, error: PenstockError | None) -> None:
+        self.reason, self.rest, self.error = reason, rest, error
+        self._more.set()
 
 
-def check_ends(reply: Held) -> None:
-    """Raise InputError where a reply runs and is held open."""
-    if reply.held and reply.reason is None:
-        raise InputError(
-            "text(): expected a reply that ends by itself, got one that is held open (hold=True): read its tokens with "
-            "`async for`, or end it first with `stream.interrupt()` or `stream.end()`"
-        )
-
-
-class Reply:
+class Reply(Speech):
     """One reply while it comes. Several tasks may read it, and each sees all tokens.
 
     In a fork, a reply that was running begins with the next token after the fork.
@@ -43,39 +81,15 @@ class Reply:
     rest: words that follow its last token. They were held back because they could have become a stop string.
     """
 
+    seq: int
+
     def __init__(self, id: int, seq: int, read: Callable[[], None], held: bool = False, first: int = 0) -> None:
-        self.id = id
-        self.seq = seq
-        self.held = held
-        self.reason: str | None = None  # how it ended; None while it runs
-        self.error: PenstockError | None = None  # what its stream ended with, if the reply ended with it
+        super().__init__(id, seq, held)
         self.taken = first  # tokens that somebody has read
         self._read = read  # called when somebody reads
         self._first = first
-        self._tokens: list[Token] = []
         self._held: list[Token] = []  # tokens behind `_limit`, told only where the reply turns out to keep them
         self._limit: int | None = None
-        self.rest = ""  # what follows its last token: text that a stop string had held back
-        self._more = asyncio.Event()
-
-    def __aiter__(self) -> AsyncIterator[Token]:
-        """The tokens from the first on, as `Token`. The loop ends when the reply does.
-
-        Raises the error of the stream if the reply ended with one. A cancelled wait has taken no token. An interrupt
-        may still cut a token that was read: `ReplyDone` says how many the reply keeps.
-        """
-        return _Tokens(self)
-
-    async def text(self) -> str:
-        """The complete text, when the reply has ended.
-
-        Raises the error of the stream if the reply ended with one, and InputError for a held reply that runs, because
-        it has no end to wait for. A cancelled wait changes nothing.
-        """
-        check_ends(self)
-        async for _ in self:
-            pass
-        return "".join(token.text for token in self._tokens) + self.rest
 
     @property
     def unread(self) -> int:
@@ -91,8 +105,7 @@ class Reply:
         if self._limit is not None and token.index >= self._limit:
             self._held.append(token)
             return False
-        self._tokens.append(token)
-        self._more.set()
+        self._put(token)
         return True
 
     def hold(self, keep: int) -> None:
@@ -108,27 +121,21 @@ class Reply:
             self._tokens = (self._tokens + self._held)[: max(0, keep - self._first)]
             self.taken = min(self.taken, keep)
         self._held = []
-        self.reason, self.rest, self.error = reason, rest, error
-        self._more.set()
+        self._end(reason, rest, error)
 
     def token(self, place: int) -> Token | None:
-        """Token number `place` of those that are here, marked as read; None where there is none yet."""
-        if place >= len(self._tokens):
-            return None
-        self.taken = max(self.taken, self._first + place + 1)
-        self._read()
-        return self._tokens[place]
-
-    async def more(self) -> None:
-        """Wait for a token or for the end."""
-        self._more.clear()
-        await self._more.wait()
+        """As of any speech, and it is marked as read."""
+        token = super().token(place)
+        if token is not None:
+            self.taken = max(self.taken, self._first + place + 1)
+            self._read()
+        return token
 
 
-class _Tokens:
+class _Reader:
     """One reader's place in a reply."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: Speech) -> None:
         self._reply = reply
         self._place = 0
 

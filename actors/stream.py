@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable
 
 import msgspec
 
@@ -22,6 +20,7 @@ from .messages import Flush, Take, Tell, Transcribe
 from .outbox import MOST_UNREAD_EVENTS, MOST_UNREAD_TOKENS, Outbox
 from .ports import Host
 from .reply import Reply
+from .talk import Talk
 
 __all__ = ("Reply", "Stream")
 
@@ -30,7 +29,7 @@ CREDIT_BYTES = 32 << 20
 CREDIT_MEDIA_US = 60_000_000
 
 
-class Stream:
+class Stream(Talk[Reply]):
     """One live conversation. `Engine.stream` makes one; used as an async context manager, it is closed at the end.
     Several tasks of one event loop may use it. Cancelling a call leaves the stream usable: an input is in or it is not.
     Once the stream has ended, calls raise StreamClosedError with the reason.
@@ -143,14 +142,6 @@ class Stream:
                 asked.add_done_callback(lambda _: timer.cancel())
         return await asyncio.shield(asked)
 
-    async def watch(self, request: str = "", params: SamplingParams | None = None) -> Reply:
-        """`ask` with a held reply: it tells what happens while media comes, in `live`, `per-frame` and `units`.
-
-        The reply ends when it is interrupted, at `max_tokens`, with the media (`end`) or at the next question. When it
-        has nothing more to say for now, a `Resting` event comes. It raises, and can be cancelled, as `ask` does.
-        """
-        return await self.ask(request, params, hold=True)
-
     async def prompted(self) -> Reply:
         """The reply to the request's prompt, when it begins; raises what refused it, InputError if there is none. Safe
         to cancel."""
@@ -220,17 +211,6 @@ class Stream:
             self._changed.set()
             self._engine.end_stream(self.id, "closed")
         await self._engine.closed(self.id)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    def __aiter__(self) -> AsyncIterator[Event]:
-        return self
 
     async def __anext__(self) -> Event:
         """The next event, for one reader; they end after `Closed`. A cancelled wait has taken nothing. Who has begun to

@@ -17,8 +17,11 @@ answer      answers and refusals in JSON
 access      origin, host and key
 http        uvicorn's HTTP protocol, with bounds on sockets and requests
 static      the files of the web page, `page/`
-connection  one socket: receive, send, idle, drain
-channel     one stream of a socket: commands in order, events out
+session     which commands of a client are taken, in which order, and how each is answered; no I/O
+commands    what goes into a session and comes out of it
+session_tasks  carries out on an engine what a session decides
+doors       one module a wire: its messages to commands of a session, answers of the session to its messages
+connection  one WebSocket: receive, send, idle, drain
 outbox      what a client has not read yet, bounded
 wire        messages of `/v1/stream`, typed both ways
 websocket   uvicorn's protocol, with a cut

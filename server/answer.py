@@ -1,8 +1,10 @@
-"""Answers of the server over HTTP: JSON, also where something is refused. Knows no routes and no sockets."""
+"""Answers of the server over HTTP: JSON, also where something is refused. And what clients are told of the model. Knows
+no routes and no sockets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,3 +24,10 @@ def refusal(status: int, why: str, headers: Mapping[str, str] | None = None) -> 
 def refusal_body(status: int, why: str) -> dict[str, Any]:
     """The body of a refusal."""
     return {"status": status, "error": why}
+
+
+def model_name(model: str) -> str:
+    """What clients are told of a model: of a folder its own name, not where it is; an id on the Hub as it is."""
+    path = Path(model).expanduser()
+    is_folder = path.is_dir() or path.is_absolute() or model.startswith(".") or model.count("/") > 1
+    return path.resolve().name if is_folder else model

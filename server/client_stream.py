@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from types import TracebackType
 from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 
-from ..actors.reply import check_ends
+from ..actors.reply import Speech
+from ..actors.talk import Talk
 from ..errors import InputError, PenstockError, StreamClosedError
 from ..streams import event as events
 from ..streams import item as items
@@ -51,58 +51,25 @@ class Link(Protocol):
         ...
 
 
-class ClientReply:
-    """One reply while it comes: `async for token in reply`. Several tasks may read it; each sees all tokens."""
-
-    def __init__(self, reply: int) -> None:
-        self.id = reply
-        self.seq: int | None = None  # Number of the question among the stream's inputs.
-        self.held = False  # It does not end by itself while media is expected.
-        self.reason: str | None = None  # How it ended; None while it runs.
-        self.error: PenstockError | None = None
-        self.rest = ""  # What follows its last token: text that a stop string had held back.
-        self._tokens: list[events.Token] = []
-        self._more = asyncio.Event()
-
-    async def __aiter__(self) -> AsyncIterator[events.Token]:
-        """The tokens from the first on; ends when the reply does. Raises the stream's error where it ended with one."""
-        place = 0
-        while True:
-            while place < len(self._tokens):
-                place += 1
-                yield self._tokens[place - 1]
-            if self.reason is not None:
-                if self.error is not None:
-                    raise self.error
-                return
-            self._more.clear()
-            await self._more.wait()
-
-    async def text(self) -> str:
-        """The whole text, when the reply has ended. InputError for a held reply that runs. Safe to cancel."""
-        check_ends(self)
-        words = [token.text async for token in self]
-        return "".join(words[: len(self._tokens)]) + self.rest
+class ClientReply(Speech):
+    """One reply over the network."""
 
     def put(self, token: events.Token) -> None:
         """Take a token."""
-        self._tokens.append(token)
-        self._more.set()
+        self._put(token)
 
     def done(self, event: events.ReplyDone) -> None:
         """The reply has ended and keeps its first `event.tokens` tokens."""
         del self._tokens[event.tokens :]
-        self.reason, self.rest = event.reason, event.text
-        self._more.set()
+        self._end(event.reason, event.text, None)
 
     def fail(self, error: PenstockError | None) -> None:
         """Its stream has ended before it; None: because its client closed it."""
         if self.reason is None:
-            self.reason, self.error = "error" if error else "interrupted", error
-            self._more.set()
+            self._end("error" if error else "interrupted", "", error)
 
 
-class ClientStream:
+class ClientStream(Talk[ClientReply]):
     """One stream on the server; its calls are those of the in-process stream.
 
     A cancelled call leaves the stream usable; what it had sent may have been accepted.
@@ -165,10 +132,6 @@ class ClientStream:
         reply.seq = accepted.seq
         return reply
 
-    async def watch(self, request: str = "", params: SamplingParams | None = None) -> ClientReply:
-        """`ask` with a held reply, which tells what happens while media comes."""
-        return await self.ask(request, params, hold=True)
-
     async def prompted(self) -> ClientReply:
         """The reply to the request's own prompt. Safe to cancel."""
         if not self._prompted:
@@ -215,9 +178,6 @@ class ClientStream:
     def closed(self) -> bool:
         return self._closed is not None
 
-    def __aiter__(self) -> AsyncIterator[events.Event]:
-        return self
-
     async def __anext__(self) -> events.Event:
         """The next event; ends behind `Closed`. One consumer. Safe to cancel."""
         while not self._events:
@@ -225,14 +185,6 @@ class ClientStream:
                 raise StopAsyncIteration
             await self._next_change()
         return self._events.popleft()
-
-    async def __aenter__(self) -> ClientStream:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     # ---- from the connection ----
     def opened(self, answer: wire.Opened | wire.Forked) -> None:

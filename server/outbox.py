@@ -19,7 +19,7 @@ class HangUp(Exception):
         self.reason = reason
 
 
-class Outbox:
+class SendQueue:
     """Text frames on their way to one client. `put` never waits; more than the limit unread is a HangUp."""
 
     def __init__(self, limit_bytes: int, limit_seconds: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import sys
 from collections.abc import AsyncIterator, Callable
 
@@ -13,15 +14,13 @@ async def loading(model: str, show: Callable[[str], None]) -> AsyncIterator[None
     """Call `show` with a line at once and each second until the end, and then with an empty one."""
 
     async def tick() -> None:
-        seconds = 0
-        while True:
-            show(f"loading {model} ..." + (f" {seconds} s" if seconds else ""))
+        for seconds in itertools.count(1):
             await asyncio.sleep(1)
-            seconds += 1
+            show(f"loading {model} ... {seconds} s")
 
+    show(f"loading {model} ...")
     ticking = asyncio.create_task(tick(), name="loading")
     try:
-        await asyncio.sleep(0)
         yield
     finally:
         ticking.cancel()

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -25,16 +25,18 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from .access import host_allowed, key_allowed, origin_allowed
 from .answer import json_answer, refusal
 from .config import ServerConfig
-from .connection import Connection
+from .connection import Door, ServedSocket
+from .doors.stream import StreamDoor
 from .static import page_routes
-from .wire import SUBPROTOCOL
 
 if TYPE_CHECKING:
     from ..actors.engine import Engine
 
 log = logging.getLogger("penstock.server")
 
-STREAM = "/v1/stream"
+# The WebSockets of the server, each with the door that serves it.
+DOORS: dict[str, Callable[[Any, ServerConfig], Door]] = {"/v1/stream": StreamDoor}
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _FAILED = "the engine has failed; the server's log says why"
 
 
@@ -45,7 +47,7 @@ class Service:
         self.engine = engine
         self.config = config
         self.draining = False
-        self._connections: dict[int, Connection] = {}
+        self._connections: dict[int, ServedSocket] = {}
         self._count = 0
         self._gone = asyncio.Event()  # A connection has ended.
 
@@ -80,7 +82,7 @@ class Service:
 
     async def not_upgraded(self, request: Request) -> Response:
         """426: a request to the WebSocket's path that asks for no WebSocket."""
-        why = f"expected a WebSocket handshake on {STREAM}, got a plain {request.method}"
+        why = f"expected a WebSocket handshake on {request.url.path}, got a plain {request.method}"
         return refusal(426, why, {"upgrade": "websocket", "connection": "upgrade"})
 
     async def stream(self, websocket: WebSocket) -> None:
@@ -91,10 +93,12 @@ class Service:
             return
         self._count += 1
         number = self._count
-        connection = Connection(websocket, self.engine, self.config, number)
+        door = DOORS[websocket.scope["path"]](self.engine.info, self.config)
+        connection = ServedSocket(websocket, self.engine, self.config, number, door)
         self._connections[number] = connection
         try:
-            await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None)
+            offered = door.subprotocol in websocket.scope["subprotocols"]
+            await websocket.accept(door.subprotocol if offered else None)
             await connection.run()
         except WebSocketDisconnect:
             pass  # Gone during the handshake.
@@ -136,8 +140,8 @@ def create_app(engine: Engine, config: ServerConfig) -> Starlette:
             Route("/health", service.health),
             Route("/ready", service.ready),
             Route("/v1/access", service.access),
-            Route(STREAM, service.not_upgraded, methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]),
-            WebSocketRoute(STREAM, service.stream),
+            *(Route(path, service.not_upgraded, methods=_METHODS) for path in DOORS),
+            *(WebSocketRoute(path, service.stream) for path in DOORS),
             *page_routes(),
         ],
         middleware=[Middleware(_OwnHost, config)],
@@ -152,7 +156,7 @@ async def _elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
     """404: nothing is on this path, or no WebSocket is."""
     if scope["type"] != "websocket":
         raise HTTPException(404)
-    why = f"expected a WebSocket on {STREAM}, got one on {_shown(scope['path'])}"
+    why = f"expected a WebSocket on {', '.join(DOORS)}, got one on {_shown(scope['path'])}"
     await _deny(WebSocket(scope, receive, send), 404, why)
 
 
@@ -181,7 +185,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     path = _shown(request.url.path)
     match error.status_code:
         case 404:
-            why = f"expected /, /health, /ready or the WebSocket {STREAM}, got {path}"
+            why = f"expected /, /health, /ready or the WebSocket {', '.join(DOORS)}, got {path}"
         case 405:
             allowed = (error.headers or {}).get("Allow", "GET")
             why = f"{path}: expected {allowed}, got {request.method}"

@@ -12,7 +12,6 @@ import logging
 from typing import Any
 
 import msgspec
-from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 from websockets.http11 import Request, Response
@@ -39,7 +38,7 @@ class CuttableProtocol(WebSocketsSansIOProtocol):
         response.body = body
         return response
 
-    async def send(self, message: ASGISendEvent) -> None:
+    async def send(self, message: Any) -> None:
         """As uvicorn's; a refusal is a complete handshake, which it would report as an error."""
         await super().send(message)
         if self.initial_response is not None and self.close_sent:

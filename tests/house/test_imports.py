@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +78,30 @@ def test_rooms_do_not_know_what_is_not_theirs(folder: str) -> None:
         if name.split(".")[0] in FORBIDDEN[folder] - ALLOWED.get("/".join(dotted(path)[:2]), set())
     ]
     assert not wrong
+
+
+# What is sans I/O, and what it may know of the folder that it is in.
+PURE = {
+    "server/commands.py": {"streams"},
+    "server/session.py": {"streams", "errors", "server.commands", "server.errors"},
+}
+DOOR = {"streams", "errors", "server.commands", "server.errors", "server.wire", "server.answer", "server.config"}
+
+
+@pytest.mark.parametrize("path", modules("server"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_session_knows_no_wire_and_a_door_no_other(path: Path) -> None:
+    """Neither waits, counts time or opens a socket: what they need is given to them."""
+    if path.parent.name == "doors" and path.stem != "__init__":
+        known = DOOR | {"actors.engine"}  # for its types
+    elif (known := PURE.get(str(path.relative_to(ROOT)))) is None:  # pyright: ignore[reportArgumentType]
+        return
+    barred = {"asyncio", "time", "socket", "threading", "json", "starlette", "uvicorn", "websockets"}
+    for line, name in imports(path):
+        parts = name.split(".")
+        assert parts[0] not in barred, f"{at(path, line)} imports {name}"
+        inside = ".".join(parts[1:])
+        allowed = any(inside == room or inside.startswith(f"{room}.") or room.startswith(inside) for room in known)
+        assert parts[0] != "penstock" or allowed, f"{at(path, line)} imports {name}"
 
 
 def public_names() -> set[str]:

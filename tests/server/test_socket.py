@@ -9,7 +9,7 @@ import pytest
 from fake_engine import FakeEngine
 from harness import raw_client, run, running_engine, serving, until
 from penstock.errors import InputError
-from penstock.server.channel import WAITING_COMMANDS
+from penstock.server.session import WAITING_COMMANDS
 from penstock.streams.event import Token
 from penstock.streams.item import Item, Text
 from websockets.exceptions import ConnectionClosed

@@ -10,7 +10,7 @@ import pytest
 from fake_engine import FakeEngine, FakeReply, FakeStream
 from harness import raw_client, run, serving
 from penstock.errors import InputError
-from penstock.server import channel
+from penstock.server import session
 from penstock.streams.event import Error
 
 
@@ -36,7 +36,7 @@ async def never(*_: Any) -> None:
 
 def test_a_fork_for_which_there_is_no_room_is_refused_and_its_name_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = FakeEngine()
-    monkeypatch.setattr(channel, "WAITING_COMMANDS", 2)
+    monkeypatch.setattr(session, "WAITING_COMMANDS", 2)
 
     async def main() -> None:
         engine.hold_append = asyncio.Event()
@@ -86,6 +86,37 @@ def test_an_interrupt_behind_a_prompt_that_is_refused_is_answered() -> None:
             await client.receive_until("pong")
             engine.streams[0].emit(Error("media", "no picture", 1))
             await client.receive_until("accepted", ref="i")
+
+    run(main)
+
+
+def test_an_interrupt_before_a_stream_is_open_is_for_its_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prompt is the first question that waits, also where another one has been sent meanwhile."""
+    engine, calls = FakeEngine(), []
+    ask, interrupt = FakeStream.ask, FakeStream.interrupt
+
+    async def asked(self: FakeStream, *rest: Any, **options: Any) -> FakeReply:
+        calls.append("ask")
+        return await ask(self, *rest, **options)
+
+    async def interrupted(self: FakeStream, at: int | None = None) -> None:
+        calls.append("interrupt")
+        await interrupt(self, at)
+
+    monkeypatch.setattr(FakeStream, "ask", asked)
+    monkeypatch.setattr(FakeStream, "interrupt", interrupted)
+
+    async def main() -> None:
+        engine.hold_open = asyncio.Event()
+        async with serving(engine) as url, raw_client(url) as client:
+            await client.send(type="open", stream="a", prompt="Tell me.")
+            await client.send(type="ask", stream="a", question="1", ref="q")
+            await client.send(type="interrupt", stream="a", ref="i")
+            await client.send(type="ping")
+            await client.receive_until("pong")
+            engine.hold_open.set()
+            await client.receive_until("accepted", ref="q")
+        assert calls == ["interrupt", "ask"]
 
     run(main)
 
@@ -154,6 +185,35 @@ def test_an_interrupt_cuts_no_reply_to_what_is_asked_behind_it() -> None:
             await client.open("a")
             await client.send(type="interrupt", stream="a", ref="i")
             await client.send(type="ask", stream="a", question="1")
+            done = (await client.receive_until("done"))[-1]
+            assert (done["reason"], done["tokens"]) == ("length", 5)
+
+    run(main)
+
+
+def test_nor_do_several_interrupts_that_are_answered_late() -> None:
+    engine = FakeEngine(tokens=5)
+
+    async def main() -> None:
+        engine.gate = asyncio.Semaphore(0)
+        async with serving(engine) as url, raw_client(url) as client:
+            await client.open("a")
+            stream, begun = engine.streams[0], asyncio.Event()
+            interrupt = stream.interrupt
+
+            async def slow(at: int | None = None) -> None:
+                await interrupt(at)
+                await begun.wait()
+
+            stream.interrupt = slow  # pyright: ignore[reportAttributeAccessIssue]
+            for number in range(3):
+                await client.send(type="interrupt", stream="a", ref=str(number))
+            await client.send(type="ask", stream="a", question="1")
+            await client.receive_until("reply")
+            begun.set()
+            await client.receive_until("accepted", ref="2")
+            for _ in range(5):
+                engine.gate.release()
             done = (await client.receive_until("done"))[-1]
             assert (done["reason"], done["tokens"]) == ("length", 5)
 

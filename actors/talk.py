@@ -1,0 +1,57 @@
+"""What is the same of a stream in process and of one over the network. Knows neither engine nor wire."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from ..streams.event import Event
+from ..streams.request import SamplingParams
+from .reply import Speech
+
+R = TypeVar("R", bound=Speech)
+
+
+class Talk(ABC, Generic[R]):
+    """A stream as its client uses it: an async iterator of its events, and an async context manager that closes it."""
+
+    @abstractmethod
+    async def ask(
+        self,
+        question: str = "",
+        params: SamplingParams | None = None,
+        *,
+        wait_ms: int | None = None,
+        hold: bool | None = None,
+        ignore_failed: bool = False,
+    ) -> R:
+        """Ask; returns the reply when it begins."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """End the stream."""
+
+    @abstractmethod
+    async def __anext__(self) -> Event:
+        """The next event."""
+
+    async def watch(self, request: str = "", params: SamplingParams | None = None) -> R:
+        """`ask` with a held reply: it tells what happens while media comes, in `live`, `per-frame` and `units`.
+
+        The reply ends when it is interrupted, at `max_tokens`, with the media (`end`) or at the next question. When it
+        has nothing more to say for now, a `Resting` event comes. It raises, and can be cancelled, as `ask` does.
+        """
+        return await self.ask(request, params, hold=True)
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

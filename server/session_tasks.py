@@ -1,0 +1,216 @@
+"""Carries out what a session decides on an engine: one task for each job, and one for the events of each stream.
+
+In come an engine, a `Session` and the client's commands; out go answers, to `tell`. Knows neither sockets nor a wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from ..errors import PenstockError
+from ..streams.event import Closed, Event, ReplyStarted, Token
+from . import commands as c
+from .outbox import HangUp
+from .session import Session
+
+if TYPE_CHECKING:
+    from ..actors.engine import Engine
+    from ..actors.stream import Stream
+
+log = logging.getLogger("penstock.server")
+
+
+class _Live:
+    """A stream of the engine, and what is counted of it for the log."""
+
+    def __init__(self, stream: Stream, label: str) -> None:
+        self.stream = stream
+        self.label = label  # For the log: never the client's own words.
+        self.reason = "client gone"
+        self.counts = {"inputs": 0, "bytes": 0, "replies": 0, "tokens": 0}
+        self._started = time.monotonic()
+        log.info("stream start %s id=%d format=%s", label, stream.id, stream.format)
+
+    def note(self, event: Event) -> None:
+        """Count an event."""
+        match event:
+            case Token():
+                self.counts["tokens"] += 1
+            case ReplyStarted():
+                self.counts["replies"] += 1
+            case Closed():
+                self.reason = event.reason
+
+    def end(self) -> None:
+        """Log the end."""
+        counts = " ".join(f"{name}={count}" for name, count in self.counts.items())
+        seconds, id = time.monotonic() - self._started, self.stream.id
+        log.info("stream end %s id=%d reason=%r seconds=%.1f %s", self.label, id, self.reason, seconds, counts)
+
+
+class SessionTasks:
+    """The tasks of one session, in a task group of their owner. `tell` gets each answer; it never waits, and may raise
+    HangUp, which ends the group. When the group has ended, `close` has to be called.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        engine: Engine,
+        tell: Callable[[c.Answer], None],
+        tasks: asyncio.TaskGroup,
+        label: str,
+    ) -> None:
+        self._session = session
+        self._engine = engine
+        self._tell = tell
+        self._tasks = tasks
+        self._label = label
+        self._live: dict[int, _Live] = {}
+        self._jobs: dict[int, asyncio.Task[None]] = {}
+        self._was_busy = False
+        self.busy_until = asyncio.get_running_loop().time()  # When a reply last ran or a question last waited.
+        self.changed = asyncio.Event()  # Set by each step.
+
+    def take(self, command: c.Command) -> None:
+        """Take a command of the client. Never waits."""
+        self._session.take(command)
+        self.step()
+
+    def step(self) -> None:
+        """Carry out the actions that the session has ready.
+
+        The tasks of jobs start in the order in which they are made: an event loop calls what is scheduled with it first
+        in, first out. Inputs and questions take their numbers in the first step of their calls, hence in that order.
+        """
+        for action in self._session.actions():
+            match action:
+                case c.Begin():
+                    self._start(action.job, action.channel, self._begin(action))
+                case c.Carry():
+                    self._start(action.job, action.channel, self._carry(action))
+                case c.Cancel():
+                    task = self._jobs.pop(action.job, None)
+                    if task is not None:
+                        task.cancel()
+                case c.StopMedia():
+                    live = self._live[action.channel]
+                    self._tasks.create_task(self._end_media(live), name=f"{live.label} end")
+                case c.Shut():
+                    live = self._live[action.channel]
+                    self._tasks.create_task(_close(live), name=f"{live.label} close")
+                case _:
+                    self._tell(action)
+        busy = self._session.busy
+        if busy or self._was_busy:
+            self.busy_until = asyncio.get_running_loop().time()
+        self._was_busy = busy
+        self.changed.set()
+
+    async def close(self) -> None:
+        """Close all streams, whatever state they are in, once the task group has ended. Never raises."""
+        self._session.close()
+        for live in list(self._live.values()):
+            live.end()
+            await _close(live)
+
+    # ---- jobs ----
+    def _start(self, job: int, channel: int, work: Coroutine[Any, Any, None]) -> None:
+        task = self._jobs[job] = self._tasks.create_task(work, name=f"{self._name(channel)} job {job}")
+        task.add_done_callback(lambda _: self._jobs.pop(job, None))
+
+    def _name(self, channel: int) -> str:
+        return f"{self._label} stream={channel}"
+
+    async def _begin(self, action: c.Begin) -> None:
+        try:
+            stream = await self._engine.stream(action.request)
+        except Exception as error:
+            self._failed(action.job, action.channel, error)
+        else:
+            self._opened(action.job, action.channel, stream)
+
+    async def _carry(self, action: c.Carry) -> None:
+        live, command = self._live[action.channel], action.command
+        stream, seq, reply = live.stream, None, None
+        try:
+            match command:
+                case c.AppendItem():
+                    seq = await stream.append(command.item)
+                    live.counts["inputs"] += 1
+                    live.counts["bytes"] += command.size
+                case c.AskQuestion():
+                    ways = {"wait_ms": command.wait_ms, "hold": command.hold, "ignore_failed": command.ignore_failed}
+                    answer = await stream.ask(command.question, command.params, **ways)
+                    seq, reply = answer.seq, answer.id
+                case c.InterruptReply():
+                    await stream.interrupt(command.at)
+                case c.EndMedia():
+                    await stream.end()
+                case c.CloseStream():
+                    await stream.close()
+                case c.ForkStream():
+                    copy = await stream.fork(command.again)
+        except Exception as error:
+            self._failed(action.job, action.channel, error)
+            return
+        if isinstance(command, c.ForkStream):
+            self._opened(action.job, action.copy, copy)
+        else:
+            self._session.done(action.job, seq, reply)
+            self.step()
+
+    def _opened(self, job: int, channel: int, stream: Stream) -> None:
+        live = self._live[channel] = _Live(stream, self._name(channel))
+        facts = c.StreamFacts(id=stream.id, format=stream.format, why=stream.why, trained=stream.trained)
+        self._session.opened(job, facts)
+        self.step()
+        self._tasks.create_task(self._pump(channel, live), name=f"{live.label} events")
+
+    def _failed(self, job: int, channel: int, error: Exception) -> None:
+        self._log(self._name(channel), error)
+        self._session.failed(job, error)
+        self.step()
+
+    # ---- streams ----
+    async def _pump(self, channel: int, live: _Live) -> None:
+        """Pass on all events of a stream until it has ended, then close it."""
+        broken: Exception | None = None
+        try:
+            async for event in live.stream:
+                live.note(event)
+                self._session.event(channel, event)
+                self.step()
+        except HangUp:
+            raise
+        except Exception as error:
+            self._log(live.label, error)
+            broken, live.reason = error, "error"
+        del self._live[channel]
+        live.end()
+        self._session.ended(channel, broken)
+        self.step()
+        await _close(live)
+
+    async def _end_media(self, live: _Live) -> None:
+        try:
+            await live.stream.end()
+        except PenstockError:
+            pass  # It has ended meanwhile.
+        except Exception as error:
+            self._log(live.label, error)
+
+    def _log(self, label: str, error: Exception) -> None:
+        if not isinstance(error, PenstockError):
+            log.error("internal error %s", label, exc_info=error)
+
+
+async def _close(live: _Live) -> None:
+    try:
+        await live.stream.close()
+    except Exception:
+        log.exception("close failed %s", live.label)
