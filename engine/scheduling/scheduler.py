@@ -254,7 +254,9 @@ class Scheduler:
                 self._talks[feed.stream].stepped(token, likely)
             except Exception as error:  # whatever it is, it is of this stream alone
                 log.exception("stream %d: its step could not take effect", feed.stream)
-                faults.append((feed.stream, PenstockError(f"a step could not take effect: {error}")))
+                faults.append(
+                    (feed.stream, PenstockError(f"a step could not take effect: {type(error).__name__}: {error}"))
+                )
         self.kept.let_go(self.streams.values())
         return faults
 

@@ -12,6 +12,7 @@ from penstock.actors import decode
 from penstock.actors.intake import Intake
 from penstock.actors.messages import Notice
 from penstock.engine.command import Accept, Command
+from penstock.engine.conversation.rules import Life
 from penstock.errors import ContextOverflowError, PenstockError
 from penstock.streams.event import Appended, Closed, Error, ReplyDone, ReplyStarted
 from penstock.streams.item import Image, Text, VideoFrame
@@ -51,6 +52,29 @@ def test_a_stream_whose_message_fails_ends_alone(house: House, caplog: pytest.Lo
 
     house.run(work())
     assert "no such words" in caplog.text
+
+
+def test_a_step_that_one_stream_s_rules_do_not_allow_ends_that_stream_alone(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A token for a reply that rests cannot be: going on could be a wrong answer in silence."""
+
+    async def work() -> None:
+        async with house.engine() as engine, await engine.stream() as good, await engine.stream() as bad:
+            reader, reply = Reader(bad), await good.ask("What?", LONG)
+            await bad.ask("What?", LONG)
+            spoilt = engine._wiring.schedule._scheduler.streams[bad.id].reply
+            assert spoilt is not None
+            spoilt.life = Life.RESTING
+            (closed,) = await reader.see(Closed)
+            (error,) = reader.of(Error)
+            assert (error.code, error.fatal, closed.reason) == ("internal", True, "error")
+            assert "that is resting: expected" in error.message and "got: token" in error.message
+            await reply.text()
+            assert reply.reason == "length"
+
+    house.run(work())
+    assert "could not take effect" in caplog.text
 
 
 def test_a_stream_that_cannot_be_opened_for_a_fault_of_ours(
