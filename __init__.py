@@ -44,7 +44,7 @@ from .streams.event import (
     Token,
 )
 from .streams.item import AudioBytes, AudioChunk, Embedding, Image, Item, Text, VideoBytes, VideoFrame
-from .streams.request import Request, Sampling, SamplingParams
+from .streams.requests.request import Request, Sampling, SamplingParams
 
 if TYPE_CHECKING:
     from .actors.engine import Engine

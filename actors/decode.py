@@ -19,10 +19,10 @@ from ..engine.command import Close, Fork, Open, Resolved
 from ..errors import PenstockError, code_of
 from ..streams.event import Dropped, Error, Held
 from ..streams.item import AudioChunk, VideoFrame
-from ..streams.request import Request
+from ..streams.requests.request import Request
+from ..streams.requests.whole import decoded
 from ..streams.segment import AudioSegment, MediaSpec, Segment, UnitSegment
 from ..streams.timeline import Output
-from ..streams.whole import decoded
 from .actor import Actor, Supervisor
 from .inputs import item_bytes
 from .intake import Intake

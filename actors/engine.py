@@ -17,9 +17,9 @@ from ..engine.config import FITTING, EngineConfig
 from ..errors import InputError, StreamClosedError
 from ..streams.event import Closed, Error
 from ..streams.format import BY_NAME
-from ..streams.options import check_options, with_defaults
-from ..streams.prompt import Content, check_counts, check_most, gather
-from ..streams.request import Request, Sampling, SamplingParams
+from ..streams.requests.options import check_options, with_defaults
+from ..streams.requests.prompt import Content, check_counts, check_most, gather
+from ..streams.requests.request import Request, Sampling, SamplingParams
 from . import oneshot
 from .inputs import check_params, check_prompt
 from .messages import Converse, Forget, Tell

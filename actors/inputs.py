@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import ContextOverflowError, InputError
 from ..streams.item import MEDIA, AudioBytes, AudioChunk, Buffer, Embedding, Image, Item, Text, VideoBytes, VideoFrame
-from ..streams.request import Request, SamplingParams
+from ..streams.requests.request import Request, SamplingParams
 
 _MODALITY = {
     Image: "image",

@@ -23,12 +23,12 @@ from ..codecs.resample import Resampler
 from ..errors import InputError, LimitError, MediaError
 from ..streams.event import Dropped
 from ..streams.item import AudioBytes, AudioChunk, Buffer, Image, Item, VideoBytes, VideoFrame
-from ..streams.options import sized
 from ..streams.order import Source
-from ..streams.request import Request
+from ..streams.requests.options import sized
+from ..streams.requests.request import Request
+from ..streams.requests.whole import file_frames
 from ..streams.segment import AudioSegment, MediaSpec, UnitSegment
 from ..streams.timeline import Output, Timeline
-from ..streams.whole import file_frames
 
 # An encoded file is decoded in pieces of this size, so that segments go on while the rest is decoded.
 _PIECE_BYTES = 64 << 10

@@ -22,7 +22,7 @@ from ..engine.command import Command, Fork, Open
 from ..engine.plan import Plan, Result
 from ..streams.event import Event, TranscriptRow
 from ..streams.item import Item
-from ..streams.prompt import Content
+from ..streams.requests.prompt import Content
 from ..streams.segment import Segment
 
 

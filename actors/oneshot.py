@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from ..errors import InputError
-from ..streams.request import Request, SamplingParams
+from ..streams.requests.request import Request, SamplingParams
 
 
 class Host(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..streams.request import SamplingParams
+from ..streams.requests.request import SamplingParams
 
 if TYPE_CHECKING:
     from .mailbox import Mailbox

@@ -14,7 +14,7 @@ from ..errors import InputError, PenstockError, StreamClosedError, error_of
 from ..streams.event import Closed, Credit, Error, Event, ReplyDone, ReplyStarted, Token, TranscriptRow
 from ..streams.format import BY_NAME
 from ..streams.item import AudioChunk, Item, Text, VideoFrame
-from ..streams.request import Request, SamplingParams
+from ..streams.requests.request import Request, SamplingParams
 from .inputs import check_item, check_params, check_text, item_bytes, own_copy
 from .messages import Flush, Take, Tell, Transcribe
 from .outbox import MOST_UNREAD_EVENTS, MOST_UNREAD_TOKENS, Outbox

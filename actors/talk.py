@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from ..streams.event import Event
-from ..streams.request import SamplingParams
+from ..streams.requests.request import SamplingParams
 from .reply import Speech
 
 R = TypeVar("R", bound=Speech)

@@ -11,7 +11,7 @@ from typing import ClassVar
 import msgspec
 
 from ..streams.event import Error
-from ..streams.request import Request, SamplingParams
+from ..streams.requests.request import Request, SamplingParams
 from .span import Prompt, Span
 
 # Inputs of a client. `seq` numbers them in the order in which they act. `done`: no spans will come for it. `event` is

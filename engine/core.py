@@ -14,11 +14,11 @@ from ..codecs.decoders import Decoders
 from ..codecs.limits import DEFAULT_LIMITS
 from ..errors import ModelError
 from ..streams.event import Event
-from ..streams.options import with_defaults
-from ..streams.prompt import check_counts, gather
-from ..streams.request import Request, SamplingParams
+from ..streams.requests.options import with_defaults
+from ..streams.requests.prompt import check_counts, gather
+from ..streams.requests.request import Request, SamplingParams
+from ..streams.requests.whole import decoded
 from ..streams.segment import Segment
-from ..streams.whole import decoded
 from .command import (
     Accept,
     Close,

@@ -13,8 +13,8 @@ import torch
 
 from ..errors import InputError, ModelError
 from ..streams.format import Format, State
-from ..streams.prompt import Content
-from ..streams.request import Sampling
+from ..streams.requests.prompt import Content
+from ..streams.requests.request import Sampling
 from ..streams.segment import MediaSpec, Segment
 from .positions import Clock
 from .span import Prompt, Span

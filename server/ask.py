@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from ..engine.config import EngineConfig
 from ..errors import InputError, PenstockError, StreamClosedError
 from ..streams.event import Closed, Error, ReplyDone, ReplyStarted
-from ..streams.request import Request, SamplingParams
+from ..streams.requests.request import Request, SamplingParams
 from . import demo_model
 from .ask_view import JsonView, TextView, View
 from .capture import Camera, Microphone

@@ -22,7 +22,7 @@ from websockets.typing import Subprotocol
 from ..actors import oneshot
 from ..errors import InputError, PenstockError, StreamClosedError
 from ..streams import event as events
-from ..streams.request import Request, SamplingParams
+from ..streams.requests.request import Request, SamplingParams
 from . import wire
 from .client_stream import ClientStream, Encode
 from .config import is_loopback

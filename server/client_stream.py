@@ -21,7 +21,7 @@ from ..actors.talk import Talk
 from ..errors import InputError, PenstockError, StreamClosedError
 from ..streams import event as events
 from ..streams import item as items
-from ..streams.request import SamplingParams
+from ..streams.requests.request import SamplingParams
 from . import wire
 from .errors import ConnectionLostError, error_from_code
 from .inline import interleaved, png

@@ -12,7 +12,7 @@ import msgspec
 
 from ..streams.event import Event
 from ..streams.item import Item
-from ..streams.request import Request, SamplingParams
+from ..streams.requests.request import Request, SamplingParams
 
 
 # ---- From a client ---------------------------------------------------------------------------------------------------

@@ -168,7 +168,7 @@ def ask(path: Path) -> None:
     import asyncio
 
     from ..actors.engine import Engine
-    from ..streams.request import Request, SamplingParams
+    from ..streams.requests.request import Request, SamplingParams
 
     async def answer() -> str:
         async with await Engine.load(path) as engine:

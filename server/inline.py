@@ -17,8 +17,8 @@ import numpy as np
 from ..codecs.limits import DEFAULT_LIMITS
 from ..errors import InputError
 from ..streams.item import AudioChunk
-from ..streams.prompt import Media, Piece, gather, kind_of
-from ..streams.request import Request
+from ..streams.requests.prompt import Media, Piece, gather, kind_of
+from ..streams.requests.request import Request
 
 _WAV = {"s16le": (1, 2), "f32le": (3, 4)}  # its number of the format, bytes a sample
 

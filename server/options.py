@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..streams.request import FORMATS
+from ..streams.requests.request import FORMATS
 from .config import LIMITS, ServerConfig
 
 Commands = Mapping[str, Callable[[argparse.Namespace], int]]

@@ -23,7 +23,7 @@ from ..engine.command import Accept, Open, Spans
 from ..engine.plan import Plan, Result
 from ..streams.event import Appended, Event, ReplyDone, Token
 from ..streams.item import VideoFrame
-from ..streams.request import Request, SamplingParams
+from ..streams.requests.request import Request, SamplingParams
 from . import wire
 from .app import bind, new_loop, serve
 from .client import Connection

@@ -15,8 +15,8 @@ import msgspec
 from ..errors import InputError
 from ..streams import item as items
 from ..streams.event import Event
-from ..streams.prompt import check_inline
-from ..streams.request import Request, SamplingParams
+from ..streams.requests.prompt import check_inline
+from ..streams.requests.request import Request, SamplingParams
 from .errors import MessageError
 
 VERSION = 1

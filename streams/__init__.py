@@ -1,12 +1,7 @@
 """Frames to segments, by media time alone. No asyncio, no sockets, no torch modules.
 
 item.py        what a client appends
-request.py     how a stream is opened, how a reply is sampled
-messages.py    a conversation and its parts, checked
-data_url.py    data: URLs and base64
-prompt.py      what a whole prompt is given from, as plain data
-whole.py       its media, decoded
-options.py     options of the model's processor, checked and kept to
+requests/      what a request says: messages, prompts, sampling; message formats, no media time
 event.py       what a stream tells its client
 segment.py     the smallest media that a model takes exactly
 size.py        the size at which a picture goes in

@@ -14,7 +14,7 @@ import msgspec
 from ...errors import PenstockError
 from ...streams.event import Dropped, Error, ReplyDone, ReplyStarted, Resting, Token
 from ...streams.format import State
-from ...streams.request import SamplingParams
+from ...streams.requests.request import SamplingParams
 from ..command import Input, MediaEnd, MediaInput, PromptInput, Question, TextInput
 from ..family import Family
 from ..plan import Likely

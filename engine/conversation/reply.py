@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 
 import msgspec
 
-from ...streams.request import Sampling, SamplingParams
+from ...streams.requests.request import Sampling, SamplingParams
 from ..plan import Draw
 from ..positions import Cursor
 from ..runner.sampler import seed_of

@@ -21,7 +21,7 @@ import msgspec
 
 from ...errors import ContextOverflowError
 from ...streams.event import Event, Seen, TranscriptRow
-from ...streams.request import Request, SamplingParams
+from ...streams.requests.request import Request, SamplingParams
 from ..pages import PageTable
 from ..span import Rows
 from ..words.spelling import Unspelled

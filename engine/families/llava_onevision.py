@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ...errors import InputError
-from ...streams.prompt import Content
+from ...streams.requests.prompt import Content
 from ...streams.segment import MediaSpec
 from ..family import Loaded
 from ..runner.gate import turn

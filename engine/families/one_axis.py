@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import torch
 
-from ...streams.prompt import Content
+from ...streams.requests.prompt import Content
 from ...streams.segment import ImageSegment, MediaSpec, Segment, SizeRule
 from ...streams.size import check_sides
 from ..family import Family, FamilyData, Loaded

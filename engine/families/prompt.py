@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from ...errors import InputError
-from ...streams.prompt import Content
+from ...streams.requests.prompt import Content
 from ..words.spelling import Spelling, spelling_of
 from ..words.template import begins
 

@@ -16,7 +16,7 @@ import torch
 from ...codecs.mel import floor_and_scale, log_mel
 from ...codecs.resample import resample
 from ...errors import InputError
-from ...streams.prompt import Content
+from ...streams.requests.prompt import Content
 from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, UnitSegment, VideoSegment
 from ..family import Family, FamilyData, Loaded
 from ..runner.attention import NAME

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ...errors import InputError
-from ...streams.prompt import Content
+from ...streams.requests.prompt import Content
 from ...streams.segment import MediaSpec, Option
 from ..family import Loaded
 from ..runner.gate import turn

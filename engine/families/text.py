@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ...errors import InputError, ModelError
-from ...streams.prompt import Content
+from ...streams.requests.prompt import Content
 from ...streams.segment import MediaSpec, Segment
 from ..family import Family, FamilyData, Loaded
 from ..runner.attention import NAME

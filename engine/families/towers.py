@@ -19,8 +19,8 @@ from PIL import Image
 
 from ...errors import InputError
 from ...streams.event import Seen
-from ...streams.options import SIZES
-from ...streams.prompt import Content
+from ...streams.requests.options import SIZES
+from ...streams.requests.prompt import Content
 from ...streams.segment import ImageSegment, Segment, SizeRule, VideoSegment
 from ..runner.attention import NAME
 from ..runner.gate import turn

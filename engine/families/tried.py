@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ...errors import InputError, ModelError
-from ...streams.prompt import Content, Media
+from ...streams.requests.prompt import Content, Media
 from ...streams.segment import ImageSegment, Segment
 from ..family import Family, FamilyData, Loaded
 from ..runner.gate import turn

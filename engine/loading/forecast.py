@@ -15,7 +15,7 @@ import msgspec
 import torch
 
 from ...errors import InputError, ModelError
-from ...streams.options import check_options
+from ...streams.requests.options import check_options
 from ..config import EngineConfig
 from ..family import Loaded
 from ..runner.attention import Backend, ReferenceBackend

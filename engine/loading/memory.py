@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from ...errors import InputError, ModelError
-from ...streams.options import check_options, sized
+from ...streams.requests.options import check_options, sized
 from ..config import EngineConfig
 from ..family import Loaded
 from ..runner.attention import Backend

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...streams.options import sized
+from ...streams.requests.options import sized
 from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, SizeRule, VideoSegment
 from ...streams.size import fit
 from ..config import EngineConfig

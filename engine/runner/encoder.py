@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ...errors import NotFiniteError
-from ...streams.prompt import Content
+from ...streams.requests.prompt import Content
 from ...streams.segment import AudioSegment, ImageSegment, Segment, UnitSegment, VideoSegment
 from ..family import Towers
 from ..span import Prompt, Span

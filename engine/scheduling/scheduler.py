@@ -17,7 +17,7 @@ import msgspec
 from ...errors import InputError, PenstockError
 from ...streams.event import Appended, Event, TranscriptRow
 from ...streams.format import choose
-from ...streams.request import Request
+from ...streams.requests.request import Request
 from ..command import (
     Accept,
     AppendRows,

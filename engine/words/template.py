@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from ...errors import InputError, ModelError
-from ...streams.request import Sampling, SamplingParams
+from ...streams.requests.request import Sampling, SamplingParams
 from .spelling import spelling_of
 
 _SYSTEM, _USER, _ASSISTANT, _AGAIN = "SystemMark", "UserMark", "AssistantMark", "AgainMark"

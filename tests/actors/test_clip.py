@@ -13,7 +13,7 @@ from penstock.codecs.limits import MediaLimits
 from penstock.engine.family import Loaded
 from penstock.errors import LimitError
 from penstock.streams.item import AudioBytes
-from penstock.streams.request import Request
+from penstock.streams.requests.request import Request
 
 from tests.reference.media import RATE, sound, wav
 

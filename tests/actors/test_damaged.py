@@ -17,10 +17,10 @@ from penstock.engine.family import Loaded
 from penstock.errors import DamagedError
 from penstock.streams.event import Dropped
 from penstock.streams.item import AudioBytes, VideoBytes
-from penstock.streams.prompt import Content, gather
-from penstock.streams.request import Request
+from penstock.streams.requests.prompt import Content, gather
+from penstock.streams.requests.request import Request
+from penstock.streams.requests.whole import decoded
 from penstock.streams.segment import AudioSegment, VideoSegment
-from penstock.streams.whole import decoded
 
 from tests.codecs.conftest import encode_file
 from tests.reference.media import wav

@@ -15,7 +15,7 @@ from penstock.engine.loading.open import load
 from penstock.engine.runner.encoder import Encoder
 from penstock.streams.event import Appended
 from penstock.streams.item import Image
-from penstock.streams.request import SamplingParams
+from penstock.streams.requests.request import SamplingParams
 from penstock.streams.segment import AudioSegment, ImageSegment, VideoSegment
 from penstock.streams.size import fit
 

@@ -19,8 +19,8 @@ from penstock.streams import event as e
 from penstock.streams import item as i
 from penstock.streams import segment as s
 from penstock.streams.event import TranscriptRow
-from penstock.streams.prompt import Content, Media
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.prompt import Content, Media
+from penstock.streams.requests.request import Request, SamplingParams
 
 PIXELS = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
 SAMPLES = np.linspace(-1, 1, 10, dtype=np.float32)

@@ -16,7 +16,7 @@ from penstock.engine.family import Loaded
 from penstock.errors import InputError, PenstockError, StreamClosedError
 from penstock.streams.event import Appended, Closed, Error, ReplyDone
 from penstock.streams.item import AudioBytes, AudioChunk, Image, Item, VideoBytes, VideoFrame
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 from penstock.streams.segment import ImageSegment, VideoSegment
 
 from tests.actors.conftest import House

@@ -8,7 +8,7 @@ import tracemalloc
 from penstock.actors.engine import Engine
 from penstock.streams.format import BY_NAME
 from penstock.streams.item import AudioChunk
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 
 from tests.actors.conftest import House
 from tests.actors.watch import ids, shots

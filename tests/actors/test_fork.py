@@ -20,7 +20,7 @@ from penstock.engine.family import Loaded
 from penstock.errors import MediaError
 from penstock.streams.event import ReplyDone, ReplyStarted, Resting, Token
 from penstock.streams.item import AudioChunk, Image, Text
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 
 from tests.actors.conftest import House
 from tests.actors.watch import WORDS, Holding, Reader, cancelled, ids, most, quiet, shots, texts, until

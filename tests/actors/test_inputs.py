@@ -19,7 +19,7 @@ from penstock.engine.loading.open import load
 from penstock.errors import ContextOverflowError, InputError, MediaError, PenstockError
 from penstock.streams.event import Appended, Error, ReplyDone
 from penstock.streams.item import AudioBytes, AudioChunk, Image, Text, VideoBytes, VideoFrame
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 from PIL import Image as Pictures
 from transformers import AutoModelForImageTextToText, AutoProcessor
 

@@ -17,7 +17,7 @@ from penstock.engine.scheduling.scheduler import Scheduler
 from penstock.errors import InputError
 from penstock.streams.event import Error, ReplyStarted
 from penstock.streams.item import Text
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 
 from tests.actors.conftest import House
 from tests.actors.watch import ids, most, shots

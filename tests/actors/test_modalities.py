@@ -9,7 +9,7 @@ from penstock.engine.loading.open import load
 from penstock.errors import InputError
 from penstock.streams.event import Appended, Error
 from penstock.streams.item import AudioBytes, AudioChunk, Image, VideoBytes, VideoFrame
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 
 from tests.actors.conftest import House
 from tests.actors.watch import Reader, shots

@@ -11,7 +11,7 @@ from penstock.actors.stream import Stream
 from penstock.engine.family import Loaded
 from penstock.streams.event import TranscriptRow
 from penstock.streams.item import Image, VideoFrame
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 
 from tests.actors.conftest import House
 from tests.actors.watch import FRAME_US, ids, until

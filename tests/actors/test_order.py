@@ -9,7 +9,7 @@ import pytest
 from penstock.actors.stream import Stream
 from penstock.engine.family import Loaded
 from penstock.streams.item import AudioBytes, AudioChunk, Image, Item, Text, VideoFrame
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 
 from tests.actors.conftest import House
 from tests.reference.media import RATE, frames, picture, sound, wav

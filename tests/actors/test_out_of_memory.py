@@ -16,7 +16,7 @@ from penstock.engine.family import Loaded
 from penstock.errors import OutOfMemoryError, PenstockError
 from penstock.streams.event import Appended, Closed, Error, Token
 from penstock.streams.item import Image
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 from penstock.streams.segment import ImageSegment
 
 from tests.actors.conftest import House

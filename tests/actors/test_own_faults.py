@@ -16,8 +16,8 @@ from penstock.engine.conversation.rules import Life
 from penstock.errors import ContextOverflowError, PenstockError
 from penstock.streams.event import Appended, Closed, Error, ReplyDone, ReplyStarted
 from penstock.streams.item import Image, Text, VideoFrame
-from penstock.streams.request import Request
-from penstock.streams.whole import decoded
+from penstock.streams.requests.request import Request
+from penstock.streams.requests.whole import decoded
 
 from tests.actors.conftest import House
 from tests.actors.test_failure import LONG, SHORT, Picky

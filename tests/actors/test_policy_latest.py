@@ -15,7 +15,7 @@ from penstock.engine.command import Accept, TextInput
 from penstock.engine.family import Loaded
 from penstock.streams.event import Appended, Dropped
 from penstock.streams.item import AudioChunk, Image, VideoFrame
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 
 from tests.actors.conftest import House
 from tests.actors.watch import FRAME_US, Reader, ids, until

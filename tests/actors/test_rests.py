@@ -10,7 +10,7 @@ from penstock.actors.messages import Announce
 from penstock.engine.command import Spans
 from penstock.engine.scheduling import granting
 from penstock.streams.event import Appended
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 
 from tests.actors.conftest import House
 from tests.actors.watch import WORDS, Reader, ids, shots, until

@@ -12,7 +12,7 @@ from penstock.engine.family import Loaded
 from penstock.engine.loading.open import load
 from penstock.engine.plan import Plan
 from penstock.errors import InputError
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 
 from tests.actors.conftest import House
 from tests.actors.watch import cancelled, until

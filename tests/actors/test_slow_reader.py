@@ -11,7 +11,7 @@ from penstock.actors.outbox import MOST_UNREAD_EVENTS, Outbox
 from penstock.errors import StreamClosedError
 from penstock.streams.event import Appended, Closed, Credit, Dropped, Error, Event, Held, ReplyDone, Token
 from penstock.streams.item import Image
-from penstock.streams.request import SamplingParams
+from penstock.streams.requests.request import SamplingParams
 
 from tests.actors.conftest import House
 from tests.actors.watch import Reader, ids, until

@@ -12,7 +12,7 @@ from penstock.actors.reply import Reply
 from penstock.errors import ContextOverflowError, InputError, StreamClosedError
 from penstock.streams.event import Appended, Closed, ReplyDone, ReplyStarted, Token
 from penstock.streams.item import AudioChunk, Embedding, Image, Text, VideoFrame
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 
 from tests.actors.conftest import House
 from tests.actors.watch import WORDS, Holding, Reader, big_picture, ids, most, shots, texts, until

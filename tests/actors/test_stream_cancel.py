@@ -14,7 +14,7 @@ from penstock.actors.stream import Stream
 from penstock.errors import InputError, StreamClosedError
 from penstock.streams.event import Error
 from penstock.streams.item import Image, Text
-from penstock.streams.request import Request
+from penstock.streams.requests.request import Request
 
 from tests.actors.conftest import House
 from tests.actors.watch import WORDS, Holding, Reader, cancelled, ids, most, shots, texts, until

@@ -11,7 +11,7 @@ from penstock.engine.family import Family, Loaded
 from penstock.errors import InputError, StreamClosedError
 from penstock.streams.event import Appended, Closed, ReplyDone, ReplyStarted, Token
 from penstock.streams.item import Image
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 
 from tests.actors.conftest import House
 from tests.actors.watch import WORDS, Reader, ids, most, quiet, shots, texts

@@ -15,7 +15,7 @@ from penstock.codecs import decoders
 from penstock.engine.family import Loaded
 from penstock.streams.event import Event, Token
 from penstock.streams.item import VideoFrame
-from penstock.streams.request import SamplingParams
+from penstock.streams.requests.request import SamplingParams
 
 from tests.reference.media import frames, picture
 

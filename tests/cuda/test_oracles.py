@@ -18,7 +18,7 @@ import torch
 from penstock.engine.config import EngineConfig
 from penstock.engine.family import Loaded
 from penstock.engine.loading.open import load
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,

@@ -43,8 +43,8 @@ PAGES = {
     "reply": Page("`Reply`", "actors/reply.py", {"Reply": ("__aiter__", "text", "count")}),
     "events": Page("Events", "streams/event.py", dict.fromkeys((*EVENTS, *PARTS), ()), introduced=True),
     "items": Page("Items", "streams/item.py", dict.fromkeys(ITEMS, ()), introduced=True),
-    "request": Page("`Request`", "streams/request.py", {"Request": ("check",)}),
-    "sampling-params": Page("`SamplingParams`", "streams/request.py", {"SamplingParams": ("check",), "Sampling": ()}),
+    "request": Page("`Request`", "streams/requests/request.py", {"Request": ("check",)}),
+    "sampling-params": Page("`SamplingParams`", "streams/requests/request.py", {"SamplingParams": ("check",), "Sampling": ()}),
     "engine-config": Page("`EngineConfig`", "engine/config.py", {"EngineConfig": ()}),
 }
 

@@ -18,7 +18,7 @@ from penstock.engine.loading.open import load
 from penstock.errors import InputError, PenstockError
 from penstock.server import cli, errors
 from penstock.streams.format import INTERRUPT, LIVE, PER_FRAME, TURNS, UNITS, Format
-from penstock.streams.request import FORMATS, Request
+from penstock.streams.requests.request import FORMATS, Request
 from PIL import Image
 
 from tests.fixtures.recipe import model_path

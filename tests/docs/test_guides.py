@@ -21,7 +21,7 @@ from penstock.engine.loading.open import load
 from penstock.server import cli
 from penstock.server.access import host_allowed, origin_allowed
 from penstock.server.config import ServerConfig
-from penstock.streams.request import FORMATS
+from penstock.streams.requests.request import FORMATS
 from penstock.streams.segment import VideoSegment
 from penstock.streams.timeline import Timeline
 from test_examples import HERE, run

@@ -16,7 +16,7 @@ from penstock.engine.family import Loaded
 from penstock.engine.loading.open import load
 from penstock.streams.event import Event, Token
 from penstock.streams.format import BY_NAME
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 from penstock.streams.segment import VideoSegment
 
 from tests.fixtures.recipe import model_path

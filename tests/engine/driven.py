@@ -12,7 +12,7 @@ from penstock.engine.core import Core
 from penstock.engine.family import Loaded
 from penstock.engine.span import Span
 from penstock.streams.event import Event
-from penstock.streams.request import Request
+from penstock.streams.requests.request import Request
 from penstock.streams.segment import Segment
 from penstock.streams.timeline import Timeline
 

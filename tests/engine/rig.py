@@ -22,7 +22,7 @@ from penstock.engine.core import Core
 from penstock.engine.family import Loaded
 from penstock.engine.plan import Plan, Result
 from penstock.streams.event import Event, ReplyDone, Token
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 from penstock.streams.segment import AudioSegment, ImageSegment, Segment, UnitSegment, VideoSegment
 from penstock.streams.timeline import Timeline
 

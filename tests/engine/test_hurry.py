@@ -17,7 +17,7 @@ from penstock.engine.command import (
 )
 from penstock.engine.family import Loaded
 from penstock.streams.event import Error, ReplyDone, ReplyStarted
-from penstock.streams.request import SamplingParams
+from penstock.streams.requests.request import SamplingParams
 from penstock.streams.timeline import Timeline
 
 from tests.reference.media import frames

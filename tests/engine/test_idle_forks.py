@@ -8,7 +8,7 @@ from penstock.engine.family import Loaded
 from penstock.engine.plan import Result
 from penstock.engine.scheduling.policy import Budget, Need, plan
 from penstock.engine.scheduling.scheduler import Scheduler, SchedulerConfig
-from penstock.streams.request import Request
+from penstock.streams.requests.request import Request
 
 WORDS = "door " * 20
 

@@ -19,7 +19,7 @@ from penstock.engine.runner.language import LanguageModel
 from penstock.engine.span import Rows
 from penstock.errors import ModelError
 from penstock.streams.event import Token
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 from penstock.streams.segment import VideoSegment
 
 from tests.fixtures.recipe import model_path

@@ -21,7 +21,7 @@ from penstock.engine.command import Accept, Interrupt, Question
 from penstock.engine.family import Loaded
 from penstock.engine.span import Span
 from penstock.streams.event import Appended, ReplyDone, Token
-from penstock.streams.request import SamplingParams
+from penstock.streams.requests.request import SamplingParams
 
 from .acts import Act, Client, acts, perform
 from .rig import Rig

@@ -11,7 +11,7 @@ from penstock.engine.family import Loaded
 from penstock.engine.scheduling.journal import Journal, replay
 from penstock.errors import InputError
 from penstock.streams.event import Error
-from penstock.streams.request import Request
+from penstock.streams.requests.request import Request
 
 from .acts import Act, Client, acts, perform, strangers
 from .rig import Rig

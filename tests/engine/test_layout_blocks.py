@@ -15,7 +15,7 @@ from penstock.engine.positions import Cursor
 from penstock.engine.span import Rows, Span
 from penstock.errors import ContextOverflowError
 from penstock.streams.format import LIVE, TURNS, State
-from penstock.streams.request import Request
+from penstock.streams.requests.request import Request
 
 MEDIA = 7
 

@@ -8,7 +8,7 @@ import pytest
 from penstock.engine.command import Interrupt, MediaInput, Question, Refuse, Resolved, TextInput
 from penstock.engine.family import Loaded
 from penstock.streams.event import Appended, Dropped, Error, ReplyDone, ReplyStarted, Resting, Token
-from penstock.streams.request import SamplingParams
+from penstock.streams.requests.request import SamplingParams
 
 from .driven import Driven
 

@@ -13,7 +13,7 @@ from penstock.engine.runner.encoder import Encoder
 from penstock.engine.runner.sampler import sample
 from penstock.errors import NotFiniteError
 from penstock.streams.event import ReplyDone, Token
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 from penstock.streams.segment import ImageSegment
 
 from .driven import Driven

@@ -28,9 +28,9 @@ from penstock.engine.family import Loaded
 from penstock.engine.loading.open import load
 from penstock.engine.span import Rows
 from penstock.streams.item import Item, VideoBytes, VideoFrame
-from penstock.streams.prompt import Media, gather
-from penstock.streams.request import Request
-from penstock.streams.whole import decoded
+from penstock.streams.requests.prompt import Media, gather
+from penstock.streams.requests.request import Request
+from penstock.streams.requests.whole import decoded
 from PIL import Image
 from transformers import AutoProcessor
 from transformers.video_utils import VideoMetadata

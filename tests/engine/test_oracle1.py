@@ -15,7 +15,7 @@ from penstock.engine.family import Loaded
 from penstock.engine.loading.open import load
 from penstock.errors import InputError
 from penstock.streams.event import ReplyDone, Token
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 
 from tests.fixtures.recipe import model_path
 from tests.reference.check import smallest_margin

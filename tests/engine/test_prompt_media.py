@@ -16,8 +16,8 @@ from penstock.engine.core import Core
 from penstock.engine.family import Loaded
 from penstock.errors import InputError
 from penstock.streams.event import ReplyDone, Token
-from penstock.streams.options import sized
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.options import sized
+from penstock.streams.requests.request import Request, SamplingParams
 from penstock.streams.size import fit
 
 from tests.reference.check import smallest_margin

@@ -17,8 +17,8 @@ from penstock.engine.families import sizes
 from penstock.engine.family import Loaded
 from penstock.engine.loading.open import load
 from penstock.errors import InputError, ModelError
-from penstock.streams.options import sized
-from penstock.streams.prompt import Content, Media
+from penstock.streams.requests.options import sized
+from penstock.streams.requests.prompt import Content, Media
 from penstock.streams.segment import ImageSegment
 from penstock.streams.timeline import Timeline
 from PIL import Image

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from penstock.engine.family import Loaded
 from penstock.engine.words.spelling import Spelling, control_tokens, spelling_of
 from penstock.errors import InputError
-from penstock.streams.prompt import Content, Media
+from penstock.streams.requests.prompt import Content, Media
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 

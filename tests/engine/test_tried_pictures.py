@@ -19,7 +19,7 @@ from penstock.engine.families.tried import TriedTowers
 from penstock.engine.family import Loaded
 from penstock.engine.loading.open import load
 from penstock.errors import InputError, ModelError
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 from PIL import Image
 
 from tests.fixtures.parts import draw, quiet

@@ -27,7 +27,7 @@ from penstock.engine.loading.forecast import forecast
 from penstock.engine.loading.memory import weight_bytes
 from penstock.engine.loading.open import load
 from penstock.errors import ModelError
-from penstock.streams.request import Sampling
+from penstock.streams.requests.request import Sampling
 from safetensors.torch import load_file, save_file
 
 from tests.engine.acts import Client

@@ -15,7 +15,7 @@ import msgspec
 from penstock.errors import InputError, StreamClosedError
 from penstock.streams.event import Appended, Closed, Error, Event, ReplyDone, ReplyStarted, Seen, Token
 from penstock.streams.item import Item, Text, VideoBytes
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 
 DEFAULTS = Request()
 

@@ -24,7 +24,7 @@ from penstock.server.config import ServerConfig
 from penstock.server.errors import ConfigError
 from penstock.server.routes import create_app
 from penstock.streams.item import VideoFrame
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 

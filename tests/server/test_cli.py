@@ -17,7 +17,7 @@ from penstock.server.cli import main, server_config
 from penstock.server.client import connect
 from penstock.streams.event import Appended, Closed, Token
 from penstock.streams.item import Image, Text
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 
 from tests.fixtures.recipe import model_path
 from tests.reference.media import picture

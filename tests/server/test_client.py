@@ -17,7 +17,7 @@ from penstock.server.client_stream import ClientStream
 from penstock.server.errors import ConnectionLostError, ServerLimitError, error_from_code
 from penstock.streams.event import Closed, Error, ReplyDone, Token
 from penstock.streams.item import AudioBytes, AudioChunk, Image, Item, Text, VideoBytes, VideoFrame
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 from websockets.asyncio.server import ServerConnection, serve
 
 

@@ -13,7 +13,7 @@ from penstock.errors import InputError
 from penstock.server import wire
 from penstock.server.client_stream import ClientReply, ClientStream
 from penstock.streams.event import Closed, ReplyDone, ReplyStarted, Token
-from penstock.streams.request import SamplingParams
+from penstock.streams.requests.request import SamplingParams
 
 
 class Line:

@@ -27,7 +27,7 @@ from penstock.demos.film import make_film
 from penstock.engine.config import EngineConfig
 from penstock.server.client import Connection, connect
 from penstock.streams.item import VideoFrame
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 from PIL import Image
 from websockets.exceptions import ConnectionClosed
 

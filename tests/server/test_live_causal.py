@@ -21,7 +21,7 @@ from penstock.engine.plan import Feed, Plan, Result
 from penstock.server.client import connect
 from penstock.streams.event import Appended, Event, Seen, Token
 from penstock.streams.item import VideoFrame
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 
 from tests.actors.encoded import encode_all
 from tests.fixtures.recipe import model_path

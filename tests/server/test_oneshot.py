@@ -14,7 +14,7 @@ from penstock.errors import InputError, MediaError
 from penstock.server.client import connect
 from penstock.server.errors import ServerLimitError
 from penstock.streams.item import AudioBytes, AudioChunk, Image, VideoBytes
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 from PIL import Image as Pillow
 
 from tests.reference.media import RATE, picture, png, sound, wav

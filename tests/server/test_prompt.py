@@ -14,7 +14,7 @@ from penstock.errors import InputError
 from penstock.server import wire
 from penstock.server.client import connect
 from penstock.server.errors import MessageError
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 from PIL import Image
 
 PARAMS = SamplingParams(max_tokens=6)

@@ -18,7 +18,7 @@ from penstock.server import session as module
 from penstock.server.session import Session
 from penstock.streams.event import Closed, Credit, Error, ReplyDone, ReplyStarted
 from penstock.streams.item import Text
-from penstock.streams.request import Request
+from penstock.streams.requests.request import Request
 
 NAMES = ("a", "b", "c")
 MOST_STREAMS = 2

@@ -13,7 +13,7 @@ from penstock.engine.config import FITTING, EngineConfig
 from penstock.engine.loading.memory import Memory
 from penstock.server import cli
 from penstock.server.config import ServerConfig
-from penstock.streams.request import Sampling
+from penstock.streams.requests.request import Sampling
 
 from tests.fixtures.recipe import model_path
 

@@ -26,7 +26,7 @@ from penstock.server.errors import MessageError
 from penstock.server.session import Session
 from penstock.streams.event import Error, ReplyDone, Token
 from penstock.streams.item import VideoFrame
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 from PIL import Image
 from websockets.asyncio.client import ClientConnection, connect
 

@@ -14,7 +14,7 @@ from penstock.server import wire
 from penstock.server.errors import MessageError
 from penstock.streams import event as events
 from penstock.streams import item as items
-from penstock.streams.request import Request, SamplingParams
+from penstock.streams.requests.request import Request, SamplingParams
 
 
 def binary(header: dict[str, Any] | bytes, payload: bytes = b"x", length: int | None = None) -> bytes:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from penstock.errors import InputError
 from penstock.server import wire
 from penstock.server.errors import MessageError
-from penstock.streams.data_url import from_base64, from_data_url, is_data_url
-from penstock.streams.messages import check_messages
-from penstock.streams.request import Request
+from penstock.streams.requests.data_url import from_base64, from_data_url, is_data_url
+from penstock.streams.requests.messages import check_messages
+from penstock.streams.requests.request import Request
 
 USER = {"role": "user"}
 TAKEN = "a PIL image, an array, bytes, a path, a data: URL or an item"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from penstock.errors import InputError
-from penstock.streams.request import MOST_STOP_CHARACTERS, MOST_STOPS, Request, SamplingParams
+from penstock.streams.requests.request import MOST_STOP_CHARACTERS, MOST_STOPS, Request, SamplingParams
 
 PARAMS = (
     ({"stop": "END"}, "stop: expected `array`, got `str`"),  # it would stop at an E

@@ -16,9 +16,9 @@ from penstock.codecs.limits import MediaLimits
 from penstock.codecs.reading import Reading
 from penstock.errors import InputError, LimitError
 from penstock.streams.item import AudioBytes, Image, VideoBytes
-from penstock.streams.prompt import Content, Media
+from penstock.streams.requests.prompt import Content, Media
+from penstock.streams.requests.whole import decoded
 from penstock.streams.segment import MediaSpec
-from penstock.streams.whole import decoded
 
 from tests.reference.media import png
 

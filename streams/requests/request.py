@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from ..errors import InputError
-from .format import BY_NAME
+from ...errors import InputError
+from ..format import BY_NAME
 from .messages import check_messages, check_unicode
 
 FORMATS = ("auto", *BY_NAME)

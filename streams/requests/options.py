@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from ..errors import InputError
+from ...errors import InputError
+from ..segment import MediaSpec, Option, SizeRule
 from .request import Request
-from .segment import MediaSpec, Option, SizeRule
 
 SIZES = ("min_pixels", "max_pixels")
 

@@ -9,15 +9,15 @@ from collections.abc import Generator, Iterator
 import msgspec
 import numpy as np
 
-from ..codecs.decoders import Decoders
-from ..codecs.frame import Frame, Lost, Samples
-from ..codecs.limits import MediaLimits
-from ..errors import DamagedError, InputError, LimitError
-from .audio import SECOND_US, TOLERANCE_US, split
-from .item import AudioBytes, AudioChunk, Image, VideoBytes
+from ...codecs.decoders import Decoders
+from ...codecs.frame import Frame, Lost, Samples
+from ...codecs.limits import MediaLimits
+from ...errors import DamagedError, InputError, LimitError
+from ..audio import SECOND_US, TOLERANCE_US, split
+from ..item import AudioBytes, AudioChunk, Image, VideoBytes
+from ..segment import MediaSpec
+from ..video import LONGEST_GAP_US, Pick, Sampler
 from .prompt import Content, Media, Piece
-from .segment import MediaSpec
-from .video import LONGEST_GAP_US, Pick, Sampler
 
 _PIECE_BYTES = 64 << 10
 
@@ -52,8 +52,8 @@ class _Budget:
 
 
 def _decoded(piece: Piece, decoders: Decoders, content: Content, spec: MediaSpec, budget: _Budget) -> list[Media]:
-    from ..codecs.pcm import decode_pcm
-    from ..codecs.picture import check_pixels
+    from ...codecs.pcm import decode_pcm
+    from ...codecs.picture import check_pixels
 
     lost: list[Lost] = []
     match piece:

@@ -11,7 +11,7 @@ import base64
 import re
 from urllib.parse import unquote_to_bytes
 
-from ..errors import InputError
+from ...errors import InputError
 
 _SCHEME = re.compile(r"[\x00-\x20]*data:", re.IGNORECASE)
 _BASE64 = re.compile(r";[ ]*base64[ ]*$", re.IGNORECASE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ..errors import InputError
+from ...errors import InputError
 
 KINDS = ("image", "video", "audio")
 TAKEN = "a PIL image, an array, bytes, a path, a data: URL or an item"

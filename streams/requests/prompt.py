@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ..codecs.limits import MediaLimits
-from ..codecs.pcm import check_samples
-from ..errors import InputError, LimitError
+from ...codecs.limits import MediaLimits
+from ...codecs.pcm import check_samples
+from ...errors import InputError, LimitError
+from ..item import AudioBytes, AudioChunk, Image, VideoBytes
 from .data_url import from_base64, from_data_url, is_data_url
-from .item import AudioBytes, AudioChunk, Image, VideoBytes
 from .messages import KINDS, TAKEN, check_messages, described, parts, value_of
 
 
@@ -182,7 +182,7 @@ def _at(place: str) -> Iterator[None]:
 
 def _piece(value: Any, kind: str | None, rate: int, limits: MediaLimits) -> Piece:
     """`kind` None: the value tells it. `rate` of sound that does not have its own; 0: the model's."""
-    from ..codecs.picture import pixels_of
+    from ...codecs.picture import pixels_of
 
     match value:
         case str() | Path():
@@ -208,7 +208,7 @@ def _piece(value: Any, kind: str | None, rate: int, limits: MediaLimits) -> Piec
 
 def _stacked(values: Sequence[Any], kind: str) -> np.ndarray:
     """Pictures of one size as one array."""
-    from ..codecs.picture import pixels_of
+    from ...codecs.picture import pixels_of
 
     pictures = []
     for value in values:
@@ -239,8 +239,8 @@ def _read(name: str | Path, limits: MediaLimits) -> bytes:
 
 
 def _from_bytes(data: bytes, kind: str | None) -> Piece:
-    from ..codecs.picture import is_file
-    from ..codecs.sniff import SOUND, sniff
+    from ...codecs.picture import is_file
+    from ...codecs.sniff import SOUND, sniff
 
     if not data:
         raise InputError(f"{kind or 'media'}: expected at least 1 byte, got 0")
