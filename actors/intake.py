@@ -23,7 +23,7 @@ from ..codecs.resample import Resampler
 from ..errors import InputError, LimitError, MediaError
 from ..streams.event import Dropped
 from ..streams.item import AudioBytes, AudioChunk, Buffer, Image, Item, VideoBytes, VideoFrame
-from ..streams.order import Source
+from ..streams.order import FrameSource
 from ..streams.requests.options import sized
 from ..streams.requests.request import Request
 from ..streams.requests.whole import file_frames
@@ -65,7 +65,7 @@ class Intake:
         self._frame_us = round(1_000_000 / (request.video_fps or spec.video_fps))
         self._frame_end_us = 0
         self._sound_end_us = 0
-        self._containers: dict[str, tuple[Reading, Source]] = {}  # the encoded file of each kind that is being read
+        self._containers: dict[str, tuple[Reading, FrameSource]] = {}  # the file of each kind that is being read
         self._files = 0
 
     def take(self, seq: int, item: Item) -> Generator[Output, None, None]:
@@ -76,12 +76,12 @@ class Intake:
             case VideoFrame():
                 pts_us = self._frame_end_us if item.pts_us is None else item.pts_us
                 frame = Pixels(self._frame(item), pts_us)
-                yield self._feed(seq, [frame], Source(timed=item.pts_us is not None))
+                yield self._feed(seq, [frame], FrameSource(timed=item.pts_us is not None))
             case AudioChunk():
                 pts_us = self._sound_end_us if item.pts_us is None else item.pts_us
                 limits = self._decoders.limits
                 samples = decode_pcm(item.data, item.encoding, item.channels, item.rate, pts_us, limits)
-                yield self._feed(seq, [samples], Source(timed=item.pts_us is not None))
+                yield self._feed(seq, [samples], FrameSource(timed=item.pts_us is not None))
             case VideoBytes():
                 yield from self._file(seq, "video", item)
             case AudioBytes():
@@ -118,7 +118,7 @@ class Intake:
         if kind not in self._containers:
             self._files += 1
             container = self._decoders.container(kind, self._start_us(kind, item))
-            self._containers[kind] = (container, Source(f"{kind} {self._files}"))
+            self._containers[kind] = (container, FrameSource(f"{kind} {self._files}"))
         container, source = self._containers[kind]
         data = memoryview(item.data)
         try:
@@ -142,7 +142,7 @@ class Intake:
             return item.pts_us
         return max(self._sound_end_us, self._frame_end_us) if kind == "video" else self._sound_end_us
 
-    def _feed(self, seq: int, frames: list[Frame], source: Source) -> Output:
+    def _feed(self, seq: int, frames: list[Frame], source: FrameSource) -> Output:
         for frame in frames:
             if isinstance(frame, Pixels):
                 self._frame_end_us = frame.pts_us + self._frame_us
@@ -151,7 +151,7 @@ class Intake:
         return self._timeline.feed(seq, frames, source)
 
     def _read(
-        self, seq: int, container: Reading, data: Buffer, source: Source, final: bool
+        self, seq: int, container: Reading, data: Buffer, source: FrameSource, final: bool
     ) -> Generator[Output, None, None]:
         for frames in container.read(data, final):
             output = self._feed(seq, self._wanted(frames), source)

@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..streams.requests.request import Request, SamplingParams
 
 
-class Host(Protocol):
+class StreamOpener(Protocol):
     """What opens streams."""
 
     async def stream(self, request: Request) -> Any:
@@ -22,13 +22,13 @@ class Host(Protocol):
         ...
 
 
-async def generate(host: Host, request: Request, params: SamplingParams | None) -> str:
+async def generate(host: StreamOpener, request: Request, params: SamplingParams | None) -> str:
     """One reply, which ends where the model ends it; `params` None: those of the request."""
     async with await host.stream(_whole("generate", request, params)) as stream:
         return await (await stream.prompted()).text()
 
 
-async def generate_all(host: Host, request: Request, n: int, params: SamplingParams | None) -> list[str]:
+async def generate_all(host: StreamOpener, request: Request, n: int, params: SamplingParams | None) -> list[str]:
     """`n` replies to a prompt that is computed once; reply i is drawn with the seed plus i, if there is one."""
     if n < 1:
         raise InputError(f"n: expected at least 1, got {n}")

@@ -29,7 +29,7 @@ from .capture import Camera, Microphone
 from .client import connect
 from .errors import ConnectionLostError, error_from_code
 from .progress import loading
-from .sources import File, Piece, Source, Stdin
+from .sources import File, Source, Stdin, TimedItem
 
 _EXAMPLE = 'penstock ask clip.mp4 "What happens?"'
 _MEDIA = re.compile(r"-|(camera|microphone)(:\S*)?|\S+\.\w{2,4}")  # what looks like MEDIA and like no question
@@ -247,9 +247,9 @@ class _Talk:
         return reached_us
 
 
-async def _read(pieces: Generator[Piece], name: str, patience: float | None) -> AsyncGenerator[Piece]:
+async def _read(pieces: Generator[TimedItem], name: str, patience: float | None) -> AsyncGenerator[TimedItem]:
     """The pieces, read in a thread that nobody waits for: a device or a pipe may never give another one."""
-    loop, queue = asyncio.get_running_loop(), asyncio.Queue[Piece | BaseException | None]()
+    loop, queue = asyncio.get_running_loop(), asyncio.Queue[TimedItem | BaseException | None]()
     room, stopped = threading.Semaphore(_AHEAD), threading.Event()
 
     def pump() -> None:

@@ -23,7 +23,7 @@ from PIL import Image
 from ..errors import InputError
 from ..streams.item import AudioChunk, VideoFrame
 from . import devices
-from .sources import Piece
+from .sources import TimedItem
 
 RATE = 16_000
 # More pictures a second than any model takes; a stream picks from these.
@@ -51,7 +51,7 @@ class Camera:
         with self._open():
             pass
 
-    def pieces(self, start_us: int, paced: bool) -> Generator[Piece]:
+    def pieces(self, start_us: int, paced: bool) -> Generator[TimedItem]:
         """Its pictures with their times, as long as they are taken."""
         with self._open() as camera:
             first = due = None
@@ -63,7 +63,7 @@ class Camera:
                 jpeg = io.BytesIO()
                 Image.fromarray(frame.to_ndarray(format="rgb24")).save(jpeg, "JPEG", quality=_JPEG_QUALITY)
                 pts_us = start_us + round((frame.time - first) * 1e6)
-                yield Piece(VideoFrame(jpeg.getvalue(), pts_us=pts_us), pts_us)
+                yield TimedItem(VideoFrame(jpeg.getvalue(), pts_us=pts_us), pts_us)
 
     def _open(self) -> InputContainer:
         format = devices.CAMERAS.get(sys.platform, "v4l2")
@@ -85,7 +85,7 @@ class Microphone:
         with self._open():
             pass
 
-    def pieces(self, start_us: int, paced: bool) -> Generator[Piece]:
+    def pieces(self, start_us: int, paced: bool) -> Generator[TimedItem]:
         """Its sound without gaps, as long as it is taken."""
         resampler, heard, samples = av.AudioResampler("fltp", "mono", RATE), [], 0
         told = 0
@@ -98,7 +98,7 @@ class Microphone:
                     pts_us = start_us + told * 1_000_000 // RATE
                     told += samples
                     chunk = AudioChunk(np.concatenate(heard, axis=1), rate=RATE, pts_us=pts_us)
-                    yield Piece(chunk, start_us + told * 1_000_000 // RATE)
+                    yield TimedItem(chunk, start_us + told * 1_000_000 // RATE)
                     heard, samples = [], 0
 
     def _open(self) -> InputContainer:

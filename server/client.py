@@ -30,7 +30,7 @@ from .errors import ConnectionLostError, ServerLimitError, error_from_code
 from .inline import inline
 
 
-class _Head(msgspec.Struct):
+class _Envelope(msgspec.Struct):
     type: str
     stream: str | None = None
     number: int = 0
@@ -40,7 +40,7 @@ class _Refusal(msgspec.Struct):
     error: str
 
 
-_head_decoder = msgspec.json.Decoder(_Head)
+_head_decoder = msgspec.json.Decoder(_Envelope)
 _answer_decoder = msgspec.json.Decoder(wire.Answer)
 _event_decoder = msgspec.json.Decoder(events.Event)
 _PIECE_BYTES = 8 << 20  # A file up to here is whole for the server, whose sound is then scaled as a whole.
@@ -129,7 +129,7 @@ class Connection:
         fields["params"] = wire.wire_params(request.params)
         return await self._open(
             name,
-            lambda ref: wire.encode_command(wire.Open(stream=name, ref=ref, **fields)),
+            lambda ref: wire.encode_command(wire.OpenMessage(stream=name, ref=ref, **fields)),
             request.starts,
         )
 
@@ -151,7 +151,7 @@ class Connection:
         params = None if again is None else wire.wire_params(again)
 
         def encode(ref: str) -> str:
-            return wire.encode_command(wire.Fork(stream=source.name, as_=name, again=params, ref=ref))
+            return wire.encode_command(wire.ForkMessage(stream=source.name, as_=name, again=params, ref=ref))
 
         return await self._open(name, encode, again is not None)
 
@@ -182,7 +182,8 @@ class Connection:
         return stream
 
     def _abandon(self, name: str) -> None:
-        task = asyncio.create_task(self.send(wire.encode_command(wire.Close(stream=name))), name=f"abandon {name}")
+        close = wire.encode_command(wire.CloseMessage(stream=name))
+        task = asyncio.create_task(self.send(close), name=f"abandon {name}")
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def send(self, frame: str | bytes) -> None:

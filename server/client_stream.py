@@ -148,7 +148,7 @@ class ClientStream(Talk[ClientReply]):
 
     async def interrupt(self, at: int | None = None) -> None:
         """Cut the running reply behind token `at`; None: behind the last one that the server sent."""
-        await self._call(wire.Interrupt, at=at)
+        await self._call(wire.InterruptMessage, at=at)
         for reply in self._replies.values():
             reply.held = False
 
@@ -168,7 +168,7 @@ class ClientStream(Talk[ClientReply]):
         if self._closed is None:
             self._closing = True
             try:
-                await self._connection.send(wire.encode_command(wire.Close(stream=self.name)))
+                await self._connection.send(wire.encode_command(wire.CloseMessage(stream=self.name)))
             except ConnectionLostError:
                 return
         while self._closed is None:

@@ -35,7 +35,7 @@ _PACED_US = 40_000
 _STEP_US = {"video": 1_000_000, "audio": 1 << 62}
 
 
-class Piece(NamedTuple):
+class TimedItem(NamedTuple):
     """An item and the media time, in microseconds on the stream's clock, that is reached with it (None: no time)."""
 
     item: Item
@@ -52,7 +52,7 @@ class Source(Protocol):
         """Raise InputError or FormatError where it cannot be shown; says what to do. Opens nothing for good."""
         ...
 
-    def pieces(self, start_us: int, paced: bool) -> Generator[Piece]:
+    def pieces(self, start_us: int, paced: bool) -> Generator[TimedItem]:
         """Its items, on the stream's clock from `start_us` on; in small steps of media where `paced`. Blocks."""
         ...
 
@@ -71,12 +71,12 @@ class File:
         with self._open() as file:
             _kind(file, self.name)
 
-    def pieces(self, start_us: int, paced: bool) -> Generator[Piece]:
+    def pieces(self, start_us: int, paced: bool) -> Generator[TimedItem]:
         """A picture whole; else the file's bytes, cut by the times of its packets."""
         with self._open() as file:
             kind = _kind(file, self.name)
             if kind == "picture":
-                yield Piece(Image(file.read()), None)
+                yield TimedItem(Image(file.read()), None)
             elif _index_bytes(file) != _BEHIND:
                 yield from _cut(self._path, self.name, kind, start_us, paced)
             else:
@@ -122,7 +122,7 @@ class Stdin:
                 if not more or len(self._head) == _HEAD_BYTES:
                     raise
 
-    def pieces(self, start_us: int, paced: bool) -> Generator[Piece]:
+    def pieces(self, start_us: int, paced: bool) -> Generator[TimedItem]:
         """What has been looked at by `check`, then the rest; the times of what is passed on at once are not known."""
         stdin, head = _stdin(), self._head
         if self._followed or self._index_is_far():
@@ -130,19 +130,19 @@ class Stdin:
             return
         kind = _kind(io.BytesIO(head), self.name)
         if kind == "picture":
-            yield Piece(Image(head + stdin.readall()), None)
+            yield TimedItem(Image(head + stdin.readall()), None)
             return
         make = VideoBytes if kind == "video" else AudioBytes
         while head:
-            yield Piece(make(head, pts_us=start_us), None)
+            yield TimedItem(make(head, pts_us=start_us), None)
             head = stdin.read(_VIDEO_PIECE_BYTES)
-        yield Piece(make(b"", final=True, pts_us=start_us), None)
+        yield TimedItem(make(b"", final=True, pts_us=start_us), None)
 
     def _index_is_far(self) -> bool:
         index_bytes = _index_bytes(io.BytesIO(self._head))
         return index_bytes == _BEHIND or index_bytes > len(self._head)
 
-    def _whole(self, start_us: int, paced: bool) -> Iterator[Piece]:
+    def _whole(self, start_us: int, paced: bool) -> Iterator[TimedItem]:
         with _copy(self.name) as whole:
             with _room(self.name):
                 whole.write(self._head)
@@ -260,7 +260,7 @@ def _index_moved(path: Path, name: str) -> Iterator[Path]:
         yield Path(copy.name)
 
 
-def _cut(path: Path, name: str, kind: str, start_us: int, paced: bool) -> Iterator[Piece]:
+def _cut(path: Path, name: str, kind: str, start_us: int, paced: bool) -> Iterator[TimedItem]:
     """The bytes of a file in pieces; each says up to where in time its packets go."""
     make, most_bytes = (VideoBytes, _VIDEO_PIECE_BYTES) if kind == "video" else (AudioBytes, _SOUND_PIECE_BYTES)
     step_us = _PACED_US if paced else _STEP_US[kind]
@@ -269,7 +269,7 @@ def _cut(path: Path, name: str, kind: str, start_us: int, paced: bool) -> Iterat
         for end, time_us in _ends(path, name, step_us):
             while file.tell() < end and (data := file.read(min(most_bytes, end - file.tell()))):
                 left -= len(data)
-                yield Piece(make(data, final=not left, pts_us=start_us), start_us + time_us)
+                yield TimedItem(make(data, final=not left, pts_us=start_us), start_us + time_us)
     if left:
         raise InputError(f"{name}: expected {left} more bytes, got the end of the file; it has changed meanwhile")
 

@@ -41,7 +41,7 @@ class Params(SamplingParams, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """SamplingParams as they come over the wire: a field that is not known is an error."""
 
 
-class Open(Request, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="open"):
+class OpenMessage(Request, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="open"):
     """Open a stream under a name of the client's choice; beside it all fields of `Request`."""
 
     stream: Name
@@ -72,7 +72,7 @@ class Ask(_Message, frozen=True, kw_only=True, tag="ask"):
     wait_ms: Annotated[int, msgspec.Meta(ge=0, le=2**31)] | None = None
 
 
-class Interrupt(_Message, frozen=True, kw_only=True, tag="interrupt"):
+class InterruptMessage(_Message, frozen=True, kw_only=True, tag="interrupt"):
     """Cut the running reply behind token `at`; None: behind the last token that was sent."""
 
     at: Count | None = None
@@ -82,14 +82,14 @@ class End(_Message, frozen=True, kw_only=True, tag="end"):
     """No more media will come."""
 
 
-class Fork(_Message, frozen=True, kw_only=True, tag="fork"):
+class ForkMessage(_Message, frozen=True, kw_only=True, tag="fork"):
     """Open the stream `as` as a copy of this one; with `again` as one that begins the reply to the prompt anew."""
 
     as_: Name = msgspec.field(name="as")
     again: Params | None = None
 
 
-class Close(_Message, frozen=True, kw_only=True, tag="close"):
+class CloseMessage(_Message, frozen=True, kw_only=True, tag="close"):
     """End the stream at once."""
 
 
@@ -108,7 +108,7 @@ class Input(msgspec.Struct, frozen=True, eq=False):
     bytes: int
 
 
-Command = Open | Ask | Interrupt | End | Fork | Close | Ping | Input
+Command = OpenMessage | Ask | InterruptMessage | End | ForkMessage | CloseMessage | Ping | Input
 
 
 class ImageHeader(_Message, frozen=True, kw_only=True, tag="image"):
@@ -236,7 +236,8 @@ class _Addressed(msgspec.Struct):
     ref: Any = None
 
 
-_text_decoder = msgspec.json.Decoder(Open | TextMessage | Ask | Interrupt | End | Fork | Close | Ping)
+_InText = OpenMessage | TextMessage | Ask | InterruptMessage | End | ForkMessage | CloseMessage | Ping
+_text_decoder = msgspec.json.Decoder(_InText)
 _header_decoder = msgspec.json.Decoder(Header)
 _address_decoder = msgspec.json.Decoder(_Addressed)
 _encoder = msgspec.json.Encoder()
@@ -252,7 +253,7 @@ def decode_text(text: str | bytes) -> Command:
     message = _decode(_text_decoder, text)
     if isinstance(message, TextMessage):
         return Input(message.stream, message.ref, items.Text(message.text), len(text))
-    if isinstance(message, Open):
+    if isinstance(message, OpenMessage):
         _check(message.request(), message)
         _check_media(message)
         _check_params(message.params, message)
@@ -322,18 +323,18 @@ def _address(data: str | bytes | memoryview) -> _Address:
     return _Address(*(value if isinstance(value, str) else None for value in (found.stream, found.ref)))
 
 
-def _check_params(params: Params, message: Open | Ask) -> None:
+def _check_params(params: Params, message: OpenMessage | Ask) -> None:
     _check(plain_params(params), message, "params.")
 
 
-def _check_media(message: Open) -> None:
+def _check_media(message: OpenMessage) -> None:
     try:
         check_inline(message.messages, message.media)
     except InputError as error:
         raise _placed(error, message) from None
 
 
-def _check(value: Request | SamplingParams, message: Open | Ask, prefix: str = "") -> None:
+def _check(value: Request | SamplingParams, message: OpenMessage | Ask, prefix: str = "") -> None:
     try:
         value.check()
     except InputError as error:
@@ -343,7 +344,7 @@ def _check(value: Request | SamplingParams, message: Open | Ask, prefix: str = "
         raise _placed(error, message, prefix) from None
 
 
-def _placed(error: InputError, message: Open | Ask, prefix: str = "") -> MessageError:
+def _placed(error: InputError, message: OpenMessage | Ask, prefix: str = "") -> MessageError:
     """The error of a value, which begins with its place."""
     place = _place.match(str(error))
     path = "$" if place is None else f"$.{prefix}{place[0]}"
@@ -377,6 +378,8 @@ def encode_binary(header: Header, payload: bytes | bytearray | memoryview) -> by
     return b"".join((_header_size.pack(len(head)), head, payload))
 
 
-def encode_command(message: Open | TextMessage | Ask | Interrupt | End | Fork | Close | Ping) -> str:
+def encode_command(
+    message: _InText,
+) -> str:
     """One text frame of a client."""
     return _encoder.encode(message).decode()

@@ -23,7 +23,7 @@ class State(StrEnum):
     ASSISTANT = "assistant"
 
 
-class Step(msgspec.Struct, frozen=True):
+class Transition(msgspec.Struct, frozen=True):
     """What an event does: wrappers fed before its own rows, wrappers fed after them, and the state that follows."""
 
     before: tuple[str, ...]
@@ -35,21 +35,21 @@ OPEN_USER = ("user_start",)
 TO_ASSISTANT = ("user_end", "assistant_start")
 
 # What every format does outside a reply.
-_TURNS: dict[tuple[State, str], Step] = {
-    (State.CLOSED, "media"): Step(OPEN_USER, (), State.USER),
-    (State.CLOSED, "text"): Step(OPEN_USER, (), State.USER),
-    (State.CLOSED, "ask"): Step(OPEN_USER, TO_ASSISTANT, State.ASSISTANT),
-    (State.USER, "media"): Step((), (), State.USER),
-    (State.USER, "text"): Step((), (), State.USER),
-    (State.USER, "ask"): Step((), TO_ASSISTANT, State.ASSISTANT),
-    (State.ASSISTANT, "end"): Step(("assistant_end",), (), State.CLOSED),
+_TURNS: dict[tuple[State, str], Transition] = {
+    (State.CLOSED, "media"): Transition(OPEN_USER, (), State.USER),
+    (State.CLOSED, "text"): Transition(OPEN_USER, (), State.USER),
+    (State.CLOSED, "ask"): Transition(OPEN_USER, TO_ASSISTANT, State.ASSISTANT),
+    (State.USER, "media"): Transition((), (), State.USER),
+    (State.USER, "text"): Transition((), (), State.USER),
+    (State.USER, "ask"): Transition((), TO_ASSISTANT, State.ASSISTANT),
+    (State.ASSISTANT, "end"): Transition(("assistant_end",), (), State.CLOSED),
 }
 
 # In `live` a reply goes on with what comes: media right behind its newest token, text as a turn of its own.
 _LIVE = _TURNS | {
-    (State.ASSISTANT, "media"): Step((), (), State.ASSISTANT),
-    (State.ASSISTANT, "text"): Step(("assistant_end", "user_start"), TO_ASSISTANT, State.ASSISTANT),
-    (State.ASSISTANT, "ask"): Step(("assistant_end", "user_start"), TO_ASSISTANT, State.ASSISTANT),
+    (State.ASSISTANT, "media"): Transition((), (), State.ASSISTANT),
+    (State.ASSISTANT, "text"): Transition(("assistant_end", "user_start"), TO_ASSISTANT, State.ASSISTANT),
+    (State.ASSISTANT, "ask"): Transition(("assistant_end", "user_start"), TO_ASSISTANT, State.ASSISTANT),
 }
 
 
@@ -64,13 +64,13 @@ class Format(msgspec.Struct, frozen=True):
     """
 
     name: str
-    table: dict[tuple[State, str], Step]
+    table: dict[tuple[State, str], Transition]
     holds: bool = False
     cuts: frozenset[str] = frozenset()
     rests: bool = False
     unit_us: int = 0
 
-    def step(self, state: State, event: str) -> Step | None:
+    def step(self, state: State, event: str) -> Transition | None:
         """The row for `event` ("media", "text", "ask", "end") in `state`; None where the event has to wait."""
         return self.table.get((state, event))
 

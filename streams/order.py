@@ -17,7 +17,7 @@ from .audio import SECOND_US
 _MOST_HELD_BYTES = 256 << 20
 
 
-class Source(msgspec.Struct, frozen=True):
+class FrameSource(msgspec.Struct, frozen=True):
     """Where frames come from. `name`: media of one named source belongs together (a file's picture and its sound).
     `timed`: their media times may be compared with those of other sources.
     """
@@ -26,7 +26,7 @@ class Source(msgspec.Struct, frozen=True):
     timed: bool = True
 
 
-LIVE = Source()
+LIVE = FrameSource()
 
 
 class Order:
@@ -41,9 +41,9 @@ class Order:
         self._newest_us: int | None = None
         self._arrivals = 0
         self._strays = 0  # media in a row that is older than the lateness allows
-        self._video: list[tuple[int, int, int, Pixels, Source]] = []
-        self._audio: list[tuple[int, int, int, Samples, Source]] = []
-        self._begun: tuple[int, Samples, Source] | None = None  # a chunk of which `_sent` samples have gone out
+        self._video: list[tuple[int, int, int, Pixels, FrameSource]] = []
+        self._audio: list[tuple[int, int, int, Samples, FrameSource]] = []
+        self._begun: tuple[int, Samples, FrameSource] | None = None  # a chunk of which `_sent` samples have gone out
         self._sent = 0
         self._held_bytes = 0  # of what has not begun to go out
 
@@ -71,7 +71,7 @@ class Order:
         """Forget what the newest media was. Nothing may wait."""
         self._newest_us, self._strays = None, 0
 
-    def put(self, seq: int, frame: Frame, source: Source) -> None:
+    def put(self, seq: int, frame: Frame, source: FrameSource) -> None:
         """Take a frame of input `seq`."""
         self._arrivals += 1
         self._held_bytes += _bytes(frame)
@@ -81,13 +81,13 @@ class Order:
         else:
             heapq.heappush(self._audio, (frame.pts_us, seq, self._arrivals, frame, source))
 
-    def due(self) -> Iterator[tuple[int, Frame, Source]]:
+    def due(self) -> Iterator[tuple[int, Frame, FrameSource]]:
         """What is older than the newest by more than the lateness; without a lateness, all."""
         if not self._lateness_us or self._newest_us is None:
             return self.all()
         return self._release(self._newest_us - self._lateness_us)
 
-    def all(self) -> Iterator[tuple[int, Frame, Source]]:
+    def all(self) -> Iterator[tuple[int, Frame, FrameSource]]:
         """Everything."""
         return self._release(None)
 
@@ -98,7 +98,7 @@ class Order:
             chunks.append((self._begun[1].samples.shape[1] - self._sent, self._begun[1].rate))
         return len(self._video), sum(count * rate // source for count, source in chunks)
 
-    def _release(self, before_us: int | None) -> Iterator[tuple[int, Frame, Source]]:
+    def _release(self, before_us: int | None) -> Iterator[tuple[int, Frame, FrameSource]]:
         while True:
             border_us = before_us
             if self._video and (border_us is None or self._video[0][0] < border_us):
@@ -120,7 +120,7 @@ class Order:
             return chunk.pts_us + self._sent * SECOND_US // chunk.rate
         return self._audio[0][0] if self._audio else None
 
-    def _sound_until(self, border_us: int | None) -> tuple[int, Samples, Source]:
+    def _sound_until(self, border_us: int | None) -> tuple[int, Samples, FrameSource]:
         """The samples of one chunk up to `border_us`, at least one."""
         if self._begun is None:
             _, seq, _, chunk, source = heapq.heappop(self._audio)

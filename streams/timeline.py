@@ -17,7 +17,7 @@ from ..codecs.frame import Frame, Pixels, Samples
 from ..errors import InputError
 from .audio import AudioBlocks, MakeResampler, Resampling
 from .event import Dropped, Held
-from .order import LIVE, Order, Source
+from .order import LIVE, FrameSource, Order
 from .segment import ImageSegment, MediaSpec, Segment, UnitSegment
 from .size import fit, video_rule
 from .tracks import Tracks
@@ -82,7 +82,7 @@ class Timeline:
             sounds = AudioBlocks(spec, make_resampler, once=lateness_us > 0)
         self._rooms = Tracks(patches, sounds)
 
-    def feed(self, seq: int, frames: Sequence[Frame], source: Source = LIVE) -> Output:
+    def feed(self, seq: int, frames: Sequence[Frame], source: FrameSource = LIVE) -> Output:
         """Take decoded frames of input `seq`. InputError for a modality or a size that the model does not take."""
         for frame in frames:
             self._check(frame)
@@ -137,7 +137,7 @@ class Timeline:
         _extend(segments, dropped, self._rooms.flush(seq))
 
     def _take(
-        self, frames: Iterator[tuple[int, Frame, Source]], segments: list[Segment], dropped: list[Dropped]
+        self, frames: Iterator[tuple[int, Frame, FrameSource]], segments: list[Segment], dropped: list[Dropped]
     ) -> None:
         """Lead frames that are in their final order through the rooms behind it."""
         for seq, frame, source in frames:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ..codecs.frame import Pixels, Samples
 from .audio import AudioBlocks, split
 from .event import Dropped
-from .order import Source
+from .order import FrameSource
 from .segment import Segment
 from .video import VideoPatches
 
@@ -33,8 +33,8 @@ class Tracks:
     def __init__(self, frames: VideoPatches | None, sound: AudioBlocks | None) -> None:
         self._frames = frames
         self._sound = sound
-        self._frames_from: Source | None = None  # of the newest frame
-        self._sound_from: Source | None = None  # of the newest sound
+        self._frames_from: FrameSource | None = None  # of the newest frame
+        self._sound_from: FrameSource | None = None  # of the newest sound
         self._heard_us: int | None = None  # how far sound had come when the oldest frame that is held came
 
     @property
@@ -47,7 +47,7 @@ class Tracks:
         """Samples at the model's rate that are in no block yet."""
         return 0 if self._sound is None else self._sound.held
 
-    def video(self, seq: int, frame: Pixels, source: Source) -> tuple[list[Segment], list[Dropped]]:
+    def video(self, seq: int, frame: Pixels, source: FrameSource) -> tuple[list[Segment], list[Dropped]]:
         """Take a frame; give what it completes or lets out, and what was lost."""
         if self._frames is None:
             return [], []
@@ -62,7 +62,7 @@ class Tracks:
             self._heard_us = self._sound_end_us if self.held_samples else _NEVER_US
         return [*segments, *patches], [*self._lost(seq), *late]
 
-    def audio(self, seq: int, sound: Samples, source: Source) -> tuple[list[Segment], list[Dropped]]:
+    def audio(self, seq: int, sound: Samples, source: FrameSource) -> tuple[list[Segment], list[Dropped]]:
         """Take sound; give what it completes or lets out, and what was lost."""
         if self._sound is None:
             return [], []
@@ -127,7 +127,7 @@ class Tracks:
         return [loss.event(seq) for loss in lost]
 
 
-def _beside(newcomer: Source, held: Source | None, start_us: int, until_us: int | None) -> bool:
+def _beside(newcomer: FrameSource, held: FrameSource | None, start_us: int, until_us: int | None) -> bool:
     """Whether media that starts at `start_us` goes on beside the other track, which waits until `until_us`."""
     if held is None or until_us is None or (newcomer.name and newcomer == held):
         return True

@@ -13,7 +13,7 @@ from ..codecs.frame import Pixels, Samples
 from ..errors import InputError
 from .audio import SECOND_US, AudioBlocks, LostSound, MakeResampler, SoundBlock, split
 from .event import Dropped
-from .order import Source
+from .order import FrameSource
 from .segment import AudioSegment, MediaSpec, UnitSegment
 from .video import Pick, Pictures, Sampler, late_frame, whole_patches
 
@@ -107,7 +107,7 @@ class Units:
         blocks = (unit.audio for unit in self._units.values() if unit.audio is not None)
         return early + self._sound.held + sum(len(audio.samples) - audio.lead for audio in blocks)
 
-    def video(self, seq: int, frame: Pixels, source: Source) -> tuple[list[UnitSegment], list[Dropped]]:
+    def video(self, seq: int, frame: Pixels, source: FrameSource) -> tuple[list[UnitSegment], list[Dropped]]:
         """Take a frame, of whatever source; give the units that it closes and what was lost."""
         before: list[UnitSegment] = []
         if self._sampler.goes_back(frame) and not self._ordered:
@@ -133,7 +133,7 @@ class Units:
         self._grid.zero_us, self._closed = None, 0
         self._picked, self._used = None, True
 
-    def audio(self, seq: int, samples: Samples, source: Source) -> tuple[list[UnitSegment], list[Dropped]]:
+    def audio(self, seq: int, samples: Samples, source: FrameSource) -> tuple[list[UnitSegment], list[Dropped]]:
         """Take sound, of whatever source; give the units that it closes and what was lost."""
         if self._grid.zero_us is None:
             self._early.append(samples)

@@ -23,8 +23,8 @@ from ..words.detokenize import Detokenizer
 from ..words.spelling import Unspelled
 from .kept import Kept
 from .layout import Layout
-from .reply import Reply
-from .rules import Does, Life, Media, What, after
+from .reply import ReplyState
+from .rules import Does, Life, MediaLife, What, after
 from .state import Begun, Limits, StreamState
 from .waiting import MOST_CHARACTERS, MOST_WORDS, Losses, Waiting, hurry, too_many
 
@@ -149,7 +149,7 @@ class Conversation:
         if rule.life is Life.DONE:
             self._finish(reply, rule.does.reason, close=what is not What.QUESTION)
 
-    def _tell_rest(self, reply: Reply) -> None:
+    def _tell_rest(self, reply: ReplyState) -> None:
         """Its client is told once for what was said."""
         if reply.rest_told != len(reply.ids):
             reply.rest_told = len(reply.ids)
@@ -161,7 +161,7 @@ class Conversation:
         words = self.family.tokenizer.decode
         return likely.logprob, tuple((id, words([id]), logprob) for id, logprob in likely.top)
 
-    def _lay_token(self, reply: Reply, id: int) -> None:
+    def _lay_token(self, reply: ReplyState, id: int) -> None:
         rows = self.stream.layout.token(id)
         reply.places.append(self.stream.rows)
         reply.positions.append(int(rows.positions[0, 0]))
@@ -175,14 +175,14 @@ class Conversation:
             or self.stream.layout.cursor.reply_next + closing > self.limits.positions
         )
 
-    def _finish(self, reply: Reply, reason: str, close: bool) -> None:
+    def _finish(self, reply: ReplyState, reason: str, close: bool) -> None:
         """`close`: its turn is closed here; a question that overtakes it closes it by itself."""
         self.stream.reply = None
         self.stream.events.append(ReplyDone(reply.id, reason, len(reply.ids), reply.text.finish(len(reply.ids))))
         if close:
             self.stream.lay(self.stream.layout.end())
 
-    def _keep(self, reply: Reply, at: int | None) -> int:
+    def _keep(self, reply: ReplyState, at: int | None) -> int:
         """How many tokens stay when a reply is cut behind token `at`."""
         return len(reply.ids) if at is None else max(0, min(at + 1, len(reply.ids)))
 
@@ -279,7 +279,7 @@ class Conversation:
             self.kept.add(self.stream.lay_within(self.limits, lambda layout: layout.media(span), self.reserve))
         except PenstockError as error:
             text = f"{error}; the stream goes on without this {span.modality}; words and questions go in while they fit"
-            failed, known = Error(error.code, text, input.seq), self.stream.media is Media.FULL
+            failed, known = Error(error.code, text, input.seq), self.stream.media is MediaLife.FULL
             if not known or span.modality == "image":
                 input.failed = failed
             if isinstance(input.input, Question) and not known:
@@ -388,7 +388,7 @@ class Conversation:
         text = Detokenizer(self.family.tokenizer, params.stop)
         cursor = stream.layout.cursor.copy()
         ends, own = self.family.stop_ids, self.family.data.sampling
-        stream.reply = Reply(stream.replies, seq, params, text, stream.rows, cursor, ends, own)
+        stream.reply = ReplyState(stream.replies, seq, params, text, stream.rows, cursor, ends, own)
         stream.events.append(ReplyStarted(stream.replies, seq, stream.stays_open(params)))
 
     def _mid_character(self) -> bool:

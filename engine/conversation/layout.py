@@ -14,7 +14,7 @@ import os.path
 
 import numpy as np
 
-from ...streams.format import Format, State, Step
+from ...streams.format import Format, State, Transition
 from ..family import Family
 from ..positions import Block, Cursor
 from ..span import Prompt, Rows, Span
@@ -65,7 +65,7 @@ class Layout:
         twin.block = None if self.block is None else self.block.copy()
         return twin
 
-    def step(self, event: str) -> Step | None:
+    def step(self, event: str) -> Transition | None:
         """What `event` would do now; None where it has to wait."""
         return self.format.step(self.state, event)
 
@@ -130,7 +130,7 @@ class Layout:
             self._wrap(name)
         return self._end_event(step)
 
-    def _begin_event(self, event: str) -> Step:
+    def _begin_event(self, event: str) -> Transition:
         step = self.step(event)
         assert step is not None
         self.taken_back, self._rows = 0, []
@@ -138,7 +138,7 @@ class Layout:
             self._wrap(name)
         return step
 
-    def _end_event(self, step: Step) -> list[Rows]:
+    def _end_event(self, step: Transition) -> list[Rows]:
         self._flush()
         self.state = step.state
         if self.state is State.ASSISTANT:

@@ -22,7 +22,7 @@ class Splice(msgspec.Struct, frozen=True, eq=False):
     input: Span | str
 
 
-class Reply:
+class ReplyState:
     """The sampling state of one reply. Spliced rows do not touch it; it goes on across them.
 
     `places[i]` and `positions[i]` are the row and the position of token i in the stream; `row` is that of the first
@@ -128,8 +128,8 @@ class Reply:
         self.least = before + 1
         del self.splices[: bisect_right(self.splices, before, key=lambda splice: splice.tokens)]
 
-    def copy(self) -> Reply:
-        twin = object.__new__(Reply)
+    def copy(self) -> ReplyState:
+        twin = object.__new__(ReplyState)
         twin.__dict__.update(self.__dict__)
         for name in ("ids", "places", "positions", "splices"):
             setattr(twin, name, list(getattr(self, name)))

@@ -133,7 +133,7 @@ def after(life: Life, what: What) -> Rule:
         raise PenstockError(f"a question or reply that is {life}: expected {known}; got: {what}") from None
 
 
-class Media(StrEnum):
+class MediaLife(StrEnum):
     """What is known of a stream's media."""
 
     EXPECTED = "expected"
@@ -141,15 +141,15 @@ class Media(StrEnum):
     OVER = "over"  # no more will come
 
 
-MEDIA: dict[tuple[Media, What], Media] = {
-    (Media.EXPECTED, What.MEDIA): Media.EXPECTED,
-    (Media.EXPECTED, What.MISSED): Media.FULL,
-    (Media.EXPECTED, What.END): Media.OVER,
-    (Media.FULL, What.MEDIA): Media.EXPECTED,
-    (Media.FULL, What.MISSED): Media.FULL,
-    (Media.FULL, What.END): Media.OVER,
+MEDIA: dict[tuple[MediaLife, What], MediaLife] = {
+    (MediaLife.EXPECTED, What.MEDIA): MediaLife.EXPECTED,
+    (MediaLife.EXPECTED, What.MISSED): MediaLife.FULL,
+    (MediaLife.EXPECTED, What.END): MediaLife.OVER,
+    (MediaLife.FULL, What.MEDIA): MediaLife.EXPECTED,
+    (MediaLife.FULL, What.MISSED): MediaLife.FULL,
+    (MediaLife.FULL, What.END): MediaLife.OVER,
     # What was hurried past may still come in.
-    (Media.OVER, What.MEDIA): Media.OVER,
-    (Media.OVER, What.MISSED): Media.OVER,
-    (Media.OVER, What.END): Media.OVER,
+    (MediaLife.OVER, What.MEDIA): MediaLife.OVER,
+    (MediaLife.OVER, What.MISSED): MediaLife.OVER,
+    (MediaLife.OVER, What.END): MediaLife.OVER,
 }

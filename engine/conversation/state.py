@@ -26,8 +26,8 @@ from ..pages import PageTable
 from ..span import Rows
 from ..words.spelling import Unspelled
 from .layout import Layout
-from .reply import Reply
-from .rules import MEDIA, Life, Media, What
+from .reply import ReplyState
+from .rules import MEDIA, Life, MediaLife, What
 from .waiting import Losses, Waiting
 
 
@@ -57,10 +57,10 @@ class StreamState:
         self.head = 0  # first entry of `laid` that is not wholly fed
         self.announced = 0  # rows [0, announced) have had their Appended events
         self.newest: Seen | None = None  # the newest span among the fed rows
-        self.reply: Reply | None = None
+        self.reply: ReplyState | None = None
         self.replies = 0
         self.begun: Begun | None = None  # the reply to the request's prompt
-        self.media = Media.EXPECTED
+        self.media = MediaLife.EXPECTED
         self.losses = Losses()
         self.ready: dict[tuple[str, bool], list[int]] | None = None  # `Layout.ready`, for the input that acts next
         self.unspelled: Unspelled | None = None  # the long text that this input waits for
@@ -94,7 +94,7 @@ class StreamState:
 
     def stays_open(self, params: SamplingParams) -> bool:
         """Whether a reply with these does not end by itself: media that it may speak of is still expected."""
-        return self.layout.format.holds and params.hold and self.media is not Media.OVER
+        return self.layout.format.holds and params.hold and self.media is not MediaLife.OVER
 
     def lay(self, rows: list[Rows]) -> None:
         for run in rows:

@@ -19,7 +19,7 @@ from ..words.template import begins
 _WORDS = {"image": ("image", "images"), "video": ("video", "videos"), "audio": ("audio", "audios")}
 
 
-class Source(Protocol):
+class ProcessorFacts(Protocol):
     """What a family says of its processor.
 
     `kinds`: of the parts that a message may have. `nested`: it takes media as a list for each prompt.
@@ -42,7 +42,7 @@ class Source(Protocol):
         ...
 
 
-def process(source: Source, content: Content) -> Any:
+def process(source: ProcessorFacts, content: Content) -> Any:
     """The processor's output for a prompt, tensors with a batch of one.
 
     Raises InputError for media that the model does not take, and where placeholders and media do not match.
@@ -102,7 +102,7 @@ def _rendered(processor: Any, content: Content, spelling: Spelling) -> str:
     return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
-def _check_kinds(source: Source, content: Content) -> None:
+def _check_kinds(source: ProcessorFacts, content: Content) -> None:
     for kind, pieces in content.by_kind().items():
         if pieces and kind not in source.kinds:
             *others, last = source.kinds

@@ -90,9 +90,9 @@ def _command(heard: wire.Command, size: int) -> c.Command:
     assert not isinstance(heard, wire.Ping)
     address = {"stream": heard.stream, "ref": heard.ref, "size": size}
     match heard:
-        case wire.Open():
+        case wire.OpenMessage():
             return c.OpenStream(request=heard.request(), **address)
-        case wire.Fork():
+        case wire.ForkMessage():
             return c.ForkStream(copy=heard.as_, again=heard.again and wire.plain_params(heard.again), **address)
         case wire.Input():
             return c.AppendItem(item=heard.item, **address)
@@ -105,9 +105,9 @@ def _command(heard: wire.Command, size: int) -> c.Command:
                 ignore_failed=heard.ignore_failed,
                 **address,
             )
-        case wire.Interrupt():
+        case wire.InterruptMessage():
             return c.InterruptReply(at=heard.at, **address)
         case wire.End():
             return c.EndMedia(**address)
-        case wire.Close():
+        case wire.CloseMessage():
             return c.CloseStream(**address)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from penstock.engine.conversation.rules import MEDIA, RULES, Life, Media
+from penstock.engine.conversation.rules import MEDIA, RULES, Life, MediaLife
 
 PAGE = Path(__file__).parents[2] / "docs" / "life.md"
 
@@ -24,7 +24,7 @@ def reply() -> str:
 
 def media() -> str:
     """What is known of a stream's media."""
-    lines = ["stateDiagram-v2", f"    [*] --> {Media.EXPECTED}"]
+    lines = ["stateDiagram-v2", f"    [*] --> {MediaLife.EXPECTED}"]
     return "\n".join([*lines, *(f"    {a} --> {b}: {what}" for (a, what), b in MEDIA.items() if a is not b)])
 
 

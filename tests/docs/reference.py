@@ -44,7 +44,9 @@ PAGES = {
     "events": Page("Events", "streams/event.py", dict.fromkeys((*EVENTS, *PARTS), ()), introduced=True),
     "items": Page("Items", "streams/item.py", dict.fromkeys(ITEMS, ()), introduced=True),
     "request": Page("`Request`", "streams/requests/request.py", {"Request": ("check",)}),
-    "sampling-params": Page("`SamplingParams`", "streams/requests/request.py", {"SamplingParams": ("check",), "Sampling": ()}),
+    "sampling-params": Page(
+        "`SamplingParams`", "streams/requests/request.py", {"SamplingParams": ("check",), "Sampling": ()}
+    ),
     "engine-config": Page("`EngineConfig`", "engine/config.py", {"EngineConfig": ()}),
 }
 

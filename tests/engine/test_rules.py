@@ -6,7 +6,7 @@ import ast
 from itertools import product
 
 import pytest
-from penstock.engine.conversation.rules import MEDIA, RULES, Does, Life, Media, What, after
+from penstock.engine.conversation.rules import MEDIA, RULES, Does, Life, MediaLife, What, after
 from penstock.errors import PenstockError
 
 from tests.house.source import modules, tree
@@ -52,7 +52,7 @@ def test_a_reply_ends_with_a_reason_and_only_then() -> None:
 
 
 def test_the_end_of_the_media_is_never_taken_back() -> None:
-    assert {after for (media, _), after in MEDIA.items() if media is Media.OVER} == {Media.OVER}
+    assert {after for (media, _), after in MEDIA.items() if media is MediaLife.OVER} == {MediaLife.OVER}
 
 
 def test_a_life_changes_in_two_places_only() -> None:

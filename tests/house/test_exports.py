@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.source import FOLDERS, ROOT, dotted, modules, tree
+from tests.house.source import FOLDERS, ROOT, at, dotted, modules, tree
 
 # Prints what setuptools would copy, for the wheel, into the folder that is given. Only its notes about the sources are
 # written there.
@@ -78,3 +78,13 @@ def test_constraints_pin_every_dependency() -> None:
         if "==" in line
     }
     assert not {re.split(r"[<>=;!~ ]", name)[0] for name in wanted} - pinned
+
+
+def test_a_class_name_means_one_thing() -> None:
+    """Over the whole package: who reads a name need not ask which."""
+    places: dict[str, list[str]] = {}
+    for path in modules():
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(at(path, node.lineno))
+    assert not {name: found for name, found in places.items() if len(found) > 1}

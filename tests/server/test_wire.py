@@ -148,7 +148,7 @@ def test_open_carries_every_field_of_a_request() -> None:
     )
     fields = msgspec.to_builtins(request)
     message = wire.decode_text(json.dumps({"type": "open", "stream": "a", **fields}))
-    assert isinstance(message, wire.Open)
+    assert isinstance(message, wire.OpenMessage)
     assert message.request() == request
 
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock.codecs.frame import Pixels, Samples
-from penstock.streams.order import Source
+from penstock.streams.order import FrameSource
 from penstock.streams.segment import AudioSegment, ImageSegment, VideoSegment
 
 from tests.streams.streamed import RATE, faces, lost, picture, segments, shown, sound, timeline
 
-UNTIMED = Source(timed=False)
+UNTIMED = FrameSource(timed=False)
 ITEMS = st.lists(st.sampled_from(["frame", "sound", "image", "words"]), min_size=1, max_size=12)
 
 
@@ -28,7 +28,7 @@ def test_every_pair_of_kinds_stands_in_the_order_in_which_it_was_sent(kinds: lis
     frame_us = heard = 0
     for number, kind in enumerate(kinds):
         apart_us = number * 5_000_000 if own else 0
-        source = Source() if own else UNTIMED
+        source = FrameSource() if own else UNTIMED
         if kind == "frame":
             outputs.append(line.feed(number, [Pixels(marked(number), frame_us + apart_us)], source))
             frame_us += 50_000
@@ -74,7 +74,7 @@ def test_a_camera_and_a_microphone_go_on_side_by_side() -> None:
 
 
 def test_the_tracks_of_one_file_do_not_cut_each_other_however_far_apart_they_come() -> None:
-    line, film = timeline(), Source("film")
+    line, film = timeline(), FrameSource("film")
     outputs = [line.feed(0, [picture(ms * 1000) for ms in (0, 50, 100)], film)]
     outputs += [line.feed(1, [sound(0, 1800)], film), line.feed(2, [picture(150_000)], film)]
     pairs = [shown(segment.pixels) for segment in segments(outputs) if isinstance(segment, VideoSegment)]
