@@ -131,6 +131,7 @@ async def _ask(
         format=options.format or ("live" if options.live else "turns"),
         policy="latest" if any(source.live for source in sources) else "block",
         video_fps=options.fps,
+        processor=dict(options.processor),
     )
     params = SamplingParams(
         max_tokens=options.max_tokens or (_LIVE_TOKENS if options.live else _ANSWER_TOKENS),

@@ -149,16 +149,17 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def engine_config(options: argparse.Namespace) -> EngineConfig:
-    """What the options of `serve` and `ask` say about the model's device, type and size; what fits where they say
-    nothing."""
+    """What the options of `serve`, `plan` and `ask` say about the model's device, type and size, and about its
+    processor; what fits where they say nothing."""
     given = {name: getattr(options, name) for name in ("device", "dtype", "quantize")}
-    return msgspec.structs.replace(FITTING, **{name: value for name, value in given.items() if value is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    return msgspec.structs.replace(FITTING, processor=dict(options.processor), **given)
 
 
 def sized_config(options: argparse.Namespace) -> EngineConfig:
-    """The same with what `serve` and `plan` say about the cache and the sizes of media."""
+    """The same with what `serve` and `plan` say about the cache."""
     cache = {"kv_gib": options.kv_gib, "memory_fraction": options.memory_fraction}
-    return msgspec.structs.replace(engine_config(options), processor=dict(options.processor), **cache)
+    return msgspec.structs.replace(engine_config(options), **cache)
 
 
 def _facts(url: str, info: EngineInfo, config: ServerConfig, own: bool) -> list[tuple[str, str]]:

@@ -273,6 +273,7 @@ def _add_ask(parser: argparse.ArgumentParser) -> None:
     _add_place(model)
     _add_key(model, "the server's key")
     media = parser.add_argument_group("how media is shown")
+    _add_processor(media)
     media.add_argument("--live", action="store_true", help="ask at the start; the model speaks while it watches")
     media.add_argument("--pace", action="store_true", help="play files at their own pace, as --live does")
     media.add_argument(

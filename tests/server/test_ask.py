@@ -57,6 +57,21 @@ def test_options_may_stand_between_the_words(media: Path, url: str, capsys: pyte
     assert [event["tokens"] for event in told if event["type"] == "done"] == [3]
 
 
+def test_options_of_the_processor_hold_here_and_on_a_server(
+    media: Path, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rows(*options: str) -> int:
+        told = ask(capsys, str(media / "picture.png"), "What do you see?", *options)
+        return sum(event["rows"] for event in told if event["type"] == "appended")
+
+    small = ("--processor", "max_pixels=7056")
+    assert rows(*small) == rows("--url", url, *small) < rows()
+    for where in ((), ("--url", url)):
+        assert "sharpness" in refusal(
+            capsys, "ask", *where, str(media / "picture.png"), "Well?", "--processor", "sharpness=2"
+        )
+
+
 def test_the_second_film_goes_on_where_the_first_has_stopped(
     media: Path, url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
