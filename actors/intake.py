@@ -61,7 +61,7 @@ class Intake:
             resampler=_Resampler,
         )
         self._spec = spec
-        # Where media without a time of its own goes: behind what came before it of its kind.
+        # Where media without a time of its own goes: after what came before it of its kind.
         self._frame_us = round(1_000_000 / (request.video_fps or spec.video_fps))
         self._frame_end_us = 0
         self._sound_end_us = 0
@@ -112,7 +112,7 @@ class Intake:
         return item.final and kind not in self._containers
 
     def _file(self, seq: int, kind: str, item: VideoBytes | AudioBytes) -> Generator[Output, None, None]:
-        """The next bytes of a file. A whole one comes behind all that waits; behind its end nothing of it waits."""
+        """The next bytes of a file. A whole one comes after all that waits; after its end nothing of it waits."""
         if self._is_whole(kind, item):
             yield self._timeline.flush(seq)
         if kind not in self._containers:
@@ -137,7 +137,7 @@ class Intake:
             yield self._timeline.flush(seq)
 
     def _start_us(self, kind: str, item: VideoBytes | AudioBytes) -> int:
-        """Where a file begins that does not say so: behind what came before it."""
+        """Where a file begins that does not say so: after what came before it."""
         if item.pts_us is not None:
             return item.pts_us
         return max(self._sound_end_us, self._frame_end_us) if kind == "video" else self._sound_end_us

@@ -88,7 +88,7 @@ class Reply(Speech):
         self.taken = first  # tokens that somebody has read
         self._read = read  # called when somebody reads
         self._first = first
-        self._held: list[Token] = []  # tokens behind `_limit`, told only where the reply turns out to keep them
+        self._held: list[Token] = []  # tokens after `_limit`, told only where the reply turns out to keep them
         self._limit: int | None = None
 
     @property
@@ -101,7 +101,7 @@ class Reply(Speech):
         return self._first + len(self._tokens)
 
     def put(self, token: Token) -> bool:
-        """Take the next token; False where it lies behind an interrupt."""
+        """Take the next token; False where it lies after an interrupt."""
         if self._limit is not None and token.index >= self._limit:
             self._held.append(token)
             return False
@@ -109,14 +109,14 @@ class Reply(Speech):
         return True
 
     def hold(self, keep: int) -> None:
-        """The reply is about to be cut behind its first `keep` tokens: the others are not told."""
+        """The reply is about to be cut after its first `keep` tokens: the others are not told."""
         self._limit = keep if self._limit is None else min(self._limit, keep)
         place = max(0, self._limit - self._first)
         self._held = self._tokens[place:] + self._held
         del self._tokens[place:]
 
     def end(self, reason: str, keep: int | None = None, rest: str = "", error: PenstockError | None = None) -> None:
-        """It has ended with `keep` tokens (None: those that were told) and the words `rest` behind them."""
+        """It has ended with `keep` tokens (None: those that were told) and the words `rest` after them."""
         if keep is not None:
             self._tokens = (self._tokens + self._held)[: max(0, keep - self._first)]
             self.taken = min(self.taken, keep)

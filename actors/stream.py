@@ -62,7 +62,7 @@ class Stream(Talk[Reply]):
         if prompt is not None:
             self._prompted = self._asked[prompt] = future()
         self._replies: dict[int, Reply] = {}
-        self._held: dict[int, list[Token]] = {}  # by reply: token events behind an interrupt
+        self._held: dict[int, list[Token]] = {}  # by reply: token events after an interrupt
         self._silent = 0  # the next reply was interrupted before it began if it answers an input up to this number
         self._transcripts: dict[int, asyncio.Future[list[TranscriptRow]]] = {}
         self._tickets = itertools.count(1)
@@ -341,7 +341,7 @@ class Stream(Talk[Reply]):
         self._engine.decode.put_now(Flush(self.id, seq))
 
     def _hold(self, reply: Reply, keep: int) -> None:
-        """Tell no token of `reply` behind its first `keep`, until it is known where it ends."""
+        """Tell no token of `reply` after its first `keep`, until it is known where it ends."""
         reply.hold(keep)
         held = self._held.setdefault(reply.id, [])
         held[:0] = self._outbox.cut(reply.id, keep)

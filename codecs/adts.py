@@ -10,7 +10,7 @@ _REACH_BYTES = 3 << 13  # two frames and a bit, as long as they can be
 
 
 class Adts:
-    """Passes frames on that a header follows. A damaged header or length costs its frame, and not what stands behind.
+    """Passes frames on that a header follows. A damaged header or length costs its frame, and not what stands after.
 
     ID3 tags are dropped.
     """
@@ -52,14 +52,14 @@ class Adts:
         return self._piece(rest)
 
     def _follows(self, held: bytearray, step: int, kind: object) -> bool:
-        """Whether a header stands behind the frame: of the same kind, or of another that goes on."""
+        """Whether a header stands after the frame: of the same kind, or of another that goes on."""
         if held[step : step + 3] == b"ID3":
             return True
         then, other = frame(held, step)
         return bool(then) and (other == kind or frame(held, step + then)[1] == other)
 
     def _search(self, held: bytearray) -> int:
-        """Where the next frame begins with another behind it, of the kind that there was; 0 where none is found."""
+        """Where the next frame begins with another after it, of the kind that there was; 0 where none is found."""
         at = held.find(b"\xff", 1)
         while at >= 0:
             step, kind = frame(held, at)

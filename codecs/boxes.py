@@ -25,7 +25,7 @@ _WAITING_LOCK = threading.Lock()
 class Boxes:
     """Passes header boxes on whole, for FFmpeg's demuxer seeks back inside of them, and media data as it comes.
 
-    Boxes of kinds that are not known become `free` ones: offsets stay what they were. Behind the header of a fragment,
+    Boxes of kinds that are not known become `free` ones: offsets stay what they were. After the header of a fragment,
     one that has room for its samples is taken for its media data. A further index (`moov`), with or without a `ftyp` in
     front, begins a new part. Where media data comes first, all of it is held until the index is there; all files of a
     process share the room for that.
@@ -49,8 +49,8 @@ class Boxes:
         self._torn: MediaError | None = None  # what is wrong in front; the next fragment is looked for
         self._torn_bytes = 0
         self._spoiled: MediaError | None = None  # what is wrong in the fragment; the next one begins a part
-        self._open = b""  # the header of a fragment (moof), until the box behind it is known
-        self._behind: bytearray | None = None  # a file whose index stands behind its media data, as far as it is here
+        self._open = b""  # the header of a fragment (moof), until the box after it is known
+        self._behind: bytearray | None = None  # a file whose index stands after its media data, as far as it is here
 
     def take(self, held: bytearray) -> list[Piece]:
         """The pieces that are complete at the front of `held`, which are removed from it."""
@@ -102,7 +102,7 @@ class Boxes:
         return at >= 4
 
     def _pass_media(self, held: bytearray, pieces: list[Piece]) -> bool:
-        """Pass media data on. False where it may go on behind what is there."""
+        """Pass media data on. False where it may go on after what is there."""
         stop = min(self._left, len(held))
         at = held.find(START, 0, stop + len(START)) if self._fragments else -1
         if 4 <= at < stop:
@@ -189,7 +189,7 @@ class Boxes:
             pieces.append(Piece(box))
 
     def _fragment(self, kind: bytes, size: int, pieces: list[Piece]) -> None:
-        """Pass the open fragment's header on, now that the box behind it is known."""
+        """Pass the open fragment's header on, now that the box after it is known."""
         if not self._open:
             return
         box, self._open = self._open, b""

@@ -16,7 +16,7 @@ _WRAP = 1 << 33  # MPEG-TS counts in 33 bits (ISO/IEC 13818-1, 2.4.3.7)
 class ContainerClock:
     """Gives, for each packet, what has to be added to the times that its container states.
 
-    A part is one file, or one of several in a row. Its clock goes on where its first time lies behind the last one of
+    A part is one file, or one of several in a row. Its clock goes on where its first time lies after the last one of
     the same track and at most an hour ahead. Otherwise it was started again: its times then follow the end of what was
     there. Inside one part the same holds where `restarts` is true, which is so for MPEG-TS.
     """

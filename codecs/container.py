@@ -29,7 +29,7 @@ class MediaDecoder(Reading):
     covers, subtitles and other tracks are passed over. MPEG-TS, MP3 and AAC may be joined anywhere.
 
     Times are those of the container, in microseconds, plus `pts_us`; those of MPEG-TS, whose clock starts anywhere,
-    count from its start. Where a file or a clock begins again, times go on behind what was there. A variable frame rate
+    count from its start. Where a file or a clock begins again, times go on after what was there. A variable frame rate
     stays. Video is turned as its display matrix says, its pixels are made square; see avframe.py for colours.
 
     Damage costs the packets that it hits, and of video those up to the next key frame: `lost` tells them. A track that
@@ -56,7 +56,7 @@ class MediaDecoder(Reading):
         self._thread: threading.Thread | None = None
         self._final = False
         self._finished = False
-        self._error: MediaError | None = None  # of the bytes, to be raised behind the frames in front of it
+        self._error: MediaError | None = None  # of the bytes, to be raised after the frames in front of it
 
     def close(self) -> None:
         """End the decoder and its thread; idempotent. A call that waits in another thread ends with InputError."""

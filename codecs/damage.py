@@ -74,7 +74,7 @@ class SoundTrack(Track):
 class VideoTrack(Track):
     """A picture hangs on those before it, back to a key frame.
 
-    Decoding begins with a key frame. Behind damage nothing is decoded before the next one. Pictures that a decoder
+    Decoding begins with a key frame. After damage nothing is decoded before the next one. Pictures that a decoder
     mends by itself are damage too, and so are those that are shown before the key frame with which it began again.
     """
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-START = b"moof\0\0\0\x10mfhd"  # how a fragment begins (8.8.4 and 8.8.5), behind its size; nothing else looks like it
+START = b"moof\0\0\0\x10mfhd"  # how a fragment begins (8.8.4 and 8.8.5), after its size; nothing else looks like it
 _BASE, _DESCRIPTION, _DURATION, _SIZE, _DEFAULT_FLAGS = 0x1, 0x2, 0x8, 0x10, 0x20  # fields that a tfhd box may have
 _EMPTY, _FROM_HEADER = 0x10000, 0x20000  # of a tfhd: its track has no samples here; offsets count from the moof
 _OFFSET, _FLAGS, _EACH_DURATION, _EACH_SIZE = 0x1, 0x4, 0x100, 0x200  # of a trun box

@@ -21,7 +21,7 @@ class MediaLimits(msgspec.Struct, frozen=True, kw_only=True):
     min_rate, max_rate: samples a second.
     max_channels: channels of a sound.
     max_decoded_bytes: decoded frames that one call of a decoder may give; larger files go in as smaller pieces.
-    max_index_behind_bytes: of an MP4 whose index stands behind its media data; it is held until the index is there.
+    max_index_behind_bytes: of an MP4 whose index stands after its media data; it is held until the index is there.
     max_waiting_bytes: of all such files that one process decodes, as long as they wait.
     max_damaged_packets: packets in a row that one track may lose to damage, before the track is given up.
     decode_seconds: wall clock of one call of a decoder. It bounds the caller's wait; native code that runs on is only

@@ -15,7 +15,7 @@ _PAGE = b"OggS\0"
 _FLAC = b"fLaC\0\0\0\x22"
 _TAG_BYTES = 10
 _MP3_FIRST_BYTES = 4096  # its demuxer looks for the second frame's header within its first read
-_INFO_AT = (36, 21, 13)  # where "Xing" or "Info" stands in a first MP3 frame, behind side information of zeros
+_INFO_AT = (36, 21, 13)  # where "Xing" or "Info" stands in a first MP3 frame, after side information of zeros
 
 # Where the next file begins in these bytes, from this place on, and whether that is sure; else the place from which
 # more bytes are needed to tell.
@@ -62,7 +62,7 @@ class Marked:
         return piece
 
     def _ogg(self, data: bytearray, start: int) -> tuple[int, bool]:
-        """A page that begins a track (RFC 3533, section 6) behind one that does not."""
+        """A page that begins a track (RFC 3533, section 6) after one that does not."""
         at = data.find(_PAGE)
         while at >= 0:
             if len(data) < at + 6:
@@ -108,7 +108,7 @@ def _flac(data: bytearray, start: int) -> tuple[int, bool]:
 
 
 def _matroska(data: bytearray, start: int) -> tuple[int, bool]:
-    """An EBML header with a document type, and a segment behind it (RFC 8794, section 11.2; RFC 9559, section 5.1)."""
+    """An EBML header with a document type, and a segment after it (RFC 8794, section 11.2; RFC 9559, section 5.1)."""
     at = data.find(_EBML, start)
     while at >= 0:
         head = bytes(data[at : at + _EBML_BYTES])

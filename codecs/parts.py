@@ -37,7 +37,7 @@ class Parts:
     """`name` is FFmpeg's name of the demuxer, None until it is known. Leading ID3 tags and zeros are dropped.
 
     A part begins where the format says that a file begins: a second EBML header, a second index of an MP4, another map
-    of an MPEG-TS program, a chained Ogg, a WAV, FLAC or MP3 behind another.
+    of an MPEG-TS program, a chained Ogg, a WAV, FLAC or MP3 after another.
     """
 
     def __init__(self, limits: MediaLimits) -> None:
@@ -50,7 +50,7 @@ class Parts:
     def feed(self, data: bytes) -> list[Piece]:
         """Take the next bytes; give those that the demuxer may read now. FormatError where the format is not opened.
 
-        Where only what comes behind is wrong, the error comes with the next call.
+        Where only what comes after is wrong, the error comes with the next call.
         """
         self._held += data
         if self._cutter is None:

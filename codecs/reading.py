@@ -33,7 +33,7 @@ class Reading:
     def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
         """Take the next bytes; give all frames that they complete, `max_decoded_bytes` at most.
 
-        An error behind frames comes with the next call.
+        An error after frames comes with the next call.
         """
         return self._all(data, final=False)
 

@@ -151,7 +151,7 @@ class TrackDecoder:
             )
 
     def _packets(self, container: InputContainer, tracks: dict[int, Track]) -> Iterator[av.Packet]:
-        """The packets of the tracks, also behind what the demuxer stumbles over."""
+        """The packets of the tracks, also after what the demuxer stumbles over."""
         faults = 0
         while True:
             try:

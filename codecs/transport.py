@@ -148,7 +148,7 @@ class _Section:
         self._next = (packet[3] + 1) & 0x0F
         if not packet[3] & 0x10 or at >= PACKET:
             return None
-        if packet[1] & 0x40:  # a section begins, behind a pointer
+        if packet[1] & 0x40:  # a section begins, after a pointer
             self._open, self._data = b"", b""
             at += 1 + packet[at]
         elif not self._open:

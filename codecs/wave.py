@@ -16,9 +16,9 @@ _FIRST = (b"WAVEfmt ", b"WAVEJUNK", b"WAVEbext", b"WAVELIST")
 
 
 class Wave:
-    """A part is a header and its samples, up to the next header. Chunks of other kinds behind the samples are dropped.
+    """A part is a header and its samples, up to the next header. Chunks of other kinds after the samples are dropped.
 
-    Bytes behind the stated end that are no such chunk are samples: a recorder wrote the header before it knew the size.
+    Bytes after the stated end that are no such chunk are samples: a recorder wrote the header before it knew the size.
     The demuxer is to read up to the end of the part and to ignore the stated size.
     """
 
@@ -78,7 +78,7 @@ class Wave:
         return self._left == 0
 
     def _behind(self, held: bytearray) -> None:
-        """What stands behind the stated end: the next file, a chunk, or more samples."""
+        """What stands after the stated end: the next file, a chunk, or more samples."""
         if self._odd and held[0] == 0:
             del held[:1]
         self._odd = False

@@ -114,7 +114,7 @@ class TextFilmView:
         print("----------+-------------------+".ljust(min(self._width, 79), "-"), flush=True)
 
     def token(self, token: Token, seen_us: int | None, played_us: int) -> None:
-        """A word, behind the times that hold for it."""
+        """A word, after the times that hold for it."""
         if seen_us != self._seen_us:
             self._end_block()
             seen = "nothing yet" if seen_us is None else f"{seen_us / 1e6:.2f} s"

@@ -37,8 +37,8 @@ class FamilyData(msgspec.Struct, frozen=True):
     time in a video becomes positions, "seconds", "interval" (the product of rate and interval is rounded first) or
     "patches" (they are counted), "whole" (as "seconds", for rates at which a patch is a whole number of positions).
     splice_tokens: how many tokens a reply says at least between two pieces of media that are spliced into it.
-    library_rule: where the library goes on behind a block (`Block.leave`). unit_marks_share: the two marks before and
-    behind sound inside video stand at one position.
+    library_rule: where the library goes on after a block (`Block.leave`). unit_marks_share: the two marks before and
+    after sound inside video stand at one position.
     """
 
     name: str

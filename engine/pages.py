@@ -133,7 +133,7 @@ class PageTable:
         return Edit(index, fresh, copies)
 
     def truncate(self, length: int) -> Edit:
-        """Keep rows `[0, length)`; pages behind them go back to the pool."""
+        """Keep rows `[0, length)`; pages after them go back to the pool."""
         if not 0 <= length <= self.length:
             raise PenstockError(f"truncate: expected a length in [0, {self.length}], got {length}")
         keep = -(-length // self.pool.page_tokens)

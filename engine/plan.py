@@ -34,7 +34,7 @@ class Draw(msgspec.Struct, frozen=True):
 class Feed(msgspec.Struct, frozen=True):
     """One stream's part of a step.
 
-    `rows` go behind row `first - 1` of its cache; `draw` samples from the last of them.
+    `rows` go after row `first - 1` of its cache; `draw` samples from the last of them.
     """
 
     stream: int

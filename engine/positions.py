@@ -17,7 +17,7 @@ class Cursor(msgspec.Struct):
     """The next positions of a stream.
 
     `text_next`: where text or media after a block goes by the family's rule. `reply_next`: where a sampled token
-    goes: the largest position of all so far plus one, or by the library's rule behind the last row.
+    goes: the largest position of all so far plus one, or by the library's rule after the last row.
     """
 
     text_next: int = 0
@@ -27,7 +27,7 @@ class Cursor(msgspec.Struct):
         return Cursor(self.text_next, self.reply_next)
 
     def text(self, count: int) -> np.ndarray:
-        """Positions `(3, count)` of `count` text rows; the cursor moves behind them."""
+        """Positions `(3, count)` of `count` text rows; the cursor moves after them."""
         positions = np.broadcast_to(np.arange(self.text_next, self.text_next + count, dtype=np.int64), (3, count))
         if count:
             self.passed(positions)
@@ -41,12 +41,12 @@ class Cursor(msgspec.Struct):
         return positions
 
     def token(self) -> np.ndarray:
-        """The position `(3, 1)` of a sampled token; the cursor moves behind it."""
+        """The position `(3, 1)` of a sampled token; the cursor moves after it."""
         self.text_next = self.reply_next
         return self.text(1)
 
     def passed(self, positions: np.ndarray) -> None:
-        """Go on behind rows at these positions."""
+        """Go on after rows at these positions."""
         self.text_next = int(positions.max()) + 1
         self.reply_next = max(self.reply_next, self.text_next)
 
@@ -110,11 +110,11 @@ class Block(msgspec.Struct):
         return np.concatenate(pieces, axis=1)
 
     def leave(self, cursor: Cursor, rule: str) -> None:
-        """Move the cursor behind the block.
+        """Move the cursor after the block.
 
-        `rule` "max": behind the largest position. The library's rules: "last", behind the piece that was laid last,
+        `rule` "max": after the largest position. The library's rules: "last", after the piece that was laid last,
         sampled tokens too (Qwen2.5-Omni); "sides", as far on as the longer side of a picture, whatever its time says,
-        and sampled tokens behind the largest position (Qwen2-VL, Qwen2.5-VL).
+        and sampled tokens after the largest position (Qwen2-VL, Qwen2.5-VL).
         """
         if rule == "sides":
             cursor.text_next = self.start + max(self.height, self.width)

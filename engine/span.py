@@ -22,7 +22,7 @@ class Span(msgspec.Struct, frozen=True, eq=False, tag="span"):
     """A segment after its encoder: `n` rows that still need positions.
 
     `ids` is `(n,)` int64, the placeholder ids; `embeds` is `(n, hidden)`, or `(n, hidden * (1 + k))` where the tower
-    also gives what is added behind each of the decoder's first k layers (DeepStack, arXiv 2406.04334). `grid` is
+    also gives what is added after each of the decoder's first k layers (DeepStack, arXiv 2406.04334). `grid` is
     (temporal patches, height, width) in merged patches, (0, 0, 0) for sound; `audio_rows` of the rows, the last ones,
     are sound. `run` is the run of sound it belongs to. `before` and `after` are ids that stand around these rows alone,
     as their time; such a span never counts on from the one before it.

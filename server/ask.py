@@ -218,7 +218,7 @@ class _Talk:
             self._over.set()
 
     async def _play(self, sources: Sequence[Source]) -> None:
-        """Files one behind another, then all that is live at once."""
+        """Files one after another, then all that is live at once."""
         start_us = 0
         for source in sources:
             if not source.live:

@@ -154,7 +154,7 @@ class TextView:
         self._count()
 
     def close(self) -> None:
-        """The counts stay, as a last line; behind them stand what was damaged, and what Brook knows, where it did not
+        """The counts stay, as a last line; after them stand what was damaged, and what Brook knows, where it did not
         know."""
         if not self._fresh:
             print(flush=True)

@@ -1,6 +1,6 @@
 """Cameras and microphones of `penstock ask`, as items. Knows PyAV and Pillow; no sockets, no asyncio, no models.
 
-In comes what stands behind `camera:` or `microphone:`; out go a JPEG for each picture, and mono samples at 16 kHz in
+In comes what stands after `camera:` or `microphone:`; out go a JPEG for each picture, and mono samples at 16 kHz in
 tenths of a second. Errors say in one line what to do about a device that is not there, not allowed or in use.
 """
 

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     if options.command is _ask and not any(word.startswith("-") for word in rest if word != "-"):
-        options.words += rest  # Words behind an option that stands between words.
+        options.words += rest  # Words after an option that stands between words.
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if options.command is None:

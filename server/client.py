@@ -169,7 +169,7 @@ class Connection:
             raise InputError(f"name: expected one that is not in use, got {name!r}")
         stream = self._streams[name] = ClientStream(
             self, name, prompted
-        )  # Its events may come right behind the answer.
+        )  # Its events may come right after the answer.
         try:
             await self.call(encode, name)
         except PenstockError:

@@ -147,7 +147,7 @@ class ClientStream(Talk[ClientReply]):
             await self._next_change()
 
     async def interrupt(self, at: int | None = None) -> None:
-        """Cut the running reply behind token `at`; None: behind the last one that the server sent."""
+        """Cut the running reply after token `at`; None: after the last one that the server sent."""
         await self._call(wire.InterruptMessage, at=at)
         for reply in self._replies.values():
             reply.held = False
@@ -179,7 +179,7 @@ class ClientStream(Talk[ClientReply]):
         return self._closed is not None
 
     async def __anext__(self) -> events.Event:
-        """The next event; ends behind `Closed`. One consumer. Safe to cancel."""
+        """The next event; ends after `Closed`. One consumer. Safe to cancel."""
         while not self._events:
             if self._closed is not None:
                 raise StopAsyncIteration

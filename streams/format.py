@@ -3,7 +3,7 @@
 A stream's conversation is in one of three states. For each state and event the table says which wrappers are fed and
 which state follows; the engine's adapter turns wrapper names into token ids.
 
-    CLOSED          no turn is open (the start, or behind a finished reply)
+    CLOSED          no turn is open (the start, or after a finished reply)
     USER            a user turn is open; media and text go into it
     ASSISTANT       an assistant turn is open; a reply runs or is held open
 
@@ -45,7 +45,7 @@ _TURNS: dict[tuple[State, str], Transition] = {
     (State.ASSISTANT, "end"): Transition(("assistant_end",), (), State.CLOSED),
 }
 
-# In `live` a reply goes on with what comes: media right behind its newest token, text as a turn of its own.
+# In `live` a reply goes on with what comes: media right after its newest token, text as a turn of its own.
 _LIVE = _TURNS | {
     (State.ASSISTANT, "media"): Transition((), (), State.ASSISTANT),
     (State.ASSISTANT, "text"): Transition(("assistant_end", "user_start"), TO_ASSISTANT, State.ASSISTANT),
@@ -59,7 +59,7 @@ class Format(msgspec.Struct, frozen=True):
     `table` as above. `holds`: a reply stays open when the model ends it while media is still expected. `cuts`: these
     events end a running reply at the last token that was taken, and keep its KV (media does not: a camera would cut
     every reply). `rests`: whatever comes during a reply waits until the reply rests, and then goes in piece by piece,
-    with a reply behind each. `unit_us`: media that ends in the same stretch of so much media time is one piece, and a
+    with a reply after each. `unit_us`: media that ends in the same stretch of so much media time is one piece, and a
     reply rests after so many tokens as the request allows for it; 0: each span is a piece.
     """
 

@@ -101,7 +101,7 @@ class Timeline:
         return self._output(seq, segments, dropped)
 
     def image(self, seq: int, pixels: np.ndarray, pts_us: int | None = None) -> Output:
-        """Take a still picture, `(h, w, 3)` uint8. It comes behind all that arrived before it.
+        """Take a still picture, `(h, w, 3)` uint8. It comes after all that arrived before it.
 
         InputError where the model takes no images, and for a size it cannot take.
         """
@@ -139,7 +139,7 @@ class Timeline:
     def _take(
         self, frames: Iterator[tuple[int, Frame, FrameSource]], segments: list[Segment], dropped: list[Dropped]
     ) -> None:
-        """Lead frames that are in their final order through the rooms behind it."""
+        """Lead frames that are in their final order through the rooms after it."""
         for seq, frame, source in frames:
             if isinstance(frame, Pixels):
                 _extend(segments, dropped, self._rooms.video(seq, frame, source))

@@ -26,7 +26,7 @@ class Tracks:
     gives out what waits, as it is. Frames and sound continue side by side, as two tracks of one clock, where they are
     of one source, or where both have media times of their own and the newcomer begins no later than `GRACE_US` behind
     the time at which the waiting track was to go on. Where both wait at a flush, the frames go out first, unless the
-    sound had ended when they began. A block of sound that began behind a waiting frame of another
+    sound had ended when they began. A block of sound that began after a waiting frame of another
     source lets that frame out first. Either track may be missing (None).
     """
 
@@ -85,7 +85,7 @@ class Tracks:
         return segments, self._lost(seq)
 
     def clip(self, seq: int, sounds: Sequence[Samples]) -> tuple[list[Segment], list[Dropped]]:
-        """Take a complete sound, a run of its own, and give it out whole, behind what is held."""
+        """Take a complete sound, a run of its own, and give it out whole, after what is held."""
         segments, dropped = self.flush(seq)
         assert self._sound is not None
         for samples in sounds:

@@ -36,8 +36,8 @@ class Pick(msgspec.Struct, frozen=True, eq=False):
 class Sampler:
     """The causal sampler: for each tick of the target rate the nearest frame, ties to the earlier.
 
-    Tick n lies n / fps seconds behind the first frame, in exact arithmetic. It is decided as soon as a frame at or
-    behind it has come, for no later frame can be nearer. So a source that is slower than the rate has its frames
+    Tick n lies n / fps seconds after the first frame, in exact arithmetic. It is decided as soon as a frame at or
+    after it has come, for no later frame can be nearer. So a source that is slower than the rate has its frames
     repeated, and a frame that is nearest to no tick is passed over. Frames more than 10 s apart are not joined by
     repeats: the later one is the first of a new grid. So is one that is older than the newest: its clock was set back.
     """
@@ -96,9 +96,9 @@ class Sampler:
     def flush(self) -> list[Pick]:
         """Decide without waiting: at most one tick, for the newest frame where it still lasts at that tick.
 
-        A frame lasts as long as the one before it did, and stands for a tick at most half an interval behind it. So a
+        A frame lasts as long as the one before it did, and stands for a tick at most half an interval after it. So a
         picture that comes a little before its tick is seen by the question that follows it, and no picture is invented
-        behind the end: a clip of d seconds has the ticks of [0, d).
+        after the end: a clip of d seconds has the ticks of [0, d).
         """
         if self._newest is None or self._before_us is None:
             return []

@@ -1,4 +1,4 @@
-"""One stream as a language model sees it: ids, positions and what to say behind each row.
+"""One stream as a language model sees it: ids, positions and what to say after each row.
 
 In: pieces of media with their grids, questions, replies. Out: rows in the order and at the positions at which Penstock
 lays them (tests/brook compares both, row by row). It does not know pictures or sound.
@@ -18,7 +18,7 @@ IGNORED = -100
 
 
 class StreamRows(NamedTuple):
-    """A whole stream: `ids` `(n,)`, `positions` `(3, n)`, `labels` `(n,)` (what comes behind each row, or -100).
+    """A whole stream: `ids` `(n,)`, `positions` `(3, n)`, `labels` `(n,)` (what comes after each row, or -100).
 
     `branches` `(n,)`: 0 for the stream itself, another number for the rows of each copy of it that was asked something;
     a copy's rows see the stream's and their own. `media`: the rows that are features, as first row, kind and number of
@@ -112,7 +112,7 @@ class Writer:
         self._end_piece(self._words.sound[1])
 
     def ask(self, question: str) -> int:
-        """A question, and the start of the reply. Gives the row behind the question's last word."""
+        """A question, and the start of the reply. Gives the row after the question's last word."""
         if self.state == "assistant":
             self._text("<|im_end|>\n")
         if self.state != "user":
@@ -125,7 +125,7 @@ class Writer:
         return behind
 
     def say(self, ids: list[int], then: int | None, kind: str) -> None:
-        """Tokens of a reply. Behind the last comes `then`; None where it is not sampled."""
+        """Tokens of a reply. After the last comes `then`; None where it is not sampled."""
         first = len(self._ids) - 1
         for id in ids:
             self._labels[-1] = id

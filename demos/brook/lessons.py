@@ -163,7 +163,7 @@ class LessonMaker:
         if not foreign:  # the busier of two scenes: most mistakes are made where there is much to see
             scene = max(scene, self._maker.scene(wish), key=lambda scene: len(scene.things))
         asks, stop = self._asks(seconds, live), math.inf
-        if live and scene.cuts and random.random() < 0.5:  # a person has changed the source, and asks anew behind it
+        if live and scene.cuts and random.random() < 0.5:  # a person has changed the source, and asks anew after it
             stop = scene.cuts[0]
             asks = [*(ask for ask in asks if ask < stop), round(stop + float(random.uniform(0.5, 1.2)), 2)]
         return self._lesson(scene, LessonPlan(seconds, video, audio, live, asks, stop))
@@ -208,7 +208,7 @@ class LessonMaker:
             stream.answer(question)
 
     def _turns(self, stream: _Stream, time: float, count: int, apart: bool) -> None:
-        """Questions one behind the other; or `apart`, each to a copy of the stream, so that none helps another."""
+        """Questions one after the other; or `apart`, each to a copy of the stream, so that none helps another."""
         for _ in range(count):
             question = self._drawn(stream, time)
             if question is None:
@@ -332,7 +332,7 @@ class _Stream:
             self.writer.finish()
 
     def _behind_the_name(self, text: str) -> int:
-        """How many tokens of a question come behind the last shape or colour that it names."""
+        """How many tokens of a question come after the last shape or colour that it names."""
         end = max((text.rfind(word) + len(word) for word in (*SHAPES, *COLOURS) if word in text), default=len(text))
         return len(self._words.ids(text)) - len(self._words.ids(text[:end]))
 

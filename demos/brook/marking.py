@@ -62,7 +62,7 @@ class Marker:
 
     def mark(self, sentence: Sentence) -> Told | None:
         """What the sentence tells; None where nothing of the kind has happened. In time is up to the end of the unit
-        behind the event's own."""
+        after the event's own."""
         for number, event in enumerate(self.waiting):
             if event.sentence == sentence.text and event.time - _SLACK <= sentence.seen:
                 del self.waiting[number]

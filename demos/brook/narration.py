@@ -29,7 +29,7 @@ def things_listed(things: Sequence[Thing]) -> str:
 
 
 def opening(scene: Scene, time: float) -> str:
-    """What a narration begins with, at its first picture and behind a cut."""
+    """What a narration begins with, at its first picture and after a cut."""
     if scene.foreign_at(time):
         return "I see something I do not know."
     return f"I see {things_listed(scene.settled(time))}."

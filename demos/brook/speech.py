@@ -2,7 +2,7 @@
 
 In: embeddings `(b, n, hidden)`, positions `(3, b, n)` and which rows see which. Out: the hidden rows of
 `Qwen2_5OmniThinkerTextModel` (tests/brook compares them). On a CPU most of a training step is spent beside the matrix
-products; here a norm's weights go into the matrix behind it, and what remains is few and `torch.compile` can fuse it.
+products; here a norm's weights go into the matrix after it, and what remains is few and `torch.compile` can fuse it.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ _fast = (
 def speak(
     language: Any, embeds: Tensor, positions: Tensor, mask: Tensor, taps: tuple[int, ...] = (), fast: bool = True
 ) -> tuple[Tensor, list[Tensor]]:
-    """Hidden rows behind the last norm, bf16, and the normed ones above so many layers as `taps` say. `mask` as
+    """Hidden rows after the last norm, bf16, and the normed ones above so many layers as `taps` say. `mask` as
     `visible` makes it."""
     normed, turned, gated = _fast if fast else (_normed, _turned, _gated)
     cos, sin = turns(language, positions)

@@ -80,7 +80,7 @@ class Learner:
         return features + torch.randn_like(features) * 0.5 * SCALE
 
     def logits(self, batch: Batch, seen: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Logits and labels of the rows behind which something is said; and the rows at the taps of the hints."""
+        """Logits and labels of the rows after which something is said; and the rows at the taps of the hints."""
         embeds = self.language.embed_tokens(batch.ids).flatten(0, 1)
         if len(seen):
             embeds = embeds.index_copy(0, batch.video_at, seen.flatten(0, 1).to(embeds.dtype))

@@ -260,7 +260,7 @@ class SceneMaker:
         return [*gone, *(Change("came", time, time, thing, thing) for thing in there.values())]
 
     def _stretch(self, wish: Wish, there: dict[int, Thing], fresh: int, start: float, stop: float) -> Iterator[Change]:
-        """Changes, one behind the other; `there` is kept up to date. Things that come are numbered from `fresh` on."""
+        """Changes, one after the other; `there` is kept up to date. Things that come are numbered from `fresh` on."""
         if not wish.change_gap:
             return
         time = start + float(self._random.uniform(0.6, 1.0 + wish.change_gap))

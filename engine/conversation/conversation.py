@@ -90,7 +90,7 @@ class Conversation:
         self.advance()
 
     def interrupt(self, at: int | None, reply: int | None, until: int | None) -> None:
-        """End the running reply behind its token `at` (None: its last), where it answers an input up to number `until`
+        """End the running reply after its token `at` (None: its last), where it answers an input up to number `until`
         (None: whichever runs). `at` counts tokens of reply number `reply`: of another one its client had taken none.
 
         Where none runs, the first question up to `until` that waits is cut as soon as its reply begins.
@@ -183,13 +183,13 @@ class Conversation:
             self.stream.lay(self.stream.layout.end())
 
     def _keep(self, reply: ReplyState, at: int | None) -> int:
-        """How many tokens stay when a reply is cut behind token `at`."""
+        """How many tokens stay when a reply is cut after token `at`."""
         return len(reply.ids) if at is None else max(0, min(at + 1, len(reply.ids)))
 
     def _cut(self, keep: int, what: What) -> None:
-        """`what` ends a reply at its first `keep` tokens, or behind the first one from which all can be laid again.
+        """`what` ends a reply at its first `keep` tokens, or after the first one from which all can be laid again.
 
-        The KV is truncated there; spans behind the cut are laid again in order. Where no token goes, nothing does.
+        The KV is truncated there; spans after the cut are laid again in order. Where no token goes, nothing does.
         """
         reply = self.stream.reply
         assert reply is not None
@@ -382,7 +382,7 @@ class Conversation:
             self._cut(0, What.INTERRUPT)
 
     def begin(self, seq: int, params: SamplingParams) -> None:
-        """A reply to input `seq` begins behind the rows that are laid."""
+        """A reply to input `seq` begins after the rows that are laid."""
         stream = self.stream
         stream.replies += 1
         text = Detokenizer(self.family.tokenizer, params.stop)

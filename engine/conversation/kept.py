@@ -40,7 +40,7 @@ class Kept:
         """Keep within the limit: the oldest fed spans go first, of the stream that keeps most entries.
 
         A stream that has let spans go can be moved to host memory whole, but no longer be fed anew, and its running
-        reply can be cut only behind them.
+        reply can be cut only after them.
         """
         while self.bytes > self._limit:
             stream = max(streams, key=lambda stream: stream.head - stream.kept_from, default=None)

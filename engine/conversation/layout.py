@@ -55,7 +55,7 @@ class Layout:
         self._words: str | None = None  # the user's words after it, not yet covered
         self._ids: list[int] = []  # what is laid of it
         self._begin = Cursor()  # where it begins
-        # Ids of long texts, by text and whether it stands behind something; None: all ids are found at once.
+        # Ids of long texts, by text and whether it stands after something; None: all ids are found at once.
         self.ready: dict[tuple[str, bool], list[int]] | None = None
 
     def copy(self) -> Layout:
@@ -91,7 +91,7 @@ class Layout:
     def media(self, span: Span) -> list[Rows]:
         """A span, inside the open block where it continues one, else in a block of its own.
 
-        While an assistant turn is open each span is a block of its own, since tokens are sampled behind it.
+        While an assistant turn is open each span is a block of its own, since tokens are sampled after it.
         """
         step = self._begin_event("media")
         if not self._continues(span):
@@ -114,7 +114,7 @@ class Layout:
         return Rows(np.array([id], dtype=np.int64), self.cursor.token())
 
     def back_to(self, cursor: Cursor) -> None:
-        """Forget what was laid behind a reply token; `cursor` stands behind it. The assistant turn is open again."""
+        """Forget what was laid after a reply token; `cursor` stands after it. The assistant turn is open again."""
         self.cursor = cursor
         self.block = None
         self.state = State.ASSISTANT
@@ -169,7 +169,7 @@ class Layout:
         self._say(own)
 
     def _say(self, own: str) -> None:
-        """The template's own text goes behind the open text."""
+        """The template's own text goes after the open text."""
         self._said, self._words = self._open_text() + own, None
 
     def _open_text(self) -> str:

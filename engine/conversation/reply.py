@@ -16,7 +16,7 @@ from .rules import Life
 
 
 class Splice(msgspec.Struct, frozen=True, eq=False):
-    """What went into the KV of a running reply behind its first `tokens` tokens: a span, or words."""
+    """What went into the KV of a running reply after its first `tokens` tokens: a span, or words."""
 
     tokens: int
     input: Span | str
@@ -59,7 +59,7 @@ class ReplyState:
         self.rest_told = -1  # the number of tokens at which its client was told last that it rests
         self.since = 0  # tokens since something was spliced in
         self.unit: int | None = None  # the unit that has gone in since the last token was drawn
-        self._rests, self._rested_at = 0, -1  # how often it went on from silence, and behind how many tokens
+        self._rests, self._rested_at = 0, -1  # how often it went on from silence, and after how many tokens
         self._ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else ends)
         self._bias = tuple(params.logit_bias.items())
         self._way = params.over(own)
@@ -94,7 +94,7 @@ class ReplyState:
         self._rested_at = len(self.ids)
 
     def splice(self, input: Span | str, unit: int | None = None) -> None:
-        """This went in behind the newest token; of media, the `unit` that it belongs to."""
+        """This went in after the newest token; of media, the `unit` that it belongs to."""
         self.splices.append(Splice(len(self.ids), input))
         self.since = 0
         self.unit = unit if unit is None or self.unit is None else max(self.unit, unit)
@@ -113,7 +113,7 @@ class ReplyState:
         return id in self._ends
 
     def cut(self, keep: int) -> tuple[int, Cursor, list[Splice]]:
-        """Keep the first `keep` tokens. Returns (rows that stay, the cursor behind them, splices behind the cut)."""
+        """Keep the first `keep` tokens. Returns (rows that stay, the cursor after them, splices after the cut)."""
         behind = [splice for splice in self.splices if splice.tokens >= keep]
         del self.ids[keep:], self.places[keep:], self.positions[keep:]
         self.splices = [splice for splice in self.splices if splice.tokens < keep]

@@ -32,7 +32,7 @@ from .waiting import Losses, Waiting
 
 
 class Begun(msgspec.Struct, frozen=True, eq=False):
-    """Where the reply to a prompt begins: behind `rows` rows, laid out as `layout` says, to input `seq`."""
+    """Where the reply to a prompt begins: after `rows` rows, laid out as `layout` says, to input `seq`."""
 
     seq: int
     rows: int
@@ -152,7 +152,7 @@ class StreamState:
         return [*runs[:-1], runs[-1].part(0, len(runs[-1]) - over)] if over else runs
 
     def passed(self) -> list[tuple[int, Rows]]:
-        """Move the head behind what is fed; return (first row, run) of the runs that are wholly fed now."""
+        """Move the head after what is fed; return (first row, run) of the runs that are wholly fed now."""
         done = []
         while self.head < len(self.laid) and self.starts[self.head] + len(self.laid[self.head]) <= self.fed:
             done.append((self.starts[self.head], self.laid[self.head]))

@@ -83,7 +83,7 @@ class OneVisionTowers(OneAxisTowers):
         return list(output.pooler_output)
 
     def _videos(self, inputs: Any) -> list[torch.Tensor]:
-        """Rows of each video without the one for a new line, which some versions of the library put behind them."""
+        """Rows of each video without the one for a new line, which some versions of the library put after them."""
         videos = inputs["pixel_values_videos"].to(self.device, self.model.dtype)
         with turn():
             features = self.model.get_video_features(videos, return_dict=True).pooler_output

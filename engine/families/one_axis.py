@@ -1,4 +1,4 @@
-"""What vision towers share whose rows stand on one axis of positions, one behind the other: LLaVA, Gemma 3, SmolVLM.
+"""What vision towers share whose rows stand on one axis of positions, one after the other: LLaVA, Gemma 3, SmolVLM.
 
 Every picture is the same number of rows, so pictures come in as they are and the processor makes them the tower's
 size. A whole prompt goes through the processor, which may cut pictures into tiles; in a stream, where more pictures may

@@ -80,7 +80,7 @@ def process(source: ProcessorFacts, content: Content) -> Any:
 
 
 def conversation(content: Content, spelling: Spelling, parts: bool = True) -> list[dict[str, Any]]:
-    """The messages behind the system prompt, if there is one, as a chat template gets them: control tokens in their
+    """The messages after the system prompt, if there is one, as a chat template gets them: control tokens in their
     words are covered, unless the request trusts them. `parts`: the system prompt is a list of parts."""
     messages = content.messages or []
     if content.system is not None:

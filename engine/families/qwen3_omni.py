@@ -1,6 +1,6 @@
 """The thinker of Qwen3-Omni: images, video, sound, and sound inside video, as text out (arXiv 2509.17765).
 
-Pictures come with what is added behind the decoder's first layers (DeepStack), and there are 13 positions a second, so
+Pictures come with what is added after the decoder's first layers (DeepStack), and there are 13 positions a second, so
 that a pair of frames has to take a whole number of them. A block of sound is a second, what the tower's convolutions
 see at once; its attention sees up to 8 s of a whole clip and one block in a stream (it was trained with both).
 """
@@ -28,7 +28,7 @@ class Omni3Towers(OmniTowers):
         return frames
 
     def encode_blocks(self, mels: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Blocks of one length in one pass: the convolutions of a shorter one would see the padding behind it."""
+        """Blocks of one length in one pass: the convolutions of a shorter one would see the padding after it."""
         rows: dict[int, torch.Tensor] = {}
         for frames in {mel.shape[1] for mel in mels}:
             places = [place for place, mel in enumerate(mels) if mel.shape[1] == frames]

@@ -1,6 +1,6 @@
 """Qwen3-VL: images and video, as text out.
 
-Each pair of frames stands alone behind words for its time, `<0.2 seconds>`, so that positions never count seconds
+Each pair of frames stands alone after words for its time, `<0.2 seconds>`, so that positions never count seconds
 (`Qwen3VLProcessor` and `get_rope_index` of transformers). What the tower gives for the decoder's first layers
 (DeepStack, arXiv 2406.04334) travels beside the embeddings.
 """

@@ -1,6 +1,6 @@
 """SmolVLM: images and video, as text out (arXiv 2504.05299).
 
-Each frame of a video stands behind words for its time, `Frame from 00:03:`. The library's processor also tells before a
+Each frame of a video stands after words for its time, `Frame from 00:03:`. The library's processor also tells before a
 whole video how many frames it has and how long it is; a stream does not know, and leaves that out. Frames and images
 are encoded one by one and their rows are causal: class A.
 """

@@ -206,7 +206,7 @@ class PictureTowers:
         return self._merged(self._joined(output), grids)
 
     def _joined(self, output: Any) -> list[torch.Tensor]:
-        """The rows of each picture; what is added behind the decoder's first layers stands beside them."""
+        """The rows of each picture; what is added after the decoder's first layers stands beside them."""
         sizes = [len(rows) for rows in output.pooler_output]
         deep = getattr(output, "deepstack_features", None) or []
         # Some versions of the library give these for all pictures in one.

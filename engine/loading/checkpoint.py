@@ -1,6 +1,6 @@
 """Where a checkpoint is: a folder, or a model on the Hub, of which what is served is downloaded. In: a name, a
 revision. Out: a local folder, at first without weights, so that what can be refused is refused before they are
-downloaded; or ModelError, one line. Behind it nothing asks the network. It does not know families.
+downloaded; or ModelError, one line. After it nothing asks the network. It does not know families.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class LanguageModel:
         dtype = self.embed.weight.dtype
         self.keys = [torch.zeros(shape, dtype=dtype, device=self.device) for _ in range(config.num_hidden_layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=self.device) for _ in range(config.num_hidden_layers)]
-        # Page tables of all slots; entries behind a sequence's length are stale and never read.
+        # Page tables of all slots; entries after a sequence's length are stale and never read.
         self.tables = torch.zeros((slots + spare, pages), dtype=torch.int32, device=self.device)
         self._host: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
         self.logits: torch.Tensor | None = None  # of the last step's drawn rows, (draws, vocabulary)
@@ -157,7 +157,7 @@ class LanguageModel:
         positions = upload(torch.from_numpy(np.concatenate([run.positions for run in runs], axis=1)), self.device)
         embeds = self.embed(ids)
         width = embeds.shape[1]
-        deep = None  # what is added behind the first layers, `(rows, layers * width)`
+        deep = None  # what is added after the first layers, `(rows, layers * width)`
         start = 0
         for run in runs:
             if run.embeds is not None:

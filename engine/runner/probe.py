@@ -37,7 +37,7 @@ def check_against_stock(loaded: Loaded, model: Any) -> None:
 
 
 def check_prompt(loaded: Loaded, model: Any, rows: list[Rows], inputs: Any, attention: str | dict[str, str]) -> None:
-    """Compare the logits behind both pieces of a prompt. `rows` are what it is over pages, `inputs` what the library's
+    """Compare the logits after both pieces of a prompt. `rows` are what it is over pages, `inputs` what the library's
     model takes for it; `attention` is the model's, before and after."""
     total = sum(len(run) for run in rows)
     stops = [max(1, total * 2 // 5), total]
@@ -101,7 +101,7 @@ def _stock(model: Any, inputs: Any, attention: str | dict[str, str]) -> torch.Te
 
 
 def _paged(loaded: Loaded, rows: list[Rows], stops: list[int]) -> torch.Tensor:
-    """Logits `(pieces, vocabulary)` behind each piece of a prompt that is appended up to these stops."""
+    """Logits `(pieces, vocabulary)` after each piece of a prompt that is appended up to these stops."""
     pages = -(-stops[-1] // _PAGE)
     language = LanguageModel(loaded, pages, _PAGE, slots=1)
     logits = []

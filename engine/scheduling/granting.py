@@ -55,7 +55,7 @@ class Granting:
         return sum(map(len, self._waiting.values()))
 
     def announce(self, stream: int, segments: Iterable[Announced], now_us: int) -> list[Announced]:
-        """These wait now, behind those that do. Returns which of the stream's are dropped instead."""
+        """These wait now, after those that do. Returns which of the stream's are dropped instead."""
         waiting = self._waiting.setdefault(stream, deque())
         for segment in segments:
             due_us = now_us if segment.stop_us is None else self.due(stream, segment.stop_us, now_us)

@@ -62,7 +62,7 @@ class Detokenizer:
         return min(found, default=None)
 
     def finish(self, tokens: int) -> str:
-        """The text of a reply that keeps `tokens` tokens, up to a stop string, behind what these have shown.
+        """The text of a reply that keeps `tokens` tokens, up to a stop string, after what these have shown.
 
         A character that they leave open is told as the tokenizer's `decode` tells it: as U+FFFD.
         """
@@ -72,7 +72,7 @@ class Detokenizer:
         return self.text[shown : self.ends[tokens - 1] if tokens else 0] + self._left_open(tokens)
 
     def _left_open(self, tokens: int) -> str:
-        """What the first `tokens` tokens say behind their last whole character."""
+        """What the first `tokens` tokens say after their last whole character."""
         if not tokens or not self._inside[tokens - 1]:
             return ""
         whole = [place + 1 for place, inside in enumerate(self._inside[:tokens]) if not inside]

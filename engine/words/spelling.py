@@ -67,7 +67,7 @@ class Spelling:
 
     def cover(self, words: str) -> str:
         """Words without control tokens: these are covered, and so is what would be one together with the text before or
-        behind the words."""
+        after the words."""
         text = self._with(words, self._cover)
         longest = min(len(text), len(self._control[0]) - 1) if self._control else 0
         end = next((size for size in range(longest, 0, -1) if text[-size:] in self._heads), 0)

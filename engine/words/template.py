@@ -24,7 +24,7 @@ TEXT, EDGE = "text", ""  # kinds of items in a user turn beside those of media; 
 class Turns(msgspec.Struct, frozen=True):
     """The template's own text, and what it does to words.
 
-    wrappers: around turns, "user_start", "user_end", "assistant_start" and "assistant_end". system: before and behind
+    wrappers: around turns, "user_start", "user_end", "assistant_start" and "assistant_end". system: before and after
     the words of a system prompt; default_system: what a conversation begins with that has none. `system_in_user`: the
     system prompt stands in the first user turn, as in Gemma's template.
     between: what stands between two items of a user turn, by their kinds, without what opens and closes media.
@@ -169,7 +169,7 @@ def learn_items(
 def _gaps(
     render: Any, media: dict[str, str], default: str, wrappers: dict[str, str], *kinds: str
 ) -> tuple[str, ...] | None:
-    """What a template writes before, between and behind such items of a user turn; None where it changes their
+    """What a template writes before, between and after such items of a user turn; None where it changes their
     order, or leaves one out."""
     words = [media.get(kind, f"{_USER}{place}") for place, kind in enumerate(kinds)]
     content = [{"type": kind, kind: word if kind == TEXT else "x"} for kind, word in zip(kinds, words, strict=True)]

@@ -26,7 +26,7 @@ def decoded(content: Content, decoders: Decoders, spec: MediaSpec) -> Content:
     """The content with its media decoded.
 
     Frames of a video file are those that a stream takes, at `video_fps` or at the model's rate, with their own times.
-    Where sound is inside video a video file brings its own, behind its picture. Raises MediaError or InputError,
+    Where sound is inside video a video file brings its own, after its picture. Raises MediaError or InputError,
     LimitError where the media of the prompt together is more than one call of a decoder may give.
     """
     whole = msgspec.structs.replace(content, video_fps=content.video_fps or spec.video_fps)
@@ -142,7 +142,7 @@ class _Film:
         self._keep(self._sampler.flush())
 
     def media(self, hears: bool) -> list[Media]:
-        """The video, and its sound behind it. InputError where there is none, or pictures of several sizes."""
+        """The video, and its sound after it. InputError where there is none, or pictures of several sizes."""
         sizes = {pixels.shape[:2] for pixels in self._pictures}
         if len(sizes) != 1:
             raise InputError(f"video: expected pictures of one size, got {len(sizes)} sizes")
@@ -166,7 +166,7 @@ class _Film:
 
 def _sound(sounds: list[Samples], budget: _Budget, zero_us: int | None = None) -> Media:
     """Sound in one piece. It begins at `zero_us`: silence fills up to the first sample, what lies before is cut off;
-    None: at its first sample. Stamps count as in a stream: where one lies more than 100 ms behind the samples before it
+    None: at its first sample. Stamps count as in a stream: where one lies more than 100 ms after the samples before it
     silence fills the gap, where it lies so far before their end what would be heard twice is cut off.
     """
     rates = {samples.rate for samples in sounds}
