@@ -167,9 +167,7 @@ class Connection:
     async def _open(self, name: str, encode: Encode, prompted: bool = False) -> ClientStream:
         if name in self._streams:
             raise InputError(f"name: expected one that is not in use, got {name!r}")
-        stream = self._streams[name] = ClientStream(
-            self, name, prompted
-        )  # Its events may come right after the answer.
+        stream = self._streams[name] = ClientStream(self, name, prompted)  # Its events may come right after the answer.
         try:
             await self.call(encode, name)
         except PenstockError:
