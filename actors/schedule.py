@@ -162,8 +162,8 @@ class Schedule(Actor[ScheduleMessage]):
                     self._collect()
                     self._news(stream).events.append(event)
             case command:
+                self._follow(command)  # first: what the encoder took is not what laying its rows takes
                 scheduler.apply(command)
-                self._follow(command)
 
     def _follow(self, command: Command) -> None:
         """What a command means for the encoder and for the client."""

@@ -166,6 +166,7 @@ def test_what_is_not_data_is_refused(thing: Any) -> None:
 
 def test_future_is_refused() -> None:
     loop = asyncio.new_event_loop()
+    future: Any = loop.create_future()
     with pytest.raises(TypeError):
-        encode(m.Take(1, 1, i.Image(loop.create_future())))  # type: ignore[arg-type]
+        encode(m.Take(1, 1, i.Image(future)))
     loop.close()

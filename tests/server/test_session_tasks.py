@@ -79,8 +79,9 @@ def test_interrupts_come_before_what_is_asked_after_them(monkeypatch: pytest.Mon
 
     async def main() -> None:
         numbers, told = itertools.count(), []
+        engine: Any = FakeEngine()
         async with asyncio.TaskGroup() as tasks:
-            work = SessionTasks(Session(1, 1 << 20), FakeEngine(), told.append, tasks, "test")  # type: ignore[arg-type]
+            work = SessionTasks(Session(1, 1 << 20), engine, told.append, tasks, "test")
             for command in (c.OpenStream, c.InterruptReply, c.InterruptReply, c.AskQuestion):
                 work.take(command(stream="a", ref=next(numbers)))
             await until(lambda: len([answer for answer in told if isinstance(answer, c.CarriedOut)]) == 3)

@@ -11,10 +11,11 @@ import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_engine import FakeEngine
-from penstock.server import app, http, websocket
+from penstock.server import app, http, routes, websocket
 from penstock.server.config import ServerConfig
 
 HERE = Path(__file__).parent
@@ -124,6 +125,7 @@ def test_nothing_is_imported_that_is_marked_private() -> None:
 
 def test_what_is_taken_of_its_configuration_is_there() -> None:
     """`_Server.startup` makes each socket's protocol as uvicorn does."""
-    config = app._uvicorn_config(app.create_app(FakeEngine(), ServerConfig()), ServerConfig())  # type: ignore[arg-type]
+    engine: Any = FakeEngine()
+    config = app._uvicorn_config(routes.create_app(engine, ServerConfig()), ServerConfig())
     config.load()
     assert callable(config.http_protocol_class) and config.ssl is None and config.backlog > 0
