@@ -60,7 +60,7 @@ class Wiring:
         scheduler, language = make_parts(loaded, config, memory, spell_apart=True)
         self._recorder: Recorder | None = None
         if config.record is not None:
-            self._recorder = Recorder(config.record, header(loaded, config, scheduler.config))
+            self._recorder = Recorder(config.record, header(loaded, config, scheduler.config), language.spans)
         scheduler.journal = self._recorder
         self._gate = gate = Gate()
         gate.watch(loaded.towers.blocks)
@@ -72,7 +72,7 @@ class Wiring:
         self.decode = Decode(
             loaded.family.spec, Decoders(limits, pool), self._supervisor, threads, decode, encode, schedule
         )
-        encoder = Encoder(loaded.towers, config.encoder_cache_bytes, gate)
+        encoder = Encoder(loaded.towers, config.encoder_cache_bytes, language.spans, gate)
         self.encode = Encode(encoder, self._threads[0], encode, decode, schedule)
         steps = Pace(config.step_ms, 16, config.append_rows)
         turns = Pace(config.encoder_ms, 16, config.encoder_tokens)

@@ -38,6 +38,7 @@ from .family import Loaded
 from .loading.memory import Memory, host_pages, plan_memory
 from .plan import Plan, Result
 from .runner.backends import make_backend
+from .runner.encoder import Encoder
 from .runner.graphs import CudaRecorder
 from .runner.language import LanguageModel
 from .scheduling.scheduler import Scheduler, SchedulerConfig
@@ -94,6 +95,7 @@ class Core:
         self.loaded = loaded
         self._config = config
         self.scheduler, self.language = make_parts(loaded, config)
+        self.encoder = Encoder(loaded.towers, 0, self.language.spans)
         self._next: dict[int, int] = {}
 
     def open(self, stream: int, request: Request) -> None:
@@ -127,8 +129,8 @@ class Core:
     def give(self, stream: int, input: Input, segments: Sequence[Segment]) -> None:
         """An input with all its segments, which are encoded at once."""
         self.scheduler.apply(Accept(stream, input))
-        spans = self.loaded.towers.encode([(stream, segment) for segment in segments])
-        self.scheduler.apply(Spans(stream, list(spans)))
+        spans = self.encoder.encode([(stream, segment) for segment in segments])
+        self.scheduler.apply(Spans(stream, spans))
         self.scheduler.apply(Resolved(stream, input.seq))
 
     def prompt(self, stream: int, request: Request) -> None:
@@ -136,7 +138,7 @@ class Core:
         gathered = gather(self._whole(request), DEFAULT_LIMITS)
         check_counts(gathered, self._config.limits_per_request)
         content = decoded(gathered, Decoders(DEFAULT_LIMITS, None), self.loaded.family.spec)
-        prompt = self.loaded.towers.prompt(content)
+        prompt = self.encoder.prompt(content)
         seq = 1
         self.scheduler.apply(Accept(stream, PromptInput(seq, request.params.seeded())))
         self.scheduler.apply(LaidOut(stream, seq, prompt))

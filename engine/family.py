@@ -16,8 +16,9 @@ from ..streams.format import Format, State
 from ..streams.requests.prompt import Content
 from ..streams.requests.request import Sampling
 from ..streams.segment import MediaSpec, Segment
+from .embeddings import EncodedPrompt, EncodedSpan
 from .positions import Clock
-from .span import Prompt, Span
+from .span import Span, Stored
 from .words.spelling import spelling_of
 from .words.template import Turns
 
@@ -88,6 +89,10 @@ class Family:
         self.stop_ids = data.stop_ids
         self.max_positions = data.max_positions
         self.live_trained = data.live_trained
+
+    def ending(self, kind: str) -> Stored:
+        """The rows that close a block of this modality, as the span store has them: an entry of the model's own."""
+        return Stored(-1 - list(self.endings).index(kind), 0, len(self.endings[kind]), 0)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -163,7 +168,7 @@ class Towers(Protocol):
         """How many rows the segment will have."""
         ...
 
-    def encode(self, batch: list[tuple[int, Segment]]) -> list[Span]:
+    def encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:
         """Spans of (stream, segment) pairs, in their order; a stream's sound has to come in order."""
         ...
 
@@ -171,7 +176,7 @@ class Towers(Protocol):
         """The span of a piece of video, which may have been encoded for another time, with the words for its own."""
         ...
 
-    def prompt(self, content: Content) -> Prompt:
+    def prompt(self, content: Content) -> EncodedPrompt:
         """A whole prompt by the model's own processor and position code, ready for a reply. Its media is decoded.
 
         Raises InputError for what the model does not take, and where placeholders and media do not match.

@@ -1,6 +1,6 @@
 """What one step is told and what it answers.
 
-Plain data, but that the rows of media are tensors. `msgspec` alone does not encode these; actors/packing.py does.
+Plain data: embeddings are named as rows of the span store. Whoever has the same store and cache can carry a plan out.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class Plan(msgspec.Struct, frozen=True, tag="plan"):
 
     saves: pages copied to host memory under a stream's number. copies: whole pages (source, target). edits: changes of
     page tables. restores: pages brought back from the host, where the copy is let go. drops: host copies let go. feeds:
-    the forward pass; may be empty.
+    the forward pass; may be empty. releases: entries of the span store that no stream names any more, (entry, how often
+    it was handed out).
     """
 
     number: int
@@ -67,6 +68,7 @@ class Plan(msgspec.Struct, frozen=True, tag="plan"):
     restores: list[tuple[int, list[int]]]
     drops: list[int]
     feeds: list[Feed]
+    releases: list[tuple[int, int]] = []
 
 
 class Likely(msgspec.Struct, frozen=True):

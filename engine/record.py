@@ -25,12 +25,12 @@ from .family import Loaded
 from .loading.open import load
 from .runner.backends import make_backend
 from .runner.language import LanguageModel
-from .scheduling.journal import Again, Entry, replay
+from .scheduling.journal import Again, Entry, Holds, made, replay
 from .scheduling.scheduler import Scheduler, SchedulerConfig
 
 log = logging.getLogger("penstock.engine")
 
-_FORMAT = b"penstock record 1\n"
+_FORMAT = b"penstock record 2\n"
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -50,8 +50,10 @@ class Recorder:
     """Writes a new file in a folder, each entry at once. Where that fails, as on a full disk, it says so in the log and
     the engine goes on without a record."""
 
-    def __init__(self, folder: str, header: Header) -> None:
-        """Raises InputError where no file can be made there."""
+    def __init__(self, folder: str, header: Header, spans: Holds) -> None:
+        """`spans`: the store in which the embeddings are that entries name. Raises InputError where no file can be made
+        there."""
+        self._spans = spans
         name = f"penstock-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.record"
         self.path = Path(folder) / name
         try:
@@ -63,8 +65,10 @@ class Recorder:
         self._put(header)
 
     def note(self, entry: Entry) -> None:
-        if self._file is not None:
-            self._put(entry)
+        if self._file is None:
+            return
+        for one in (*made(entry, self._spans), entry):
+            self._put(one)
 
     def close(self) -> None:
         if self._file is not None:
@@ -72,6 +76,8 @@ class Recorder:
             self._file = None
 
     def _put(self, entry: Header | Entry) -> None:
+        if self._file is None:
+            return
         data = encode(entry)
         self._write(len(data).to_bytes(4) + data)
 

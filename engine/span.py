@@ -1,38 +1,50 @@
 """Spans and rows, on their way from the towers to the language model.
 
-Plain data that holds tensors; knows no streams and no pages.
+Plain data that names embeddings and holds none: these stay where a tower made them, in the span store of the runner
+(runner/spans.py). It knows no streams and no pages.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
 from ..streams.event import Seen
 
-if TYPE_CHECKING:
-    from torch import Tensor
-else:
-    Tensor = Any  # what only names tensors needs no torch
+
+class Stored(msgspec.Struct, frozen=True):
+    """Rows `[start, stop)` of entry `id` of the span store; each takes `row_bytes`.
+
+    Entries below 0 are the model's own and are never let go.
+    """
+
+    id: int
+    start: int
+    stop: int
+    row_bytes: int
+
+    @property
+    def nbytes(self) -> int:
+        return (self.stop - self.start) * self.row_bytes
+
+    def part(self, start: int, stop: int) -> Stored:
+        """Rows `[start, stop)` of these."""
+        return Stored(self.id, self.start + start, self.start + stop, self.row_bytes)
 
 
 class Span(msgspec.Struct, frozen=True, eq=False, tag="span"):
     """A segment after its encoder: `n` rows that still need positions.
 
-    `ids` is `(n,)` int64, the placeholder ids; `embeds` is `(n, hidden)`, or `(n, hidden * (1 + k))` where the tower
-    also gives what is added after each of the decoder's first k layers (DeepStack, arXiv 2406.04334). `grid` is
-    (temporal patches, height, width) in merged patches, (0, 0, 0) for sound; `audio_rows` of the rows, the last ones,
-    are sound. `run` is the run of sound it belongs to. `before` and `after` are ids that stand around these rows alone,
-    as their time; such a span never counts on from the one before it.
+    `ids` is `(n,)` int64, the placeholder ids. `grid` is (temporal patches, height, width) in merged patches, (0, 0, 0)
+    for sound; `audio_rows` of the rows, the last ones, are sound. `run` is the run of sound it belongs to. `before` and
+    `after` are ids that stand around these rows alone, as their time; such a span never counts on from the one before
+    it. `stored` names its embeddings, once the store has them.
     """
 
     seq: int
     index: int
     modality: str
     ids: np.ndarray
-    embeds: Tensor
     grid: tuple[int, int, int]
     audio_rows: int
     run: int
@@ -40,6 +52,7 @@ class Span(msgspec.Struct, frozen=True, eq=False, tag="span"):
     stop_us: int | None
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
+    stored: Stored | None = None
 
     @property
     def seen(self) -> Seen:
@@ -47,15 +60,15 @@ class Span(msgspec.Struct, frozen=True, eq=False, tag="span"):
 
 
 class Rows(msgspec.Struct, frozen=True, eq=False):
-    """Rows with their places, ready to be fed: `ids` `(n,)`, `positions` `(3, n)` int64, `embeds` as a span has them
-    or None.
+    """Rows with their places, ready to be fed: `ids` `(n,)`, `positions` `(3, n)` int64. `stored` names the embeddings
+    of media; None: the ids are embedded.
 
     `seen` names the span they are, None for text and wrappers. An `atomic` run may not be cut between two steps.
     """
 
     ids: np.ndarray
     positions: np.ndarray
-    embeds: Tensor | None = None
+    stored: Stored | None = None
     seen: Seen | None = None
     atomic: bool = False
 
@@ -64,13 +77,13 @@ class Rows(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def nbytes(self) -> int:
-        """Host memory that it holds."""
-        return self.ids.nbytes + self.positions.nbytes + (0 if self.embeds is None else self.embeds.nbytes)
+        """Memory that it takes, with the embeddings that it names."""
+        return self.ids.nbytes + self.positions.nbytes + (0 if self.stored is None else self.stored.nbytes)
 
     def part(self, start: int, stop: int) -> Rows:
         """Rows `[start, stop)` of these."""
-        embeds = None if self.embeds is None else self.embeds[start:stop]
-        return Rows(self.ids[start:stop], self.positions[:, start:stop], embeds, self.seen, self.atomic)
+        stored = None if self.stored is None else self.stored.part(start, stop)
+        return Rows(self.ids[start:stop], self.positions[:, start:stop], stored, self.seen, self.atomic)
 
 
 class Prompt(msgspec.Struct, frozen=True, eq=False, tag="prompt"):

@@ -159,7 +159,7 @@ def says(message: Any) -> str:
         case m.Grant(segments=keys) | m.Discard(segments=keys):
             return f"(stream, input, segment) {', '.join(map(str, keys))}"
         case Spans(spans=spans):
-            return ", ".join(f"embeddings {_shape(span.embeds)}" for span in spans)
+            return ", ".join(f"{len(span.ids)} rows" for span in spans)
         case m.Encoded():
             return f"{message.bytes} bytes"
         case Accept(input=input):

@@ -60,6 +60,7 @@ class Conversation:
             waiting = next((input for input in reversed(self.stream.inputs) if input.seq == span.seq), None)
             if waiting is not None:
                 waiting.spans.append(span)
+                self.kept.wait([span])
         self.advance()
 
     def laid_out(self, seq: int, prompt: Prompt) -> None:
@@ -67,6 +68,7 @@ class Conversation:
         for input in self.stream.inputs:
             if input.seq == seq:
                 input.prompt = prompt
+                self.kept.wait(prompt.rows)
         self.advance()
 
     def resolve(self, seq: int) -> None:
@@ -218,7 +220,7 @@ class Conversation:
             except Unspelled as unspelled:
                 stream.unspelled = unspelled
                 return
-            stream.inputs.popleft()
+            self.kept.acted([stream.inputs.popleft()])
             if stream.ready:
                 stream.ready = {}
 
@@ -262,7 +264,7 @@ class Conversation:
             if self.stream.layout.step("media") is None or self._mid_character() or not self._takes(span):
                 return False
             reply, laid = self.stream.reply, self._lay_span(input, span)
-            input.spans.popleft()
+            self.kept.done([input.spans.popleft()])
             if reply is not None and laid:
                 self._happens(What.MEDIA)
                 reply.splice(span, self._unit(span))

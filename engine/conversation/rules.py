@@ -11,10 +11,9 @@ failed is REFUSED: its client has been told, and it is not asked.
 For each life and event the table says which life follows and what is done. A pair that is not in it cannot be:
 `after` raises then, since going on would be a wrong answer in silence.
 
-What the stream's media does is a table of its own, `MEDIA`: media is expected, or the newest piece did not fit, or no
-more will come.
-
-Parking and preemption change no life: they are about where the rows are and whether they are fed (`StreamState`).
+A stream has three tables of its own. `MEDIA`: media is expected, or the newest piece did not fit, or no more will
+come. `WHERE`: the rows that are fed are in the cache, or in host memory after a preemption. `READER`: the stream's
+client reads, or the stream is parked. None of these changes the life of a reply.
 """
 
 from __future__ import annotations
@@ -59,6 +58,13 @@ class What(StrEnum):
     QUESTION = "next question"
     INTERRUPT = "interrupt"
     END = "end of the media"
+    # To a stream.
+    SAVED = "preempted, its pages saved"
+    TAKEN = "preempted, its pages taken"  # its rows are fed once more
+    FED = "its turn to be fed"
+    FORKED = "fork"
+    PARKED = "its client stops reading"
+    READ = "its client reads"
 
 
 class Does(StrEnum):
@@ -152,4 +158,40 @@ MEDIA: dict[tuple[MediaLife, What], MediaLife] = {
     (MediaLife.OVER, What.MEDIA): MediaLife.OVER,
     (MediaLife.OVER, What.MISSED): MediaLife.OVER,
     (MediaLife.OVER, What.END): MediaLife.OVER,
+}
+
+
+class Where(StrEnum):
+    """Where the rows of a stream are that have been fed."""
+
+    CACHE = "in the cache"
+    HOST = "in host memory"
+
+
+WHERE: dict[tuple[Where, What], Where] = {
+    (Where.CACHE, What.SAVED): Where.HOST,
+    (Where.CACHE, What.TAKEN): Where.CACHE,  # as many as are left, which is none
+    (Where.CACHE, What.FED): Where.CACHE,
+    (Where.HOST, What.FED): Where.CACHE,
+    # A stream in host memory is forked by feeding both once more.
+    (Where.HOST, What.FORKED): Where.CACHE,
+    (Where.CACHE, What.FORKED): Where.CACHE,
+}
+
+
+class Reader(StrEnum):
+    """Whether the stream's client reads. While it does not, nothing is fed."""
+
+    READS = "reads"
+    PARKED = "parked"
+
+
+READER: dict[tuple[Reader, What], Reader] = {
+    (Reader.READS, What.PARKED): Reader.PARKED,
+    (Reader.READS, What.READ): Reader.READS,
+    (Reader.PARKED, What.PARKED): Reader.PARKED,
+    (Reader.PARKED, What.READ): Reader.READS,
+    # The client of a twin has read all that there is.
+    (Reader.READS, What.FORKED): Reader.READS,
+    (Reader.PARKED, What.FORKED): Reader.READS,
 }

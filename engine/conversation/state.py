@@ -3,12 +3,14 @@
 inputs      accepted, in the order in which they act; the first waits for its spans or for its turn
 laid        rows in the order of the KV; of these
 
-    [0, fed)        are in the cache, or, where the stream is `away`, in host memory
-    [fed, past)     were in the cache, and are fed anew once there is anything new
+    [0, fed)        are where `where` says: in the cache or in host memory
+    [fed, past)     were in the cache, and are fed once more as soon as there is anything new
     [past, rows)    have not been fed yet
     [0, announced)  have had their Appended events
 
             entries [0, head) of it are fed as wholes; entries [0, kept_from) have let their embeddings go
+
+Its conversation and its own methods write it. The scheduler and the actors read it and call these methods.
 """
 
 from __future__ import annotations
@@ -20,14 +22,14 @@ from collections.abc import Callable
 import msgspec
 
 from ...errors import ContextOverflowError
-from ...streams.event import Event, Seen, TranscriptRow
+from ...streams.event import Appended, Event, Seen, TranscriptRow
 from ...streams.requests.request import Request, SamplingParams
-from ..pages import PageTable
+from ..pages import Edit, PageTable
 from ..span import Rows
 from ..words.spelling import Unspelled
 from .layout import Layout
 from .reply import ReplyState
-from .rules import MEDIA, Life, MediaLife, What
+from .rules import MEDIA, READER, WHERE, Life, MediaLife, Reader, What, Where
 from .waiting import Losses, Waiting
 
 
@@ -42,7 +44,16 @@ class Begun(msgspec.Struct, frozen=True, eq=False):
 class StreamState:
     """Everything about one stream but its place in the scheduler."""
 
-    def __init__(self, id: int, slot: int, request: Request, layout: Layout, table: PageTable, why: str = "") -> None:
+    def __init__(
+        self,
+        id: int,
+        slot: int,
+        request: Request,
+        layout: Layout,
+        table: PageTable,
+        why: str = "",
+        spell_apart: bool = False,
+    ) -> None:
         self.id = id
         self.why = why  # its format was chosen
         self.slot = slot  # its row in the runner's page tables
@@ -62,12 +73,14 @@ class StreamState:
         self.begun: Begun | None = None  # the reply to the request's prompt
         self.media = MediaLife.EXPECTED
         self.losses = Losses()
-        self.ready: dict[tuple[str, bool], list[int]] | None = None  # `Layout.ready`, for the input that acts next
+        # `Layout.ready`, for the input that acts next.
+        self.ready: dict[tuple[str, bool], list[int]] | None = {} if spell_apart else None
         self.unspelled: Unspelled | None = None  # the long text that this input waits for
-        self.parked = False  # its client does not read: nothing is fed
+        self.reader = Reader.READS
+        self.where = Where.CACHE
         self.away = 0  # pages in host memory; its table is empty then
         self.away_rows = 0
-        self.cold = 0  # rows [0, cold) were in the cache and are to be fed anew, once there is anything new
+        self.cold = 0  # rows [0, cold) were in the cache
         self.since = 0  # age of its need
         self.whole = True  # every span that was laid is still kept
         self.kept_from = 0  # entries of `laid` before this have let their embeddings go
@@ -87,6 +100,63 @@ class StreamState:
     def pausing(self) -> bool:
         """Its reply has said what one unit of media allows: nothing is fed until something is laid."""
         return self.reply is not None and self.reply.life is Life.PAUSED
+
+    @property
+    def parked(self) -> bool:
+        """Its client does not read: nothing is fed."""
+        return self.reader is Reader.PARKED
+
+    def renew(self, age: int) -> None:
+        """A stream that has nothing to do begins a new need, of this age."""
+        if self.past == self.rows or self.pausing:
+            self.since = age
+
+    def reads(self, what: What) -> None:
+        """Its client stops reading, or reads."""
+        self.reader = READER[self.reader, what]
+
+    def save(self) -> list[int]:
+        """Preempted: its pages go to host memory. Returns them."""
+        self.where = WHERE[self.where, What.SAVED]
+        pages, rows = list(self.table.pages), self.table.length
+        self.table.clear()
+        self.away, self.away_rows = len(pages), rows
+        return pages
+
+    def lose(self) -> None:
+        """Preempted: its pages are taken, and its rows are fed once more from what it keeps."""
+        self.where = WHERE[self.where, What.TAKEN]
+        self.head, self.cold = 0, max(self.cold, self.table.length)
+        self.table.clear()
+
+    def come_back(self) -> Edit:
+        """Its turn to be fed: its rows come back from host memory. Returns the pages they go to."""
+        self.where = WHERE[self.where, What.FED]
+        edit = self.table.append(self.away_rows)
+        self.away = 0
+        return edit
+
+    def recall(self) -> None:
+        """It is forked while its pages are in host memory: it and its twin are fed once more."""
+        self.where = WHERE[self.where, What.FORKED]
+        self.head, self.cold, self.away = 0, self.past, 0
+
+    def report(self) -> None:
+        """Tell of the media that is wholly fed now, each piece once."""
+        for row, run in self.passed():
+            seen = run.seen
+            if seen is None:
+                continue
+            self.newest = seen
+            if row + len(run) > self.announced:
+                self.announced = row + len(run)
+                place = int(run.positions[:, 0].min())
+                self.events.append(Appended(seen.seq, seen.modality, seen.start_us, seen.stop_us, row, len(run), place))
+
+    def take_events(self) -> list[Event]:
+        """What has happened since the last call."""
+        events, self.events = self.events, []
+        return events
 
     def happens_to_media(self, what: What) -> None:
         """A piece went in, or did not fit, or no more will come."""
@@ -163,10 +233,10 @@ class StreamState:
         """Let the embeddings of the next entry go, the oldest first. Returns it where it had any."""
         place, self.kept_from = self.kept_from, self.kept_from + 1
         run = self.laid[place]
-        if run.embeds is None:
+        if run.stored is None:
             return []
-        self.laid[place] = msgspec.structs.replace(run, embeds=None)
-        self.host_bytes -= run.embeds.nbytes
+        self.laid[place] = msgspec.structs.replace(run, stored=None)
+        self.host_bytes -= run.stored.nbytes
         self.whole = False
         if self.reply is not None and self.starts[place] >= self.reply.row:
             self.reply.let_go(self.starts[place])
@@ -231,7 +301,7 @@ class StreamState:
         twin.reply = None if self.reply is None else self.reply.copy()
         twin.ready = None if self.ready is None else dict(self.ready)
         twin.losses = msgspec.structs.replace(self.losses)
-        twin.parked = False  # its client has read all that there is
+        twin.reader = READER[self.reader, What.FORKED]
         twin.events = []
         return twin
 

@@ -16,6 +16,7 @@ import torch
 from ...errors import InputError
 from ...streams.requests.prompt import Content
 from ...streams.segment import MediaSpec
+from ..embeddings import Embeddings
 from ..family import Loaded
 from ..runner.gate import turn
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers, load_one_axis
@@ -64,14 +65,14 @@ class OneVisionTowers(OneAxisTowers):
         if "pixel_values_videos" in inputs:
             newline = self.endings()["video"]
             rows = [part for video in self._videos(inputs) for part in (video, newline.to(video))]
-            features.append(("video", self.config.video_token_id, torch.cat(rows)))
+            features.append(("video", self.config.video_token_id, Embeddings(torch.cat(rows))))
         return features
 
     def token_id(self, modality: str) -> int:
         return self.config.image_token_id if modality == "image" else self.config.video_token_id
 
     def _clips(self, pixels: list[np.ndarray]) -> list[Pictures]:
-        return [(rows, NO_GRID) for rows in self._videos(self._clip_inputs(pixels))] if pixels else []
+        return [(Embeddings(rows), NO_GRID) for rows in self._videos(self._clip_inputs(pixels))] if pixels else []
 
     def _encoded(self, inputs: Any) -> list[torch.Tensor]:
         pixels = inputs["pixel_values"].to(self.device, self.model.dtype)

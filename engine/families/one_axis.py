@@ -18,9 +18,10 @@ import torch
 from ...streams.requests.prompt import Content
 from ...streams.segment import ImageSegment, MediaSpec, Segment, SizeRule
 from ...streams.size import check_sides
+from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, joined
 from ..family import Family, FamilyData, Loaded
 from ..runner.gate import turn
-from ..span import Prompt, Span
+from ..span import Span
 from ..words.template import learn
 from .towers import Features, Pictures, PictureTowers, as_files, open_sight
 
@@ -61,7 +62,7 @@ class OneAxisTowers(PictureTowers):
         """Features of all media of a whole prompt, in the order of their placeholders."""
         if "pixel_values" not in inputs:
             return []
-        return [("image", self.config.image_token_id, torch.cat(self._encoded(inputs)))]
+        return [("image", self.config.image_token_id, joined(map(Embeddings, self._encoded(inputs))))]
 
     def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:
         """Options of the processor for the media of a whole prompt."""
@@ -71,33 +72,35 @@ class OneAxisTowers(PictureTowers):
         """Positions that count from 0."""
         return torch.arange(inputs["input_ids"].shape[1]).expand(3, -1)
 
-    def prompt(self, content: Content) -> Prompt:
+    def prompt(self, content: Content) -> EncodedPrompt:
         """As the other towers have it; rows of one picture that see one another stay together."""
         shown = content.by_kind()
         for piece in (*shown["image"], *shown["video"]):
             check_sides(*piece.data.shape[-3:-1])
-        rows = super().prompt(content).rows
-        if "D" in self.classes.values():
-            rows = [run if run.embeds is None else msgspec.structs.replace(run, atomic=True) for run in rows]
-        return Prompt(rows)
+        prompt = super().prompt(content)
+        if "D" not in self.classes.values():
+            return prompt
+        rows = [msgspec.structs.replace(run, atomic=run.seen is not None) for run in prompt.rows]
+        return prompt._replace(rows=rows)
 
     def _picture_rows(self, segment: Any) -> int:
         return self.image_rows if isinstance(segment, ImageSegment) else self.frame_rows * len(segment.pixels)
 
     def _images(self, pixels: list[np.ndarray]) -> list[Pictures]:
-        return [(rows, NO_GRID) for rows in self.encode_pictures(pixels)] if pixels else []
+        return [(Embeddings(rows), NO_GRID) for rows in self.encode_pictures(pixels)] if pixels else []
 
     def _clip_inputs(self, clips: list[np.ndarray]) -> Any:
         """What the processor makes of clips `(n, h, w, 3)` uint8 of one length."""
         videos = [torch.from_numpy(frames).permute(0, 3, 1, 2) for frames in clips]
         return self.processor.video_processor(videos, do_sample_frames=False, return_tensors="pt")
 
-    def _seen(self, segment: Segment, modality: str, pictures: Pictures) -> Span:
+    def _seen(self, segment: Segment, modality: str, pictures: Pictures) -> EncodedSpan:
         """Rows whose positions count on one by one, as those of sound do."""
-        features, grid = pictures
-        ids = np.full(len(features), self.token_id(modality), dtype=np.int64)
-        place = (segment.seq, segment.index, modality)
-        return Span(*place, ids, features, grid, len(features), 0, segment.start_us, segment.stop_us)
+        embeds, grid = pictures
+        count = len(embeds.rows)
+        ids = np.full(count, self.token_id(modality), dtype=np.int64)
+        place, times = (segment.seq, segment.index, modality), (segment.start_us, segment.stop_us)
+        return EncodedSpan(Span(*place, ids, grid, count, 0, *times), embeds)
 
     def token_id(self, modality: str) -> int:
         """The placeholder of one row."""

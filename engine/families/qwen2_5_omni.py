@@ -18,6 +18,7 @@ from ...codecs.resample import resample
 from ...errors import InputError
 from ...streams.requests.prompt import Content
 from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, UnitSegment, VideoSegment
+from ..embeddings import Embeddings, EncodedSpan, joined
 from ..family import Family, FamilyData, Loaded
 from ..runner.attention import NAME
 from ..runner.gate import turn
@@ -61,7 +62,7 @@ class OmniTowers(PictureTowers):
         return self._picture_rows(segment) + (0 if audio is None else self.sound_rows(audio.frames))
 
     @torch.inference_mode()
-    def encode(self, batch: list[tuple[int, Segment]]) -> list[Span]:
+    def encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:
         """Spans of (stream, segment) pairs: one pass of each tower over all that it has to do with."""
         images = [segment for _, segment in batch if isinstance(segment, ImageSegment)]
         clips = [segment for _, segment in batch if isinstance(segment, VideoSegment | UnitSegment)]
@@ -146,7 +147,7 @@ class OmniTowers(PictureTowers):
         mask = inputs["feature_attention_mask"]
         with turn():
             output = self.model.get_audio_features(inputs["input_features"], mask, return_dict=True)
-        return [("audio", self.config.audio_token_id, output.last_hidden_state)]
+        return [("audio", self.config.audio_token_id, Embeddings(output.last_hidden_state))]
 
     def _sounds(self, sounds: list[tuple[int, AudioSegment]]) -> list[torch.Tensor]:
         """Features of blocks.
@@ -182,17 +183,14 @@ class OmniTowers(PictureTowers):
         seen: Pictures | None,
         heard: torch.Tensor | None,
         run: int = 0,
-    ) -> Span:
+    ) -> EncodedSpan:
         features, grid = seen if seen is not None else (None, (0, 0, 0))
-        pieces = [piece for piece in (features, heard) if piece is not None]
+        pieces = [piece for piece in (features, None if heard is None else Embeddings(heard)) if piece is not None]
         sight = self.config.image_token_id if modality == "image" else self.config.video_token_id
-        counts = (0 if features is None else len(features), 0 if heard is None else len(heard))
+        counts = (0 if features is None else len(features.rows), 0 if heard is None else len(heard))
         ids = np.repeat(np.array([sight, self.config.audio_token_id], dtype=np.int64), counts)
-        width = max(piece.shape[1] for piece in pieces)  # pictures may have features for deeper layers beside theirs
-        embeds = torch.cat([torch.nn.functional.pad(piece, (0, width - piece.shape[1])) for piece in pieces])
-        return Span(
-            segment.seq, segment.index, modality, ids, embeds, grid, counts[1], run, segment.start_us, segment.stop_us
-        )
+        place, times = (segment.seq, segment.index, modality), (segment.start_us, segment.stop_us)
+        return EncodedSpan(Span(*place, ids, grid, counts[1], run, *times), joined(pieces))
 
 
 def _as_tensor(value: Any) -> torch.Tensor | None:

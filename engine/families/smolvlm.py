@@ -17,6 +17,7 @@ import torch
 from ...errors import InputError
 from ...streams.requests.prompt import Content
 from ...streams.segment import MediaSpec, Option
+from ..embeddings import Embeddings
 from ..family import Loaded
 from ..runner.gate import turn
 from ..runner.library import transformers
@@ -61,7 +62,7 @@ class SmolTowers(OneAxisTowers):
         return super().media_options(media, content)
 
     def _clips(self, pixels: list[np.ndarray]) -> list[Pictures]:
-        return [(rows, NO_GRID) for rows in self._encoded(self._clip_inputs(pixels))] if pixels else []
+        return [(Embeddings(rows), NO_GRID) for rows in self._encoded(self._clip_inputs(pixels))] if pixels else []
 
     def _encoded(self, inputs: Any) -> list[torch.Tensor]:
         pixels = inputs["pixel_values"].to(self.device, self.model.dtype)

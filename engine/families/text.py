@@ -15,11 +15,12 @@ import torch
 from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content
 from ...streams.segment import MediaSpec, Segment
+from ..embeddings import EncodedPrompt, EncodedSpan
 from ..family import Family, FamilyData, Loaded
 from ..runner.attention import NAME
 from ..runner.library import transformers
 from ..runner.probe import check_against_stock
-from ..span import Prompt, Rows, Span
+from ..span import Rows, Span
 from ..words.spelling import spelling_of
 from ..words.template import begins, learn
 from .opened import open_model
@@ -36,18 +37,18 @@ class NoTowers:
     def rows(self, segment: Segment) -> int:
         raise InputError(f"expected text, got {type(segment).__name__}: this model takes no media")
 
-    def encode(self, batch: list[tuple[int, Segment]]) -> list[Span]:
+    def encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:
         if batch:
             raise InputError(f"expected text, got {len(batch)} pieces of media: this model takes none")
         return []
 
-    def prompt(self, content: Content) -> Prompt:
+    def prompt(self, content: Content) -> EncodedPrompt:
         """The chat template's ids, the text's, or those given; positions count from 0."""
         if content.media:
             raise InputError(f"expected text, got {len(content.media)} pieces of media: this model takes none")
         ids = self._ids(content)
         positions = np.broadcast_to(np.arange(len(ids), dtype=np.int64), (3, len(ids)))
-        return Prompt([Rows(np.asarray(ids, dtype=np.int64), positions)])
+        return EncodedPrompt([Rows(np.asarray(ids, dtype=np.int64), positions)], [None])
 
     def _ids(self, content: Content) -> list[int]:
         if content.ids is not None:

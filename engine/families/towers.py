@@ -22,20 +22,21 @@ from ...streams.event import Seen
 from ...streams.requests.options import SIZES
 from ...streams.requests.prompt import Content
 from ...streams.segment import ImageSegment, Segment, SizeRule, VideoSegment
+from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, joined
 from ..runner.attention import NAME
 from ..runner.gate import turn
 from ..runner.library import transformers
-from ..span import Prompt, Rows, Span
+from ..span import Rows, Span
 from .opened import open_model
 from .prompt import process
 from .sizes import picture_rules
 
-Pictures = tuple[torch.Tensor, tuple[int, int, int]]  # rows, and the grid they lie on
+Pictures = tuple[Embeddings, tuple[int, int, int]]  # rows, and the grid they lie on
 SECOND_US = 1_000_000
 # What attends in the parts of a model that sees: ours in the decoder, the library's in the tower.
 ATTENTION = {"": "sdpa", "text_config": NAME, "vision_config": "sdpa"}
 
-Features = list[tuple[str, int, torch.Tensor]]  # modality, placeholder id, rows
+Features = list[tuple[str, int, Embeddings]]  # modality, placeholder id, rows
 
 
 class PictureTowers:
@@ -63,7 +64,7 @@ class PictureTowers:
         return self._picture_rows(segment)
 
     @torch.inference_mode()
-    def encode(self, batch: list[tuple[int, Segment]]) -> list[Span]:
+    def encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:
         """Spans of (stream, segment) pairs: one pass over all images, one over all pairs of frames."""
         images = iter(self._images([one.pixels for _, one in batch if isinstance(one, ImageSegment)]))
         clips = iter(self._clips([one.pixels for _, one in batch if isinstance(one, VideoSegment)]))
@@ -73,7 +74,8 @@ class PictureTowers:
                 case ImageSegment():
                     spans.append(self._seen(segment, "image", next(images)))
                 case VideoSegment():
-                    spans.append(self.timed(self._seen(segment, "video", next(clips))))
+                    span, embeds = self._seen(segment, "video", next(clips))
+                    spans.append(EncodedSpan(self.timed(span), embeds))
                 case _:
                     raise InputError(f"expected a picture or frames, got {type(segment).__name__}")
         return spans
@@ -89,11 +91,11 @@ class PictureTowers:
         return {kind: getattr(self.processor, f"{kind}_token") for kind in self.kinds if kind != "text"}
 
     @torch.inference_mode()
-    def prompt(self, content: Content) -> Prompt:
+    def prompt(self, content: Content) -> EncodedPrompt:
         """Template, processor, features and positions exactly as `transformers` has them for a whole prompt."""
         inputs = process(self, content).to(self.device)
         positions = self.prompt_positions(inputs, content)
-        return Prompt(self._laid(inputs["input_ids"][0], positions, self.encode_prompt(inputs)))
+        return self._laid(inputs["input_ids"][0], positions, self.encode_prompt(inputs))
 
     def values(self, content: Content) -> dict[str, list[Any]]:
         """The media of a whole prompt by kind, whose channels cannot be mistaken for a side of 1 or 3 pixels. A clip
@@ -141,26 +143,28 @@ class PictureTowers:
         """Features of all media of a whole prompt, in the order of their placeholders."""
         return self._picture_features(inputs)
 
-    def _laid(self, ids: torch.Tensor, positions: torch.Tensor, features: Features) -> list[Rows]:
+    def _laid(self, ids: torch.Tensor, positions: torch.Tensor, features: Features) -> EncodedPrompt:
         """A whole prompt as rows: runs of text and of media in turn."""
-        width = max((rows.shape[1] for *_, rows in features), default=0)
-        embeds = torch.zeros(len(ids), width, dtype=self.model.dtype, device=self.device)
-        media = torch.zeros(len(ids), dtype=torch.bool)
-        for name, token, rows in features:
-            mask = ids == token
-            if int(mask.sum()) != len(rows):
-                raise InputError(f"{name}: expected {int(mask.sum())} placeholder rows in the prompt, got {len(rows)}")
-            embeds[mask, : rows.shape[1]] = rows.to(embeds.dtype)
-            media |= mask.cpu()
-        places = positions.cpu().numpy().astype(np.int64)
         plain = ids.cpu().numpy()
-        laid, start = [], 0
-        for is_media, group in groupby(media.tolist()):
+        order = np.full(len(plain), -1, dtype=np.int64)  # which row of all features stands here; -1: a word
+        count = 0
+        for name, token, part in features:
+            mask = plain == token
+            if mask.sum() != len(part.rows):
+                raise InputError(f"{name}: expected {mask.sum()} placeholder rows in the prompt, got {len(part.rows)}")
+            order[mask] = np.arange(count, count + len(part.rows))
+            count += len(part.rows)
+        media = joined(part.to(self.model.dtype) for *_, part in features) if count else None
+        places = positions.cpu().numpy().astype(np.int64)
+        laid, embeds, start = [], [], 0
+        for is_media, group in groupby((order >= 0).tolist()):
             stop = start + len(list(group))
             seen = Seen(1, "prompt", None, None) if is_media else None
-            laid.append(Rows(plain[start:stop], places[:, start:stop], embeds[start:stop] if is_media else None, seen))
+            laid.append(Rows(plain[start:stop], places[:, start:stop], None, seen))
+            which = torch.from_numpy(order[start:stop]).to(self.device)
+            embeds.append(media.part(which) if is_media and media is not None else None)
             start = stop
-        return laid
+        return EncodedPrompt(laid, embeds)
 
     def _picture_features(self, inputs: Any) -> Features:
         found: Features = []
@@ -169,13 +173,13 @@ class PictureTowers:
                 output = self.model.get_image_features(
                     inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True
                 )
-            found.append(("image", self.config.image_token_id, torch.cat(self._joined(output))))
+            found.append(("image", self.config.image_token_id, joined(self._pictures(output))))
         if "pixel_values_videos" in inputs:
             with turn():
                 output = self.model.get_video_features(
                     inputs["pixel_values_videos"], inputs["video_grid_thw"], return_dict=True
                 )
-            found.append(("video", self.config.video_token_id, torch.cat(self._joined(output))))
+            found.append(("video", self.config.video_token_id, joined(self._pictures(output))))
         return found
 
     def _picture_rows(self, segment: Any) -> int:
@@ -191,7 +195,7 @@ class PictureTowers:
         grids = inputs["image_grid_thw"]
         with turn():
             output = self.model.get_image_features(inputs["pixel_values"], grids, return_dict=True)
-        return self._merged(self._joined(output), grids)
+        return self._merged(self._pictures(output), grids)
 
     def _clips(self, pixels: list[np.ndarray]) -> list[Pictures]:
         if not pixels:
@@ -203,25 +207,30 @@ class PictureTowers:
         grids = inputs["video_grid_thw"]
         with turn():
             output = self.model.get_video_features(inputs["pixel_values_videos"], grids, return_dict=True)
-        return self._merged(self._joined(output), grids)
+        return self._merged(self._pictures(output), grids)
 
-    def _joined(self, output: Any) -> list[torch.Tensor]:
-        """The rows of each picture; what is added after the decoder's first layers stands beside them."""
-        sizes = [len(rows) for rows in output.pooler_output]
+    def _pictures(self, output: Any) -> list[Embeddings]:
+        """The rows of each picture, with what is added after the decoder's first layers."""
         deep = getattr(output, "deepstack_features", None) or []
+        if not deep:
+            return [Embeddings(rows) for rows in output.pooler_output]
+        sizes = [len(rows) for rows in output.pooler_output]
         # Some versions of the library give these for all pictures in one.
-        deep = [part.split(sizes) if isinstance(part, torch.Tensor) else part for part in deep]
-        return [torch.cat(parts, dim=-1) for parts in zip(output.pooler_output, *deep, strict=True)]
+        layers = [part.split(sizes) if isinstance(part, torch.Tensor) else part for part in deep]
+        return [
+            Embeddings(rows, torch.stack(parts)) for rows, *parts in zip(output.pooler_output, *layers, strict=True)
+        ]
 
-    def _merged(self, features: Any, grids: torch.Tensor) -> list[Pictures]:
+    def _merged(self, features: list[Embeddings], grids: torch.Tensor) -> list[Pictures]:
         merge = self.model.visual.spatial_merge_size
         return [(rows, (t, h // merge, w // merge)) for rows, (t, h, w) in zip(features, grids.tolist(), strict=True)]
 
-    def _seen(self, segment: Segment, modality: str, pictures: Pictures) -> Span:
-        features, grid = pictures
+    def _seen(self, segment: Segment, modality: str, pictures: Pictures) -> EncodedSpan:
+        embeds, grid = pictures
         token = self.config.image_token_id if modality == "image" else self.config.video_token_id
-        ids = np.full(len(features), token, dtype=np.int64)
-        return Span(segment.seq, segment.index, modality, ids, features, grid, 0, 0, segment.start_us, segment.stop_us)
+        ids = np.full(len(embeds.rows), token, dtype=np.int64)
+        times = (segment.start_us, segment.stop_us)
+        return EncodedSpan(Span(segment.seq, segment.index, modality, ids, grid, 0, 0, *times), embeds)
 
     def timed(self, span: Span) -> Span:
         """The span of a pair of frames with the words for its time, where the model has such."""

@@ -18,6 +18,7 @@ import torch
 from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content, Media
 from ...streams.segment import ImageSegment, Segment
+from ..embeddings import Embeddings, EncodedSpan
 from ..family import Family, FamilyData, Loaded
 from ..runner.gate import turn
 from ..runner.probe import check_prompt
@@ -47,20 +48,20 @@ class TriedTowers(OneAxisTowers):
         return self.image_rows
 
     @torch.inference_mode()
-    def encode(self, batch: list[tuple[int, Segment]]) -> list[Span]:
+    def encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:
         """Spans of (stream, segment) pairs, one picture at a time: some towers pad pictures to the largest."""
         return [self._span(segment) for _, segment in batch]
 
     def encode_prompt(self, inputs: Any) -> Features:
         if not _PIXELS & inputs.keys():
             return []
-        return [("image", self.config.image_token_id, self._features(inputs))]
+        return [("image", self.config.image_token_id, Embeddings(self._features(inputs)))]
 
     def _inputs(self, pixels: np.ndarray) -> Any:
         given = {"text": [self.processor.image_token], "images": [as_files([pixels])]}
         return self.processor(**given, return_tensors="pt", add_special_tokens=False)
 
-    def _span(self, segment: Segment) -> Span:
+    def _span(self, segment: Segment) -> EncodedSpan:
         """All that the processor lays for one picture; words between tiles are embedded here."""
         if not isinstance(segment, ImageSegment):
             raise InputError(f"expected a picture, got {type(segment).__name__}")
@@ -70,7 +71,8 @@ class TriedTowers(OneAxisTowers):
         embeds[ids == self.config.image_token_id] = self._features(inputs).to(embeds.dtype)
         place = (segment.seq, segment.index, "image")
         times = (segment.start_us, segment.stop_us)
-        return Span(*place, ids.cpu().numpy().astype(np.int64), embeds, NO_GRID, len(ids), 0, *times)
+        span = Span(*place, ids.cpu().numpy().astype(np.int64), NO_GRID, len(ids), 0, *times)
+        return EncodedSpan(span, Embeddings(embeds))
 
     def _features(self, inputs: Any) -> torch.Tensor:
         given = {name: value for name, value in inputs.items() if name in self._takes}
@@ -126,14 +128,15 @@ def try_picture(loaded: Loaded, towers: TriedTowers, model: Any) -> None:
     content = [{"type": "image", "image": "x"}, {"type": "text", "text": "What is it?"}]
     asked = Content([Media("image", pixels)], messages=[{"role": "user", "content": content}])
     inputs = process(towers, asked).to(loaded.device, dtype=loaded.dtype)
-    rows = towers.prompt(asked).rows
-    check_prompt(loaded, model, rows, inputs, ATTENTION)
-    (span,) = towers.encode([(0, ImageSegment(1, 0, pixels))])
+    prompt = towers.prompt(asked)
+    rows = prompt.rows
+    check_prompt(loaded, model, prompt, inputs, ATTENTION)
+    ((span, embeds),) = towers.encode([(0, ImageSegment(1, 0, pixels))])
     ids = np.concatenate([run.ids for run in rows])
     places = [place for place in range(len(ids)) if np.array_equal(ids[place : place + len(span.ids)], span.ids)]
     if not places:
         raise ModelError("its processor lays a picture in a prompt otherwise than one that stands alone")
-    seen = torch.cat([run.embeds for run in rows if run.embeds is not None])
-    alone = span.embeds[torch.from_numpy(span.ids == model.config.image_token_id)]
+    seen = torch.cat([part.rows for part in prompt.embeds if part is not None])
+    alone = embeds.rows[torch.from_numpy(span.ids == model.config.image_token_id)]
     if seen.shape != alone.shape or float((seen - alone).abs().max()) > _SAME * float(seen.abs().max()):
         raise ModelError("its tower makes other rows of a picture in a prompt than of one that stands alone")

@@ -7,6 +7,7 @@ attention.py attention_cpu.py           paged attention: the door from transform
 attention_triton.py attention_varlen.py CUDA: our kernel; torch's own
 sampler.py upload.py    drawing tokens; from the host to a device without waiting
 encoder.py gate.py      the towers behind a cache by content; steps go before towers
+spans.py        the span store: embeddings, where the towers made them
 library.py      the one door to transformers
 rotary.py       which rotary positions are served
 probe.py        does a decoder compute here what it computes in transformers?

@@ -17,22 +17,25 @@ import torch
 from ...errors import NotFiniteError
 from ...streams.requests.prompt import Content
 from ...streams.segment import AudioSegment, ImageSegment, Segment, UnitSegment, VideoSegment
+from ..embeddings import Embeddings
 from ..family import Towers
 from ..span import Prompt, Span
 from .gate import Gate
+from .spans import SpanStore
 
 # Numbers of streams of one encoder begin here; no engine has so many.
 _FIRST = count(1 << 48, 1 << 48)
 
 
 class Encoder:
-    """The towers of one model behind a cache of `cache_bytes` and a gate.
+    """The towers of one model behind a cache of `cache_bytes` and a gate. What they make goes into the span store.
 
     Several encoders, each of another engine, may share towers: a stream has another number for each of them.
     """
 
-    def __init__(self, towers: Towers, cache_bytes: int, gate: Gate | None = None) -> None:
+    def __init__(self, towers: Towers, cache_bytes: int, spans: SpanStore, gate: Gate | None = None) -> None:
         self._towers = towers
+        self._spans = spans
         self._gate = gate or Gate()
         self._first = next(_FIRST)
         self._limit = cache_bytes
@@ -57,27 +60,32 @@ class Encoder:
         new = [(self._first + stream, segment) for stream, segment in (batch[place] for place in fresh.values())]
         with self._gate.mine():
             encoded = self._towers.encode(new) if new else []
-        _check_finite([span.embeds for span in encoded])
+        _check_finite([one.embeds for one in encoded])
         self.encoded += len(fresh)
         self.hits += len(batch) - len(fresh)
-        found = dict(zip(fresh, encoded, strict=True))
-        spans = []
-        for place, (key, (_, segment)) in enumerate(zip(keys, batch, strict=True)):
-            span = found[place] if key is None else known.get(key) or found[key]
-            own = {name: getattr(segment, name) for name in ("seq", "index", "start_us", "stop_us")}
-            mine = msgspec.structs.replace(span, **own)
-            moved = (span.start_us, span.stop_us) != (mine.start_us, mine.stop_us)
-            spans.append(self._towers.timed(mine) if moved and isinstance(segment, VideoSegment) else mine)
+        found = dict(zip(fresh, map(self._spans.span, encoded), strict=True))
+        spans = [found[place] if key is None else known.get(key) or found[key] for place, key in enumerate(keys)]
+        for place, (key, span) in enumerate(zip(keys, spans, strict=True)):
+            if key is not None and fresh.get(key) != place:
+                self._again(span)
+        for key, span in zip(keys, spans, strict=True):
             if key is not None:
                 self._keep(key, span)
-        return spans
+        return [self._of(segment, span) for (_, segment), span in zip(batch, spans, strict=True)]
+
+    def _of(self, segment: Segment, span: Span) -> Span:
+        """The span as that of this segment, which has the same content."""
+        own = {name: getattr(segment, name) for name in ("seq", "index", "start_us", "stop_us")}
+        mine = msgspec.structs.replace(span, **own)
+        moved = (span.start_us, span.stop_us) != (mine.start_us, mine.stop_us)
+        return self._towers.timed(mine) if moved and isinstance(segment, VideoSegment) else mine
 
     def prompt(self, content: Content) -> Prompt:
         """A whole prompt, as the model's own processor has it. Raises NotFiniteError as `encode` does."""
         with self._gate.mine():
             prompt = self._towers.prompt(content)
-        _check_finite([run.embeds for run in prompt.rows if run.embeds is not None])
-        return prompt
+        _check_finite([part for part in prompt.embeds if part is not None])
+        return self._spans.prompt(prompt)
 
     def fork(self, stream: int, twin: int) -> None:
         self._towers.fork(self._first + stream, self._first + twin)
@@ -94,15 +102,23 @@ class Encoder:
         """The span is the newest of the cache; the oldest go where it holds too much."""
         if key not in self._cache:
             self._cache[key] = span
-            self._bytes += span.embeds.nbytes
+            self._bytes += self._again(span)
         self._cache.move_to_end(key)
         while self._bytes > self._limit:
             _, oldest = self._cache.popitem(last=False)
-            self._bytes -= oldest.embeds.nbytes
+            assert oldest.stored is not None
+            self._spans.release([(oldest.stored.id, 1)])
+            self._bytes -= oldest.stored.nbytes
+
+    def _again(self, span: Span) -> int:
+        """One more has the span's embeddings; returns their bytes."""
+        assert span.stored is not None
+        self._spans.again(span.stored)
+        return span.stored.nbytes
 
 
-def _check_finite(embeds: list[torch.Tensor]) -> None:
-    if embeds and not bool(torch.stack([each.isfinite().all() for each in embeds]).all()):
+def _check_finite(embeds: list[Embeddings]) -> None:
+    if embeds and not bool(torch.stack([each.finite() for each in embeds]).all()):
         raise NotFiniteError("the encoder gave values that are not finite numbers for this input")
 
 

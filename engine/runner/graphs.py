@@ -187,4 +187,4 @@ class Graphs:
 
 
 def _is_token(feed: Feed) -> bool:
-    return len(feed.rows) == 1 and len(feed.rows[0]) == 1 and feed.rows[0].embeds is None
+    return len(feed.rows) == 1 and len(feed.rows[0]) == 1 and feed.rows[0].stored is None

@@ -18,6 +18,7 @@ from .attention import Backend, Part, ReferenceBackend, Step
 from .graphs import Graphs, Record
 from .out_of_memory import is_out_of_memory, let_go
 from .sampler import likeliest, sample
+from .spans import SpanStore, laid_out
 from .upload import on, upload
 
 log = logging.getLogger("penstock.engine")
@@ -26,7 +27,8 @@ log = logging.getLogger("penstock.engine")
 class LanguageModel:
     """The decoder of one checkpoint over a paged cache of `(pages, page_tokens, kv_heads, head_dim)` per layer.
 
-    `record`: decode steps are recorded by it when the cache is made (graphs.py).
+    `record`: decode steps are recorded by it when the cache is made (graphs.py). `spans` holds the embeddings that
+    plans name.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class LanguageModel:
         self.embed = loaded.text.get_input_embeddings()
         self.device = self.embed.weight.device
         self.backend = backend or ReferenceBackend()
+        self.spans = SpanStore(loaded.family.endings.values())
         self.page_tokens = page_tokens
         spare = record is not None  # a page and a table for rows that pad a batch
         shape = (pages + spare, page_tokens, *token_shape(config))
@@ -75,6 +78,7 @@ class LanguageModel:
         while feeds:
             done = self._attempt(feeds)
             if done is not None:
+                self.spans.fed([run for feed in feeds for run in feed.rows])
                 return _result(plan.number, feeds, *done, failed)
             let_go()
             largest = max(feeds, key=lambda feed: (sum(len(run) for run in feed.rows), feeds.index(feed)))
@@ -124,6 +128,7 @@ class LanguageModel:
         lost += [stream for stream, pages in plan.restores if not self._moved(self._restore, stream, pages)]
         for stream in plan.drops:
             self._host.pop(stream, None)
+        self.spans.release(plan.releases)
         return lost
 
     def _moved(self, move: Callable[[int, list[int]], None], stream: int, pages: list[int]) -> bool:
@@ -156,19 +161,8 @@ class LanguageModel:
         ids = upload(torch.from_numpy(np.concatenate([run.ids for run in runs])), self.device)
         positions = upload(torch.from_numpy(np.concatenate([run.positions for run in runs], axis=1)), self.device)
         embeds = self.embed(ids)
-        width = embeds.shape[1]
-        deep = None  # what is added after the first layers, `(rows, layers * width)`
-        start = 0
-        for run in runs:
-            if run.embeds is not None:
-                features = upload(run.embeds, self.device).to(embeds.dtype)
-                embeds[start : start + len(run)] = features[:, :width]
-                if features.shape[1] > width:
-                    if deep is None:
-                        deep = embeds.new_zeros(len(embeds), features.shape[1] - width)
-                    deep[start : start + len(run)] = features[:, width:]
-            start += len(run)
-        return self._decoded(embeds, positions, self._attention(feeds), {} if deep is None else self._deep(deep, width))
+        deep = laid_out(self.spans, runs, embeds)
+        return self._decoded(embeds, positions, self._attention(feeds), {} if deep is None else self._deep(deep))
 
     def _pass(self, ids: torch.Tensor, positions: torch.Tensor, step: Step) -> torch.Tensor:
         """Rows of text, `(n,)`, at positions `(3, n)`."""
@@ -184,11 +178,11 @@ class LanguageModel:
         )
         return output.last_hidden_state[0]
 
-    def _deep(self, deep: torch.Tensor, width: int) -> dict[str, Any]:
+    def _deep(self, deep: torch.Tensor) -> dict[str, Any]:
         """DeepStack as the library's decoder takes it: for the batch's one sequence, dense, so that nothing waits for
         the number of visual rows."""
         whole = torch.zeros(1, dtype=torch.long, device=self.device)
-        return {"visual_pos_masks": whole, "deepstack_visual_embeds": [part[None] for part in deep.split(width, 1)]}
+        return {"visual_pos_masks": whole, "deepstack_visual_embeds": [part[None] for part in deep]}
 
     def _attention(self, feeds: list[Feed]) -> Step:
         counts = [sum(len(run) for run in feed.rows) for feed in feeds]

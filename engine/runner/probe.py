@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ...errors import ModelError
+from ..embeddings import EncodedPrompt
 from ..family import Loaded
 from ..plan import Draw, Feed, Plan, TableEdit
 from ..span import Rows
@@ -33,16 +34,18 @@ def check_against_stock(loaded: Loaded, model: Any) -> None:
     ids = np.roll(np.linspace(0, size - 1, _ROWS).astype(np.int64), _ROWS // 2)
     positions = np.broadcast_to(np.arange(_ROWS, dtype=np.int64), (3, _ROWS))
     inputs = {"input_ids": torch.from_numpy(ids)[None].to(model.device)}
-    check_prompt(loaded, model, [Rows(ids, positions)], inputs, NAME)
+    check_prompt(loaded, model, EncodedPrompt([Rows(ids, positions)], [None]), inputs, NAME)
 
 
-def check_prompt(loaded: Loaded, model: Any, rows: list[Rows], inputs: Any, attention: str | dict[str, str]) -> None:
-    """Compare the logits after both pieces of a prompt. `rows` are what it is over pages, `inputs` what the library's
+def check_prompt(
+    loaded: Loaded, model: Any, prompt: EncodedPrompt, inputs: Any, attention: str | dict[str, str]
+) -> None:
+    """Compare the logits after both pieces of a prompt. `prompt` is what it is over pages, `inputs` what the library's
     model takes for it; `attention` is the model's, before and after."""
-    total = sum(len(run) for run in rows)
+    total = sum(len(run) for run in prompt.rows)
     stops = [max(1, total * 2 // 5), total]
     try:
-        ours = _paged(loaded, rows, stops)
+        ours = _paged(loaded, prompt, stops)
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
@@ -50,17 +53,18 @@ def check_prompt(loaded: Loaded, model: Any, rows: list[Rows], inputs: Any, atte
     stock = _stock(model, inputs, attention)
     error = _error(ours, stock[[stop - 1 for stop in stops]])
     if not error <= _TOLERANCE:
-        cause = _cause(loaded, model, rows, inputs, attention)
+        cause = _cause(loaded, model, prompt, inputs, attention)
         raise ModelError(
             f"its logits over pages differ from the library's by {error:.2g} standard deviations, "
             f"expected at most {_TOLERANCE}{cause and f': {cause}'}"
         )
 
 
-def _cause(loaded: Loaded, model: Any, rows: list[Rows], inputs: Any, attention: str | dict[str, str]) -> str:
+def _cause(loaded: Loaded, model: Any, prompt: EncodedPrompt, inputs: Any, attention: str | dict[str, str]) -> str:
     """Why the logits are likely to differ, by what the library gives for less or for other positions; empty where it
     runs neither. The head are the rows before the first medium, of words alone one row."""
-    seen = next((place for place, run in enumerate(rows) if run.embeds is not None), None)
+    rows = prompt.rows
+    seen = next((place for place, part in enumerate(prompt.embeds) if part is not None), None)
     head = 1 if seen is None else sum(len(run) for run in rows[:seen])
     total = sum(len(run) for run in rows)
     what = "one row" if seen is None else "the words before the picture"
@@ -69,7 +73,7 @@ def _cause(loaded: Loaded, model: Any, rows: list[Rows], inputs: Any, attention:
         whole = _stock(model, inputs, attention)
         if head:
             alone = _stock(model, {"input_ids": inputs["input_ids"][:, :head]}, attention)
-            if not _error(_paged(loaded, rows, [head]), alone[-1:]) <= _TOLERANCE:
+            if not _error(_paged(loaded, prompt, [head]), alone[-1:]) <= _TOLERANCE:
                 by = ", so neither attention nor positions do it" if head == 1 else ""
                 return f"{what} alone differ{'s' * (seen is None)}{by}"
             if not _error(alone, whole[:head]) <= _TOLERANCE:
@@ -77,7 +81,7 @@ def _cause(loaded: Loaded, model: Any, rows: list[Rows], inputs: Any, attention:
         if seen is None:
             return "one row alone does not differ, so attention or positions do it"
         moved = _stock(model, {**inputs, "position_ids": counted}, attention)
-        if _error(_paged(loaded, rows, [total]), moved[-1:]) <= _TOLERANCE:
+        if _error(_paged(loaded, prompt, [total]), moved[-1:]) <= _TOLERANCE:
             return "its positions are not counted one by one from the picture on"
         return f"{what} do not differ, so the picture's own rows do it" if head else ""
     except Exception:  # whatever a model raises that takes none of this: the refusal stands without a cause
@@ -100,11 +104,11 @@ def _stock(model: Any, inputs: Any, attention: str | dict[str, str]) -> torch.Te
         model.set_attn_implementation(attention)
 
 
-def _paged(loaded: Loaded, rows: list[Rows], stops: list[int]) -> torch.Tensor:
+def _paged(loaded: Loaded, prompt: EncodedPrompt, stops: list[int]) -> torch.Tensor:
     """Logits `(pieces, vocabulary)` after each piece of a prompt that is appended up to these stops."""
     pages = -(-stops[-1] // _PAGE)
     language = LanguageModel(loaded, pages, _PAGE, slots=1)
-    logits = []
+    rows, logits = language.spans.prompt(prompt).rows, []
     edits = [TableEdit(0, 0, list(range(pages)))]
     for start, stop in zip([0, *stops], stops, strict=False):
         feed = Feed(0, 0, start, _between(rows, start, stop), Draw())

@@ -1,19 +1,24 @@
 """What happened to a scheduler, so that a run can be repeated to the same tokens. Knows no time.
 
+Embeddings are entries of their own, before the command that names them: the span store that a run begins with is empty.
+
 Only the order of commands and steps matters. So a journal of a run under load replays exactly, by hand, without load.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
+import torch
 
 from ...errors import PenstockError
 from ...streams.event import Event
-from ..command import Command
+from ..command import Command, LaidOut, Spans
+from ..embeddings import Embeddings
 from ..plan import Plan, Result
+from ..span import Rows, Span, Stored
 
 
 class Planned(msgspec.Struct, frozen=True, tag="planned"):
@@ -22,7 +27,14 @@ class Planned(msgspec.Struct, frozen=True, tag="planned"):
     number: int
 
 
-Entry = Command | Planned | Result
+class Made(msgspec.Struct, frozen=True, tag="made", eq=False):
+    """The encoder has handed out entry `id` of the span store."""
+
+    id: int
+    embeds: Embeddings
+
+
+Entry = Command | Planned | Result | Made
 
 
 class Notes(Protocol):
@@ -32,13 +44,33 @@ class Notes(Protocol):
 
 
 class Journal:
-    """The entries of one scheduler, in order, in memory."""
+    """The entries of one scheduler, in order, in memory. `spans`: the store of its runner."""
 
-    def __init__(self) -> None:
+    def __init__(self, spans: Holds) -> None:
         self.entries: list[Entry] = []
+        self._spans = spans
 
     def note(self, entry: Entry) -> None:
-        self.entries.append(entry)
+        self.entries += [*made(entry, self._spans), entry]
+
+
+class Holds(Protocol):
+    """A span store."""
+
+    def get(self, stored: Stored) -> Embeddings: ...
+
+    def add(self, id: int, embeds: Embeddings) -> None: ...
+
+
+def made(entry: Entry, spans: Holds) -> list[Made]:
+    """What has to be noted before an entry: the embeddings that came with it, in host memory."""
+    content: Sequence[Span | Rows] = []
+    if isinstance(entry, Spans):
+        content = entry.spans
+    elif isinstance(entry, LaidOut):
+        content = entry.prompt.rows
+    named = [one.stored for one in content if one.stored is not None]
+    return [Made(stored.id, spans.get(stored).to(torch.device("cpu"))) for stored in named]
 
 
 class Repeats(Protocol):
@@ -54,7 +86,10 @@ class Repeats(Protocol):
 
 
 class Runs(Protocol):
-    """What carries out plans: a language model."""
+    """What carries out plans: a language model. `spans` is its store."""
+
+    @property
+    def spans(self) -> Holds: ...
 
     def run(self, plan: Plan) -> Result: ...
 
@@ -85,6 +120,8 @@ def replay(entries: Iterable[Entry], scheduler: Repeats, runner: Runs) -> Iterat
                 assert step is not None, "a result comes after its plan"
                 result = step[1]
                 scheduler.commit(*step)
+            case Made(id, embeds):
+                runner.spans.add(id, embeds)
             case command:
                 try:
                     scheduler.apply(command)

@@ -15,7 +15,7 @@ from typing import Any, assert_never
 import msgspec
 
 from ...errors import InputError, PenstockError
-from ...streams.event import Appended, Event, TranscriptRow
+from ...streams.event import Event, TranscriptRow
 from ...streams.format import choose
 from ...streams.requests.request import Request
 from ..command import (
@@ -37,11 +37,11 @@ from ..command import (
 from ..conversation.conversation import Conversation
 from ..conversation.kept import Kept
 from ..conversation.layout import Layout
+from ..conversation.rules import What
 from ..conversation.state import Limits, StreamState
 from ..family import Family
 from ..pages import PagePool, PageTable
 from ..plan import Draw, Feed, Plan, Result, TableEdit
-from ..span import Rows
 from ..words.spelling import Unspelled
 from .journal import Entry, Notes, Planned
 from .policy import Budget, Need
@@ -108,15 +108,23 @@ class Scheduler:
                 self._append_rows = min(rows, self.config.append_rows)
             case Park(id, parked):
                 if id in self.streams:
-                    self.streams[id].parked = parked
+                    self.streams[id].reads(What.PARKED if parked else What.READ)
             case Spelt(id, text, behind, ids):
                 if id in self._talks:
                     self._talks[id].spelt(text, behind, ids)
             case _:
+                self._come(command)
                 talk = self._talks.get(command.stream)
                 if talk is not None:
-                    self._renew(talk.stream)
+                    talk.stream.renew(next(self._ages))
                     _tell(talk, command)
+
+    def _come(self, command: Command) -> None:
+        """What came from the encoder is counted, also where its stream has ended."""
+        if isinstance(command, Spans):
+            self.kept.come(command.spans)
+        elif isinstance(command, LaidOut):
+            self.kept.come(command.prompt)
 
     def _open(self, command: Open) -> None:
         id, request = command.stream, command.request
@@ -128,7 +136,8 @@ class Scheduler:
         seconds = self.family.grid_seconds(request.video_fps)
         layout = Layout(self.family, format, request.positions, seconds, request.system, trusted=request.control_tokens)
         limits = self._admit(id, request)
-        self._add(StreamState(id, self._slots.pop(), request, layout, PageTable(self.pool), why), limits)
+        table = PageTable(self.pool)
+        self._add(StreamState(id, self._slots.pop(), request, layout, table, why, self.config.spell_apart), limits)
 
     def _admit(self, id: int, request: Request) -> Limits:
         """The limits of a new stream. What it declares as its most is reserved, or refused with the numbers."""
@@ -156,15 +165,17 @@ class Scheduler:
             )
         limits = self._admit(twin, stream.request)
         if stream.away:
-            self._recall_for_fork(stream)
+            self._forget_away(stream)
+            stream.recall()
         state = stream.fork(twin, self._slots.pop(), command.before)
         begun = None if again is None else state.rewind()
         self._add(state, limits)
         if begun is not None and again is not None:
-            self._renew(state)
+            state.renew(next(self._ages))
             self._talks[twin].begin(begun.seq, again)
         self._edits.append(TableEdit(state.slot, 0, list(state.table.pages)))
         self.kept.add(state.laid)
+        self.kept.waits(state.inputs)
 
     def _close(self, id: int) -> None:
         stream = self.streams.pop(id, None)
@@ -176,6 +187,7 @@ class Scheduler:
         self._slots.append(stream.slot)
         del self._talks[id]
         self.kept.remove(stream.laid)
+        self.kept.acted(stream.inputs)
 
     def unspelled(self) -> list[tuple[int, Unspelled]]:
         """The long texts that streams wait for, by stream: with `spell_apart` someone else cuts them into tokens, and
@@ -183,19 +195,12 @@ class Scheduler:
         return [(id, stream.unspelled) for id, stream in self.streams.items() if stream.unspelled is not None]
 
     def _add(self, stream: StreamState, limits: Limits) -> None:
-        if self.config.spell_apart and stream.ready is None:
-            stream.ready = {}
         self.streams[stream.id] = stream
         self._talks[stream.id] = Conversation(self.family, stream, limits, self.kept)
 
     def _note(self, entry: Entry) -> None:
         if self.journal is not None:
             self.journal.note(entry)
-
-    def _renew(self, stream: StreamState) -> None:
-        """A stream that has nothing to do begins a new need."""
-        if stream.past == stream.rows or stream.pausing:
-            stream.since = next(self._ages)
 
     # One step.
 
@@ -220,12 +225,13 @@ class Scheduler:
             if edit.pages:
                 self._edits.append(TableEdit(stream.slot, edit.index, edit.pages))
             feeds.append(Feed(id, stream.slot, first, rows, self._draw(stream)))
-        if not feeds and not self._drops:
+        releases = self.kept.released()
+        if not feeds and not self._drops and not releases:
             return None
         edits, self._edits = self._edits, []
         drops, self._drops = self._drops, []
         kept = [save for save in saves if save is not None]
-        plan = Plan(next(self._numbers), kept, copies, edits, restores, drops, feeds)
+        plan = Plan(next(self._numbers), kept, copies, edits, restores, drops, feeds, releases)
         self._note(Planned(plan.number))
         return plan
 
@@ -246,10 +252,9 @@ class Scheduler:
             stream = self.streams.get(feed.stream)
             if stream is None:
                 continue
-            for row, run in stream.passed():
-                self._report(stream, row, run)
+            stream.report()
             if token is None:
-                self._renew(stream)
+                stream.renew(next(self._ages))
             try:
                 self._talks[feed.stream].stepped(token, likely)
             except Exception as error:  # whatever it is, it is of this stream alone
@@ -262,10 +267,7 @@ class Scheduler:
 
     def events(self) -> list[tuple[int, Event]]:
         """What has happened since the last call, per stream in order."""
-        found = [(stream.id, event) for stream in self.streams.values() for event in stream.events]
-        for stream in self.streams.values():
-            stream.events = []
-        return found
+        return [(stream.id, event) for stream in self.streams.values() for event in stream.take_events()]
 
     def transcript(self, id: int) -> list[TranscriptRow]:
         return self.streams[id].transcript()
@@ -274,6 +276,7 @@ class Scheduler:
         """The laws of conservation: raises PenstockError where held pages are not those that live streams reach, or
         counted bytes not those of what is laid."""
         self.pool.check(stream.table for stream in self.streams.values())
+        self.kept.check(self.streams.values())
         away = sum(stream.away for stream in self.streams.values())
         if away != self._host_used:
             raise PenstockError(f"host copies: expected {away} pages by walk, got {self._host_used}")
@@ -335,45 +338,23 @@ class Scheduler:
 
     def _move_away(self, stream: StreamState) -> tuple[int, list[int]] | None:
         """Take a stream's pages: to host memory, or, where that is full, to be fed anew from what it keeps."""
-        pages = list(stream.table.pages)
-        rows = stream.table.length
-        stream.table.clear()
-        if self._host_used + len(pages) > self.config.host_pages:
-            stream.head, stream.cold = 0, max(stream.cold, rows)
+        if self._host_used + len(stream.table.pages) > self.config.host_pages:
+            stream.lose()
             return None
-        stream.away, stream.away_rows = len(pages), rows
+        pages = stream.save()
         self._host_used += len(pages)
         return stream.id, pages
 
     def _bring_back(self, stream: StreamState) -> tuple[int, list[int]]:
-        edit = stream.table.append(stream.away_rows)
-        self._edits.append(TableEdit(stream.slot, 0, edit.pages))
         self._host_used -= stream.away
-        stream.away = 0
+        edit = stream.come_back()
+        self._edits.append(TableEdit(stream.slot, 0, edit.pages))
         return stream.id, edit.pages
-
-    def _recall_for_fork(self, stream: StreamState) -> None:
-        """A stream whose pages are away is forked by feeding both anew."""
-        stream.head, stream.cold = 0, stream.past
-        self._forget_away(stream)
 
     def _forget_away(self, stream: StreamState) -> None:
         if stream.away:
             self._drops.append(stream.id)
             self._host_used -= stream.away
-            stream.away = 0
-
-    # Committing.
-
-    def _report(self, stream: StreamState, row: int, run: Rows) -> None:
-        if run.seen is None:
-            return
-        stream.newest = run.seen
-        if row + len(run) > stream.announced:
-            stream.announced = row + len(run)
-            seen = run.seen
-            place = int(run.positions[:, 0].min())
-            stream.events.append(Appended(seen.seq, seen.modality, seen.start_us, seen.stop_us, row, len(run), place))
 
 
 def _tell(talk: Conversation, command: Accept | Spans | LaidOut | Resolved | Refuse | Interrupt | Hurry) -> None:

@@ -125,5 +125,5 @@ def _fill(core: Core, stream: int, history: int) -> None:
 
 def _handed_over(plan: Plan) -> tuple[int, int]:
     runs = [run for feed in plan.feeds for run in feed.rows]
-    size = sum(run.ids.nbytes + run.positions.nbytes + (0 if run.embeds is None else run.embeds.nbytes) for run in runs)
+    size = sum(run.nbytes for run in runs)
     return sum(len(run) for run in runs), size + sum(4 * len(edit.pages) for edit in plan.edits)

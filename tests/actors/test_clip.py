@@ -29,7 +29,7 @@ def features(loaded: Loaded, items: list[AudioBytes]) -> torch.Tensor:
     spans = loaded.towers.encode([(STREAM, segment) for segment in segments])
     loaded.towers.forget(STREAM)
     intake.close()
-    return torch.cat([span.embeds for span in spans])
+    return torch.cat([span.embeds.rows for span in spans])
 
 
 def test_whole_file_equals_the_processor(loaded: Loaded, omni: tuple[Any, Any]) -> None:

@@ -12,9 +12,11 @@ import pytest
 import torch
 from penstock.actors import messages as m
 from penstock.engine import command as c
+from penstock.engine.embeddings import Embeddings
 from penstock.engine.encoding import decoder, encode
 from penstock.engine.plan import Draw, Feed, Likely, Plan, Result, TableEdit
-from penstock.engine.span import Prompt, Rows, Span
+from penstock.engine.scheduling.journal import Entry, Made
+from penstock.engine.span import Prompt, Rows, Span, Stored
 from penstock.streams import event as e
 from penstock.streams import item as i
 from penstock.streams import segment as s
@@ -26,8 +28,8 @@ PIXELS = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
 SAMPLES = np.linspace(-1, 1, 10, dtype=np.float32)
 AUDIO = s.AudioSegment(2, 0, SAMPLES, 3, 1, 0, 0, 2_000_000)
 SEEN = e.Seen(1, "video", 0, None)
-SPAN = Span(1, 0, "video", np.arange(3), torch.rand(3, 4), (1, 1, 3), 0, 0, 0, 1_000)
-ROWS = Rows(np.arange(2), np.arange(6).reshape(3, 2), torch.rand(2, 4).bfloat16(), SEEN, True)
+SPAN = Span(1, 0, "video", np.arange(3), (1, 1, 3), 0, 0, 0, 1_000, (5,), (6, 7), Stored(9, 0, 3, 16))
+ROWS = Rows(np.arange(2), np.arange(6).reshape(3, 2), Stored(9, 1, 3, 16), SEEN, True)
 DRAW = Draw(0.5, seed=2**40)
 PARAMS = SamplingParams(max_tokens=3, stop=("a", "b"), stop_token_ids=(1, 2), seed=7)
 MESSAGES: list[msgspec.Struct] = [
@@ -77,7 +79,7 @@ MESSAGES: list[msgspec.Struct] = [
     m.Tell(1, [e.ReplyDone(1, "stop", 3), e.Held(1, 0), e.Credit(5, 6), e.Evicted(0, 1)], resolved=[1, 2]),
     m.Tell(1, [e.Error("input", "no", 3), e.Closed("closed")], running=(1, 2, 3)),
     m.Tell(1, [], transcripts=[(1, [TranscriptRow(0, [1, 2], [[0, 1], [0, 1], [0, 1]], SEEN)])]),
-    Plan(1, [(1, [2])], [(0, 1)], [TableEdit(0, 0, [1])], [(2, [5])], [7], [Feed(1, 0, 4, [ROWS], DRAW)]),
+    Plan(1, [(1, [2])], [(0, 1)], [TableEdit(0, 0, [1])], [(2, [5])], [7], [Feed(1, 0, 4, [ROWS], DRAW)], [(9, 2)]),
     Result(1, [5, 6]),
     Result(1, [5, 6], [3], [4], [None, Likely(-0.5, [(6, -0.5)])]),
 ]  # fmt: skip
@@ -135,14 +137,16 @@ def test_every_kind_of_message_is_among_them() -> None:
 @pytest.mark.parametrize("shape", [(2, 3), (0, 4), (), (3, 1, 2)])
 def test_tensors_survive(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     tensor = (torch.rand(shape) * 4).to(dtype)
-    message = c.Spans(1, [msgspec.structs.replace(SPAN, embeds=tensor)])
-    assert same(message, again(message))
+    for made in (Made(9, Embeddings(tensor)), Made(9, Embeddings(tensor, tensor[None]))):
+        assert same(made, decoder(Entry).decode(encode(made)))
 
 
 def test_views_are_encoded_as_they_look() -> None:
     matrix = torch.arange(12).reshape(3, 4)
-    message = c.Spans(1, [msgspec.structs.replace(SPAN, embeds=matrix[:, 1:3].T, ids=np.arange(10)[::3])])
+    message = c.Spans(1, [msgspec.structs.replace(SPAN, ids=np.arange(10)[::3])])
     assert same(message, again(message))
+    made = Made(9, Embeddings(matrix[:, 1:3].T))
+    assert same(made, decoder(Entry).decode(encode(made)))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.int64, np.bool_, ">i2"])

@@ -12,6 +12,7 @@ import torch
 from penstock.engine.family import Loaded
 from penstock.engine.runner.encoder import Encoder
 from penstock.engine.runner.gate import Gate
+from penstock.engine.runner.spans import SpanStore
 from penstock.streams.segment import AudioSegment, ImageSegment, Segment, VideoSegment
 
 from tests.reference.media import frames, picture, sound
@@ -195,7 +196,7 @@ def test_encoder_work_that_is_cut_by_steps_equals_uncut(loaded: Loaded) -> None:
         actors.start(tower)
     gate.unwatch()
     assert gate.cuts >= 4 and len(told) >= gate.cuts
-    assert all(torch.equal(cut.embeds, uncut.embeds) for cut, uncut in zip(spans, whole, strict=True))
+    assert all(torch.equal(cut.embeds.rows, uncut.embeds.rows) for cut, uncut in zip(spans, whole, strict=True))
     cuts = gate.cuts
     loaded.towers.encode(batch)
     assert gate.cuts == cuts  # the model is left as it was
@@ -204,7 +205,7 @@ def test_encoder_work_that_is_cut_by_steps_equals_uncut(loaded: Loaded) -> None:
 def test_two_encoders_of_one_model_wait_each_for_its_own_gate(loaded: Loaded) -> None:
     """Whose steps run holds up its own encoder and no other, whichever was made last."""
     gates = [Gate(), Gate()]
-    encoders = [Encoder(loaded.towers, 0, gate) for gate in gates]
+    encoders = [Encoder(loaded.towers, 0, SpanStore(), gate) for gate in gates]
     for held, other in ((0, 1), (1, 0)):
         done = [threading.Event(), threading.Event()]
 
@@ -224,10 +225,17 @@ def test_two_encoders_of_one_model_wait_each_for_its_own_gate(loaded: Loaded) ->
 def test_two_encoders_of_one_model_do_not_hear_one_anothers_streams(loaded: Loaded) -> None:
     """How loud a stream has been sets the floor of its sound."""
     quiet = AudioSegment(2, 0, sound(1, 2.0, loudness=0.001), 0, 200, 1, 0, 2_000_000)
-    alone = Encoder(loaded.towers, 0).encode([(1, quiet)])[0].embeds
-    first, second = Encoder(loaded.towers, 0), Encoder(loaded.towers, 0)
+    store = SpanStore()
+    third, first, second = (Encoder(loaded.towers, 0, store) for _ in range(3))
+
+    def heard(encoder: Encoder) -> torch.Tensor:
+        (span,) = encoder.encode([(1, quiet)])
+        assert span.stored is not None
+        return store.get(span.stored).rows
+
+    alone = heard(third)
     first.encode([(1, AudioSegment(1, 0, sound(2, 2.0, loudness=1.0), 0, 200, 1, 0, 2_000_000))])
-    assert torch.equal(second.encode([(1, quiet)])[0].embeds, alone)
-    assert not torch.equal(first.encode([(1, quiet)])[0].embeds, alone), "the same stream has heard more"
+    assert torch.equal(heard(second), alone)
+    assert not torch.equal(heard(first), alone), "the same stream has heard more"
     first.forget(1)
-    assert torch.equal(first.encode([(1, quiet)])[0].embeds, alone)
+    assert torch.equal(heard(first), alone)

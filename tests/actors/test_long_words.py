@@ -115,7 +115,7 @@ def test_the_rows_are_the_same(loaded: Loaded, short: None) -> None:
 def test_a_run_with_long_words_is_replayed(loaded: Loaded, short: None) -> None:
     """The journal holds when the ids came."""
     driven = Driven(loaded)
-    journal = driven.scheduler.journal = Journal()
+    journal = driven.scheduler.journal = Journal(driven.core.language.spans)
     rows = told(driven, True)
     again = Driven(loaded)
     scheduler: Scheduler = again.scheduler

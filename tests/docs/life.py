@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
-from penstock.engine.conversation.rules import MEDIA, RULES, Life, MediaLife
+from penstock.engine.conversation.rules import MEDIA, READER, RULES, WHERE, Life
 
 PAGE = Path(__file__).parents[2] / "docs" / "life.md"
 
@@ -22,10 +25,18 @@ def reply() -> str:
     return "\n".join([*lines, f"    {Life.DONE} --> [*]", f"    {Life.REFUSED} --> [*]"])
 
 
-def media() -> str:
-    """What is known of a stream's media."""
-    lines = ["stateDiagram-v2", f"    [*] --> {MediaLife.EXPECTED}"]
-    return "\n".join([*lines, *(f"    {a} --> {b}: {what}" for (a, what), b in MEDIA.items() if a is not b)])
+def of_stream(table: Mapping[Any, StrEnum]) -> str:
+    """One of the tables of a stream; the first state is that in which it begins."""
+    first = next(iter(table))[0]
+    names = {state: state.name.lower() for state, _ in table}
+    lines = ["stateDiagram-v2", f"    [*] --> {names[first]}"]
+    arrows: dict[tuple[StrEnum, StrEnum], list[str]] = {}
+    for (start, what), stop in table.items():
+        if start is not stop:
+            arrows.setdefault((start, stop), []).append(what)
+    return "\n".join(
+        [*lines, *(f"    {names[a]} --> {names[b]}: {'<br>'.join(whats)}" for (a, b), whats in arrows.items())]
+    )
 
 
 def table() -> str:
@@ -38,7 +49,8 @@ def table() -> str:
 
 def written(page: str) -> str:
     """The page with what the tables say now."""
-    parts = {"reply": f"```mermaid\n{reply()}\n```", "media": f"```mermaid\n{media()}\n```", "table": table()}
+    drawings = {"reply": reply(), "media": of_stream(MEDIA), "where": of_stream(WHERE), "reader": of_stream(READER)}
+    parts = {name: f"```mermaid\n{drawing}\n```" for name, drawing in drawings.items()} | {"table": table()}
     for name, text in parts.items():
         marks = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         assert marks.search(page), f"expected the marks of {name}"

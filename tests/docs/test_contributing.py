@@ -105,7 +105,7 @@ def test_a_family_that_is_added_answers_as_transformers_does(vipllava: Path) -> 
     loaded = load(vipllava, EngineConfig())
     assert type(loaded.towers).__name__ == "VipLlavaTowers"
     (segment,) = Timeline(loaded.family.spec).image(1, SHOWN[0]).segments
-    assert [len(span.ids) for span in loaded.towers.encode([(1, segment)])] == [loaded.towers.rows(segment)]
+    assert [len(span.ids) for span, _ in loaded.towers.encode([(1, segment)])] == [loaded.towers.rows(segment)]
     model, processor = (kind.from_pretrained(vipllava) for kind in (VipLlavaForConditionalGeneration, AutoProcessor))
     wanted = [expected(model, processor, pixels) for pixels in SHOWN]
     assert wanted[0] != wanted[1]  # it sees

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 from penstock.codecs.frame import Pixels
@@ -10,7 +9,6 @@ from penstock.engine.command import Accept, Input, MediaInput, Resolved, Spans
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import Core
 from penstock.engine.family import Loaded
-from penstock.engine.span import Span
 from penstock.streams.event import Event
 from penstock.streams.requests.request import Request
 from penstock.streams.segment import Segment
@@ -32,7 +30,7 @@ class Driven:
         self.request = Request(**{"format": "turns", **request})
         self.core.open(self.stream, self.request)
         self.events: list[Event] = []
-        self._encode: Callable[..., list[Span]] = loaded.towers.encode
+        self.encode = self.core.encoder.encode
         self._timeline = Timeline(loaded.family.spec)
         self.size: tuple[int, ...] = ()  # of its frames, height and width
 
@@ -69,4 +67,4 @@ class Driven:
         self._encoded(self._timeline.feed(seq, taken).segments)
 
     def _encoded(self, segments: list[Segment]) -> None:
-        self.scheduler.apply(Spans(self.stream, list(self._encode([(self.stream, segment) for segment in segments]))))
+        self.scheduler.apply(Spans(self.stream, self.encode([(self.stream, segment) for segment in segments])))

@@ -65,7 +65,7 @@ class Rig:
         twin.sound_run = Run(session.sound_run.samples)
         twin.draws, twin.events, twin.frames = dict(session.draws), list(session.events), list(session.frames)
         self.core.scheduler.apply(Fork(session.stream, twin.stream, session.seq + 1))
-        self.core.loaded.towers.fork(session.stream, twin.stream)
+        self.core.encoder.fork(session.stream, twin.stream)
         self.sessions[twin.stream] = twin
         return twin
 
@@ -75,6 +75,7 @@ class Rig:
             done = self.core.step()
             self.core.scheduler.check()
             if done is None:
+                assert self.core.language.spans.ids == self.core.scheduler.kept.named()
                 return False
             self._witness(*done)
             self.deliver()

@@ -105,8 +105,9 @@ def announced_are_those_that_come(loaded: Loaded) -> None:
         segments += timeline.feed(3, [Samples(sound(1, 3.3)[None], 16_000, 0)]).segments
     segments += timeline.flush(4).segments
     announced = [towers.rows(segment) for segment in segments]
-    spans = towers.encode([(5_000_000, segment) for segment in segments])
-    assert [len(span.ids) for span in spans] == [len(span.embeds) for span in spans] == announced
+    encoded = towers.encode([(5_000_000, segment) for segment in segments])
+    spans = [span for span, _ in encoded]
+    assert [len(span.ids) for span in spans] == [len(made.rows) for _, made in encoded] == announced
     assert {span.modality for span in spans} == set(loaded.family.modalities) - {"unit"}
 
 

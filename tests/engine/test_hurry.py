@@ -50,7 +50,7 @@ def test_what_it_flushes_comes_behind_the_media_that_it_overtakes(driven: Driven
     timeline = Timeline(omni_loaded.family.spec)
     late = timeline.feed(2, [Pixels(pixels, at * 500_000) for at, pixels in enumerate(frames(1, 3))]).segments
     flushed = timeline.flush(3).segments
-    first, second = omni_loaded.towers.encode([(driven.stream, segment) for segment in (*flushed, *late)])
+    first, second = driven.encode([(driven.stream, segment) for segment in (*flushed, *late)])
     driven.scheduler.apply(Spans(driven.stream, [first]))
     driven.run()  # the reply ends, the question is asked and answered
     assert [event.seq for event in driven.of(ReplyStarted)] == [1, 3]

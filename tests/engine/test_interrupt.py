@@ -6,20 +6,16 @@ Rows are counted, and their ids read, by a hook on the model's embedding call.
 from __future__ import annotations
 
 import copy
-import gc
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock.engine.command import Accept, Interrupt, Question
 from penstock.engine.family import Loaded
-from penstock.engine.span import Span
 from penstock.streams.event import Appended, ReplyDone, Token
 from penstock.streams.requests.request import SamplingParams
 
@@ -124,23 +120,13 @@ def test_what_is_kept_no_longer_is_not_laid_again(
 ) -> None:
     """Embeddings of a running reply count too: where they had to go, it ends behind them instead of behind `at`."""
     rig = Rig(omni_loaded, kv_tokens=2048, span_bytes=0, encoder_cache_bytes=0)
-    made: list[weakref.ref[torch.Tensor]] = []
-    encode = rig.core.loaded.towers.encode
-
-    def witnessed(batch: Any) -> list[Span]:
-        spans = encode(batch)
-        made.extend(weakref.ref(span.embeds) for span in spans)
-        return spans
-
     client = Client(rig.open(format="live"))
     session = client.session
     client.do("ask", max_tokens=REPLY)
-    with patch.object(rig.core.loaded.towers, "encode", witnessed):
+    with patch.object(rig.core.language.spans, "put", wraps=rig.core.language.spans.put) as put:
         perform(rig, client, during)
         rig.step(2)
-    del rig.plans[:]
-    gc.collect()
-    assert sum(ref() is not None for ref in made) == len(made) - len(session.of(Appended))
+    assert len(rig.core.scheduler.kept.named()) == put.call_count - len(session.of(Appended))
     told = len(session.story.places)
     rig.core.scheduler.apply(Interrupt(session.stream, at=min(at, told - 1)))
     rig.deliver()

@@ -28,7 +28,7 @@ def test_replayed_run_gives_the_same_events(
     omni_loaded: Loaded, during: list[Act], others: int, seed: int | None
 ) -> None:
     rig = Rig(omni_loaded, **CONFIG)
-    journal = rig.core.scheduler.journal = Journal()
+    journal = rig.core.scheduler.journal = Journal(rig.core.language.spans)
     client = Client(rig.open(format="live"))
     beside = strangers(rig, others, with_media=True)
     client.do("pair")

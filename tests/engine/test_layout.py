@@ -20,8 +20,8 @@ CLOSE = "assistant_end"
 def span(modality: str, patches: int = 1, side: int = 2, audio_rows: int = 0, run: int = 0) -> Span:
     count = patches * side * side + audio_rows
     grid = (patches, side, side) if patches else (0, 0, 0)
-    ids, embeds = np.full(count, 7, dtype=np.int64), torch.zeros(count, 4)
-    return Span(1, 0, modality, ids, embeds, grid, audio_rows, run, 0, 0)
+    ids = np.full(count, 7, dtype=np.int64)
+    return Span(1, 0, modality, ids, grid, audio_rows, run, 0, 0)
 
 
 def made(family: Family, format: Format, rule: str = "max", grid_seconds: float = 1.0) -> Layout:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from penstock.engine.conversation.layout import Layout
 from penstock.engine.conversation.state import Limits, StreamState
 from penstock.engine.family import Loaded
@@ -23,7 +22,7 @@ MEDIA = 7
 def span(kind: str, patches: int = 1, height: int = 2, width: int = 3, audio_rows: int = 0) -> Span:
     count = patches * height * width + audio_rows
     ids = np.full(count, MEDIA, dtype=np.int64)
-    return Span(1, 0, kind, ids, torch.zeros(count, 4), (patches, height, width), audio_rows, 0, 0, 0)
+    return Span(1, 0, kind, ids, (patches, height, width), audio_rows, 0, 0, 0)
 
 
 def laid(rows: list[Rows]) -> tuple[list[int], np.ndarray]:

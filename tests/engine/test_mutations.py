@@ -12,18 +12,21 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import torch
 from penstock.engine import positions
 from penstock.engine.config import EngineConfig
 from penstock.engine.conversation import layout
 from penstock.engine.conversation.layout import Layout
 from penstock.engine.conversation.state import StreamState
 from penstock.engine.core import Core
+from penstock.engine.embeddings import Embeddings
 from penstock.engine.family import Family, Loaded
 from penstock.engine.loading.open import load
 from penstock.engine.positions import Block, Cursor
 from penstock.engine.runner.attention import Step
 from penstock.engine.runner.language import LanguageModel
-from penstock.engine.span import Rows
+from penstock.engine.runner.spans import SpanStore
+from penstock.engine.span import Rows, Stored
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from tests.fixtures.recipe import model_path
@@ -71,22 +74,19 @@ def features_dropped(patch: pytest.MonkeyPatch) -> None:
     media = Layout.media
 
     def plain(self: Layout, span: Any) -> list[Rows]:
-        return [msgspec.structs.replace(rows, embeds=None) for rows in media(self, span)]
+        return [msgspec.structs.replace(rows, stored=None) for rows in media(self, span)]
 
     patch.setattr(layout.Layout, "media", plain)
 
 
 def features_in_another_order(patch: pytest.MonkeyPatch) -> None:
     """Spans are fed with the rows of their features in another order."""
-    media = Layout.media
+    get = SpanStore.get
 
-    def turned(self: Layout, span: Any) -> list[Rows]:
-        laid = media(self, span)
-        return [
-            rows if rows.embeds is None else msgspec.structs.replace(rows, embeds=rows.embeds.flip(0)) for rows in laid
-        ]
+    def turned(self: SpanStore, stored: Stored) -> Embeddings:
+        return get(self, stored).part(torch.arange(stored.stop - stored.start - 1, -1, -1))
 
-    patch.setattr(layout.Layout, "media", turned)
+    patch.setattr(SpanStore, "get", turned)
 
 
 def span_skipped(patch: pytest.MonkeyPatch) -> None:
@@ -204,7 +204,7 @@ def test_deepstack_dropped_turns_the_logits_red(
 ) -> None:
     """What the tower gives for the first layers counts, where it gives any."""
     assert spoken(sight_served).check(*sight_plain) == 16
-    patch.setattr(LanguageModel, "_deep", lambda self, deep, width: {})
+    patch.setattr(LanguageModel, "_deep", lambda self, deep: {})
     if sight_name != "qwen3_vl":
         assert spoken(sight_served).check(*sight_plain) == 16
         return
@@ -229,7 +229,7 @@ def without_single_features(forward: Callable[..., Any]) -> Callable[..., Any]:
 
     def plain(self: LanguageModel, feeds: list[Any]) -> Any:
         for feed in feeds:
-            feed.rows[:] = [msgspec.structs.replace(r, embeds=None) if len(r) == 1 else r for r in feed.rows]
+            feed.rows[:] = [msgspec.structs.replace(r, stored=None) if len(r) == 1 else r for r in feed.rows]
         return forward(self, feeds)
 
     return plain

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import msgspec
 import numpy as np
 import pytest
 import torch
 from penstock.engine.command import Accept, Question
+from penstock.engine.embeddings import Embeddings, EncodedSpan
 from penstock.engine.family import Loaded
 from penstock.engine.plan import Draw
 from penstock.engine.runner.encoder import Encoder
 from penstock.engine.runner.sampler import sample
+from penstock.engine.runner.spans import SpanStore
 from penstock.errors import NotFiniteError
 from penstock.streams.event import ReplyDone, Token
 from penstock.streams.requests.request import Request, SamplingParams
@@ -64,10 +65,9 @@ def test_an_encoder_that_gives_no_numbers_fails_its_input(omni_loaded: Loaded) -
 
         @staticmethod
         def encode(batch: list) -> list:
-            spans = list(towers.encode(batch))
-            return [msgspec.structs.replace(span, embeds=span.embeds * float("nan")) for span in spans]
+            return [EncodedSpan(span, Embeddings(made.rows * float("nan"))) for span, made in towers.encode(batch)]
 
     segment = ImageSegment(1, 0, np.zeros((56, 56, 3), np.uint8))
-    assert Encoder(towers, 0).encode([(1, segment)])
+    assert Encoder(towers, 0, SpanStore()).encode([(1, segment)])
     with pytest.raises(NotFiniteError, match="not finite numbers for this input"):
-        Encoder(Broken(), 0).encode([(1, segment)])  # type: ignore[arg-type]
+        Encoder(Broken(), 0, SpanStore()).encode([(1, segment)])  # type: ignore[arg-type]

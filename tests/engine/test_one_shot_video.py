@@ -93,7 +93,7 @@ def in_a_stream(loaded: Loaded, items: list[Item], **request: Any) -> list[Rows]
 
 def places(rows: list[Rows]) -> tuple[list[int], np.ndarray]:
     """Ids and positions from the first row of media to the last; positions count from the first of these rows."""
-    media = [place for place, run in enumerate(rows) if run.embeds is not None]
+    media = [place for place, run in enumerate(rows) if run.stored is not None or run.seen is not None]
     runs = rows[media[0] : media[-1] + 1]
     positions = np.concatenate([run.positions for run in runs], axis=1)
     return np.concatenate([run.ids for run in runs]).tolist(), positions - positions[:, :1]

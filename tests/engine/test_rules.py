@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import ast
 from itertools import product
+from typing import Any, cast
 
 import pytest
-from penstock.engine.conversation.rules import MEDIA, RULES, Does, Life, MediaLife, What, after
+from penstock.engine.conversation.rules import (
+    MEDIA,
+    READER,
+    RULES,
+    WHERE,
+    Does,
+    Life,
+    MediaLife,
+    Reader,
+    What,
+    Where,
+    after,
+)
+from penstock.engine.conversation.state import StreamState
 from penstock.errors import PenstockError
+from penstock.streams.requests.request import Request
 
 from tests.house.source import modules, tree
 
@@ -53,6 +68,28 @@ def test_a_reply_ends_with_a_reason_and_only_then() -> None:
 
 def test_the_end_of_the_media_is_never_taken_back() -> None:
     assert {after for (media, _), after in MEDIA.items() if media is MediaLife.OVER} == {MediaLife.OVER}
+
+
+@pytest.mark.parametrize("what", [What.PARKED, What.READ, What.FORKED], ids=str)
+@pytest.mark.parametrize("reader", Reader, ids=str)
+def test_a_client_may_stop_to_read_at_any_moment(reader: Reader, what: What) -> None:
+    assert (reader, what) in READER
+
+
+def test_pages_in_host_memory_are_neither_saved_nor_taken() -> None:
+    possible = {what for where, what in WHERE if where is Where.HOST}
+    assert possible == {What.FED, What.FORKED}
+    assert {WHERE[Where.HOST, what] for what in possible} == {Where.CACHE}
+
+
+def test_a_stream_is_written_by_its_conversation_alone() -> None:
+    """The scheduler and the actors call methods of `StreamState`; they assign nothing to it."""
+    fields = {name for name in vars(StreamState(1, 0, Request(), cast(Any, None), cast(Any, None)))}
+    for path in modules("engine/scheduling") + modules("actors"):
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr in fields:
+                owner = node.value
+                assert isinstance(owner, ast.Name) and owner.id == "self", f"{path}:{node.lineno}"
 
 
 def test_a_life_changes_in_two_places_only() -> None:

@@ -48,7 +48,7 @@ class Told:
         for place, item in enumerate(items):
             if item is None:
                 self.pictures += 1
-                (span,) = self.loaded.towers.encode([(0, ImageSegment(self.pictures, 0, PICTURE))])
+                ((span, _),) = self.loaded.towers.encode([(0, ImageSegment(self.pictures, 0, PICTURE))])
                 self.keep(self.layout.media(span))
             elif asks and place == len(items) - 1:
                 self.keep(self.layout.ask(item))

@@ -134,10 +134,10 @@ def test_of_towers_of_one_size(still_served: Loaded, shape: tuple[int, int]) -> 
     timeline = Timeline(still_served.family.spec)
     (segment,) = timeline.image(1, pixels).segments
     assert isinstance(segment, ImageSegment)
-    (span,) = towers.encode([(1, segment)])
-    first = next(run for run in towers.prompt(content).rows if run.embeds is not None)
-    assert towers.rows(segment) == len(span.embeds) == len(first.embeds)
-    assert torch.allclose(span.embeds, first.embeds, atol=1e-4)
+    ((_, alone),) = towers.encode([(1, segment)])
+    first = next(part for part in towers.prompt(content).embeds if part is not None)
+    assert towers.rows(segment) == len(alone.rows) == len(first.rows)
+    assert torch.allclose(alone.rows, first.rows, atol=1e-4)
 
 
 def test_what_is_too_long_is_refused_through_every_door(still_served: Loaded) -> None:
@@ -155,7 +155,7 @@ def test_a_size_that_the_tokenizers_file_names_holds_through_every_door() -> Non
     frames = np.zeros((4, 300, 400, 3), dtype=np.uint8)
     towers: Any = loaded.towers
     content = Content([Media("video", frames)], text=towers.placeholders()["video"], video_fps=2.0)
-    rows = sum(len(run) for run in towers.prompt(content).rows if run.embeds is not None)
+    rows = sum(len(part.rows) for part in towers.prompt(content).embeds if part is not None)
     assert rows == streamed(loaded, "video", (300, 400), 4, {}) == 2 * 12
 
 

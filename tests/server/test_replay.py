@@ -13,6 +13,8 @@ from penstock.demos.film import draw
 from penstock.engine import record as records
 from penstock.engine.plan import Result
 from penstock.engine.record import Record, Recorder
+from penstock.engine.runner.spans import SpanStore
+from penstock.engine.scheduling.journal import Made
 from penstock.errors import InputError
 from penstock.server.cli import main
 from penstock.server.client import connect
@@ -67,13 +69,17 @@ def test_a_recorded_run_gives_the_same_tokens(recorded: tuple[Path, list[str]], 
 def test_another_token_is_told(recorded: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path, _ = recorded
     record = Record(path)
-    copy = Recorder(str(tmp_path), record.header)
+    store = SpanStore()
+    copy = Recorder(str(tmp_path), record.header, store)
     spoilt = 0
     for entry in record:
         if isinstance(entry, Result) and entry.tokens and not spoilt:
             spoilt = entry.number
             entry = msgspec.structs.replace(entry, tokens=[entry.tokens[0] + 1, *entry.tokens[1:]])
-        copy.note(entry)
+        if isinstance(entry, Made):
+            store.add(entry.id, entry.embeds)  # the copy notes them with what names them
+        else:
+            copy.note(entry)
     copy.close()
     assert main(["replay", str(copy.path)]) == 1
     out = capsys.readouterr().out
