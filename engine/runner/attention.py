@@ -1,8 +1,12 @@
-"""Attention over paged keys and values: the door from `transformers` and the reference backend.
+"""Attention over paged keys and values: the operator, the door from `transformers`, and the reference backend.
 
 What comes in: a flattened batch of query rows (all streams' rows of one step, back to back), the pages of one layer,
 and where each row's history lies. What goes out: the attended values and the log-sum-exp of each row. It knows no
 streams and no models.
+
+A `Step` is made once, before the forward pass, and holds tensors. Each layer calls `attend`, which calls the operator
+`penstock::attend` with tensors and plain numbers only. So a compiler, fake tensors and recorded graphs see one call a
+layer, whatever backend computes it.
 
 A row's history may be given in several parts (a shared prefix, a window); the parts are attended apart and merged by
 their log-sum-exp (Flash-Decoding, and arXiv 2402.02082, section 4).
@@ -10,56 +14,33 @@ their log-sum-exp (Flash-Decoding, and arXiv 2402.02082, section 4).
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Hashable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
 
 from ...errors import ModelError
 from .library import transformers
-from .upload import upload
 
 NAME = "penstock"
 
 
-class Part:
+class Part(NamedTuple):
     """One part of the rows' histories: row r attends to rows `[firsts[r], lengths[r])` of the page list
     `tables[slots[r]]`.
 
     tables `(sequences, pages)` int32, slots `(rows,)` int32, lengths and firsts `(rows,)` int32; firsts None: from row
-    0 on. `runs` lists (start, stop, slot) of consecutive query rows of one sequence, in order; every row is in one, and
-    neither lengths nor firsts fall inside one. `ends` are the lengths on the host, where they are known there. `kept`
-    is what a backend has made of the part, for all layers.
+    0 on. `runs` `(runs, 2)` int64 lies on the host: start and stop of consecutive query rows of one sequence, in order.
+    Every row is in one, and neither lengths nor firsts fall inside one. `made` is what `Backend.prepare` has added.
     """
 
-    def __init__(
-        self,
-        tables: torch.Tensor,
-        slots: torch.Tensor,
-        lengths: torch.Tensor,
-        runs: list[tuple[int, int, int]],
-        firsts: torch.Tensor | None = None,
-        ends: np.ndarray | None = None,
-    ) -> None:
-        self.tables, self.slots, self.lengths, self.runs, self.firsts = tables, slots, lengths, runs, firsts
-        self.ends = ends
-        self.kept: dict[Hashable, Any] = {}
-
-    def tiles(self, rows: int) -> torch.Tensor:
-        """The runs in pieces of at most `rows` rows, on the rows' device: start, stop and slot, `(tiles, 3)` int32.
-
-        They are made on the host, once for all layers.
-        """
-        if rows not in self.kept:
-            pieces = [
-                (first, min(first + rows, stop), slot)
-                for start, stop, slot in self.runs
-                for first in range(start, stop, rows)
-            ]
-            self.kept[rows] = upload(torch.tensor(pieces, dtype=torch.int32), self.lengths.device)
-        return self.kept[rows]
+    tables: torch.Tensor
+    slots: torch.Tensor
+    lengths: torch.Tensor
+    runs: torch.Tensor
+    firsts: torch.Tensor | None = None
+    made: list[torch.Tensor] = []
 
 
 class Backend(Protocol):
@@ -67,43 +48,55 @@ class Backend(Protocol):
 
     page_tokens: int
 
+    def prepare(self, part: Part, ends: np.ndarray | None, group: int) -> Part:
+        """The part with what this backend makes of it once for all layers; here that is nothing.
+
+        `ends` are the lengths on the host, None where they change after this, on the device only. `group`: query heads
+        that share a key head. Firsts may be put in afterwards; where `ends` is None, slots and lengths too.
+        """
+        return part
+
     def attend(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """query `(rows, heads, dim)`, keys and values `(pages, page_tokens, kv_heads, dim)`.
+        """query `(rows, heads, dim)`, keys and values `(pages, page_tokens, kv_heads, dim)`; `part` is prepared.
 
         Returns out `(rows, heads, dim)` and the log-sum-exp `(rows, heads)` float32 (-inf where a row's part is empty).
         """
         ...
 
 
-class Step:
+_BACKENDS: WeakValueDictionary[int, Backend] = WeakValueDictionary()
+
+
+def number(backend: Backend) -> int:
+    """What stands for a backend in the operator's arguments, as long as the backend lives."""
+    _BACKENDS[id(backend)] = backend
+    return id(backend)
+
+
+class Step(NamedTuple):
     """What the attention of one forward pass needs: where new rows are written and where each row looks.
 
-    `windowed` gives the parts of layers whose rows see so many rows back, themselves included.
+    backend: its number. keys and values: one tensor a layer. target `(rows,)` int64: the pool row that each new row is
+    written to. parts: prepared, by the window of the layers that use them (how many rows back a row sees, itself
+    included; None: all).
     """
 
-    def __init__(
-        self,
-        backend: Backend,
-        keys: list[torch.Tensor],
-        values: list[torch.Tensor],
-        target: torch.Tensor,
-        parts: list[Part],
-        windowed: Callable[[int], list[Part]],
-    ) -> None:
-        self.backend = backend
-        self.keys, self.values = keys, values  # one tensor per layer
-        self.target = target  # (rows,) int64: pool row that each new row is written to
-        self._parts = parts
-        self._windowed = functools.cache(windowed)
+    backend: int
+    keys: list[torch.Tensor]
+    values: list[torch.Tensor]
+    target: torch.Tensor
+    parts: dict[int | None, list[Part]]
 
-    def parts(self, window: int | None) -> list[Part]:
-        """Where each row looks in a layer of this window; None: in one that sees everything."""
-        return self._parts if window is None else self._windowed(window)
+    def seen(self, window: int | None) -> list[Part]:
+        """Where each row looks in a layer of this window. ModelError for a window that the step was not made for."""
+        if window not in self.parts:
+            raise ModelError(f"expected a window of {', '.join(map(str, self.parts))} rows, got {window}")
+        return self.parts[window]
 
 
-class ReferenceBackend:
+class ReferenceBackend(Backend):
     """Slow and obvious: gathers each sequence's history and takes a softmax in float32. Off the CPU it waits for the
     device at each run, to learn how long the history is."""
 
@@ -116,7 +109,7 @@ class ReferenceBackend:
         size, groups = keys.shape[1], heads // keys.shape[2]
         out = torch.zeros_like(query)
         lse = query.new_full((rows, heads), float("-inf"), dtype=torch.float32)
-        for start, stop, _ in part.runs:
+        for start, stop in part.runs.tolist():
             longest = int(part.lengths[start:stop].max())
             if longest == 0:
                 continue
@@ -147,6 +140,65 @@ def merge(outs: list[torch.Tensor], lses: list[torch.Tensor]) -> tuple[torch.Ten
     return out.to(outs[0].dtype), total
 
 
+def write_and_attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    target: torch.Tensor,
+    tables: torch.Tensor,
+    slots: torch.Tensor,
+    lengths: torch.Tensor,
+    runs: torch.Tensor,
+    firsts: torch.Tensor | None,
+    made: list[torch.Tensor],
+    scale: float,
+    backend: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Write new rows into one layer's pages, then attend to one part of the histories.
+
+    query `(rows, heads, dim)` contiguous; key and value `(new, kv_heads, dim)` go to the pool rows `target` `(new,)` of
+    keys and values `(pages, page_tokens, kv_heads, dim)`; `tables` to `made` are those of `Part`; `backend` is a number
+    of a living backend. Returns what `Backend.attend` does.
+    """
+    keys.view(-1, *keys.shape[2:])[target] = key
+    values.view(-1, *values.shape[2:])[target] = value
+    part = Part(tables, slots, lengths, runs, firsts, made)
+    return _BACKENDS[backend].attend(query, keys, values, part, scale)
+
+
+operator = torch.library.custom_op("penstock::attend", write_and_attend, mutates_args=("keys", "values"))
+
+
+@operator.register_fake
+def _(query: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    return query.new_empty(query.shape), query.new_empty(query.shape[:2], dtype=torch.float32)
+
+
+def attend(
+    layer: int,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    step: Step,
+    scale: float,
+    window: int | None = None,
+) -> torch.Tensor:
+    """The attention of one layer over its new rows and all before: query `(rows, heads, dim)`, key and value
+    `(rows, kv_heads, dim)`; returns `(rows, heads, dim)`.
+
+    A window counts rows of the cache, as the library's masks do; None: a row sees everything.
+    """
+    query, attended, target = query.contiguous(), [], step.target
+    for part in step.seen(window):
+        given = (query, key, value, step.keys[layer], step.values[layer], target, *part, scale, step.backend)
+        attended.append(operator(*given))
+        key, value, target = key[:0], value[:0], target[:0]  # they are written
+    out, _lse = merge([out for out, _ in attended], [lse for _, lse in attended])
+    return out
+
+
 def paged_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -161,21 +213,15 @@ def paged_attention(
 ) -> tuple[torch.Tensor, None]:
     """What every decoder layer calls: query `(1, heads, rows, dim)`; returns `(1, rows, heads, dim)`.
 
-    The name is not registered for masks, so `attention_mask` is None: order is in the parts' lengths. A window counts
-    rows of the cache, as the library's masks do.
+    The name is not registered for masks, so `attention_mask` is None: order is in the parts' lengths.
     """
     assert step is not None and attention_mask is None
     layer: int = module.layer_idx  # type: ignore[assignment]
     if softcap is not None:
         raise ModelError(f"layer {layer}: expected plain scores, got scores capped at {softcap}: not served yet")
-    keys, values = step.keys[layer], step.values[layer]
-    keys.view(-1, *keys.shape[2:])[step.target] = key[0].transpose(0, 1)
-    values.view(-1, *values.shape[2:])[step.target] = value[0].transpose(0, 1)
-    rows = query[0].transpose(0, 1).contiguous()
-    scale = rows.shape[-1] ** -0.5 if scaling is None else scaling
-    attended = [step.backend.attend(rows, keys, values, part, scale) for part in step.parts(sliding_window)]
-    out, _lse = merge([out for out, _ in attended], [lse for _, lse in attended])
-    return out[None], None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    rows, new, values = (heads[0].transpose(0, 1) for heads in (query, key, value))
+    return attend(layer, rows, new, values, step, scale, sliding_window)[None], None
 
 
 transformers.AttentionInterface.register(NAME, paged_attention)

@@ -17,7 +17,7 @@ import numba
 import numpy as np
 import torch
 
-from .attention import Part, merge
+from .attention import Backend, Part, merge
 
 # Below so many multiplications (rows times history, heads and size of a head) a second thread costs more than it gives:
 # about half a millisecond of one core.
@@ -153,12 +153,14 @@ def _attend(query, keys, values, shift, tables, slots, firsts, lengths, tiles, p
                         out[row, place, i] = weighted[line, i] * part
 
 
-def _tiles(runs: list[tuple[int, int]]) -> np.ndarray:
+def _tiles(runs: list[tuple[int, int]]) -> torch.Tensor:
     """Cut runs into tiles of a few rows, `(tiles, 2)`: first and last row, half open."""
-    return np.array(
-        [(first, min(first + _TILE_ROWS, stop)) for start, stop in runs for first in range(start, stop, _TILE_ROWS)],
-        dtype=np.int64,
-    ).reshape(-1, 2)
+    tiles = [(first, min(first + _TILE_ROWS, stop)) for start, stop in runs for first in range(start, stop, _TILE_ROWS)]
+    return _pairs(tiles)
+
+
+def _pairs(runs: list[tuple[int, int]]) -> torch.Tensor:
+    return torch.from_numpy(np.array(runs, dtype=np.int64).reshape(-1, 2))
 
 
 def _bits(tensor: torch.Tensor) -> np.ndarray:
@@ -206,7 +208,7 @@ def _gathered(
     return merge(outs, [lse[0].transpose(0, 1).float() for _, lse in pieces])
 
 
-class CpuBackend:
+class CpuBackend(Backend):
     """Attention on the CPU over float32 or bfloat16 pages; sums are taken in float32.
 
     Decode rows and short runs go through the compiled loop. A long run of appended rows would read its history as often
@@ -219,23 +221,26 @@ class CpuBackend:
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads - 1, "penstock-attention") if threads > 1 else None
 
+    def prepare(self, part: Part, ends: np.ndarray | None, group: int) -> Part:
+        """Adds the tiles of the short runs, and the long runs that see anything, both `(n, 2)` int64."""
+        short, long = [], []
+        for start, stop in part.runs.tolist():
+            is_long = stop - start >= _LONG_ROWS and int(part.lengths[start])
+            (long if is_long else short).append((start, stop))
+        return part._replace(made=[_tiles(short), _pairs(long)])
+
     def attend(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        tiles, long = part.made
         out = torch.empty(query.shape, dtype=torch.float32)
         lse = torch.empty(query.shape[:2], dtype=torch.float32)
-        short = []
-        for start, stop, slot in part.runs:
-            if stop - start >= _LONG_ROWS and int(part.lengths[start]):
-                firsts = None if part.firsts is None else part.firsts[start:stop]
-                rows = slice(start, stop)
-                out[rows], lse[rows] = _gathered(
-                    query[rows], keys, values, part.tables[slot], firsts, part.lengths[rows], scale
-                )
-            else:
-                short.append((start, stop))
-        if short:
-            self._compiled(query, keys, values, part, _tiles(short), scale, out, lse)
+        for start, stop in long.tolist():
+            firsts = None if part.firsts is None else part.firsts[start:stop]
+            rows, table = slice(start, stop), part.tables[part.slots[start]]
+            out[rows], lse[rows] = _gathered(query[rows], keys, values, table, firsts, part.lengths[rows], scale)
+        if len(tiles):
+            self._compiled(query, keys, values, part, tiles.numpy(), scale, out, lse)
         return out.to(query.dtype), lse
 
     def _compiled(
@@ -249,11 +254,12 @@ class CpuBackend:
         out: torch.Tensor,
         lse: torch.Tensor,
     ) -> None:
-        firsts = torch.zeros_like(part.lengths) if part.firsts is None else part.firsts
-        tables, slots, firsts, lengths = (t.numpy() for t in (part.tables, part.slots, firsts, part.lengths))
+        tables, slots, lengths = (tensor.numpy() for tensor in (part.tables, part.slots, part.lengths))
+        firsts = np.zeros_like(lengths) if part.firsts is None else part.firsts.numpy()
         pages = (_bits(keys), _bits(values), np.uint32(16 if keys.dtype == torch.bfloat16 else 0))
-        work = int((lengths - firsts).sum()) * query.shape[1] * query.shape[2]
-        shares = self._threads if work >= _SHARED_WORK else 1
+        shares = 1
+        if self._threads > 1 and int((lengths - firsts).sum()) * query.shape[1] * query.shape[2] >= _SHARED_WORK:
+            shares = self._threads
         # One job per tile streams whole pages; where tiles are fewer than threads, the key heads are shared out too.
         parts = 1 if shares == 1 or len(tiles) >= 2 * shares else keys.shape[2]
         jobs = len(tiles) * parts

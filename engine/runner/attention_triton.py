@@ -5,7 +5,7 @@ heads that share the key head are attended together, so that keys are loaded onc
 softmax runs on line in float32. Where there are fewer programs than the device takes at once, histories are split and
 a second kernel merges the shares by their log-sum-exp (Flash-Decoding).
 
-Nothing here reads a tensor back to the host: tiles come from the `Part`, lengths stay on the device. Under
+Nothing here reads a tensor back to the host: tiles are cut there once for all layers, lengths stay on the device. Under
 `TRITON_INTERPRET=1`, set before Triton is imported, the kernels run on a CPU.
 """
 
@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
-from .attention import Part
+from .attention import Backend, Part
+from .upload import upload
 
 # Where a run is long enough, so many (row, head) pairs share the loads of keys; decode rows need no more than the
 # least that the tensor cores take.
@@ -33,10 +35,10 @@ _LOG2_E, _LN_2 = 1.4426950408889634, tl.constexpr(0.6931471805599453)
 # What differs from step to step is not compiled in: each set of compiled sizes stops the streams for up to seconds.
 @triton.jit(
     do_not_specialize=["table_stride", "rows", "shares"],
-    do_not_specialize_on_alignment=["tables", "lengths", "firsts", "tiles", "lse"],
+    do_not_specialize_on_alignment=["tables", "slots", "lengths", "firsts", "tiles", "lse"],
 )
 def _attend(
-    query, keys, values, tables, lengths, firsts, tiles, out, lse,
+    query, keys, values, tables, slots, lengths, firsts, tiles, out, lse,
     table_stride, rows, shares, scale,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, DIM: tl.constexpr, PAGE: tl.constexpr, WINDOWED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SPLIT: tl.constexpr,
@@ -44,8 +46,8 @@ def _attend(
     """One tile (axis 0), key head (axis 1), share of the history (axis 2). `scale` is for exp2. out, lse: by share."""
     tile, kv_head, share = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     GROUP: tl.constexpr = HEADS // KV_HEADS
-    start, stop = tl.load(tiles + tile * 3), tl.load(tiles + tile * 3 + 1)
-    table = tables + tl.load(tiles + tile * 3 + 2).to(tl.int64) * table_stride
+    start, stop = tl.load(tiles + tile * 2), tl.load(tiles + tile * 2 + 1)
+    table = tables + tl.load(slots + start).to(tl.int64) * table_stride
 
     pairs = tl.arange(0, BLOCK_M)  # pair m is row m // GROUP of the tile and head m % GROUP of the key head
     row = start + pairs // GROUP
@@ -131,7 +133,7 @@ def _power(count: int) -> int:
     return 1 << (count - 1).bit_length()
 
 
-class TritonBackend:
+class TritonBackend(Backend):
     """Attention on CUDA over float32, float16 or bfloat16 pages; sums are taken in float32.
 
     `programs`: how many the device should have at once, or histories are split. Query, keys and values are contiguous.
@@ -142,15 +144,24 @@ class TritonBackend:
     def __init__(self, programs: int) -> None:
         self._programs = programs
 
+    def prepare(self, part: Part, ends: np.ndarray | None, group: int) -> Part:
+        """Adds tiles, the runs in pieces of a few rows: start and stop, `(tiles, 2)` int32 on the device; and on the
+        host how many rows these are, `(1,)`."""
+        runs = part.runs.tolist()
+        longest = max(stop - start for start, stop in runs)
+        rows = max(1, (_NARROW if longest * group <= _NARROW else _WIDE) // group)
+        cut = [(first, min(first + rows, stop)) for start, stop in runs for first in range(start, stop, rows)]
+        tiles = upload(torch.from_numpy(np.array(cut, dtype=np.int32)), part.lengths.device)
+        return part._replace(made=[tiles, torch.from_numpy(np.array([rows]))])
+
     def attend(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         rows, heads, dim = query.shape
         _, page_tokens, kv_heads, _ = keys.shape
         group = heads // kv_heads
-        longest = max(stop - start for start, stop, _ in part.runs)
-        block_m = max(_power(group), _NARROW if longest * group <= _NARROW else _WIDE)
-        tiles = part.tiles(block_m // group)
+        tiles, (most,) = part.made[0], part.made[1].tolist()
+        block_m = max(_NARROW, _power(most * group))
         shares = min(_SHARES, max(1, self._programs // (len(tiles) * kv_heads)))
         block_d = max(16, _power(dim))
         block_n = max(16, min(_LOAD_TOKENS, _LOAD_BYTES // (block_d * keys.element_size())))
@@ -161,7 +172,7 @@ class TritonBackend:
         firsts = part.lengths if part.firsts is None else part.firsts
         attend: Any = _attend  # compiled at its first call for each set of sizes
         attend[len(tiles), kv_heads, shares](
-            query, keys, values, part.tables, part.lengths, firsts, tiles, out, lse,
+            query, keys, values, part.tables, part.slots, part.lengths, firsts, tiles, out, lse,
             part.tables.stride(0), rows, shares, scale * _LOG2_E,
             HEADS=heads, KV_HEADS=kv_heads, DIM=dim, PAGE=page_tokens, WINDOWED=part.firsts is not None,
             BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_D=block_d, SPLIT=shares > 1,

@@ -24,24 +24,26 @@ _WIDEST, _STEP = 256, 8  # of a head
 
 
 class _Pieces(NamedTuple):
-    """All pieces of one kind: which rows they are (None: all, in order), where each begins among these, how far the
-    last row of each sees, the same added up, whose pages, and the largest of both."""
+    """All pieces of one kind: which rows they are (empty: all, in order), where each begins among these, how far the
+    last row of each sees, the same added up, its pages `(pieces, pages)`; on the host `most`, the most rows and the
+    most keys of a piece, both 0 where there is no piece of the kind."""
 
-    causal: bool
-    rows: torch.Tensor | None
+    rows: torch.Tensor
     starts: torch.Tensor
     lengths: torch.Tensor
     ends: torch.Tensor
-    slots: torch.Tensor
-    most_rows: int
-    most_keys: int
+    tables: torch.Tensor
+    most: torch.Tensor
 
 
-def cut(runs: list[tuple[int, int, int]], ends: np.ndarray) -> list[tuple[int, int, int, bool]]:
-    """Runs of rows as pieces (start, stop, slot, causal): in a causal piece each row sees one row more than the one
+_FIELDS = len(_Pieces._fields)
+
+
+def cut(runs: list[list[int]], ends: np.ndarray) -> list[tuple[int, int, bool]]:
+    """Runs of rows as pieces (start, stop, causal): in a causal piece each row sees one row more than the one
     before it, in another all see the same. `ends`: how far each row sees."""
     pieces = []
-    for first, last, slot in runs:
+    for first, last in runs:
         start = first
         while start < last:
             stop = start + 1
@@ -49,12 +51,12 @@ def cut(runs: list[tuple[int, int, int]], ends: np.ndarray) -> list[tuple[int, i
             if step in (0, 1):
                 while stop < last and ends[stop] - ends[stop - 1] == step:
                     stop += 1
-            pieces.append((start, stop, slot, stop - start == 1 or step == 1))
+            pieces.append((start, stop, stop - start == 1 or step == 1))
             start = stop
     return pieces
 
 
-class VarlenBackend:
+class VarlenBackend(Backend):
     """Attention on CUDA over float16 or bfloat16 pages; `beside` attends to what it does not take."""
 
     page_tokens = PAGE_TOKENS
@@ -65,86 +67,80 @@ class VarlenBackend:
             raise ModelError(f"backend varlen: expected torch 2.13 or newer, got {torch.__version__}")
         self._beside = beside
 
+    def prepare(self, part: Part, ends: np.ndarray | None, group: int) -> Part:
+        """Adds the causal pieces, the others, and what the backend beside it makes."""
+        pieces = [] if ends is None else cut(part.runs.tolist(), ends)
+        kinds = [_grouped([piece for piece in pieces if piece[2] is causal], part, ends) for causal in (True, False)]
+        return part._replace(made=[*kinds[0], *kinds[1], *self._beside.prepare(part, ends, group).made])
+
     def attend(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        if not self._takes(query, keys, part):
-            return self._beside.attend(query, keys, values, part, scale)
-        kinds = self._pieces(part)
+        kinds = [(_Pieces(*part.made[:_FIELDS]), True), (_Pieces(*part.made[_FIELDS : 2 * _FIELDS]), False)]
+        kinds = [(pieces, causal) for pieces, causal in kinds if len(pieces.lengths)]
+        if not kinds or part.firsts is not None or not _takes(query, keys):
+            return self._beside.attend(query, keys, values, part._replace(made=part.made[2 * _FIELDS :]), scale)
         if len(kinds) == 1:
-            return self._call(query, keys, values, part, kinds[0], scale)
+            return _call(query, keys, values, *kinds[0], scale)
         out, lse = torch.empty_like(query), query.new_empty(query.shape[:2], dtype=torch.float32)
-        for pieces in kinds:
-            out[pieces.rows], lse[pieces.rows] = self._call(query[pieces.rows], keys, values, part, pieces, scale)
+        for pieces, causal in kinds:
+            rows = pieces.rows
+            out[rows], lse[rows] = _call(query[rows], keys, values, pieces, causal, scale)
         return out, lse
 
-    def _takes(self, query: torch.Tensor, keys: torch.Tensor, part: Part) -> bool:
-        dim = query.shape[-1]
-        return (
-            part.firsts is None
-            and part.ends is not None
-            and query.dtype in (torch.float16, torch.bfloat16)
-            and keys.shape[1] % PAGE_TOKENS == 0
-            and dim <= _WIDEST
-            and dim % _STEP == 0
-        )
 
-    def _call(
-        self,
-        query: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        part: Part,
-        pieces: _Pieces,
-        scale: float,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        most_pages = -(-pieces.most_keys // keys.shape[1])
-        out, lse = varlen.varlen_attn(
-            query,
-            keys,
-            values,
-            pieces.starts,
-            pieces.ends,
-            pieces.most_rows,
-            pieces.most_keys,
-            return_aux=varlen.AuxRequest(lse=True),
-            scale=scale,
-            window_size=(-1, 0) if pieces.causal else (-1, -1),
-            enable_gqa=query.shape[1] != keys.shape[2],
-            seqused_k=pieces.lengths,
-            block_table=part.tables[pieces.slots, :most_pages],
-            num_splits=1,  # what FlashAttention 2 merges of split histories in pages is wrong (pytorch issue 194167)
-        )
-        return out, lse.transpose(0, 1)  # which comes by heads
-
-    def _pieces(self, part: Part) -> list[_Pieces]:
-        """They are cut once, for all layers."""
-        if "varlen" not in part.kept:
-            assert part.ends is not None
-            cuts = cut(part.runs, part.ends)
-            kinds = [[piece for piece in cuts if piece[3] is causal] for causal in (True, False)]
-            part.kept["varlen"] = [_grouped(group, part) for group in kinds if group]
-        return part.kept["varlen"]
+def _takes(query: torch.Tensor, keys: torch.Tensor) -> bool:
+    dim = query.shape[-1]
+    return (
+        query.dtype in (torch.float16, torch.bfloat16)
+        and keys.shape[1] % PAGE_TOKENS == 0
+        and dim <= _WIDEST
+        and dim % _STEP == 0
+    )
 
 
-def _grouped(cuts: list[tuple[int, int, int, bool]], part: Part) -> _Pieces:
-    assert part.ends is not None
-    counts = np.array([stop - start for start, stop, _, _ in cuts])
-    starts = np.concatenate([[0], counts.cumsum()]).astype(np.int32)
-    lengths = np.array([part.ends[stop - 1] for _, stop, _, _ in cuts], dtype=np.int32)
-    slots = np.array([slot for _, _, slot, _ in cuts], dtype=np.int64)
-    rows = None
-    if starts[-1] != len(part.ends):
-        rows = np.concatenate([np.arange(start, stop) for start, stop, _, _ in cuts])
-    ends = np.concatenate([[0], lengths.cumsum()]).astype(np.int32)
-    device = part.lengths.device
+def _call(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, pieces: _Pieces, causal: bool, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    most_rows, most_keys = pieces.most.tolist()
+    out, lse = varlen.varlen_attn(
+        query,
+        keys,
+        values,
+        pieces.starts,
+        pieces.ends,
+        most_rows,
+        most_keys,
+        return_aux=varlen.AuxRequest(lse=True),
+        scale=scale,
+        window_size=(-1, 0) if causal else (-1, -1),
+        enable_gqa=query.shape[1] != keys.shape[2],
+        seqused_k=pieces.lengths,
+        block_table=pieces.tables[:, : -(-most_keys // keys.shape[1])],
+        num_splits=1,  # what FlashAttention 2 merges of split histories in pages is wrong (pytorch issue 194167)
+    )
+    return out, lse.transpose(0, 1)  # which comes by heads
+
+
+def _grouped(cuts: list[tuple[int, int, bool]], part: Part, ends: np.ndarray | None) -> _Pieces:
+    """Pieces of one kind, or none."""
+    starts = np.array([start for start, _, _ in cuts], dtype=np.int64)
+    stops = np.array([stop for _, stop, _ in cuts], dtype=np.int64)
+    lengths = np.zeros(0, np.int32) if ends is None else ends[stops - 1].astype(np.int32)
+    borders = np.concatenate([[0], (stops - starts).cumsum()]).astype(np.int32)
+    rows = np.concatenate([np.arange(0), *(np.arange(start, stop) for start, stop, _ in cuts)])
+    if ends is not None and len(rows) == len(ends):
+        rows = rows[:0]
+    most = np.array([(stops - starts).max(initial=0), lengths.max(initial=0)])
+
+    def sent(values: np.ndarray) -> torch.Tensor:
+        return upload(torch.from_numpy(values), part.lengths.device)
+
     return _Pieces(
-        causal=cuts[0][3],
-        rows=None if rows is None else upload(torch.from_numpy(rows), device),
-        starts=upload(torch.from_numpy(starts), device),
-        lengths=upload(torch.from_numpy(lengths), device),
-        ends=upload(torch.from_numpy(ends), device),
-        slots=upload(torch.from_numpy(slots), device),
-        most_rows=int(counts.max()),
-        most_keys=int(lengths.max()),
+        rows=sent(rows),
+        starts=sent(borders),
+        lengths=sent(lengths),
+        ends=sent(np.concatenate([[0], lengths.cumsum()]).astype(np.int32)),
+        tables=part.tables[part.slots[sent(starts)].long()],
+        most=torch.from_numpy(most),
     )

@@ -17,7 +17,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..plan import Feed
-from .attention import Backend, Part, Step
+from .attention import Backend, Part, Step, number, operator, write_and_attend
 from .upload import upload
 
 log = logging.getLogger("penstock.engine")
@@ -49,6 +49,13 @@ class _Reads(TorchDispatchMode):
         if func.overloadpacket is aten._to_copy and args[0].is_cuda != result.is_cuda:
             raise Unrecordable(f"{func} moves values between host and device")
         return result
+
+
+@operator.register_torch_dispatch(_Reads)
+def _(mode: _Reads, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+    """What a backend does is looked at too."""
+    with mode:
+        return write_and_attend(*args, **kwargs)
 
 
 aten = torch.ops.aten
@@ -89,23 +96,11 @@ class Cache(Protocol):
 
     backend: Backend
     page_tokens: int
+    group: int
+    windows: set[int]
     keys: list[torch.Tensor]
     values: list[torch.Tensor]
     tables: torch.Tensor
-
-
-class _DecodePart(Part):
-    """Rows of a sequence each: a row is a tile, however large tiles may be. Runs name no slot: these change."""
-
-    def __init__(self, tables: torch.Tensor, slots: torch.Tensor, lengths: torch.Tensor, firsts: torch.Tensor | None):
-        super().__init__(tables, slots, lengths, [(row, row + 1, 0) for row in range(len(slots))], firsts)
-        rows = torch.arange(len(slots), dtype=torch.int32, device=slots.device)
-        self._rows = torch.stack([rows, rows + 1], 1)
-
-    def tiles(self, rows: int) -> torch.Tensor:
-        if "tiles" not in self.kept:
-            self.kept["tiles"] = torch.cat([self._rows, self.slots[:, None]], 1)
-        return self.kept["tiles"]
 
 
 class _Graph:
@@ -116,6 +111,10 @@ class _Graph:
         # Ids, three positions, slots and lengths, one column a row.
         self._inputs = torch.zeros((6, size), dtype=torch.int64, device=cache.tables.device)
         self._spare = np.array([0, 0, 0, 0, len(cache.tables) - 1, 1], dtype=np.int64)
+        rows = torch.arange(size)
+        slots, lengths = self._inputs[4:].int()
+        part = Part(cache.tables, slots, lengths, runs=torch.stack([rows, rows + 1], 1))
+        self._part = cache.backend.prepare(part, None, cache.group)
 
     def fill(self, feeds: list[Feed]) -> None:
         """The rows of the next launch, padded."""
@@ -133,14 +132,12 @@ class _Graph:
         pages = self._cache.tables[self._inputs[4], places // self._cache.page_tokens].long()
         target = pages * self._cache.page_tokens + places % self._cache.page_tokens
 
-        def seen(firsts: torch.Tensor | None = None) -> list[Part]:
-            return [_DecodePart(self._cache.tables, slots, lengths, firsts)]
-
-        def windowed(window: int) -> list[Part]:
-            return seen((lengths - window).clamp(min=0))
-
+        everything = self._part._replace(slots=slots, lengths=lengths)
+        parts: dict[int | None, list[Part]] = {None: [everything]}
+        for window in self._cache.windows:
+            parts[window] = [everything._replace(firsts=(lengths - window).clamp(min=0))]
         cache = self._cache
-        step = Step(cache.backend, cache.keys, cache.values, target, seen(), windowed)
+        step = Step(number(cache.backend), cache.keys, cache.values, target, parts)
         return self._forward(ids[0], positions, step)
 
 

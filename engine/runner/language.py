@@ -14,7 +14,7 @@ import torch
 
 from ..family import Loaded
 from ..plan import Feed, Likely, Plan, Result
-from .attention import Backend, Part, ReferenceBackend, Step
+from .attention import Backend, Part, ReferenceBackend, Step, number
 from .graphs import Graphs, Record
 from .out_of_memory import is_out_of_memory, let_go
 from .sampler import likeliest, sample
@@ -49,6 +49,8 @@ class LanguageModel:
         self.backend = backend or ReferenceBackend()
         self.spans = SpanStore(loaded.family.endings.values())
         self.page_tokens = page_tokens
+        self.group = config.num_attention_heads // token_shape(config)[0]
+        self.windows = _windows(loaded.text, config)
         spare = record is not None  # a page and a table for rows that pad a batch
         shape = (pages + spare, page_tokens, *token_shape(config))
         dtype = self.embed.weight.dtype
@@ -195,24 +197,20 @@ class LanguageModel:
             ]
         )
         stops = np.cumsum(counts)
-        runs = [
-            (int(stop - count), int(stop), feed.slot) for stop, count, feed in zip(stops, counts, feeds, strict=True)
-        ]
+        runs = torch.from_numpy(np.stack([stops - counts, stops], 1))
         row_slots = upload(torch.from_numpy(slots), self.device)
         row_places = upload(torch.from_numpy(places), self.device)
         pages = self.tables[row_slots.long(), row_places // self.page_tokens].long()
         target = pages * self.page_tokens + row_places % self.page_tokens
         lengths = upload(torch.from_numpy(ends), self.device)
 
-        def seen(firsts: np.ndarray | None = None) -> list[Part]:
-            begins = None if firsts is None else upload(torch.from_numpy(firsts.astype(np.int32)), self.device)
-            return [Part(self.tables, row_slots, lengths, runs, begins, ends)]
-
-        def windowed(window: int) -> list[Part]:
-            firsts = np.maximum(places + 1 - window, 0)
-            return seen(firsts if firsts.any() else None)
-
-        return Step(self.backend, self.keys, self.values, target, seen(), windowed)
+        everything = self.backend.prepare(Part(self.tables, row_slots, lengths, runs), ends, self.group)
+        parts: dict[int | None, list[Part]] = {None: [everything]}
+        for window in self.windows:
+            firsts = np.maximum(places + 1 - window, 0).astype(np.int32)
+            begins = upload(torch.from_numpy(firsts), self.device) if firsts.any() else None
+            parts[window] = [everything._replace(firsts=begins)]
+        return Step(number(self.backend), self.keys, self.values, target, parts)
 
 
 def _result(
@@ -232,6 +230,13 @@ def token_shape(config: Any) -> tuple[int, int]:
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     return kv_heads, head_dim
+
+
+def _windows(text: Any, config: Any) -> set[int]:
+    """The windows of a decoder's layers: what each layer says of itself, and the configuration of all."""
+    layers = [module for module in text.modules() if hasattr(module, "layer_idx")]
+    said = {getattr(layer, "sliding_window", None) for layer in [*layers, config]}
+    return said - {None}
 
 
 def _ends(feed: Feed) -> np.ndarray:

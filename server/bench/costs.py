@@ -21,7 +21,7 @@ from ...engine.command import Park
 from ...engine.core import Core
 from ...engine.loading.open import load
 from ...engine.plan import Plan, Result
-from ...engine.runner.attention import Part
+from ...engine.runner.attention import Backend, Part
 from ...streams.segment import VideoSegment
 from .models import SIDE
 from .stock import Stock
@@ -96,7 +96,7 @@ def _timed(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, 
     return result, (time.perf_counter() - begun) * 1000
 
 
-class _NoAttention:
+class _NoAttention(Backend):
     """Leaves attention out while a history is filled: what the cache holds does not change what a step costs."""
 
     page_tokens = 16

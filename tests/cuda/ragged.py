@@ -49,23 +49,29 @@ class Ragged:
             firsts += [max(0, end - window) if window else 0 for end in ends]
             together = min(mutual, asked - 1)
             ends[asked - 1 - together : asked - 1] = [history - 1] * together
-            runs.append((len(lengths), len(lengths) + asked, slot))
+            runs.append((len(lengths), len(lengths) + asked))
             lengths += ends
             slots += [slot] * asked
         query = torch.randn(len(lengths), kv_heads * group, dim, generator=noise).to(dtype)
         self.scale = dim**-0.5
         self.query, self.keys, self.values = query.to(DEVICE), keys.to(DEVICE), values.to(DEVICE)
         tables, rows = tables.to(DEVICE), torch.tensor([slots, lengths, firsts], dtype=torch.int32, device=DEVICE)
-        self.part = Part(tables, rows[0], rows[1], runs, rows[2] if window else None, np.array(lengths, np.int32))
+        self.part = Part(tables, rows[0], rows[1], torch.tensor(runs), rows[2] if window else None)
+        self.ends, self.group = np.array(lengths, np.int32), group
 
     def attend(self, backend: Backend, values: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.attend_in(backend, [self.part], values)
+        return self.attend_in(backend, [self.part], values, self.ends)
 
     def attend_in(
-        self, backend: Backend, parts: list[Part], values: torch.Tensor | None = None
+        self,
+        backend: Backend,
+        parts: list[Part],
+        values: torch.Tensor | None = None,
+        ends: np.ndarray | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """All parts, merged."""
+        """All parts, merged. `ends`: how far the rows see in each, where that is known on the host."""
         values = self.values if values is None else values
+        parts = [backend.prepare(part, ends, self.group) for part in parts]
         both = [backend.attend(self.query, self.keys, values, part, self.scale) for part in parts]
         return merge([out for out, _ in both], [lse for _, lse in both])
 

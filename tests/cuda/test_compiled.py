@@ -64,8 +64,8 @@ for seed in range(200):
     shape = [(dice.randint(1, 300), dice.choice([1, 1, 40])) for _ in range(dice.randint(1, 9))]
     batch = Ragged(shape, seed=seed, dtype=torch.bfloat16, window=dice.choice([None, 20]))
     for part in batch.halves(dice.randint(0, 4)):
-        part.lengths = torch.cat([part.lengths[: dice.randint(0, 3)], part.lengths])[-len(part.lengths) :]
-        batch.attend_in(attention_triton.TritonBackend(dice.choice([1, 20, 100, 500])), [part])
+        moved = torch.cat([part.lengths[: dice.randint(0, 3)], part.lengths])[-len(part.lengths) :]
+        batch.attend_in(attention_triton.TritonBackend(dice.choice([1, 20, 100, 500])), [part._replace(lengths=moved)])
 print(*sorted(seen), sep="\\n")
 """
 # Bytes of shared memory that a program may have on every device since sm_80 (sm_86 and sm_89 have the least).

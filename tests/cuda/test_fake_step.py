@@ -85,7 +85,7 @@ class Machine:
 
 @pytest.fixture
 def launch(monkeypatch: pytest.MonkeyPatch) -> Launch:
-    launch = Launch(9)
+    launch = Launch(10)
     monkeypatch.setattr(attention_triton, "_attend", launch)
     monkeypatch.setattr(attention_triton, "_merge", Launch(4))
     return launch

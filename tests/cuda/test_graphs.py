@@ -83,7 +83,7 @@ def plain(name: str) -> tuple[Any, Any]:
     return model.from_pretrained(model_path(name)), processor.from_pretrained(model_path(name))
 
 
-class Masked:
+class Masked(Backend):
     """Attention that asks for no value, as graphs need it, and is quick here: every row over all pages of its stream,
     behind a mask."""
 

@@ -42,7 +42,7 @@ class Batch:
         self.values = self.keys.clone()
         self.plain = []
         self.seen: list[list[tuple[int, int]]] = []  # of each queried row, the first it sees and where that ends
-        runs, lengths, firsts, queries = [], [], [], []
+        runs, slots_of_rows, lengths, firsts, queries = [], [], [], [], []
         for number, (history, asked) in enumerate(shape):
             asked = min(asked, history)
             key, value = (torch.randn(history, KV_HEADS, DIM, generator=noise).to(dtype) for _ in range(2))
@@ -62,18 +62,19 @@ class Batch:
             begins = [max(0, place - window) if window else 0 for place in range(history - asked + 1, history + 1)]
             self.seen.append(list(zip(begins, sees, strict=True)))
             lengths += sees
+            slots_of_rows += [slot] * asked
             firsts += begins
-            runs.append((start, len(lengths), slot))
+            runs.append((start, len(lengths)))
             queries.append(query)
         self.query = torch.cat(queries)
         self.lengths = torch.tensor(lengths, dtype=torch.int32)
-        slots_of_rows = [slot for start, stop, slot in runs for _ in range(start, stop)]
         self.slots = torch.tensor(slots_of_rows, dtype=torch.int32)
         begins = torch.tensor(firsts, dtype=torch.int32) if window else None
-        self.part = Part(self.tables, self.slots, self.lengths, runs, begins)
+        self.part = Part(self.tables, self.slots, self.lengths, torch.tensor(runs), begins)
 
     def attend(self, backend: Backend, part: Part | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        return backend.attend(self.query, self.keys, self.values, part or self.part, SCALE)
+        part = backend.prepare(part or self.part, None, HEADS // KV_HEADS)
+        return backend.attend(self.query, self.keys, self.values, part, SCALE)
 
 
 def plainly(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -160,8 +161,9 @@ def test_shares_of_several_threads_are_those_of_one(counts: list[int], shares: i
         torch.arange(2 * rows, dtype=torch.int32).view(rows, 2),
         torch.arange(rows, dtype=torch.int32),
         torch.tensor(counts, dtype=torch.int32),
-        [(row, row + 1, row) for row in range(rows)],
+        torch.tensor([(row, row + 1) for row in range(rows)]),
     )
+    part = CpuBackend().prepare(part, None, 2)
     query = torch.randn(rows, 4, 8, generator=generator)
     alone = CpuBackend().attend(query, keys, values, part, 0.3)
     monkeypatch.setattr("penstock.engine.runner.attention_cpu._SHARED_WORK", 0)

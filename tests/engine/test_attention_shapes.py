@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.engine.runner.attention import Part, ReferenceBackend, Step, paged_attention
+from penstock.engine.runner.attention import Part, ReferenceBackend, Step, number, paged_attention
 from penstock.engine.runner.attention_cpu import CpuBackend
 
 
@@ -35,11 +35,11 @@ def test_a_layer_writes_its_rows_and_attends_to_them(
         used += count
         rows = [int(tables[slot, place // size]) * size + place % size for place in range(history + new)]
         past += rows[:history]
-        runs.append((len(target), len(target) + new, slot))
+        runs.append((len(target), len(target) + new))
         target += rows[history:]
         slots += [slot] * new
         lengths += range(history + 1, history + new + 1)
-    part = Part(tables, torch.tensor(slots).int(), torch.tensor(lengths).int(), runs)
+    part = Part(tables, torch.tensor(slots).int(), torch.tensor(lengths).int(), torch.tensor(runs))
 
     def drawn(*sizes: int) -> torch.Tensor:
         return torch.randn(sizes, generator=noise).to(dtype)
@@ -51,7 +51,8 @@ def test_a_layer_writes_its_rows_and_attends_to_them(
     outs = []
     for backend in (CpuBackend(), ReferenceBackend()):
         keys, values = (before.clone().view(pages, size, kv_heads, dim) for _ in range(2))
-        step = Step(backend, [keys], [values], torch.tensor(target), [part], windowed=lambda _: [])
+        parts = {None: [backend.prepare(part, None, group)]}
+        step = Step(number(backend), [keys], [values], torch.tensor(target), parts)
         outs.append(paged_attention(layer, query, key, value, None, step=step)[0].float())
         for written, new in ((keys, key), (values, value)):
             expected = before.clone()

@@ -16,7 +16,7 @@ import pytest
 import torch
 from penstock.codecs.frame import Pixels
 from penstock.engine.family import Loaded
-from penstock.engine.runner.attention import Part
+from penstock.engine.runner.attention import Backend, Part
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -26,7 +26,7 @@ from .rig import FRAME_US, Rig
 HISTORIES = (1_000, 20_000)
 
 
-class NoAttention:
+class NoAttention(Backend):
     """Attends to nothing, so that only what is around it is counted."""
 
     page_tokens = 16

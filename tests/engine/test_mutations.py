@@ -213,7 +213,7 @@ def test_deepstack_dropped_turns_the_logits_red(
 
 
 def no_window(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Step, "parts", lambda self, window: self._parts)
+    patch.setattr(Step, "seen", lambda self, window: self.parts[None])
 
 
 def rows_see_back_only(patch: pytest.MonkeyPatch) -> None:
