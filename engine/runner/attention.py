@@ -14,6 +14,7 @@ their log-sum-exp (Flash-Decoding, and arXiv 2402.02082, section 4).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
@@ -128,11 +129,11 @@ class ReferenceBackend(Backend):
         return out, lse
 
 
-def merge(outs: list[torch.Tensor], lses: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def merge(outs: Sequence[torch.Tensor], lses: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """One softmax over all parts from each part's own: outs `(rows, heads, dim)`, lses `(rows, heads)`."""
     if len(outs) == 1:
         return outs[0], lses[0]
-    stacked = torch.stack(lses)
+    stacked = torch.stack(list(lses))
     total = stacked.logsumexp(0)
     weights = (stacked - total).exp().nan_to_num(0.0)
     out = sum(out.float() * weight[..., None] for out, weight in zip(outs, weights, strict=True))
@@ -162,16 +163,20 @@ def write_and_attend(
     keys and values `(pages, page_tokens, kv_heads, dim)`; `tables` to `made` are those of `Part`; `backend` is a number
     of a living backend. Returns what `Backend.attend` does.
     """
-    keys.view(-1, *keys.shape[2:])[target] = key
-    values.view(-1, *values.shape[2:])[target] = value
+    keys.flatten(0, 1).index_copy_(0, target, key)
+    values.flatten(0, 1).index_copy_(0, target, value)
     part = Part(tables, slots, lengths, runs, firsts, made)
     return _BACKENDS[backend].attend(query, keys, values, part, scale)
 
 
-operator = torch.library.custom_op("penstock::attend", write_and_attend, mutates_args=("keys", "values"))
+# `torch.library.custom_op` makes the same operator; a call of that costs half as much again.
+OPERATOR = "penstock::attend"
+torch.library.define(OPERATOR, torch.library.infer_schema(write_and_attend, mutates_args=("keys", "values")))
+torch.library.impl(OPERATOR, "default", write_and_attend)
+operator: Any = torch.ops.penstock.attend.default
 
 
-@operator.register_fake
+@torch.library.register_fake(OPERATOR)
 def _(query: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return query.new_empty(query.shape), query.new_empty(query.shape[:2], dtype=torch.float32)
 
@@ -190,13 +195,13 @@ def attend(
 
     A window counts rows of the cache, as the library's masks do; None: a row sees everything.
     """
-    query, attended, target = query.contiguous(), [], step.target
-    for part in step.seen(window):
-        given = (query, key, value, step.keys[layer], step.values[layer], target, *part, scale, step.backend)
-        attended.append(operator(*given))
-        key, value, target = key[:0], value[:0], target[:0]  # they are written
-    out, _lse = merge([out for out, _ in attended], [lse for _, lse in attended])
-    return out
+    query, keys, values = query.contiguous(), step.keys[layer], step.values[layer]
+    first, *others = step.seen(window)
+    attended = [operator(query, key, value, keys, values, step.target, *first, scale, step.backend)]
+    for part in others:
+        written = key[:0], value[:0], keys, values, step.target[:0]
+        attended.append(operator(query, *written, *part, scale, step.backend))
+    return merge(*zip(*attended, strict=True))[0]
 
 
 def paged_attention(

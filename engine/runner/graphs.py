@@ -17,7 +17,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..plan import Feed
-from .attention import Backend, Part, Step, number, operator, write_and_attend
+from .attention import OPERATOR, Backend, Part, Step, number, write_and_attend
 from .upload import upload
 
 log = logging.getLogger("penstock.engine")
@@ -51,7 +51,7 @@ class _Reads(TorchDispatchMode):
         return result
 
 
-@operator.register_torch_dispatch(_Reads)
+@torch.library.register_torch_dispatch(OPERATOR, _Reads)
 def _(mode: _Reads, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
     """What a backend does is looked at too."""
     with mode:
