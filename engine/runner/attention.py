@@ -34,6 +34,7 @@ class Part(NamedTuple):
     tables `(sequences, pages)` int32, slots `(rows,)` int32, lengths and firsts `(rows,)` int32; firsts None: from row
     0 on. `runs` `(runs, 2)` int64 lies on the host: start and stop of consecutive query rows of one sequence, in order.
     Every row is in one, and neither lengths nor firsts fall inside one. `made` is what `Backend.prepare` has added.
+    What lies on the host is read by `.numpy()`, which a recording does not take for a wait.
     """
 
     tables: torch.Tensor
@@ -110,7 +111,7 @@ class ReferenceBackend(Backend):
         size, groups = keys.shape[1], heads // keys.shape[2]
         out = torch.zeros_like(query)
         lse = query.new_full((rows, heads), float("-inf"), dtype=torch.float32)
-        for start, stop in part.runs.tolist():
+        for start, stop in part.runs.numpy().tolist():
             longest = int(part.lengths[start:stop].max())
             if longest == 0:
                 continue

@@ -224,7 +224,7 @@ class CpuBackend(Backend):
     def prepare(self, part: Part, ends: np.ndarray | None, group: int) -> Part:
         """Adds the tiles of the short runs, and the long runs that see anything, both `(n, 2)` int64."""
         short, long = [], []
-        for start, stop in part.runs.tolist():
+        for start, stop in part.runs.numpy().tolist():
             is_long = stop - start >= _LONG_ROWS and int(part.lengths[start])
             (long if is_long else short).append((start, stop))
         return part._replace(made=[_tiles(short), _pairs(long)])
@@ -235,7 +235,7 @@ class CpuBackend(Backend):
         tiles, long = part.made
         # Numpy's arrays are made in a fraction of the time that torch's tensors take.
         out, lse = np.empty(query.shape, np.float32), np.empty(query.shape[:2], np.float32)
-        for start, stop in long.tolist():
+        for start, stop in long.numpy().tolist():
             firsts = None if part.firsts is None else part.firsts[start:stop]
             rows, table = slice(start, stop), part.tables[part.slots[start]]
             both = _gathered(query[rows], keys, values, table, firsts, part.lengths[rows], scale)

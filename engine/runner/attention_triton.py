@@ -147,7 +147,7 @@ class TritonBackend(Backend):
     def prepare(self, part: Part, ends: np.ndarray | None, group: int) -> Part:
         """Adds tiles, the runs in pieces of a few rows: start and stop, `(tiles, 2)` int32 on the device; and on the
         host how many rows these are, `(1,)`."""
-        runs = part.runs.tolist()
+        runs = part.runs.numpy().tolist()
         longest = max(stop - start for start, stop in runs)
         rows = max(1, (_NARROW if longest * group <= _NARROW else _WIDE) // group)
         cut = [(first, min(first + rows, stop)) for start, stop in runs for first in range(start, stop, rows)]
@@ -160,7 +160,7 @@ class TritonBackend(Backend):
         rows, heads, dim = query.shape
         _, page_tokens, kv_heads, _ = keys.shape
         group = heads // kv_heads
-        tiles, (most,) = part.made[0], part.made[1].tolist()
+        tiles, (most,) = part.made[0], part.made[1].numpy().tolist()
         block_m = max(_NARROW, _power(most * group))
         shares = min(_SHARES, max(1, self._programs // (len(tiles) * kv_heads)))
         block_d = max(16, _power(dim))

@@ -69,7 +69,7 @@ class VarlenBackend(Backend):
 
     def prepare(self, part: Part, ends: np.ndarray | None, group: int) -> Part:
         """Adds the causal pieces, the others, and what the backend beside it makes."""
-        pieces = [] if ends is None else cut(part.runs.tolist(), ends)
+        pieces = [] if ends is None else cut(part.runs.numpy().tolist(), ends)
         kinds = [_grouped([piece for piece in pieces if piece[2] is causal], part, ends) for causal in (True, False)]
         return part._replace(made=[*kinds[0], *kinds[1], *self._beside.prepare(part, ends, group).made])
 
@@ -102,7 +102,7 @@ def _takes(query: torch.Tensor, keys: torch.Tensor) -> bool:
 def _call(
     query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, pieces: _Pieces, causal: bool, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    most_rows, most_keys = pieces.most.tolist()
+    most_rows, most_keys = pieces.most.numpy().tolist()
     out, lse = varlen.varlen_attn(
         query,
         keys,

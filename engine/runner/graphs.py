@@ -111,9 +111,9 @@ class _Graph:
         # Ids, three positions, slots and lengths, one column a row.
         self._inputs = torch.zeros((6, size), dtype=torch.int64, device=cache.tables.device)
         self._spare = np.array([0, 0, 0, 0, len(cache.tables) - 1, 1], dtype=np.int64)
-        rows = torch.arange(size)
+        rows = np.arange(size)
         slots, lengths = self._inputs[4:].int()
-        part = Part(cache.tables, slots, lengths, runs=torch.stack([rows, rows + 1], 1))
+        part = Part(cache.tables, slots, lengths, runs=torch.from_numpy(np.stack([rows, rows + 1], 1)))
         self._part = cache.backend.prepare(part, None, cache.group)
 
     def fill(self, feeds: list[Feed]) -> None:

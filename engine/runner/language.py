@@ -235,8 +235,8 @@ def token_shape(config: Any) -> tuple[int, int]:
 def _windows(text: Any, config: Any) -> set[int]:
     """The windows of a decoder's layers: what each layer says of itself, and the configuration of all."""
     layers = [module for module in text.modules() if hasattr(module, "layer_idx")]
-    said = {getattr(layer, "sliding_window", None) for layer in [*layers, config]}
-    return said - {None}
+    said = [getattr(layer, "sliding_window", None) for layer in [*layers, config]]
+    return {window for window in said if window is not None}
 
 
 def _ends(feed: Feed) -> np.ndarray:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from typing import Any
+from unittest import mock
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from penstock.engine.runner.attention import operator, write_and_attend
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -55,6 +57,12 @@ class Operators(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func is operator:  # what its backend does is watched, rather than what it says of its shapes
+            with self:
+                return write_and_attend(*args, **kwargs)
+        if func is torch.Tensor.numpy and not isinstance(args[0], FakeTensor):
+            with unset_fake_temporarily():  # what lies on the host has values
+                return func(*args, **kwargs)
         known = func in _BRACKETS or func in _READS
         if not known or not isinstance(args[0], FakeTensor) or args[0].device.type != "cuda":
             return func(*args, **kwargs)
@@ -98,6 +106,15 @@ def _picked(view: torch.Tensor, key: Any) -> tuple[torch.Tensor, list[torch.Tens
     return view, indices if any(index is not None for index in indices) else []
 
 
+FROM_NUMPY = torch.from_numpy
+
+
+def _host(values: Any) -> torch.Tensor:
+    """What lies on the host has values."""
+    with unset_fake_temporarily():
+        return FROM_NUMPY(values)
+
+
 class Device:
     """Makes fake CUDA tensors and runs what takes them, watched."""
 
@@ -119,6 +136,6 @@ class Device:
 
     def call(self, work: Any, *args: Any) -> Any:
         with ExitStack() as stack:
-            for mode in (self.mode, self.watch, Operators()):
+            for mode in (mock.patch.object(torch, "from_numpy", _host), self.mode, self.watch, Operators()):
                 stack.enter_context(mode)
             return work(*args)

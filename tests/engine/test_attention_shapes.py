@@ -51,7 +51,7 @@ def test_a_layer_writes_its_rows_and_attends_to_them(
     outs = []
     for backend in (CpuBackend(), ReferenceBackend()):
         keys, values = (before.clone().view(pages, size, kv_heads, dim) for _ in range(2))
-        parts = {None: [backend.prepare(part, None, group)]}
+        parts: dict[int | None, list[Part]] = {None: [backend.prepare(part, None, group)]}
         step = Step(number(backend), [keys], [values], torch.tensor(target), parts)
         outs.append(paged_attention(layer, query, key, value, None, step=step)[0].float())
         for written, new in ((keys, key), (values, value)):
