@@ -8,11 +8,11 @@ The law: `free + held == total`, where the held set is found by walking every li
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
+import numpy as np
 
 from ..errors import PenstockError
 
@@ -36,30 +36,46 @@ class Edit(msgspec.Struct, frozen=True):
 
 
 class PagePool:
-    """`pages` pages of `page_tokens` rows each; lowest free page first, so that the pool's used part stays compact."""
+    """`pages` pages of `page_tokens` rows each.
+
+    A sequence gets pages that follow one another as far as it can be had: attention on a CPU reads such pages where
+    they lie, without a copy. So a sequence that begins stands in the middle of the largest hole, and the one before
+    the hole can grow too.
+    """
 
     def __init__(self, pages: int, page_tokens: int) -> None:
         self.pages = pages
         self.page_tokens = page_tokens
-        self._free = list(range(pages))  # a heap
-        self._holders = [0] * pages
-
-    @property
-    def free(self) -> int:
-        return len(self._free)
+        self.free = pages
+        self._holders = np.zeros(pages, dtype=np.int64)
 
     @property
     def held(self) -> int:
-        return self.pages - len(self._free)
+        return self.pages - self.free
 
-    def take(self, count: int) -> list[int]:
-        """`count` pages, each with one holder. Raises OutOfPages and takes none where fewer are free."""
-        if count > len(self._free):
-            raise OutOfPages(f"expected {count} free pages, got {len(self._free)} of {self.pages}")
-        taken = [heapq.heappop(self._free) for _ in range(count)]
-        for page in taken:
+    def take(self, count: int, after: int | None = None) -> list[int]:
+        """`count` pages, each with one holder, if possible those that follow page `after`. Raises OutOfPages and takes
+        none where fewer are free."""
+        if count > self.free:
+            raise OutOfPages(f"expected {count} free pages, got {self.free} of {self.pages}")
+        taken: list[int] = []
+        page = self.pages if after is None else after + 1
+        while len(taken) < count:
+            if page >= self.pages or self._holders[page]:
+                page = self._hole()
             self._holders[page] = 1
+            taken.append(page)
+            page += 1
+        self.free -= count
         return taken
+
+    def _hole(self) -> int:
+        """Where a sequence best begins: in the largest hole, in its middle where a held page stands before it."""
+        held = np.flatnonzero(self._holders)
+        starts = np.concatenate([[0], held + 1])
+        sizes = np.append(held, self.pages) - starts
+        largest = int(sizes.argmax())
+        return int(starts[largest]) + (int(sizes[largest]) // 2 if largest else 0)
 
     def share(self, pages: Iterable[int]) -> None:
         for page in pages:
@@ -68,14 +84,13 @@ class PagePool:
     def release(self, pages: Iterable[int]) -> None:
         for page in pages:
             self._holders[page] -= 1
-            if self._holders[page] == 0:
-                heapq.heappush(self._free, page)
+            self.free += not self._holders[page]
 
     def holders(self, page: int) -> int:
-        return self._holders[page]
+        return int(self._holders[page])
 
     def shared(self, page: int) -> bool:
-        return self._holders[page] > 1
+        return bool(self._holders[page] > 1)
 
     def check(self, tables: Iterable[PageTable]) -> None:
         """Walk the live tables and compare with the counts. Raises PenstockError that shows the first difference."""
@@ -83,8 +98,8 @@ class PagePool:
         for page in range(self.pages):
             if walked[page] != self._holders[page]:
                 raise PenstockError(f"page {page}: expected {walked[page]} holders by walk, got {self._holders[page]}")
-        if len(set(self._free)) != len(self._free) or len(walked) + len(self._free) != self.pages:
-            raise PenstockError(f"free({len(self._free)}) + held({len(walked)}) != total({self.pages})")
+        if len(walked) + self.free != self.pages:
+            raise PenstockError(f"free({self.free}) + held({len(walked)}) != total({self.pages})")
 
 
 class PageTable:
@@ -122,7 +137,7 @@ class PageTable:
         """Make room for `rows` more rows; a shared page that would be written is copied first. Atomic on OutOfPages."""
         if rows == 0:
             return Edit(len(self.pages))
-        fresh = self.pool.take(self.need(rows))
+        fresh = self.pool.take(self.need(rows), self.pages[-1] if self.pages else None)
         index, copies = len(self.pages), []
         if self.length % self.pool.page_tokens and self.pool.shared(self.pages[-1]):
             old, index = self.pages.pop(), index - 1

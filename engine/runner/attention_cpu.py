@@ -26,6 +26,8 @@ _SHARED_WORK = 1 << 21
 _TILE_ROWS = 8
 # A run of so many rows is attended over a copy of its pages.
 _LONG_ROWS = 16
+# Rows of consecutive pages that are worth a pass of their own.
+_STRETCH_ROWS = 512
 _FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
@@ -177,35 +179,89 @@ def _gathered(
     lengths: torch.Tensor,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A long run of one sequence, `(rows, heads, dim)`, by torch's own kernel over a copy of its pages.
+    """A long run of one sequence, `(rows, heads, dim)`, by torch's own kernel in the type of the pages.
 
-    Mostly its rows see one row more of the history each, or all the same: what all see without a mask, and the run's
-    own triangle, merged by their log-sum-exp. Else a mask says what each sees.
+    Mostly its rows see one row more of the history each, or all the same. Then what all see needs no mask and has no
+    order: long stretches of pages that follow one another are read where they lie, the others as one copy. It is merged
+    with the run's own triangle by their log-sum-exp. Else a mask says what each row sees.
     """
     size, last = keys.shape[1], int(lengths[-1])
-    skipped = 0 if firsts is None else int(firsts[0]) // size
-    pages = table[skipped : -(-last // size)].long()
-    start = skipped * size
-    key, value = (pool[pages].float().flatten(0, 1)[None, : last - start].transpose(1, 2) for pool in (keys, values))
-    wanted = query.float().transpose(0, 1)[None]
+    query = query.to(keys.dtype)
     rises = lengths.diff()
     even = not rises.any()
-    pieces = []
     if firsts is not None or not (even or (rises == 1).all()):
-        places = torch.arange(start, last)
-        visible = places < lengths[:, None]
-        if firsts is not None:
-            visible &= places >= firsts[:, None]
-        mask = torch.zeros(visible.shape).masked_fill_(~visible, float("-inf"))
-        pieces.append(_FLASH(wanted, key, value, 0.0, False, attn_mask=mask[None, None], scale=scale))
-    else:
-        common = last if even else int(lengths[0]) - 1
-        if common:
-            pieces.append(_FLASH(wanted, key[:, :, :common], value[:, :, :common], 0.0, False, scale=scale))
+        return _masked(query, keys, values, table, firsts, lengths, scale)
+    common = last if even else int(lengths[0]) - 1
+    pages = table[: -(-last // size)].long()
+    whole = common // size
+    pieces = [_common(query, key, value, scale) for key, value in _stretches(keys, values, pages[:whole].numpy())]
+    if last > whole * size:
+        key, value = (pool[pages[whole:]].flatten(0, 1)[: last - whole * size] for pool in (keys, values))
+        left = common - whole * size
+        if left:
+            pieces.append(_common(query, key[:left], value[:left], scale))
         if not even:
-            pieces.append(_FLASH(wanted, key[:, :, common:], value[:, :, common:], 0.0, True, scale=scale))
-    outs = [out[0].transpose(0, 1) for out, _ in pieces]
-    return merge(outs, [lse[0].transpose(0, 1).float() for _, lse in pieces])
+            own = (rows.transpose(0, 1)[None] for rows in (query, key[left:], value[left:]))
+            out, lse = _FLASH(*own, 0.0, True, scale=scale)
+            pieces.append((out[0].transpose(0, 1), lse[0].transpose(0, 1)))
+    return merge([out for out, _ in pieces], [lse.float() for _, lse in pieces])
+
+
+def _stretches(keys: torch.Tensor, values: torch.Tensor, pages: np.ndarray) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Keys and values `(n, kv_heads, dim)` of these pages in pieces: views of long stretches, a copy of the rest."""
+    if not len(pages):
+        return []
+    edges = [0, *(np.flatnonzero(np.diff(pages) != 1) + 1).tolist(), len(pages)]
+    found, rest = [], []
+    for start, stop in zip(edges, edges[1:], strict=False):
+        if (stop - start) * keys.shape[1] >= _STRETCH_ROWS:
+            here = slice(int(pages[start]), int(pages[start]) + stop - start)
+            found.append((keys[here].flatten(0, 1), values[here].flatten(0, 1)))
+        else:
+            rest.append(pages[start:stop])
+    if rest:
+        index = torch.from_numpy(np.concatenate(rest))
+        found.append((keys[index].flatten(0, 1), values[index].flatten(0, 1)))
+    return found
+
+
+def _common(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows that all see the same: the query heads that share a key head are taken as rows more, so that it is read
+    once for them."""
+    (rows, heads, dim), kv_heads = query.shape, key.shape[1]
+    group = heads // kv_heads
+    wanted = query.view(rows, kv_heads, group, dim).permute(1, 2, 0, 3).reshape(1, kv_heads, group * rows, dim)
+    out, lse = _FLASH(wanted, key.transpose(0, 1)[None], value.transpose(0, 1)[None], 0.0, False, scale=scale)
+    return (
+        out.view(kv_heads, group, rows, dim).permute(2, 0, 1, 3).reshape(rows, heads, dim),
+        lse.view(kv_heads, group, rows).permute(2, 0, 1).reshape(rows, heads),
+    )
+
+
+def _masked(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    table: torch.Tensor,
+    firsts: torch.Tensor | None,
+    lengths: torch.Tensor,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A long run whose rows see whatever `firsts` and `lengths` say, over a copy of its pages."""
+    size, last = keys.shape[1], int(lengths[-1])
+    skipped = 0 if firsts is None else int(firsts[0]) // size
+    start = skipped * size
+    pages = table[skipped : -(-last // size)].long()
+    key, value = (pool[pages].flatten(0, 1)[None, : last - start].transpose(1, 2) for pool in (keys, values))
+    places = torch.arange(start, last)
+    visible = places < lengths[:, None]
+    if firsts is not None:
+        visible &= places >= firsts[:, None]
+    mask = torch.zeros(visible.shape, dtype=query.dtype).masked_fill_(~visible, float("-inf"))
+    out, lse = _FLASH(query.transpose(0, 1)[None], key, value, 0.0, False, attn_mask=mask[None, None], scale=scale)
+    return out[0].transpose(0, 1), lse[0].transpose(0, 1).float()
 
 
 class CpuBackend(Backend):

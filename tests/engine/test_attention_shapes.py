@@ -58,5 +58,7 @@ def test_a_layer_writes_its_rows_and_attends_to_them(
             expected = before.clone()
             expected[target] = new[0].transpose(0, 1)
             assert torch.equal(written.flatten(0, 1).nan_to_num(7.0), expected.nan_to_num(7.0))
-    rtol = 2e-5 if dtype == torch.float32 else 2**-7
-    torch.testing.assert_close(outs[0], outs[1], rtol=rtol, atol=2e-5)
+    if dtype == torch.float32:
+        torch.testing.assert_close(outs[0], outs[1], rtol=2e-5, atol=2e-5)
+    else:  # the weights are rounded too, as in torch's own kernel
+        torch.testing.assert_close(outs[0], outs[1], rtol=2**-7, atol=2**-7 * float(value.abs().max()))

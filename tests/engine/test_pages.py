@@ -5,7 +5,10 @@ What an operation says has to happen to the tensors is carried out on a dictiona
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 from penstock.engine.pages import Edit, OutOfPages, PagePool, PageTable
@@ -147,3 +150,16 @@ def test_refused_lengths_say_both_numbers() -> None:
     with pytest.raises(OutOfPages, match="expected 3 free pages, got 2 of 4"):
         table.append(12)
     assert table.length == 6
+
+
+@given(streams=st.integers(1, 6), grains=st.lists(st.integers(1, 60), min_size=1, max_size=40))
+def test_sequences_that_grow_in_turn_keep_their_pages_together(streams: int, grains: list[int]) -> None:
+    """Each in a few stretches: attention on a CPU reads these without a copy."""
+    pool = PagePool(1 << 14, 8)
+    tables = [PageTable(pool) for _ in range(streams)]
+    for rows in grains:
+        for table in tables:
+            table.append(rows)
+    for table in tables:
+        assert sum(after != before + 1 for before, after in itertools.pairwise(table.pages)) == 0
+    pool.check(tables)
