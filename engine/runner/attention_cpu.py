@@ -295,7 +295,7 @@ class CpuBackend(Backend):
             firsts = None if part.firsts is None else part.firsts[start:stop]
             rows, table = slice(start, stop), part.tables[part.slots[start]]
             both = _gathered(query[rows], keys, values, table, firsts, part.lengths[rows], scale)
-            out[rows], lse[rows] = both[0].numpy(), both[1].numpy()
+            out[rows], lse[rows] = both[0].float().numpy(), both[1].numpy()
         if len(tiles):
             self._compiled(query, keys, values, part, tiles.numpy(), scale, out, lse)
         return torch.from_numpy(out).to(query.dtype), torch.from_numpy(lse)
