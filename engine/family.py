@@ -190,7 +190,8 @@ class Towers(Protocol):
 
 class Loaded(NamedTuple):
     """A checkpoint, ready to serve: `text` is the decoder of the `transformers` model, `head` its output layer,
-    `config` the decoder's configuration. `why` its device and dtype were taken, empty where they were asked for."""
+    `config` the decoder's configuration. `why` its device and dtype were taken, empty where they were asked for. `fast`
+    is a `FastDecoder` that stands for `text`, None where the library's module runs."""
 
     family: Family
     towers: Towers
@@ -198,6 +199,7 @@ class Loaded(NamedTuple):
     head: Any
     config: Any
     why: str = ""
+    fast: Any = None
 
     @property
     def device(self) -> torch.device:

@@ -155,7 +155,8 @@ def _fitting(free: int | None, worst: int, token: int, device: str, config: Engi
 
 
 def weight_bytes(loaded: Loaded) -> int:
-    """Bytes of all tensors of the decoder, the output layer and the towers; those that are shared count once."""
+    """Bytes of all tensors of the decoder, the output layer and the towers; those that are shared count once. A weight
+    that was packed lies in the fast decoder alone, and is as large as it was."""
     whole: Any = getattr(loaded.towers, "model", None)  # families keep the whole model there; else its blocks are known
     modules = [loaded.text, loaded.head, *loaded.towers.blocks, *([whole] if whole is not None else [])]
     tensors = {  # without numbers they lie nowhere, and are shared as objects
@@ -163,4 +164,6 @@ def weight_bytes(loaded: Loaded) -> int:
         for module in modules
         for tensor in (*module.parameters(), *module.buffers())
     }
-    return sum(tensors.values())
+    linears = [] if loaded.fast is None else loaded.fast.linears
+    packed = sum(linear.packed_bytes for linear in linears)
+    return sum(tensors.values()) + packed + getattr(loaded.head, "packed_bytes", 0)

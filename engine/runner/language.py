@@ -42,6 +42,8 @@ class LanguageModel:
     ) -> None:
         config = loaded.config
         self.text = loaded.text
+        taken_over = loaded.fast is not None and loaded.fast.text is loaded.text
+        self.fast = loaded.fast if taken_over else None
         self.head = loaded.head
         self.axes = loaded.family.data.axes
         self.embed = loaded.text.get_input_embeddings()
@@ -171,6 +173,8 @@ class LanguageModel:
         return self._decoded(self.embed(ids), positions, step, {})
 
     def _decoded(self, embeds: torch.Tensor, positions: torch.Tensor, step: Step, deep: dict[str, Any]) -> torch.Tensor:
+        if self.fast is not None:
+            return self.fast(embeds, positions, step, [part[0] for part in deep.get("deepstack_visual_embeds", ())])
         output = self.text(
             inputs_embeds=embeds[None],
             position_ids=positions[:, None] if self.axes == 3 else positions[:1],

@@ -1,0 +1,219 @@
+"""One plain decoder for all that have the shape of Llama's: norms, grouped heads with rotary positions, a gated MLP.
+
+In: the decoder of a model of `transformers`, whose weights it takes. Out: hidden states. It computes what the library's
+module computes, in fewer and larger operations: queries, keys and values are one linear layer, gate and up are one,
+queries and keys are normed and turned together. Plain operators of torch for any device, so that a compiler or a graph
+takes it as it is. Whether it really computes the same is tried at load (takeover.py).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn import functional
+
+from ...errors import ModelError
+from .attention import Step, attend
+from .linears import Linear
+
+_NORMS = (
+    *("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
+    *("self_attn.q_norm", "self_attn.k_norm"),
+)
+
+
+class Norm(NamedTuple):
+    """A norm over the last axis. weight `(width,)`, or `(heads, width)` where each head has its own. `centred`: a
+    LayerNorm, with mean and bias; else root mean square. `wide`: the weight is in float32, rounding comes last."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    eps: float
+    centred: bool = False
+    wide: bool = False
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        width = rows.shape[-1:]
+        if self.centred:
+            return functional.layer_norm(rows, width, self.weight, self.bias, self.eps)
+        given = rows.float() if self.wide and rows.dtype != torch.float64 else rows
+        if self.weight.dim() == 1:
+            return functional.rms_norm(given, width, self.weight, self.eps).to(rows.dtype)
+        return (functional.rms_norm(given, width, None, self.eps) * self.weight).to(rows.dtype)
+
+
+class Rotary(NamedTuple):
+    """Positions as angles: frequencies `(dim / 2,)`, the axis of positions that each follows, and a factor."""
+
+    frequencies: torch.Tensor
+    axes: torch.Tensor
+    factor: float
+
+    def __call__(self, positions: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and signed sines `(rows, 1, dim)` of positions `(axes, rows)`."""
+        angles = (positions[self.axes].float() * self.frequencies[:, None]).t()
+        cos, sin = (angles.cos() * self.factor).to(dtype), (angles.sin() * self.factor).to(dtype)
+        return torch.cat([cos, cos], 1)[:, None], torch.cat([-sin, sin], 1)[:, None]
+
+
+class Attention(NamedTuple):
+    """How the library's layer asks for attention: its scale, and how many rows back a row sees (None: all)."""
+
+    scale: float
+    window: int | None
+
+
+class GatedMlp:
+    """down(act(gate(rows)) * up(rows))"""
+
+    def __init__(self, mlp: Any) -> None:
+        self._gate_up, self._down, self._act = Linear(mlp.gate_proj, mlp.up_proj), Linear(mlp.down_proj), mlp.act_fn
+        self.linears = [self._gate_up, self._down]
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        gate, up = self._gate_up(rows).chunk(2, 1)
+        return self._down(self._act(gate) * up)
+
+
+class LibraryMlp:
+    """Any other, experts for instance: `mlp` as it is, which takes and gives `(1, rows, width)`."""
+
+    def __init__(self, mlp: Any) -> None:
+        self._mlp = mlp
+        self.linears: list[Linear] = []
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        out = self._mlp(rows[None])
+        return (out[0] if isinstance(out, tuple) else out)[0]
+
+
+class Layer:
+    """One layer. `norms` are its norms by the names of the library's modules. An MLP that is not gated runs as the
+    library has it."""
+
+    def __init__(self, number: int, module: Any, asked: Attention) -> None:
+        attention, mlp = module.self_attn, module.mlp
+        self.number, self.asked = number, asked
+        self.norms = {name: _norm(part) for name in _NORMS if (part := _submodule(module, name)) is not None}
+        self._before, self._after, self._before_mlp, self._after_mlp = self._places()
+        self._dim = attention.head_dim
+        self._queries = attention.q_proj.out_features // self._dim
+        self._keys = attention.k_proj.out_features // self._dim
+        self._turned_norm = self._norm_of_heads()
+        self._qkv = Linear(attention.q_proj, attention.k_proj, attention.v_proj)
+        self._out = Linear(attention.o_proj)
+        self._mlp = GatedMlp(mlp) if hasattr(mlp, "gate_proj") else LibraryMlp(mlp)
+        self.linears = [self._qkv, self._out, *self._mlp.linears]
+
+    def __call__(self, hidden: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor], step: Step) -> torch.Tensor:
+        """hidden `(rows, width)`, turns as `Rotary` gives them."""
+        out = self._out(self._attended(self._before(hidden), turns, step))
+        hidden = hidden + (out if self._after is None else self._after(out))
+        out = self._mlp(self._before_mlp(hidden))
+        return hidden + (out if self._after_mlp is None else self._after_mlp(out))
+
+    def _attended(self, rows: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor], step: Step) -> torch.Tensor:
+        heads = self._qkv(rows).view(len(rows), -1, self._dim)
+        turned, values = heads.split((self._queries + self._keys, self._keys), 1)
+        if self._turned_norm is not None:
+            turned = self._turned_norm(turned)
+        cos, sin = turns
+        turned = torch.addcmul(turned * cos, turned.roll(self._dim // 2, -1), sin)
+        queries, keys = turned.split((self._queries, self._keys), 1)
+        out = attend(self.number, queries, keys, values, step, self.asked.scale, self.asked.window)
+        return out.reshape(len(rows), -1)
+
+    def _places(self) -> tuple[Norm, Norm | None, Norm, Norm | None]:
+        """The norms before and after attention, before and after the MLP. A layer of two has them before."""
+        first, after = self.norms["input_layernorm"], self.norms["post_attention_layernorm"]
+        before_mlp = self.norms.get("pre_feedforward_layernorm")
+        if before_mlp is None:
+            return first, None, after, None
+        return first, after, before_mlp, self.norms["post_feedforward_layernorm"]
+
+    def _norm_of_heads(self) -> Norm | None:
+        """The norms of queries and keys as one, with the weight of each head."""
+        query, key = self.norms.get("self_attn.q_norm"), self.norms.get("self_attn.k_norm")
+        if query is None or key is None:
+            return None
+        if query.centred or query.weight.shape != (self._dim,) or query[2:] != key[2:]:
+            raise ModelError("expected norms of queries and keys over each head, got others")
+        weights = query.weight.expand(self._queries, -1), key.weight.expand(self._keys, -1)
+        return query._replace(weight=torch.cat(weights))
+
+
+class FastDecoder:
+    """The decoder `text` of the library, in fewer operations. `asked`: how each layer asks for attention."""
+
+    def __init__(self, text: Any, axes: int, asked: list[Attention]) -> None:
+        self.text = text
+        self.layers = [Layer(number, module, asked[number]) for number, module in enumerate(text.layers)]
+        self.norm = _norm(text.norm)
+        kinds = getattr(text.config, "layer_types", None) or [""] * len(self.layers)
+        apart = {kind for kind in kinds if hasattr(text.rotary_emb, f"{kind}_inv_freq")}  # else one for all
+        self._kinds = [kind if kind in apart else "" for kind in kinds]
+        dim = text.layers[0].self_attn.head_dim
+        self._rotaries = {kind: rotary(text.rotary_emb, kind, axes, dim) for kind in sorted(set(self._kinds))}
+
+    @property
+    def linears(self) -> list[Linear]:
+        """All linear layers that it runs itself."""
+        return [linear for layer in self.layers for linear in layer.linears]
+
+    def turns(self, positions: torch.Tensor, dtype: torch.dtype) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Of each layer, for positions `(3, rows)`."""
+        made = {kind: turn(positions, dtype) for kind, turn in self._rotaries.items()}
+        return [made[kind] for kind in self._kinds]
+
+    def __call__(
+        self, embeds: torch.Tensor, positions: torch.Tensor, step: Step, deep: list[torch.Tensor]
+    ) -> torch.Tensor:
+        """Hidden states after the last norm, `(rows, width)`, of embeds `(rows, width)` at positions `(3, rows)`.
+        `deep` are added after the first layers, each `(rows, width)`."""
+        hidden = embeds
+        for layer, turns in zip(self.layers, self.turns(positions, embeds.dtype), strict=True):
+            hidden = self.deepened(layer.number, layer(hidden, turns, step), deep)
+        return self.norm(hidden)
+
+    def deepened(self, number: int, hidden: torch.Tensor, deep: list[torch.Tensor]) -> torch.Tensor:
+        """What leaves layer `number`, with what is added there."""
+        return hidden + deep[number] if number < len(deep) else hidden
+
+
+def rotary(module: Any, kind: str, axes: int, dim: int) -> Rotary:
+    """The library's rotary positions for layers of this kind ("" where all are the same). Which axis a frequency
+    follows shows where the others stand still."""
+    prefix, named = (f"{kind}_", [kind]) if kind else ("", [])
+    frequencies = getattr(module, f"{prefix}inv_freq").float()
+    if len(frequencies) != dim // 2:
+        raise ModelError(f"expected rotary positions over all {dim} numbers of a head, got {2 * len(frequencies)}")
+    follows = torch.zeros(len(frequencies), dtype=torch.long, device=frequencies.device)
+    for axis in range(1, axes):
+        places = torch.zeros((axes, 1, 1), dtype=torch.long, device=frequencies.device)
+        places[axis] = 1
+        moved = module(frequencies[None, None], places, *named)[1][..., : len(frequencies)]
+        follows[moved.flatten() != 0] = axis
+    return Rotary(frequencies, follows, float(getattr(module, f"{prefix}attention_scaling")))
+
+
+def _submodule(module: Any, name: str) -> Any:
+    for part in name.split("."):
+        module = getattr(module, part, None)
+    return module
+
+
+def _norm(module: Any) -> Norm:
+    """A norm of the library, by what its module gives for a row of ones, whose norm they are."""
+    eps = next((getattr(module, name) for name in ("variance_epsilon", "eps") if hasattr(module, name)), None)
+    weight = getattr(module, "weight", None)
+    if eps is None or weight is None or weight.dim() != 1:
+        raise ModelError(f"expected a norm with a weight and an eps, got {type(module).__name__}")
+    weight = weight.detach()
+    if isinstance(module, torch.nn.LayerNorm):
+        return Norm(weight, None if module.bias is None else module.bias.detach(), eps, centred=True)
+    gives = module(torch.ones_like(weight)).float()
+    from_one = 1 + weight.float()
+    if float((gives - from_one).abs().mean()) < float((gives - weight.float()).abs().mean()):
+        return Norm(from_one, None, eps, wide=True)
+    return Norm(weight, None, eps)
