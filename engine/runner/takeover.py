@@ -107,7 +107,7 @@ class _Trial:
         if _DEEP not in inspect.signature(type(language.text).forward).parameters:
             return {}
         self.deep = [self.embeds.flip(0), self.embeds.roll(1, 0)]
-        return language._deep(torch.cat(self.deep, 1), self.embeds.shape[1])
+        return language._deep(torch.stack(self.deep))
 
 
 class _Call(NamedTuple):
@@ -148,8 +148,8 @@ def check(fast: FastDecoder, trial: _Trial) -> None:
     for layer, module, call, turn in zip(fast.layers, text.layers, trial.calls, turns, strict=True):
         what = f"layer {layer.number}"
         _check_norms(what, module, layer.norms)
-        wide = _wide((call.args, call.kwargs), call.given.dtype)
-        exact = _rows(_widened(module)(*wide[0], **wide[1]))
+        args, kwargs = _wide((call.args, call.kwargs), call.given.dtype)
+        exact = _rows(_widened(module)(*args, **kwargs))
         _compare(what, layer(call.given, turn, trial.step), call.gave, exact)
         left, next_given = fast.deepened(layer.number, call.gave, trial.deep), follows[layer.number + 1]
         if next_given is not None and not torch.equal(left, next_given):
