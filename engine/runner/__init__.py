@@ -1,6 +1,8 @@
 """What computes: the language model over its KV cache, and the towers that encode media. Knows plans, not streams.
 
 language.py     the owner of the language model and the KV cache: carries out a plan
+decoder.py linears.py   a decoder in fewer operations; its linear layers as they are fastest
+takeover.py     does it compute here what the library's module computes?
 graphs.py       decode steps as graphs, each one launch
 backends.py     which attention backend runs
 attention.py attention_cpu.py           paged attention: the door from transformers and the reference; CPU

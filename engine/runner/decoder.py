@@ -57,7 +57,7 @@ class Rotary(NamedTuple):
         return torch.cat([cos, cos], 1)[:, None], torch.cat([-sin, sin], 1)[:, None]
 
 
-class Attention(NamedTuple):
+class Asked(NamedTuple):
     """How the library's layer asks for attention: its scale, and how many rows back a row sees (None: all)."""
 
     scale: float
@@ -92,7 +92,7 @@ class Layer:
     """One layer. `norms` are its norms by the names of the library's modules. An MLP that is not gated runs as the
     library has it."""
 
-    def __init__(self, number: int, module: Any, asked: Attention) -> None:
+    def __init__(self, number: int, module: Any, asked: Asked) -> None:
         attention, mlp = module.self_attn, module.mlp
         self.number, self.asked = number, asked
         self.norms = {name: _norm(part) for name in _NORMS if (part := _submodule(module, name)) is not None}
@@ -146,7 +146,7 @@ class Layer:
 class FastDecoder:
     """The decoder `text` of the library, in fewer operations. `asked`: how each layer asks for attention."""
 
-    def __init__(self, text: Any, axes: int, asked: list[Attention]) -> None:
+    def __init__(self, text: Any, axes: int, asked: list[Asked]) -> None:
         self.text = text
         self.layers = [Layer(number, module, asked[number]) for number, module in enumerate(text.layers)]
         self.norm = _norm(text.norm)

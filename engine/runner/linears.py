@@ -16,8 +16,8 @@ import torch
 from ...errors import ModelError
 
 _TRIALS = 5
-# Rows of a step that decodes, alone and with others: the sizes by which is decided whether a weight is packed.
-_ROWS = (1, 32)
+# Rows of steps by which is decided whether a weight is packed: one stream that decodes, many, and a picture.
+_ROWS = (1, 32, 64)
 
 
 class Packed(torch.nn.Module):
@@ -108,7 +108,7 @@ def _same(linear: torch.nn.Linear, packed: Packed) -> bool:
 
 
 def _gains(linear: torch.nn.Linear, packed: Packed) -> bool:
-    """Whether a packed layer is faster, summed over few rows and many: by the time that one thread computes, so that
+    """Whether a packed layer is faster, summed over few rows and many (`_ROWS`): by the time that one thread computes, so that
     it does not matter what else the machine does; the best of some runs that alternate."""
     threads, saved = torch.get_num_threads(), 0.0
     torch.set_num_threads(1)

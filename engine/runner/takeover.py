@@ -25,7 +25,7 @@ from ..family import Loaded
 from ..plan import Feed
 from ..span import Rows
 from .attention import NAME, Step, paged_attention
-from .decoder import Attention, FastDecoder
+from .decoder import Asked, FastDecoder
 from .language import LanguageModel
 from .library import transformers
 from .linears import Packing
@@ -120,13 +120,13 @@ class _Call(NamedTuple):
 
 
 @contextmanager
-def _listening() -> Iterator[dict[Any, Attention]]:
+def _listening() -> Iterator[dict[Any, Asked]]:
     """How each layer asks for attention meanwhile, by its module."""
-    heard: dict[Any, Attention] = {}
+    heard: dict[Any, Asked] = {}
 
     def listen(module: Any, query: torch.Tensor, *others: Any, **how: Any) -> Any:
         scale = how.get("scaling")
-        heard[module] = Attention(query.shape[-1] ** -0.5 if scale is None else scale, how.get("sliding_window"))
+        heard[module] = Asked(query.shape[-1] ** -0.5 if scale is None else scale, how.get("sliding_window"))
         return paged_attention(module, query, *others, **how)
 
     transformers.AttentionInterface.register(NAME, listen)
