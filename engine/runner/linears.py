@@ -108,8 +108,8 @@ def _same(linear: torch.nn.Linear, packed: Packed) -> bool:
 
 
 def _gains(linear: torch.nn.Linear, packed: Packed) -> bool:
-    """Whether a packed layer is faster, summed over few rows and many (`_ROWS`): by the time that one thread computes, so that
-    it does not matter what else the machine does; the best of some runs that alternate."""
+    """Whether a packed layer is faster, summed over few rows and many (`_ROWS`): by the time that one thread computes,
+    so that it matters little what else the machine does; the best of some runs that alternate."""
     threads, saved = torch.get_num_threads(), 0.0
     torch.set_num_threads(1)
     try:

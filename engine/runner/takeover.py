@@ -79,6 +79,7 @@ class _Trial:
         if any(module._forward_hooks or module._forward_pre_hooks for module in text.modules()):
             raise ModelError("expected modules without hooks, got some with hooks")
         language = LanguageModel(loaded._replace(fast=None), -(-_ROWS // _PAGE), _PAGE, slots=1)
+        self._backend = language.backend  # which a step only numbers
         size = text.get_input_embeddings().weight.shape[0]
         ids = np.linspace(0, size - 1, _ROWS).astype(np.int64)
         longest = min(_FARTHEST, loaded.family.data.max_positions)
@@ -195,11 +196,10 @@ def _wide(given: Any, dtype: torch.dtype) -> Any:
     if isinstance(given, dict):
         return {name: _wide(value, dtype) for name, value in given.items()}
     if isinstance(given, Step):
-        wide = copy.copy(given)
-        wide.keys, wide.values = (
+        keys, values = (
             [torch.zeros_like(part, dtype=_WIDER[dtype]) for part in parts] for parts in (given.keys, given.values)
         )
-        return wide
+        return given._replace(keys=keys, values=values)
     if isinstance(given, tuple | list):
         return type(given)(_wide(value, dtype) for value in given)
     return given.to(_WIDER[dtype]) if isinstance(given, torch.Tensor) and given.dtype == dtype else given
