@@ -102,9 +102,9 @@ class Gate:
 
         Nor where the tower has changed torch's settings for this thread: the step would compute under them.
         """
-        current = getcurrent()
-        if current is self._pass and self._is_awaited() and _state() == self._state:
-            current.parent.switch()
+        tower = getcurrent()
+        if tower is self._pass and tower.parent and self._is_awaited() and _state() == self._state:
+            tower.parent.switch()
 
     def watch(self, blocks: Iterable[Any]) -> None:
         """Rest before the forward pass of each of these modules."""

@@ -427,6 +427,7 @@ def test_prompt_that_is_cut_by_steps_equals_uncut(loaded: Loaded, eager: Eager) 
     prompt, steps = cut(eager, loaded, lambda: encoder.prompt(content))
     assert eager.cuts >= 2 and steps >= eager.cuts
     assert any(run.stored is not None for run in whole.rows)
+    assert any(run.stored is not None for run in whole.rows)
     for one, other in zip(prompt.rows, whole.rows, strict=True):
         if one.stored is None or other.stored is None:
             assert one.stored is other.stored
