@@ -17,7 +17,7 @@ from ..engine.loading.memory import Memory
 from ..engine.record import Recorder, header
 from ..engine.runner.encoder import Encoder
 from ..engine.runner.gate import Gate
-from ..engine.scheduling.pace import Pace
+from ..engine.scheduling.pace import Pace, StepPace
 from .actor import Actor, Supervisor
 from .decode import Decode
 from .encode import Encode
@@ -72,7 +72,7 @@ class Wiring:
         )
         encoder = Encoder(loaded.towers, config.encoder_cache_bytes, language.spans, gate)
         self.encode = Encode(encoder, self._threads[0], encode, decode, schedule)
-        steps = Pace(config.step_ms, 16, config.append_rows)
+        steps = StepPace(config.step_ms, 16, config.append_rows, config.step_rows)
         turns = Pace(config.encoder_ms, 16, config.encoder_tokens)
         words = Words(loaded.family.spelling, self._supervisor, self._threads[1], schedule)
         self.schedule = Schedule(scheduler, steps, turns, schedule, encode, generate, tell, words)
