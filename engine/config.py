@@ -23,7 +23,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         "reference" (slow); or "auto" for the one that fits the device.
     cuda_graphs: on CUDA, decode steps are recorded and each is launched as one.
     threads: how many threads compute on a CPU, in the process. 0: as the environment says (PENSTOCK_THREADS, else
-        OMP_NUM_THREADS), else one for each core.
+        OMP_NUM_THREADS), else one for each core that the machine and the control group of the process give.
     slots: how many streams may be open at once. One more is refused with InputError.
     step_rows: the most rows of one step.
     append_rows: the most rows that one step appends while a reply decodes and media comes in live.
