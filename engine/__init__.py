@@ -25,6 +25,6 @@ import os
 # How long OpenMP's threads stay awake at the end of a loop. Their library reads it once, when torch loads it. By
 # default it is long: if another process wants a core, threads that only wait keep it from those that compute, and a
 # step takes many times longer. What a user has set holds.
-for _name, _value in (("GOMP_SPINCOUNT", "10000"), ("KMP_BLOCKTIME", "1")):
+for _name, _value in (("GOMP_SPINCOUNT", "1000"), ("KMP_BLOCKTIME", "1")):
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault(_name, _value)
