@@ -16,6 +16,7 @@ import msgspec
 
 from ..codecs.decoders import Decoders
 from ..engine.command import Close, Fork, Open, Resolved
+from ..engine.runner.threads import compute_alone
 from ..errors import PenstockError, code_of
 from ..streams.event import Dropped, Error, Held
 from ..streams.item import AudioChunk, VideoFrame
@@ -88,7 +89,7 @@ class Decode(Actor[DecodeMessage]):
         self._spec = spec
         self._decoders = decoders
         self._supervisor = supervisor
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="penstock-decode")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="penstock-decode", initializer=compute_alone)
         # A whole prompt may be a long film: one thread is left to others.
         self._prompts = asyncio.Semaphore(threads - 1)
         self._lanes: dict[int, _Lane] = {}

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -57,6 +58,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     why: why these two were chosen. Empty if they were asked for.
     sampling: how a reply is drawn if its params do not say.
     memory: how the memory of the device is shared out.
+    threads: how many threads compute on a CPU, and why so many. Empty elsewhere.
     """
 
     model: str
@@ -72,6 +74,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     why: str
     sampling: Sampling
     memory: Memory
+    threads: str = ""
 
 
 class Engine:
@@ -102,6 +105,7 @@ class Engine:
         processor that the model does not have.
         """
         from ..engine.core import fit
+        from ..engine.runner.threads import choose_threads
         from .wiring import Wiring
 
         check_options(config.processor, loaded.family.spec)
@@ -122,6 +126,7 @@ class Engine:
             why=loaded.why,
             sampling=data.sampling,
             memory=memory,
+            threads=str(choose_threads(config)) if loaded.device.type == "cpu" else "",
         )
         self.ready = False
         self.failed: BaseException | None = None
@@ -165,12 +170,17 @@ class Engine:
 
         config = config or FITTING
         stop = threading.Event()
+        loop = asyncio.get_running_loop()
+        # A thread that ends, and torch's pool of threads for it: the cores are for those of the thread that steps.
+        thread = ThreadPoolExecutor(1, thread_name_prefix="penstock-load")
         try:
-            loaded = await asyncio.to_thread(load, model, config, revision, stop)
+            loaded = await loop.run_in_executor(thread, load, model, config, revision, stop)
+            memory = await loop.run_in_executor(thread, fit, loaded, config)
         except asyncio.CancelledError:
             stop.set()
             raise
-        memory = await asyncio.to_thread(fit, loaded, config)
+        finally:
+            thread.shutdown(wait=False)
         engine = cls(loaded, config, limits, observer, memory=memory)
         try:
             await engine.warm_up()

@@ -2,41 +2,54 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import math
+import time
+from functools import partial
 
+import msgspec
+
+from ..engine.plan import Plan, Result
+from ..engine.runner.gate import Gate
 from ..engine.runner.language import LanguageModel
 from .actor import Actor
 from .mailbox import Mailbox
 from .messages import Broken, GenerateMessage, ScheduleMessage
-from .thread import WorkThread
 
 log = logging.getLogger("penstock.actors")
 
 
 class Generate(Actor[GenerateMessage]):
-    """Carries out one plan at a time on the model thread."""
+    """Carries out one plan at a time on the thread that computes."""
 
     name = "generate"
 
     def __init__(
         self,
         language: LanguageModel,
-        thread: WorkThread,
+        gate: Gate,
         mailbox: Mailbox[GenerateMessage],
         schedule: Mailbox[ScheduleMessage],
     ) -> None:
         self._language = language
-        self._thread = thread
+        self._gate = gate
         self.mailbox = mailbox
         self._schedule = schedule
         self.failure: Exception | None = None  # What a step raised; the engine ends with it.
 
     async def handle(self, message: GenerateMessage) -> None:
         try:
-            result = await self._thread.run(self._language.run, message)
+            patience = math.inf if message.patience_ms is None else message.patience_ms / 1000
+            result = await asyncio.wrap_future(self._gate.step(partial(self._run, message), patience))
         except Exception as error:
             log.exception("step %d failed", message.number)
             self.failure = error
             self._schedule.put_control(Broken(f"{type(error).__name__}: {error}"))
             return
         self._schedule.put_control(result)
+
+    def _run(self, plan: Plan) -> Result:
+        began = time.perf_counter()
+        result = self._language.run(plan)
+        return msgspec.structs.replace(result, ms=(time.perf_counter() - began) * 1000)

@@ -18,7 +18,7 @@ from ..engine.command import AppendRows, Close, Command, Fork, Open, Refuse, Res
 from ..engine.conversation.rules import Life
 from ..engine.plan import Plan, Result
 from ..engine.scheduling.granting import Announced, Granting
-from ..engine.scheduling.pace import Pace
+from ..engine.scheduling.pace import Pace, StepPace
 from ..engine.scheduling.scheduler import Scheduler
 from ..errors import ContextOverflowError, NotFiniteError, OutOfMemoryError, PenstockError
 from ..streams.event import Closed, Dropped, Error, Event, ReplyStarted, Resting
@@ -54,7 +54,7 @@ class Schedule(Actor[ScheduleMessage]):
     def __init__(
         self,
         scheduler: Scheduler,
-        steps: Pace,
+        steps: StepPace,
         turns: Pace,
         mailbox: Mailbox[ScheduleMessage],
         encode: Mailbox[EncodeMessage],
@@ -66,7 +66,6 @@ class Schedule(Actor[ScheduleMessage]):
         self._words = words
         self._pace = steps  # of rows that a step appends
         self._granting = Granting(scheduler.streams, turns)
-        self._began = 0.0
         self._plan: Plan | None = None  # the step in flight
         self._later: deque[ScheduleMessage] = deque()  # what came while it ran
         self._told: dict[int, Tell] = {}
@@ -88,13 +87,11 @@ class Schedule(Actor[ScheduleMessage]):
             self._act(waiting)
         if self._plan is None:
             self._grant()
-            self._scheduler.apply(AppendRows(self._pace.rows))
-            self._plan = self._scheduler.plan()
+            self._plan = self._next()
             self._words.find(self._scheduler.unspelled())
             self._publish()
             if self._plan is not None:
                 self.steps += 1
-                self._began = time.perf_counter()
                 self._generate.put_control(self._plan)
 
     def statistics(self) -> dict[str, Any]:
@@ -132,7 +129,7 @@ class Schedule(Actor[ScheduleMessage]):
             case Result():
                 assert self._plan is not None
                 plan, self._plan = self._plan, None
-                self._timed(plan)
+                self._timed(plan, message.ms)
                 for stream, error in scheduler.commit(plan, message):
                     self._fail(stream, error)
                 for stream in message.failed:
@@ -242,14 +239,26 @@ class Schedule(Actor[ScheduleMessage]):
         if keys:
             self._encode.put_control(Grant(keys))
 
-    def _timed(self, plan: Plan) -> None:
+    def _next(self) -> Plan | None:
+        """The next step, with the rows and the patience that the media of live streams leaves it."""
+        live = self._granting.live(time.monotonic_ns() // 1000)
+        states = [self._scheduler.streams[stream] for stream in live]
+        waiting = sum(state.rows - state.past for state in states)
+        # Half of its time is for the towers.
+        within_ms = min(live.values()) / 2000 if live else None
+        self._scheduler.apply(AppendRows(self._pace.appends(waiting, within_ms)))
+        plan = self._scheduler.plan()
+        if plan is None or not any(feed.draw for feed in plan.feeds):
+            return plan
+        appended, _ = _rows(plan)
+        return msgspec.structs.replace(plan, patience_ms=self._pace.patience_ms(appended, bool(live)))
+
+    def _timed(self, plan: Plan, ms: float) -> None:
         """Learn what a step takes: decode rows alone, or appended rows with them."""
-        ms = (time.perf_counter() - self._began) * 1000
-        rows = sum(len(run) for feed in plan.feeds for run in feed.rows)
-        decodes = sum(feed.draw is not None for feed in plan.feeds)
-        if rows > decodes:
-            self._pace.took(rows - decodes, ms)
-        elif rows:
+        appended, decodes = _rows(plan)
+        if appended:
+            self._pace.took(appended, ms)
+        elif decodes:
             self._pace.idle(ms)
 
     def _news(self, stream: int) -> Tell:
@@ -265,3 +274,9 @@ class Schedule(Actor[ScheduleMessage]):
         told, self._told = self._told, {}
         for message in told.values():
             self._tell(message)
+
+
+def _rows(plan: Plan) -> tuple[int, int]:
+    """How many rows a plan appends, and how many it decodes."""
+    decodes = sum(feed.draw is not None for feed in plan.feeds)
+    return sum(len(run) for feed in plan.feeds for run in feed.rows) - decodes, decodes

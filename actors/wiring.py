@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
-from contextlib import nullcontext
 from typing import Any
 
 from ..codecs.decoders import Decoders
@@ -18,7 +17,7 @@ from ..engine.loading.memory import Memory
 from ..engine.record import Recorder, header
 from ..engine.runner.encoder import Encoder
 from ..engine.runner.gate import Gate
-from ..engine.scheduling.pace import Pace
+from ..engine.scheduling.pace import Pace, StepPace
 from .actor import Actor, Supervisor
 from .decode import Decode
 from .encode import Encode
@@ -62,23 +61,22 @@ class Wiring:
         if config.record is not None:
             self._recorder = Recorder(config.record, header(loaded, config, scheduler.config), language.spans)
         scheduler.journal = self._recorder
-        self._gate = gate = Gate()
+        self._gate = gate = Gate(device=loaded.device)
         gate.watch(loaded.towers.blocks)
         threads = max(2, os.cpu_count() or 2)
         pool = WorkerPool(threads, limits) if config.decode == "workers" else None
         self._supervisor = Supervisor(broken)
-        names = {"penstock-encode": nullcontext, "penstock-model": gate.step, "penstock-words": nullcontext}
-        self._threads = [WorkThread(name, turn) for name, turn in names.items()]
+        self._threads = [WorkThread("penstock-encode"), WorkThread("penstock-words")]
         self.decode = Decode(
             loaded.family.spec, Decoders(limits, pool), self._supervisor, threads, decode, encode, schedule
         )
         encoder = Encoder(loaded.towers, config.encoder_cache_bytes, language.spans, gate)
         self.encode = Encode(encoder, self._threads[0], encode, decode, schedule)
-        steps = Pace(config.step_ms, 16, config.append_rows)
+        steps = StepPace(config.step_ms, 16, config.append_rows, config.step_rows)
         turns = Pace(config.encoder_ms, 16, config.encoder_tokens)
-        words = Words(loaded.family.spelling, self._supervisor, self._threads[2], schedule)
+        words = Words(loaded.family.spelling, self._supervisor, self._threads[1], schedule)
         self.schedule = Schedule(scheduler, steps, turns, schedule, encode, generate, tell, words)
-        self.generate = Generate(language, self._threads[1], generate, schedule)
+        self.generate = Generate(language, gate, generate, schedule)
         self._actors: list[Actor[Any]] = [self.decode, self.encode, self.schedule, self.generate]
         for actor in self._actors:
             self._supervisor.spawn(f"actor.{actor.name}", actor.run())
@@ -108,6 +106,7 @@ class Wiring:
         """Let go of what the actors own; no task of theirs runs any more."""
         for thread in self._threads:
             thread.stop()
+        self._gate.stop()  # after the encoder, which may wait for a pass
         self.decode.stop()
         self.encode.stop()
         if self._recorder is not None:

@@ -19,3 +19,12 @@ At the foot are the contracts that all wings share; a wing imports only wings be
     record.py               a run as a file, and the run once more
     brook/                  the home of the small model that comes along
 """
+
+import os
+
+# How long OpenMP's threads stay awake at the end of a loop. Their library reads it once, when torch loads it. By
+# default it is long: if another process wants a core, threads that only wait keep it from those that compute, and a
+# step takes many times longer. What a user has set holds.
+for _name, _value in (("GOMP_SPINCOUNT", "1000"), ("KMP_BLOCKTIME", "1")):
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault(_name, _value)

@@ -23,17 +23,19 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         "reference" (slow); or "auto" for the one that fits the device.
     cuda_graphs: on CUDA, decode steps are recorded and each is launched as one.
     threads: how many threads compute on a CPU, in the process. 0: as the environment says (PENSTOCK_THREADS, else
-        OMP_NUM_THREADS), else one for each core.
+        OMP_NUM_THREADS), else one for each core that the machine and the control group of the process give.
     slots: how many streams may be open at once. One more is refused with InputError.
     step_rows: the most rows of one step.
-    append_rows: the most rows that one step appends while a reply decodes.
+    append_rows: the most rows that one step appends while a reply decodes and media comes in live.
     host_pages: the most pages that may lie in host memory, for streams that have made room for others. They take at
         most half of the host memory that is free at the start.
     span_bytes: the most bytes of encoded media that are kept, so that a stream can be fed again or a reply can be cut
         before media. If there is more, the oldest goes.
     encoder_cache_bytes: the most bytes of encoded images and frames that are kept in case the same picture comes again.
     encoder_tokens: the most rows that the encoder makes at once.
-    step_ms: about how many milliseconds a step may take that appends while a reply decodes.
+    step_ms: about how many milliseconds a step may take that appends while a reply decodes and media comes in live. 0:
+        1.75 times what a step takes on this machine that only decodes. It takes longer if the rows of live media could
+        not keep up otherwise. If no media has come for ten seconds, steps are filled up to `step_rows`.
     encoder_ms: about how many milliseconds the encoder may take at once.
     decode: where client media is decoded: "inline" (threads) or "workers" (processes with limits of memory and time).
     processor: options of the model's processor, by name, for requests that do not set them (`Request.processor`).
@@ -60,7 +62,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     span_bytes: int = 1 << 30
     encoder_cache_bytes: int = 256 << 20
     encoder_tokens: int = 4096
-    step_ms: float = 50.0
+    step_ms: float = 0.0
     encoder_ms: float = 200.0
     decode: str = "inline"
     processor: dict[str, bool | int | float] = {}

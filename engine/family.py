@@ -159,7 +159,8 @@ class Family:
 class Towers(Protocol):
     """The encoders of one model and their per-stream state (the loudest sound so far). One thread uses them.
 
-    `blocks` are the modules between whose forward passes a step may run. Each pass of a tower holds `gate.turn()`.
+    `blocks` are the modules between whose forward passes a step may run. Each pass of a tower goes through
+    `gate.tower_pass()`.
     """
 
     blocks: list[Any]

@@ -58,7 +58,8 @@ class Plan(msgspec.Struct, frozen=True, tag="plan"):
     saves: pages copied to host memory under a stream's number. copies: whole pages (source, target). edits: changes of
     page tables. restores: pages brought back from the host, where the copy is let go. drops: host copies let go. feeds:
     the forward pass; may be empty. releases: entries of the span store that no stream names any more, (entry, how often
-    it was handed out).
+    it was handed out). patience_ms: so long after the step before it a tower may go on with its pass; None: to the end
+    of it.
     """
 
     number: int
@@ -69,6 +70,7 @@ class Plan(msgspec.Struct, frozen=True, tag="plan"):
     drops: list[int]
     feeds: list[Feed]
     releases: list[tuple[int, int]] = []
+    patience_ms: float | None = None
 
 
 class Likely(msgspec.Struct, frozen=True):
@@ -85,7 +87,8 @@ class Result(msgspec.Struct, frozen=True, tag="result"):
 
     failed: streams for whose part memory ran out, which cannot go on; nothing was drawn for them. The others have what
     they would have without them. poisoned: streams whose rows are no longer finite numbers; nothing was drawn for them,
-    and they cannot go on. likely: for each feed that draws, where it asks for it; empty where none does.
+    and they cannot go on. likely: for each feed that draws, where it asks for it; empty where none does. ms: how long
+    it computed.
     """
 
     number: int
@@ -93,3 +96,4 @@ class Result(msgspec.Struct, frozen=True, tag="result"):
     failed: list[int] = []
     poisoned: list[int] = []
     likely: list[Likely | None] = []
+    ms: float = 0.0

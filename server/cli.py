@@ -151,7 +151,7 @@ def _serve(options: argparse.Namespace) -> int:
 def engine_config(options: argparse.Namespace) -> EngineConfig:
     """What the options of `serve`, `plan` and `ask` say about the model's device, type and size, and about its
     processor; what fits where they say nothing."""
-    given = {name: getattr(options, name) for name in ("device", "dtype", "quantize")}
+    given = {name: getattr(options, name) for name in ("device", "dtype", "quantize", "threads")}
     given = {name: value for name, value in given.items() if value is not None}
     return msgspec.structs.replace(FITTING, processor=dict(options.processor), **given)
 
@@ -168,6 +168,7 @@ def _facts(url: str, info: EngineInfo, config: ServerConfig, own: bool) -> list[
     return [
         ("model", f"{info.model} ({info.family}), {info.dtype} on {info.device}{f': {info.why}' if info.why else ''}"),
         *([("", "Brook: knows coloured shapes, beeps and a few spoken words, nothing else")] if own else []),
+        *([("threads", info.threads)] if info.threads else []),
         ("takes", ", ".join(["text", *(_TAKES.get(name, name) for name in info.modalities)])),
         ("formats", f"{', '.join(info.formats)} (auto: {auto})"),
         ("replies", f"{info.sampling}, unless a request says otherwise"),
@@ -200,8 +201,12 @@ def _plan(options: argparse.Namespace) -> int:
 def _ask(options: argparse.Namespace) -> int:
     from . import ask
 
-    if options.url is not None and (options.revision or options.device or options.dtype or options.quantize):
-        raise ConfigError("--revision, --device, --dtype, --quantize: expected a model that is loaded here, got --url")
+    if options.url is not None and (
+        options.revision or options.device or options.dtype or options.quantize or options.threads
+    ):
+        raise ConfigError(
+            "--revision, --device, --dtype, --quantize, --threads: expected a model that is loaded here, got --url"
+        )
     return ask.main(options, None if options.url is None else _api_key(options), engine_config(options))
 
 

@@ -251,6 +251,12 @@ def _add_place(parser: argparse._ArgumentGroup) -> None:
         help="default auto: the checkpoint's own, on a CPU only where that is fast",
     )
     parser.add_argument("--quantize", choices=("int8",), help="keep the decoder's linear layers as int8")
+    parser.add_argument(
+        "--threads",
+        type=_count,
+        metavar="N",
+        help="how many threads compute on a CPU; default: PENSTOCK_THREADS, OMP_NUM_THREADS, or what the machine gives",
+    )
 
 
 def _add_key(parser: argparse._ArgumentGroup, what: str) -> None:

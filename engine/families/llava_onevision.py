@@ -18,7 +18,7 @@ from ...streams.requests.prompt import Content
 from ...streams.segment import MediaSpec
 from ..embeddings import Embeddings
 from ..family import Loaded
-from ..runner.gate import turn
+from ..runner.gate import tower_pass
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers, load_one_axis
 from .sizes import VIDEO_FPS
 from .towers import Features, Pictures, as_files
@@ -77,17 +77,15 @@ class OneVisionTowers(OneAxisTowers):
     def _encoded(self, inputs: Any) -> list[torch.Tensor]:
         pixels = inputs["pixel_values"].to(self.device, self.model.dtype)
         counts = inputs["batch_num_images"]
-        with turn():
-            output = self.model.get_image_features(
-                pixels, inputs["image_sizes"], batch_num_images=counts, return_dict=True
-            )
+        output = tower_pass(
+            self.model.get_image_features, pixels, inputs["image_sizes"], batch_num_images=counts, return_dict=True
+        )
         return list(output.pooler_output)
 
     def _videos(self, inputs: Any) -> list[torch.Tensor]:
         """Rows of each video without the one for a new line, which some versions of the library put after them."""
         videos = inputs["pixel_values_videos"].to(self.device, self.model.dtype)
-        with turn():
-            features = self.model.get_video_features(videos, return_dict=True).pooler_output
+        features = tower_pass(self.model.get_video_features, videos, return_dict=True).pooler_output
         return [rows[: videos.shape[1] * self.frame_rows] for rows in features]
 
 

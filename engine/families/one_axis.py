@@ -20,7 +20,7 @@ from ...streams.segment import ImageSegment, MediaSpec, Segment, SizeRule
 from ...streams.size import check_sides
 from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, joined
 from ..family import Family, FamilyData, Loaded
-from ..runner.gate import turn
+from ..runner.gate import tower_pass
 from ..span import Span
 from ..words.template import learn
 from .towers import Features, Pictures, PictureTowers, as_files, open_sight
@@ -108,8 +108,7 @@ class OneAxisTowers(PictureTowers):
 
     def _encoded(self, inputs: Any) -> list[torch.Tensor]:
         pixels = inputs["pixel_values"].to(self.device, self.model.dtype)
-        with turn():
-            return list(self.model.get_image_features(pixels, return_dict=True).pooler_output)
+        return list(tower_pass(self.model.get_image_features, pixels, return_dict=True).pooler_output)
 
 
 def blocks_of(tower: Any) -> Iterable[Any]:

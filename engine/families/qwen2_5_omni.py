@@ -21,7 +21,7 @@ from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, U
 from ..embeddings import Embeddings, EncodedSpan, joined
 from ..family import Family, FamilyData, Loaded
 from ..runner.attention import NAME
-from ..runner.gate import turn
+from ..runner.gate import tower_pass
 from ..runner.library import transformers
 from ..span import Span
 from ..words.template import learn
@@ -145,8 +145,7 @@ class OmniTowers(PictureTowers):
         if "input_features" not in inputs:
             return []
         mask = inputs["feature_attention_mask"]
-        with turn():
-            output = self.model.get_audio_features(inputs["input_features"], mask, return_dict=True)
+        output = tower_pass(self.model.get_audio_features, inputs["input_features"], mask, return_dict=True)
         return [("audio", self.config.audio_token_id, Embeddings(output.last_hidden_state))]
 
     def _sounds(self, sounds: list[tuple[int, AudioSegment]]) -> list[torch.Tensor]:
@@ -172,8 +171,8 @@ class OmniTowers(PictureTowers):
         features = torch.stack([torch.nn.functional.pad(mel, (0, longest - mel.shape[1])) for mel in mels])
         lengths = torch.tensor([mel.shape[1] for mel in mels], device=self.device)
         mask = torch.arange(longest, device=self.device) < lengths[:, None]
-        with turn():
-            output = self.model.get_audio_features(features.to(self.model.dtype), mask.long(), return_dict=True)
+        features = features.to(self.model.dtype)
+        output = tower_pass(self.model.get_audio_features, features, mask.long(), return_dict=True)
         return list(torch.split(output.last_hidden_state, [self.sound_rows(mel.shape[1]) for mel in mels]))
 
     def _span(

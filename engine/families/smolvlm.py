@@ -19,7 +19,7 @@ from ...streams.requests.prompt import Content
 from ...streams.segment import MediaSpec, Option
 from ..embeddings import Embeddings
 from ..family import Loaded
-from ..runner.gate import turn
+from ..runner.gate import tower_pass
 from ..runner.library import transformers
 from ..span import Span
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers, load_one_axis
@@ -67,8 +67,7 @@ class SmolTowers(OneAxisTowers):
     def _encoded(self, inputs: Any) -> list[torch.Tensor]:
         pixels = inputs["pixel_values"].to(self.device, self.model.dtype)
         mask = inputs["pixel_attention_mask"].to(self.device)
-        with turn():
-            return list(self.model.get_image_features(pixels, mask, return_dict=True).pooler_output)
+        return list(tower_pass(self.model.get_image_features, pixels, mask, return_dict=True).pooler_output)
 
     def timed(self, span: Span) -> Span:
         assert span.start_us is not None

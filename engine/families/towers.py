@@ -24,7 +24,7 @@ from ...streams.requests.prompt import Content
 from ...streams.segment import ImageSegment, Segment, SizeRule, VideoSegment
 from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, joined
 from ..runner.attention import NAME
-from ..runner.gate import turn
+from ..runner.gate import tower_pass
 from ..runner.library import transformers
 from ..span import Rows, Span
 from .opened import open_model
@@ -169,16 +169,12 @@ class PictureTowers:
     def _picture_features(self, inputs: Any) -> Features:
         found: Features = []
         if "pixel_values" in inputs:
-            with turn():
-                output = self.model.get_image_features(
-                    inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True
-                )
+            pixels, grids = inputs["pixel_values"], inputs["image_grid_thw"]
+            output = tower_pass(self.model.get_image_features, pixels, grids, return_dict=True)
             found.append(("image", self.config.image_token_id, joined(self._pictures(output))))
         if "pixel_values_videos" in inputs:
-            with turn():
-                output = self.model.get_video_features(
-                    inputs["pixel_values_videos"], inputs["video_grid_thw"], return_dict=True
-                )
+            pixels, grids = inputs["pixel_values_videos"], inputs["video_grid_thw"]
+            output = tower_pass(self.model.get_video_features, pixels, grids, return_dict=True)
             found.append(("video", self.config.video_token_id, joined(self._pictures(output))))
         return found
 
@@ -193,8 +189,7 @@ class PictureTowers:
             return []
         inputs = self.processor.image_processor(pixels, do_resize=False, return_tensors="pt").to(self.device)
         grids = inputs["image_grid_thw"]
-        with turn():
-            output = self.model.get_image_features(inputs["pixel_values"], grids, return_dict=True)
+        output = tower_pass(self.model.get_image_features, inputs["pixel_values"], grids, return_dict=True)
         return self._merged(self._pictures(output), grids)
 
     def _clips(self, pixels: list[np.ndarray]) -> list[Pictures]:
@@ -205,8 +200,7 @@ class PictureTowers:
             videos, do_resize=False, do_sample_frames=False, return_tensors="pt"
         ).to(self.device)
         grids = inputs["video_grid_thw"]
-        with turn():
-            output = self.model.get_video_features(inputs["pixel_values_videos"], grids, return_dict=True)
+        output = tower_pass(self.model.get_video_features, inputs["pixel_values_videos"], grids, return_dict=True)
         return self._merged(self._pictures(output), grids)
 
     def _pictures(self, output: Any) -> list[Embeddings]:

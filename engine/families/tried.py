@@ -20,7 +20,7 @@ from ...streams.requests.prompt import Content, Media
 from ...streams.segment import ImageSegment, Segment
 from ..embeddings import Embeddings, EncodedSpan
 from ..family import Family, FamilyData, Loaded
-from ..runner.gate import turn
+from ..runner.gate import tower_pass
 from ..runner.probe import check_prompt
 from ..span import Span
 from ..words.template import learn
@@ -78,8 +78,7 @@ class TriedTowers(OneAxisTowers):
         given = {name: value for name, value in inputs.items() if name in self._takes}
         (name,) = _PIXELS & given.keys()
         given[name] = given[name].to(self.model.dtype)
-        with turn():
-            rows = self.model.get_image_features(**given, return_dict=True).pooler_output
+        rows = tower_pass(self.model.get_image_features, **given, return_dict=True).pooler_output
         return torch.cat([row.reshape(-1, row.shape[-1]) for row in rows])
 
 

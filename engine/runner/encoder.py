@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from contextlib import nullcontext
 from itertools import count
 
 import msgspec
@@ -28,7 +29,8 @@ _FIRST = count(1 << 48, 1 << 48)
 
 
 class Encoder:
-    """The towers of one model behind a cache of `cache_bytes` and a gate. What they make goes into the span store.
+    """The towers of one model behind a cache of `cache_bytes`. What they make goes into the span store. Their passes go
+    through `gate`; None: they run in the calling thread.
 
     Several encoders, each of another engine, may share towers: a stream has another number for each of them.
     """
@@ -36,7 +38,7 @@ class Encoder:
     def __init__(self, towers: Towers, cache_bytes: int, spans: SpanStore, gate: Gate | None = None) -> None:
         self._towers = towers
         self._spans = spans
-        self._gate = gate or Gate()
+        self._mine = nullcontext if gate is None else gate.mine
         self._first = next(_FIRST)
         self._limit = cache_bytes
         self._cache: OrderedDict[bytes, Span] = OrderedDict()
@@ -58,7 +60,7 @@ class Encoder:
             if key not in known:
                 fresh.setdefault(place if key is None else key, place)
         new = [(self._first + stream, segment) for stream, segment in (batch[place] for place in fresh.values())]
-        with self._gate.mine():
+        with self._mine():
             encoded = self._towers.encode(new) if new else []
         _check_finite([one.embeds for one in encoded])
         self.encoded += len(fresh)
@@ -82,7 +84,7 @@ class Encoder:
 
     def prompt(self, content: Content) -> Prompt:
         """A whole prompt, as the model's own processor has it. Raises NotFiniteError as `encode` does."""
-        with self._gate.mine():
+        with self._mine():
             prompt = self._towers.prompt(content)
         _check_finite([part for part in prompt.embeds if part is not None])
         return self._spans.prompt(prompt)

@@ -1,74 +1,96 @@
-"""One of two threads computes at a time: the step loop goes first, the towers in between.
+"""One thread computes: the steps of the language model and, between them, slices of the towers' passes.
 
-A tower passes the gate before each of its blocks, so a long clip never holds up a running reply for longer than one
-block. Between two steps a tower that waits gets one block, so a reply never holds up media for good either. Nothing in
-what is computed changes.
+A tower's pass is a greenlet on that thread. Before each of the tower's blocks it may give way to a step that waits, and
+goes on after it. So a long clip never holds up a running reply for longer than a slice and one block, and a reply never
+holds up media for good. Nothing in what is computed changes.
+
+It is one thread because torch keeps a pool of OpenMP threads for each thread that computes. With two of these pools
+there are more threads than cores, and every parallel loop takes longer, even while one of the pools is idle.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from greenlet import getcurrent, greenlet
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _GATE: ContextVar[Gate | None] = ContextVar("gate", default=None)
 
 
-def turn() -> AbstractContextManager[None]:
-    """To be held around each pass of a tower, not around what prepares it: the gate of the encoder in whose call this
-    is. Outside of such a call nothing is held."""
+def tower_pass(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call `work`, one pass of a tower, through the gate of the encoder in whose call this is, and wait for what it
+    gives or raises. What prepares the pass stays outside. Where there is no gate it is called here."""
     gate = _GATE.get()
-    return nullcontext() if gate is None else gate.tower()
+    return work(*args, **kwargs) if gate is None else gate.compute(work, *args, **kwargs)
 
 
 class Gate:
-    """A lock with precedence for steps; for one thread that steps and one that encodes."""
+    """The thread of one engine that computes. `device`: where. Steps and passes come from other threads."""
 
-    def __init__(self) -> None:
-        self._turn = threading.Condition()
-        self._busy = False
-        self._steps = 0  # steps that wait or run
-        self._waiting = False  # the tower waits
-        self._owed = False  # a step has ended while the tower waited: one block goes before the next step
-        self._tower: int | None = None  # the thread that is inside `tower`
+    def __init__(self, name: str = "penstock-model", device: torch.device | None = None) -> None:
+        # First come, first served: a pass that gives way goes to the end of the queue, after the step that waits.
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._cuda = device is not None and device.type == "cuda"
+        self._waiting: list[float] = []  # the patience of each step that waits
+        self._ended = 0.0  # when the last step ended
+        self._pass: greenlet | None = None  # what computes now, if it is a slice
+        self._state: tuple[Any, ...] = ()  # of torch in this thread, when the slice began
+        self._stopping = False
         self._hooks: list[Any] = []
 
     @property
     def steps(self) -> int:
-        """Steps that wait or run."""
-        return self._steps
+        """Steps that wait."""
+        return len(self._waiting)
 
-    @contextmanager
-    def step(self) -> Iterator[None]:
-        """Hold the gate for one step; waits for the tower's current block at most."""
-        with self._turn:
-            self._steps += 1
-            self._turn.wait_for(lambda: not self._busy and not self._owed)
-            self._busy = True
-        try:
-            yield
-        finally:
-            with self._turn:
-                self._steps -= 1
-                self._owed = self._waiting
-            self._leave()
+    def step(self, work: Callable[[], R], patience: float = 0.0) -> Future[R]:
+        """Call `work` as a step; a cancelled future is not called any more.
 
-    @contextmanager
-    def tower(self) -> Iterator[None]:
-        """Hold the gate for encoder work, given up for steps wherever `rest` is called."""
-        self._enter()
-        self._tower = threading.get_ident()
+        A pass may go on until `patience` seconds after the end of the step before, and has at least one block between
+        two steps. `math.inf`: it may go on to its end.
+        """
+
+        def call() -> R:
+            self._waiting.remove(patience)
+            try:
+                return work()
+            finally:
+                self._ended = time.perf_counter()
+
+        self._waiting.append(patience)
         try:
-            yield
+            future = self._pool.submit(call)
+        except RuntimeError:
+            self._waiting.remove(patience)
+            raise
+        future.add_done_callback(lambda future: self._waiting.remove(patience) if future.cancelled() else None)
+        return future
+
+    def compute(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call `work` as the pass of a tower, in slices; wait for what it gives or raises. Not to be called in a step.
+
+        It runs in torch's inference mode.
+        """
+        future: Future[R] = Future()
+        self._pool.submit(self._begin, partial(_run, future, partial(work, *args, **kwargs)))
+        try:
+            return future.result()
         finally:
-            self._tower = None
-            self._leave()
+            del future  # an error's traceback holds this frame: it would hold itself, and with it the pass's tensors
 
     @contextmanager
     def mine(self) -> Iterator[None]:
-        """Inside, `turn` is this gate's: towers may serve several engines, each with a gate of its own."""
+        """Inside, `tower_pass` is of this gate: towers may serve several engines, each with a gate of its own."""
         before = _GATE.set(self)
         try:
             yield
@@ -76,10 +98,13 @@ class Gate:
             _GATE.reset(before)
 
     def rest(self) -> None:
-        """Let a waiting step run; only inside `tower`, elsewhere nothing happens."""
-        if self._tower == threading.get_ident() and self._steps:
-            self._leave()
-            self._enter()
+        """Give way to a step whose patience is over; only inside a pass of this gate, elsewhere nothing happens.
+
+        Nor where the tower has changed torch's settings for this thread: the step would compute under them.
+        """
+        tower = getcurrent()
+        if tower is self._pass and tower.parent and self._is_awaited() and _state() == self._state:
+            tower.parent.switch()
 
     def watch(self, blocks: Iterable[Any]) -> None:
         """Rest before the forward pass of each of these modules."""
@@ -91,14 +116,51 @@ class Gate:
             hook.remove()
         self._hooks.clear()
 
-    def _enter(self) -> None:
-        with self._turn:
-            self._waiting = True
-            self._turn.wait_for(lambda: not self._busy and (self._owed or not self._steps))
-            self._waiting = self._owed = False
-            self._busy = True
+    def stop(self) -> None:
+        """Wait for the steps and passes that have been handed in; after it there are no others."""
+        self._stopping = True
+        self._pool.shutdown(wait=True)
 
-    def _leave(self) -> None:
-        with self._turn:
-            self._busy = False
-            self._turn.notify_all()
+    def _begin(self, run: Callable[[], None]) -> None:
+        """A greenlet belongs to the thread that makes it."""
+        self._go_on(greenlet(run))
+
+    def _go_on(self, tower: greenlet) -> None:
+        """One slice of a pass. The modes of torch are those of this thread; they end with the slice, for the step."""
+        with torch.inference_mode():
+            self._pass, self._state = tower, _state()
+            tower.switch()
+            self._pass = None
+        if not tower.dead:
+            try:
+                self._pool.submit(self._go_on, tower)
+            except RuntimeError:  # stopped meanwhile
+                self._go_on(tower)
+
+    def _is_awaited(self) -> bool:
+        if not self._waiting or self._stopping:
+            return False
+        if self._cuda:  # what was launched is not yet computed
+            torch.cuda.current_stream().synchronize()
+        return time.perf_counter() >= self._ended + min(self._waiting)
+
+
+def _run(future: Future[R], work: Callable[[], R]) -> None:
+    try:
+        future.set_result(work())
+    except BaseException as error:  # raised where it is waited for
+        future.set_exception(error)
+        del future  # as in `compute`
+
+
+def _state() -> tuple[Any, ...]:
+    """What torch keeps for each thread and a module may change for its blocks."""
+    return (
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.is_autocast_enabled("cpu"),
+        torch.is_autocast_enabled("cuda"),
+        torch._C._len_torch_function_stack(),
+        torch._C._len_torch_dispatch_stack(),
+        torch.get_default_dtype(),
+    )

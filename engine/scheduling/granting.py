@@ -24,6 +24,8 @@ _AHEAD_ROWS = 4096
 # No segment is due later than this from now, whatever its media time says; and times that leap farther, or come so much
 # too late, set a stream's clock anew.
 _FARTHEST_US = 10_000_000
+# How long a piece that has no duration counts: a picture.
+_PICTURE_US = 500_000
 
 Key = tuple[int, int, int]  # stream, seq, index
 
@@ -48,6 +50,7 @@ class Granting:
         self._granted: set[Key] = set()  # what the encoder works on
         self._granted_rows, self._granted_at = 0, 0.0
         self._clocks: dict[int, tuple[int, int]] = {}  # per stream: now minus its media time, and its last, in us
+        self._live: dict[int, tuple[int, int]] = {}  # per stream: when its last piece came, and how long that is, in us
 
     @property
     def waiting(self) -> int:
@@ -60,6 +63,9 @@ class Granting:
         for segment in segments:
             due_us = now_us if segment.stop_us is None else self.due(stream, segment.stop_us, now_us)
             waiting.append((due_us, segment))
+            start_us, stop_us = segment.event.start_us, segment.stop_us
+            length_us = _PICTURE_US if start_us is None or stop_us is None else stop_us - start_us
+            self._live[stream] = now_us, max(1, length_us)
         return self._drop_oldest(stream, waiting) if self._is_live(stream) else []
 
     def grant(self, now: float) -> list[Key]:
@@ -84,16 +90,23 @@ class Granting:
         """This one could not be encoded."""
         self._granted.discard(key)
 
+    def live(self, now_us: int) -> dict[int, int]:
+        """The streams to which media came in the last seconds, and how long a piece of each lasts, in microseconds: so
+        much time there is for it before the next."""
+        return {stream: length_us for stream, (at_us, length_us) in self._live.items() if at_us > now_us - _FARTHEST_US}
+
     def fork(self, stream: int, twin: int) -> None:
-        """The twin's media goes on in the stream's times."""
-        if stream in self._clocks:
-            self._clocks[twin] = self._clocks[stream]
+        """The twin's media goes on in the stream's times, and is as live."""
+        for times in (self._clocks, self._live):
+            if stream in times:
+                times[twin] = times[stream]
 
     def forget(self, stream: int) -> None:
         """A stream has ended."""
         self._waiting.pop(stream, None)
         self._granted = {key for key in self._granted if key[0] != stream}
         self._clocks.pop(stream, None)
+        self._live.pop(stream, None)
 
     def due(self, stream: int, stop_us: int, now_us: int) -> int:
         """When a segment is due: when its media time comes round on the stream's clock, which its first segment sets. A

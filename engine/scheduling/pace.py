@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 # The share of a new measurement in the running mean.
 _SHARE = 0.2
+# Between two tokens of a reply, where media comes in live: what a step that appends may take, and what that and a slice
+# of a tower may take together. In times of a step that only decodes.
+_APPENDS, _BETWEEN = 1.75, 2.5
+# How long a tower may go on before a step, in the same measure, where nothing is live: replies wait, throughput gains.
+_SLICE = 4.0
 
 
 class Pace:
@@ -28,7 +35,41 @@ class Pace:
     @property
     def rows(self) -> int:
         """How many rows fit now."""
+        return self._fitting(self._target_ms)
+
+    def _fitting(self, ms: float) -> int:
         if not self._row_ms:
             return self._most
-        fits = (self._target_ms - self._base_ms) / self._row_ms
-        return max(self._least, min(self._most, int(max(0.0, fits))))
+        return max(self._least, min(self._most, int(max(0.0, (ms - self._base_ms) / self._row_ms))))
+
+
+class StepPace(Pace):
+    """The rows that a step appends while a reply decodes, and how long such a step waits for a tower.
+
+    `target_ms` 0: a step may take a multiple of what one takes that only decodes. `whole`: the rows of a step where
+    nothing is live.
+    """
+
+    def __init__(self, target_ms: float, least: int, most: int, whole: int) -> None:
+        super().__init__(target_ms, least, most)
+        self._whole = whole
+
+    def appends(self, waiting: int, within_ms: float | None) -> int:
+        """How many rows the next step appends.
+
+        Of `waiting` rows of live streams all have to be in the cache after `within_ms`: never fewer than keep up with
+        that. None: no stream is live, and steps are filled.
+        """
+        if within_ms is None:
+            return self._whole
+        if not self._base_ms:
+            return self._most
+        due = math.ceil(waiting * _BETWEEN * self._base_ms / within_ms)
+        return max(self._fitting(self._target_ms or _APPENDS * self._base_ms), min(self._most, due))
+
+    def patience_ms(self, rows: int, live: bool) -> float:
+        """How long after the step before it a step that decodes and appends `rows` rows may wait for a tower."""
+        takes_ms = self._base_ms + rows * (self._row_ms or 0.0)
+        if not live:
+            return max(_SLICE * self._base_ms, takes_ms)
+        return max(_BETWEEN * self._base_ms - takes_ms, (_BETWEEN - _APPENDS) / 2 * self._base_ms)

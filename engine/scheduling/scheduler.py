@@ -105,7 +105,7 @@ class Scheduler:
             case Close(id):
                 self._close(id)
             case AppendRows(rows):
-                self._append_rows = min(rows, self.config.append_rows)
+                self._append_rows = min(rows, self.config.step_rows)
             case Park(id, parked):
                 if id in self.streams:
                     self.streams[id].reads(What.PARKED if parked else What.READ)

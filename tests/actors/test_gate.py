@@ -1,18 +1,35 @@
-"""The gate between steps and towers: who waits for whom, and that nothing that is computed changes."""
+"""One thread computes, steps and slices of towers' passes: who waits for whom; what is computed is always the same."""
 
 from __future__ import annotations
 
+import gc
+import math
 import threading
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from penstock.actors.thread import WorkThread
+from penstock.codecs.decoders import Decoders
+from penstock.codecs.limits import DEFAULT_LIMITS
 from penstock.engine.family import Loaded
+from penstock.engine.runner import gate as gates
 from penstock.engine.runner.encoder import Encoder
 from penstock.engine.runner.gate import Gate
 from penstock.engine.runner.spans import SpanStore
+from penstock.engine.span import Rows, Span
+from penstock.streams.requests.options import with_defaults
+from penstock.streams.requests.prompt import gather
+from penstock.streams.requests.request import Request
+from penstock.streams.requests.whole import decoded
 from penstock.streams.segment import AudioSegment, ImageSegment, Segment, VideoSegment
 
 from tests.reference.media import frames, picture, sound
@@ -59,167 +76,416 @@ def await_step(gate: Gate) -> None:
         time.sleep(0)
 
 
-def test_step_waits_for_the_current_block_only() -> None:
+@pytest.fixture
+def gate() -> Iterator[Gate]:
     gate = Gate()
+    yield gate
+    gate.unwatch()
+    gate.stop()
+
+
+def test_step_waits_for_the_current_block_only(gate: Gate) -> None:
     told: list[str] = []
     inside, finish = threading.Event(), threading.Event()
 
     def tower() -> None:
-        with gate.tower():
-            told.append("block 1")
-            inside.set()
-            wait(finish)
-            gate.rest()
-            told.append("block 2")
-            gate.rest()
-            told.append("block 3")
-
-    def step() -> None:
-        with gate.step():
-            told.append("step")
+        told.append("block 1")
+        inside.set()
+        wait(finish)
+        gate.rest()
+        told.append("block 2")
+        gate.rest()
+        told.append("block 3")
 
     with Actors() as actors:
-        actors.start(tower)
+        actors.start(lambda: gate.compute(tower))
         wait(inside)
-        actors.start(step)
-        await_step(gate)
+        step = gate.step(lambda: told.append("step"))
         assert told == ["block 1"]
         finish.set()
+    step.result(SECONDS)
     assert told == ["block 1", "step", "block 2", "block 3"]
 
 
-def test_tower_never_begins_while_a_step_waits_or_runs() -> None:
-    gate = Gate()
+def test_tower_never_begins_while_a_step_runs(gate: Gate) -> None:
     told: list[str] = []
     inside, finish = threading.Event(), threading.Event()
 
     def step() -> None:
-        with gate.step():
-            inside.set()
-            wait(finish)
-            told.append("step")
-
-    def tower() -> None:
-        with gate.tower():
-            told.append("block")
+        inside.set()
+        wait(finish)
+        told.append("step")
 
     with Actors() as actors:
-        actors.start(step)
+        gate.step(step)
         wait(inside)
-        actors.start(tower)
+        actors.start(lambda: gate.compute(lambda: told.append("block")))
         assert told == []
         finish.set()
     assert told == ["step", "block"]
 
 
-def test_tower_that_waits_gets_a_block_between_any_two_steps() -> None:
+def test_tower_that_waits_gets_a_block_between_any_two_steps(gate: Gate) -> None:
     """Steps follow each other at once, and yet the tower comes to its end."""
-    gate = Gate()
     told: list[str] = []
     over = threading.Event()
 
     def steps() -> None:
         while not over.is_set():
-            with gate.step():
-                told.append("step")
+            gate.step(lambda: told.append("step")).result(SECONDS)
 
     def tower() -> None:
-        with gate.tower():
-            for _ in range(50):
-                told.append("block")
-                await_step(gate)
-                gate.rest()
+        for _ in range(50):
+            told.append("block")
+            await_step(gate)
+            gate.rest()
         over.set()
 
     with Actors() as actors:
         actors.start(steps)
-        actors.start(tower)
+        actors.start(lambda: gate.compute(tower))
     first, last = told.index("block"), len(told) - told[::-1].index("block")
     assert told[first:last] == ["block", "step"] * 49 + ["block"]
 
 
-def test_rest_does_nothing_outside_a_tower() -> None:
-    gate = Gate()
+Moment = st.floats(0.0, 20.0)
+Steps = st.lists(st.tuples(Moment, Moment, st.just(math.inf) | Moment), max_size=12)
+
+
+@given(st.lists(st.lists(Moment, min_size=1, max_size=8), min_size=1, max_size=3), Steps)
+def test_step_waits_no_longer_than_its_patience_and_a_block(
+    passes: list[list[float]], steps: list[tuple[float, float, float]]
+) -> None:
+    """On a clock of its own. Each step is handed in after the end of the one before it and a pause. All that is handed
+    in is computed, and no step waits without need."""
+    now, gate = 0.0, Gate()
+    line: list[tuple[str, float, float]] = []  # what computed, from when to when
+    left = [(now + pause, length, patience) for pause, length, patience in steps]
+    handed: list[tuple[float, float]] = []  # when, and until when a tower might go on
+    ended = 0.0
+
+    def spend(what: str, seconds: float) -> None:
+        nonlocal now
+        line.append((what, now, now + seconds))
+        now += seconds
+        hand_in()
+
+    def step(length: float) -> None:
+        nonlocal ended, left
+        spend("step", length)
+        ended = now
+        left = [(now + pause, length, patience) for (pause, length, patience) in steps[len(handed) :]]
+        hand_in()
+
+    def hand_in() -> None:
+        if left and left[0][0] <= now and len([one for one in line if one[0] == "step"]) == len(handed):
+            _, length, patience = left.pop(0)
+            handed.append((now, ended + patience))
+            gate.step(partial(step, length), patience)
+
+    def tower(blocks: list[float]) -> None:
+        for seconds in blocks:
+            gate.rest()
+            spend("block", seconds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gates, "time", SimpleNamespace(perf_counter=lambda: now))
+        for blocks in passes:
+            gate.compute(tower, blocks)
+        gate.stop()
+    assert len(line) == sum(map(len, passes)) + len(handed)
+    for (came, until), (place, (_, began, _)) in zip(
+        handed, [(place, one) for place, one in enumerate(line) if one[0] == "step"], strict=True
+    ):
+        waited = [one for one in line[:place] if one[0] == "block" and one[2] > came]
+        late = [one for one in waited if one[1] > max(came, until)]
+        assert len(late) <= 1, "one block, where the tower had none since the last step"
+        assert began == max([came, *(one[2] for one in waited)])
+
+
+def test_rest_does_nothing_outside_a_tower(gate: Gate) -> None:
     gate.rest()
-    with gate.step():
-        gate.rest()
+    gate.step(gate.rest).result(SECONDS)
 
 
-def test_gate_is_free_after_an_error_inside() -> None:
-    gate = Gate()
-    for hold in (gate.step, gate.tower):
-        with pytest.raises(ZeroDivisionError), hold():
-            raise ZeroDivisionError
-    with gate.tower():
+def test_errors_go_to_whom_they_belong_and_the_thread_goes_on(gate: Gate) -> None:
+    def fails() -> None:
         gate.rest()
-    with gate.step():
-        pass
+        raise ZeroDivisionError
+
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            gate.compute(fails)
+        with pytest.raises(ZeroDivisionError):
+            gate.step(fails).result(SECONDS)
+    assert gate.compute(lambda: 1) + gate.step(lambda: 2).result(SECONDS) == 3
+
+
+def test_tower_fails_half_way_and_the_next_one_passes(gate: Gate) -> None:
+    told: list[str] = []
+
+    def tower() -> None:
+        gate.step(lambda: told.append("step"))
+        gate.rest()
+        told.append("block")
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        gate.compute(tower)
+    gate.compute(lambda: told.append("next"))
+    assert told == ["step", "block", "next"]
+
+
+def test_failed_pass_holds_no_tensors(gate: Gate) -> None:
+    """What ran out of memory is let go of before the next try, not when somebody collects garbage."""
+    kept: list[Any] = []
+
+    def tower() -> None:
+        features = torch.zeros(4)
+        kept.append(weakref.ref(features))
+        gate.rest()
+        raise torch.OutOfMemoryError
+
+    gc.disable()
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            gate.compute(tower)
+        gate.step(lambda: None).result(SECONDS)  # the thread has gone on to other things
+        assert kept[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_step_that_is_called_off_holds_up_nothing(gate: Gate) -> None:
+    told: list[str] = []
+
+    def tower() -> None:
+        step = gate.step(lambda: told.append("step"))
+        assert step.cancel() and not gate.steps
+        gate.rest()
+        told.append("block")
+
+    gate.compute(tower)
+    assert told == ["block"]
+
+
+def test_stop_waits_for_a_pass_that_is_half_way(gate: Gate) -> None:
+    told: list[str] = []
+    inside, finish = threading.Event(), threading.Event()
+
+    def tower() -> str:
+        told.append("block 1")
+        inside.set()
+        wait(finish)
+        gate.rest()
+        told.append("block 2")
+        return "whole"
+
+    def encode() -> None:
+        told.append(gate.compute(tower))
+
+    with Actors() as actors:
+        actors.start(encode)
+        wait(inside)
+        gate.step(lambda: told.append("step"))
+        actors.start(gate.stop)
+        finish.set()
+    assert sorted(told) == ["block 1", "block 2", "step", "whole"]
+    with pytest.raises(RuntimeError):
+        gate.compute(lambda: None)
+    with pytest.raises(RuntimeError):
+        gate.step(lambda: None)
+    assert not gate.steps
+
+
+def modes() -> tuple[bool, ...]:
+    return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
+
+
+def test_modes_of_torch_are_each_ones_own(gate: Gate) -> None:
+    """A step has the modes that it has without towers, and a tower those without steps. A tower does not give way where
+    it has set a mode for some blocks."""
+    seen: list[tuple[str, tuple[bool, ...]]] = []
+
+    def told(what: str) -> None:
+        seen.append((what, modes()))
+
+    def step() -> None:
+        told("step")
+        with torch.inference_mode():
+            told("inner")
+
+    def tower() -> None:
+        with torch.inference_mode():
+            told("block")
+            gate.step(step)
+            gate.rest()
+            told("block")
+        with torch.autocast("cpu", torch.bfloat16):
+            gate.step(step)
+            gate.rest()
+            told("cast")
+        gate.rest()
+        told("block")
+
+    with torch.autocast("cpu", torch.bfloat16):  # of another thread
+        gate.compute(tower)
+    gate.step(lambda: told("step")).result(SECONDS)
+    off, on, cast = (True, False, False), (False, True, False), (False, True, True)
+    stepped = [("step", off), ("inner", on)]
+    assert seen == [("block", on), *stepped, ("block", on), ("cast", cast), *stepped, ("block", on), ("step", off)]
 
 
 class Eager(Gate):
     """Rests only when a step waits: so every block is cut from the next."""
 
     cuts = 0
+    inside = False
 
     def rest(self) -> None:
-        await_step(self)
-        self.cuts += 1
-        super().rest()
+        if threading.current_thread().name.startswith("penstock-model") and self.inside:
+            await_step(self)
+            self.cuts += 1
+            super().rest()
 
 
-def test_encoder_work_that_is_cut_by_steps_equals_uncut(loaded: Loaded) -> None:
-    batch: list[tuple[int, Segment]] = [
-        (900, ImageSegment(1, 0, picture(1, 84, 112))),
-        (900, VideoSegment(2, 0, frames(2, 2), 0, 1)),
-        (901, ImageSegment(1, 0, picture(3))),
-    ]
-    whole = loaded.towers.encode(batch)
-    gate, over = Eager(), threading.Event()
-    told: list[str] = []
-    spans = []
+def cut(gate: Eager, loaded: Loaded, work: Callable[[], Any]) -> tuple[Any, int]:
+    """What `work` gives while steps of the language model run between all blocks, each of which gives what it does
+    alone; and how many there were."""
     gate.watch(loaded.towers.blocks)
+    layer = loaded.text.layers[0].mlp
+    rows = torch.randn(3, loaded.config.hidden_size)
+    results: list[Any] = []
+    told: list[torch.Tensor] = []
+    over = threading.Event()
+
+    def step() -> torch.Tensor:
+        with torch.inference_mode():
+            return layer(rows)
 
     def steps() -> None:
         while not over.is_set():
-            with gate.step():
-                told.append("step")
+            told.append(gate.step(step).result(SECONDS))
 
-    def tower() -> None:
+    def encode() -> None:
+        gate.inside = True
         try:
-            with gate.tower():
-                spans.extend(loaded.towers.encode(batch))
+            results.append(work())
         finally:
+            gate.inside = False
             over.set()
 
+    alone = step()
     with Actors() as actors:
         actors.start(steps)
-        actors.start(tower)
+        actors.start(encode)
     gate.unwatch()
-    assert gate.cuts >= 4 and len(told) >= gate.cuts
-    assert all(torch.equal(cut.embeds.rows, uncut.embeds.rows) for cut, uncut in zip(spans, whole, strict=True))
-    cuts = gate.cuts
-    loaded.towers.encode(batch)
-    assert gate.cuts == cuts  # the model is left as it was
+    assert all(torch.equal(one, alone) for one in told)
+    return results[0], len(told)
+
+
+@pytest.fixture
+def eager() -> Iterator[Eager]:
+    gate = Eager()
+    yield gate
+    gate.stop()
+
+
+def kept(store: SpanStore, piece: Span | Rows) -> torch.Tensor:
+    """The embeddings of a span, or of a run of media."""
+    assert piece.stored is not None
+    return store.get(piece.stored).rows
+
+
+BATCH: list[tuple[int, Segment]] = [
+    (900, ImageSegment(1, 0, picture(1, 84, 112))),
+    (900, VideoSegment(2, 0, frames(2, 2), 0, 1)),
+    (901, ImageSegment(1, 0, picture(3))),
+]
+
+
+def test_encoder_work_that_is_cut_by_steps_equals_uncut(loaded: Loaded, eager: Eager) -> None:
+    store = SpanStore()
+    whole = Encoder(loaded.towers, 0, store).encode(BATCH)
+    encoder = Encoder(loaded.towers, 0, store, eager)
+    spans, steps = cut(eager, loaded, lambda: encoder.encode(BATCH))
+    assert eager.cuts >= 4 and steps >= eager.cuts
+    for one, other in zip(spans, whole, strict=True):
+        assert torch.equal(kept(store, one), kept(store, other))
+    cuts = eager.cuts
+    loaded.towers.encode(BATCH)
+    assert eager.cuts == cuts  # the model is left as it was
+
+
+def test_prompt_that_is_cut_by_steps_equals_uncut(loaded: Loaded, eager: Eager) -> None:
+    parts = [{"type": "image", "image": picture(5, 84, 112)}, {"type": "text", "text": "What?"}]
+    request = with_defaults(Request(messages=[{"role": "user", "content": parts}]), {}, loaded.family.spec)
+    content = decoded(gather(request, DEFAULT_LIMITS), Decoders(DEFAULT_LIMITS, None), loaded.family.spec)
+    store = SpanStore()
+    whole = Encoder(loaded.towers, 0, store).prompt(content)
+    encoder = Encoder(loaded.towers, 0, store, eager)
+    prompt, steps = cut(eager, loaded, lambda: encoder.prompt(content))
+    assert eager.cuts >= 2 and steps >= eager.cuts
+    assert any(run.stored is not None for run in whole.rows)
+    assert any(run.stored is not None for run in whole.rows)
+    for one, other in zip(prompt.rows, whole.rows, strict=True):
+        if one.stored is None or other.stored is None:
+            assert one.stored is other.stored
+        else:
+            assert torch.equal(kept(store, one), kept(store, other))
+
+
+def test_towers_pass_on_the_thread_that_steps_and_nothing_else_does(loaded: Loaded, gate: Gate) -> None:
+    """Resizing and templates take their time beside a step; with what they need of torch they are alone."""
+    threads: list[str] = []
+
+    def note(*_: object) -> None:
+        threads.append(threading.current_thread().name)
+
+    hook = loaded.towers.blocks[0].register_forward_pre_hook(note)
+    encoder = Encoder(loaded.towers, 0, SpanStore(), gate)
+    before = torch.get_num_threads()
+    thread = WorkThread("penstock-encode")
+    torch.set_num_threads(2)
+    try:
+        pool = thread._pool
+        assert pool.submit(torch.get_num_threads).result(SECONDS) == 1
+        pool.submit(encoder.encode, BATCH).result(SECONDS)
+        assert gate.step(torch.get_num_threads).result(SECONDS) == 2
+        assert torch.get_num_threads() == 2
+    finally:
+        hook.remove()
+        thread.stop()
+        torch.set_num_threads(before)
+    assert len(threads) >= 2 and set(threads) == {"penstock-model_0"}
 
 
 def test_two_encoders_of_one_model_wait_each_for_its_own_gate(loaded: Loaded) -> None:
-    """Whose steps run holds up its own encoder and no other, whichever was made last."""
-    gates = [Gate(), Gate()]
-    encoders = [Encoder(loaded.towers, 0, SpanStore(), gate) for gate in gates]
+    """Whose step runs holds up its own encoder and no other, whichever was made last."""
+    pair = [Gate(), Gate()]
+    for one in pair:
+        one.watch(loaded.towers.blocks)
+    encoders = [Encoder(loaded.towers, 0, SpanStore(), gate) for gate in pair]
     for held, other in ((0, 1), (1, 0)):
         done = [threading.Event(), threading.Event()]
+        finish = threading.Event()
 
         def encode(which: int, done: list[threading.Event] = done) -> None:
             encoders[which].encode([(1, ImageSegment(1, 0, picture(which, 84, 56)))])
             done[which].set()
 
         with Actors() as actors:
-            with gates[held].step():
-                for which in (0, 1):
-                    actors.start(partial(encode, which))
-                wait(done[other])
-                assert not done[held].wait(0.2)
+            step: Future[None] = pair[held].step(partial(wait, finish))
+            for which in (0, 1):
+                actors.start(partial(encode, which))
+            wait(done[other])
+            assert not done[held].wait(0.2)
+            finish.set()
             wait(done[held])
+        step.result(SECONDS)
+    for one in pair:
+        one.unwatch()
+        one.stop()
 
 
 def test_two_encoders_of_one_model_do_not_hear_one_anothers_streams(loaded: Loaded) -> None:

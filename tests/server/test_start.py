@@ -58,6 +58,7 @@ def test_the_options_of_the_start_are_heeded(started: Callable[..., dict[str, li
     assert facts["model"][0].endswith(", bfloat16 on cpu")
     tokens = int(0.01 * 2**30) // 384 // 32 * 32
     assert facts["memory"][2] == f"10.2 MiB KV cache: {tokens // 32} pages, {tokens} tokens"
+    assert started("--device", "cpu", "--threads", "1")["threads"] == ["1 compute: as threads says"]
     quantised = started("--device", "cpu", "--quantize", "int8")["memory"][0]
     assert float(quantised.split()[0]) < 26
 
@@ -81,8 +82,10 @@ def options(*arguments: str) -> EngineConfig:
 
 def test_who_names_nothing_gets_what_fits() -> None:
     assert options("serve") == options("ask", "a.mp4", "What?") == FITTING
-    asked = options("ask", "--device", "cpu", "--dtype", "float16", "--quantize", "int8", "a.mp4", "What?")
-    assert (asked.device, asked.dtype, asked.quantize) == ("cpu", "float16", "int8")
+    asked = options(
+        "ask", "--device", "cpu", "--dtype", "float16", "--quantize", "int8", "--threads", "2", "a.mp4", "W?"
+    )
+    assert (asked.device, asked.dtype, asked.quantize, asked.threads) == ("cpu", "float16", "int8", 2)
 
 
 def test_an_answer_in_bfloat16(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
