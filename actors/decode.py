@@ -52,7 +52,7 @@ _LATEST_SOUND_BYTES = 1 << 20
 def segment_bytes(segment: Segment) -> int:
     """Bytes of pixels and samples that a segment holds."""
     if isinstance(segment, AudioSegment):
-        return segment.samples.nbytes
+        return segment.samples.nbytes + (0 if segment.power is None else segment.power.nbytes)
     audio = segment.audio if isinstance(segment, UnitSegment) else None
     return segment.pixels.nbytes + (0 if audio is None else audio.samples.nbytes)
 

@@ -213,10 +213,11 @@ class Intake:
             return output
         spec = self._spec
         mel = log_mel(spec.mel_bins, spec.audio_rate, 2 * spec.lead_samples, spec.hop_samples)
-        loudest = max(float(mel.power(torch.from_numpy(b.samples), b.lead, b.frames).max()) for b in mine)
+        powers = {id(b): mel.power(torch.from_numpy(b.samples), b.lead, b.frames).numpy() for b in mine}
+        loudest = max(float(power.max()) for power in powers.values())
         segments = [
-            msgspec.structs.replace(segment, loudest=loudest)
-            if isinstance(segment, AudioSegment) and segment.run == run
+            msgspec.structs.replace(segment, loudest=loudest, power=powers[id(segment)])
+            if id(segment) in powers
             else segment
             for segment in output.segments
         ]

@@ -97,6 +97,7 @@ class AudioSegment(msgspec.Struct, frozen=True, eq=False, tag="audio"):
     samples before it (lead 0: a run begins here, the log-mel reflects). `frames` is the number of mel frames of the
     block. `run` counts the unbroken runs of sound in the stream; a block continues the one before it only inside its
     run. `loudest` is the largest log-mel power of the whole clip where that is known; None: the stream's so far counts.
+    `power` is the block's log-mel power, `(bins, frames)` float32, where it is known already.
     """
 
     seq: int
@@ -108,6 +109,7 @@ class AudioSegment(msgspec.Struct, frozen=True, eq=False, tag="audio"):
     start_us: int
     stop_us: int
     loudest: float | None = None
+    power: np.ndarray | None = None
 
 
 class UnitSegment(msgspec.Struct, frozen=True, eq=False, tag="unit"):

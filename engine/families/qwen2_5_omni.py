@@ -157,13 +157,18 @@ class OmniTowers(PictureTowers):
             return []
         mels = []
         for stream, block in sounds:
-            samples = torch.from_numpy(block.samples).to(self.device)
-            power = self.mel.power(samples, block.lead, block.frames)
+            power = self._power(block)
             loudest = block.loudest
             if loudest is None:
                 loudest = self._loudest[stream] = max(self._loudest.get(stream, float("-inf")), float(power.max()))
             mels.append(floor_and_scale(power, loudest))
         return self.encode_blocks(mels)
+
+    def _power(self, block: AudioSegment) -> torch.Tensor:
+        """The block's log-mel power, which comes with it where its whole clip was looked at."""
+        if block.power is not None:
+            return torch.from_numpy(block.power).to(self.device)
+        return self.mel.power(torch.from_numpy(block.samples).to(self.device), block.lead, block.frames)
 
     def encode_blocks(self, mels: list[torch.Tensor]) -> list[torch.Tensor]:
         """Rows of blocks of log-mel features `(bins, frames)`: one pass over all."""

@@ -22,11 +22,13 @@ from ..plan import Draw, Feed, Plan, TableEdit
 from ..runner.attention import Backend
 from ..runner.language import LanguageModel
 from ..runner.out_of_memory import NoRoom, is_out_of_memory
+from ..runner.sampler import at_once
 from ..span import Rows
 
 # Tensors alive at once in a decoder layer: so many as wide as its widest linear layer, and as its hidden size.
 _WIDE, _NARROW = 4, 8
-# Copies of the logits in float32 that drawing tokens makes: scaled, sorted, their places (two words), summed, masked.
+# Copies of the logits in float32 that drawing tokens makes of those that it works on at once: weighed, their shares,
+# in order, summed, masks.
 _DRAWN = 8
 # Patches of a tower that become one row.
 _MERGED = 4
@@ -122,7 +124,9 @@ def _estimated_step(loaded: Loaded, config: EngineConfig) -> int:
     weight = loaded.text.get_input_embeddings().weight
     widest = max((layer.out_features for layer in linear_layers([loaded.text])), default=0)
     layers = config.step_rows * (_WIDE * widest + _NARROW * weight.shape[1]) * weight.element_size()
-    return layers + min(config.slots, config.step_rows) * loaded.family.data.vocabulary * 4 * _DRAWN
+    vocabulary = loaded.family.data.vocabulary
+    logits = min(config.slots, config.step_rows) * vocabulary
+    return layers + 4 * (logits + _DRAWN * min(logits, max(vocabulary, at_once(loaded.device))))
 
 
 def _estimated_turn(loaded: Loaded, config: EngineConfig) -> int:

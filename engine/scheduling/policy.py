@@ -86,6 +86,27 @@ def plan(needs: list[Need], free: int, budget: Budget) -> Decision:
     return Decision(grants, [need.stream for need in movable if need.stream in gone])
 
 
+def within(needs: list[Need], free: int, budget: Budget) -> Decision | None:
+    """What `plan` chooses where the free pages are enough for it; None where it may take pages from streams.
+
+    `needs` holds the streams that have something to do. Of the others, and of what could be taken from whom, nothing
+    needs to be known then.
+    """
+    needs = sorted(needs, key=_age)
+    most = left = budget.append_rows if any(need.token for need in needs) else budget.rows
+    grants: list[tuple[int, int]] = []
+    for need in needs:
+        rows = _rows(need, left, most)
+        if rows == 0:
+            continue
+        free -= pages_for(need, rows, budget.page_tokens)
+        if free < 0:
+            return None
+        left = max(0, left - (rows - need.token))
+        grants.append((need.stream, rows))
+    return Decision(grants, [])
+
+
 def _age(need: Need) -> tuple[int, int]:
     """Older is smaller. A fork has the age of its stream until it is served: the lower number counts as older."""
     return need.since, need.stream

@@ -44,7 +44,7 @@ from ..pages import PagePool, PageTable
 from ..plan import Draw, Feed, Plan, Result, TableEdit
 from ..words.spelling import Unspelled
 from .journal import Entry, Notes, Planned
-from .policy import Budget, Need
+from .policy import Budget, Decision, Need, within
 from .policy import plan as choose_rows
 
 log = logging.getLogger("penstock.engine")
@@ -206,9 +206,7 @@ class Scheduler:
 
     def plan(self) -> Plan | None:
         """The next step, or None where there is nothing to do."""
-        needs = self._needs()
-        budget = Budget(self.config.step_rows, self._append_rows, self.config.page_tokens)
-        decision = choose_rows(needs, self.pool.free, budget)
+        decision = self._decide(Budget(self.config.step_rows, self._append_rows, self.config.page_tokens))
         # Host memory goes first to those that cannot be fed anew.
         moved = sorted((self.streams[id] for id in decision.moved), key=lambda stream: stream.whole)
         saves = [self._move_away(stream) for stream in moved]
@@ -267,7 +265,8 @@ class Scheduler:
 
     def events(self) -> list[tuple[int, Event]]:
         """What has happened since the last call, per stream in order."""
-        return [(stream.id, event) for stream in self.streams.values() for event in stream.take_events()]
+        told = [stream for stream in self.streams.values() if stream.events]
+        return [(stream.id, event) for stream in told for event in stream.take_events()]
 
     def transcript(self, id: int) -> list[TranscriptRow]:
         return self.streams[id].transcript()
@@ -308,28 +307,31 @@ class Scheduler:
             left -= pages if not stream.whole and pages <= left else 0
         return needs
 
+    def _decide(self, budget: Budget) -> Decision:
+        """What the next step holds. Most streams are idle, and pages are seldom short: then only those are looked at
+        that have something to do."""
+        busy = [self._own_need(stream) for stream in self.streams.values() if _has_rows(stream)]
+        return within(busy, self.pool.free, budget) or choose_rows(self._needs(), self.pool.free, budget)
+
     def _need(self, stream: StreamState, movable: bool) -> Need:
         table = stream.table
-        size = self.config.page_tokens
-        length = stream.fed
-        pieces: tuple[tuple[int, bool], ...] = ()
-        token = False
-        if stream.rows > stream.past and not stream.parked and not stream.pausing:
-            runs = stream.waiting(self.config.step_rows)
-            pieces = tuple((len(run), run.atomic) for run in runs)
-            token = stream.reply is not None and bool(stream.reply.places) and stream.reply.places[-1] == length
-        return Need(
-            stream.id,
-            stream.since,
-            pieces,
-            token,
-            room=-length % size,
-            copy=int(not stream.away and length % size != 0 and self.pool.shared(table.pages[-1])),
-            away=stream.away,
-            own=table.own,
-            shared=table.shared,
-            movable=movable,
-        )
+        need = self._own_need(stream)
+        return msgspec.structs.replace(need, own=table.own, shared=table.shared, movable=movable)
+
+    def _own_need(self, stream: StreamState) -> Need:
+        """A stream's need, without what others could take from it."""
+        size, length = self.config.page_tokens, stream.fed
+        pieces, token = self._pieces(stream, length) if _has_rows(stream) else ((), False)
+        copy = not stream.away and length % size != 0 and self.pool.shared(stream.table.pages[-1])
+        return Need(stream.id, stream.since, pieces, token, -length % size, int(copy), stream.away)
+
+    def _pieces(self, stream: StreamState, fed: int) -> tuple[tuple[tuple[int, bool], ...], bool]:
+        """The waiting rows, (count, atomic) each, and whether the first of them is a sampled token."""
+        reply = stream.reply
+        token = reply is not None and bool(reply.places) and reply.places[-1] == fed
+        if token and stream.rows == fed + 1:
+            return ((1, False),), True
+        return tuple((len(run), run.atomic) for run in stream.waiting(self.config.step_rows)), token
 
     def _draw(self, stream: StreamState) -> Draw | None:
         if stream.reply is None or stream.table.length < stream.rows:
@@ -355,6 +357,13 @@ class Scheduler:
         if stream.away:
             self._drops.append(stream.id)
             self._host_used -= stream.away
+
+
+def _has_rows(stream: StreamState) -> bool:
+    """Whether anything of it may be fed now."""
+    if stream.rows == stream.table.length:
+        return False
+    return stream.rows > stream.past and not stream.parked and not stream.pausing
 
 
 def _tell(talk: Conversation, command: Accept | Spans | LaidOut | Resolved | Refuse | Interrupt | Hurry) -> None:

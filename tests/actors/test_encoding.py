@@ -26,7 +26,7 @@ from penstock.streams.requests.request import Request, SamplingParams
 
 PIXELS = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
 SAMPLES = np.linspace(-1, 1, 10, dtype=np.float32)
-AUDIO = s.AudioSegment(2, 0, SAMPLES, 3, 1, 0, 0, 2_000_000)
+AUDIO = s.AudioSegment(2, 0, SAMPLES, 3, 1, 0, 0, 2_000_000, 0.5, SAMPLES[:, None])
 SEEN = e.Seen(1, "video", 0, None)
 SPAN = Span(1, 0, "video", np.arange(3), (1, 1, 3), 0, 0, 0, 1_000, (5,), (6, 7), Stored(9, 0, 3, 16))
 ROWS = Rows(np.arange(2), np.arange(6).reshape(3, 2), Stored(9, 1, 3, 16), SEEN, True)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from penstock.demos.brook.draw import Painter
 from penstock.demos.brook.senses import SIDE
 from penstock.demos.film import STORY
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import Core
 from penstock.engine.family import Loaded
+from penstock.engine.loading import int8 as int8_module
 from penstock.engine.loading.int8 import Int8Linear
 from penstock.engine.loading.memory import weight_bytes
 from penstock.engine.loading.open import load
@@ -45,8 +48,13 @@ def logits(loaded: Loaded, ids: np.ndarray, pieces: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("rows", [1, 8, 9, 64], ids="{} rows".format)
-def test_a_layer_is_close_to_what_it_was(rows: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("rows", [1, 8, 9, 64, 65], ids="{} rows".format)
+@pytest.mark.parametrize("multiplies", [True, False])
+def test_a_layer_is_close_to_what_it_was(
+    rows: int, dtype: torch.dtype, multiplies: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On CPUs that multiply int8 and on others."""
+    monkeypatch.setattr(int8_module, "multiplies_int8", lambda: multiplies)
     torch.manual_seed(rows)
     linear = torch.nn.Linear(96, 40, dtype=dtype)
     torch.nn.init.zeros_(linear.weight[3])
@@ -56,6 +64,40 @@ def test_a_layer_is_close_to_what_it_was(rows: int, dtype: torch.dtype) -> None:
     assert (ours.dtype, ours.shape) == (dtype, (1, rows, 40))
     assert float((ours.float() - exact).abs().max() / exact.std()) < 0.05
     assert float((ours.float() - exact).abs().max()) > 0  # it is int8 that has computed
+
+
+@given(
+    st.integers(1, 64), st.integers(1, 70), st.integers(1, 9), st.floats(1e-12, 1e12), st.integers(0, 99), st.booleans()
+)
+def test_rows_are_as_exact_as_in_bfloat16_and_do_not_change_one_another(
+    rows: int, inputs: int, outputs: int, size: float, seed: int, outlier: bool
+) -> None:
+    """Against the same weights in float64; one value may be a thousand times as large as the others of its row."""
+    dice = torch.Generator().manual_seed(seed)
+    linear = torch.nn.Linear(inputs, outputs, bias=False)
+    linear.weight.data = torch.randn(outputs, inputs, generator=dice)
+    layer, x = Int8Linear(linear), size * torch.randn(rows, inputs, generator=dice)
+    if outlier:
+        x[0, 0] *= 1000
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(int8_module, "multiplies_int8", lambda: True)
+        ours = layer(x)
+        alone = torch.cat([layer(x[row : row + 1]) for row in range(rows)])
+    assert torch.equal(ours, alone)
+    weight = layer.weight.double() * layer.scale[:, None]
+    exact = x.double() @ weight.t()
+    # Half of the finer unit for each input, and the rounding of float32.
+    allowed = x.double().abs().amax(1, keepdim=True) * weight.abs().sum(1) * (1 / (2 * 127 * 254) + 1e-6)
+    assert bool(((ours.double() - exact).abs() <= allowed).all())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_makes_its_row_so_and_no_other(bad: float) -> None:
+    layer, x = Int8Linear(torch.nn.Linear(30, 7)), torch.ones(3, 30)
+    x[1, 4] = bad
+    with torch.inference_mode():
+        ours = layer(x)
+    assert ours[[0, 2]].isfinite().all() and not ours[1].isfinite().any()
 
 
 def test_in_half_precision_large_activations_stay_finite() -> None:

@@ -19,6 +19,7 @@ from penstock.engine.family import Loaded
 from penstock.engine.loading import compute, worst
 from penstock.engine.loading import memory as memory_module
 from penstock.engine.loading.compute import Computer, group_room
+from penstock.engine.loading.gain import bfloat16_gain
 from penstock.engine.loading.memory import host_pages, plan_memory, weight_bytes
 from penstock.engine.loading.open import load
 from penstock.engine.loading.placement import fast_bfloat16, place
@@ -102,6 +103,32 @@ def test_a_cpu_takes_the_checkpoints_bfloat16_only_where_it_is_fast(monkeypatch:
     assert place(EngineConfig(dtype="bfloat16"), small) == place(EngineConfig(dtype="bfloat16"), LARGE)
     with pytest.raises(ModelError, match="dtype: expected auto, float32, bfloat16, float16, got 'int3'"):
         place(EngineConfig(dtype="int3"), LARGE)
+
+
+@pytest.mark.parametrize(
+    ("faster", "dtype"), [(0.7, "float32"), (1.0, "float32"), (1.6, "bfloat16"), (3.0, "bfloat16")]
+)
+def test_a_middling_model_is_in_bfloat16_where_that_is_measured_to_be_faster(
+    faster: float, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that a layer in bfloat16 moves on so many times less."""
+    monkeypatch.setattr("penstock.engine.loading.placement.fast_bfloat16", lambda: True)
+    now, linear = [0.0], torch.nn.functional.linear
+
+    def timed(given: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        now[0] += 1.0 if weight.dtype == torch.float32 else 1 / faster
+        return linear(given, weight)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", timed)
+    threads = torch.get_num_threads()
+    assert bfloat16_gain(lambda: now[0]) == pytest.approx(faster)
+    assert torch.get_num_threads() == threads
+    monkeypatch.setattr("penstock.engine.loading.gain.bfloat16_gain", lambda: faster)
+    taken = place(EngineConfig(dtype="auto"), Weights(200_000_000, 0, "bfloat16"))
+    assert taken.dtype == dtype and f"measured {faster} times as fast as float32" in taken.why
+    for asked in ("float32", "bfloat16"):
+        assert place(EngineConfig(dtype=asked), Weights(200_000_000, 0, "bfloat16")).dtype == asked
+    assert place(EngineConfig(dtype="auto"), Weights(200_000_000, 0, "float32")).dtype == "float32"
 
 
 def test_brook_stays_in_float32_on_every_cpu() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from penstock.engine.scheduling.policy import Budget, Need, grant, pages_for, plan
+from penstock.engine.scheduling.policy import Budget, Need, grant, pages_for, plan, within
 
 PAGE = 4
 
@@ -91,6 +91,18 @@ def test_laws(all_needs: list[Need], free: int, budget: Budget) -> None:
     for need in moved:
         assert need.movable and (need.own or need.shared)
         assert not need.pieces or any(need.since > other.since for other in granted), "only idle or younger ones go"
+
+
+@given(needs(), st.integers(0, 40), budgets)
+def test_where_pages_are_enough_only_those_with_something_to_do_count(
+    all_needs: list[Need], free: int, budget: Budget
+) -> None:
+    busy = [replace(need, own=0, shared=(), movable=False) for need in all_needs if need.pieces]
+    decision, wanted = within(busy, free, budget), plan(all_needs, free, budget)
+    assert decision == wanted or decision is None
+    asked = {need.stream: pages_for(need, sum(count for count, _ in need.pieces), PAGE) for need in busy}
+    assert decision is not None or sum(asked.values()) > free
+    assert decision is None or not wanted.moved
 
 
 @given(needs(), st.integers(0, 12), budgets)
