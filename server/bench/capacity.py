@@ -51,7 +51,7 @@ async def _main(options: argparse.Namespace) -> int:
             progress(f"{streams} streams: {f'too many: {why}' if why else 'it keeps up'}")
             return not why
 
-        await _trial(server, options, 1, 1_000, seconds=2.0)  # warms up
+        await _trial(server, options, 1, 1_000, min(2.0, options.seconds))  # warms up
         found: list[float | None] = [await largest(holds, options.most_streams) for _ in range(options.rounds)]
     interval = 1 / options.fps
     figures = [Figure(bench="capacity", case="search", what="live streams", unit="streams", rounds=found)]

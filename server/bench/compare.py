@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
+import torch
 
 from . import latency, throughput
 from .cases import Answer, Case, Measured, latency_cases, measure, throughput_cases
@@ -30,7 +31,8 @@ def main(options: argparse.Namespace) -> int:
 
 async def _main(options: argparse.Namespace) -> int:
     dtype = "float32" if options.dtype == "auto" else options.dtype  # all compute in the same one
-    device = "cpu" if options.device == "auto" else options.device
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    device = found if options.device == "auto" else options.device
     first = latency_cases(options.frames, options.image_tokens)
     many = throughput_cases(options.requests, options.tokens, options.image_tokens)
     model = await asyncio.to_thread(model_folder, options.model)

@@ -42,11 +42,9 @@ class Transformers:
     @classmethod
     async def load(cls, model: str, dtype: str, device: str) -> Self:
         """Load it as the library does."""
-        where = torch.device(
-            "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
-        )
-        loaded = transformers.AutoModelForImageTextToText.from_pretrained(model, dtype=getattr(torch, dtype))
-        return cls(loaded.to(where).eval(), transformers.AutoProcessor.from_pretrained(model))
+        library: Any = transformers
+        loaded = library.AutoModelForImageTextToText.from_pretrained(model, dtype=getattr(torch, dtype))
+        return cls(loaded.to(device).eval(), library.AutoProcessor.from_pretrained(model))
 
     async def close(self) -> None:
         """Nothing has to be stopped."""
