@@ -41,8 +41,8 @@ def _jpegs(seed: int, count: int) -> Iterator[bytes]:
         yield file.getvalue()
 
 
-class Camera:
-    """One camera, and what its client hears: `async with Camera(stream, pictures, fps, media) as camera`.
+class PacedCamera:
+    """One camera, and what its client hears: `async with PacedCamera(stream, pictures, fps, media) as camera`.
 
     pictures: the files to show, one after the other. media: "image", where each picture is a piece, or "frame", where
     the model takes them in pairs. said: the tokens of all replies so far. faults: what went wrong, in words.

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ...streams.requests.request import Request
 from ..client import connect
 from .arithmetic import keeps_up, lag, percentile, synchrony
-from .camera import Camera, jpegs
+from .camera import PacedCamera, jpegs
 from .figures import Figure, progress, setting, show
 from .peers.child import QUESTION
 from .served import Served, greedy, served
@@ -94,7 +94,7 @@ async def _trial(server: Served, options: argparse.Namespace, streams: int, seed
             connection = await stack.enter_async_context(connect(server.url))
             request = Request(format="live", video_fps=options.fps)
             pictures = await asyncio.to_thread(jpegs, seed + place, count)
-            camera = Camera(await connection.stream(request), pictures, options.fps, options.media)
+            camera = PacedCamera(await connection.stream(request), pictures, options.fps, options.media)
             cameras.append(await stack.enter_async_context(camera))
         speaker = cameras[0]
         await speaker.ask(QUESTION, greedy(_NO_END))

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ...streams.requests.request import Request
 from ..client import Connection, connect
 from .arithmetic import gaps, lag, percentile, synchrony
-from .camera import Camera, jpegs
+from .camera import PacedCamera, jpegs
 from .figures import Figure, per_round, progress, setting, show
 from .peers.child import QUESTION
 from .served import greedy, served
@@ -71,7 +71,7 @@ async def _round(connection: Connection, options: argparse.Namespace, number: in
     async with (
         asyncio.timeout(_MOST_SECONDS),
         await connection.stream(Request(format="live", video_fps=options.fps)) as stream,
-        Camera(stream, pictures, options.fps, options.media) as camera,
+        PacedCamera(stream, pictures, options.fps, options.media) as camera,
     ):
         await camera.take_in(_BEFORE)
         idle = await camera.speak(QUESTION, params)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from harness import run
-from penstock.server.bench.camera import Camera, jpegs
+from penstock.server.bench.camera import PacedCamera, jpegs
 from penstock.streams.event import Appended, Closed, Dropped, Error, ReplyDone, Seen, Token
 from penstock.streams.item import Image, VideoFrame
 from penstock.streams.requests.request import SamplingParams
@@ -55,8 +55,8 @@ def at_once(item: Any, say: Callable[[Any], None]) -> None:
     say(Appended(1, "image", item.pts_us, item.pts_us, 0, 64, 0))
 
 
-def camera(wire: Wire, fps: float, media: str = "image") -> Camera:
-    return Camera(wire, PICTURES, fps, media)  # pyright: ignore[reportArgumentType]
+def camera(wire: Wire, fps: float, media: str = "image") -> PacedCamera:
+    return PacedCamera(wire, PICTURES, fps, media)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_late_send_is_seen() -> None:
