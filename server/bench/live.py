@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ...errors import PenstockError
 from ...streams.requests.request import Request
 from ..client import Connection, connect
 from .arithmetic import gaps, lag, percentile, synchrony
@@ -46,9 +47,9 @@ async def _main(options: argparse.Namespace) -> int:
     rounds: list[Round] = []
     async with served(options) as server, connect(server.url) as connection:
         model = options.model or connection.welcome.model
-        await _round(connection, options, 0)  # warms up
+        await _timely(connection, options, 0)  # warms up
         for attempt in range(1, 2 * options.rounds + 1):
-            one = await _round(connection, options, attempt)
+            one = await _timely(connection, options, attempt)
             if one.late:
                 progress(f"attempt {attempt} is invalid: {one.late} pictures were sent late, so it says nothing")
                 continue
@@ -65,11 +66,22 @@ async def _main(options: argparse.Namespace) -> int:
     return 0 if rounds else 1
 
 
+async def _timely(connection: Connection, options: argparse.Namespace, number: int) -> Round:
+    """A round. PenstockError if it takes longer than there are pictures for."""
+    try:
+        async with asyncio.timeout(_MOST_SECONDS):
+            return await _round(connection, options, number)
+    except TimeoutError:
+        raise PenstockError(
+            f"live: expected a round of {2 * options.tokens} tokens in {_MOST_SECONDS:g} s, and it took longer; "
+            "lower --tokens, or leave the machine to the server"
+        ) from None
+
+
 async def _round(connection: Connection, options: argparse.Namespace, number: int) -> Round:
     pictures = await asyncio.to_thread(jpegs, number, round(_MOST_SECONDS * options.fps))
     params = greedy(options.tokens)
     async with (
-        asyncio.timeout(_MOST_SECONDS),
         await connection.stream(Request(format="live", video_fps=options.fps)) as stream,
         PacedCamera(stream, pictures, options.fps, options.media) as camera,
     ):
