@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import json
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from penstock.server.bench import compare, peer
+from penstock.errors import PenstockError
+from penstock.server.bench import compare, live, peer
 from penstock.server.cli import main
 
 from tests.fixtures.recipe import model_path
@@ -73,6 +75,16 @@ def test_live(brook_url: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert len(figure["rounds"]) == setting["rounds"], what
         if what.startswith("between") and setting["rounds"]:
             assert figure["median"] > 0
+
+
+def test_a_round_that_does_not_end_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def stuck(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(live, "_round", stuck)
+    monkeypatch.setattr(live, "_MOST_SECONDS", 0.02)
+    with pytest.raises(PenstockError, match=r"expected a round of 128 tokens in 0\.02 s, and it took longer"):
+        asyncio.run(live._timely(None, argparse.Namespace(tokens=64), 1))  # pyright: ignore[reportArgumentType]
 
 
 def test_capacity(brook_url: str, capsys: pytest.CaptureFixture[str]) -> None:
