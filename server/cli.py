@@ -242,9 +242,9 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from .bench import append
+    from importlib import import_module
 
-    return append.main(options)
+    return import_module(f".bench.{options.bench}", __package__).main(options)
 
 
 def script() -> int:

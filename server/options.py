@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..streams.requests.request import FORMATS
+from .bench.options import Numbers, add_benches
 from .config import LIMITS, ServerConfig
 
 Commands = Mapping[str, Callable[[argparse.Namespace], int]]
@@ -114,10 +115,7 @@ def make_parser(commands: Commands) -> argparse.ArgumentParser:
     replay.add_argument("file", type=Path, help="a record that `penstock serve --record` has written")
     replay.add_argument("--model", help="the model's name or folder, where it is not where it was")
     bench = children.add_parser("bench", help="measure")
-    benches = bench.add_subparsers(title="benchmarks", required=True, metavar="WHAT")
-    append = benches.add_parser("append", help="time per append and per decode step, by history")
-    append.set_defaults(command=commands["bench"])
-    _add_bench_append(append)
+    add_benches(bench, commands["bench"], Numbers(_positive, _count, _whole))
     fetch = children.add_parser("fetch-demo-model", help="fetch a small trained text model, SmolLM2-135M-Instruct")
     fetch.set_defaults(command=commands["fetch-demo-model"])
     fetch.add_argument("--into", type=Path, metavar="FOLDER", help="where it should lie (default in ~/.cache/penstock)")
@@ -340,19 +338,6 @@ def _add_trace(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", help="a model's name or folder; without one Brook")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--tokens", type=_whole, default=2, help="length of the reply (default 2)")
-
-
-def _add_bench_append(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument("--rounds", type=_whole, default=20, help="rounds that medians are taken over (default 20)")
-    parser.add_argument("--tokens", type=_whole, default=600, help="tokens of the timed reply (default 600)")
-    parser.add_argument("--cuda-graphs", action="store_true", help="decode steps are recorded and launched whole")
-    parser.add_argument("--histories", type=_numbers, default=(1_000, 20_000), help="tokens, separated by commas")
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(_whole(part) for part in text.split(","))
 
 
 def _version() -> str:

@@ -1,10 +1,20 @@
 """`penstock bench`: what the engine costs, measured on the machine that asks.
 
-append      `penstock bench append`: prints what is measured
-costs       one append and one decode step, by length of history, on the hand-driven `Core`
-latency     a running reply while other streams append, on the public `Engine`
-models      the model that is measured, small and with random weights
-stock       the same appends and decode steps by plain `transformers`
+options     what may be said on the command line; the one module here that is imported for `--help`
+latency     `penstock bench latency`: one user, on the public `Engine`
+throughput  `penstock bench throughput`: many requests at once, on the public `Engine`
+live        `penstock bench live`: pictures that arrive while a reply is spoken, through a server
+capacity    `penstock bench capacity`: how many live streams a server keeps up with
+compare     `penstock bench compare`: latency and throughput of several engines in turn
+append      `penstock bench append`: one append and one decode step, by length of history
+cases       what is run, and how rounds are interleaved
+arithmetic  from times to figures
+figures     how figures are printed
+camera      a client that shows pictures at a fixed pace
+served      the server that is measured
+peer        an engine in a process of its own, as seen from here; `peers` is what runs there
+presets     models with random weights at real shapes
+costs, others, models, stock    what `append` measures, and the small model on which it does
 
 The rest of the server knows neither torch nor transformers. These modules do, because they time both; so `penstock`
 imports them only when a benchmark is asked for.

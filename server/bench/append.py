@@ -1,4 +1,4 @@
-"""`penstock bench append`: prints what costs.py and latency.py measure, as a table or as one JSON object a line."""
+"""`penstock bench append`: prints what costs.py and others.py measure, as a table or as one JSON object a line."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import msgspec
 
 from ... import EngineConfig
 from .costs import AppendCost, append_costs
-from .latency import Latency, latencies
 from .models import write_small
+from .others import Latency, latencies
 
 
 def main(options: argparse.Namespace) -> int:

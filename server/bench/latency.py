@@ -1,75 +1,62 @@
-"""How a running reply fares while other streams append.
+"""`penstock bench latency`: how long one user waits, on the public `Engine` in this process.
 
-In: how many others. Out: plain figures. Works on the public `Engine` and its streams, in this process. It does not know
-how figures are printed.
+First token of a text, an image of 448 x 448 and a video of 16 frames of 224 x 224, and the time between tokens. Then a
+stream with 5, 20 and 60 pictures: how long it takes in another one, and how long from a question, which comes with one
+more picture, to its first token. All cases run once per round, in turn; the first round is not counted.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import statistics
-import time
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any
 
-import msgspec
-import numpy as np
+from .arithmetic import gaps, percentile
+from .cases import Case, Measured, latency_cases, measure
+from .figures import Figure, per_round, setting, show
+from .peers.on_penstock import Penstock
+from .presets import model_folder
 
-from ... import Engine, EngineConfig, Request, SamplingParams, VideoFrame
-from .models import SIDE
-
-
-class Latency(msgspec.Struct, frozen=True):
-    """Milliseconds between tokens of one reply while `others` streams append two frames a second each."""
-
-    others: int
-    tokens: int
-    median_ms: float
-    p95_ms: float
-    worst_ms: float
-    frames_appended: int
+TOKENS = 64
 
 
-async def latencies(model: Path, others: list[int], tokens: int, config: EngineConfig) -> list[Latency]:
-    """Time between the tokens of one reply with each number of other streams that append two frames a second."""
-    async with await Engine.load(model, config=config) as engine:
-        return [await _latency(engine, count, tokens) for count in others]
+def main(options: argparse.Namespace) -> int:
+    """Measure and print; 0."""
+    return asyncio.run(_main(options))
 
 
-async def _latency(engine: Engine, others: int, tokens: int) -> Latency:
-    frames = 0
-    stop = asyncio.Event()
-    begun = asyncio.Semaphore(0)  # one for each camera that has sent its first frame
+async def _main(options: argparse.Namespace) -> int:
+    cases = latency_cases(options.frames, options.tokens)
+    engine = await Penstock.load(model_folder(options.model), options.dtype, options.device)
+    try:
+        measured = await measure({"penstock": engine.run}, cases, options.rounds)
+    finally:
+        await engine.close()
+    info = engine.engine.info
+    where = setting("latency", options.model, info.dtype, info.device, options.rounds)
+    show(where, figures(cases, measured["penstock"]), options.json)
+    return 0
 
-    async def camera(place: int) -> None:
-        nonlocal frames
-        draw = np.random.default_rng(place)
-        async with await engine.stream(Request(format="turns", policy="latest")) as stream:
-            start = time.perf_counter()
-            count = 0
-            while not stop.is_set():
-                pixels = draw.integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)
-                await stream.append(VideoFrame(pixels, count * 500_000))
-                count += 1
-                frames += 1
-                if count == 1:
-                    begun.release()
-                await asyncio.sleep(max(0.0, start + (count + place / max(1, others)) * 0.5 - time.perf_counter()))
 
-    async with asyncio.TaskGroup() as group:
-        for place in range(others):
-            group.create_task(camera(place), name=f"bench.camera.{place}")
-        for _ in range(others):
-            await begun.acquire()
-        async with await engine.stream(Request(format="live")) as stream:
-            reply = await stream.ask("What do you see?", SamplingParams(max_tokens=tokens, temperature=0.0))
-            times = [time.perf_counter() async for _ in reply]
-        stop.set()
-    gaps = sorted((later - earlier) * 1000 for earlier, later in zip(times, times[1:], strict=False))
-    return Latency(
-        others,
-        len(times),
-        round(statistics.median(gaps), 3),
-        round(gaps[int(len(gaps) * 0.95)], 3),
-        round(gaps[-1], 3),
-        frames,
-    )
+def figures(cases: list[Case], measured: Measured, engine: str = "penstock") -> Iterator[Figure]:
+    """The figures of one engine. Those of sessions are compared with the session of the fewest pictures."""
+    shortest: dict[str, list[float | None]] = {}
+    for case in cases:
+        answers = measured[case.name]
+        common: dict[str, Any] = {"bench": "latency", "case": case.name, "engine": engine, "note": _failed(answers)}
+        if case.is_session:
+            for what, key in (("question to first token", "question"), ("taking in a picture", "frame")):
+                rounds = [answer.get(key) for answer in answers]
+                first = shortest.setdefault(what, rounds)
+                ratios = {} if first is rounds else {"ratios": per_round(rounds, first), "against": "the shortest"}
+                yield Figure(what=what, unit="s", rounds=rounds, **common, **ratios)
+            continue
+        first_tokens = [answer["times"][0][0] if "times" in answer else None for answer in answers]
+        yield Figure(what="first token", unit="s", rounds=first_tokens, **common)
+        between = [percentile(gaps(answer["times"][0]), 50) * 1000 if "times" in answer else None for answer in answers]
+        yield Figure(what="between tokens", unit="ms", rounds=between, **common)
+
+
+def _failed(answers: list[dict[str, Any]]) -> str:
+    return next((answer["error"] for answer in answers if "error" in answer), "")

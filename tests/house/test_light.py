@@ -78,7 +78,7 @@ def test_a_client_talks_where_they_are_not_installed(brook_url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "serve", "plan", "ask", "devices", "trace", "bench", "bench append", "completion"]
+    "command", ["", "serve", "plan", "ask", "devices", "trace", "bench", "bench live", "bench append", "completion"]
 )
 def test_help_loads_next_to_nothing(command: str) -> None:
     assert loaded(HELP.format(arguments=[*command.split(), "--help"]), SLOW) == "[]"

@@ -1,14 +1,168 @@
-"""`penstock bench append` prints one JSON object a line: costs by history, then latencies by load."""
+"""Each benchmark runs and prints one JSON object a line: a setting, then figures with one value a round."""
 
 from __future__ import annotations
 
+import argparse
+import asyncio
+import contextlib
 import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from penstock.errors import PenstockError
+from penstock.server.bench import compare, live, peer
 from penstock.server.cli import main
 
+from tests.fixtures.recipe import model_path
 
-def test_bench_append_prints_costs_and_latencies(capsys: pytest.CaptureFixture[str]) -> None:
+STAND_IN = """#!/bin/sh
+[ "$1" = -c ] && exec {python} "$@"
+PYTHONPATH={here} exec {python} "$@"
+"""
+
+
+def bench(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[dict[str, Any], dict[tuple[str, ...], Any], int]:
+    """What a benchmark prints: its setting, its figures by case, quantity and engine, and the exit code."""
+    code = main([*words, "--json"])
+    setting, *figures = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert setting["bench"] == words[1] and all(figure["bench"] == words[1] for figure in figures)
+    assert all(len(figure["rounds"]) == len(figures[0]["rounds"]) for figure in figures if words[1] != "capacity")
+    return setting, {(figure["case"], figure["what"], figure["engine"]): figure for figure in figures}, code
+
+
+def test_latency(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model", str(model_path("qwen2_5_vl")), "--rounds", "2", "--tokens", "4", "--frames", "1,2"]
+    setting, figures, code = bench(capsys, "bench", "latency", *words)
+    assert code == 0 and (setting["rounds"], setting["device"]) == (2, "cpu")
+    one_shot = {(case, what) for case in ("text", "image 448", "video 16x224") for what in FIRST_AND_BETWEEN}
+    sessions = {(case, what) for case in ("1 pictures", "2 pictures") for what in TAKEN_AND_ASKED}
+    assert {key[:2] for key in figures} == one_shot | sessions
+    assert all(value > 0 for figure in figures.values() for value in figure["rounds"])
+    assert all(len(figures["2 pictures", what, "penstock"]["ratios"]) == 2 for what in TAKEN_AND_ASKED)
+
+
+FIRST_AND_BETWEEN = ("first token", "between tokens")
+TAKEN_AND_ASKED = ("taking in a picture", "question to first token")
+
+
+def test_throughput(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model", str(model_path("qwen2_5_vl")), "--rounds", "1", "--requests", "1,3"]
+    setting, figures, code = bench(capsys, "bench", "throughput", *words, "--tokens", "24", "--image-tokens", "3")
+    assert code == 0 and setting["bench"] == "throughput"
+    assert {key[:2] for key in figures} == {
+        *((f"{count} text", what) for count in (1, 3) for what in ("decode", "slowest first token")),
+        *(("3 image 224", what) for what in ("all tokens", "median first token", "slowest first token")),
+    }
+    assert figures["1 text", "decode", "penstock"]["unit"] == "tok/s"
+
+
+def test_live(brook_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--url", brook_url, "--rounds", "1", "--fps", "10", "--tokens", "30"]
+    setting, figures, code = bench(capsys, "bench", "live", *words)
+    assert {what.rpartition(",")[0] or what for _, what, _ in figures} == {
+        "pictures during the reply",
+        "due to first token that sees it",
+        "due to KV cache",
+        "synchrony",
+        "between tokens, idle",
+        "between tokens, meanwhile",
+    }
+    assert setting["model"] and code == (0 if setting["rounds"] else 1)
+    for (_, what, _), figure in figures.items():
+        assert len(figure["rounds"]) == setting["rounds"], what
+        if what.startswith("between") and setting["rounds"]:
+            assert figure["median"] > 0
+
+
+def test_a_round_that_does_not_end_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def stuck(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(live, "_round", stuck)
+    monkeypatch.setattr(live, "_MOST_SECONDS", 0.02)
+    with pytest.raises(PenstockError, match=r"expected a round of 128 tokens in 0\.02 s, and it took longer"):
+        asyncio.run(live._timely(None, argparse.Namespace(tokens=64), 1))  # pyright: ignore[reportArgumentType]
+
+
+def test_capacity(brook_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--url", brook_url, "--fps", "8", "--seconds", "0.5", "--most-streams", "2"]
+    _, figures, code = bench(capsys, "bench", "capacity", *words)
+    found = figures.pop(("search", "live streams", "penstock"))
+    assert code == 0 and found["rounds"][0] in (0, 1, 2)
+    tried = {case for case, _, _ in figures}
+    assert tried == ({"1 streams"} if found["median"] == 0 else {"1 streams", "2 streams"})
+    for case in tried:
+        fits = int(case.split()[0]) <= found["median"]
+        share = figures[case, "synchrony", "penstock"]
+        assert fits == (share["note"] == "") and (share["median"] >= 99 or not fits)
+
+
+def test_compare(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """vLLM's side runs as it does with vLLM, on a stand-in that replies to every prompt with 7, 8, 9, ..."""
+
+    class Same:
+        about = "made up"
+
+        async def run(self, case: dict[str, Any]) -> dict[str, Any]:
+            ids = [list(range(7, 7 + case["tokens"]))]
+            if case["run"] == "session":
+                return {"frame": 0.5, "question": 1.0, "ids": ids}
+            times = [[(place + 1) / 10 for place in range(case["tokens"])] for _ in range(case["count"])]
+            return {"times": times, "ids": ids * case["count"]}
+
+    @contextlib.asynccontextmanager
+    async def open_peer(name: str, python: str | None, *settings: str) -> AsyncIterator[Any]:
+        if python is None:
+            yield Same()
+        else:
+            async with peer.open_peer(name, python, *settings) as opened:
+                yield opened
+
+    monkeypatch.setattr(compare, "open_peer", open_peer)
+    python = stand_in(tmp_path)
+    words = ["--vllm", python, "--model", "m", "--rounds", "1", "--frames", "2", "--requests", "1,2", "--tokens", "5"]
+    setting, figures, code = bench(capsys, "bench", "compare", *words, "--image-tokens", "3")
+    assert code == 0 and "vllm float32, vLLM 0 stand-in" in setting["device"]
+    engines = {engine for *_, engine in figures}
+    assert engines == {"penstock", "transformers", "vllm"}
+    for (case, what, engine), figure in figures.items():
+        assert figure["median"] is not None, (case, what, engine)
+        assert (figure["ratio"] is None) == (engine == "penstock"), (case, what, engine, figure["note"])
+    assert figures["1 text", "decode", "transformers"]["ratio"] == 1.0
+
+
+def test_an_engine_that_dies_leaves_the_others(tmp_path: Path) -> None:
+    async def ask() -> list[dict[str, Any]]:
+        async with peer.open_peer("vllm", stand_in(tmp_path, "import os; os._exit(3)"), "m", "float32", "cpu") as child:
+            case = {"run": "requests", "count": 1, "media": "text", "side": 1, "frames": 1, "tokens": 2, "seed": 0}
+            return [await child.run(case), await child.run(case)]
+
+    for answer in asyncio.run(ask()):
+        assert answer == {"error": "vllm ended with code 3"}
+
+
+def stand_in(folder: Path, dies: str = "") -> str:
+    """A Python whose environment has a package `vllm` that computes nothing. It may die at a reply."""
+    source = (
+        (Path(__file__).parent / "vllm_stand_in.py")
+        .read_text(encoding="utf-8")
+        .replace('DIES = ""', f"DIES = {dies!r}")
+    )
+    for module in ("", "sampling_params", "engine", "engine.arg_utils", "engine.protocol", "v1", "v1.engine"):
+        room = folder.joinpath("here", "vllm", *module.split("."))
+        room.mkdir(parents=True, exist_ok=True)
+        (room / "__init__.py").write_text(source if module == "" else "from vllm import *\n")
+    (folder / "here" / "vllm" / "v1" / "engine" / "async_llm.py").write_text("from vllm import *\n")
+    python = folder / "python"
+    python.write_text(STAND_IN.format(python=sys.executable, here=folder / "here"))
+    python.chmod(0o755)
+    return str(python)
+
+
+def test_append(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--histories", "200,400", "--rounds", "2", "--tokens", "30"]
     assert main(["bench", "append", "--json", *options]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -92,6 +92,8 @@ NUMBERS = {
     ("trace", "--tokens"): "a whole number",
     ("bench", "append", "--rounds"): "a whole number",
     ("bench", "append", "--histories"): "a whole number",
+    ("bench", "latency", "--frames"): "a whole number",
+    ("bench", "capacity", "--seconds"): "a number",
 }
 
 

@@ -1,0 +1,163 @@
+"""The options of `penstock bench`. In: a parser. Out: nothing; it then knows the benchmarks.
+
+Knows what may be said and by which name, not what is measured. Loads no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+_WHOLE = Callable[[str], int]
+
+_EXAMPLES = {
+    "latency": "penstock bench latency --model random:0.2b --dtype bfloat16",
+    "throughput": "penstock bench throughput --model Qwen/Qwen2.5-VL-3B-Instruct --requests 1,8",
+    "live": "penstock bench live --model random:0.2b --dtype bfloat16",
+    "capacity": "penstock bench capacity --model random:0.2b --dtype bfloat16 --most-streams 16",
+    "compare": "penstock bench compare --model random:0.2b --dtype bfloat16 --vllm ~/vllm/bin/python",
+    "append": "penstock bench append --rounds 5",
+}
+
+
+class Numbers:
+    """How numbers are read from the command line: `positive` a number above 0, `count` a whole one of at least 1."""
+
+    def __init__(self, positive: Callable[[str], float], count: _WHOLE, whole: _WHOLE) -> None:
+        self.positive, self.count, self.whole = positive, count, whole
+
+    def counts(self, text: str) -> tuple[int, ...]:
+        """Whole numbers of at least 1, separated by commas."""
+        return tuple(self.count(part) for part in text.split(","))
+
+    def wholes(self, text: str) -> tuple[int, ...]:
+        """Whole numbers, separated by commas."""
+        return tuple(self.whole(part) for part in text.split(","))
+
+
+def add_benches(parser: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int], read: Numbers) -> None:
+    """Add the benchmarks below `penstock bench`; each namespace has its name as `bench`."""
+    benches = parser.add_subparsers(title="benchmarks", required=True, metavar="WHAT")
+    for name, what, add in (
+        ("latency", "how long one user waits: first tokens, time between tokens, pictures that are taken in", _latency),
+        ("throughput", "many requests at once: tokens a second, first tokens", _throughput),
+        ("live", "pictures that arrive while a reply is spoken, through a server", _live),
+        ("capacity", "how many live streams a server keeps up with", _capacity),
+        ("compare", "latency and throughput beside transformers and vLLM, in turn", _compare),
+        ("append", "time per append and per decode step, by history", _append),
+    ):
+        bench = benches.add_parser(name, help=what, epilog=f"example:\n  {_EXAMPLES[name]}")
+        bench.set_defaults(command=command, bench=name)
+        add(bench, read)
+
+
+def _latency(parser: argparse.ArgumentParser, read: Numbers) -> None:
+    _add_model(parser)
+    _add_rounds(parser, read, 5)
+    _add_frames(parser, read)
+    _add_tokens(parser, read, 64, "tokens of each reply")
+
+
+def _throughput(parser: argparse.ArgumentParser, read: Numbers) -> None:
+    _add_model(parser)
+    _add_rounds(parser, read, 5)
+    _add_requests(parser, read)
+
+
+def _live(parser: argparse.ArgumentParser, read: Numbers) -> None:
+    _add_model(parser)
+    _add_url(parser)
+    _add_rounds(parser, read, 5)
+    _add_camera(parser, read, "image")
+    _add_tokens(parser, read, 64, "tokens of each reply")
+    parser.set_defaults(most_streams=1)
+
+
+def _capacity(parser: argparse.ArgumentParser, read: Numbers) -> None:
+    _add_model(parser)
+    _add_url(parser)
+    _add_rounds(parser, read, 1, "searches")
+    _add_camera(parser, read, "frame")
+    parser.add_argument(
+        "--seconds", type=read.positive, default=12.0, help="how long each trial counts (default %(default)g)"
+    )
+    parser.add_argument(
+        "--most-streams", type=read.count, default=64, metavar="N", help="stop the search there (default %(default)s)"
+    )
+
+
+def _compare(parser: argparse.ArgumentParser, read: Numbers) -> None:
+    _add_model(parser)
+    parser.add_argument("--vllm", metavar="PYTHON", help="the Python of an environment with vLLM; without it only two")
+    _add_rounds(parser, read, 3)
+    _add_frames(parser, read)
+    _add_requests(parser, read)
+
+
+def _append(parser: argparse.ArgumentParser, read: Numbers) -> None:
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--rounds", type=read.whole, default=20, help="rounds that medians are taken over (default 20)")
+    parser.add_argument("--tokens", type=read.whole, default=600, help="tokens of the timed reply (default 600)")
+    parser.add_argument("--cuda-graphs", action="store_true", help="decode steps are recorded and launched whole")
+    parser.add_argument("--histories", type=read.wholes, default=(1_000, 20_000), help="tokens, separated by commas")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        help="a folder, an id, or random weights at a real shape: random:0.2b, random:3b, random:7b (default Brook)",
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default auto)")
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def _add_url(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", help="a server that runs, for example 127.0.0.1:8000, instead of one of its own")
+
+
+def _add_rounds(parser: argparse.ArgumentParser, read: Numbers, default: int, what: str = "rounds") -> None:
+    parser.add_argument(
+        "--rounds", type=read.count, default=default, help=f"{what} that medians are taken over (default {default})"
+    )
+
+
+def _add_frames(parser: argparse.ArgumentParser, read: Numbers) -> None:
+    parser.add_argument(
+        "--frames",
+        type=read.counts,
+        default=(5, 20, 60),
+        metavar="N,N",
+        help="pictures that a stream has when it is asked, separated by commas (default 5,20,60)",
+    )
+
+
+def _add_requests(parser: argparse.ArgumentParser, read: Numbers) -> None:
+    parser.add_argument(
+        "--requests",
+        type=read.counts,
+        default=(1, 8, 32),
+        metavar="N,N",
+        help="how many requests at once, separated by commas (default 1,8,32)",
+    )
+    _add_tokens(parser, read, 128, "tokens of each reply to text")
+    parser.add_argument(
+        "--image-tokens", type=read.count, default=64, metavar="N", help="tokens of each reply to an image (default 64)"
+    )
+
+
+def _add_camera(parser: argparse.ArgumentParser, read: Numbers, media: str) -> None:
+    parser.add_argument("--fps", type=read.positive, default=2.0, help="pictures a second (default %(default)g)")
+    parser.add_argument(
+        "--media",
+        choices=("image", "frame"),
+        default=media,
+        help=f"what the model gets: single images, or frames of a video, which it takes in pairs (default {media})",
+    )
+
+
+def _add_tokens(parser: argparse.ArgumentParser, read: Numbers, default: int, what: str) -> None:
+    options: dict[str, Any] = {"type": read.count, "default": default, "metavar": "N"}
+    parser.add_argument("--tokens", help=f"{what} (default {default})", **options)
