@@ -115,7 +115,8 @@ def test_streams_append_decode_and_sample(name: str, launch: Launch) -> None:
     rig = Rig(served(name), page_tokens=16, kv_tokens=1024)
     machine = Machine(rig.core.loaded)
     core: Any = rig.core
-    core.language = SimpleNamespace(run=machine.run, logits=None)
+    machine.language.spans = core.language.spans
+    core.language = SimpleNamespace(run=machine.run, logits=None, spans=core.language.spans)
     one, other = Client(rig.open(format="live")), Client(rig.open(format="turns"))
     for client, how in ((one, SAMPLED), (other, {})):
         client.do("image")
@@ -146,7 +147,8 @@ def test_streams_take_pages_from_each_other(name: str, launch: Launch) -> None:
     rig = Rig(served(name), page_tokens=4, kv_tokens=200)
     machine = Machine(rig.core.loaded, pages=50, page_tokens=4)
     core: Any = rig.core
-    core.language = SimpleNamespace(run=machine.run, logits=None)
+    machine.language.spans = core.language.spans
+    core.language = SimpleNamespace(run=machine.run, logits=None, spans=core.language.spans)
     strangers(rig, 3, 30, with_media=name == "omni")
     client = Client(rig.open(format="live"))
     client.do("image" if name == "omni" else "text")

@@ -58,6 +58,7 @@ def with_graphs(rig: Rig, record: Any, backend: Backend) -> LanguageModel:
     old = rig.core.language
     pages, page_tokens = old.keys[0].shape[:2]
     rig.core.language = LanguageModel(rig.core.loaded, pages, page_tokens, len(old.tables), backend, record)
+    rig.core.language.spans = old.spans
     return rig.core.language
 
 

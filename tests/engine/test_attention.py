@@ -196,7 +196,7 @@ def test_stretches_of_pages_are_read_where_they_lie(cuts: list[int], seed: int, 
     size, noise = 32, torch.Generator().manual_seed(seed)
     order = torch.randperm(len(cuts), generator=noise).tolist()
     starts = np.cumsum([0, *(count + 1 for count in cuts)])
-    pages = np.concatenate([np.arange(starts[place], starts[place] + cuts[place]) for place in order])
+    pages = np.concatenate([np.arange(int(starts[place]), int(starts[place]) + cuts[place]) for place in order])
     keys = torch.randn(int(starts[-1]), size, 1, 8, generator=noise).to(torch.bfloat16 if bf16 else torch.float32)
     found = _stretches(keys, keys, pages)
     seen = torch.cat([key for key, _ in found]).float().sort(0).values
