@@ -36,7 +36,7 @@ def test_a_frame_goes_from_socket_to_token(capsys: pytest.CaptureFixture[str]) -
         way.append(lines[place])
     assert "21168 bytes" in way[1]["summary"]
     assert "(2, 84, 84, 3) uint8" in way[2]["summary"]
-    assert "9 rows" in way[3]["summary"] and "(9, 256) float32" in way[5]["summary"]
+    assert "9 rows" in way[3]["summary"] and way[5]["summary"] == "9 rows"
     assert "9 of media" in way[6]["summary"] and "Appended 9 rows, Token 0" in way[8]["summary"]
     assert lines[-1]["type"] == "ReplyDone"
 
