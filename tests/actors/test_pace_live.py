@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from penstock.engine.plan import Plan
+from penstock.engine.plan import Feed, Plan
 from penstock.engine.scheduling.granting import Announced, Granting
 from penstock.engine.scheduling.pace import Pace
 from penstock.streams.event import Appended, Dropped, Token
@@ -16,13 +16,18 @@ from tests.actors.conftest import House
 from tests.actors.watch import Reader, ids
 from tests.reference.media import picture
 
-LONG = SamplingParams(max_tokens=60, ignore_eos=True)
+LONG = SamplingParams(max_tokens=2_000, ignore_eos=True)  # until it is interrupted
 SHORT = SamplingParams(max_tokens=4)
 MUCH = "what is there to see in this scene now ? " * 60
 
 
 def appended(plan: Plan) -> int:
     return sum(len(run) for feed in plan.feeds for run in feed.rows) - sum(feed.draw is not None for feed in plan.feeds)
+
+
+def decodes(feed: Feed) -> bool:
+    """It is one token of a reply that goes on."""
+    return feed.draw is not None and sum(len(run) for run in feed.rows) == 1
 
 
 async def beside(house: House, live: bool) -> list[Plan]:
@@ -44,8 +49,9 @@ async def beside(house: House, live: bool) -> list[Plan]:
             plans.clear()
             async with asyncio.TaskGroup() as group:
                 group.create_task(ids(reply))
-                group.create_task(ids(await asker.ask(MUCH, SHORT)))
-    return [plan for plan in plans if any(feed.draw for feed in plan.feeds)]
+                await ids(await asker.ask(MUCH, SHORT))
+                await speaker.interrupt()
+    return [plan for plan in plans if any(decodes(feed) for feed in plan.feeds)]
 
 
 def test_steps_are_filled_where_nothing_is_live(house: House) -> None:
