@@ -92,7 +92,7 @@ def test_a_thread_that_computes_alone_leaves_the_others_theirs() -> None:
 
 @pytest.mark.parametrize(
     ("said", "spins"),
-    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+    [({}, "30000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
     ids=["nothing", "count", "policy"],
 )
 def test_threads_that_wait_do_not_stay_awake_for_long(said: dict[str, str], spins: str) -> None:
