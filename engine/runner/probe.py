@@ -25,8 +25,6 @@ _ROWS = 12
 _PAGE = 4
 # Largest error of a logit, in standard deviations of the stock logits: rounding in bf16 stays below a tenth of it.
 _TOLERANCE = 0.2
-# In types of 16 bits a trained model's logits lie farther apart: so many times.
-_HALF = 4
 
 
 def check_against_stock(loaded: Loaded, model: Any) -> None:
@@ -54,12 +52,11 @@ def check_prompt(
         raise ModelError(f"its decoder does not run over pages: {error}") from error
     stock = _stock(model, inputs, attention)
     error = _error(ours, stock[[stop - 1 for stop in stops]])
-    most = _TOLERANCE if loaded.dtype == torch.float32 else _HALF * _TOLERANCE
-    if not error <= most:
+    if not error <= _TOLERANCE:
         cause = _cause(loaded, model, prompt, inputs, attention)
         raise ModelError(
             f"its logits over pages differ from the library's by {error:.2g} standard deviations, "
-            f"expected at most {most}{cause and f': {cause}'}"
+            f"expected at most {_TOLERANCE}{cause and f': {cause}'}"
         )
 
 
