@@ -176,6 +176,17 @@ def test_other_positions_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         load(model_path("text"), EngineConfig())
 
 
+def test_in_16_bits_as_much_rounding_is_allowed_as_the_library_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trained model's logits lie farther apart than the fixed bound, which is 0 here; other positions still count."""
+    monkeypatch.setattr(probe, "_TOLERANCE", 0.0)
+    load(model_path("text"), EngineConfig(dtype="bfloat16"))
+    with pytest.raises(ModelError, match="logits over pages differ"):
+        load(model_path("text"), EngineConfig(dtype="float32"))
+    monkeypatch.setattr(probe, "Rows", lambda ids, positions: Rows(ids, 2 * positions))
+    with pytest.raises(ModelError, match="logits over pages differ"):
+        load(model_path("text"), EngineConfig(dtype="bfloat16"))
+
+
 @pytest.mark.parametrize("family", ["text", "qwen2_5_vl", "omni"])
 def test_a_checkpoint_that_lacks_weights_is_refused_with_their_names(tmp_path: Path, family: str) -> None:
     """The library would make them up."""
