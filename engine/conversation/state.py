@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import msgspec
 
@@ -77,7 +78,6 @@ class StreamState:
         self.ready: dict[tuple[str, bool], list[int]] | None = {} if spell_apart else None
         self.unspelled: Unspelled | None = None  # the long text that this input waits for
         self.reader = Reader.READS
-        self.where = Where.CACHE
         self.away = 0  # pages in host memory; its table is empty then
         self.away_rows = 0
         self.cold = 0  # rows [0, cold) were in the cache
@@ -106,6 +106,18 @@ class StreamState:
         """Its client does not read: nothing is fed."""
         return self.reader is Reader.PARKED
 
+    @property
+    def where(self) -> Where:
+        """Where the rows are that have been fed."""
+        return Where.HOST if self.away else Where.CACHE
+
+    @contextmanager
+    def _happens_to_rows(self, what: What) -> Iterator[None]:
+        """Inside, the rows go where the table has it. KeyError for what cannot happen to them."""
+        after = WHERE[self.where, what]
+        yield
+        assert self.where is after, f"{what}: expected rows {after}, got {self.where}"
+
     def renew(self, age: int) -> None:
         """A stream that has nothing to do begins a new need, of this age."""
         if self.past == self.rows or self.pausing:
@@ -117,29 +129,29 @@ class StreamState:
 
     def save(self) -> list[int]:
         """Preempted: its pages go to host memory. Returns them."""
-        self.where = WHERE[self.where, What.SAVED]
         pages, rows = list(self.table.pages), self.table.length
-        self.table.clear()
-        self.away, self.away_rows = len(pages), rows
+        with self._happens_to_rows(What.SAVED):
+            self.table.clear()
+            self.away, self.away_rows = len(pages), rows
         return pages
 
     def lose(self) -> None:
         """Preempted: its pages are taken, and its rows are fed once more from what it keeps."""
-        self.where = WHERE[self.where, What.TAKEN]
-        self.head, self.cold = 0, max(self.cold, self.table.length)
-        self.table.clear()
+        with self._happens_to_rows(What.TAKEN):
+            self.head, self.cold = 0, max(self.cold, self.table.length)
+            self.table.clear()
 
     def come_back(self) -> Edit:
         """Its turn to be fed: its rows come back from host memory. Returns the pages they go to."""
-        self.where = WHERE[self.where, What.FED]
-        edit = self.table.append(self.away_rows)
-        self.away = 0
+        with self._happens_to_rows(What.FED):
+            edit = self.table.append(self.away_rows)
+            self.away = 0
         return edit
 
     def recall(self) -> None:
         """It is forked while its pages are in host memory: it and its twin are fed once more."""
-        self.where = WHERE[self.where, What.FORKED]
-        self.head, self.cold, self.away = 0, self.past, 0
+        with self._happens_to_rows(What.FORKED):
+            self.head, self.cold, self.away = 0, self.past, 0
 
     def report(self) -> None:
         """Tell of the media that is wholly fed now, each piece once."""

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import msgspec
 
+from ..runner.groups import control_groups
+
 
 class Computer(msgspec.Struct, frozen=True):
     """One device that torch may compute on: "cuda:0", "mps", "cpu". `why` says why it is not there, else None."""
@@ -110,17 +112,8 @@ def _free_memory() -> int | None:
 
 def group_room(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> list[int]:
     """What each control group (version 2) around this process leaves it, in bytes; file caches count as free."""
-    try:
-        match = re.search(r"^0::/(.*)$", proc.read_text(), re.MULTILINE)
-    except OSError:
-        match = None
-    if match is None:
-        return []
-    group = root / match[1]
     found = []
-    for folder in (group, *group.parents):
-        if not folder.is_relative_to(root):
-            break
+    for folder in control_groups(proc, root):
         try:
             most, used = (folder / "memory.max").read_text().strip(), int((folder / "memory.current").read_text())
             caches = re.search(r"^inactive_file (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE)

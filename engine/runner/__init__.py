@@ -15,5 +15,5 @@ library.py      the one door to transformers
 rotary.py       which rotary positions are served
 probe.py        does a decoder compute here what it computes in transformers?
 out_of_memory.py    which errors mean that memory ran out
-threads.py      how many threads compute
+threads.py groups.py    how many threads compute; what the control groups of the process say
 """

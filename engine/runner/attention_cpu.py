@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -170,14 +170,16 @@ def _bits(tensor: torch.Tensor) -> np.ndarray:
     return tensor.view(torch.uint16 if tensor.dtype == torch.bfloat16 else torch.uint32).numpy()
 
 
+class _LongRun(NamedTuple):
+    """Rows of one sequence: its pages, and where each row begins and ends to see, as in `Part`."""
+
+    table: torch.Tensor
+    firsts: torch.Tensor | None
+    lengths: torch.Tensor
+
+
 def _gathered(
-    query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    table: torch.Tensor,
-    firsts: torch.Tensor | None,
-    lengths: torch.Tensor,
-    scale: float,
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, run: _LongRun, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A long run of one sequence, `(rows, heads, dim)`, by torch's own kernel in the type of the pages.
 
@@ -185,12 +187,13 @@ def _gathered(
     order: long stretches of pages that follow one another are read where they lie, the others as one copy. It is merged
     with the run's own triangle by their log-sum-exp. Else a mask says what each row sees.
     """
+    table, firsts, lengths = run
     size, last = keys.shape[1], int(lengths[-1])
     query = query.to(keys.dtype)
     rises = lengths.diff()
     even = not rises.any()
     if firsts is not None or not (even or (rises == 1).all()):
-        return _masked(query, keys, values, table, firsts, lengths, scale)
+        return _masked(query, keys, values, run, scale)
     common = last if even else int(lengths[0]) - 1
     pages = table[: -(-last // size)].long()
     whole = common // size
@@ -241,15 +244,10 @@ def _common(
 
 
 def _masked(
-    query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    table: torch.Tensor,
-    firsts: torch.Tensor | None,
-    lengths: torch.Tensor,
-    scale: float,
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, run: _LongRun, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A long run whose rows see whatever `firsts` and `lengths` say, over a copy of its pages."""
+    """A long run whose rows see whatever its firsts and lengths say, over a copy of its pages."""
+    table, firsts, lengths = run
     size, last = keys.shape[1], int(lengths[-1])
     skipped = 0 if firsts is None else int(firsts[0]) // size
     start = skipped * size
@@ -293,8 +291,9 @@ class CpuBackend(Backend):
         out, lse = np.empty(query.shape, np.float32), np.empty(query.shape[:2], np.float32)
         for start, stop in long.numpy().tolist():
             firsts = None if part.firsts is None else part.firsts[start:stop]
-            rows, table = slice(start, stop), part.tables[part.slots[start]]
-            both = _gathered(query[rows], keys, values, table, firsts, part.lengths[rows], scale)
+            rows = slice(start, stop)
+            run = _LongRun(part.tables[part.slots[start]], firsts, part.lengths[rows])
+            both = _gathered(query[rows], keys, values, run, scale)
             out[rows], lse[rows] = both[0].float().numpy(), both[1].numpy()
         if len(tiles):
             self._compiled(query, keys, values, part, tiles.numpy(), scale, out, lse)

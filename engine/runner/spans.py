@@ -38,13 +38,6 @@ class SpanStore:
         with self._lock:
             return set(self._counts)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of these entries, wherever they are."""
-        with self._lock:
-            entries = [self._entries[id] for id in self._counts]
-        return sum(len(entry.rows) * entry.row_bytes for entry in entries)
-
     def put(self, embeds: Embeddings) -> Stored:
         """A new entry, counted once. What it is cut from is not kept."""
         embeds = Embeddings(_alone(embeds.rows), None if embeds.deep is None else _alone(embeds.deep))
@@ -79,6 +72,13 @@ class SpanStore:
         """The rows that are named. KeyError where the entry is gone."""
         entry = self._entries[stored.id]
         return entry if stored.stop - stored.start == len(entry.rows) else entry.part(slice(stored.start, stored.stop))
+
+    def read(self, stored: Stored) -> Embeddings:
+        """The rows that are named, in host memory. Waits for the device, for callers that do not queue work on it."""
+        found = self.get(stored)
+        if found.rows.is_cuda or found.rows.is_pinned():
+            torch.cuda.synchronize()
+        return found.to(torch.device("cpu"))
 
     def release(self, counts: Iterable[tuple[int, int]]) -> None:
         """Take back so many counts of each entry; one that has none left is let go."""

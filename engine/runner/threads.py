@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import threading
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 
 from ...errors import ModelError
 from ..config import EngineConfig
+from .groups import control_groups
 
 VARIABLE = "PENSTOCK_THREADS"
 _OPENMP = "OMP_NUM_THREADS"
@@ -58,17 +58,8 @@ def compute_threads(config: EngineConfig) -> int:
 
 def granted_cores(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float | None:
     """How many cores the control groups (version 2) around this process give it at most; None: no such limit."""
-    try:
-        match = re.search(r"^0::/(.*)$", proc.read_text(), re.MULTILINE)
-    except OSError:
-        match = None
-    if match is None:
-        return None
-    group = root / match[1]
     found = []
-    for folder in (group, *group.parents):
-        if not folder.is_relative_to(root):
-            break
+    for folder in control_groups(proc, root):
         try:
             quota, period = (folder / "cpu.max").read_text().split()
         except OSError:

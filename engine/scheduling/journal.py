@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
-import torch
 
 from ...errors import PenstockError
 from ...streams.event import Event
@@ -57,7 +56,7 @@ class Journal:
 class Holds(Protocol):
     """A span store."""
 
-    def get(self, stored: Stored) -> Embeddings: ...
+    def read(self, stored: Stored) -> Embeddings: ...
 
     def add(self, id: int, embeds: Embeddings) -> None: ...
 
@@ -70,7 +69,7 @@ def made(entry: Entry, spans: Holds) -> list[Made]:
     elif isinstance(entry, LaidOut):
         content = entry.prompt.rows
     named = [one.stored for one in content if one.stored is not None]
-    return [Made(stored.id, spans.get(stored).to(torch.device("cpu"))) for stored in named]
+    return [Made(stored.id, spans.read(stored)) for stored in named]
 
 
 class Repeats(Protocol):

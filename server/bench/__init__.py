@@ -7,6 +7,7 @@ live        `penstock bench live`: pictures that arrive while a reply is spoken,
 capacity    `penstock bench capacity`: how many live streams a server keeps up with
 compare     `penstock bench compare`: latency and throughput of several engines in turn
 append      `penstock bench append`: one append and one decode step, by length of history
+alone       cases on Penstock alone
 cases       what is run, and how rounds are interleaved
 arithmetic  from times to figures
 figures     how figures are printed

@@ -12,31 +12,18 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
+from .alone import measure_alone
 from .arithmetic import gaps, percentile
-from .cases import Case, Measured, latency_cases, measure
-from .figures import Figure, per_round, setting, show
-from .peers.on_penstock import Penstock
-from .presets import model_folder
+from .cases import Case, Measured, latency_cases
+from .figures import Figure, per_round
 
 TOKENS = 64
 
 
 def main(options: argparse.Namespace) -> int:
     """Measure and print; 0."""
-    return asyncio.run(_main(options))
-
-
-async def _main(options: argparse.Namespace) -> int:
     cases = latency_cases(options.frames, options.tokens)
-    engine = await Penstock.load(model_folder(options.model), options.dtype, options.device)
-    try:
-        measured = await measure({"penstock": engine.run}, cases, options.rounds)
-    finally:
-        await engine.close()
-    info = engine.engine.info
-    where = setting("latency", options.model, info.dtype, info.device, options.rounds)
-    show(where, figures(cases, measured["penstock"]), options.json)
-    return 0
+    return asyncio.run(measure_alone("latency", options, cases, figures))
 
 
 def figures(cases: list[Case], measured: Measured, engine: str = "penstock") -> Iterator[Figure]:

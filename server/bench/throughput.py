@@ -12,29 +12,16 @@ import statistics
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from .alone import measure_alone
 from .arithmetic import decode_rate, overall_rate
-from .cases import Answer, Case, Measured, measure, throughput_cases
-from .figures import Figure, per_round, setting, show
-from .peers.on_penstock import Penstock
-from .presets import model_folder
+from .cases import Answer, Case, Measured, throughput_cases
+from .figures import Figure, per_round
 
 
 def main(options: argparse.Namespace) -> int:
     """Measure and print; 0."""
-    return asyncio.run(_main(options))
-
-
-async def _main(options: argparse.Namespace) -> int:
     cases = throughput_cases(options.requests, options.tokens, options.image_tokens)
-    engine = await Penstock.load(model_folder(options.model), options.dtype, options.device)
-    try:
-        measured = await measure({"penstock": engine.run}, cases, options.rounds)
-    finally:
-        await engine.close()
-    info = engine.engine.info
-    where = setting("throughput", options.model, info.dtype, info.device, options.rounds)
-    show(where, figures(cases, measured["penstock"]), options.json)
-    return 0
+    return asyncio.run(measure_alone("throughput", options, cases, figures))
 
 
 def figures(cases: list[Case], measured: Measured, engine: str = "penstock") -> Iterator[Figure]:
