@@ -7,7 +7,7 @@
 #   make life          the drawings of docs/life.md, from the table of a reply's life
 #   make picture       docs/page.png and docs/page.webp, from the real page          (needs Chromium)
 #   make reference     docs/reference/, from the docstrings of the public classes
-#   make brook         teaches Brook anew, from nothing, into taught/: two hours   (OUT=FOLDER, DEVICE=cuda)
+#   make brook         teaches Brook from nothing, into taught/: two hours   (OUT=FOLDER, DEVICE=cuda)
 #   make venv          only the environment
 #
 # TORCH_INDEX is the index that torch is taken from. For a CPU build, which is 1.5 GB smaller on Linux:

@@ -1,7 +1,7 @@
 """The run loop of an actor, and the one place that spawns tasks.
 
 An actor reads its mailbox and handles one message after the other. What an actor raises ends the engine, loudly; what
-belongs to one stream is caught where it happens and told to that stream's client.
+belongs to one stream is caught where it happens and reported to that stream's client.
 """
 
 from __future__ import annotations

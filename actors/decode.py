@@ -198,7 +198,7 @@ class Decode(Actor[DecodeMessage]):
         self._ending.discard(lane)
 
     async def _decode(self, stream: int, lane: _Lane, work: Take | Flush | Converse) -> None:
-        """Send on what an input gives; what is wrong with it is told, and what was good before that stays."""
+        """Send on what an input gives; what is wrong with it is an event, and what was good before that stays."""
         try:
             if isinstance(work, Converse):
                 async with self._prompts:

@@ -37,7 +37,7 @@ _CLIP_BYTES = 8 << 20
 
 
 class _Resampler(Resampler):
-    """A resampler that can be copied: the copy begins anew, since the filter's own state cannot be copied."""
+    """A resampler that can be copied: the copy begins without a past, since the filter's own state cannot be copied."""
 
     def __init__(self, rate: int) -> None:
         super().__init__(rate)

@@ -88,7 +88,7 @@ class Reply(Speech):
         self.taken = first  # tokens that somebody has read
         self._read = read  # called when somebody reads
         self._first = first
-        self._held: list[Token] = []  # tokens after `_limit`, told only where the reply turns out to keep them
+        self._held: list[Token] = []  # tokens after `_limit`, sent only where the reply turns out to keep them
         self._limit: int | None = None
 
     @property

@@ -203,7 +203,7 @@ class Schedule(Actor[ScheduleMessage]):
         """Something of an input came to nothing: its client is told, and a question that it was is not asked."""
         assert error.seq is not None
         self._scheduler.apply(Refuse(stream, error))
-        self._collect()  # what happened before it is told before it
+        self._collect()  # what happened before it is sent before it
         self._news(stream).events.append(error)
 
     def _close(self, stream: int, reason: str) -> None:

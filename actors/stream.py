@@ -185,7 +185,7 @@ class Stream(Talk[Reply]):
         both: in the copy it is `copy.reply`, from its next token on. Of a file that is being sent, what is decoded is
         copied. InputError if no more streams may be open. After a cancelled wait there is no copy.
 
-        again: the copy begins the reply to the prompt anew, drawn with these. InputError if there is none to begin.
+        again: the copy begins the reply to the prompt again, drawn with these. InputError if there is none to begin.
         """
         self._check_open()
         self._forks += 1

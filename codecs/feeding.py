@@ -107,7 +107,7 @@ class Feeder:
             self._frame_bytes += size
 
     def lose(self, lost: Lost) -> None:
-        """Tell a loss. One that follows the last one of its track is told with it."""
+        """Tell a loss. One that follows the last one of its track is reported with it."""
         with self._changed:
             if self._lost and self._lost[-1].modality == lost.modality and self._lost[-1].stop_us == lost.start_us:
                 last = self._lost.pop()

@@ -1,4 +1,4 @@
-"""Which container encoded bytes are in, told from their first bytes alone. Knows the formats' marks; opens nothing."""
+"""Which container encoded bytes are in, by their first bytes alone. Knows the formats' marks; opens nothing."""
 
 from __future__ import annotations
 

@@ -206,7 +206,7 @@ class TrackDecoder:
             self._limits.check_sound(stream.codec_context.sample_rate, stream.codec_context.channels or 1, "sound")
 
     def _decode(self, track: Track, packet: av.Packet | None) -> None:
-        """Decode a packet, or what is left; what cannot be decoded is told as lost."""
+        """Decode a packet, or what is left; what cannot be decoded is reported as lost."""
         if packet is not None and not track.takes(packet):
             self._lose(track, packet)
             return

@@ -15,7 +15,7 @@ _SYNC = 0x47
 
 
 def synced(data: bytes | bytearray, strides: tuple[int, ...] = STRIDES) -> tuple[int, int] | None:
-    """Where the first packet begins and how far packets are apart, told by three sync bytes; None where none is."""
+    """Where the first packet begins and how far packets are apart, by three sync bytes; None where none is."""
     array = np.frombuffer(bytes(data), np.uint8) == _SYNC
     for stride in strides:
         count = len(array) - 2 * stride

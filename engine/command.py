@@ -85,7 +85,7 @@ class Open(msgspec.Struct, frozen=True, tag=True):
 class Fork(msgspec.Struct, frozen=True, tag=True):
     """Stream `twin` begins as a copy of `stream`, with its inputs before number `before`, none of which is on its way.
 
-    With `again` the twin goes back to the end of the request's prompt and begins the reply to it anew. Raises
+    With `again` the twin goes back to the end of the request's prompt and begins the reply to it again. Raises
     InputError where it is refused.
     """
 

@@ -1,4 +1,4 @@
-"""What one step is told and what it answers.
+"""What one step has to do and what it gave.
 
 Plain data: embeddings are named as rows of the span store. Whoever has the same store and cache can carry a plan out.
 """
@@ -14,7 +14,7 @@ class Draw(msgspec.Struct, frozen=True):
     """How the next token of a row is drawn. `seed` already belongs to this token; temperature 0 takes the likeliest.
 
     `said`: the reply's tokens so far, where a penalty counts them. `bias`: (id, what is added). `barred`: ids that are
-    not drawn. `logprobs`: how many of the likeliest tokens are told; None: nothing is.
+    not drawn. `logprobs`: how many of the likeliest tokens are reported; None: nothing is.
     """
 
     temperature: float = 0.0

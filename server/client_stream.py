@@ -160,7 +160,7 @@ class ClientStream(Talk[ClientReply]):
             reply.held = False
 
     async def fork(self, again: SamplingParams | None = None) -> ClientStream:
-        """A copy of this stream as it is now; with `again` one that begins the reply to its prompt anew."""
+        """A copy of this stream as it is now; with `again` one that begins the reply to its prompt again."""
         return await self._connection.open_copy(self, again)
 
     async def close(self) -> None:

@@ -81,7 +81,7 @@ class StreamFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamOpened(msgspec.Struct, frozen=True, kw_only=True):
-    """The stream is open; `source` is the stream that it is a copy of, None where it was opened anew."""
+    """The stream is open; `source` is the stream that it is a copy of, None where it is new."""
 
     stream: str
     ref: Any

@@ -1,5 +1,5 @@
-"""`penstock plan`: how a model would share out memory, told without its weights. In: options. Out: a table or one JSON
-object on stdout.
+"""`penstock plan`: how a model would share out memory, computed without its weights. In: options. Out: a table or one
+JSON object on stdout.
 
 Loads torch when it runs.
 """

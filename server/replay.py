@@ -15,7 +15,7 @@ from ..streams.event import Event, ReplyDone, Token
 if TYPE_CHECKING:
     from ..engine.plan import Result
 
-# Steps with other tokens that are told one by one.
+# Steps with other tokens that are printed one by one.
 _MOST_TOLD = 10
 
 

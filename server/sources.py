@@ -295,5 +295,5 @@ def _ends(path: Path, name: str, step_us: int) -> Iterator[tuple[int, int]]:
     except FFmpegError as error:
         if not end:
             raise FormatError(f"{name}: expected media, got a file that cannot be read: {error.strerror}") from None
-        # What is broken further on is told by who decodes it.
+        # What is broken further on is found by who decodes it.
     yield path.stat().st_size, time_us

@@ -83,7 +83,7 @@ class End(_Message, frozen=True, kw_only=True, tag="end"):
 
 
 class ForkMessage(_Message, frozen=True, kw_only=True, tag="fork"):
-    """Open the stream `as` as a copy of this one; with `again` as one that begins the reply to the prompt anew."""
+    """Open the stream `as` as a copy of this one; with `again` as one that begins the reply to the prompt again."""
 
     as_: Name = msgspec.field(name="as")
     again: Params | None = None

@@ -136,7 +136,7 @@ class AudioBlocks:
         return blocks
 
     def restart(self) -> None:
-        """The clock was set anew: the next sound begins a run, whatever its time. No run may be open."""
+        """The clock was set again: the next sound begins a run, whatever its time. No run may be open."""
         self._from_us = self._again_us = self.floor_us = None
 
     def _start(self, sound: Samples) -> None:

@@ -103,7 +103,7 @@ class Tracks:
         return segments + self._give_sound(), self._lost(seq)
 
     def restart(self) -> None:
-        """The clock was set anew: what comes next begins anew, whatever its time. Nothing may be held."""
+        """The clock was set again: what comes next begins again, whatever its time. Nothing may be held."""
         if self._frames is not None:
             self._frames.restart()
         if self._sound is not None:

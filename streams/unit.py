@@ -127,7 +127,7 @@ class Units:
         return before + self._close_passed(), self._take_lost(seq)
 
     def restart(self) -> None:
-        """The clock was set anew: the next frame begins the grid of units, whatever its time. Nothing may be open."""
+        """The clock was set again: the next frame begins the grid of units, whatever its time. Nothing may be open."""
         self._sampler.restart()
         self._sound.restart()
         self._grid.zero_us, self._closed = None, 0

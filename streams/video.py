@@ -19,14 +19,14 @@ from .size import fit
 
 Resize = Callable[[np.ndarray, int, int], np.ndarray]
 
-# Between two frames that are further apart than this no frame is repeated; the grid of ticks starts anew.
+# Between two frames that are further apart than this no frame is repeated; the grid of ticks starts again.
 LONGEST_GAP_US = 10_000_000
 # Containers round times, some of them to a millisecond: the end of a frame is known up to this.
 ROUNDING_US = 2_000
 
 
 class Pick(msgspec.Struct, frozen=True, eq=False):
-    """Frame `frame` is the picture of the tick at `tick_us`. `grid` counts how often the ticks started anew."""
+    """Frame `frame` is the picture of the tick at `tick_us`. `grid` counts how often the ticks started again."""
 
     frame: Pixels
     tick_us: int
@@ -172,7 +172,7 @@ class VideoPatches:
         return (self._sampler.newest_us or 0) + self._sampler.wait_us
 
     def restart(self) -> None:
-        """The clock was set anew: the next frame begins a grid, whatever its time. Nothing may be held."""
+        """The clock was set again: the next frame begins a grid, whatever its time. Nothing may be held."""
         self._sampler.restart()
 
     def feed(self, seq: int, frame: Pixels) -> tuple[list[VideoSegment], list[Dropped]]:

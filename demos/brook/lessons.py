@@ -163,7 +163,7 @@ class LessonMaker:
         if not foreign:  # the busier of two scenes: most mistakes are made where there is much to see
             scene = max(scene, self._maker.scene(wish), key=lambda scene: len(scene.things))
         asks, stop = self._asks(seconds, live), math.inf
-        if live and scene.cuts and random.random() < 0.5:  # a person has changed the source, and asks anew after it
+        if live and scene.cuts and random.random() < 0.5:  # a person has changed the source, and asks again after it
             stop = scene.cuts[0]
             asks = [*(ask for ask in asks if ask < stop), round(stop + float(random.uniform(0.5, 1.2)), 2)]
         return self._lesson(scene, LessonPlan(seconds, video, audio, live, asks, stop))

@@ -1,4 +1,4 @@
-"""Which entries of the span store the streams name, and how many bytes of them are kept to feed streams anew.
+"""Which entries of the span store the streams name, and how many bytes of them are kept to feed streams again.
 
 Counts; knows streams only by what they have laid.
 """
@@ -71,7 +71,7 @@ class Kept:
     def let_go(self, streams: Iterable[StreamState]) -> None:
         """Keep within the limit: the oldest fed spans go first, of the stream that keeps most entries.
 
-        A stream that has let spans go can be moved to host memory whole, but no longer be fed anew, and its running
+        A stream that has let spans go can be moved to host memory whole, but no longer be fed again, and its running
         reply can be cut only after them.
         """
         while self.bytes > self._limit:

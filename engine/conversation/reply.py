@@ -89,7 +89,7 @@ class ReplyState:
         )
 
     def redraw(self) -> None:
-        """It goes on from silence: the next token is drawn anew, with another seed."""
+        """It goes on from silence: the next token is drawn with another seed."""
         self._rests = self._rests + 1 if self._rested_at == len(self.ids) else 1
         self._rested_at = len(self.ids)
 

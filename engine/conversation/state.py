@@ -293,7 +293,7 @@ class StreamState:
         return self.begun
 
     def transcript(self) -> list[TranscriptRow]:
-        """What the KV cache holds or would be fed anew, in order."""
+        """What the KV cache holds or would be fed again, in order."""
         return [
             TranscriptRow(start, run.ids.tolist(), run.positions.tolist(), run.seen)
             for start, run in zip(self.starts, self.laid, strict=True)

@@ -62,7 +62,7 @@ BUILT_IN = {
 
 # Those that hear.
 _HEARING = ("qwen2_5_omni", "qwen3_omni_moe")
-# Errors of a checkpoint or a machine, not of a family: they are told as they are.
+# Errors of a checkpoint or a machine, not of a family: they are raised as they are.
 _PLAIN = (MissingWeights, ImportError, OSError, SafetensorError)
 # New media would change what is cached already (streamability class F).
 _CHANGING = ("molmo2", "paligemma")
@@ -101,7 +101,7 @@ def rehearse(model_type: str, path: Path) -> None:
         import_module(trial, __name__).load(path, torch.float32, torch.device("meta"))
     except ModelError as error:
         raise _unserved(model_type, _words(error)) from error
-    except Exception:  # what stops it is told when it is loaded
+    except Exception:  # what stops it is an error when it is loaded
         return
 
 

@@ -65,7 +65,7 @@ class Checkpoint:
         if pickles:
             raise ModelError(
                 f"{self.name}: expected weights as safetensors, got {', '.join(sorted(pickles))}: pickles can run code "
-                "when they are read. Where you trust them, write them anew with `save_pretrained`"
+                "when they are read. Where you trust them, write them again with `save_pretrained`"
             )
         return shards
 

@@ -1,4 +1,4 @@
-"""How a checkpoint would share out the memory of a device, told without its weights.
+"""How a checkpoint would share out the memory of a device, computed without its weights.
 
 In: a checkpoint's name, a configuration. Out: a `Forecast`; or ModelError, as loading it would raise. The model is made
 by the code that loads it, on torch's "meta" device, where tensors have shapes and no numbers. What only running it can

@@ -124,7 +124,7 @@ class Repository:
         if isinstance(error, RevisionNotFoundError):
             return f"expected a branch, tag or commit, got {self._revision!r}, which the Hub does not know: see {page}"
         if status == 401 and "Invalid credentials" in str(error):
-            return f"expected a token that the Hub takes, got 401: {_LOGIN} anew"
+            return f"expected a token that the Hub takes, got 401: {_LOGIN} again"
         if status == 401 or isinstance(error, RepositoryNotFoundError):
             known = f"expected a folder or a model on {constants.ENDPOINT}, got neither ({status}): check the name"
             return known if status == 404 else f"{known}; if it is private, {_LOGIN}"

@@ -129,7 +129,7 @@ def _shared(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room |
 
 def host_pages(config: EngineConfig, memory: Memory, device: str) -> int:
     """How many pages may be moved to the host's memory: of what is free there, beside a cache that lies there too, at
-    most half. What does not fit is fed anew later."""
+    most half. What does not fit is fed again later."""
     free = compute.free_bytes("cpu")
     if free is None:
         return config.host_pages

@@ -50,7 +50,7 @@ def opened(
     revision: str | None = None,
     stop: threading.Event | None = None,
 ) -> _Made:
-    """What `work` makes of a checkpoint, named as `load` has it. Whatever it raises is told as ModelError, in one line
+    """What `work` makes of a checkpoint, named as `load` has it. Whatever it raises becomes a ModelError, in one line
     that names the checkpoint."""
     if config.quantize not in (None, "int8"):
         raise ModelError(f"quantize: expected int8 or nothing, got {config.quantize!r}")

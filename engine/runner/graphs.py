@@ -23,7 +23,7 @@ from .upload import upload
 log = logging.getLogger("penstock.engine")
 
 Work = Callable[[], torch.Tensor]
-# Records what a call launches; gives what launches it again, and the tensor that it then writes anew.
+# Records what a call launches; gives what launches it once more, and the tensor that it writes each time.
 Record = Callable[[Work], tuple[Callable[[], None], torch.Tensor]]
 _WARM = 2  # runs before the recording: kernels are compiled and workspaces are made in these
 

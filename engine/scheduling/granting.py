@@ -22,7 +22,7 @@ _LATEST_SEGMENTS = 4
 # Rows of spans that may wait for their turn before a stream's next segments are encoded.
 _AHEAD_ROWS = 4096
 # No segment is due later than this from now, whatever its media time says; and times that leap farther, or come so much
-# too late, set a stream's clock anew.
+# too late, set a stream's clock again.
 _FARTHEST_US = 10_000_000
 # How long a piece that has no duration counts: a picture.
 _PICTURE_US = 500_000

@@ -54,7 +54,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True):
     """Sizes, fixed at start.
 
     host_pages: how many pages may lie in host memory. span_bytes: how many bytes of spans are kept to feed a stream
-    anew; when it is more, the oldest are let go, and such a stream can only be moved to the host whole. spell_apart:
+    again; when it is more, the oldest are let go, and such a stream can only be moved to the host whole. spell_apart:
     the ids of long texts are not found here, where all streams would wait, but come as `Spelt`.
     """
 
@@ -207,7 +207,7 @@ class Scheduler:
     def plan(self) -> Plan | None:
         """The next step, or None where there is nothing to do."""
         decision = self._decide(Budget(self.config.step_rows, self._append_rows, self.config.page_tokens))
-        # Host memory goes first to those that cannot be fed anew.
+        # Host memory goes first to those that cannot be fed again.
         moved = sorted((self.streams[id] for id in decision.moved), key=lambda stream: stream.whole)
         saves = [self._move_away(stream) for stream in moved]
         copies: list[tuple[int, int]] = []
@@ -285,7 +285,7 @@ class Scheduler:
                 raise PenstockError(f"stream {stream.id}: expected {held} bytes by walk, got {stream.host_bytes}")
 
     def statistics(self) -> dict[str, Any]:
-        """`span_bytes`: embeddings that are kept to feed streams anew, each once; `bytes_by_stream`: what each stream
+        """`span_bytes`: embeddings that are kept to feed streams again, each once; `bytes_by_stream`: what each stream
         holds in host memory, with the embeddings that it shares with forks."""
         return {
             "streams": len(self.streams),
@@ -299,7 +299,7 @@ class Scheduler:
     # Planning.
 
     def _needs(self) -> list[Need]:
-        """What every stream needs. Those that cannot be fed anew are movable as far as host memory reaches for all."""
+        """What every stream needs. Those that cannot be fed again are movable as far as host memory reaches for all."""
         needs, left = [], self.config.host_pages - self._host_used
         for stream in self.streams.values():
             pages = len(stream.table.pages)
@@ -339,7 +339,7 @@ class Scheduler:
         return stream.reply.draw()
 
     def _move_away(self, stream: StreamState) -> tuple[int, list[int]] | None:
-        """Take a stream's pages: to host memory, or, where that is full, to be fed anew from what it keeps."""
+        """Take a stream's pages: to host memory, or, where that is full, to be fed again from what it keeps."""
         if self._host_used + len(stream.table.pages) > self.config.host_pages:
             stream.lose()
             return None

@@ -64,7 +64,7 @@ class Detokenizer:
     def finish(self, tokens: int) -> str:
         """The text of a reply that keeps `tokens` tokens, up to a stop string, after what these have shown.
 
-        A character that they leave open is told as the tokenizer's `decode` tells it: as U+FFFD.
+        A character that they leave open is given as the tokenizer's `decode` gives it: as U+FFFD.
         """
         shown, end = self._shown[tokens - 1] if tokens else 0, self.stopped
         if end is not None:

@@ -1,7 +1,7 @@
 """data: URLs (RFC 2397) and base64 (RFC 4648) as people write them. In: text. Out: bytes, or InputError.
 
 As in browsers: white space and missing padding do no harm, and the scheme and "base64" may be in capitals. The alphabet
-for URLs (`-` and `_`) is taken beside the usual one. The type and its parameters are not read: media is told by its
+for URLs (`-` and `_`) is taken beside the usual one. The type and its parameters are not read: media is known by its
 bytes.
 """
 

@@ -161,7 +161,7 @@ def _placed(place: str, part: dict[str, Any], media: list[Piece], limits: MediaL
 
 
 def _entry(place: str, value: Any, limits: MediaLimits) -> Piece:
-    """A content part, or a value whose kind is told by itself."""
+    """A content part, or a value whose kind shows by itself."""
     if not isinstance(value, dict):
         with _at(place):
             return _piece(value, None, 0, limits)

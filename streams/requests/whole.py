@@ -152,7 +152,7 @@ class _Film:
         return [video, *([_sound(self._sounds, self._budget, self._times_us[0])] if hears else [])]
 
     def _keep(self, picks: list[Pick]) -> None:
-        """Where the ticks start anew the open patch is completed with its last frame, as in a stream."""
+        """Where the ticks start again the open patch is completed with its last frame, as in a stream."""
         for pick in picks:
             if pick.grid != self._grid:
                 missing = -len(self._pictures) % self._patch

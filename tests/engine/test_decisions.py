@@ -18,7 +18,7 @@ from .rig import Rig
 
 
 def need_of(scheduler: Scheduler, stream: StreamState, movable: bool) -> Need:
-    """Everything that the policy may ask of a stream, found anew."""
+    """Everything that the policy may ask of a stream, by a walk over all of them."""
     size, fed, table = scheduler.config.page_tokens, stream.fed, stream.table
     pieces, token = (), False
     if stream.rows > max(fed, stream.cold) and not stream.parked and not stream.pausing:

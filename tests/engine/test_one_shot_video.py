@@ -144,7 +144,7 @@ def test_frames_of_models_of_one_axis(still_served: Loaded, number: int, fps: fl
         frames_have_the_places_of_a_stream(still_served, number, fps, door)
 
 
-# Ten frames a second; a camera that stutters; a still source; a gap behind which the ticks start anew.
+# Ten frames a second; a camera that stutters; a still source; a gap behind which the ticks start again.
 FILMS = {
     "even": list(range(0, 3000, 100)),
     "stuttering": [0, 230, 480, 790, 1010, 1490, 1500, 2620, 2700],

@@ -97,7 +97,7 @@ def talk(client: Client) -> Session:
     return client.session
 
 
-@pytest.mark.parametrize("host_pages", [0, 1 << 16], ids=["fed anew", "from the host"])
+@pytest.mark.parametrize("host_pages", [0, 1 << 16], ids=["fed again", "from the host"])
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_preempted_in_mid_reply(
     omni: tuple[Any, Any], omni_loaded: Loaded, monkeypatch: pytest.MonkeyPatch, host_pages: int, backend: str
@@ -133,7 +133,7 @@ def test_preempted_in_mid_reply(
 
 
 def test_idle_streams_give_way_first(text_qwen: tuple[Any, Any], text_loaded: Loaded) -> None:
-    """An idle stream's pages go before those of a younger one that speaks; it is not fed anew until it has a reason."""
+    """An idle stream's pages go before those of a younger one that speaks; it is fed again only with a reason."""
     rig = Rig(text_loaded, page_tokens=4, kv_tokens=160, host_pages=0)
     idle, speaking, grows = (rig.open(format="turns") for _ in range(3))
     idle.text("door" * 20)
@@ -154,7 +154,7 @@ def test_idle_streams_give_way_first(text_qwen: tuple[Any, Any], text_loaded: Lo
 
 @pytest.mark.parametrize("span_bytes", [0, 4_000])
 def test_spans_that_are_let_go_are_never_fed_anew(omni: tuple[Any, Any], omni_loaded: Loaded, span_bytes: int) -> None:
-    """Where embeddings are not kept, host memory is for the streams that need it, and the others are fed anew."""
+    """Where embeddings are not kept, host memory is for the streams that need it, and the others are fed again."""
     rig = Rig(omni_loaded, page_tokens=4, kv_tokens=256, host_pages=48, span_bytes=span_bytes)
     clients = [Client(rig.open(format="live"), offset=4 * number) for number in range(6)]
     for number, client in enumerate(clients):

@@ -92,7 +92,7 @@ def test_an_id_that_the_hub_does_not_know(hub: LocalHub, home: Path) -> None:
         f"{text.format(401)}; if it is private, log in with `hf auth login` or set HF_TOKEN"
     )
     assert visit(hub.url, home, "small/txet", HF_TOKEN="hf_old").error == (
-        "small/txet: expected a token that the Hub takes, got 401: log in with `hf auth login` or set HF_TOKEN anew"
+        "small/txet: expected a token that the Hub takes, got 401: log in with `hf auth login` or set HF_TOKEN again"
     )
 
 
@@ -271,7 +271,7 @@ def test_weights_as_pickles_are_refused_before_they_are_downloaded(hub: LocalHub
     hub.put("small/text", files)
     assert visit(hub.url, home, "small/text").error == (
         "small/text: expected weights as safetensors, got pytorch_model.bin: pickles can run code when they are read. "
-        "Where you trust them, write them anew with `save_pretrained`"
+        "Where you trust them, write them again with `save_pretrained`"
     )
     assert hub.files_asked() == files.keys() - {"pytorch_model.bin"}
 

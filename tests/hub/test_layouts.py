@@ -183,7 +183,7 @@ def test_what_a_checkpoint_cannot_mean_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_a_checkpoint_says_holds_until_a_request_says_otherwise(tmp_path: Path) -> None:
-    """Drawn where nothing is asked for, each time anew; greedy where that is; repeatable with a seed."""
+    """Drawn where nothing is asked for, each time with another seed; greedy where that is; repeatable with a seed."""
     publish_qwen2_5_vl(tmp_path)
     path = tmp_path / "generation_config.json"
     ends = json.loads(path.read_text())["eos_token_id"]

@@ -1,4 +1,4 @@
-"""Makes docs/page.png and docs/page.webp anew from the real page with Brook: `make picture`.
+"""Makes docs/page.png and docs/page.webp from the real page with Brook: `make picture`.
 
 The first is a picture of the page, the second shows it in motion: Brook narrates, answers, and says what a person drags
 and paints. Every picture of the second stands for as long as it really did.
