@@ -56,12 +56,13 @@ class Wiring:
         encode: Mailbox[EncodeMessage] = mailbox("encode")
         schedule: Mailbox[ScheduleMessage] = mailbox("schedule")
         generate: Mailbox[GenerateMessage] = mailbox("generate")
-        scheduler, language = make_parts(loaded, config, memory, spell_apart=True)
+        # On the thread that computes: it fills the cache with zeros, for which torch would make a second pool of threads.
+        self._gate = gate = Gate(device=loaded.device)
+        scheduler, language = gate.step(lambda: make_parts(loaded, config, memory, spell_apart=True)).result()
         self._recorder: Recorder | None = None
         if config.record is not None:
             self._recorder = Recorder(config.record, header(loaded, config, scheduler.config), language.spans)
         scheduler.journal = self._recorder
-        self._gate = gate = Gate(device=loaded.device)
         gate.watch(loaded.towers.blocks)
         threads = max(2, os.cpu_count() or 2)
         pool = WorkerPool(threads, limits) if config.decode == "workers" else None
