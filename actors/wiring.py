@@ -17,6 +17,7 @@ from ..engine.loading.memory import Memory
 from ..engine.record import Recorder, header
 from ..engine.runner.encoder import Encoder
 from ..engine.runner.gate import Gate
+from ..engine.runner.threads import Crew, choose_threads
 from ..engine.scheduling.pace import Pace, StepPace
 from .actor import Actor, Supervisor
 from .decode import Decode
@@ -57,7 +58,10 @@ class Wiring:
         schedule: Mailbox[ScheduleMessage] = mailbox("schedule")
         generate: Mailbox[GenerateMessage] = mailbox("generate")
         # On the thread that computes: it fills the cache with zeros, for which torch would make a second pool of threads.
-        self._gate = gate = Gate(device=loaded.device)
+        chosen = choose_threads(config)
+        self._crew = None if chosen.said or loaded.device.type != "cpu" else Crew(chosen.count)
+        self._compute_threads = chosen.count
+        self._gate = gate = Gate(device=loaded.device, crew=self._crew)
         scheduler, language = gate.step(lambda: make_parts(loaded, config, memory, spell_apart=True)).result()
         self._recorder: Recorder | None = None
         if config.record is not None:
@@ -100,7 +104,11 @@ class Wiring:
 
     def statistics(self) -> dict[str, Any]:
         mailboxes = {actor.name: actor.mailbox.statistics() for actor in self._actors}
-        known = {"streams_decode": self.decode.streams, "streams_encode": self.encode.streams}
+        known = {
+            "streams_decode": self.decode.streams,
+            "streams_encode": self.encode.streams,
+            "threads": self._compute_threads if self._crew is None else self._crew.count,
+        }
         return {**self.schedule.statistics(), **known, "mailboxes": mailboxes}
 
     def _release(self) -> None:

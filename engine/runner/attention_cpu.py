@@ -315,7 +315,7 @@ class CpuBackend(Backend):
         pages = (_bits(keys), _bits(values), np.uint32(16 if keys.dtype == torch.bfloat16 else 0))
         shares = 1
         if self._threads > 1 and int((lengths - firsts).sum()) * query.shape[1] * query.shape[2] >= _SHARED_WORK:
-            shares = self._threads
+            shares = min(self._threads, torch.get_num_threads())
         # One job per tile streams whole pages; where tiles are fewer than threads, the key heads are shared out too.
         parts = 1 if shares == 1 or len(tiles) >= 2 * shares else keys.shape[2]
         jobs = len(tiles) * parts

@@ -21,6 +21,8 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from greenlet import getcurrent, greenlet
 
+from .threads import Crew, compute_with
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -35,9 +37,12 @@ def tower_pass(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 
 
 class Gate:
-    """The thread of one engine that computes. `device`: where. Steps and passes come from other threads."""
+    """The thread of one engine that computes. `device`: where. Steps and passes come from other threads. `crew`: how
+    many threads torch has for it; None: as many as it has."""
 
-    def __init__(self, name: str = "penstock-model", device: torch.device | None = None) -> None:
+    def __init__(
+        self, name: str = "penstock-model", device: torch.device | None = None, crew: Crew | None = None
+    ) -> None:
         # First come, first served: a pass that gives way goes to the end of the queue, after the step that waits.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._cuda = device is not None and device.type == "cuda"
@@ -47,6 +52,7 @@ class Gate:
         self._state: tuple[Any, ...] = ()  # of torch in this thread, when the slice began
         self._stopping = False
         self._hooks: list[Any] = []
+        self._crew = crew
 
     @property
     def steps(self) -> int:
@@ -62,10 +68,12 @@ class Gate:
 
         def call() -> R:
             self._waiting.remove(patience)
+            begun = time.perf_counter()
             try:
                 return work()
             finally:
                 self._ended = time.perf_counter()
+                self._computed(self._ended - begun)
 
         self._waiting.append(patience)
         try:
@@ -127,15 +135,22 @@ class Gate:
 
     def _go_on(self, tower: greenlet) -> None:
         """One slice of a pass. The modes of torch are those of this thread; they end with the slice, for the step."""
+        begun = time.perf_counter()
         with torch.inference_mode():
             self._pass, self._state = tower, _state()
             tower.switch()
             self._pass = None
+        self._computed(time.perf_counter() - begun)
         if not tower.dead:
             try:
                 self._pool.submit(self._go_on, tower)
             except RuntimeError:  # stopped meanwhile
                 self._go_on(tower)
+
+    def _computed(self, seconds: float) -> None:
+        """So long a step or a slice took. Never while one is at work: its layers keep their threads."""
+        if self._crew is not None and self._crew.computed(seconds):
+            compute_with(self._crew.count)
 
     def _is_awaited(self) -> bool:
         if not self._waiting or self._stopping:

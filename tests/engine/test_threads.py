@@ -14,7 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock.engine.config import EngineConfig
 from penstock.engine.runner import threads
-from penstock.engine.runner.threads import choose_threads, compute_alone, granted_cores
+from penstock.engine.runner.threads import (
+    Crew,
+    choose_threads,
+    compute_alone,
+    compute_with,
+    granted_cores,
+    waited_s,
+)
 
 
 def groups(root: Path, quotas: list[str]) -> Path:
@@ -102,3 +109,76 @@ def test_threads_that_wait_do_not_stay_awake_for_long(said: dict[str, str], spin
     plain = {name: value for name, value in os.environ.items() if name not in names}
     done = subprocess.run([sys.executable, "-c", script], env=plain | said, capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == [spins, "False"], done.stderr
+
+
+class Cores:
+    """Cores that other processes use: of each second that `count` threads compute, each waits for `share` of it."""
+
+    def __init__(self) -> None:
+        self.share, self.waited_s = 0.0, 0.0
+
+    def compute(self, crew: Crew, seconds: float) -> list[int]:
+        """The numbers of threads, one after the other, in so many seconds of steps of 50 ms."""
+        counts = [crew.count]
+        for _ in range(round(seconds / 0.05)):
+            self.waited_s += 0.05 * self.share * crew.count
+            if crew.computed(0.05):
+                counts.append(crew.count)
+        return counts
+
+
+def test_a_busy_machine_has_fewer_threads_and_a_free_one_all_of_them() -> None:
+    cores = Cores()
+    crew = Crew(8, lambda: cores.waited_s)
+    assert cores.compute(crew, 5) == [8]
+    cores.share = 0.6
+    assert cores.compute(crew, 2) == [8, 4, 2, 1]
+    assert cores.compute(crew, 20) == [1]
+    cores.share = 0.0
+    assert cores.compute(crew, 60) == [1, 2, 4, 8]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.integers(1, 16))
+def test_there_is_always_one_thread_and_never_one_too_many(shares: list[float], most: int) -> None:
+    cores = Cores()
+    crew = Crew(most, lambda: cores.waited_s)
+    for cores.share in shares:
+        assert all(1 <= count <= most for count in cores.compute(crew, 2))
+
+
+def test_threads_of_a_machine_that_stays_busy_are_tried_ever_less_often() -> None:
+    """One thread has a core for itself, a second one has to share the other: it is tried, and each time later."""
+    cores = Cores()
+    crew, tries = Crew(2, lambda: cores.waited_s), []
+    for moment in range(2000):
+        cores.share = 0.4 if crew.count == 2 else 0.0
+        if cores.compute(crew, 0.05)[1:] == [2]:
+            tries.append(moment * 0.05)
+    gaps = [later - sooner for sooner, later in zip(tries, tries[1:], strict=False)]
+    assert len(gaps) >= 3
+    assert gaps == sorted(gaps)
+    assert gaps[-1] > 10
+
+
+def test_where_waiting_is_not_known_the_number_stays(tmp_path: Path) -> None:
+    assert waited_s(tmp_path) is None
+    assert Cores().compute(Crew(4, lambda: None), 5) == [4]
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="Linux says how long a thread waited for a core")
+def test_waiting_is_that_of_the_thread_and_of_those_that_help_it() -> None:
+    first = waited_s()
+    assert first is not None
+    assert first >= 0
+    with ThreadPoolExecutor(1) as other:  # of the same process: what it waits for is its own
+        alone = other.submit(waited_s).result()
+    assert alone is not None
+
+
+def test_another_number_of_threads_is_that_of_the_thread_alone() -> None:
+    before = torch.get_num_threads()
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        one.submit(compute_with, before + 2).result()
+        assert one.submit(torch.get_num_threads).result() == before + 2
+        assert other.submit(torch.get_num_threads).result() == before
+    assert torch.get_num_threads() == before
