@@ -58,6 +58,7 @@ class Intake:
             expected_frames=request.expected_frames,
             audio_in_video=request.audio_in_video,
             lateness_us=request.lateness_us,
+            still_us=None if request.drop_still is None else round(request.drop_still * 1_000_000),
             resampler=_Resampler,
         )
         self._spec = spec

@@ -57,11 +57,11 @@ class Wiring:
         encode: Mailbox[EncodeMessage] = mailbox("encode")
         schedule: Mailbox[ScheduleMessage] = mailbox("schedule")
         generate: Mailbox[GenerateMessage] = mailbox("generate")
-        # On the thread that computes: it fills the cache with zeros, for which torch would make a second pool of threads.
         chosen = choose_threads(config)
         self._crew = None if chosen.said or loaded.device.type != "cpu" else Crew(chosen.count)
         self._compute_threads = chosen.count
         self._gate = gate = Gate(device=loaded.device, crew=self._crew)
+        # On the thread that computes: it fills the cache with zeros, for which torch would make a second pool.
         scheduler, language = gate.step(lambda: make_parts(loaded, config, memory, spell_apart=True)).result()
         self._recorder: Recorder | None = None
         if config.record is not None:

@@ -125,8 +125,8 @@ class Dropped(msgspec.Struct, frozen=True, tag="dropped"):
     count: how much: frames of video, or samples of sound at the model's rate. For the reasons "latest" and "full" it
         counts pieces, and for damaged video it counts packets.
     reason: "late" (older than what came before it, by more than `Request.lateness_us`), "latest" (newer media took its
-        place), "short" (too little sound for the model), "damaged" (broken packets) or "full" (the stream holds no
-        more).
+        place), "short" (too little sound for the model), "damaged" (broken packets), "still" (nothing new to see or to
+        hear: `Request.drop_still`) or "full" (the stream holds no more).
     """
 
     seq: int

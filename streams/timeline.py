@@ -20,6 +20,7 @@ from .event import Dropped, Held
 from .order import LIVE, FrameSource, Order
 from .segment import ImageSegment, MediaSpec, Segment, UnitSegment
 from .size import fit, video_rule
+from .still import Still
 from .tracks import Tracks
 from .unit import Units
 from .video import Pictures, Resize, Sampler, VideoPatches
@@ -39,7 +40,8 @@ class Timeline:
     `video_fps` None takes the model's rate. `expected_frames` sizes frames as for a video of that many.
     `audio_in_video` makes units of pictures and sound. With `lateness_us` L frames are first put in the order of
     media time, pictures before sound and then by input number, and wait until media more than L newer has come; 0
-    takes them as they arrive. `resize` and `resampler` default to those of `codecs`.
+    takes them as they arrive. `still_us`: what shows or says nothing new is dropped, but for one piece in so much media
+    time (None: nothing is). `resize` and `resampler` default to those of `codecs`.
 
     Without a lateness a frame that is older than the newest says that its clock was set back, and begins a new grid.
     With one, the second piece of media in a row that is older than the lateness allows says so; the first is late.
@@ -56,6 +58,7 @@ class Timeline:
         expected_frames: int | None = None,
         audio_in_video: bool = False,
         lateness_us: int = 0,
+        still_us: int | None = None,
         resize: Resize | None = None,
         resampler: MakeResampler | None = None,
     ) -> None:
@@ -63,6 +66,7 @@ class Timeline:
         self._spec = spec
         self._resize = resize or _resize
         self._order = Order(lateness_us)
+        self._still = None if still_us is None else Still(still_us, spec.audio_rate)
         self._pictures: Pictures | None = None
         self._seq: int | None = None
         self._count = 0
@@ -147,6 +151,9 @@ class Timeline:
                 _extend(segments, dropped, self._rooms.audio(seq, frame, source))
 
     def _output(self, seq: int, segments: list[Segment], dropped: list[Dropped]) -> Output:
+        if self._still is not None:
+            segments, left_out = self._still.sift(segments, seq)
+            dropped = [*dropped, *left_out]
         if seq != self._seq:
             self._seq, self._count = seq, 0
         numbered = [_numbered(segment, seq, self._count + offset) for offset, segment in enumerate(segments)]

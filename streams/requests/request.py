@@ -16,6 +16,7 @@ MOST_LOGPROBS = 20
 MOST_STOPS, MOST_STOP_CHARACTERS = 64, 1024  # stop strings, and characters of each
 FPS = (0.01, 60.0)
 MOST_LATENESS_US = 60_000_000
+STILL_SECONDS = (0.1, 3600.0)
 _UNTYPED = ("media", "messages", "params", "processor")  # looked at elsewhere
 
 
@@ -164,6 +165,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     unit_tokens: in "units", after how many tokens a reply waits for the next second of media, at least 1.
     policy: what happens if media comes faster than it is taken. "block", for files: `Stream.append` waits. "latest",
         for cameras: the oldest media that is not encoded is dropped.
+    drop_still: drop video that shows nothing new and sound that is silent before they cost anything, but for one piece
+        in so many seconds of media time, 0.1 to 3,600. Each comes as a `Dropped` event, "still". Images and units of
+        picture and sound are always taken. `None`: nothing is dropped for this reason.
     video_fps: frames a second that the model gets, 0.01 to 60. `None` takes the rate of the model.
     expected_frames: how many frames the video will have, if that is known. Then frames have the size that the model's
         processor gives such a video.
@@ -189,6 +193,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     splice_tokens: int | None = None
     unit_tokens: int = 20
     policy: str = "block"
+    drop_still: float | None = None
     video_fps: float | None = None
     expected_frames: int | None = None
     audio_in_video: bool = False
@@ -217,6 +222,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
                 raise InputError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
         if self.video_fps is not None and not FPS[0] <= self.video_fps <= FPS[1]:
             raise InputError(f"video_fps: expected a number in [{FPS[0]:g}, {FPS[1]:g}], got {self.video_fps}")
+        if self.drop_still is not None and not STILL_SECONDS[0] <= self.drop_still <= STILL_SECONDS[1]:
+            least, most = STILL_SECONDS
+            raise InputError(f"drop_still: expected a number in [{least:g}, {most:g}], got {self.drop_still}")
         if self.expected_frames is not None and self.expected_frames < 1:
             raise InputError(f"expected_frames: expected at least 1, got {self.expected_frames}")
         if self.splice_tokens is not None and self.splice_tokens < 1:

@@ -1,0 +1,142 @@
+"""What is left out as nothing new: noise is, a change is not, however slow it is or small; and one piece goes in now
+and then."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from penstock.codecs.frame import Pixels, Samples
+from penstock.errors import InputError
+from penstock.streams.event import Dropped
+from penstock.streams.requests.request import Request
+from penstock.streams.segment import AudioSegment, MediaSpec, Segment, SizeRule, VideoSegment
+from penstock.streams.still import Still
+from penstock.streams.timeline import Timeline
+
+SIDE = 64
+EVERY_US = 5_000_000
+Frames = list[np.ndarray]
+
+
+def scene(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(30, 220, (SIDE, SIDE, 3)).astype(np.uint8)
+
+
+def noisy(picture: np.ndarray, seed: int) -> np.ndarray:
+    """As a camera sees it once more."""
+    noise = np.random.default_rng(seed).normal(0, 4, picture.shape)
+    return (picture + noise).clip(0, 255).astype(np.uint8)
+
+
+def sifted(frames: Frames, every_us: int = EVERY_US, step_us: int = 500_000) -> tuple[list[int], list[Dropped]]:
+    """The numbers of the frames that went in, each a piece of its own, and the notices."""
+    still, kept, dropped = Still(every_us, 1000), [], []
+    for number, frame in enumerate(frames):
+        piece = VideoSegment(0, 0, frame[None], number * step_us, number * step_us)
+        through, notices = still.sift([piece], number)
+        kept += [number for _ in through]
+        dropped += notices
+    return kept, dropped
+
+
+def test_noise_shows_nothing_new() -> None:
+    kept, dropped = sifted([noisy(scene(), seed) for seed in range(10)])
+    assert kept == [0]
+    assert [(one.seq, one.modality, one.count, one.reason) for one in dropped] == [
+        (number, "video", 1, "still") for number in range(1, 10)
+    ]
+
+
+def test_one_piece_goes_in_now_and_then() -> None:
+    kept, _ = sifted([scene()] * 25)
+    assert kept == [0, 10, 20]
+
+
+@given(st.integers(0, SIDE - 8), st.integers(0, SIDE - 8), st.integers(0, 2))
+def test_a_small_thing_anywhere_and_of_any_colour_is_new(row: int, column: int, colour: int) -> None:
+    picture = np.full((SIDE, SIDE, 3), 100, np.uint8)
+    changed = picture.copy()
+    changed[row : row + 8, column : column + 8, colour] = 160
+    assert sifted([picture, noisy(picture, 1), noisy(changed, 2), noisy(changed, 3), noisy(picture, 4)])[0] == [0, 2, 4]
+
+
+def test_a_change_that_is_too_slow_to_see_from_frame_to_frame_goes_in() -> None:
+    """Two levels a frame: against the frame before it each shows nothing new."""
+    kept, _ = sifted([np.full((SIDE, SIDE, 3), 20 + 2 * number, np.uint8) for number in range(60)], every_us=10**12)
+    assert kept == list(range(0, 60, 6))
+
+
+def test_another_size_and_a_clock_that_is_set_back_are_new() -> None:
+    still = Still(EVERY_US, 1000)
+    pieces = [
+        VideoSegment(0, 0, np.zeros((2, 8, 8, 3), np.uint8), 1_000_000, 1_500_000),
+        VideoSegment(0, 1, np.zeros((2, 8, 12, 3), np.uint8), 2_000_000, 2_500_000),
+        VideoSegment(0, 2, np.zeros((2, 8, 12, 3), np.uint8), 100_000, 600_000),
+        VideoSegment(0, 3, np.zeros((2, 8, 12, 3), np.uint8), 700_000, 1_200_000),
+    ]
+    assert still.sift(pieces, 7)[0] == pieces[:3]
+
+
+@given(st.integers(1, 11), st.integers(1, 11))
+def test_cells_of_sides_that_do_not_fit_have_all_pixels(height: int, width: int) -> None:
+    """Cells at the edge have up to seven pixels a side: a line that changes shows in them too."""
+    black = np.zeros((1, height, width, 3), np.uint8)
+    for row in range(height):
+        changed = black.copy()
+        changed[0, row] = 255
+        pieces: list[Segment] = [VideoSegment(0, 0, pixels, 0, 0) for pixels in (black, changed)]
+        assert len(Still(EVERY_US, 1000).sift(pieces, 0)[0]) == 2
+
+
+@pytest.mark.parametrize(("loud", "kept"), [(0.0, [0, 5]), (0.001, [0, 5]), (0.2, [0, 2])])
+def test_sound_that_is_silent_is_left_out(loud: float, kept: list[int]) -> None:
+    """Blocks of a second; in one of them 30 ms sound. What stands before a block, its lead, is not its own."""
+    still, through = Still(EVERY_US, 1000), []
+    for number in range(6):
+        samples = np.random.default_rng(number).normal(0, 1e-4, 1000).astype(np.float32)
+        if number == 2:
+            samples[300:330] += loud
+        lead = np.full(15, 0.5, np.float32)
+        block = AudioSegment(0, 0, np.concatenate([lead, samples]), 15, 100, 0, number * 10**6, (number + 1) * 10**6)
+        through += [number for _ in still.sift([block], 0)[0]]
+    assert through == kept
+
+
+SPEC = MediaSpec(
+    video=SizeRule(4, 64, 4096), image=SizeRule(4, 64, 4096), audio_rate=1000, hop_samples=10, block_samples=200,
+    lead_samples=15, look_ahead_samples=5,
+)  # fmt: skip
+
+
+def test_a_timeline_leaves_out_pieces_and_numbers_the_others() -> None:
+    """Of ten pairs of one scene the first goes in, then the first of another scene; images always do."""
+    line = Timeline(SPEC, video_fps=2.0, still_us=60_000_000)
+    frames = [Pixels(noisy(scene(number // 20), number), number * 500_000) for number in range(40)]
+    outputs = [line.feed(number // 8, [frame]) for number, frame in enumerate(frames)]
+    outputs += [line.image(5, scene()), line.image(6, scene()), line.flush(7)]
+    kept = [segment for output in outputs for segment in output.segments]
+    left_out = [notice for output in outputs for notice in output.dropped]
+    assert [(type(one).__name__, one.seq, one.index) for one in kept] == [
+        ("VideoSegment", 0, 0),
+        ("VideoSegment", 2, 0),
+        ("ImageSegment", 5, 0),
+        ("ImageSegment", 6, 0),
+    ]
+    assert sum(notice.count for notice in left_out) == 40 - 4
+    assert {notice.reason for notice in left_out} == {"still"}
+
+
+def test_without_the_option_nothing_is_left_out() -> None:
+    line = Timeline(SPEC, video_fps=2.0)
+    outputs = [line.feed(number, [Pixels(scene(), number * 500_000)]) for number in range(9)]
+    silent = line.feed(9, [Samples(np.zeros((1, 1000), np.float32), 1000, 0)])
+    assert sum(len(output.segments) for output in outputs) == 4
+    assert silent.segments
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, 4000.0, float("nan")])
+def test_a_time_out_of_range_is_refused(seconds: float) -> None:
+    with pytest.raises(InputError, match=r"drop_still: expected a number in \[0.1, 3600\]"):
+        Request(drop_still=seconds).check()
