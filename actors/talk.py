@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -30,6 +31,14 @@ class Talk(ABC, Generic[R]):
         """Ask; returns the reply when it begins."""
 
     @abstractmethod
+    async def interrupt(self, at: int | None = None) -> None:
+        """End the running reply."""
+
+    @abstractmethod
+    async def fork(self, again: SamplingParams | None = None) -> Self:
+        """A copy of this stream as it is now."""
+
+    @abstractmethod
     async def close(self) -> None:
         """End the stream."""
 
@@ -44,6 +53,18 @@ class Talk(ABC, Generic[R]):
         has nothing more to say for now, a `Resting` event comes. It raises, and can be cancelled, as `ask` does.
         """
         return await self.ask(request, params, hold=True)
+
+    @asynccontextmanager
+    async def aside(self, question: str, params: SamplingParams | None = None) -> AsyncIterator[R]:
+        """Ask beside what runs: `async with stream.aside("...") as reply`.
+
+        A copy of the stream as it is now (`fork`) answers, and is closed at the end of the block. A reply that this
+        stream speaks goes on in it, and what is asked and answered aside never becomes part of it. It raises what
+        `fork` and `ask` raise. Where it is cancelled the copy is closed as well.
+        """
+        async with await self.fork() as copy:
+            await copy.interrupt()
+            yield await copy.ask(question, params)
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self

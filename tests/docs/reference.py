@@ -33,7 +33,7 @@ class Page(NamedTuple):
 
 
 ENGINE = ("load", "stream", "generate", "generate_all", "close", "until_failed", "statistics", "check")
-STREAM = ("append", "ask", "watch", "prompted", "interrupt", "end", "fork", "transcript", "close")
+STREAM = ("append", "ask", "watch", "prompted", "interrupt", "end", "fork", "aside", "transcript", "close")
 EVENTS = ("Appended", "ReplyStarted", "Token", "Resting", "ReplyDone", "Dropped", "Credit", "Held", "Error", "Closed")
 PARTS = ("Evicted", "Seen", "TranscriptRow")
 ITEMS = ("Text", "Image", "VideoFrame", "VideoBytes", "AudioChunk", "AudioBytes", "Embedding")
@@ -123,13 +123,17 @@ def called(method: Function) -> list[str]:
     """How a method is called, without `self`; nothing for a property."""
     if any(ast.unparse(decorator) == "property" for decorator in method.decorator_list):
         return []
+    managed = any(ast.unparse(decorator) == "asynccontextmanager" for decorator in method.decorator_list)
     plain, keywords = method.args.args[1:], method.args.kwonlyargs
     defaults = [None] * (len(method.args.args) - len(method.args.defaults)) + method.args.defaults
     listed = [parameter(*pair) for pair in zip(plain, defaults[1:], strict=True)]
     if keywords:
         listed += ["*", *(parameter(*pair) for pair in zip(keywords, method.args.kw_defaults, strict=True))]
-    name = f"await {method.name}" if isinstance(method, ast.AsyncFunctionDef) else method.name
+    awaited = "async with " if managed else "await " if isinstance(method, ast.AsyncFunctionDef) else ""
+    name = f"{awaited}{method.name}"
     gives = "" if method.returns is None else f" -> {ast.unparse(method.returns)}"
+    if managed:
+        gives = gives.replace("-> AsyncIterator[", "as ").removesuffix("]")
     line = f"{name}({', '.join(listed)}){gives}"
     if len(line) > WIDTH - 20:
         line = "\n".join([f"{name}(", *(f"    {one}," for one in listed), f"){gives}"])

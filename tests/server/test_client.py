@@ -39,6 +39,9 @@ def test_a_conversation(loop: str) -> None:
                 await stream.end()
                 copy = await stream.fork()
                 assert await (await copy.ask()).text() == "w0 w1 w2 "
+                async with stream.aside("Who?", SamplingParams(max_tokens=2)) as reply:
+                    assert await reply.text() == "w0 w1 "
+                assert [one.closed for one in engine.streams] == [False, False, True]
             numbers = [event.number async for event in stream]
             assert numbers == list(range(1, len(numbers) + 1))
             assert engine.streams[0].request == Request(system="You watch.", format="live", video_fps=2.0)
