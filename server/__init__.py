@@ -21,10 +21,11 @@ session     which commands of a client are taken, in which order, and how each i
 commands    what goes into a session and comes out of it
 session_tasks  carries out on an engine what a session decides
 doors       one module a wire: its messages to commands of a session, answers of the session to its messages
-connection  one WebSocket: receive, send, idle, drain
+connection  one client: receive, send, idle, lost, drain
 outbox      what a client has not read yet, bounded
-wire        messages of `/v1/stream`, typed both ways
+wire        messages of `/v1/stream`, typed both ways; wire_keep: those about a connection that is lost
 websocket   uvicorn's protocol, with a cut
-client      the client library; client_stream: one stream of it, and its replies; inline: media inside a message
+client      the client library; client_stream: one stream of it, and its replies; client_socket: its WebSocket, which
+            may be lost and found again; inline: media inside a message
 errors      errors of the wire and the server
 """

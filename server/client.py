@@ -1,7 +1,8 @@
 """The client of `/v1/stream`: `async with penstock.connect(url) as connection`, or `await penstock.connect(url)`. No
 torch; needs `websockets`.
 
-In come requests; out go streams, whose items, questions and events go over the one socket. It is always read.
+In come requests; out go streams, whose items, questions and events go over the one connection. It is always read. If
+its WebSocket is lost, another one goes on with it (client_socket.py).
 """
 
 from __future__ import annotations
@@ -14,9 +15,6 @@ from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import msgspec
-from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.client import connect as open_socket
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.typing import Subprotocol
 
 from ..actors import oneshot
@@ -24,8 +22,8 @@ from ..errors import InputError, PenstockError, StreamClosedError
 from ..streams import event as events
 from ..streams.requests.request import Request, SamplingParams
 from . import wire
+from .client_socket import LastingSocket
 from .client_stream import ClientStream, Encode
-from .config import is_loopback
 from .errors import ConnectionLostError, ServerLimitError, error_from_code
 from .inline import inline
 
@@ -34,10 +32,6 @@ class _Envelope(msgspec.Struct):
     type: str
     stream: str | None = None
     number: int = 0
-
-
-class _Refusal(msgspec.Struct):
-    error: str
 
 
 _head_decoder = msgspec.json.Decoder(_Envelope)
@@ -51,14 +45,16 @@ DEFAULTS = Request()
 
 
 class Connection:
-    """One WebSocket to a server: `async with connect(url) as connection`, or `connection = await connect(url)` and
-    `await connection.close()` in the end. `welcome` is what the server said first."""
+    """A connection to a server: `async with connect(url) as connection`, or `connection = await connect(url)` and
+    `await connection.close()` in the end. `welcome` is what the server said first.
 
-    def __init__(self, url: str, api_key: str | None = None) -> None:
+    If the WebSocket is lost, the connection goes on by itself over another one, for as long as the server keeps it
+    (`resume_seconds`, 30). No message is lost and none comes twice; calls wait meanwhile.
+    """
+
+    def __init__(self, url: str, api_key: str | None = None, resume: bool = True) -> None:
         self.url = _socket_url(url)
-        self.welcome: wire.Welcome
-        self._key = _shown(api_key)
-        self._socket: ClientConnection
+        self._socket = LastingSocket(self.url, _shown(api_key), resume)
         self._reader: asyncio.Task[None] | None = None
         self._streams: dict[str, ClientStream] = {}
         self._calls: dict[str, tuple[str | None, asyncio.Future[wire.Answer]]] = {}  # By ref: stream, answer.
@@ -71,38 +67,19 @@ class Connection:
 
     async def __aenter__(self) -> Connection:
         """Connect and read the welcome. ConnectionLostError where the server refuses or cannot be reached."""
-        host = urlsplit(self.url).hostname or ""
-        try:
-            self._socket = await open_socket(
-                self.url,
-                compression=None,
-                max_size=None,
-                **self._key,
-                proxy=None if is_loopback(host) else True,
-            )
-        except InvalidStatus as error:
-            status, why = error.response.status_code, _why(error.response.body)
-            raise ConnectionLostError(f"{self.url}: refused with {status} {why}".strip(), status) from None
-        except (OSError, InvalidHandshake, TimeoutError) as error:
-            raise ConnectionLostError(f"{self.url}: {error}") from None
-        try:
-            self.welcome = self._welcome(await self._socket.recv())
-        except BaseException as error:
-            await self._socket.close()
-            if isinstance(error, ConnectionClosed):
-                raise ConnectionLostError(f"{self.url}: {error}") from None
-            raise
+        await self._socket.open()
         self._reader = asyncio.create_task(self._read(), name="penstock client reader")
         return self
 
-    def _welcome(self, message: str | bytes) -> wire.Welcome:
-        try:
-            welcome = _answer_decoder.decode(message)
-        except (msgspec.DecodeError, UnicodeError):
-            welcome = f"{message[:60]!r}"
-        if isinstance(welcome, wire.Welcome) and welcome.version == wire.VERSION:
-            return welcome
-        raise ConnectionLostError(f"{self.url}: expected a welcome of version {wire.VERSION}, got {welcome}")
+    @property
+    def welcome(self) -> wire.Welcome:
+        """What the server said first."""
+        return self._socket.welcome
+
+    @property
+    def resumed(self) -> int:
+        """How often its WebSocket was lost, and it went on over another one."""
+        return self._socket.resumed
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -186,12 +163,12 @@ class Connection:
 
     async def send(self, frame: str | bytes) -> None:
         """Send one frame. ConnectionLostError where the connection has gone."""
+        await self._send(frame)
+
+    async def _send(self, frame: str | bytes) -> int:
         if self._lost is not None:
             raise self._lost
-        try:
-            await self._socket.send(frame)
-        except ConnectionClosed as error:
-            raise _lost(self.url, error) from None
+        return await self._socket.send(frame)
 
     async def call(self, encode: Encode, stream: str | None) -> wire.Answer:
         """Send `encode(ref)` and wait for the answer with that ref. PenstockError where it is an error."""
@@ -201,7 +178,8 @@ class Connection:
         answer: asyncio.Future[wire.Answer] = asyncio.get_running_loop().create_future()
         self._calls[ref] = (stream, answer)
         try:
-            await self.send(frame)
+            number = await self._send(frame)
+            answer.add_done_callback(lambda done: done.cancelled() or self._socket.arrived(number))
             return await answer
         finally:
             del self._calls[ref]
@@ -221,14 +199,13 @@ class Connection:
     async def _read(self) -> None:
         """Read to the end of the connection; then fail what still waits."""
         try:
-            async for frame in self._socket:
+            async for frame in self._socket.frames():
                 self._take(frame)
-            self._lost = ConnectionLostError(f"{self.url}: closed")
-        except ConnectionClosed as error:
-            self._lost = _lost(self.url, error)
-        for _, answer in self._calls.values():
-            if not answer.done():
-                answer.set_exception(self._lost)
+        except ConnectionLostError as error:
+            self._lost = lost = error
+            for _, answer in self._calls.values():
+                if not answer.done():
+                    answer.set_exception(lost)
         for name in list(self._streams):
             self._ended(name, events.Closed(reason="connection lost"))
 
@@ -265,10 +242,10 @@ class Connection:
                 answer.set_exception(StreamClosedError(f"stream {name!r} has ended ({event.reason})"))
 
 
-def connect(url: str, api_key: str | None = None) -> Connection:
+def connect(url: str, api_key: str | None = None, *, resume: bool = True) -> Connection:
     """A connection to the server at `url` (http, https, ws, wss, or just HOST:PORT), to be awaited or entered with
-    `async with`."""
-    return Connection(url, api_key)
+    `async with`. `resume` False: if its WebSocket is lost, all streams end at once."""
+    return Connection(url, api_key, resume)
 
 
 def _socket_url(url: str) -> str:
@@ -291,16 +268,3 @@ def _shown(api_key: str | None) -> dict[str, Any]:
         return {"additional_headers": {"Authorization": f"Bearer {api_key}"}}
     key = Subprotocol(wire.KEY_SUBPROTOCOL + quote(api_key, safe=""))  # A header has no form for it that all know.
     return {"subprotocols": [Subprotocol(wire.SUBPROTOCOL), key]}
-
-
-def _why(body: bytes | bytearray | None) -> str:
-    """The `error` of a refusal in JSON; of any other body its text."""
-    try:
-        return msgspec.json.decode(body or b"", type=_Refusal).error
-    except (msgspec.DecodeError, UnicodeError):
-        return bytes(body or b"").decode(errors="replace")
-
-
-def _lost(url: str, error: ConnectionClosed) -> ConnectionLostError:
-    close = error.rcvd
-    return ConnectionLostError(f"{url}: closed with {close.code} {close.reason}" if close else f"{url}: {error}")

@@ -65,6 +65,20 @@ class CloseStream(_Command, frozen=True, kw_only=True, eq=False):
     """End the stream at once. Answered with the event `Closed`."""
 
 
+class KeepConnection(msgspec.Struct, frozen=True, kw_only=True):
+    """Keep the streams for a while if the connection is lost. Answered with `ConnectionKept`."""
+
+
+class ResumeConnection(msgspec.Struct, frozen=True, kw_only=True):
+    """Go on with the kept connection of this token, of which the client has `received` so many messages. Answered with
+    `ConnectionResumed`, and by the messages that it has not received."""
+
+    token: str
+    received: int
+
+
+# What is about the connection itself; its streams know nothing of it.
+Moving = KeepConnection | ResumeConnection
 Command = OpenStream | ForkStream | AppendItem | AskQuestion | InterruptReply | EndMedia | CloseStream
 # Those that an open stream carries out.
 Carried = ForkStream | AppendItem | AskQuestion | InterruptReply | EndMedia | CloseStream
@@ -120,7 +134,21 @@ class StreamEvent(msgspec.Struct, frozen=True, kw_only=True):
     event: Event
 
 
-Answer = StreamOpened | CarriedOut | Refused | StreamEvent
+class ConnectionKept(msgspec.Struct, frozen=True, kw_only=True):
+    """The connection is kept under this token for so many seconds after it was lost. From here on both sides count the
+    messages that they receive."""
+
+    token: str
+    seconds: float
+
+
+class ConnectionResumed(msgspec.Struct, frozen=True, kw_only=True):
+    """The connection goes on here; the server has `received` so many messages of its client."""
+
+    received: int
+
+
+Answer = StreamOpened | CarriedOut | Refused | StreamEvent | ConnectionKept | ConnectionResumed
 
 
 # ---- For whoever holds the engine ------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     waiting_bytes: inputs of one stream that are received but not yet accepted by the engine.
     unread_bytes, unread_seconds: output that a client has not read; past either its connection is closed.
     idle_seconds: a connection without a message from its client and without a running reply is closed after this time.
+    resume_seconds: how long the streams of a client whose connection was lost wait for it, if it has asked for that.
     drain_seconds: how long running replies may go on after SIGTERM.
     stay: a server whose engine has failed stays up and refuses, instead of ending.
     """
@@ -50,6 +51,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     unread_bytes: int = 4 * 2**20
     unread_seconds: float = 20.0
     idle_seconds: float = 300.0
+    resume_seconds: float = 30.0
     drain_seconds: float = 20.0
     stay: bool = False
 
@@ -87,5 +89,6 @@ LIMITS = (
     "unread_bytes",
     "unread_seconds",
     "idle_seconds",
+    "resume_seconds",
     "drain_seconds",
 )

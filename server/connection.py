@@ -3,20 +3,25 @@
 In come WebSocket messages, which are read at all times: nothing in the receive task waits for a stream, a reply or the
 client. Out go answers and events through one bounded outbox; a client that leaves too much of it unread loses its
 connection, and nobody else's. When `run` returns, all streams of the connection are closed and no task of it is left.
+
+A client may ask that its connection is kept (`KeepConnection`). If the WebSocket is then lost, without a close frame,
+streams and tasks go on for `resume_seconds`, and wait for another WebSocket that goes on with it (`ResumeConnection`).
+Both sides have counted the messages that they received, so each sends once more what the other has not.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from .commands import Answer, Command
+from .commands import Answer, Command, ConnectionKept, ConnectionResumed, KeepConnection, Moving, ResumeConnection
 from .config import ServerConfig
-from .errors import MessageError, PenstockError, ServerLimitError
+from .errors import MessageError, PenstockError, ResumeError, ServerLimitError
 from .outbox import HangUp, SendQueue
 from .session import Session, refusal
 from .session_tasks import SessionTasks
@@ -38,11 +43,11 @@ class Door(Protocol):
         """What the handshake answers a client that offers it."""
         ...
 
-    def greet(self) -> Iterable[bytes | Command]:
+    def greet(self) -> Iterable[bytes | Command | Moving]:
         """What comes before anything that the client sends."""
         ...
 
-    def hear(self, message: str | bytes) -> Iterable[bytes | Command]:
+    def hear(self, message: str | bytes) -> Iterable[bytes | Command | Moving]:
         """What a message of the client means: commands, and messages that answer it at once. PenstockError where it
         means nothing; a MessageError names its stream and its `ref`."""
         ...
@@ -52,11 +57,34 @@ class Door(Protocol):
         ...
 
 
-class ServedSocket:
-    """One client. `run` is its whole life; `drain` asks it to come to an end."""
+class Moved(Exception):
+    """The WebSocket belongs to an older connection from now on."""
 
-    def __init__(self, websocket: WebSocket, engine: Engine, config: ServerConfig, number: int, door: Door) -> None:
+    def __init__(self, older: ServedSocket) -> None:
+        super().__init__("the client goes on with an older connection")
+        self.older = older
+
+
+class ServedSocket:
+    """One client. `run` is its whole life; `drain` asks it to come to an end. `kept`: the server's connections that may
+    be gone on with, by token."""
+
+    def __init__(
+        self,
+        websocket: WebSocket,
+        engine: Engine,
+        config: ServerConfig,
+        number: int,
+        door: Door,
+        kept: dict[str, ServedSocket],
+    ) -> None:
         self._websocket = websocket
+        self._kept = kept
+        self._token: str | None = None  # by which it may be gone on with
+        self._received = 0  # messages of the client since it has that
+        self._lost = False  # its client has no WebSocket
+        self._moved = asyncio.Event()  # it has another WebSocket, or has ended
+        self._ended = False
         self._engine = engine
         self._config = config
         self._number = number
@@ -72,6 +100,11 @@ class ServedSocket:
         """How many streams are open."""
         return self._session.streams
 
+    @property
+    def waits(self) -> bool:
+        """Whether its WebSocket was lost, and it waits for its client."""
+        return self._lost
+
     def drain(self, code: int, reason: str) -> None:
         """Take nothing new; when the running replies have ended, or after `drain_seconds`, close with this code and
         reason. Replies that rest end at once."""
@@ -79,9 +112,13 @@ class ServedSocket:
         self._session.drain()
         self._draining.set()
 
-    async def run(self) -> None:
-        """Serve the client until it goes, is hung up on, or the server drains; then close its streams."""
+    async def run(self) -> ServedSocket | None:
+        """Serve the client until it goes, is hung up on, or the server drains; then close its streams.
+
+        Returns the older connection to which the WebSocket belongs now, if its client goes on with one.
+        """
         hang_up: HangUp | None = None
+        older: ServedSocket | None = None
         work: SessionTasks | None = None
         self._heard = asyncio.get_running_loop().time()
         try:
@@ -95,19 +132,86 @@ class ServedSocket:
                 raise HangUp(1005, "client gone")
         except* HangUp as group:
             hang_up = _first(group)
+        except* Moved as group:
+            older = next(error.older for error in group.exceptions if isinstance(error, Moved))
         finally:
+            self._ended = True
+            self._kept.pop(self._token or "", None)
             if hang_up is not None and hang_up.code != 1005:
                 await self._hang_up(hang_up)
             if work is not None:
                 await work.close()
+            self._moved.set()
+        return older
 
-    def _take(self, said: Iterable[bytes | Command], work: SessionTasks) -> None:
+    async def serve_on(self, websocket: WebSocket) -> None:
+        """Wait as long as this is its WebSocket."""
+        while self._websocket is websocket and not self._ended:
+            self._moved.clear()
+            await self._moved.wait()
+
+    def _take(self, said: Iterable[bytes | Command | Moving], work: SessionTasks) -> None:
         """Pass on what the door has made of a message: commands to the session, the rest to the client."""
         for part in said:
-            if isinstance(part, bytes):
-                self._outbox.put(part)
-            else:
-                work.take(part)
+            match part:
+                case bytes():
+                    self._outbox.put(part)
+                case KeepConnection():
+                    self._keep()
+                case ResumeConnection(token=token, received=received):
+                    self._go_on_with(token, received)
+                case _:
+                    work.take(part)
+
+    # ---- another WebSocket ----
+    def _keep(self) -> None:
+        if self._token is None:
+            self._token = secrets.token_urlsafe(24)
+            self._kept[self._token] = self
+        self._tell(ConnectionKept(token=self._token, seconds=self._config.resume_seconds))
+        self._outbox.count()
+        self._received = 0
+
+    def _go_on_with(self, token: str, received: int) -> None:
+        """Give the WebSocket to the connection of this token: raises Moved, or ResumeError where that cannot be."""
+        older = self._kept.get(token)
+        if older is None or older is self or self._session.streams:
+            raise ResumeError(
+                "resume: expected the token of a connection that is kept, as the first message, got another"
+            )
+        older._go_on(self._websocket, received)
+        raise Moved(older)
+
+    def _go_on(self, websocket: WebSocket, received: int) -> None:
+        """Its client is here again, and has received so many messages."""
+        frames = b"".join(self._door.tell(ConnectionResumed(received=self._received)))
+        if not self._outbox.rewind(received, frames):
+            raise ResumeError(f"resume: expected a number of messages that are still kept, got {received}")
+        before, self._websocket = self._websocket, websocket
+        self._heard = asyncio.get_running_loop().time()
+        self._moved.set()
+        log.info("connection %d goes on after a loss", self._number)
+        if not self._lost:  # nobody has noticed
+            _cut(before, HangUp(1001, "the client goes on elsewhere"), 0.0)
+        self._lost = False
+
+    async def _comes_back(self, websocket: WebSocket) -> bool:
+        """This WebSocket is lost: wait until there is another one. False where none may come, or none does."""
+        if self._websocket is not websocket:
+            return True
+        left = websocket.scope.get("extensions", {}).get("penstock.left")
+        waiting = sum(connection.waits for connection in self._kept.values())
+        gone = self._token is None or left is None or left() or self._draining.is_set()
+        if gone or waiting >= self._config.max_connections:
+            return False
+        log.info("connection %d lost: its streams wait %g s", self._number, self._config.resume_seconds)
+        self._lost = True
+        try:
+            async with asyncio.timeout(self._config.resume_seconds):
+                await self.serve_on(websocket)
+        except TimeoutError:
+            return False
+        return not self._ended
 
     def _tell(self, answer: Answer) -> None:
         for frame in self._door.tell(answer):
@@ -116,21 +220,23 @@ class ServedSocket:
     # ---- the sender ----
     async def _send(self) -> None:
         while True:
-            frame = await self._outbox.next()
+            frame, websocket = await self._outbox.next(), self._websocket
             try:
                 async with asyncio.timeout(self._config.unread_seconds):
-                    await self._websocket.send({"type": "websocket.send", "text": frame.decode()})
+                    await websocket.send({"type": "websocket.send", "text": frame.decode()})
             except TimeoutError:
                 raise self._outbox.too_slow(self._config.unread_seconds) from None
             except (WebSocketDisconnect, RuntimeError):  # Starlette: RuntimeError once the receive task saw the end.
-                raise HangUp(1005, "client gone") from None
-            self._outbox.done()
+                if self._token is None:
+                    raise HangUp(1005, "client gone") from None
+                await self.serve_on(websocket)  # the receive task knows how long
+                continue
+            if self._websocket is websocket:
+                self._outbox.done()
 
     async def _hang_up(self, hang_up: HangUp) -> None:
         log.info("connection %d closed code=%d reason=%r", self._number, hang_up.code, hang_up.reason)
-        cut = self._websocket.scope.get("extensions", {}).get("penstock.cut")
-        if cut is not None:
-            cut(hang_up.code, hang_up.reason, FLUSH_SECONDS)
+        if _cut(self._websocket, hang_up, FLUSH_SECONDS):
             return
         try:
             async with asyncio.timeout(FLUSH_SECONDS):
@@ -142,10 +248,16 @@ class ServedSocket:
     async def _receive(self, work: SessionTasks) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            message = await self._websocket.receive()
+            websocket = self._websocket
+            message = await websocket.receive()
             if message["type"] == "websocket.disconnect":
-                return
+                if not await self._comes_back(websocket):
+                    return
+                continue
+            if self._websocket is not websocket:
+                continue  # it is sent once more
             self._heard = loop.time()
+            self._received += 1
             text, data = message.get("text"), message.get("bytes") or b""
             try:
                 if text is not None and len(text) > self._config.max_text_bytes:
@@ -184,6 +296,14 @@ class ServedSocket:
         except TimeoutError:
             pass  # The client does not read; what is left is lost with it.
         raise self._farewell
+
+
+def _cut(websocket: WebSocket, hang_up: HangUp, seconds: float) -> bool:
+    """End a WebSocket without waiting for its client; False where the server has no such way."""
+    cut = websocket.scope.get("extensions", {}).get("penstock.cut")
+    if cut is not None:
+        cut(hang_up.code, hang_up.reason, seconds)
+    return cut is not None
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -56,6 +56,12 @@ class DrainingError(PenstockError):
     code = "draining"
 
 
+class ResumeError(PenstockError):
+    """A connection that cannot be gone on with: it is not known, or what was sent on it is no longer kept."""
+
+    code = "resume"
+
+
 class EngineFailedError(PenstockError):
     """The engine of a server has failed, and the server has ended; the `__cause__` is what ended the engine."""
 

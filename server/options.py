@@ -26,6 +26,7 @@ _LIMIT_HELP = {
     "unread_bytes": "bytes of output that a client may leave unread",
     "unread_seconds": "seconds that output may stay unread",
     "idle_seconds": "seconds without a message after which a client is closed",
+    "resume_seconds": "seconds that streams wait for a client whose connection was lost, if it asks for that",
     "drain_seconds": "seconds that running replies may go on after SIGTERM",
 }
 

@@ -1,7 +1,8 @@
 """What the server still has to send to one client: bounded, in order, never waited for by those who put into it.
 
-In come encoded text frames; out go the same, one by one, to the one sender task of the connection. Knows neither
-streams nor sockets.
+In come encoded text frames; out go the same, one by one, to the one sender task of the connection. If its client asks
+for that, frames that have been sent are kept as well, since some may be lost with the socket. Knows neither streams nor
+sockets.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ class SendQueue:
         self._filled = asyncio.Event()
         self._sent = asyncio.Event()
         self._sent.set()
+        self._uncounted: int | None = None  # frames that wait and are not counted; None: none are
+        self._kept: deque[bytes] = deque()  # the newest of those that were counted and sent
+        self._kept_bytes = 0
+        self._count = 0  # frames that were counted and sent
 
     def put(self, frame: bytes) -> None:
         """Queue one frame. HangUp (1013) where the client has left too many bytes unread."""
@@ -58,8 +63,41 @@ class SendQueue:
         """The frame that `next` gave has been sent."""
         _, frame = self._frames.popleft()
         self._bytes -= len(frame)
+        if self._uncounted == 0:
+            self._keep(frame)
+        elif self._uncounted is not None:
+            self._uncounted -= 1
         if not self._frames:
             self._sent.set()
+
+    def count(self) -> None:
+        """Count what is put from now on, and keep the newest of it, up to the limit."""
+        if self._uncounted is None:
+            self._uncounted = len(self._frames)
+
+    def rewind(self, received: int, first: bytes) -> bool:
+        """Send once more what comes after the first `received` frames that count, and `first` before that. False, and
+        nothing is changed, where not all of it is kept."""
+        if self._uncounted is None or not self._count - len(self._kept) <= received <= self._count:
+            return False
+        for _ in range(self._uncounted):  # they have come: who knows this connection has read them
+            self._frames.popleft()
+        again = [self._kept.pop() for _ in range(self._count - received)][::-1]
+        self._kept_bytes -= sum(map(len, again))
+        now = asyncio.get_running_loop().time()
+        self._frames = deque((now, frame) for frame in [first, *again, *(frame for _, frame in self._frames)])
+        self._bytes = sum(len(frame) for _, frame in self._frames)
+        self._count, self._uncounted = received, 1
+        self._filled.set()
+        self._sent.clear()
+        return True
+
+    def _keep(self, frame: bytes) -> None:
+        self._kept.append(frame)
+        self._kept_bytes += len(frame)
+        self._count += 1
+        while self._kept_bytes > self._limit_bytes:
+            self._kept_bytes -= len(self._kept.popleft())
 
     def too_slow(self, seconds: float) -> HangUp:
         """The HangUp for output that nobody has read for `seconds`."""

@@ -50,6 +50,7 @@ class Service:
         self._connections: dict[int, ServedSocket] = {}
         self._count = 0
         self._gone = asyncio.Event()  # A connection has ended.
+        self._kept: dict[str, ServedSocket] = {}  # Those that a client may go on with, by token.
 
     async def health(self, request: Request) -> Response:
         """Numbers: with 200 as long as the engine works, with 503 where it has failed."""
@@ -94,17 +95,20 @@ class Service:
         self._count += 1
         number = self._count
         door = DOORS[websocket.scope["path"]](self.engine.info, self.config)
-        connection = ServedSocket(websocket, self.engine, self.config, number, door)
+        connection = ServedSocket(websocket, self.engine, self.config, number, door, self._kept)
         self._connections[number] = connection
+        older: ServedSocket | None = None
         try:
             offered = door.subprotocol in websocket.scope["subprotocols"]
             await websocket.accept(door.subprotocol if offered else None)
-            await connection.run()
+            older = await connection.run()
         except WebSocketDisconnect:
             pass  # Gone during the handshake.
         finally:
             del self._connections[number]
             self._gone.set()
+        if older is not None:
+            await older.serve_on(websocket)
 
     def _refusal(self, client: HTTPConnection, subprotocols: Sequence[str]) -> tuple[int, str] | None:
         if not origin_allowed(client.headers, self.config):
@@ -115,7 +119,7 @@ class Service:
             return 503, _FAILED
         if self.draining:
             return 503, "the server is going down"
-        if len(self._connections) >= self.config.max_connections:
+        if sum(not connection.waits for connection in self._connections.values()) >= self.config.max_connections:
             return 503, f"connections: at most {self.config.max_connections}, got one more"
         return None
 

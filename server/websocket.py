@@ -2,7 +2,8 @@
 What a client does wrong is one line in the log. A handshake that is none is refused in JSON.
 
 ASGI has no such message: its `websocket.close` waits until the client has read what came before. The cut goes to the
-application in `scope["extensions"]["penstock.cut"]`, a function of (close code, reason, seconds).
+application in `scope["extensions"]["penstock.cut"]`, a function of (close code, reason, seconds). Beside it is
+`"penstock.left"`, a function that says whether the client has closed the connection, and not merely lost it.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class CuttableProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if hasattr(self, "scope"):  # Not where the handshake was refused.
             self.scope["extensions"]["penstock.cut"] = self.cut  # type: ignore[index]
+            self.scope["extensions"]["penstock.left"] = lambda: self.conn.close_rcvd is not None  # type: ignore[index]
 
     def cut(self, code: int, reason: str, seconds: float) -> None:
         """Send a close frame now; drop the connection after `seconds`, whether or not the client has read it."""

@@ -18,6 +18,7 @@ from ..streams.event import Event
 from ..streams.requests.prompt import check_inline
 from ..streams.requests.request import Request, SamplingParams
 from .errors import MessageError
+from .wire_keep import Keep, KeptMessage, Resume, ResumedMessage
 
 VERSION = 1
 SUBPROTOCOL = "penstock.v1"
@@ -108,7 +109,7 @@ class Input(msgspec.Struct, frozen=True, eq=False):
     bytes: int
 
 
-Command = OpenMessage | Ask | InterruptMessage | End | ForkMessage | CloseMessage | Ping | Input
+Command = OpenMessage | Ask | InterruptMessage | End | ForkMessage | CloseMessage | Ping | Keep | Resume | Input
 
 
 class ImageHeader(_Message, frozen=True, kw_only=True, tag="image"):
@@ -220,7 +221,7 @@ class Pong(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="p
     ref: str | None = None
 
 
-Answer = Welcome | Opened | Forked | Accepted | WireError | Pong
+Answer = Welcome | Opened | Forked | Accepted | WireError | Pong | KeptMessage | ResumedMessage
 
 
 # ---- Decoding --------------------------------------------------------------------------------------------------------
@@ -236,7 +237,7 @@ class _Addressed(msgspec.Struct):
     ref: Any = None
 
 
-_InText = OpenMessage | TextMessage | Ask | InterruptMessage | End | ForkMessage | CloseMessage | Ping
+_InText = OpenMessage | TextMessage | Ask | InterruptMessage | End | ForkMessage | CloseMessage | Ping | Keep | Resume
 _text_decoder = msgspec.json.Decoder(_InText)
 _header_decoder = msgspec.json.Decoder(Header)
 _address_decoder = msgspec.json.Decoder(_Addressed)

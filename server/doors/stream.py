@@ -46,19 +46,25 @@ class StreamDoor:
                     "unread_bytes": config.unread_bytes,
                     "unread_seconds": config.unread_seconds,
                     "idle_seconds": config.idle_seconds,
+                    "resume_seconds": config.resume_seconds,
                     "positions": info.max_positions,
                     "kv_tokens": info.kv_tokens,
                 },
             )
         )
 
-    def hear(self, message: str | bytes) -> Iterator[bytes | c.Command]:
-        """What a message asks of the session; a `ping` is answered here."""
+    def hear(self, message: str | bytes) -> Iterator[bytes | c.Command | c.Moving]:
+        """What a message asks of the session or of the connection; a `ping` is answered here."""
         heard = wire.decode_text(message) if isinstance(message, str) else wire.decode_binary(message)
-        if isinstance(heard, wire.Ping):
-            yield wire.encode_answer(wire.Pong(ref=heard.ref))
-        else:
-            yield _command(heard, len(message))
+        match heard:
+            case wire.Ping():
+                yield wire.encode_answer(wire.Pong(ref=heard.ref))
+            case wire.Keep():
+                yield c.KeepConnection()
+            case wire.Resume():
+                yield c.ResumeConnection(token=heard.token, received=heard.received)
+            case _:
+                yield _command(heard, len(message))
 
     def tell(self, answer: c.Answer) -> Iterator[bytes]:
         """The message that tells the client of an answer. What was accepted is told where somebody can know what is
@@ -76,6 +82,10 @@ class StreamDoor:
             case c.CarriedOut(stream=stream, ref=ref, seq=seq, reply=reply):
                 if ref is not None or reply is not None:
                     yield wire.encode_answer(wire.Accepted(stream=stream, seq=seq, reply=reply, ref=ref))
+            case c.ConnectionKept(token=token, seconds=seconds):
+                yield wire.encode_answer(wire.KeptMessage(token=token, seconds=seconds))
+            case c.ConnectionResumed(received=received):
+                yield wire.encode_answer(wire.ResumedMessage(received=received))
             case c.Refused():
                 refused = {name: getattr(answer, name) for name in answer.__struct_fields__}
                 yield wire.encode_answer(wire.WireError(**refused))
@@ -87,7 +97,7 @@ def _fields(facts: c.StreamFacts) -> dict:
 
 def _command(heard: wire.Command, size: int) -> c.Command:
     """The command of a message of `size` bytes. A prompt is not counted with the messages that wait."""
-    assert not isinstance(heard, wire.Ping)
+    assert not isinstance(heard, wire.Ping | wire.Keep | wire.Resume)
     address = {"stream": heard.stream, "ref": heard.ref, "size": size}
     match heard:
         case wire.OpenMessage():

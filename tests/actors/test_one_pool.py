@@ -29,7 +29,7 @@ def test_an_engine_has_one_pool(loaded: Loaded) -> None:
 
     async def reply() -> int:
         before = others()
-        async with Engine(loaded, EngineConfig(kv_tokens=4096)) as engine:
+        async with Engine(loaded, EngineConfig(kv_tokens=4096, threads=MANY)) as engine:
             params = SamplingParams(max_tokens=4, ignore_eos=True)
             await engine.generate(Request(prompt="what do you see?"), params)
             await engine.generate(Request(prompt="what do you hear now? " * 40), params)

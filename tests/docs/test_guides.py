@@ -150,8 +150,13 @@ def wire(brook_url: str) -> Iterator[Wire]:
     made.close()
 
 
-def test_the_program_that_reconnects_goes_on_where_a_connection_was_cut(wire: Wire) -> None:
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "not kept"])
+def test_the_program_that_reconnects_goes_on_where_a_connection_was_cut(wire: Wire, kept: bool) -> None:
+    """If the server keeps the connection the program does not notice. Else it shows the newest frames once more."""
     program = next(block for block in blocks("python") if block.page == "reconnecting.md")
-    printed = run(program, program.text.replace(HERE, wire.address))
-    before, after = re.split(r"\n\[.*; again in 0\.2 s\]\n", printed)
-    assert wire.connections == 2 and "." in before and "." in after, printed
+    text = program.text if kept else program.text.replace(f'{HERE}")', f'{HERE}", resume=False)')
+    assert HERE in text and ("resume=False" in text) != kept
+    printed = run(program, text.replace(HERE, wire.address))
+    parts = re.split(r"\n\[.*; again in 0\.2 s\]\n", printed)
+    assert wire.connections == 2 and len(parts) == (1 if kept else 2), printed
+    assert all("." in part for part in parts), printed

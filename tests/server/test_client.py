@@ -189,12 +189,12 @@ def test_a_lost_connection_ends_everything_that_waits() -> None:
 
     async def main() -> None:
         engine.gate = asyncio.Semaphore(0)
-        async with serving(engine) as url, connect(url) as connection:
+        async with serving(engine) as url, connect(url, resume=False) as connection:
             stream = await connection.stream()
             reply = await stream.ask()
             reading = asyncio.create_task(reply.text(), name="reading")
             await asyncio.sleep(0)
-            connection._socket.transport.abort()
+            connection._socket._socket.transport.abort()
             with pytest.raises(StreamClosedError, match="connection lost"):
                 await reading
             assert reply.reason == "error"

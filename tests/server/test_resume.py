@@ -1,0 +1,219 @@
+"""A WebSocket that is lost anywhere: the connection goes on over the next one, and nothing is lost or comes twice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from fake_engine import FakeEngine
+from harness import raw_client, run, serving, until
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from penstock.server.client import Connection, connect
+from penstock.streams.event import Event
+from penstock.streams.item import Text, VideoFrame
+from penstock.streams.requests.request import Request, SamplingParams
+from websockets.exceptions import ConnectionClosed
+
+
+class Wire:
+    """A TCP line between client and server, which breaks: each connection after so many bytes, in both directions
+    together."""
+
+    def __init__(self, url: str, breaks: Iterator[int]) -> None:
+        host, _, port = url.removeprefix("http://").rpartition(":")
+        self._there = (host, int(port))
+        self._breaks = breaks
+        self._ends: list[asyncio.StreamWriter] = []
+        self.broken = 0
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, until it ends or breaks."""
+        left = next(self._breaks, 10**9)
+        there, on = await asyncio.open_connection(*self._there)
+        ends = [writer, on]
+        self._ends += ends
+
+        async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+            nonlocal left
+            with contextlib.suppress(OSError):
+                while data := await source.read(4096):
+                    target.write(data[:left])
+                    left -= len(data)
+                    if left <= 0:
+                        self.broken += 1
+                        break
+            for end in ends:
+                end.transport.abort() if left <= 0 else end.close()
+
+        await asyncio.gather(pump(reader, on), pump(there, writer))
+
+    def cut(self) -> None:
+        """Break all connections now."""
+        for end in self._ends:
+            end.transport.abort()
+        self._ends.clear()
+
+
+@contextlib.asynccontextmanager
+async def line(url: str, breaks: list[int]) -> AsyncIterator[tuple[str, Wire]]:
+    """A line to the server, and its address."""
+    wire = Wire(url, iter(breaks))
+    server = await asyncio.start_server(wire.carry, "127.0.0.1", 0)
+    try:
+        port = server.sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}", wire
+    finally:
+        server.close()
+        wire.cut()
+        await server.wait_closed()
+        await until(lambda: len(asyncio.all_tasks()) < 40)
+
+
+async def talk(connection: Connection) -> dict[str, Any]:
+    """A conversation on two streams; what came of it: numbers of inputs, words, and all events."""
+    events: list[Event] = []
+
+    async def read(stream: Any) -> None:
+        async for event in stream:
+            events.append(event)  # noqa: PERF401 (it goes on when the connection is lost)
+
+    async with await connection.stream(Request(format="live"), name="a") as stream:
+        reader = asyncio.create_task(read(stream))
+        seqs = [await stream.append(Text("Look.")), await stream.append(VideoFrame(bytes(600), 0))]
+        texts = [await (await stream.ask("Who?", SamplingParams(max_tokens=9))).text()]
+        async with await stream.fork() as copy:
+            answers = await asyncio.gather(stream.ask("And?"), copy.ask("Or?", SamplingParams(max_tokens=5)))
+            texts += [await answer.text() for answer in answers]
+        seqs.append(await stream.append(Text("Bye.")))
+    await reader
+    return {"seqs": seqs, "texts": texts, "events": [(type(one).__name__, one.number) for one in events]}
+
+
+@given(st.lists(st.integers(300, 3000), min_size=1, max_size=5))
+@settings(max_examples=20)
+def test_nothing_is_lost_or_comes_twice_wherever_the_connection_breaks(breaks: list[int]) -> None:
+    """The same conversation over a line that holds is the measure. The first connection has to come about."""
+    logging.disable(logging.CRITICAL)
+
+    async def main() -> None:
+        engine = FakeEngine()
+        async with serving(engine) as url, connect(url) as plain:
+            expected = await talk(plain)
+            async with line(url, [900 + breaks[0], *breaks[1:]]) as (there, wire), connect(there) as connection:
+                assert await talk(connection) == expected
+                assert connection.resumed
+                assert wire.broken >= connection.resumed
+            heard = [[type(one).__name__ for one in stream.items] for stream in engine.streams]
+            assert heard[: len(heard) // 2] == heard[len(heard) // 2 :]
+        assert all(stream.closed for stream in engine.streams)
+
+    try:
+        run(main)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def test_a_client_that_does_not_come_back_leaves_nothing() -> None:
+    engine = FakeEngine(tokens=100)
+
+    async def main() -> None:
+        engine.gate = asyncio.Semaphore(0)
+        async with serving(engine, resume_seconds=0.2) as url:
+            async with raw_client(url) as client:
+                await client.send(type="keep")
+                kept = (await client.receive_until("kept"))[-1]
+                assert kept["seconds"] == 0.2
+                await client.open()
+                client.socket.transport.abort()
+            stream = engine.streams[0]
+            await asyncio.sleep(0.05)
+            assert not stream.closed
+            await until(lambda: stream.closed)
+            async with raw_client(url) as late:
+                await late.send(type="resume", token=kept["token"], received=0)
+                refused = await late.receive()
+                assert (refused["code"], refused["stream"]) == ("resume", None)
+                await late.open()  # it is a connection like any other
+
+    run(main)
+
+
+def test_who_closes_a_connection_or_has_not_asked_does_not_keep_it() -> None:
+    engine = FakeEngine()
+
+    async def main() -> None:
+        async with serving(engine) as url:
+            for asks in (True, False):
+                async with raw_client(url) as client:
+                    if asks:
+                        await client.send(type="keep")
+                    await client.open()
+                    if not asks:
+                        client.socket.transport.abort()
+                await until(lambda: engine.streams[-1].closed)
+
+    run(main)
+
+
+def test_another_socket_takes_over_before_the_loss_is_noticed() -> None:
+    """The first one is still open. It gets nothing more, and what it sends is not heard."""
+    engine = FakeEngine()
+
+    async def main() -> None:
+        async with serving(engine) as url, raw_client(url) as first, raw_client(url) as second:
+            await first.send(type="keep")
+            token = (await first.receive_until("kept"))[-1]["token"]
+            await first.open()
+            await first.send(type="text", stream="a", text="one", ref="1")
+            said = await first.receive_until("accepted")
+            await second.send(type="resume", token=token, received=1 + len(said))
+            assert await second.receive() == {"type": "resumed", "received": 2}
+            await second.send(type="text", stream="a", text="two", ref="2")
+            assert (await second.receive_until("accepted"))[-1]["seq"] == 2
+            with pytest.raises(ConnectionClosed):
+                while True:
+                    assert (await first.receive())["type"] != "accepted"
+            assert len(engine.streams[0].items) == 2
+
+    run(main)
+
+
+@pytest.mark.parametrize("received", [-1, 99])
+def test_messages_that_were_never_sent_cannot_be_gone_on_from(received: int) -> None:
+    engine = FakeEngine()
+
+    async def main() -> None:
+        async with serving(engine) as url, raw_client(url) as first, raw_client(url) as second:
+            await first.send(type="keep")
+            token = (await first.receive_until("kept"))[-1]["token"]
+            await first.open()
+            await second.send(type="resume", token=token, received=received)
+            assert (await second.receive())["code"] == ("message" if received < 0 else "resume")
+            await first.send(type="text", stream="a", text="one", ref="1")  # nothing has happened to it
+            await first.receive_until("accepted")
+
+    run(main)
+
+
+def test_what_is_over_the_limit_is_not_kept() -> None:
+    """A client that has not read what the server kept: its connection cannot go on, and it is told."""
+    engine = FakeEngine(tokens=200)
+
+    async def main() -> None:
+        async with serving(engine, unread_bytes=4096) as url, raw_client(url) as second:
+            async with raw_client(url) as first:
+                await first.send(type="keep")
+                token = (await first.receive_until("kept"))[-1]["token"]
+                await first.open()
+                await first.send(type="ask", stream="a")
+                await first.receive_until("done")
+                first.socket.transport.abort()
+            await second.send(type="resume", token=token, received=3)
+            assert (await second.receive())["code"] == "resume"
+
+    run(main)
