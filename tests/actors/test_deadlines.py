@@ -9,18 +9,20 @@ import asyncio
 import pytest
 from penstock.actors import schedule as schedule_module
 from penstock.actors.engine import Engine
+from penstock.actors.stream import Stream
 from penstock.errors import OverloadError
 from penstock.streams.event import Appended, Token
-from penstock.streams.item import Image
+from penstock.streams.item import Image, VideoFrame
 from penstock.streams.requests.request import Request, SamplingParams
 
 from tests.actors.conftest import House
 from tests.actors.test_policy_latest import slowed
 from tests.actors.watch import Reader, quiet, until
-from tests.reference.media import picture
+from tests.reference.media import frames, picture
 
 LONG = SamplingParams(max_tokens=2_000, ignore_eos=True, temperature=0)
-INTERVAL_US = 500_000
+INTERVAL_US = 100_000  # of the first pair of frames: what it lasts
+WATCHING = Request(format="live", video_fps=10.0)
 CAMERA = Request(policy="latest", video_fps=2.0)
 
 
@@ -38,12 +40,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
+async def show(stream: Stream) -> None:
+    """A pair of frames, which is due now."""
+    for number, pixels in enumerate(frames(1, 2)):
+        await stream.append(VideoFrame(pixels, number * INTERVAL_US))
+
+
 async def still(engine: Engine, reader: Reader) -> int:
     """How many tokens there are when no more come."""
     count = -1
     while count != len(reader.of(Token)):
         count = len(reader.of(Token))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.02)
         await quiet(engine)
     return count
 
@@ -51,11 +59,11 @@ async def still(engine: Engine, reader: Reader) -> int:
 def test_a_reply_whose_media_is_late_says_less_and_speaks_of_that_media_next(house: House, clock: Clock) -> None:
     async def work() -> None:
         slow, towers = slowed(house.loaded)
-        async with house.engine(slow) as engine, await engine.stream(Request(format="live")) as stream:
+        async with house.engine(slow) as engine, await engine.stream(WATCHING) as stream:
             reader = Reader(stream)
             await stream.ask("What?", LONG)
             await reader.see(Token, 3)
-            await stream.append(Image(picture(1), 0))
+            await show(stream)
             await until(towers.begun.is_set)
             before = len(reader.of(Token))
             await reader.see(Token, before + 20)  # there is time: the reply goes on while the tower is at work
@@ -81,13 +89,13 @@ def test_others_go_on_beside_a_reply_that_waits(house: House, clock: Clock) -> N
         slow, towers = slowed(house.loaded)
         async with (
             house.engine(slow) as engine,
-            await engine.stream(Request(format="live")) as late,
+            await engine.stream(WATCHING) as late,
             await engine.stream(Request(format="turns")) as other,
         ):
             readers = Reader(late), Reader(other)
             await late.ask("What?", LONG)
             await readers[0].see(Token, 3)
-            await late.append(Image(picture(1), 0))
+            await show(late)
             await until(towers.begun.is_set)
             clock.now_us += INTERVAL_US
             said = await still(engine, readers[0])
