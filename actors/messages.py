@@ -125,7 +125,7 @@ class Transcribe(msgspec.Struct, frozen=True, tag=True):
 
 
 class Rouse(msgspec.Struct, frozen=True, tag=True):
-    """A reply has waited long enough for media that is late: see what there is to do."""
+    """A reply has waited long enough for media that is overdue: see what there is to do."""
 
 
 class Broken(msgspec.Struct, frozen=True, tag=True):

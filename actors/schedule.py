@@ -265,8 +265,8 @@ class Schedule(Actor[ScheduleMessage]):
             self._encode.put_control(Grant(keys))
 
     def _next(self) -> Plan | None:
-        """The next step, with the rows and the patience that the media of live streams leaves it. Where that is late, a
-        reply that can wait for it does."""
+        """The next step, with the rows and the patience that the media of live streams leaves it. Where that will be
+        overdue, a reply that can wait for it does."""
         now_us = _now_us()
         demand, pressing = self._granting.demand(now_us), self._granting.pressing(time.perf_counter(), now_us)
         self._scheduler.apply(AppendRows(self._pace.appends(*(demand or (0, None)))))

@@ -186,7 +186,7 @@ class AppendRows(msgspec.Struct, frozen=True, tag=True):
 
 
 class Yield(msgspec.Struct, frozen=True, tag=True):
-    """Media of these streams is late: where it can, a reply of theirs waits for it. It holds until the next one."""
+    """Media of these streams is overdue: where it can, a reply of theirs waits for it. It holds until the next one."""
 
     streams: list[int]
 

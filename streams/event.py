@@ -32,7 +32,7 @@ class Appended(msgspec.Struct, frozen=True, tag="appended"):
     position: the position of its first row in the model. Positions are not rows: the rows of a picture may share them.
     lag_us: how long it took, in microseconds, from when the media was handed in that completed the piece. `None` if the
         piece was in the cache before, for example before an interrupt, or came with the prompt.
-    late_us: how long after its deadline it came, in microseconds. 0: it was in time (docs/glossary.md).
+    overdue_us: how long after its deadline it came, in microseconds. 0: it was in time (docs/glossary.md).
     """
 
     seq: int
@@ -43,7 +43,7 @@ class Appended(msgspec.Struct, frozen=True, tag="appended"):
     rows: int
     position: int
     lag_us: int | None = None
-    late_us: int = 0
+    overdue_us: int = 0
     number: int = 0
 
 

@@ -1,7 +1,7 @@
 """When a reply that speaks can wait for media without a loss. Pure; knows no time.
 
-A reply whose media is late says less, so that it speaks of what is there now. It may wait only where the next piece of
-media would go in at once: else waiting would hold up both.
+A reply whose media is overdue says less, so that it speaks of what is there now. It may wait only where the next piece
+of media would go in at once: else waiting would hold up both.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ _FARTHEST_US = 10_000_000
 _PICTURE_US = 500_000
 # The share of a new measurement in how often pieces come.
 _SHARE = 0.2
-# What is late has to be in the cache so soon.
+# What is overdue has to be in the cache so soon.
 _AT_ONCE_MS = 1.0
 
 Key = tuple[int, int, int]  # stream, seq, index
@@ -49,7 +49,7 @@ class Announced(msgspec.Struct, frozen=True):
 
 class Flow(msgspec.Struct, frozen=True):
     """One kind of media of a stream, by its newest piece: when that came, the media time at which it stops, how long
-    it is until the next one should come, and its rows. `every_us`: how often pieces have come of late."""
+    it is until the next one should come, and its rows. `every_us`: how often pieces come."""
 
     modality: str
     at_us: int
@@ -65,7 +65,7 @@ class Flow(msgspec.Struct, frozen=True):
 
 
 class _Queued(msgspec.Struct, frozen=True):
-    """A segment that waits, when it is due, and when it is late."""
+    """A segment that waits, when it is due, and its deadline."""
 
     due_us: int
     deadline_us: int
@@ -166,13 +166,13 @@ class Granting:
         if self._granted:
             ends_ms = self._rows.takes_ms(self._granted_rows) - (now - self._granted_at) * 1000
             begins_us += round(max(0.0, ends_ms) * 1000)
-        late = {key[0] for key, deadline_us in self._granted.items() if deadline_us <= begins_us}
+        overdue = {key[0] for key, deadline_us in self._granted.items() if deadline_us <= begins_us}
         for stream, waiting in self._waiting.items():
-            if waiting and stream not in late:
+            if waiting and stream not in overdue:
                 takes_us = round(self._rows.takes_ms(waiting[0].segment.rows) * 1000)
                 if waiting[0].deadline_us <= begins_us + takes_us and self.wants_spans(stream):
-                    late.add(stream)
-        return {stream: self.times.spoke_us(stream) + self._interval_us(stream) for stream in late}
+                    overdue.add(stream)
+        return {stream: self.times.spoke_us(stream) + self._interval_us(stream) for stream in overdue}
 
     def begin(self, stream: int) -> None:
         """A stream is open."""

@@ -25,7 +25,7 @@ Name = tuple[int, str, int | None, int | None]
 
 
 class Expected(msgspec.Struct, frozen=True):
-    """A piece of media on its way into the cache. `index`: among those of its input. It is late after
+    """A piece of media on its way into the cache. `index`: among those of its input. It is overdue after
     `due_us + interval_us`."""
 
     index: int
@@ -43,18 +43,18 @@ class Tally:
 
     def __init__(self, newest: int) -> None:
         self.pieces = 0  # in the cache
-        self.missed = 0  # of these too late; and those that newer ones took the place of
+        self.missed = 0  # of these overdue; and those that newer ones took the place of
         self.dropped: Counter[str] = Counter()  # by reason
         self._timely: deque[bool] = deque(maxlen=newest)
         self._lags_us: deque[int] = deque(maxlen=newest)
         self._ages_us: deque[int] = deque(maxlen=newest)
 
-    def appended(self, lag_us: int, late: bool) -> None:
+    def appended(self, lag_us: int, overdue: bool) -> None:
         """A piece is in the cache, so long after it came."""
         self.pieces += 1
-        self.missed += late
+        self.missed += overdue
         self._lags_us.append(lag_us)
-        self._timely.append(not late)
+        self._timely.append(not overdue)
 
     def lost(self, event: Dropped) -> None:
         """Media that no row is made of. What newer media took the place of was not in the cache in time."""
@@ -153,13 +153,13 @@ class Timeliness:
             case ReplyStarted() if known is not None:
                 known.spoke_us = now_us
             case Appended() if known is not None and (piece := known.on_way.pop(_name(event), None)) is not None:
-                lag_us, late_us = now_us - piece.arrived_us, max(0, now_us - piece.deadline_us)
+                lag_us, overdue_us = now_us - piece.arrived_us, max(0, now_us - piece.deadline_us)
                 for tally in (self._all, known.tally):
-                    tally.appended(lag_us, late_us > 0)
+                    tally.appended(lag_us, overdue_us > 0)
                 known.arrivals[_name(event)] = piece.arrived_us
                 if len(known.arrivals) > _MOST_SEEN:
                     del known.arrivals[next(iter(known.arrivals))]
-                return msgspec.structs.replace(event, lag_us=lag_us, late_us=late_us)
+                return msgspec.structs.replace(event, lag_us=lag_us, overdue_us=overdue_us)
             case Token() if known is not None:
                 known.spoke_us = now_us
                 seen = event.seen

@@ -1,5 +1,5 @@
-"""Media that is late goes in before a reply of its stream goes on, and a reply is never held up for long. The clock is
-the test's: it stands until it is set.
+"""Media that is overdue goes in before a reply of its stream goes on, and a reply is never held up for long. The clock
+is the test's: it stands until it is set.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ async def still(engine: Engine, reader: Reader) -> int:
     return count
 
 
-def test_a_reply_whose_media_is_late_says_less_and_speaks_of_that_media_next(house: House, clock: Clock) -> None:
+def test_a_reply_whose_media_is_overdue_says_less_and_speaks_of_that_media_next(house: House, clock: Clock) -> None:
     async def work() -> None:
         slow, towers = slowed(house.loaded)
         async with house.engine(slow) as engine, await engine.stream(WATCHING) as stream:
@@ -77,7 +77,7 @@ def test_a_reply_whose_media_is_late_says_less_and_speaks_of_that_media_next(hou
             towers.go.set()
             await reader.see(Token, said + 20)
             piece = reader.of(Appended)[0]
-            assert (piece.lag_us, piece.late_us) == (3 * INTERVAL_US, 2 * INTERVAL_US)
+            assert (piece.lag_us, piece.overdue_us) == (3 * INTERVAL_US, 2 * INTERVAL_US)
             assert [token.seen is not None for token in reader.of(Token)[: said + 2]] == [False] * said + [True] * 2
             await stream.interrupt()
 
@@ -89,13 +89,13 @@ def test_others_go_on_beside_a_reply_that_waits(house: House, clock: Clock) -> N
         slow, towers = slowed(house.loaded)
         async with (
             house.engine(slow) as engine,
-            await engine.stream(WATCHING) as late,
+            await engine.stream(WATCHING) as behind,
             await engine.stream(Request(format="turns")) as other,
         ):
-            readers = Reader(late), Reader(other)
-            await late.ask("What?", LONG)
+            readers = Reader(behind), Reader(other)
+            await behind.ask("What?", LONG)
             await readers[0].see(Token, 3)
-            await show(late)
+            await show(behind)
             await until(towers.begun.is_set)
             clock.now_us += INTERVAL_US
             said = await still(engine, readers[0])
@@ -104,7 +104,7 @@ def test_others_go_on_beside_a_reply_that_waits(house: House, clock: Clock) -> N
             assert len(readers[0].of(Token)) == said
             towers.go.set()
             await readers[0].see(Appended)
-            await late.interrupt()
+            await behind.interrupt()
 
     house.run(work())
 

@@ -1,4 +1,4 @@
-"""A reply waits for media that is late only where it can, and says the same as if it had not waited."""
+"""A reply waits for media that is overdue only where it can, and says the same as if it had not waited."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def speaking(loaded: Loaded, tokens: int, **request: object) -> Driven:
     return driven
 
 
-def late(driven: Driven, is_late: bool = True) -> None:
-    driven.scheduler.apply(Yield([driven.stream] if is_late else []))
+def overdue(driven: Driven, is_overdue: bool = True) -> None:
+    driven.scheduler.apply(Yield([driven.stream] if is_overdue else []))
 
 
 @pytest.mark.parametrize("tokens", [1, 5])
@@ -34,7 +34,7 @@ def test_what_it_says_does_not_change(omni_loaded: Loaded, tokens: int) -> None:
     for waits in (False, True):
         driven = speaking(omni_loaded, tokens)
         if waits:
-            late(driven)
+            overdue(driven)
             driven.run()
             assert len(driven.of(Token)) == tokens, "it waits"
             driven.scheduler.check()
@@ -42,7 +42,7 @@ def test_what_it_says_does_not_change(omni_loaded: Loaded, tokens: int) -> None:
         driven.run(1)
         assert driven.of(Token)[-1].seen is not None and driven.of(Token)[-1].seen.seq == 3
         assert len(driven.of(Token)) == tokens + 1, "the frames go in, and it goes on at once"
-        late(driven, False)
+        overdue(driven, False)
         driven.run()
         said.append([(token.id, token.seen) for token in driven.of(Token)])
         assert len(said[-1]) == PARAMS.max_tokens
@@ -53,7 +53,7 @@ def test_what_it_says_does_not_change(omni_loaded: Loaded, tokens: int) -> None:
 def test_it_does_not_wait_where_media_could_not_go_in(omni_loaded: Loaded, request_: dict) -> None:
     """It has to say more before that, or it has to end."""
     driven = speaking(omni_loaded, 2, **request_)
-    late(driven)
+    overdue(driven)
     driven.run()
     assert len(driven.of(Token)) == PARAMS.max_tokens
 
@@ -61,7 +61,7 @@ def test_it_does_not_wait_where_media_could_not_go_in(omni_loaded: Loaded, reque
 def test_the_first_token_does_not_wait(omni_loaded: Loaded) -> None:
     driven = Driven(omni_loaded, format="live")
     driven.pair(1)
-    late(driven)
+    overdue(driven)
     driven.accept(Question(2, "What?", PARAMS))
     driven.run()
     assert len(driven.of(Token)) == 1

@@ -59,7 +59,7 @@ class Watch:
 def test_lag_synchrony_and_misses(pieces: list[tuple[int, bool]]) -> None:
     """Pictures come each half second by their own times; some go in after a while, some are dropped for newer ones."""
     watch = Watch()
-    lags, late, dropped = [], 0, 0
+    lags, overdue, dropped = [], 0, 0
     for number, (lag_ms, goes) in enumerate(pieces):
         came_us = 10_000_000 + number * STEP_US
         watch.comes(number, came_us)
@@ -69,14 +69,14 @@ def test_lag_synchrony_and_misses(pieces: list[tuple[int, bool]]) -> None:
             dropped += 1
             continue
         told = watch.goes_in(number, came_us + lag_ms * 1000)
-        assert (told.lag_us, told.late_us) == (lag_ms * 1000, max(0, lag_ms * 1000 - STEP_US))
+        assert (told.lag_us, told.overdue_us) == (lag_ms * 1000, max(0, lag_ms * 1000 - STEP_US))
         lags.append(lag_ms)
-        late += lag_ms * 1000 > STEP_US
+        overdue += lag_ms * 1000 > STEP_US
     figures, whole = watch.figures, watch.granting.times.statistics()["timeliness"]
     assert figures == whole, "of one stream and in total"
-    assert (figures["pieces"], figures["missed"]) == (len(lags), late + dropped)
+    assert (figures["pieces"], figures["missed"]) == (len(lags), overdue + dropped)
     assert figures["dropped"] == ({"latest": dropped} if dropped else {})
-    assert figures["synchrony"] == (len(lags) - late) / len(pieces)
+    assert figures["synchrony"] == (len(lags) - overdue) / len(pieces)
     if lags:
         assert sorted(lags)[(len(lags) - 1) // 2] == figures["lag_ms"]["p50"] <= median(lags)
         assert max(lags) >= figures["lag_ms"]["p95"] >= figures["lag_ms"]["p50"]
@@ -88,8 +88,8 @@ def test_a_picture_that_comes_too_late_is_not_our_fault_and_one_that_comes_early
     watch.comes(1, 2 * STEP_US)  # half a second after its time
     watch.comes(2, 2 * STEP_US)  # just then
     watch.comes(3, 2 * STEP_US)  # half a second before it
-    for number, late_ms in ((1, 100), (2, 100), (3, 0)):
-        assert watch.goes_in(number, 3 * STEP_US + 100_000).late_us == late_ms * 1000
+    for number, overdue_ms in ((1, 100), (2, 100), (3, 0)):
+        assert watch.goes_in(number, 3 * STEP_US + 100_000).overdue_us == overdue_ms * 1000
 
 
 def test_the_age_of_what_a_token_has_seen_counts_from_when_it_was_handed_in() -> None:
@@ -136,7 +136,7 @@ def test_a_piece_that_failed_is_no_longer_expected() -> None:
 
 
 def test_the_rows_of_a_step_follow_the_tightest_slack() -> None:
-    """Half an interval is for the towers, half for the steps; what is late goes in at once."""
+    """Half an interval is for the towers, half for the steps; what is overdue goes in at once."""
     watch = Watch()
     assert watch.granting.demand(0) is None, "nothing is live"
     watch.comes(0, 0)
@@ -163,7 +163,7 @@ def test_of_several_streams_the_most_rows_for_their_time_count(streams: list[tup
     assert any(need[1] == ms for ms, _ in left)
 
 
-def test_a_stream_presses_where_the_towers_will_be_late_and_its_reply_waits_for_one_interval() -> None:
+def test_a_stream_presses_where_the_towers_will_be_overdue_and_its_reply_waits_for_one_interval() -> None:
     watch = Watch()
     pace = watch.granting._rows
     for _ in range(40):

@@ -49,7 +49,7 @@ def test_a_client_sees_lag_age_and_synchrony_over_the_wire(loaded: Loaded) -> No
                 assert len(pieces) == 2
                 for piece, at_us in pieces:
                     assert piece.lag_us is not None and 0 < piece.lag_us < at_us
-                    assert 0 <= piece.late_us < piece.lag_us
+                    assert 0 <= piece.overdue_us < piece.lag_us
                 tokens = [(event, at_us) for event, at_us in heard if isinstance(event, Token)]
                 ages = [token.age_us for token, at_us in tokens if token.age_us is not None and token.age_us < at_us]
                 assert len(ages) == 5 and ages == sorted(ages) and ages[0] > 0, "older with each token"
@@ -57,9 +57,9 @@ def test_a_client_sees_lag_age_and_synchrony_over_the_wire(loaded: Loaded) -> No
                 assert status == 200
                 (figures,) = body["engine"]["timeliness_by_stream"].values()
                 assert figures == body["engine"]["timeliness"]
-                late = sum(piece.late_us > 0 for piece, _ in pieces)
-                assert (figures["pieces"], figures["missed"], figures["dropped"]) == (2, late, {})
-                assert figures["synchrony"] == 1 - late / 2
+                overdue = sum(piece.overdue_us > 0 for piece, _ in pieces)
+                assert (figures["pieces"], figures["missed"], figures["dropped"]) == (2, overdue, {})
+                assert figures["synchrony"] == 1 - overdue / 2
                 lags = [piece.lag_us / 1000 for piece, _ in pieces if piece.lag_us is not None]
                 assert figures["lag_ms"] == {"p50": min(lags), "p95": max(lags)}
                 assert figures["age_ms"] == {"p50": ages[2] / 1000, "p95": ages[4] / 1000}
