@@ -17,7 +17,7 @@ from penstock.streams.requests.request import Request, SamplingParams
 
 from tests.actors.conftest import House
 from tests.actors.test_policy_latest import slowed
-from tests.actors.watch import Reader, quiet, until
+from tests.actors.watch import Holding, Reader, quiet, until
 from tests.reference.media import frames, picture
 
 LONG = SamplingParams(max_tokens=2_000, ignore_eos=True, temperature=0)
@@ -105,6 +105,21 @@ def test_others_go_on_beside_a_reply_that_waits(house: House, clock: Clock) -> N
             towers.go.set()
             await readers[0].see(Appended)
             await behind.interrupt()
+
+    house.run(work())
+
+
+def test_time_in_a_decoder_counts(house: House, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        holding = Holding(monkeypatch)
+        async with house.engine() as engine, await engine.stream() as stream:
+            reader = Reader(stream)
+            await stream.append(Image(b"1"))
+            await until(holding.begun.is_set)
+            clock.now_us += 800_000
+            holding.go.set()
+            (piece,) = await reader.see(Appended)
+            assert (piece.lag_us, piece.overdue_us) == (800_000, 300_000)
 
     house.run(work())
 

@@ -40,7 +40,8 @@ def test_what_it_says_does_not_change(omni_loaded: Loaded, tokens: int) -> None:
             driven.scheduler.check()
         driven.pair(3)
         driven.run(1)
-        assert driven.of(Token)[-1].seen is not None and driven.of(Token)[-1].seen.seq == 3
+        seen = driven.of(Token)[-1].seen
+        assert seen is not None and seen.seq == 3
         assert len(driven.of(Token)) == tokens + 1, "the frames go in, and it goes on at once"
         overdue(driven, False)
         driven.run()
