@@ -65,10 +65,10 @@ class Flow(msgspec.Struct, frozen=True):
 
 
 class _Queued(msgspec.Struct, frozen=True):
-    """A segment that waits, when it is due, and its deadline."""
+    """A segment that waits, when it is due, and when it should be in the cache."""
 
     due_us: int
-    deadline_us: int
+    aim_us: int
     segment: Announced
 
 
@@ -81,7 +81,7 @@ class Granting:
         self._streams = streams
         self._rows = rows
         self._waiting: dict[int, deque[_Queued]] = {}
-        self._granted: dict[Key, int] = {}  # what the encoder works on, with its deadlines
+        self._granted: dict[Key, int] = {}  # what the encoder works on, with when that should be in the cache
         self._granted_rows, self._granted_at = 0, 0.0
         self._clocks: dict[int, tuple[int, int]] = {}  # per stream: now minus its media time, and its last, in us
         self._flows: dict[int, dict[str, Flow]] = {}  # per stream and modality
@@ -97,7 +97,7 @@ class Granting:
         for segment in segments:
             piece, event = self._expected(segment, now_us), segment.event
             self.times.expect(stream, (event.seq, event.modality, event.start_us, event.stop_us), piece)
-            waiting.append(_Queued(min(piece.due_us, now_us + _FARTHEST_US), piece.deadline_us, segment))
+            waiting.append(_Queued(min(piece.due_us, now_us + _FARTHEST_US), piece.aim_us, segment))
         return self._drop_oldest(stream, waiting) if self._is_live(stream) else []
 
     def grant(self, now: float) -> list[Key]:
@@ -108,7 +108,7 @@ class Granting:
         order = list(heapq.merge(*queues, key=lambda queued: queued.due_us))
         count = grant([(queued.due_us, queued.segment.rows) for queued in order], self._rows.rows)
         taken = [self._waiting[queued.segment.key[0]].popleft() for queued in order[:count]]
-        self._granted, self._granted_at = {queued.segment.key: queued.deadline_us for queued in taken}, now
+        self._granted, self._granted_at = {queued.segment.key: queued.aim_us for queued in taken}, now
         self._granted_rows = sum(queued.segment.rows for queued in taken)
         return list(self._granted)
 
@@ -143,8 +143,7 @@ class Granting:
         """What live media asks of the steps: the most rows for the time that is left for them, as rows and
         milliseconds; None where none came in the last seconds.
 
-        A stream's rows should be in the cache half an interval before the deadline of its oldest piece, so that half of
-        the time is for the towers.
+        A stream's rows should be in the cache half an interval before the deadline of its oldest piece.
         """
         live: dict[int, int] = {}
         for stream, flow in self.flows(now_us):
@@ -160,19 +159,20 @@ class Granting:
         return most, within_ms
 
     def pressing(self, now: float, now_us: int) -> dict[int, int]:
-        """The streams whose next piece the encoder will not have ready before its deadline, and until when a reply of
-        each may wait for it: for one interval after its newest token. `now` in seconds, as for `grant`."""
+        """The streams whose next piece the encoder will not have ready half an interval before its deadline, and until
+        when a reply of each may wait for it: for one interval after its newest token. `now` in seconds, as for `grant`.
+        """
         begins_us = now_us
         if self._granted:
             ends_ms = self._rows.takes_ms(self._granted_rows) - (now - self._granted_at) * 1000
             begins_us += round(max(0.0, ends_ms) * 1000)
-        overdue = {key[0] for key, deadline_us in self._granted.items() if deadline_us <= begins_us}
+        behind = {key[0] for key, aim_us in self._granted.items() if aim_us <= begins_us}
         for stream, waiting in self._waiting.items():
-            if waiting and stream not in overdue:
+            if waiting and stream not in behind:
                 takes_us = round(self._rows.takes_ms(waiting[0].segment.rows) * 1000)
-                if waiting[0].deadline_us <= begins_us + takes_us and self.wants_spans(stream):
-                    overdue.add(stream)
-        return {stream: self.times.spoke_us(stream) + self._interval_us(stream) for stream in overdue}
+                if waiting[0].aim_us <= begins_us + takes_us and self.wants_spans(stream):
+                    behind.add(stream)
+        return {stream: self.times.spoke_us(stream) + self._interval_us(stream) for stream in behind}
 
     def begin(self, stream: int) -> None:
         """A stream is open."""
@@ -189,7 +189,7 @@ class Granting:
     def forget(self, stream: int) -> None:
         """A stream has ended."""
         self._waiting.pop(stream, None)
-        self._granted = {key: deadline for key, deadline in self._granted.items() if key[0] != stream}
+        self._granted = {key: aim for key, aim in self._granted.items() if key[0] != stream}
         self._clocks.pop(stream, None)
         self._flows.pop(stream, None)
         self.times.forget(stream)
@@ -227,7 +227,7 @@ class Granting:
         """How many milliseconds there are for the rows of a stream that wait to be fed, and how many these are."""
         state, piece, left_us = self._streams[stream], self.times.first(stream), interval_us / 2
         if piece is not None:
-            left_us = min(left_us, piece.due_us + piece.interval_us / 2 - now_us)
+            left_us = min(left_us, piece.aim_us - now_us)
         return max(_AT_ONCE_MS, left_us / 1000), state.rows - state.past
 
     def wants_spans(self, stream: int) -> bool:

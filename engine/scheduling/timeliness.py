@@ -37,6 +37,11 @@ class Expected(msgspec.Struct, frozen=True):
     def deadline_us(self) -> int:
         return self.due_us + self.interval_us
 
+    @property
+    def aim_us(self) -> int:
+        """When it should be in the cache. The rest of the time is for what nobody has foreseen."""
+        return self.due_us + self.interval_us // 2
+
 
 class Tally:
     """What was measured of one stream or of all: counts from the beginning, and the `newest` measurements."""

@@ -163,22 +163,22 @@ def test_of_several_streams_the_most_rows_for_their_time_count(streams: list[tup
     assert any(need[1] == ms for ms, _ in left)
 
 
-def test_a_stream_presses_where_the_towers_will_be_overdue_and_its_reply_waits_for_one_interval() -> None:
+def test_a_stream_presses_where_the_towers_take_too_long_and_its_reply_waits_for_one_interval() -> None:
     watch = Watch()
     pace = watch.granting._rows
     for _ in range(40):
         pace.took(16, 160.0)  # ten milliseconds a row
     started = ReplyStarted(1, 1)
-    watch.granting.times.tell(watch.stream, started, 300_000)
+    watch.granting.times.tell(watch.stream, started, 30_000)
     watch.comes(0, 0)
-    assert watch.granting.pressing(0.0, 0) == {}, "160 of 500 ms"
-    assert watch.granting.pressing(0.0, 330_000) == {}
-    assert watch.granting.pressing(0.0, 350_000) == {watch.stream: 300_000 + STEP_US}
-    assert watch.granting.grant(0.33) == [(watch.stream, 0, 0)]
-    assert watch.granting.pressing(0.40, 400_000) == {}, "it will be ready after 90 ms"
-    assert watch.granting.pressing(0.50, 500_000) == {watch.stream: 300_000 + STEP_US}, "it is not"
-    watch.granting.encoded({(watch.stream, 0, 0)}, 0.51)
-    assert watch.granting.pressing(0.51, 510_000) == {}
+    assert watch.granting.pressing(0.0, 0) == {}, "160 of 250 ms"
+    assert watch.granting.pressing(0.08, 80_000) == {}
+    assert watch.granting.pressing(0.10, 100_000) == {watch.stream: 30_000 + STEP_US}
+    assert watch.granting.grant(0.08) == [(watch.stream, 0, 0)]
+    assert watch.granting.pressing(0.20, 200_000) == {}, "it will be ready after 40 ms"
+    assert watch.granting.pressing(0.25, 250_000) == {watch.stream: 30_000 + STEP_US}, "it is not"
+    watch.granting.encoded({(watch.stream, 0, 0)}, 0.26)
+    assert watch.granting.pressing(0.26, 260_000) == {}
 
 
 def test_media_counts_as_often_as_it_comes_and_no_more_than_its_times_say() -> None:
