@@ -205,14 +205,16 @@ class Granting:
         return max(arrived_us, clock_us + stop_us)
 
     def _expected(self, segment: Announced, now_us: int) -> Expected:
-        """What is expected of a segment. Its interval: the time since the one of its kind before, or what it lasts."""
+        """What is expected of a segment. Its interval is the time since the one of its kind before, but no more than
+        twice that one's, as after a gap; without one before it is what it lasts."""
         (stream, _, index), event, stop_us = segment.key, segment.event, segment.stop_us
         due_us = segment.arrived_us if stop_us is None else self.due(stream, stop_us, segment.arrived_us)
         flows = self._flows.setdefault(stream, {})
         before = flows.get(event.modality)
         since_us = 0 if stop_us is None or before is None or before.stop_us is None else stop_us - before.stop_us
         lasts_us = 0 if stop_us is None or event.start_us is None else stop_us - event.start_us
-        interval_us = since_us if 0 < since_us <= _FARTHEST_US else lasts_us or _PICTURE_US
+        usual_us = lasts_us or _PICTURE_US if before is None else before.interval_us
+        interval_us = min(since_us, 2 * usual_us) if 0 < since_us <= _FARTHEST_US else lasts_us or usual_us
         every_us = float(interval_us)
         if before is not None:
             every_us = before.every_us + _SHARE * (min(now_us - before.at_us, _FARTHEST_US) - before.every_us)

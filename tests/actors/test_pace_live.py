@@ -108,3 +108,7 @@ def test_a_stream_is_live_for_a_while_after_its_last_piece() -> None:
     piece(3, 2, 7_000_000, 7_000_000, 20_000_000)  # pictures that have times
     piece(3, 3, 7_250_000, 7_250_000, 20_250_000)
     assert live(20_500_000) == {3: 250_000}, "as long as from one to the next"
+    piece(3, 4, 12_000_000, 12_000_000, 25_000_000)  # after a gap
+    assert live(25_500_000) == {3: 500_000}
+    piece(3, 5, 12_250_000, 12_250_000, 25_250_000)
+    assert live(25_500_000) == {3: 250_000}
