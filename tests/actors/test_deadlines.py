@@ -99,6 +99,7 @@ def test_others_go_on_beside_a_reply_that_waits(house: House, clock: Clock) -> N
             await until(towers.begun.is_set)
             clock.now_us += INTERVAL_US
             said = await still(engine, readers[0])
+            assert behind.reply is not None, "it goes on later"
             await other.ask("What?", SamplingParams(max_tokens=30, ignore_eos=True))
             await readers[1].see(Token, 30)
             assert len(readers[0].of(Token)) == said
