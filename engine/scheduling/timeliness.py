@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable
+from itertools import takewhile
 from typing import Any
 
 import msgspec
@@ -98,6 +99,19 @@ class _Measured:
         self.arrivals: dict[Name, int] = {}  # of the newest pieces in the cache
         self.spoke_us = 0  # when its reply began or said its newest token
 
+    def arrives(self, name: Name) -> Expected | None:
+        """A piece is in the cache. Those of its kind that came before it and are not there will not come any more."""
+        if name not in self.on_way:
+            return None
+        for other in [*takewhile(lambda other: other != name, self.on_way)]:
+            if other[1] == name[1]:
+                del self.on_way[other]
+        piece = self.on_way.pop(name)
+        self.arrivals[name] = piece.arrived_us
+        if len(self.arrivals) > _MOST_SEEN:
+            del self.arrivals[next(iter(self.arrivals))]
+        return piece
+
 
 class Timeliness:
     """Of all streams. A stream is known from `begin` to `forget`; of others nothing is kept but the counts of all."""
@@ -157,13 +171,10 @@ class Timeliness:
                     known.on_way.pop(_name(event), None)
             case ReplyStarted() if known is not None:
                 known.spoke_us = now_us
-            case Appended() if known is not None and (piece := known.on_way.pop(_name(event), None)) is not None:
+            case Appended() if known is not None and (piece := known.arrives(_name(event))) is not None:
                 lag_us, overdue_us = now_us - piece.arrived_us, max(0, now_us - piece.deadline_us)
                 for tally in (self._all, known.tally):
                     tally.appended(lag_us, overdue_us > 0)
-                known.arrivals[_name(event)] = piece.arrived_us
-                if len(known.arrivals) > _MOST_SEEN:
-                    del known.arrivals[next(iter(known.arrivals))]
                 return msgspec.structs.replace(event, lag_us=lag_us, overdue_us=overdue_us)
             case Token() if known is not None:
                 known.spoke_us = now_us

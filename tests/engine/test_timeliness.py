@@ -130,9 +130,14 @@ def test_a_piece_that_failed_is_no_longer_expected() -> None:
     watch = Watch()
     watch.comes(0, 0)
     watch.comes(1, STEP_US)
+    watch.comes(2, 2 * STEP_US)
+    watch.comes(3, 3 * STEP_US)
     watch.granting.failed((watch.stream, 0, 0))
     piece = watch.granting.times.first(watch.stream)
     assert piece is not None and piece.due_us == STEP_US
+    watch.goes_in(2, 2 * STEP_US)  # so number 1 had no room
+    piece = watch.granting.times.first(watch.stream)
+    assert piece is not None and piece.due_us == 3 * STEP_US
 
 
 def test_the_rows_of_a_step_follow_the_tightest_slack() -> None:
