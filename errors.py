@@ -9,6 +9,7 @@
     ├── InputError                 an input that this stream or model cannot take
     ├── ContextOverflowError       more rows or positions than the model or the cache has
     ├── StreamClosedError          the stream has ended; says why
+    ├── OverloadError              a live stream that the machine would not keep up with
     ├── OutOfMemoryError           memory ran out for an input or a stream
     ├── NotFiniteError             a model that gave NaN or infinity
     └── ModelError                 a model that cannot be loaded or served; says why
@@ -76,6 +77,12 @@ class StreamClosedError(PenstockError):
     """The stream has ended."""
 
     code = "stream_closed"
+
+
+class OverloadError(PenstockError):
+    """The machine would not keep up with the frames that this stream declares; says what is needed and what is left."""
+
+    code = "overload"
 
 
 class OutOfMemoryError(PenstockError):

@@ -221,16 +221,16 @@ class Decode(Actor[DecodeMessage]):
 
     async def _segments(self, stream: int, lane: _Lane, work: Take | Flush) -> None:
         if isinstance(work, Flush):
-            await self._send(stream, lane, work.seq, await self._call(lane.intake.flush, work.seq))
+            await self._send(stream, lane, work, await self._call(lane.intake.flush, work.seq))
             return
         outputs = lane.intake.take(work.seq, work.item)
         while (output := await self._call(_next, outputs)) is not None:
-            await self._send(stream, lane, work.seq, output)
+            await self._send(stream, lane, work, output)
             if lane.ended:
                 await self._call(outputs.close)
                 return
 
-    async def _send(self, stream: int, lane: _Lane, seq: int, output: Output) -> None:
+    async def _send(self, stream: int, lane: _Lane, work: Take | Flush, output: Output) -> None:
         for event in output.dropped:
             self._schedule.put_control(Notice(stream, event))
         if output.held != lane.held:
@@ -244,7 +244,7 @@ class Decode(Actor[DecodeMessage]):
             if lane.ended:
                 return
             lane.ahead_bytes += size
-            await self._encode.put(Segments(stream, seq, [segment], False), size)
+            await self._encode.put(Segments(stream, work.seq, [segment], False, work.arrived_us), size)
 
     async def _call(self, work, *arguments):
         """Run in the decode pool. A cancelled wait leaves the thread to finish what it began."""

@@ -105,7 +105,7 @@ class Encode(Actor[EncodeMessage]):
         if message.last:
             self._last.add((stream, seq))
         if sizes:
-            self._schedule.put_control(Announce(stream, seq, sizes))
+            self._schedule.put_control(Announce(stream, seq, sizes, message.arrived_us))
         self._resolve(stream, seq)
 
     async def _encode(self, keys: list[Key]) -> None:

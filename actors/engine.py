@@ -201,9 +201,10 @@ class Engine:
 
         request: `None` is `Request()`.
 
-        Raises InputError if the request does not fit the model or no more streams may be open, ContextOverflowError for
-        a prompt that the cache cannot hold, LimitError for a file that is too large, StreamClosedError if the engine is
-        closed or has failed. A cancelled call leaves no stream open.
+        Raises InputError if the request does not fit the model or no more streams may be open, OverloadError for a live
+        stream that this machine would not keep up with, ContextOverflowError for a prompt that the cache cannot hold,
+        LimitError for a file that is too large, StreamClosedError if the engine is closed or has failed. A cancelled
+        call leaves no stream open.
         """
         return await self._open(request or Request())
 
@@ -259,7 +260,7 @@ class Engine:
         await self.close()
 
     def statistics(self) -> dict[str, Any]:
-        """Numbers for pages on health, as plain data: open streams, free and held pages, steps, mailboxes."""
+        """Numbers as plain data: streams, pages, steps, mailboxes, and how timely media is (docs/deployment.md)."""
         return self._wiring.statistics()
 
     def check(self) -> None:

@@ -12,6 +12,7 @@ schedule  -> encode     Grant, Discard (control)
 schedule  -> generate   Plan; generate -> schedule   Result (its reply), Broken
 schedule  -> client     Tell
 words     -> schedule   Spelt* (control)
+schedule  -> schedule   Rouse (its own timer)
 """
 
 from __future__ import annotations
@@ -27,11 +28,15 @@ from ..streams.segment import Segment
 
 
 class Take(msgspec.Struct, frozen=True, tag=True, eq=False):
-    """An item of media, input `seq` of its stream."""
+    """An item of media, input `seq` of its stream, which was handed in at `arrived_us`.
+
+    Here and below that is in microseconds on the clock of `time.monotonic`.
+    """
 
     stream: int
     seq: int
     item: Item
+    arrived_us: int
 
 
 class Flush(msgspec.Struct, frozen=True, tag=True):
@@ -39,6 +44,7 @@ class Flush(msgspec.Struct, frozen=True, tag=True):
 
     stream: int
     seq: int
+    arrived_us: int
 
 
 class Converse(msgspec.Struct, frozen=True, tag=True, eq=False):
@@ -56,12 +62,14 @@ class Forget(msgspec.Struct, frozen=True, tag=True):
 
 
 class Segments(msgspec.Struct, frozen=True, tag=True, eq=False):
-    """Segments of one stream, in order. `last`: input `seq` has no more."""
+    """Segments of one stream, in order. `last`: input `seq` has no more. `arrived_us`: when that was handed in; 0
+    without segments."""
 
     stream: int
     seq: int
     segments: list[Segment]
     last: bool
+    arrived_us: int = 0
 
 
 class Announce(msgspec.Struct, frozen=True, tag=True):
@@ -70,6 +78,7 @@ class Announce(msgspec.Struct, frozen=True, tag=True):
     stream: int
     seq: int
     sizes: list[tuple[int, int, int | None, str, int | None]]
+    arrived_us: int
 
 
 class Grant(msgspec.Struct, frozen=True, tag=True):
@@ -115,6 +124,10 @@ class Transcribe(msgspec.Struct, frozen=True, tag=True):
     ticket: int
 
 
+class Rouse(msgspec.Struct, frozen=True, tag=True):
+    """A reply has waited long enough for media that is overdue: see what there is to do."""
+
+
 class Broken(msgspec.Struct, frozen=True, tag=True):
     """A step failed: the engine cannot go on."""
 
@@ -139,6 +152,6 @@ class Tell(msgspec.Struct, frozen=True, tag=True):
 
 DecodeMessage = Open | Fork | Forget | Take | Flush | Converse | Encoded
 EncodeMessage = Segments | Converse | Open | Fork | Forget | Grant | Discard
-ScheduleMessage = Command | Transcribe | Announce | Failed | Notice | Result | Broken
+ScheduleMessage = Command | Transcribe | Announce | Failed | Notice | Result | Rouse | Broken
 GenerateMessage = Plan
 Message = DecodeMessage | EncodeMessage | ScheduleMessage | GenerateMessage | Tell

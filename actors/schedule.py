@@ -6,6 +6,8 @@ While a step runs, what arrives waits; it takes effect at the step boundary.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -14,16 +16,17 @@ from typing import Any
 
 import msgspec
 
-from ..engine.command import AppendRows, Close, Command, Fork, Open, Refuse, Resolved, Spans
+from ..engine.command import AppendRows, Close, Command, Fork, Open, Refuse, Resolved, Spans, Yield
 from ..engine.conversation.rules import Life
 from ..engine.plan import Plan, Result
+from ..engine.scheduling.admission import Admission
 from ..engine.scheduling.granting import Announced, Granting
 from ..engine.scheduling.pace import Pace, StepPace
 from ..engine.scheduling.scheduler import Scheduler
 from ..errors import ContextOverflowError, NotFiniteError, OutOfMemoryError, PenstockError
 from ..streams.event import Closed, Dropped, Error, Event, ReplyStarted, Resting
 from .actor import Actor
-from .mailbox import Mailbox
+from .mailbox import Mailbox, MailboxClosed
 from .messages import (
     Announce,
     Broken,
@@ -33,6 +36,7 @@ from .messages import (
     GenerateMessage,
     Grant,
     Notice,
+    Rouse,
     ScheduleMessage,
     Tell,
     Transcribe,
@@ -56,6 +60,7 @@ class Schedule(Actor[ScheduleMessage]):
         scheduler: Scheduler,
         steps: StepPace,
         turns: Pace,
+        admission: Admission,
         mailbox: Mailbox[ScheduleMessage],
         encode: Mailbox[EncodeMessage],
         generate: Mailbox[GenerateMessage],
@@ -66,9 +71,12 @@ class Schedule(Actor[ScheduleMessage]):
         self._words = words
         self._pace = steps  # of rows that a step appends
         self._granting = Granting(scheduler.streams, turns)
+        self._admission = admission
+        self._stepped_ms = 0.0  # what steps took since the encoder began with what it works on
         self._plan: Plan | None = None  # the step in flight
         self._later: deque[ScheduleMessage] = deque()  # what came while it ran
         self._told: dict[int, Tell] = {}
+        self._timer: asyncio.TimerHandle | None = None  # until a reply that waits goes on
         self.steps = 0
         self.mailbox = mailbox
         self._encode = encode
@@ -86,6 +94,7 @@ class Schedule(Actor[ScheduleMessage]):
         while self._plan is None and (waiting := self.mailbox.get_now()) is not None:
             self._act(waiting)
         if self._plan is None:
+            self._collect()
             self._grant()
             self._plan = self._next()
             self._words.find(self._scheduler.unspelled())
@@ -100,6 +109,8 @@ class Schedule(Actor[ScheduleMessage]):
             "steps": self.steps,
             "segments_waiting": self._granting.waiting,
             "stepping": int(self._plan is not None),
+            "live_load": self._admission.load(self._granting.cameras(_now_us())),
+            **self._granting.times.statistics(),
         }
 
     def check(self) -> None:
@@ -108,13 +119,13 @@ class Schedule(Actor[ScheduleMessage]):
 
     def _act(self, message: ScheduleMessage) -> None:
         """Do what a message says. What goes wrong in one stream's own message ends that stream, not the engine."""
-        if isinstance(message, Result | Broken):
+        if isinstance(message, Result | Broken | Rouse):
             self._perform(message)
             return
         try:
             self._perform(message)
         except Exception as error:
-            assert not isinstance(message, AppendRows), "no actor sends this"
+            assert not isinstance(message, AppendRows | Yield), "no actor sends this"
             stream = message.twin if isinstance(message, Fork) else message.stream
             log.exception("%s of stream %d failed", type(message).__name__, stream)
             failure = PenstockError(f"{type(message).__name__} failed: {type(error).__name__}: {error}")
@@ -140,6 +151,8 @@ class Schedule(Actor[ScheduleMessage]):
                     self._fail(stream, NotFiniteError("the model gave values that are not finite: the stream ends"))
             case Broken(reason):
                 raise EngineBroken(reason)
+            case Rouse():
+                pass  # the next step is planned after it
             case Open() | Fork():
                 self._begin(message)
             case Close(stream, reason):
@@ -157,7 +170,7 @@ class Schedule(Actor[ScheduleMessage]):
                     self._lost(stream, event)
                 else:
                     self._collect()
-                    self._news(stream).events.append(event)
+                    self._happened(stream, event)
             case command:
                 self._follow(command)  # first: what the encoder took is not what laying its rows takes
                 scheduler.apply(command)
@@ -166,7 +179,10 @@ class Schedule(Actor[ScheduleMessage]):
         """What a command means for the encoder and for the client."""
         match command:
             case Spans(stream, spans):
-                self._granting.encoded({(stream, span.seq, span.index) for span in spans}, time.perf_counter())
+                keys = {(stream, span.seq, span.index) for span in spans}
+                took = self._granting.encoded(keys, time.perf_counter())
+                if took is not None:
+                    self._admission.encoded(took[0], took[1] - self._stepped_ms)
             case Resolved(stream, seq):
                 self._news(stream).resolved.append(seq)
 
@@ -174,6 +190,8 @@ class Schedule(Actor[ScheduleMessage]):
         """A stream begins, by itself or as a twin; its client is told of the reply that a twin goes on with."""
         id = message.twin if isinstance(message, Fork) else message.stream
         try:
+            if isinstance(message, Open):
+                self._admission.check(message.request, self._granting.cameras(_now_us()))
             self._scheduler.apply(message)
         except PenstockError as error:
             self._refuse(id, error)
@@ -181,7 +199,10 @@ class Schedule(Actor[ScheduleMessage]):
         state = self._scheduler.streams[id]
         told = Tell(id, [], (state.layout.format.name, state.why))
         reply = state.reply
-        if isinstance(message, Fork):
+        if isinstance(message, Open):
+            self._granting.begin(id)
+            self._admission.begin(id, message.request)
+        else:
             self._granting.fork(message.stream, id)
             if reply is not None and message.again is None:
                 events: list[Event] = [ReplyStarted(reply.id, reply.seq, state.stays_open(reply.params))]
@@ -212,6 +233,7 @@ class Schedule(Actor[ScheduleMessage]):
             self._scheduler.apply(Close(stream, reason))
             self._news(stream).events.append(Closed(reason))
         self._granting.forget(stream)
+        self._admission.forget(stream)
 
     def _announce(self, message: Announce) -> None:
         stream = message.stream
@@ -224,38 +246,56 @@ class Schedule(Actor[ScheduleMessage]):
             if rows <= most:
                 name = modality.removesuffix("Segment").lower()
                 event = Dropped(message.seq, name, 1, start_us, stop_us, "latest")
-                fitting.append(Announced(key, rows, stop_us, event))
+                self._admission.piece(name, rows)
+                fitting.append(Announced(key, rows, stop_us, event, message.arrived_us))
                 continue
             text = f"the cache holds {most} rows for a stream: expected at most so many for one piece, got {rows}"
             self._lost(stream, Error(ContextOverflowError.code, text, message.seq))
             self._encode.put_control(Discard([key]))
-        gone = self._granting.announce(stream, fitting, time.monotonic_ns() // 1000)
+        gone = self._granting.announce(stream, fitting, _now_us())
         if gone:
-            self._news(stream).events.extend(old.event for old in gone)
+            for old in gone:
+                self._happened(stream, old.event)
             self._encode.put_control(Discard([old.key for old in gone]))
 
     def _grant(self) -> None:
         keys = self._granting.grant(time.perf_counter())
         if keys:
+            self._stepped_ms = 0.0
             self._encode.put_control(Grant(keys))
 
     def _next(self) -> Plan | None:
-        """The next step, with the rows and the patience that the media of live streams leaves it."""
-        live = self._granting.live(time.monotonic_ns() // 1000)
-        states = [self._scheduler.streams[stream] for stream in live]
-        waiting = sum(state.rows - state.past for state in states)
-        # Half of its time is for the towers.
-        within_ms = min(live.values()) / 2000 if live else None
-        self._scheduler.apply(AppendRows(self._pace.appends(waiting, within_ms)))
+        """The next step, with the rows and the patience that the media of live streams leaves it. Where that will be
+        overdue, a reply that can wait for it does."""
+        now_us = _now_us()
+        demand, pressing = self._granting.demand(now_us), self._granting.pressing(time.perf_counter(), now_us)
+        self._scheduler.apply(AppendRows(self._pace.appends(*(demand or (0, None)))))
+        waiting = {stream: until_us for stream, until_us in pressing.items() if until_us > now_us}
+        self._scheduler.apply(Yield(sorted(waiting)))
         plan = self._scheduler.plan()
+        self._rouse_in(None if plan is not None or not waiting else (min(waiting.values()) - now_us) / 1e6)
         if plan is None or not any(feed.draw for feed in plan.feeds):
             return plan
         appended, _ = _rows(plan)
-        return msgspec.structs.replace(plan, patience_ms=self._pace.patience_ms(appended, bool(live)))
+        patience_ms = self._pace.patience_ms(appended, live=demand is not None and not pressing)
+        return msgspec.structs.replace(plan, patience_ms=patience_ms)
+
+    def _rouse_in(self, seconds: float | None) -> None:
+        """Plan again after this time if nothing comes before; None: there is no need to."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self._rouse)
+
+    def _rouse(self) -> None:
+        with contextlib.suppress(MailboxClosed):
+            self.mailbox.put_control(Rouse())
 
     def _timed(self, plan: Plan, ms: float) -> None:
         """Learn what a step takes: decode rows alone, or appended rows with them."""
         appended, decodes = _rows(plan)
+        self._stepped_ms += ms
+        if appended or decodes:
+            self._admission.stepped(appended, ms)
         if appended:
             self._pace.took(appended, ms)
         elif decodes:
@@ -265,15 +305,22 @@ class Schedule(Actor[ScheduleMessage]):
         """What the stream's client will be told next."""
         return self._told.setdefault(stream, Tell(stream, []))
 
+    def _happened(self, stream: int, event: Event) -> None:
+        """The stream's client will be told of this, with what was measured."""
+        self._news(stream).events.append(self._granting.times.tell(stream, event, _now_us()))
+
     def _collect(self) -> None:
         for stream, event in self._scheduler.events():
-            self._news(stream).events.append(event)
+            self._happened(stream, event)
 
     def _publish(self) -> None:
-        self._collect()
         told, self._told = self._told, {}
         for message in told.values():
             self._tell(message)
+
+
+def _now_us() -> int:
+    return time.monotonic_ns() // 1000
 
 
 def _rows(plan: Plan) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -90,6 +91,7 @@ class Stream(Talk[Reply]):
                 self._flush(seq)
             return seq
         self._check_media()
+        arrived_us = _now_us()
         item = own_copy(item)
         size = item_bytes(item)
         waits = self.request.policy == "block" or not isinstance(item, VideoFrame | AudioChunk)
@@ -100,7 +102,7 @@ class Stream(Talk[Reply]):
         self._on_way[seq] = size
         if isinstance(item, VideoFrame | AudioChunk) and item.pts_us is not None:
             self._times[seq] = item.pts_us
-        self._engine.decode.put_now(Take(self.id, seq, item), size)
+        self._engine.decode.put_now(Take(self.id, seq, item, arrived_us), size)
         return seq
 
     async def ask(
@@ -338,7 +340,7 @@ class Stream(Talk[Reply]):
 
     def _flush(self, seq: int) -> None:
         self._on_way[seq] = 0
-        self._engine.decode.put_now(Flush(self.id, seq))
+        self._engine.decode.put_now(Flush(self.id, seq, _now_us()))
 
     def _hold(self, reply: Reply, keep: int) -> None:
         """Tell no token of `reply` after its first `keep`, until it is known where it ends."""
@@ -373,6 +375,10 @@ class Stream(Talk[Reply]):
         if self._closing or self.closed:
             raise StreamClosedError("the stream has ended: expected no further call, got one") from self._engine.failed
         self._engine.check_alive()
+
+
+def _now_us() -> int:
+    return time.monotonic_ns() // 1000
 
 
 def _refuse(future: asyncio.Future, error: PenstockError) -> None:

@@ -18,6 +18,7 @@ from ..engine.record import Recorder, header
 from ..engine.runner.encoder import Encoder
 from ..engine.runner.gate import Gate
 from ..engine.runner.threads import Crew, choose_threads
+from ..engine.scheduling.admission import Admission
 from ..engine.scheduling.pace import Pace, StepPace
 from .actor import Actor, Supervisor
 from .decode import Decode
@@ -80,7 +81,8 @@ class Wiring:
         steps = StepPace(config.step_ms, 16, config.append_rows, config.step_rows)
         turns = Pace(config.encoder_ms, 16, config.encoder_tokens)
         words = Words(loaded.family.spelling, self._supervisor, self._threads[1], schedule)
-        self.schedule = Schedule(scheduler, steps, turns, schedule, encode, generate, tell, words)
+        admission = Admission(loaded.family.spec, config.admit)
+        self.schedule = Schedule(scheduler, steps, turns, admission, schedule, encode, generate, tell, words)
         self.generate = Generate(language, gate, generate, schedule)
         self._actors: list[Actor[Any]] = [self.decode, self.encode, self.schedule, self.generate]
         for actor in self._actors:

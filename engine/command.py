@@ -185,6 +185,25 @@ class AppendRows(msgspec.Struct, frozen=True, tag=True):
     rows: int
 
 
+class Yield(msgspec.Struct, frozen=True, tag=True):
+    """Media of these streams is overdue: where it can, a reply of theirs waits for it. It holds until the next one."""
+
+    streams: list[int]
+
+
 Command = (
-    Open | Fork | Accept | Spans | LaidOut | Resolved | Refuse | Interrupt | Hurry | Park | Spelt | Close | AppendRows
+    Open
+    | Fork
+    | Accept
+    | Spans
+    | LaidOut
+    | Resolved
+    | Refuse
+    | Interrupt
+    | Hurry
+    | Park
+    | Spelt
+    | Close
+    | AppendRows
+    | Yield
 )

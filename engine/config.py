@@ -37,6 +37,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         1.75 times what a step takes on this machine that only decodes. It takes longer if the rows of live media could
         not keep up otherwise. If no media has come for ten seconds, steps are filled up to `step_rows`.
     encoder_ms: about how many milliseconds the encoder may take at once.
+    admit: "measured" refuses a live stream (`Request.policy` "latest") whose `video_fps` this machine would not keep up
+        with, by what was measured so far, with OverloadError. "anyway" refuses none.
     decode: where client media is decoded: "inline" (threads) or "workers" (processes with limits of memory and time).
     processor: options of the model's processor, by name, for requests that do not set them (`Request.processor`).
     limits_per_request: how many pieces of media one prompt may have: "image", "video", "audio" and a number. A kind
@@ -64,6 +66,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     encoder_tokens: int = 4096
     step_ms: float = 0.0
     encoder_ms: float = 200.0
+    admit: str = "measured"
     decode: str = "inline"
     processor: dict[str, bool | int | float] = {}
     limits_per_request: dict[str, int] = {}

@@ -122,8 +122,8 @@ def _serve(options: argparse.Namespace) -> int:
 
     async def run() -> None:
         record = None if options.record is None else str(options.record)
-        client = {"decode": options.decode, "limits_per_request": dict(options.limit), "record": record}
-        setup = msgspec.structs.replace(sized_config(options), **client)
+        client = {"decode": options.decode, "limits_per_request": dict(options.limit)}
+        setup = msgspec.structs.replace(sized_config(options), **client, admit=options.admit, record=record)
         async with loading(options.model or "Brook", on_terminal):
             loaded = await Engine.load(options.model, revision=options.revision, config=setup)
         async with loaded as engine:

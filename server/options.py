@@ -155,6 +155,13 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "--stay", action="store_true", help="stay up and refuse where the engine has failed (default: end with code 1)"
     )
     running.add_argument(
+        "--admit",
+        choices=("measured", "anyway"),
+        default="measured",
+        help="measured refuses a live stream whose frames a second this machine would not keep up with (default); "
+        "anyway refuses none",
+    )
+    running.add_argument(
         "--record",
         type=Path,
         metavar="FOLDER",

@@ -30,6 +30,9 @@ class Appended(msgspec.Struct, frozen=True, tag="appended"):
     """A piece of media is in the KV cache, and every later token can attend to it.
 
     position: the position of its first row in the model. Positions are not rows: the rows of a picture may share them.
+    lag_us: how long it took, in microseconds, from when the media was handed in that completed the piece. `None` if the
+        piece was in the cache before, for example before an interrupt, or came with the prompt.
+    overdue_us: how long after its deadline it came, in microseconds. 0: it was in time (docs/glossary.md).
     """
 
     seq: int
@@ -39,6 +42,8 @@ class Appended(msgspec.Struct, frozen=True, tag="appended"):
     row: int
     rows: int
     position: int
+    lag_us: int | None = None
+    overdue_us: int = 0
     number: int = 0
 
 
@@ -65,6 +70,8 @@ class Token(msgspec.Struct, frozen=True, omit_defaults=True, tag="token"):
         before penalties, biases, temperature and filters.
     top_logprobs: the likeliest tokens in its place, the likeliest first, if they were asked for: (id, text, log
         probability) each.
+    age_us: how old the newest media behind the token was, in microseconds: from when that media was handed in until the
+        token was drawn. `None` if there is none, or if more than 16 pieces have come since.
     """
 
     reply: int
@@ -74,6 +81,7 @@ class Token(msgspec.Struct, frozen=True, omit_defaults=True, tag="token"):
     seen: Seen | None
     logprob: float | None = None
     top_logprobs: tuple[tuple[int, str, float], ...] = ()
+    age_us: int | None = None
     number: int = 0
 
 

@@ -5,6 +5,7 @@ state.py        rows laid out, how far they are fed
 rules.py        the life of a question and its reply, as a table
 conversation.py what each input and each token changes
 reply.py        one reply while it runs
+silence.py      when it can wait for media
 layout.py       events become rows, by the format's table
 kept.py         embeddings that are kept to feed a stream again
 """

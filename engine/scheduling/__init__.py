@@ -2,7 +2,9 @@
 
 scheduler.py    the owner of streams and pages: plan() before a step, commit() after it
 policy.py       which rows go into a step, and which segments to the encoder (pure)
-granting.py     which segments the encoder begins next, and which are dropped
+granting.py     which segments the encoder begins next, and which are dropped; how much time is left for them
+timeliness.py   how timely media is, measured
+admission.py    whether the machine keeps up with one more live stream
 pace.py         how many rows fit into a time
 journal.py      what happened, so that a run can be repeated
 """

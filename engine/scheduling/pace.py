@@ -37,6 +37,10 @@ class Pace:
         """How many rows fit now."""
         return self._fitting(self._target_ms)
 
+    def takes_ms(self, rows: int) -> float:
+        """How long work with so many rows takes; 0 until something has been measured."""
+        return self._base_ms + rows * (self._row_ms or 0.0)
+
     def _fitting(self, ms: float) -> int:
         if not self._row_ms:
             return self._most
@@ -69,7 +73,7 @@ class StepPace(Pace):
 
     def patience_ms(self, rows: int, live: bool) -> float:
         """How long after the step before it a step that decodes and appends `rows` rows may wait for a tower."""
-        takes_ms = self._base_ms + rows * (self._row_ms or 0.0)
+        takes_ms = self.takes_ms(rows)
         if not live:
             return max(_SLICE * self._base_ms, takes_ms)
         return max(_BETWEEN * self._base_ms - takes_ms, (_BETWEEN - _APPENDS) / 2 * self._base_ms)

@@ -33,11 +33,13 @@ from ..command import (
     Resolved,
     Spans,
     Spelt,
+    Yield,
 )
 from ..conversation.conversation import Conversation
 from ..conversation.kept import Kept
 from ..conversation.layout import Layout
 from ..conversation.rules import What
+from ..conversation.silence import can_wait
 from ..conversation.state import Limits, StreamState
 from ..family import Family
 from ..pages import PagePool, PageTable
@@ -75,6 +77,7 @@ class Scheduler:
         self.family = family
         self.config = config
         self._append_rows = config.append_rows  # of a step while some reply decodes
+        self._yielding: list[int] = []  # streams whose replies wait for media where they can
         self.journal = journal  # None: nothing is noted
         self._reserved: dict[int, int] = {}  # rows that streams have declared as their most
         self.pool = PagePool(config.pages, config.page_tokens)
@@ -94,7 +97,7 @@ class Scheduler:
 
         Raises InputError where `Open` or `Fork` is refused.
         """
-        if isinstance(command, AppendRows) and command.rows == self._append_rows:
+        if command in (AppendRows(self._append_rows), Yield(self._yielding)):
             return
         self._note(command)
         match command:
@@ -106,6 +109,8 @@ class Scheduler:
                 self._close(id)
             case AppendRows(rows):
                 self._append_rows = min(rows, self.config.step_rows)
+            case Yield(streams):
+                self._yielding = streams
             case Park(id, parked):
                 if id in self.streams:
                     self.streams[id].reads(What.PARKED if parked else What.READ)
@@ -310,7 +315,7 @@ class Scheduler:
     def _decide(self, budget: Budget) -> Decision:
         """What the next step holds. Most streams are idle, and pages are seldom short: then only those are looked at
         that have something to do."""
-        busy = [self._own_need(stream) for stream in self.streams.values() if _has_rows(stream)]
+        busy = [self._own_need(stream) for stream in self.streams.values() if self._feeds(stream)]
         return within(busy, self.pool.free, budget) or choose_rows(self._needs(), self.pool.free, budget)
 
     def _need(self, stream: StreamState, movable: bool) -> Need:
@@ -321,9 +326,13 @@ class Scheduler:
     def _own_need(self, stream: StreamState) -> Need:
         """A stream's need, without what others could take from it."""
         size, length = self.config.page_tokens, stream.fed
-        pieces, token = self._pieces(stream, length) if _has_rows(stream) else ((), False)
+        pieces, token = self._pieces(stream, length) if self._feeds(stream) else ((), False)
         copy = not stream.away and length % size != 0 and self.pool.shared(stream.table.pages[-1])
         return Need(stream.id, stream.since, pieces, token, -length % size, int(copy), stream.away)
+
+    def _feeds(self, stream: StreamState) -> bool:
+        """Whether anything of it is to be fed now."""
+        return _has_rows(stream) and not (stream.id in self._yielding and can_wait(self._talks[stream.id]))
 
     def _pieces(self, stream: StreamState, fed: int) -> tuple[tuple[tuple[int, bool], ...], bool]:
         """The waiting rows, (count, atomic) each, and whether the first of them is a sampled token."""

@@ -168,7 +168,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     drop_still: drop video that shows nothing new and sound that is silent before they cost anything, but for one piece
         in so many seconds of media time, 0.1 to 3,600. Each comes as a `Dropped` event, "still". Images and units of
         picture and sound are always taken. `None`: nothing is dropped for this reason.
-    video_fps: frames a second that the model gets, 0.01 to 60. `None` takes the rate of the model.
+    video_fps: frames a second that the model gets, 0.01 to 60. `None` takes the rate of the model. With the policy
+        "latest" it is also what the stream declares to need: it is refused with OverloadError if the machine would not
+        keep up.
     expected_frames: how many frames the video will have, if that is known. Then frames have the size that the model's
         processor gives such a video.
     audio_in_video: sound and picture are one source and go in as interleaved units of the model. InputError if the

@@ -34,21 +34,21 @@ DRAW = Draw(0.5, seed=2**40)
 PARAMS = SamplingParams(max_tokens=3, stop=("a", "b"), stop_token_ids=(1, 2), seed=7)
 MESSAGES: list[msgspec.Struct] = [
     c.Open(1, Request(system="Look.", params=PARAMS)),
-    m.Take(1, 2, i.Image(b"jpeg")),
-    m.Take(1, 2, i.Image(PIXELS, 5)),
-    m.Take(1, 2, i.VideoFrame(memoryview(b"abc")[1:], 5, "rgb24", 1, 1)),
-    m.Take(1, 2, i.VideoBytes(bytearray(b"abc"), True)),
-    m.Take(1, 2, i.AudioChunk(SAMPLES[None], 16_000)),
-    m.Take(1, 2, i.AudioBytes(b"")),
-    m.Flush(1, 3),
+    m.Take(1, 2, i.Image(b"jpeg"), 7),
+    m.Take(1, 2, i.Image(PIXELS, 5), 7),
+    m.Take(1, 2, i.VideoFrame(memoryview(b"abc")[1:], 5, "rgb24", 1, 1), 7),
+    m.Take(1, 2, i.VideoBytes(bytearray(b"abc"), True), 7),
+    m.Take(1, 2, i.AudioChunk(SAMPLES[None], 16_000), 7),
+    m.Take(1, 2, i.AudioBytes(b""), 7),
+    m.Flush(1, 3, 7),
     m.Converse(1, 1, Content([Media("image", PIXELS), i.AudioBytes(b"x", True)], [{"role": "user", "content": [{}]}])),
     m.Converse(1, 1, Content([Media("audio", SAMPLES, 8000)], ids=[1, 2], video_fps=1.0, options={"max_pixels": 4})),
     c.Fork(1, 2, 9),
     c.Fork(1, 2, 9, PARAMS),
     m.Forget(1),
     m.Segments(1, 2, [s.ImageSegment(2, 0, PIXELS), s.UnitSegment(2, 1, PIXELS[None], AUDIO, 0, 1)], True),
-    m.Segments(1, 2, [s.VideoSegment(2, 0, PIXELS[None], 0, 1), AUDIO], False),
-    m.Announce(1, 2, [(0, 12, None, "ImageSegment", None), (1, 3, 5, "AudioSegment", 4)]),
+    m.Segments(1, 2, [s.VideoSegment(2, 0, PIXELS[None], 0, 1), AUDIO], False, 7),
+    m.Announce(1, 2, [(0, 12, None, "ImageSegment", None), (1, 3, 5, "AudioSegment", 4)], 7),
     m.Grant([(1, 2, 3), (4, 5, 6)]),
     m.Discard([(1, 2, 3)]),
     m.Encoded(1, 100),
@@ -68,12 +68,14 @@ MESSAGES: list[msgspec.Struct] = [
     c.Interrupt(1, 5, at=-1),
     c.Refuse(1, e.Error("media", "no", 2)),
     c.AppendRows(64),
+    c.Yield([1, 2]),
     c.Hurry(1, 2),
     c.Park(1, True),
     m.Transcribe(1, 2),
     c.Close(1, "closed"),
+    m.Rouse(),
     m.Broken("no"),
-    m.Tell(1, [e.Appended(1, "video", 0, None, 3, 4, 5), e.Token(1, 0, 5, "a", SEEN)], ("live", "so")),
+    m.Tell(1, [e.Appended(1, "video", 0, None, 3, 4, 5, 6), e.Token(1, 0, 5, "a", SEEN, age_us=4)], ("live", "so")),
     m.Tell(1, [e.Token(1, 0, 5, "a", SEEN, -0.5, ((5, "a", -0.5),))]),
     m.Tell(1, [e.ReplyStarted(1, 2, True), e.Resting(1, 4)]),
     m.Tell(1, [e.ReplyDone(1, "stop", 3), e.Held(1, 0), e.Credit(5, 6), e.Evicted(0, 1)], resolved=[1, 2]),
@@ -153,7 +155,7 @@ def test_views_are_encoded_as_they_look() -> None:
 @pytest.mark.parametrize("shape", [(2, 3), (0, 4), ()])
 def test_arrays_survive_and_may_be_written(dtype: Any, shape: tuple[int, ...]) -> None:
     array = np.ones(shape, dtype)
-    got = again(m.Take(1, 1, i.Image(array))).item.data
+    got = again(m.Take(1, 1, i.Image(array), 7)).item.data
     assert same(array, got)
     assert got.flags.writeable
 
@@ -172,5 +174,5 @@ def test_future_is_refused() -> None:
     loop = asyncio.new_event_loop()
     future: Any = loop.create_future()
     with pytest.raises(TypeError):
-        encode(m.Take(1, 1, i.Image(future)))
+        encode(m.Take(1, 1, i.Image(future), 7))
     loop.close()

@@ -89,15 +89,26 @@ def test_a_stream_is_live_for_a_while_after_its_last_piece() -> None:
     granting = Granting({}, Pace(1.0, 1, 1))
     granting._is_live = lambda stream: False  # none of these drops its pieces
 
-    def piece(stream: int, seq: int, start_us: int | None, stop_us: int | None) -> Announced:
-        return Announced((stream, seq, 0), 4, stop_us, Dropped(seq, "video", 1, start_us, stop_us, "latest"))
+    def piece(stream: int, seq: int, start_us: int | None, stop_us: int | None, now_us: int) -> None:
+        event = Dropped(seq, "video", 1, start_us, stop_us, "latest")
+        granting.announce(stream, [Announced((stream, seq, 0), 4, stop_us, event, now_us)], now_us)
 
-    assert granting.live(0) == {}
-    granting.announce(1, [piece(1, 1, 0, 1_000_000)], 0)
-    granting.announce(2, [piece(2, 1, None, None)], 4_000_000)
-    assert granting.live(5_000_000) == {1: 1_000_000, 2: 500_000}
+    def live(now_us: int) -> dict[int, int]:
+        return {stream: flow.interval_us for stream, flow in granting.flows(now_us)}
+
+    assert live(0) == {}
+    piece(1, 1, 0, 1_000_000, 0)
+    piece(2, 1, None, None, 4_000_000)
+    assert live(5_000_000) == {1: 1_000_000, 2: 500_000}
     granting.fork(2, 3)
-    assert granting.live(11_000_000) == {2: 500_000, 3: 500_000}
+    assert live(11_000_000) == {2: 500_000, 3: 500_000}
     granting.forget(2)
-    assert granting.live(11_000_000) == {3: 500_000}
-    assert granting.live(20_000_000) == {}
+    assert live(11_000_000) == {3: 500_000}
+    assert live(20_000_000) == {}
+    piece(3, 2, 7_000_000, 7_000_000, 20_000_000)  # pictures that have times
+    piece(3, 3, 7_250_000, 7_250_000, 20_250_000)
+    assert live(20_500_000) == {3: 250_000}, "as long as from one to the next"
+    piece(3, 4, 12_000_000, 12_000_000, 25_000_000)  # after a gap
+    assert live(25_500_000) == {3: 500_000}
+    piece(3, 5, 12_250_000, 12_250_000, 25_250_000)
+    assert live(25_500_000) == {3: 250_000}
