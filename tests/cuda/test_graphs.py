@@ -24,13 +24,13 @@ from penstock.engine.runner.language import LanguageModel
 from penstock.errors import ModelError
 
 from tests.cuda import test_oracles
-from tests.cuda.test_fake_step import EMPTY, Launch, Machine, Unread, launch, rows
+from tests.cuda.test_fake_step import EMPTY, Launch, Machine, Unread, fused, launch, rows
 from tests.cuda.test_oracles import LOADERS
 from tests.engine.acts import Client, strangers
 from tests.engine.rig import Rig, Session
 from tests.fixtures.recipe import model_path
 
-__all__ = ["launch"]
+__all__ = ["fused", "launch"]
 
 NAMES = ["text", "gemma3", "omni", "qwen3_vl"]
 
