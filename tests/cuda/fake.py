@@ -69,7 +69,11 @@ class Operators(TorchFunctionMode):
             return func(*args, **kwargs)
         assert func not in _READS, f"{func.__name__} waits for the device"
         if func is torch.Tensor.contiguous:
-            return args[0] if args[0].is_contiguous() else aten.clone.default(args[0], memory_format=torch.contiguous_format)
+            return (
+                args[0]
+                if args[0].is_contiguous()
+                else aten.clone.default(args[0], memory_format=torch.contiguous_format)
+            )
         if func is torch.Tensor.copy_:
             aten.copy.default(*args, **kwargs)
             return args[0]

@@ -125,11 +125,13 @@ SAMPLED = {
 
 @pytest.mark.parametrize(
     ("name", "decoder"),
-    [*((name, "fused") for name in ("omni", "qwen3_vl", "llava", "gemma3")), ("omni", "plain"), ("qwen3_vl", "library")],
+    [
+        *((name, "fused") for name in ("omni", "qwen3_vl", "llava", "gemma3")),
+        ("omni", "plain"),
+        ("qwen3_vl", "library"),
+    ],
 )
-def test_streams_append_decode_and_sample(
-    name: str, decoder: str, launch: Launch, fused: dict[str, Launch]
-) -> None:
+def test_streams_append_decode_and_sample(name: str, decoder: str, launch: Launch, fused: dict[str, Launch]) -> None:
     """Pictures go into a running reply beside another stream that decodes: positions on three axes and on one,
     features behind the first layers, windows, rows that see one another."""
     rig = Rig(served(name), page_tokens=16, kv_tokens=1024)
