@@ -14,6 +14,7 @@ from ...streams.requests.options import check_options, sized
 from ..config import EngineConfig
 from ..family import Loaded
 from ..runner.attention import Backend
+from ..runner.graphs import is_recorded
 from ..runner.language import token_shape
 from ..runner.out_of_memory import NoRoom, let_go
 from . import compute
@@ -106,7 +107,7 @@ def _shared(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room |
     step, encoder = worst_case(loaded, config, backend)
     if device.startswith("cuda"):
         encoder += config.span_bytes + config.encoder_cache_bytes  # what is encoded stays on the device
-    if config.cuda_graphs:
+    if is_recorded(config, device):
         step *= 2  # what is recorded keeps its own, at most as much
     page_tokens = config.page_tokens or backend.page_tokens
     heads, dim = token_shape(loaded.config)

@@ -58,6 +58,12 @@ class Backend(Protocol):
         """
         return part
 
+    def refill(self, made: list[torch.Tensor], part: Part, group: int) -> bool:
+        """Write into `made`, which `prepare` has added to a part of one long run whose ends were not known, what it
+        would add to `part`, of no more rows: a recording reads it there. Of `part` only the runs count. False where it
+        has no room."""
+        return True
+
     def attend(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
     ) -> tuple[torch.Tensor, torch.Tensor]:

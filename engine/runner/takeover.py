@@ -28,6 +28,7 @@ from ..plan import Feed
 from ..span import Rows
 from .attention import NAME, Step, paged_attention
 from .backends import fused_kernels
+from .batch import batched
 from .decoder import Asked, FastDecoder
 from .language import LanguageModel
 from .library import transformers
@@ -105,7 +106,7 @@ class _Trial:
         longest = min(_FARTHEST, loaded.family.data.max_positions)
         positions = np.random.default_rng(0).integers(0, longest, (3, _ROWS))
         language.tables[0] = torch.arange(len(language.tables[0]))
-        self.step = language._attention([Feed(0, 0, 0, [Rows(ids, positions)], None)])
+        self.step = language._attention(batched([Feed(0, 0, 0, [Rows(ids, positions)], None)]))
         self.embeds = language.embed(torch.from_numpy(ids).to(loaded.device))
         self.positions = torch.from_numpy(positions).to(loaded.device)
         self.deep: list[torch.Tensor] = []

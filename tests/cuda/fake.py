@@ -52,9 +52,9 @@ class Watch(TorchDispatchMode):
 
 
 class Operators(TorchFunctionMode):
-    """Reading a value of a fake CUDA tensor fails. Brackets, `copy_` and `contiguous` go to the operators that they come
-    to: torch's own code for them asks for a guard of the device, which a CPU build lacks. What is written is checked and, as there
-    are no values, not kept."""
+    """Reading a value of a fake CUDA tensor fails. Brackets, `copy_` and `contiguous` go to the operators that they
+    come to: torch's own code for them asks for a guard of the device, which a CPU build lacks. What is written is
+    checked and, as there are no values, not kept."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

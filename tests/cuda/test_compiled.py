@@ -88,12 +88,13 @@ for architecture in (80, 90):
     ):
         types = dict(after="*fp32", weight="*fp32", target="*i64", eps="fp32", after_eps="fp32")
         signature = {name: "constexpr" if name in sizes else types.get(name, "*bf16") for name in kernel.arg_names}
-        source, target = ASTSource(fn=kernel, signature=signature, constexprs=sizes), GPUTarget("cuda", architecture, 32)
-        compiled = triton.compile(source, target=target, options=dict(num_warps=warps))
+        source = ASTSource(fn=kernel, signature=signature, constexprs=sizes)
+        compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=dict(num_warps=warps))
         path = f"{sys.argv[1]}/{architecture}{kernel.__name__}"
         open(path, "wb").write(compiled.asm["cubin"])
         command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", path]
-        print(32 * warps, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("Function")[1])
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        print(32 * warps, told.split("Function")[1])
 """
 # Bytes of shared memory that a program may have on every device since sm_80 (sm_86 and sm_89 have the least).
 SHARED_BYTES = 99 * 1024

@@ -1,4 +1,5 @@
-"""The fused kernels against plain operators in float32: in Triton's interpreter where there is no device, else on it."""
+"""The fused kernels against plain operators in float32: in Triton's interpreter where there is no device, else on the
+device."""
 
 from __future__ import annotations
 
