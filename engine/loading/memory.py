@@ -28,6 +28,8 @@ _FRACTION = 0.5
 _MOST_TOKENS = 32_768
 # With fewer a conversation of one picture and a few words does not fit.
 _LEAST_TOKENS = 1024
+# Streams of which as many rows may wait to be fed as the encoder makes at once.
+_WAITING = 16
 # How near a bound on pixels that is advised comes to the largest that fits.
 _NEAR = 1 / 16
 
@@ -106,7 +108,7 @@ def _shared(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room |
     device = str(loaded.device) if room is None else room.device
     step, encoder = worst_case(loaded, config, backend)
     if device.startswith("cuda"):
-        encoder += config.span_bytes + config.encoder_cache_bytes  # what is encoded stays on the device
+        encoder += config.encoder_cache_bytes + _waiting_bytes(loaded, config)  # what was fed lies on the host
     if is_recorded(config, device):
         step *= 2  # what is recorded keeps its own, at most as much
     page_tokens = config.page_tokens or backend.page_tokens
@@ -126,6 +128,12 @@ def _shared(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room |
             f"{device} beside the weights; try less --kv-gib"
         )
     return Memory(weight_bytes(loaded), step, encoder, token, page_tokens, pages)
+
+
+def _waiting_bytes(loaded: Loaded, config: EngineConfig) -> int:
+    """Embeddings that wait on the device to be fed."""
+    width = loaded.text.get_input_embeddings().weight.shape[1]
+    return min(_WAITING, config.slots) * config.encoder_tokens * width * loaded.dtype.itemsize
 
 
 def host_pages(config: EngineConfig, memory: Memory, device: str) -> int:

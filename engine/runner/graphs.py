@@ -2,7 +2,7 @@
 
 Graphs are recorded when the engine starts: for steps in which every stream feeds one token, and for steps that append a
 few rows. There is one for each of some sizes, and smaller batches are padded. Whatever a pass reads and writes lies in
-buffers that stay where they are. A padding row writes to a page that no stream has, and what comes of it is not read.
+buffers that stay where they are. A padding row writes to a page that no stream has, and sees that one row.
 What is recorded may not depend on a value: a decoder that asks for one while it runs is not recorded, and goes on
 without. Embeddings of media are laid out before the launch; where a tower gives some for deeper layers as well, the
 step is not launched as a graph.
@@ -132,7 +132,8 @@ class _Graph:
 
     def fill(self, batch: Batch, embeds: torch.Tensor | None = None) -> bool:
         """The rows of the next launch, padded. False where they are more than was recorded for."""
-        runs = self._part._replace(runs=torch.from_numpy(batch.runs))
+        padding = [[len(batch), self._size]] if len(batch) < self._size else []
+        runs = self._part._replace(runs=torch.from_numpy(np.array([*batch.runs, *padding])))
         if self._embeds is not None and not self._cache.backend.refill(self._part.made, runs, self._cache.group):
             return False
         self._write(np.stack([batch.ids, *batch.positions, batch.slots, batch.ends, batch.places]))

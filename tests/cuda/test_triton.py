@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from penstock.engine.runner.attention import Part, ReferenceBackend
 from penstock.engine.runner.graphs import padded
@@ -77,18 +77,22 @@ def test_two_parts_are_merged_to_one(asked: str, case: dict[str, Any], programs:
 
 @either
 @settings(max_examples=5)
+@example(case={"shape": [(80, 3), (9, 1)], "seed": 1, "window": 20}, programs=1000)
 @given(case=shapes, programs=PROGRAMS)
 def test_what_was_prepared_for_one_run_attends_to_others(asked: str, case: dict[str, Any], programs: int) -> None:
-    """As in a recording: of a fixed number of rows, some tiles of which are of no row, over the rows of other steps."""
+    """As in a recording, whose number of rows is fixed: those of another step, and others behind them. Some tiles are
+    of no row."""
     batch, backend = Ragged(**case), attention_triton.TritonBackend(programs)
     count = len(batch.ends)
     more = padded(max(count, 16)) - count
-    rows = [torch.nn.functional.pad(row, (0, more)) for row in (batch.part.slots, batch.part.lengths)]
-    firsts = None if batch.part.firsts is None else torch.nn.functional.pad(batch.part.firsts, (0, more))
+    pad = torch.nn.functional.pad
+    rows = [pad(row, (0, more), value=int(row[0])) for row in (batch.part.slots, batch.part.lengths)]
+    firsts = None if batch.part.firsts is None else pad(batch.part.firsts, (0, more), value=int(batch.part.firsts[0]))
     whole = Part(batch.part.tables, *rows, torch.tensor([[0, count + more]]), firsts)
     prepared = backend.prepare(whole, None, batch.group)
-    assert backend.refill(prepared.made, batch.part, batch.group)
-    query = torch.nn.functional.pad(batch.query, (0, 0, 0, 0, 0, more))
+    runs = torch.cat([batch.part.runs, torch.tensor([[count, count + more]])])
+    assert backend.refill(prepared.made, batch.part._replace(runs=runs), batch.group)
+    query = pad(batch.query, (0, 0, 0, 0, 0, more))
     out, lse = backend.attend(query, batch.keys, batch.values, prepared, batch.scale)
     assert_close(batch, (out[:count], lse[:count]))
 
