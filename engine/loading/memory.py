@@ -138,11 +138,12 @@ def _waiting_bytes(loaded: Loaded, config: EngineConfig) -> int:
 
 def host_pages(config: EngineConfig, memory: Memory, device: str) -> int:
     """How many pages may be moved to the host's memory: of what is free there, beside a cache that lies there too, at
-    most half. What does not fit is fed again later."""
+    most half. What does not fit is fed again later. For CUDA the memory is pinned, and torch takes up to twice of it:
+    powers of two."""
     free = compute.free_bytes("cpu")
     if free is None:
         return config.host_pages
-    room = free if device == "cuda" else free - memory.kv_bytes
+    room = free // 2 if device == "cuda" else free - memory.kv_bytes
     return min(config.host_pages, max(0, room // 2 // (memory.page_tokens * memory.token_bytes)))
 
 

@@ -20,7 +20,7 @@ from .graphs import Graphs, Record
 from .out_of_memory import is_out_of_memory, let_go
 from .sampler import likeliest, sample
 from .spans import SpanStore, laid_out
-from .upload import on, upload
+from .upload import on, to_host, upload
 
 log = logging.getLogger("penstock.engine")
 
@@ -119,7 +119,7 @@ class LanguageModel:
         return sample(logits, [draw for _, draw in drawn])
 
     def _read(self, tokens: torch.Tensor) -> list[int]:
-        """Where a step waits for the device; pages that leave it and log probabilities that were asked for do too."""
+        """Where a step waits for the device, once; log probabilities that were asked for do so too."""
         return tokens.tolist()
 
     def _move_pages(self, plan: Plan) -> list[int]:
@@ -150,7 +150,7 @@ class LanguageModel:
     def _save(self, stream: int, pages: list[int]) -> None:
         index = upload(torch.tensor(pages), self.device)
         self._host[stream] = [
-            (key[index].cpu(), value[index].cpu()) for key, value in zip(self.keys, self.values, strict=True)
+            (to_host(key[index]), to_host(value[index])) for key, value in zip(self.keys, self.values, strict=True)
         ]
 
     def _restore(self, stream: int, pages: list[int]) -> None:

@@ -35,7 +35,7 @@ class Watch(TorchDispatchMode):
             return self._move(func, args, kwargs)
         result = func(*args, **kwargs)
         if func in (aten.copy_.default, aten.copy.default) and args[0].device != args[1].device:
-            assert kwargs.get("non_blocking"), "a copy to the device waits"
+            assert kwargs.get("non_blocking") or args[2:3] == (True,), "a copy between host and device waits"
         if func in _MASKED:
             assert not any(index is not None and index.dtype == torch.bool for index in args[1]), "a mask is counted"
         return result
