@@ -63,8 +63,8 @@ def _attend(
     begins = tl.zeros_like(ends)
     if WINDOWED:
         begins = tl.load(firsts + row, mask=here, other=2147483647)
-    low, high = tl.min(begins, 0) // BLOCK_N * BLOCK_N, tl.max(ends, 0)
-    low = tl.minimum(low, high)  # a tile of no row
+    high = tl.max(ends, 0)
+    low = tl.minimum(tl.min(begins, 0) // BLOCK_N * BLOCK_N, high)  # the same in a tile of no row
     if SPLIT:
         each = tl.maximum(tl.cdiv(high - low, shares), _SHARE_TOKENS)
         each = tl.cdiv(each, BLOCK_N) * BLOCK_N
@@ -97,8 +97,7 @@ def _attend(
     line += share.to(tl.int64) * rows * HEADS
     result = (weighted / divisor[:, None]).to(out.dtype.element_ty)
     tl.store(out + line[:, None] * DIM + places[None, :], result, mask=mine)
-    sums = tl.where(seen, (best + tl.log2(divisor)) * _LN_2, float("-inf"))
-    tl.store(lse + line, sums, mask=here)
+    tl.store(lse + line, tl.where(seen, (best + tl.log2(divisor)) * _LN_2, float("-inf")), mask=here)
 
 
 @triton.jit(do_not_specialize=["lines", "shares"], do_not_specialize_on_alignment=["sums", "lse"])

@@ -11,7 +11,7 @@ import numpy as np
 from ..plan import Feed
 
 
-class Batch(NamedTuple):
+class StepRows(NamedTuple):
     """One number a row: ids int64, positions `(3, rows)` int64, slots int32, places in the stream's cache int64, and
     ends int32, how far the row sees: up to itself, in an atomic run up to the run's end. `runs` `(feeds, 2)` int64:
     start and stop of each feed's rows."""
@@ -27,13 +27,13 @@ class Batch(NamedTuple):
         return len(self.ids)
 
 
-def batched(feeds: list[Feed]) -> Batch:
+def batched(feeds: list[Feed]) -> StepRows:
     """The rows of these feeds."""
     counts = [sum(len(run) for run in feed.rows) for feed in feeds]
     rows = [run for feed in feeds for run in feed.rows]
     places = [np.arange(feed.first, feed.first + count) for feed, count in zip(feeds, counts, strict=True)]
     stops = np.cumsum(counts)
-    return Batch(
+    return StepRows(
         np.concatenate([run.ids for run in rows]),
         np.concatenate([run.positions for run in rows], axis=1),
         np.repeat(np.array([feed.slot for feed in feeds], dtype=np.int32), counts),

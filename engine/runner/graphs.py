@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ..config import EngineConfig
 from ..plan import Feed
 from .attention import OPERATOR, Backend, Part, Step, number, write_and_attend
-from .batch import Batch, batched
+from .batch import StepRows, batched
 from .upload import upload
 
 log = logging.getLogger("penstock.engine")
@@ -130,7 +130,7 @@ class _Graph:
         self._part = cache.backend.prepare(part, None, cache.group)
         self._write(np.empty((7, 0), dtype=np.int64))
 
-    def fill(self, batch: Batch, embeds: torch.Tensor | None = None) -> bool:
+    def fill(self, batch: StepRows, embeds: torch.Tensor | None = None) -> bool:
         """The rows of the next launch, padded. False where they are more than was recorded for."""
         padding = [[len(batch), self._size]] if len(batch) < self._size else []
         runs = self._part._replace(runs=torch.from_numpy(np.array([*batch.runs, *padding])))
@@ -206,7 +206,7 @@ class Graphs:
             return None
         return recorded.run(batched(feeds))
 
-    def appended(self, batch: Batch, embeds: torch.Tensor) -> torch.Tensor | None:
+    def appended(self, batch: StepRows, embeds: torch.Tensor) -> torch.Tensor | None:
         """The same for a step of these rows, whose embeddings are `(rows, hidden)`; None where it is larger than what
         is recorded."""
         recorded = self._appends.get(padded(max(_LEAST, len(batch))))
@@ -220,7 +220,7 @@ class _Recorded(NamedTuple):
     launch: Callable[[], None]
     hidden: torch.Tensor
 
-    def run(self, batch: Batch, embeds: torch.Tensor | None = None) -> torch.Tensor | None:
+    def run(self, batch: StepRows, embeds: torch.Tensor | None = None) -> torch.Tensor | None:
         if not self.graph.fill(batch, embeds):
             return None
         self.launch()

@@ -15,7 +15,7 @@ import torch
 from ..family import Loaded
 from ..plan import Feed, Likely, Plan, Result
 from .attention import Backend, Part, ReferenceBackend, Step, number
-from .batch import Batch, batched
+from .batch import StepRows, batched
 from .graphs import Graphs, Record
 from .out_of_memory import is_out_of_memory, let_go
 from .sampler import likeliest, sample
@@ -195,7 +195,7 @@ class LanguageModel:
         whole = torch.zeros(1, dtype=torch.long, device=self.device)
         return {"visual_pos_masks": whole, "deepstack_visual_embeds": [part[None] for part in deep]}
 
-    def _attention(self, batch: Batch) -> Step:
+    def _attention(self, batch: StepRows) -> Step:
         slots = upload(torch.from_numpy(batch.slots), self.device)
         places = upload(torch.from_numpy(batch.places), self.device)
         pages = self.tables[slots.long(), places // self.page_tokens].long()

@@ -86,9 +86,9 @@ def test_what_was_prepared_for_one_run_attends_to_others(asked: str, case: dict[
     count = len(batch.ends)
     more = padded(max(count, 16)) - count
     pad = torch.nn.functional.pad
-    rows = [pad(row, (0, more), value=int(row[0])) for row in (batch.part.slots, batch.part.lengths)]
+    slots, lengths = (pad(row, (0, more), value=int(row[0])) for row in (batch.part.slots, batch.part.lengths))
     firsts = None if batch.part.firsts is None else pad(batch.part.firsts, (0, more), value=int(batch.part.firsts[0]))
-    whole = Part(batch.part.tables, *rows, torch.tensor([[0, count + more]]), firsts)
+    whole = Part(batch.part.tables, slots, lengths, torch.tensor([[0, count + more]]), firsts)
     prepared = backend.prepare(whole, None, batch.group)
     runs = torch.cat([batch.part.runs, torch.tensor([[count, count + more]])])
     assert backend.refill(prepared.made, batch.part._replace(runs=runs), batch.group)
