@@ -77,7 +77,7 @@ class Layer:
         attention, mlp = module.self_attn, module.mlp
         self.number, self.asked = number, asked
         self.norms = {name: _norm(part) for name in _NORMS if (part := _submodule(module, name)) is not None}
-        self._before, self._after, self._before_mlp, self._after_mlp = self._places()
+        self.before, self._after, self._before_mlp, self._after_mlp = self._places()
         self._dim = attention.head_dim
         self._queries = attention.q_proj.out_features // self._dim
         self._keys = attention.k_proj.out_features // self._dim
@@ -87,12 +87,14 @@ class Layer:
         self._mlp = GatedMlp(mlp) if hasattr(mlp, "gate_proj") else LibraryMlp(mlp)
         self.linears = [self._qkv, self._out, *self._mlp.linears]
 
-    def __call__(self, hidden: torch.Tensor, turns: Turns, step: Step, pointwise: Pointwise) -> torch.Tensor:
-        """hidden `(rows, width)`, turns as `Rotary` gives them."""
-        out = self._out(self._attended(pointwise.normed(hidden, self._before), turns, step, pointwise))
+    def __call__(
+        self, hidden: torch.Tensor, rows: torch.Tensor, turns: Turns, step: Step, pointwise: Pointwise, following: Norm
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """hidden `(rows, width)`, and their norm by `before`; turns as `Rotary` gives them. Returns the hidden states
+        that leave the layer, and their norm by `following`: a sum and its norm may be one kernel."""
+        out = self._out(self._attended(rows, turns, step, pointwise))
         hidden, rows = pointwise.added(hidden, out, self._after, self._before_mlp)
-        out = self._mlp(rows, pointwise)
-        return hidden + (out if self._after_mlp is None else pointwise.normed(out, self._after_mlp))
+        return pointwise.added(hidden, self._mlp(rows, pointwise), self._after_mlp, following)
 
     def _attended(self, rows: torch.Tensor, turns: Turns, step: Step, pointwise: Pointwise) -> torch.Tensor:
         heads = self._qkv(rows).view(len(rows), -1, self._dim)
@@ -150,10 +152,17 @@ class FastDecoder:
     ) -> torch.Tensor:
         """Hidden states after the last norm, `(rows, width)`, of embeds `(rows, width)` at positions `(3, rows)`.
         `deep` are added after the first layers, each `(rows, width)`."""
-        hidden = embeds
+        hidden, rows = embeds, self.pointwise.normed(embeds, self.layers[0].before)
         for layer, turns in zip(self.layers, self.turns(positions, embeds.dtype), strict=True):
-            hidden = self.deepened(layer.number, layer(hidden, turns, step, self.pointwise), deep)
-        return self.pointwise.normed(hidden, self.norm)
+            hidden, rows = layer(hidden, rows, turns, step, self.pointwise, self.following(layer.number))
+            if layer.number < len(deep):
+                hidden = self.deepened(layer.number, hidden, deep)
+                rows = self.pointwise.normed(hidden, self.following(layer.number))
+        return rows
+
+    def following(self, number: int) -> Norm:
+        """The norm through which goes what leaves layer `number`."""
+        return self.norm if number + 1 == len(self.layers) else self.layers[number + 1].before
 
     def deepened(self, number: int, hidden: torch.Tensor, deep: list[torch.Tensor]) -> torch.Tensor:
         """What leaves layer `number`, with what is added there."""

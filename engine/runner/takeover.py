@@ -174,7 +174,10 @@ def check(fast: FastDecoder, trial: _Trial) -> None:
         exact = _rows(_exactly(module, *args, **kwargs))
         for pool in (trial.step.keys, trial.step.values):  # what is not written again is seen
             pool[layer.number].fill_(float("nan"))
-        _compare(what, layer(call.given, turn, trial.step, fast.pointwise), call.gave, exact)
+        rows = fast.pointwise.normed(call.given, layer.before)
+        following = fast.following(layer.number)
+        hidden, _ = layer(call.given, rows, turn, trial.step, fast.pointwise, following)
+        _compare(what, hidden, call.gave, exact)
         left, next_given = fast.deepened(layer.number, call.gave, trial.deep), follows[layer.number + 1]
         if next_given is not None and not torch.equal(left, next_given):
             raise ModelError(f"expected what {what} gives to go into the next, got something else")
