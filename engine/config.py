@@ -21,7 +21,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     page_tokens: rows of a page. 0: what is best for the backend.
     backend: how attention is computed: "cpu"; "triton" or "varlen" (torch's, with pages of 256 rows) on CUDA;
         "reference" (slow); or "auto" for the one that fits the device.
-    cuda_graphs: on CUDA, decode steps are recorded and each is launched as one.
+    cuda_graphs: on CUDA, steps that decode and steps that append a few rows are recorded at the start, and each is
+        launched as one. `None`: they are, but not with the reference backend.
     threads: how many threads compute on a CPU, in the process. 0: as the environment says (PENSTOCK_THREADS, else
         OMP_NUM_THREADS), else one for each core that the machine and the control group of the process give.
     slots: how many streams may be open at once. One more is refused with InputError.
@@ -55,7 +56,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     memory_fraction: float | None = None
     page_tokens: int = 0
     backend: str = "auto"
-    cuda_graphs: bool = False
+    cuda_graphs: bool | None = None
     threads: int = 0
     slots: int = 256
     step_rows: int = 1024

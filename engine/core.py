@@ -39,7 +39,7 @@ from .loading.memory import Memory, host_pages, plan_memory
 from .plan import Plan, Result
 from .runner.backends import make_backend
 from .runner.encoder import Encoder
-from .runner.graphs import CudaRecorder
+from .runner.graphs import APPENDED, CudaRecorder, is_recorded
 from .runner.language import LanguageModel
 from .scheduling.scheduler import Scheduler, SchedulerConfig
 
@@ -68,8 +68,10 @@ def make_parts(
         spell_apart,
     )
     backend = make_backend(config, loaded.device.type)
-    record = CudaRecorder(loaded.device) if config.cuda_graphs else None
-    return Scheduler(loaded.family, sizes), LanguageModel(loaded, pages, page_tokens, config.slots, backend, record)
+    record = CudaRecorder(loaded.device) if is_recorded(config, str(loaded.device)) else None
+    appends = min(config.step_rows, APPENDED)
+    language = LanguageModel(loaded, pages, page_tokens, config.slots, backend, record, appends)
+    return Scheduler(loaded.family, sizes), language
 
 
 def _check_cuda(loaded: Loaded, config: EngineConfig) -> None:

@@ -151,7 +151,7 @@ def _serve(options: argparse.Namespace) -> int:
 def engine_config(options: argparse.Namespace) -> EngineConfig:
     """What the options of `serve`, `plan` and `ask` say about the model's device, type and size, and about its
     processor; what fits where they say nothing."""
-    given = {name: getattr(options, name) for name in ("device", "dtype", "quantize", "threads")}
+    given = {name: getattr(options, name) for name in ("device", "dtype", "quantize", "threads", "cuda_graphs")}
     given = {name: value for name, value in given.items() if value is not None}
     return msgspec.structs.replace(FITTING, processor=dict(options.processor), **given)
 
@@ -201,11 +201,11 @@ def _plan(options: argparse.Namespace) -> int:
 def _ask(options: argparse.Namespace) -> int:
     from . import ask
 
-    if options.url is not None and (
-        options.revision or options.device or options.dtype or options.quantize or options.threads
-    ):
+    names = ("revision", "device", "dtype", "quantize", "threads", "cuda_graphs")
+    if options.url is not None and any(getattr(options, name) is not None for name in names):
         raise ConfigError(
-            "--revision, --device, --dtype, --quantize, --threads: expected a model that is loaded here, got --url"
+            "--revision, --device, --dtype, --quantize, --threads, --no-cuda-graphs: expected a model that is loaded "
+            "here, got --url"
         )
     return ask.main(options, None if options.url is None else _api_key(options), engine_config(options))
 

@@ -263,6 +263,13 @@ def _add_place(parser: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="how many threads compute on a CPU; default: PENSTOCK_THREADS, OMP_NUM_THREADS, or what the machine gives",
     )
+    parser.add_argument(
+        "--no-cuda-graphs",
+        dest="cuda_graphs",
+        action="store_const",
+        const=False,
+        help="on CUDA, record no steps at the start; each kernel of a step is then launched by itself",
+    )
 
 
 def _add_key(parser: argparse._ArgumentGroup, what: str) -> None:

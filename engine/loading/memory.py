@@ -14,6 +14,7 @@ from ...streams.requests.options import check_options, sized
 from ..config import EngineConfig
 from ..family import Loaded
 from ..runner.attention import Backend
+from ..runner.graphs import is_recorded
 from ..runner.language import token_shape
 from ..runner.out_of_memory import NoRoom, let_go
 from . import compute
@@ -27,6 +28,8 @@ _FRACTION = 0.5
 _MOST_TOKENS = 32_768
 # With fewer a conversation of one picture and a few words does not fit.
 _LEAST_TOKENS = 1024
+# Streams of which as many rows may wait to be fed as the encoder makes at once.
+_WAITING = 16
 # How near a bound on pixels that is advised comes to the largest that fits.
 _NEAR = 1 / 16
 
@@ -105,8 +108,8 @@ def _shared(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room |
     device = str(loaded.device) if room is None else room.device
     step, encoder = worst_case(loaded, config, backend)
     if device.startswith("cuda"):
-        encoder += config.span_bytes + config.encoder_cache_bytes  # what is encoded stays on the device
-    if config.cuda_graphs:
+        encoder += config.encoder_cache_bytes + _waiting_bytes(loaded, config)  # what was fed lies on the host
+    if is_recorded(config, device):
         step *= 2  # what is recorded keeps its own, at most as much
     page_tokens = config.page_tokens or backend.page_tokens
     heads, dim = token_shape(loaded.config)
@@ -127,13 +130,20 @@ def _shared(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room |
     return Memory(weight_bytes(loaded), step, encoder, token, page_tokens, pages)
 
 
+def _waiting_bytes(loaded: Loaded, config: EngineConfig) -> int:
+    """Embeddings that wait on the device to be fed."""
+    width = loaded.text.get_input_embeddings().weight.shape[1]
+    return min(_WAITING, config.slots) * config.encoder_tokens * width * loaded.dtype.itemsize
+
+
 def host_pages(config: EngineConfig, memory: Memory, device: str) -> int:
     """How many pages may be moved to the host's memory: of what is free there, beside a cache that lies there too, at
-    most half. What does not fit is fed again later."""
+    most half. What does not fit is fed again later. For CUDA the memory is pinned, and torch takes up to twice of it:
+    powers of two."""
     free = compute.free_bytes("cpu")
     if free is None:
         return config.host_pages
-    room = free if device == "cuda" else free - memory.kv_bytes
+    room = free // 2 if device == "cuda" else free - memory.kv_bytes
     return min(config.host_pages, max(0, room // 2 // (memory.page_tokens * memory.token_bytes)))
 
 

@@ -3,8 +3,10 @@
 language.py     the owner of the language model and the KV cache: carries out a plan
 decoder.py linears.py   a decoder in fewer operations; its linear layers as they are fastest
 takeover.py     does it compute here what the library's module computes?
-graphs.py       decode steps as graphs, each one launch
-backends.py     which attention backend runs
+batch.py        the rows of a step, back to back
+graphs.py       steps as graphs, each one launch
+pointwise.py pointwise_triton.py        norms, rotary positions, gates: by torch's operators; CUDA, in fused kernels
+backends.py     which attention backend runs, and which kernels
 attention.py attention_cpu.py           paged attention: the door from transformers and the reference; CPU
 attention_triton.py attention_varlen.py CUDA: our kernel; torch's own
 sampler.py filters.py   drawing tokens; which of them may be drawn

@@ -58,6 +58,12 @@ class Backend(Protocol):
         """
         return part
 
+    def refill(self, made: list[torch.Tensor], part: Part, group: int) -> bool:
+        """Write into `made`, which `prepare` has added to a part of one long run whose ends were not known, what it
+        would add to `part`, of no more rows: a recording reads it there. Of `part` only the runs count. False where it
+        has no room."""
+        return True
+
     def attend(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -192,13 +198,14 @@ def attend(
     window: int | None = None,
 ) -> torch.Tensor:
     """The attention of one layer over its new rows and all before: query `(rows, heads, dim)`, key and value
-    `(rows, kv_heads, dim)`; returns `(rows, heads, dim)`.
+    `(rows, kv_heads, dim)`, or `(0, kv_heads, dim)` where the cache has them already; returns `(rows, heads, dim)`.
 
     A window counts rows of the cache, as the library's masks do; None: a row sees everything.
     """
     query, keys, values = query.contiguous(), step.keys[layer], step.values[layer]
+    target = step.target if len(key) else step.target[:0]
     first, *others = step.seen(window)
-    attended = [operator(query, key, value, keys, values, step.target, *first, scale, step.backend)]
+    attended = [operator(query, key, value, keys, values, target, *first, scale, step.backend)]
     for part in others:
         written = key[:0], value[:0], keys, values, step.target[:0]
         attended.append(operator(query, *written, *part, scale, step.backend))

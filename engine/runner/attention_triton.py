@@ -28,6 +28,7 @@ _WIDE, _NARROW = 64, 16
 _LOAD_BYTES, _LOAD_TOKENS = 16_384, 64
 # A history is split into shares of no fewer tokens, and no more shares than this.
 _SHARE_TOKENS, _SHARES = tl.constexpr(256), 16
+_ROWS_A_TILE_MORE = 4  # rows of a long run for which there is one tile more in a recording
 _MERGED = 16  # (row, head) pairs whose shares a program merges
 _LOG2_E, _LN_2 = 1.4426950408889634, tl.constexpr(0.6931471805599453)
 
@@ -62,7 +63,8 @@ def _attend(
     begins = tl.zeros_like(ends)
     if WINDOWED:
         begins = tl.load(firsts + row, mask=here, other=2147483647)
-    low, high = tl.min(begins, 0) // BLOCK_N * BLOCK_N, tl.max(ends, 0)
+    high = tl.max(ends, 0)
+    low = tl.minimum(tl.min(begins, 0) // BLOCK_N * BLOCK_N, high)  # the same in a tile of no row
     if SPLIT:
         each = tl.maximum(tl.cdiv(high - low, shares), _SHARE_TOKENS)
         each = tl.cdiv(each, BLOCK_N) * BLOCK_N
@@ -95,8 +97,7 @@ def _attend(
     line += share.to(tl.int64) * rows * HEADS
     result = (weighted / divisor[:, None]).to(out.dtype.element_ty)
     tl.store(out + line[:, None] * DIM + places[None, :], result, mask=mine)
-    sums = tl.where(seen, (best + tl.log2(divisor)) * _LN_2, float("-inf"))
-    tl.store(lse + line, sums, mask=here)
+    tl.store(lse + line, tl.where(seen, (best + tl.log2(divisor)) * _LN_2, float("-inf")), mask=here)
 
 
 @triton.jit(do_not_specialize=["lines", "shares"], do_not_specialize_on_alignment=["sums", "lse"])
@@ -128,6 +129,17 @@ def _merge(parts, sums, out, lse, lines, shares, DIM: tl.constexpr, BLOCK_L: tl.
     tl.store(lse + line, tl.where(seen, best + tl.log(divisor), float("-inf")), mask=here)
 
 
+def _tiles(runs: list[list[int]], rows: int) -> np.ndarray:
+    """Runs in pieces of so many rows, start and stop of each, `(tiles, 2)` int32."""
+    cut = [(first, min(first + rows, stop)) for start, stop in runs for first in range(start, stop, rows)]
+    return np.array(cut, dtype=np.int32)
+
+
+def _with_empty(tiles: np.ndarray, count: int) -> np.ndarray:
+    """So many tiles: those that are missing are of no row."""
+    return np.concatenate([tiles, np.zeros((count - len(tiles), 2), np.int32)])
+
+
 def _power(count: int) -> int:
     """The least power of two that is no smaller."""
     return 1 << (count - 1).bit_length()
@@ -146,13 +158,24 @@ class TritonBackend(Backend):
 
     def prepare(self, part: Part, ends: np.ndarray | None, group: int) -> Part:
         """Adds tiles, the runs in pieces of a few rows: start and stop, `(tiles, 2)` int32 on the device; and on the
-        host how many rows these are, `(1,)`."""
+        host how many rows these are and how many pieces, `(2,)`. Behind a long run whose ends are not known come empty
+        tiles: others may take its place, in more pieces."""
         runs = part.runs.numpy().tolist()
         longest = max(stop - start for start, stop in runs)
         rows = max(1, (_NARROW if longest * group <= _NARROW else _WIDE) // group)
-        cut = [(first, min(first + rows, stop)) for start, stop in runs for first in range(start, stop, rows)]
-        tiles = upload(torch.from_numpy(np.array(cut, dtype=np.int32)), part.lengths.device)
-        return part._replace(made=[tiles, torch.from_numpy(np.array([rows]))])
+        tiles = _tiles(runs, rows)
+        sizes = np.array([rows, len(tiles)])
+        if ends is None and longest > 1:
+            tiles = _with_empty(tiles, len(tiles) + longest // _ROWS_A_TILE_MORE)
+        return part._replace(made=[upload(torch.from_numpy(tiles), part.lengths.device), torch.from_numpy(sizes)])
+
+    def refill(self, made: list[torch.Tensor], part: Part, group: int) -> bool:
+        held, sizes = made
+        tiles = _tiles(part.runs.numpy().tolist(), int(sizes.numpy()[0]))
+        if len(tiles) > len(held):
+            return False
+        held.copy_(upload(torch.from_numpy(_with_empty(tiles, len(held))), held.device), non_blocking=True)
+        return True
 
     def attend(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
@@ -160,9 +183,9 @@ class TritonBackend(Backend):
         rows, heads, dim = query.shape
         _, page_tokens, kv_heads, _ = keys.shape
         group = heads // kv_heads
-        tiles, (most,) = part.made[0], part.made[1].numpy().tolist()
+        tiles, (most, pieces) = part.made[0], part.made[1].numpy().tolist()
         block_m = max(_NARROW, _power(most * group))
-        shares = min(_SHARES, max(1, self._programs // (len(tiles) * kv_heads)))
+        shares = min(_SHARES, max(1, self._programs // (pieces * kv_heads)))
         block_d = max(16, _power(dim))
         block_n = max(16, min(_LOAD_TOKENS, _LOAD_BYTES // (block_d * keys.element_size())))
         whole, total = torch.empty_like(query), query.new_empty((rows, heads), dtype=torch.float32)

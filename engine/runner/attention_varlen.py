@@ -73,6 +73,9 @@ class VarlenBackend(Backend):
         kinds = [_grouped([piece for piece in pieces if piece[2] is causal], part, ends) for causal in (True, False)]
         return part._replace(made=[*kinds[0], *kinds[1], *self._beside.prepare(part, ends, group).made])
 
+    def refill(self, made: list[torch.Tensor], part: Part, group: int) -> bool:
+        return self._beside.refill(made[2 * _FIELDS :], part, group)  # which attends where ends are not known
+
     def attend(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,6 +1,7 @@
-"""Which attention backend runs. In: the configuration and a type of device. Out: a backend, or ModelError.
+"""Which attention backend runs, and which fused kernels beside it. In: the configuration and a type of device. Out: a
+backend, or ModelError; kernels, where there are such.
 
-A backend is imported where it is chosen: each needs a package that may be missing.
+They are imported where they are chosen: each needs a package that may be missing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 from ...errors import ModelError
 from ..config import EngineConfig
 from .attention import Backend, ReferenceBackend
+from .pointwise import Pointwise
 from .threads import compute_threads
 
 log = logging.getLogger("penstock.engine")
@@ -36,6 +38,18 @@ def make_backend(config: EngineConfig, device: str) -> Backend:
 
         return VarlenBackend(_triton(config, device))
     return _triton(config, device)
+
+
+def fused_kernels(device: str) -> Pointwise | None:
+    """Kernels for what the fast decoder computes between its linear layers and attention, for a type of device: those
+    of Triton on CUDA, where the package is here. None: it takes torch's operators."""
+    if device != "cuda":
+        return None
+    try:
+        from .pointwise_triton import TritonPointwise
+    except ImportError:
+        return None
+    return TritonPointwise()
 
 
 def _triton(config: EngineConfig, device: str) -> Backend:

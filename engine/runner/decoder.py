@@ -2,8 +2,9 @@
 
 In: the decoder of a model of `transformers`, whose weights it takes. Out: hidden states. It computes what the library's
 module computes, in fewer and larger operations: queries, keys and values are one linear layer, gate and up are one,
-queries and keys are normed and turned together. Plain operators of torch for any device, so that a compiler or a graph
-takes it as it is. Whether it really computes the same is tried at load (takeover.py).
+queries and keys are normed and turned together. What stands between linear layers and attention is computed by a
+`Pointwise` (pointwise.py). Nothing waits for the device, so that a graph can record it. Whether it really computes the
+same is tried at load (takeover.py).
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from torch.nn import functional
 
 from ...errors import ModelError
 from .attention import Step, attend
 from .linears import Linear
+from .pointwise import Norm, Pointwise, Turns
 
 _NORMS = (
     *("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
@@ -23,35 +24,16 @@ _NORMS = (
 )
 
 
-class Norm(NamedTuple):
-    """A norm over the last axis. weight `(width,)`, or `(heads, width)` where each head has its own. `centred`: a
-    LayerNorm, with mean and bias; else root mean square. `wide`: the weight is in float32, rounding comes last."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor | None
-    eps: float
-    centred: bool = False
-    wide: bool = False
-
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        width = rows.shape[-1:]
-        if self.centred:
-            return functional.layer_norm(rows, width, self.weight, self.bias, self.eps)
-        given = rows.float() if self.wide and rows.dtype != torch.float64 else rows
-        if self.weight.dim() == 1:
-            return functional.rms_norm(given, width, self.weight, self.eps).to(rows.dtype)
-        return (functional.rms_norm(given, width, None, self.eps) * self.weight).to(rows.dtype)
-
-
 class Rotary(NamedTuple):
-    """Positions as angles: frequencies `(dim / 2,)`, the axis of positions that each follows, and a factor."""
+    """Positions as angles: frequencies `(n / 2,)` for the first n numbers of a head, the axis of positions that each
+    follows, and a factor."""
 
     frequencies: torch.Tensor
     axes: torch.Tensor
     factor: float
 
-    def __call__(self, positions: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and signed sines `(rows, 1, dim)` of positions `(axes, rows)`."""
+    def __call__(self, positions: torch.Tensor, dtype: torch.dtype) -> Turns:
+        """Those of rows at positions `(axes, rows)`."""
         angles = (positions[self.axes].float() * self.frequencies[:, None]).t()
         cos, sin = (angles.cos() * self.factor).to(dtype), (angles.sin() * self.factor).to(dtype)
         return torch.cat([cos, cos], 1)[:, None], torch.cat([-sin, sin], 1)[:, None]
@@ -71,9 +53,8 @@ class GatedMlp:
         self._gate_up, self._down, self._act = Linear(mlp.gate_proj, mlp.up_proj), Linear(mlp.down_proj), mlp.act_fn
         self.linears = [self._gate_up, self._down]
 
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        gate, up = self._gate_up(rows).chunk(2, 1)
-        return self._down(self._act(gate) * up)
+    def __call__(self, rows: torch.Tensor, pointwise: Pointwise) -> torch.Tensor:
+        return self._down(pointwise.gated(self._gate_up(rows), self._act))
 
 
 class LibraryMlp:
@@ -83,7 +64,7 @@ class LibraryMlp:
         self._mlp = mlp
         self.linears: list[Linear] = []
 
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+    def __call__(self, rows: torch.Tensor, _: Pointwise) -> torch.Tensor:
         out = self._mlp(rows[None])
         return (out[0] if isinstance(out, tuple) else out)[0]
 
@@ -96,7 +77,7 @@ class Layer:
         attention, mlp = module.self_attn, module.mlp
         self.number, self.asked = number, asked
         self.norms = {name: _norm(part) for name in _NORMS if (part := _submodule(module, name)) is not None}
-        self._before, self._after, self._before_mlp, self._after_mlp = self._places()
+        self.before, self._after, self._before_mlp, self._after_mlp = self._places()
         self._dim = attention.head_dim
         self._queries = attention.q_proj.out_features // self._dim
         self._keys = attention.k_proj.out_features // self._dim
@@ -106,21 +87,19 @@ class Layer:
         self._mlp = GatedMlp(mlp) if hasattr(mlp, "gate_proj") else LibraryMlp(mlp)
         self.linears = [self._qkv, self._out, *self._mlp.linears]
 
-    def __call__(self, hidden: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor], step: Step) -> torch.Tensor:
-        """hidden `(rows, width)`, turns as `Rotary` gives them."""
-        out = self._out(self._attended(self._before(hidden), turns, step))
-        hidden = hidden + (out if self._after is None else self._after(out))
-        out = self._mlp(self._before_mlp(hidden))
-        return hidden + (out if self._after_mlp is None else self._after_mlp(out))
+    def __call__(
+        self, hidden: torch.Tensor, rows: torch.Tensor, turns: Turns, step: Step, pointwise: Pointwise, following: Norm
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """hidden `(rows, width)`, and their norm by `before`; turns as `Rotary` gives them. Returns the hidden states
+        that leave the layer, and their norm by `following`: a sum and its norm may be one kernel."""
+        out = self._out(self._attended(rows, turns, step, pointwise))
+        hidden, rows = pointwise.added(hidden, out, self._after, self._before_mlp)
+        return pointwise.added(hidden, self._mlp(rows, pointwise), self._after_mlp, following)
 
-    def _attended(self, rows: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor], step: Step) -> torch.Tensor:
+    def _attended(self, rows: torch.Tensor, turns: Turns, step: Step, pointwise: Pointwise) -> torch.Tensor:
         heads = self._qkv(rows).view(len(rows), -1, self._dim)
-        turned, values = heads.split((self._queries + self._keys, self._keys), 1)
-        if self._turned_norm is not None:
-            turned = self._turned_norm(turned)
-        cos, sin = turns
-        turned = torch.addcmul(turned * cos, turned.roll(self._dim // 2, -1), sin)
-        queries, keys = turned.split((self._queries, self._keys), 1)
+        cache = step.keys[self.number], step.values[self.number], step.target
+        queries, keys, values = pointwise.turned(heads, self._turned_norm, turns, *cache)
         out = attend(self.number, queries, keys, values, step, self.asked.scale, self.asked.window)
         return out.reshape(len(rows), -1)
 
@@ -144,12 +123,14 @@ class Layer:
 
 
 class FastDecoder:
-    """The decoder `text` of the library, in fewer operations. `asked`: how each layer asks for attention."""
+    """The decoder `text` of the library, in fewer operations. `asked`: how each layer asks for attention. `pointwise`
+    may be exchanged."""
 
     def __init__(self, text: Any, axes: int, asked: list[Asked]) -> None:
         self.text = text
         self.layers = [Layer(number, module, asked[number]) for number, module in enumerate(text.layers)]
         self.norm = _norm(text.norm)
+        self.pointwise = Pointwise()
         kinds = getattr(text.config, "layer_types", None) or [""] * len(self.layers)
         apart = {kind for kind in kinds if hasattr(text.rotary_emb, f"{kind}_inv_freq")}  # else one for all
         self._kinds = [kind if kind in apart else "" for kind in kinds]
@@ -161,7 +142,7 @@ class FastDecoder:
         """All linear layers that it runs itself."""
         return [linear for layer in self.layers for linear in layer.linears]
 
-    def turns(self, positions: torch.Tensor, dtype: torch.dtype) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def turns(self, positions: torch.Tensor, dtype: torch.dtype) -> list[Turns]:
         """Of each layer, for positions `(3, rows)`."""
         made = {kind: turn(positions, dtype) for kind, turn in self._rotaries.items()}
         return [made[kind] for kind in self._kinds]
@@ -171,10 +152,17 @@ class FastDecoder:
     ) -> torch.Tensor:
         """Hidden states after the last norm, `(rows, width)`, of embeds `(rows, width)` at positions `(3, rows)`.
         `deep` are added after the first layers, each `(rows, width)`."""
-        hidden = embeds
+        hidden, rows = embeds, self.pointwise.normed(embeds, self.layers[0].before)
         for layer, turns in zip(self.layers, self.turns(positions, embeds.dtype), strict=True):
-            hidden = self.deepened(layer.number, layer(hidden, turns, step), deep)
-        return self.norm(hidden)
+            hidden, rows = layer(hidden, rows, turns, step, self.pointwise, self.following(layer.number))
+            if layer.number < len(deep):
+                hidden = self.deepened(layer.number, hidden, deep)
+                rows = self.pointwise.normed(hidden, self.following(layer.number))
+        return rows
+
+    def following(self, number: int) -> Norm:
+        """The norm through which goes what leaves layer `number`."""
+        return self.norm if number + 1 == len(self.layers) else self.layers[number + 1].before
 
     def deepened(self, number: int, hidden: torch.Tensor, deep: list[torch.Tensor]) -> torch.Tensor:
         """What leaves layer `number`, with what is added there."""
@@ -186,8 +174,8 @@ def rotary(module: Any, kind: str, axes: int, dim: int) -> Rotary:
     follows shows where the others stand still."""
     prefix, named = (f"{kind}_", [kind]) if kind else ("", [])
     frequencies = getattr(module, f"{prefix}inv_freq").float()
-    if len(frequencies) != dim // 2:
-        raise ModelError(f"expected rotary positions over all {dim} numbers of a head, got {2 * len(frequencies)}")
+    if len(frequencies) > dim // 2:
+        raise ModelError(f"expected rotary positions over {dim} numbers of a head at most, got {2 * len(frequencies)}")
     follows = torch.zeros(len(frequencies), dtype=torch.long, device=frequencies.device)
     for axis in range(1, axes):
         places = torch.zeros((axes, 1, 1), dtype=torch.long, device=frequencies.device)

@@ -1,23 +1,27 @@
-"""Decode steps as graphs: where every stream feeds one token, the decoder's whole pass is one launch.
+"""Steps as graphs: the decoder's whole pass is one launch.
 
-A graph is recorded for each size of batch when the engine starts, and smaller batches are padded to the next power of
-two. Whatever a pass reads and writes lies in buffers that stay where they are. A padding row writes to a page that no
-stream has, and sees that one row. What is recorded may not depend on a value: a decoder that asks for one while it runs
-is not recorded, and goes on without.
+Graphs are recorded when the engine starts: for steps in which every stream feeds one token, and for steps that append a
+few rows. There is one for each of some sizes, and smaller batches are padded. Whatever a pass reads and writes lies in
+buffers that stay where they are. A padding row writes to a page that no stream has, and sees that one row.
+What is recorded may not depend on a value: a decoder that asks for one while it runs is not recorded, and goes on
+without. Embeddings of media are laid out before the launch; where a tower gives some for deeper layers as well, the
+step is not launched as a graph.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..config import EngineConfig
 from ..plan import Feed
 from .attention import OPERATOR, Backend, Part, Step, number, write_and_attend
+from .batch import StepRows, batched
 from .upload import upload
 
 log = logging.getLogger("penstock.engine")
@@ -26,6 +30,10 @@ Work = Callable[[], torch.Tensor]
 # Records what a call launches; gives what launches it once more, and the tensor that it writes each time.
 Record = Callable[[Work], tuple[Callable[[], None], torch.Tensor]]
 _WARM = 2  # runs before the recording: kernels are compiled and workspaces are made in these
+# Steps that append: the fewest rows of a recording, and the most. Beyond that starting kernels costs little.
+_LEAST, APPENDED = 16, 256
+# Sizes above are multiples of this step, since there more rows cost more time.
+_FINE, _FINE_STEP = 64, 32
 
 
 class Unrecordable(RuntimeError):
@@ -103,84 +111,136 @@ class Cache(Protocol):
     tables: torch.Tensor
 
 
+# Ids or embeddings of rows, their positions `(3, rows)` and the step's attention, to hidden states `(rows, hidden)`.
+Forward = Callable[[torch.Tensor, torch.Tensor, Step], torch.Tensor]
+
+
 class _Graph:
-    """One size of batch: its buffers, and what launches its pass."""
+    """One size of batch: its buffers, and what launches its pass. `embeds`: its rows are not given as ids but as
+    embeddings, which lie in this buffer."""
 
-    def __init__(self, size: int, cache: Cache, forward: Callable[[torch.Tensor, torch.Tensor, Step], torch.Tensor]):
-        self._size, self._cache, self._forward = size, cache, forward
-        # Ids, three positions, slots and lengths, one column a row.
-        self._inputs = torch.zeros((6, size), dtype=torch.int64, device=cache.tables.device)
-        self._spare = np.array([0, 0, 0, 0, len(cache.tables) - 1, 1], dtype=np.int64)
-        rows = np.arange(size)
-        slots, lengths = self._inputs[4:].int()
-        part = Part(cache.tables, slots, lengths, runs=torch.from_numpy(np.stack([rows, rows + 1], 1)))
+    def __init__(self, size: int, cache: Cache, forward: Forward, embeds: torch.Tensor | None = None) -> None:
+        self._size, self._cache, self._forward, self._embeds = size, cache, forward, embeds
+        # Ids, three positions, slots, lengths and places, one column a row.
+        self._inputs = torch.zeros((7, size), dtype=torch.int64, device=cache.tables.device)
+        self._spare = np.array([0, 0, 0, 0, len(cache.tables) - 1, 1, 0], dtype=np.int64)
+        rows = np.arange(size) if embeds is None else np.array([0])
+        slots, lengths = self._inputs[4:6].int()
+        part = Part(cache.tables, slots, lengths, runs=torch.from_numpy(np.stack([rows, [*rows[1:], size]], 1)))
         self._part = cache.backend.prepare(part, None, cache.group)
+        self._write(np.empty((7, 0), dtype=np.int64))
 
-    def fill(self, feeds: list[Feed]) -> None:
-        """The rows of the next launch, padded."""
-        columns = np.repeat(self._spare[:, None], self._size, axis=1)
-        for column, feed in enumerate(feeds):
-            (rows,) = feed.rows
-            columns[:, column] = [rows.ids[0], *rows.positions[:, 0], feed.slot, feed.first + 1]
-        self._inputs.copy_(upload(torch.from_numpy(columns), self._inputs.device), non_blocking=True)
+    def fill(self, batch: StepRows, embeds: torch.Tensor | None = None) -> bool:
+        """The rows of the next launch, padded. False where they are more than was recorded for."""
+        padding = [[len(batch), self._size]] if len(batch) < self._size else []
+        runs = self._part._replace(runs=torch.from_numpy(np.array([*batch.runs, *padding])))
+        if self._embeds is not None and not self._cache.backend.refill(self._part.made, runs, self._cache.group):
+            return False
+        self._write(np.stack([batch.ids, *batch.positions, batch.slots, batch.ends, batch.places]))
+        if self._embeds is not None and embeds is not None:
+            self._embeds[: len(embeds)] = embeds
+        return True
+
+    def _write(self, columns: np.ndarray) -> None:
+        padding = np.repeat(self._spare[:, None], self._size - columns.shape[1], axis=1)
+        inputs = torch.from_numpy(np.concatenate([columns, padding], 1))
+        self._inputs.copy_(upload(inputs, self._inputs.device), non_blocking=True)
 
     def work(self) -> torch.Tensor:
         """The pass over what the buffers hold: hidden states `(size, hidden)`."""
-        ids, positions, slots, lengths = self._inputs.split((1, 3, 1, 1))
-        slots, lengths = slots[0].int(), lengths[0].int()
-        places = self._inputs[5] - 1
-        pages = self._cache.tables[self._inputs[4], places // self._cache.page_tokens].long()
-        target = pages * self._cache.page_tokens + places % self._cache.page_tokens
+        ids, positions, slots, lengths, places = self._inputs.split((1, 3, 1, 1, 1))
+        pages = self._cache.tables[slots[0], places[0] // self._cache.page_tokens].long()
+        target = pages * self._cache.page_tokens + places[0] % self._cache.page_tokens
 
-        everything = self._part._replace(slots=slots, lengths=lengths)
+        everything = self._part._replace(slots=slots[0].int(), lengths=lengths[0].int())
         parts: dict[int | None, list[Part]] = {None: [everything]}
         for window in self._cache.windows:
-            parts[window] = [everything._replace(firsts=(lengths - window).clamp(min=0))]
+            parts[window] = [everything._replace(firsts=(places[0].int() + 1 - window).clamp(min=0))]
         cache = self._cache
         step = Step(number(cache.backend), cache.keys, cache.values, target, parts)
-        return self._forward(ids[0], positions, step)
+        return self._forward(ids[0] if self._embeds is None else self._embeds, positions, step)
 
 
 class Graphs:
-    """The recorded passes of one decoder. `forward(ids, positions, step)` gives hidden states `(rows, hidden)`."""
+    """The recorded passes of one decoder: of steps in which every stream feeds one token, and of steps that append, up
+    to `most` rows in all."""
 
-    def __init__(
-        self, cache: Cache, forward: Callable[[torch.Tensor, torch.Tensor, Step], torch.Tensor], record: Record
-    ) -> None:
-        self._cache, self._forward, self._record = cache, forward, record
-        self._graphs: dict[int, tuple[_Graph, Callable[[], None], torch.Tensor]] = {}
+    def __init__(self, cache: Cache, forward: Forward, record: Record, most: int) -> None:
+        self._cache, self._forward, self._record, self._most = cache, forward, record, most
+        self._tokens: dict[int, _Recorded] = {}
+        self._appends: dict[int, _Recorded] = {}
 
     @property
-    def sizes(self) -> list[int]:
-        """Of the batches that are recorded."""
-        return sorted(self._graphs)
+    def sizes(self) -> tuple[list[int], list[int]]:
+        """Of the batches that are recorded: tokens, and rows of steps that append."""
+        return sorted(self._tokens), sorted(self._appends)
 
     @torch.inference_mode()
-    def record(self) -> None:
-        """Record every size up to that of all slots, the largest first: the others then find room in what it took.
-        A decoder that cannot be recorded is left as it is, and the log says so."""
-        most = len(self._cache.tables) - 1
-        for size in sorted({1 << power for power in range((most - 1).bit_length() + 1)}, reverse=True):
-            graph = _Graph(size, self._cache, self._forward)
-            graph.fill([])
-            try:
-                with _Reads():
-                    graph.work()
-            except Unrecordable as error:
-                log.warning("decode steps are not recorded as graphs: %s", error)
+    def record(self, embed: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Record every size, the largest first: the others then find room in what it took. A decoder that cannot be
+        recorded is left as it is, and the log says so. `embed` makes embeddings of ids."""
+        device = self._cache.tables.device
+        for size in _sizes(1, len(self._cache.tables) - 1):
+            if not self._add(self._tokens, size, None):
                 return
-            self._graphs[size] = (graph, *self._record(graph.work))
+        for size in _sizes(_LEAST, self._most):
+            if not self._add(self._appends, size, embed(torch.zeros(size, dtype=torch.int64, device=device))):
+                return
 
-    def run(self, feeds: list[Feed]) -> torch.Tensor | None:
+    def _add(self, graphs: dict[int, _Recorded], size: int, embeds: torch.Tensor | None) -> bool:
+        graph = _Graph(size, self._cache, self._forward, embeds)
+        try:
+            with _Reads():
+                graph.work()
+        except Unrecordable as error:
+            log.warning("decode steps are not recorded as graphs: %s", error)
+            return False
+        graphs[size] = _Recorded(graph, *self._record(graph.work))
+        return True
+
+    def tokens(self, feeds: list[Feed]) -> torch.Tensor | None:
         """Hidden states `(rows, hidden)` of a step in which every stream feeds one token, until the next call; None for
         any other step, and where nothing is recorded."""
-        size = 1 << (len(feeds) - 1).bit_length()
-        if size not in self._graphs or not all(_is_token(feed) for feed in feeds):
+        recorded = self._tokens.get(padded(len(feeds)))
+        if recorded is None or not all(_is_token(feed) for feed in feeds):
             return None
-        graph, launch, hidden = self._graphs[size]
-        graph.fill(feeds)
-        launch()
-        return hidden[: len(feeds)]
+        return recorded.run(batched(feeds))
+
+    def appended(self, batch: StepRows, embeds: torch.Tensor) -> torch.Tensor | None:
+        """The same for a step of these rows, whose embeddings are `(rows, hidden)`; None where it is larger than what
+        is recorded."""
+        recorded = self._appends.get(padded(max(_LEAST, len(batch))))
+        return None if recorded is None else recorded.run(batch, embeds)
+
+
+class _Recorded(NamedTuple):
+    """A graph, what launches it, and the hidden states that it writes each time."""
+
+    graph: _Graph
+    launch: Callable[[], None]
+    hidden: torch.Tensor
+
+    def run(self, batch: StepRows, embeds: torch.Tensor | None = None) -> torch.Tensor | None:
+        if not self.graph.fill(batch, embeds):
+            return None
+        self.launch()
+        return self.hidden[: len(batch)]
+
+
+def padded(rows: int) -> int:
+    """The size that is recorded for so many rows: the next power of two, of many the next multiple of 32. Of a few rows
+    each costs next to nothing, since a pass over the weights takes its time for one; of many it costs its share."""
+    return 1 << (rows - 1).bit_length() if rows <= _FINE else -(-rows // _FINE_STEP) * _FINE_STEP
+
+
+def _sizes(least: int, most: int) -> list[int]:
+    """All sizes for `least` to `most` rows, the largest first."""
+    return sorted({padded(rows) for rows in range(least, most + 1)}, reverse=True)
+
+
+def is_recorded(config: EngineConfig, device: str) -> bool:
+    """Whether passes are recorded on a device of this name, such as "cuda:0"."""
+    return device.startswith("cuda") and config.cuda_graphs is not False and config.backend != "reference"
 
 
 def _is_token(feed: Feed) -> bool:

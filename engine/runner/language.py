@@ -15,11 +15,12 @@ import torch
 from ..family import Loaded
 from ..plan import Feed, Likely, Plan, Result
 from .attention import Backend, Part, ReferenceBackend, Step, number
+from .batch import StepRows, batched
 from .graphs import Graphs, Record
 from .out_of_memory import is_out_of_memory, let_go
 from .sampler import likeliest, sample
 from .spans import SpanStore, laid_out
-from .upload import on, upload
+from .upload import on, to_host, upload
 
 log = logging.getLogger("penstock.engine")
 
@@ -27,8 +28,8 @@ log = logging.getLogger("penstock.engine")
 class LanguageModel:
     """The decoder of one checkpoint over a paged cache of `(pages, page_tokens, kv_heads, head_dim)` per layer.
 
-    `record`: decode steps are recorded by it when the cache is made (graphs.py). `spans` holds the embeddings that
-    plans name.
+    `record`: steps are recorded by it when the cache is made (graphs.py), those that append up to `appends` rows.
+    `spans` holds the embeddings that plans name.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class LanguageModel:
         slots: int,
         backend: Backend | None = None,
         record: Record | None = None,
+        appends: int = 0,
     ) -> None:
         config = loaded.config
         self.text = loaded.text
@@ -65,9 +67,9 @@ class LanguageModel:
         self.graphs = None
         if record is not None:
             self.tables[slots] = pages
-            self.graphs = Graphs(self, self._pass, record)
+            self.graphs = Graphs(self, self._pass, record, appends)
             with on(self.device):
-                self.graphs.record()
+                self.graphs.record(self.embed)
 
     def run(self, plan: Plan) -> Result:
         """One step; see `Plan` for the order. A step is never cancelled half-way. Where memory runs out, the stream
@@ -117,7 +119,7 @@ class LanguageModel:
         return sample(logits, [draw for _, draw in drawn])
 
     def _read(self, tokens: torch.Tensor) -> list[int]:
-        """Where a step waits for the device; pages that leave it and log probabilities that were asked for do too."""
+        """Where a step waits for the device, once; log probabilities that were asked for do so too."""
         return tokens.tolist()
 
     def _move_pages(self, plan: Plan) -> list[int]:
@@ -148,7 +150,7 @@ class LanguageModel:
     def _save(self, stream: int, pages: list[int]) -> None:
         index = upload(torch.tensor(pages), self.device)
         self._host[stream] = [
-            (key[index].cpu(), value[index].cpu()) for key, value in zip(self.keys, self.values, strict=True)
+            (to_host(key[index]), to_host(value[index])) for key, value in zip(self.keys, self.values, strict=True)
         ]
 
     def _restore(self, stream: int, pages: list[int]) -> None:
@@ -159,18 +161,21 @@ class LanguageModel:
 
     def _forward(self, feeds: list[Feed]) -> torch.Tensor:
         """All rows of the step back to back through the decoder; returns `(rows, hidden)`."""
-        if self.graphs is not None and (hidden := self.graphs.run(feeds)) is not None:
+        if self.graphs is not None and (hidden := self.graphs.tokens(feeds)) is not None:
             return hidden
-        runs = [run for feed in feeds for run in feed.rows]
-        ids = upload(torch.from_numpy(np.concatenate([run.ids for run in runs])), self.device)
-        positions = upload(torch.from_numpy(np.concatenate([run.positions for run in runs], axis=1)), self.device)
-        embeds = self.embed(ids)
-        deep = laid_out(self.spans, runs, embeds)
-        return self._decoded(embeds, positions, self._attention(feeds), {} if deep is None else self._deep(deep))
+        batch = batched(feeds)
+        embeds = self.embed(upload(torch.from_numpy(batch.ids), self.device))
+        deep = laid_out(self.spans, [run for feed in feeds for run in feed.rows], embeds)
+        if self.graphs is not None and deep is None:
+            hidden = self.graphs.appended(batch, embeds)
+            if hidden is not None:
+                return hidden
+        positions = upload(torch.from_numpy(batch.positions), self.device)
+        return self._decoded(embeds, positions, self._attention(batch), {} if deep is None else self._deep(deep))
 
-    def _pass(self, ids: torch.Tensor, positions: torch.Tensor, step: Step) -> torch.Tensor:
-        """Rows of text, `(n,)`, at positions `(3, n)`."""
-        return self._decoded(self.embed(ids), positions, step, {})
+    def _pass(self, given: torch.Tensor, positions: torch.Tensor, step: Step) -> torch.Tensor:
+        """Rows, as ids `(n,)` or as embeddings `(n, hidden)`, at positions `(3, n)`."""
+        return self._decoded(self.embed(given) if given.dim() == 1 else given, positions, step, {})
 
     def _decoded(self, embeds: torch.Tensor, positions: torch.Tensor, step: Step, deep: dict[str, Any]) -> torch.Tensor:
         if self.fast is not None:
@@ -190,28 +195,18 @@ class LanguageModel:
         whole = torch.zeros(1, dtype=torch.long, device=self.device)
         return {"visual_pos_masks": whole, "deepstack_visual_embeds": [part[None] for part in deep]}
 
-    def _attention(self, feeds: list[Feed]) -> Step:
-        counts = [sum(len(run) for run in feed.rows) for feed in feeds]
-        ends = np.concatenate([_ends(feed) for feed in feeds])
-        slots = np.repeat(np.array([feed.slot for feed in feeds], dtype=np.int32), counts)
-        places = np.concatenate(
-            [
-                np.arange(feed.first, feed.first + count, dtype=np.int64)
-                for feed, count in zip(feeds, counts, strict=True)
-            ]
-        )
-        stops = np.cumsum(counts)
-        runs = torch.from_numpy(np.stack([stops - counts, stops], 1))
-        row_slots = upload(torch.from_numpy(slots), self.device)
-        row_places = upload(torch.from_numpy(places), self.device)
-        pages = self.tables[row_slots.long(), row_places // self.page_tokens].long()
-        target = pages * self.page_tokens + row_places % self.page_tokens
-        lengths = upload(torch.from_numpy(ends), self.device)
+    def _attention(self, batch: StepRows) -> Step:
+        slots = upload(torch.from_numpy(batch.slots), self.device)
+        places = upload(torch.from_numpy(batch.places), self.device)
+        pages = self.tables[slots.long(), places // self.page_tokens].long()
+        target = pages * self.page_tokens + places % self.page_tokens
+        lengths = upload(torch.from_numpy(batch.ends), self.device)
 
-        everything = self.backend.prepare(Part(self.tables, row_slots, lengths, runs), ends, self.group)
+        whole = Part(self.tables, slots, lengths, torch.from_numpy(batch.runs))
+        everything = self.backend.prepare(whole, batch.ends, self.group)
         parts: dict[int | None, list[Part]] = {None: [everything]}
         for window in self.windows:
-            firsts = np.maximum(places + 1 - window, 0).astype(np.int32)
+            firsts = np.maximum(batch.places + 1 - window, 0).astype(np.int32)
             begins = upload(torch.from_numpy(firsts), self.device) if firsts.any() else None
             parts[window] = [everything._replace(firsts=begins)]
         return Step(number(self.backend), self.keys, self.values, target, parts)
@@ -241,15 +236,3 @@ def _windows(text: Any, config: Any) -> set[int]:
     layers = [module for module in text.modules() if hasattr(module, "layer_idx")]
     said = [getattr(layer, "sliding_window", None) for layer in [*layers, config]]
     return {window for window in said if window is not None}
-
-
-def _ends(feed: Feed) -> np.ndarray:
-    """How far each row of a feed sees, `(n,)` int32: up to itself, in an atomic run up to the run's end."""
-    count = sum(len(run) for run in feed.rows)
-    ends = np.arange(feed.first + 1, feed.first + 1 + count, dtype=np.int32)
-    stop = 0
-    for run in feed.rows:
-        start, stop = stop, stop + len(run)
-        if run.atomic:
-            ends[start:stop] = feed.first + stop
-    return ends

@@ -20,7 +20,7 @@ import torch
 
 from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan
 from ..span import Prompt, Rows, Span, Stored
-from .upload import upload
+from .upload import to_host, upload
 
 
 class SpanStore:
@@ -95,7 +95,7 @@ class SpanStore:
                 continue
             entry = self._entries.get(run.stored.id)
             if entry is not None and entry.rows.device.type != "cpu" and run.stored.stop == len(entry.rows):
-                host = Embeddings(_to_host(entry.rows), None if entry.deep is None else _to_host(entry.deep))
+                host = Embeddings(to_host(entry.rows), None if entry.deep is None else to_host(entry.deep))
                 with self._lock:
                     if run.stored.id in self._counts:
                         self._entries[run.stored.id] = host
@@ -121,9 +121,3 @@ def laid_out(store: SpanStore, runs: Sequence[Rows], embeds: torch.Tensor) -> to
 def _alone(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor in memory that nothing else shares."""
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
-
-
-def _to_host(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy in pinned memory, made in the order of the device's own work."""
-    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    return host.copy_(tensor, non_blocking=True)

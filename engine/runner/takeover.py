@@ -5,7 +5,8 @@ The library's module runs a dozen rows of the checkpoint's own words. What each 
 fast one, and to a copy of the library's layer in the next wider type of number. From that copy the fast layer may be
 twice as far as the library's layer is, by the root mean square: so the bound follows from the library's own rounding,
 in every type. Norms are tried alone too, over small rows, where their eps counts. Between the layers nothing may
-happen that the fast decoder does not do.
+happen that the fast decoder does not do. Fused kernels go through the same trial after it: where they fail, the fast
+decoder goes on with plain operators.
 """
 
 from __future__ import annotations
@@ -19,17 +20,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.overrides import TorchFunctionMode
 
 from ...errors import ModelError
 from ..family import Loaded
 from ..plan import Feed
 from ..span import Rows
 from .attention import NAME, Step, paged_attention
+from .backends import fused_kernels
+from .batch import batched
 from .decoder import Asked, FastDecoder
 from .language import LanguageModel
 from .library import transformers
 from .linears import Packing
 from .out_of_memory import is_out_of_memory
+from .pointwise import Norm, Pointwise
 
 log = logging.getLogger("penstock.engine")
 
@@ -68,7 +73,23 @@ def fast_decoder(loaded: Loaded) -> FastDecoder:
     trial = _Trial(loaded)
     fast = FastDecoder(loaded.text, loaded.family.data.axes, trial.asked)
     check(fast, trial)
+    kernels = fused_kernels(loaded.device.type)
+    if kernels is not None:
+        _fuse(fast, kernels, trial)
     return fast
+
+
+def _fuse(fast: FastDecoder, kernels: Pointwise, trial: _Trial) -> None:
+    """Have the fast decoder use `kernels`, if with them it still computes what the library's module does."""
+    plain, fast.pointwise = fast.pointwise, kernels
+    try:
+        check(fast, trial)
+    except Exception as error:  # whatever a compiler raises, too
+        if is_out_of_memory(error):
+            raise
+        why = error if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
+        log.warning("the decoder runs without fused kernels: %s", why)
+        fast.pointwise = plain
 
 
 class _Trial:
@@ -85,7 +106,7 @@ class _Trial:
         longest = min(_FARTHEST, loaded.family.data.max_positions)
         positions = np.random.default_rng(0).integers(0, longest, (3, _ROWS))
         language.tables[0] = torch.arange(len(language.tables[0]))
-        self.step = language._attention([Feed(0, 0, 0, [Rows(ids, positions)], None)])
+        self.step = language._attention(batched([Feed(0, 0, 0, [Rows(ids, positions)], None)]))
         self.embeds = language.embed(torch.from_numpy(ids).to(loaded.device))
         self.positions = torch.from_numpy(positions).to(loaded.device)
         self.deep: list[torch.Tensor] = []
@@ -148,19 +169,24 @@ def check(fast: FastDecoder, trial: _Trial) -> None:
     turns = fast.turns(trial.positions, trial.embeds.dtype)
     for layer, module, call, turn in zip(fast.layers, text.layers, trial.calls, turns, strict=True):
         what = f"layer {layer.number}"
-        _check_norms(what, module, layer.norms)
+        _check_norms(what, module, layer.norms, fast.pointwise)
         args, kwargs = _wide((call.args, call.kwargs), call.given.dtype)
-        exact = _rows(_widened(module)(*args, **kwargs))
-        _compare(what, layer(call.given, turn, trial.step), call.gave, exact)
+        exact = _rows(_exactly(module, *args, **kwargs))
+        for pool in (trial.step.keys, trial.step.values):  # what is not written again is seen
+            pool[layer.number].fill_(float("nan"))
+        rows = fast.pointwise.normed(call.given, layer.before)
+        following = fast.following(layer.number)
+        hidden, _ = layer(call.given, rows, turn, trial.step, fast.pointwise, following)
+        _compare(what, hidden, call.gave, exact)
         left, next_given = fast.deepened(layer.number, call.gave, trial.deep), follows[layer.number + 1]
         if next_given is not None and not torch.equal(left, next_given):
             raise ModelError(f"expected what {what} gives to go into the next, got something else")
-    _check_norms("the decoder", text, {"norm": fast.norm})
+    _check_norms("the decoder", text, {"norm": fast.norm}, fast.pointwise)
     if not torch.equal(text.norm(left[None])[0], trial.hidden):
         raise ModelError("expected hidden states to be the last norm's, got others")
 
 
-def _check_norms(where: str, module: Any, norms: dict[str, Any]) -> None:
+def _check_norms(where: str, module: Any, norms: dict[str, Norm], pointwise: Pointwise) -> None:
     """Each norm alone, over rows of several sizes."""
     for name, norm in norms.items():
         library = module.get_submodule(name)
@@ -168,9 +194,8 @@ def _check_norms(where: str, module: Any, norms: dict[str, Any]) -> None:
         for size in _SIZES:
             rows = size * torch.sin(torch.arange(4 * width, device=library.weight.device)).view(4, width)
             rows = rows.to(library.weight.dtype)
-            wide = _WIDER[rows.dtype]
-            exact = _widened(library)(rows.to(wide))
-            _compare(f"{name} of {where}", norm(rows), library(rows), exact)
+            exact = _exactly(library, rows.to(_WIDER[rows.dtype]))
+            _compare(f"{name} of {where}", pointwise.normed(rows, norm), library(rows), exact)
 
 
 def _compare(what: str, ours: torch.Tensor, library: torch.Tensor, exact: torch.Tensor) -> None:
@@ -186,9 +211,20 @@ def _size(numbers: torch.Tensor) -> float:
     return float(numbers.pow(2).mean().sqrt())
 
 
-def _widened(module: Any) -> Any:
-    """A copy in the next wider type."""
-    return copy.deepcopy(module).to(_WIDER[next(module.parameters()).dtype])
+def _exactly(module: Any, *args: Any, **kwargs: Any) -> Any:
+    """What a copy of `module` in the next wider type gives."""
+    with _NoNarrower():
+        return copy.deepcopy(module).to(_WIDER[next(module.parameters()).dtype])(*args, **kwargs)
+
+
+class _NoNarrower(TorchFunctionMode):
+    """Leaves float64 as it is where a module would have float32: norms of the library compute in float32 whatever they
+    are given."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **kwargs or {})
+        narrows = func in (torch.Tensor.to, torch.Tensor.float) and args[0].dtype == torch.float64
+        return args[0] if narrows and result.dtype == torch.float32 else result
 
 
 def _wide(given: Any, dtype: torch.dtype) -> Any:

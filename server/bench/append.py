@@ -18,7 +18,7 @@ from .others import Latency, latencies
 
 def main(options: argparse.Namespace) -> int:
     """Time per append and per decode step by history, then the time between tokens with other streams appending."""
-    config = EngineConfig(device=options.device, cuda_graphs=options.cuda_graphs)
+    config = EngineConfig(device=options.device, cuda_graphs=False if options.no_cuda_graphs else None)
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
         model = Path(folder)
         write_small(model)
@@ -33,7 +33,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _print_heading(options: argparse.Namespace) -> None:
-    graphs = ", CUDA graphs" if options.cuda_graphs else ""
+    graphs = ", no CUDA graphs" if options.no_cuda_graphs else ""
     processor = platform.processor() or platform.machine()
     print(f"{processor}, device {options.device}{graphs}, medians of {options.rounds} rounds")
     print(f"{'':>22}{'penstock, ms':>20}{'transformers, ms':>20}")

@@ -100,7 +100,7 @@ def _append(parser: argparse.ArgumentParser, read: Numbers) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--rounds", type=read.whole, default=20, help="rounds that medians are taken over (default 20)")
     parser.add_argument("--tokens", type=read.whole, default=600, help="tokens of the timed reply (default 600)")
-    parser.add_argument("--cuda-graphs", action="store_true", help="decode steps are recorded and launched whole")
+    parser.add_argument("--no-cuda-graphs", action="store_true", help="on CUDA, record no steps")
     parser.add_argument("--histories", type=read.wholes, default=(1_000, 20_000), help="tokens, separated by commas")
 
 

@@ -45,7 +45,7 @@ def _mend_interpreter() -> None:
 def _stamp() -> Path:
     """A file that is there once the kernels have been compiled as they are now."""
     engine = Path(__file__).parents[2] / "engine"
-    names = ("runner/attention*.py", "runner/graphs.py", "runner/language.py", "families/*.py")
+    names = ("runner/attention*.py", "runner/pointwise*.py", "runner/graphs.py", "runner/language.py", "families/*.py")
     sources = sorted(path for name in names for path in engine.glob(name))
     content = hashlib.blake2b(b"".join(path.read_bytes() for path in sources), digest_size=16).hexdigest()
     cache = Path(os.environ.get("PENSTOCK_CACHE") or Path.home() / ".cache" / "penstock")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import ExitStack
 from typing import Any
 from unittest import mock
@@ -34,7 +35,7 @@ class Watch(TorchDispatchMode):
             return self._move(func, args, kwargs)
         result = func(*args, **kwargs)
         if func in (aten.copy_.default, aten.copy.default) and args[0].device != args[1].device:
-            assert kwargs.get("non_blocking"), "a copy to the device waits"
+            assert kwargs.get("non_blocking") or args[2:3] == (True,), "a copy between host and device waits"
         if func in _MASKED:
             assert not any(index is not None and index.dtype == torch.bool for index in args[1]), "a mask is counted"
         return result
@@ -51,9 +52,9 @@ class Watch(TorchDispatchMode):
 
 
 class Operators(TorchFunctionMode):
-    """Reading a value of a fake CUDA tensor fails. Brackets and `copy_` go to the operators that they come to: torch's
-    own code for them asks for a guard of the device, which a CPU build lacks. What is written is checked and, as there
-    are no values, not kept."""
+    """Reading a value of a fake CUDA tensor fails. Brackets, `copy_` and `contiguous` go to the operators that they
+    come to: torch's own code for them asks for a guard of the device, which a CPU build lacks. What is written is
+    checked and, as there are no values, not kept."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -63,10 +64,16 @@ class Operators(TorchFunctionMode):
         if func is torch.Tensor.numpy and not isinstance(args[0], FakeTensor):
             with unset_fake_temporarily():  # what lies on the host has values
                 return func(*args, **kwargs)
-        known = func in _BRACKETS or func in _READS
+        known = func in _BRACKETS or func in _READS or func is torch.Tensor.contiguous
         if not known or not isinstance(args[0], FakeTensor) or args[0].device.type != "cuda":
             return func(*args, **kwargs)
         assert func not in _READS, f"{func.__name__} waits for the device"
+        if func is torch.Tensor.contiguous:
+            return (
+                args[0]
+                if args[0].is_contiguous()
+                else aten.clone.default(args[0], memory_format=torch.contiguous_format)
+            )
         if func is torch.Tensor.copy_:
             aten.copy.default(*args, **kwargs)
             return args[0]
@@ -121,18 +128,18 @@ class Device:
     def __init__(self) -> None:
         self.mode, self.watch = FakeTensorMode(allow_non_fake_inputs=True), Watch()
 
-    def move(self, *modules: torch.nn.Module) -> None:
-        """Give modules fake parameters and buffers; a parameter that two share stays shared."""
-        moved: dict[int, torch.nn.Parameter] = {}
-        with self.mode:
-            for module in (inner for outer in modules for inner in outer.modules()):
-                for name, value in module._parameters.items():
-                    if value is not None and id(value) not in moved:
-                        fake = torch.nn.Parameter(torch.empty_like(value, device="cuda"), requires_grad=False)
-                        moved[id(value)] = moved[id(fake)] = fake
-                    module._parameters[name] = None if value is None else moved[id(value)]
-                for name, value in module._buffers.items():
-                    module._buffers[name] = None if value is None else torch.empty_like(value, device="cuda")
+    def copied(self, whole: Any) -> Any:
+        """A copy whose tensors are fake; what is shared stays shared."""
+
+        def fake(tensor: torch.Tensor, _: Any) -> torch.Tensor:
+            with self.mode:
+                made = torch.empty_like(tensor, device="cuda", requires_grad=False)
+                return torch.nn.Parameter(made, False) if isinstance(tensor, torch.nn.Parameter) else made
+
+        with ExitStack() as stack:
+            for kind in (torch.Tensor, torch.nn.Parameter):
+                stack.enter_context(mock.patch.object(kind, "__deepcopy__", fake))
+            return copy.deepcopy(whole)
 
     def call(self, work: Any, *args: Any) -> Any:
         with ExitStack() as stack:

@@ -1,8 +1,10 @@
-"""The kernel is compiled to machine code for two generations of CUDA devices. That needs no device; running it does."""
+"""The kernels are compiled to machine code for two generations of CUDA devices. That needs no device; running them
+does."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,8 +70,36 @@ for seed in range(200):
         batch.attend_in(attention_triton.TritonBackend(dice.choice([1, 20, 100, 500])), [part._replace(lengths=moved)])
 print(*sorted(seen), sep="\\n")
 """
+# Prints for each kernel beside attention, at its largest, how many threads a program has and what they take.
+FUSED = """
+import subprocess
+import sys
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from penstock.engine.runner import pointwise_triton as fused
+
+widest = fused._WIDEST
+for architecture in (80, 90):
+    for kernel, warps, sizes in (
+        (fused._norm, widest // fused._A_WARP, dict(WIDTH=widest, BLOCK=widest, ADDED=True, AFTER=True)),
+        (fused._turn, 1, dict(QUERIES=28, KV_HEADS=4, DIM=256, TURNED=256, BLOCK=256, NORMED=True)),
+        (fused._gate, 4, dict(WIDTH=18944, BLOCK=fused._GATED)),
+    ):
+        types = dict(after="*fp32", weight="*fp32", target="*i64", eps="fp32", after_eps="fp32")
+        signature = {name: "constexpr" if name in sizes else types.get(name, "*bf16") for name in kernel.arg_names}
+        source = ASTSource(fn=kernel, signature=signature, constexprs=sizes)
+        compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=dict(num_warps=warps))
+        path = f"{sys.argv[1]}/{architecture}{kernel.__name__}"
+        open(path, "wb").write(compiled.asm["cubin"])
+        command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", path]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        print(32 * warps, told.split("Function")[1])
+"""
 # Bytes of shared memory that a program may have on every device since sm_80 (sm_86 and sm_89 have the least).
 SHARED_BYTES = 99 * 1024
+# Registers that the threads of a program may have together.
+REGISTERS = 64 * 1024
 
 
 @pytest.mark.parametrize("architecture", [80, 90])
@@ -103,3 +133,20 @@ def test_what_is_compiled_does_not_hang_on_the_batch() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 9, done.stdout
+
+
+def test_what_is_beside_attention_keeps_its_rows_in_registers(tmp_path: Path) -> None:
+    """At the largest sizes that the kernels take, nothing is spilled to memory."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", FUSED, str(tmp_path)],
+        env=environment | {"TRITON_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = re.findall(r"(\d+)  *\w+:\s*REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", done.stdout)
+    assert len(found) == 6, done.stdout
+    for threads, registers, stack, shared, local in (map(int, line) for line in found):
+        assert threads * registers <= REGISTERS and shared <= SHARED_BYTES
+        assert stack == local == 0

@@ -67,7 +67,8 @@ def test_a_step_waits_only_where_its_tokens_are_read(name: str, monkeypatch: pyt
 @pytest.mark.parametrize("graphs", [False, True])
 def test_bench_append(graphs: bool) -> None:
     command = [sys.executable, "-m", "penstock.server.cli", "bench", "append", "--json", "--device", "cuda"]
-    options = ["--histories", "1000,20000", "--rounds", "10", "--tokens", "100", *["--cuda-graphs"] * graphs]
+    options = ["--histories", "1000,20000", "--rounds", "10", "--tokens", "100"]
+    options += [] if graphs else ["--no-cuda-graphs"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=280, check=True)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["history"] for line in lines[:2]] == [1000, 20000]

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from penstock.engine.runner.attention import ReferenceBackend
+from penstock.engine.runner.attention import Part, ReferenceBackend
+from penstock.engine.runner.graphs import padded
 
 from tests.cuda.ragged import Ragged, sequences
 
@@ -72,6 +73,35 @@ def test_two_parts_are_merged_to_one(asked: str, case: dict[str, Any], programs:
         empty = part.lengths <= firsts
         assert bool(lse[empty].eq(float("-inf")).all()) and bool(out[empty].eq(0).all())
         assert bool(lse[~empty].isfinite().all())
+
+
+@either
+@settings(max_examples=5)
+@example(case={"shape": [(80, 3), (9, 1)], "seed": 1, "window": 20}, programs=1000)
+@given(case=shapes, programs=PROGRAMS)
+def test_what_was_prepared_for_one_run_attends_to_others(asked: str, case: dict[str, Any], programs: int) -> None:
+    """As in a recording, whose number of rows is fixed: those of another step, and others behind them. Some tiles are
+    of no row."""
+    batch, backend = Ragged(**case), attention_triton.TritonBackend(programs)
+    count = len(batch.ends)
+    more = padded(max(count, 16)) - count
+    pad = torch.nn.functional.pad
+    slots, lengths = (pad(row, (0, more), value=int(row[0])) for row in (batch.part.slots, batch.part.lengths))
+    firsts = None if batch.part.firsts is None else pad(batch.part.firsts, (0, more), value=int(batch.part.firsts[0]))
+    whole = Part(batch.part.tables, slots, lengths, torch.tensor([[0, count + more]]), firsts)
+    prepared = backend.prepare(whole, None, batch.group)
+    runs = torch.cat([batch.part.runs, torch.tensor([[count, count + more]])])
+    assert backend.refill(prepared.made, batch.part._replace(runs=runs), batch.group)
+    query = pad(batch.query, (0, 0, 0, 0, 0, more))
+    out, lse = backend.attend(query, batch.keys, batch.values, prepared, batch.scale)
+    assert_close(batch, (out[:count], lse[:count]))
+
+
+def test_more_tiles_than_were_prepared_are_refused() -> None:
+    """Sixteen rows of streams of their own, where a recording has room for one long run and four more pieces."""
+    batch, backend = Ragged([(5, 1)] * 16, seed=1), attention_triton.TritonBackend(8)
+    prepared = backend.prepare(batch.part._replace(runs=torch.tensor([[0, 16]])), None, batch.group)
+    assert not backend.refill(prepared.made, batch.part, batch.group)
 
 
 @either

@@ -166,7 +166,7 @@ def test_a_whole_step_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None
         seen.append(options["block_table"].device.type)
         return operator(*given, **options)
 
-    machine = Machine(loaded, backend=VarlenBackend(beside))
+    machine = Machine(loaded, backend=VarlenBackend(beside), decoder="library")
     monkeypatch.setattr(varlen, "varlen_attn", watched)
     machine.run(Plan(1, **EMPTY, feeds=FEEDS))
     assert beside.calls == 0

@@ -12,6 +12,7 @@ from penstock.engine.loading.open import load
 from penstock.engine.plan import Feed, Plan, TableEdit
 from penstock.engine.runner.attention import Backend, Part, ReferenceBackend, Step, attend, number, operator
 from penstock.engine.runner.attention_cpu import CpuBackend
+from penstock.engine.runner.batch import batched
 from penstock.engine.runner.language import LanguageModel
 from penstock.engine.span import Rows
 from penstock.errors import ModelError
@@ -118,7 +119,7 @@ def test_a_decoder_is_one_graph_with_one_operator_a_layer(name: str) -> None:
     ids = torch.tensor([3, 4, 5, 6, 7, 3])
     positions = torch.tensor([[0, 1, 2, 3, 4, 0]]).repeat(3, 1)
     with torch.inference_mode():
-        step = language._attention(feeds)
+        step = language._attention(batched(feeds))
         plain = language._pass(ids, positions, step)
         assert torch.equal(compiled(ids, positions, step), plain)
     (graph,) = seen.graphs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import re
+import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -119,6 +120,25 @@ def test_it_gives_what_the_library_gives(name: str | None, steps: Drawn) -> None
     assert loaded.fast is not None
     ours, library = logits(loaded, steps), logits(loaded._replace(fast=None), steps)
     assert size(ours - library) <= TOLERANCE * size(library)
+
+
+def test_heads_of_which_a_part_is_turned(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = kept("llama")._replace(text=copy.deepcopy(kept("llama").text), fast=None)
+    rotary, modeling = loaded.text.rotary_emb, sys.modules[type(loaded.text).__module__]
+    rotary.inv_freq = rotary.inv_freq[: len(rotary.inv_freq) // 2]
+    turned: Any = modeling.apply_rotary_pos_emb
+
+    def a_part(query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> Any:
+        count = cos.shape[-1]
+        parts = zip(turned(query[..., :count], key[..., :count], cos, sin), (query, key), strict=True)
+        return tuple(torch.cat([part, whole[..., count:]], -1) for part, whole in parts)
+
+    monkeypatch.setattr(modeling, "apply_rotary_pos_emb", a_part)
+    found = take_over(loaded)
+    assert found.fast is not None
+    ours, library = logits(found, SOME), logits(loaded, SOME)
+    assert size(ours - library) <= TOLERANCE * size(library)
+    assert size(ours - logits(kept("llama"), SOME)) > 1000 * TOLERANCE * size(library)
 
 
 @pytest.mark.parametrize("name", IN_HALF)

@@ -215,13 +215,14 @@ def test_float16_is_refused_on_a_cpu(text_loaded: Loaded) -> None:
 def test_what_is_encoded_has_its_room_on_a_card(
     text_loaded: Loaded, free: dict[str, int | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Spans and the encoder's cache stay where they were made."""
-    config = EngineConfig(span_bytes=3 << 20, encoder_cache_bytes=1 << 20)
+    """The encoder's cache, and what waits to be fed. Spans that were fed lie in the host's memory."""
+    config = EngineConfig(span_bytes=1 << 40, encoder_cache_bytes=1 << 20, encoder_tokens=100, slots=9)
     here = fit(text_loaded, config).encoder_bytes
     monkeypatch.setattr(Loaded, "device", property(lambda _: torch.device("cuda")))
     monkeypatch.setattr(memory_module, "worst_case", lambda *_: (0, here))
     there = plan_memory(text_loaded, config, ReferenceBackend())
-    assert there.encoder_bytes == here + (4 << 20)
+    width = text_loaded.text.get_input_embeddings().weight.shape[1]
+    assert there.encoder_bytes == here + (1 << 20) + 9 * 100 * 4 * width
 
 
 def test_pages_go_to_the_host_as_far_as_it_has_room(text_loaded: Loaded, free: dict[str, int | None]) -> None:
@@ -230,7 +231,7 @@ def test_pages_go_to_the_host_as_far_as_it_has_room(text_loaded: Loaded, free: d
     page = 16 * memory.token_bytes
     free["cpu"] = memory.kv_bytes + 12 * page
     assert host_pages(config, memory, "cpu") == 6, "half of what is left beside the cache"
-    assert host_pages(config, memory, "cuda") == 16, "the cache lies elsewhere"
+    assert host_pages(config, memory, "cuda") == 8, "the cache lies elsewhere, pinned memory is twice as large"
     free["cpu"] = 0
     assert host_pages(config, memory, "cpu") == 0
     free["cpu"] = 1 << 50

@@ -100,8 +100,9 @@ def test_an_answer_in_bfloat16(tmp_path: Path, capfd: pytest.CaptureFixture[str]
 
 
 def test_a_server_has_its_own_device(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["ask", "--url", "ws://127.0.0.1:1", "--dtype", "bfloat16", "no.mp4", "What?"]) == 2
-    assert "expected a model that is loaded here, got --url" in capsys.readouterr().err
+    for own in (["--dtype", "bfloat16"], ["--no-cuda-graphs"]):
+        assert cli.main(["ask", "--url", "ws://127.0.0.1:1", *own, "no.mp4", "What?"]) == 2
+        assert "expected a model that is loaded here, got --url" in capsys.readouterr().err
 
 
 def test_a_revision_is_one_of_the_hub(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
