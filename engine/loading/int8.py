@@ -19,6 +19,9 @@ from torch.nn import functional
 _WHOLE_ROWS = 64
 # Where a CPU does not multiply int8: torch's kernel in bfloat16, which is made for decoding.
 _KERNEL_ROWS = 8
+# Of another width than multiples of this that kernel reads beyond the weights. The product of whole numbers is wrong
+# where a row has a single one. Torch 2.13 refuses neither.
+_KERNEL_WIDTH = 16
 _FINER = 254
 
 
@@ -39,9 +42,10 @@ class Int8Linear(torch.nn.Module):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         flat = rows.reshape(-1, self.in_features)
-        if rows.device.type == "cpu" and len(flat) <= _WHOLE_ROWS and multiplies_int8():
+        on_cpu, width = rows.device.type == "cpu", self.in_features
+        if on_cpu and len(flat) <= _WHOLE_ROWS and width > 1 and multiplies_int8():
             product = self._in_whole_numbers(flat.float()).to(rows.dtype)
-        elif rows.device.type == "cpu" and len(flat) <= _KERNEL_ROWS:
+        elif on_cpu and len(flat) <= _KERNEL_ROWS and width % _KERNEL_WIDTH == 0:
             # In bfloat16: in float32 the kernel is slower than the layer was.
             product = torch.ops.aten._weight_int8pack_mm(flat.bfloat16(), self.weight, self.scale.bfloat16()).to(
                 rows.dtype

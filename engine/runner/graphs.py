@@ -192,10 +192,10 @@ class Graphs:
         try:
             with _Reads():
                 graph.work()
-        except Unrecordable as error:
-            log.warning("decode steps are not recorded as graphs: %s", error)
+            graphs[size] = _Recorded(graph, *self._record(graph.work))
+        except RuntimeError as error:  # an Unrecordable, or what the device says
+            log.warning("steps of up to %d rows are not recorded as graphs: %s", size, error)
             return False
-        graphs[size] = _Recorded(graph, *self._record(graph.work))
         return True
 
     def tokens(self, feeds: list[Feed]) -> torch.Tensor | None:

@@ -165,6 +165,18 @@ def test_a_decoder_that_asks_for_values_is_found_before_and_goes_on_without(
     assert again.sizes == [] and again.launches == 0
 
 
+def test_a_device_that_records_nothing_is_used_without_graphs(caplog: pytest.LogCaptureFixture) -> None:
+    def refuses(work: Work) -> tuple[Callable[[], None], torch.Tensor]:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    rig = Rig(load(model_path("text"), EngineConfig()))
+    with caplog.at_level(logging.WARNING, "penstock.engine"):
+        with_graphs(rig, refuses, Masked())
+    assert "not recorded as graphs: operation not permitted" in caplog.text
+    for session in crowd(rig):
+        assert session.check(*plain("text")) >= 12
+
+
 def test_graphs_are_refused_without_cuda() -> None:
     with pytest.raises(ModelError, match="cuda_graphs: expected a CUDA device, got cpu"):
         Core(load(model_path("text"), EngineConfig()), EngineConfig(kv_tokens=640, cuda_graphs=True))

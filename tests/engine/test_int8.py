@@ -66,6 +66,17 @@ def test_a_layer_is_close_to_what_it_was(
     assert float((ours.float() - exact).abs().max()) > 0  # it is int8 that has computed
 
 
+@pytest.mark.parametrize("multiplies", [True, False])
+@pytest.mark.parametrize("width", [1, 2, 8, 15, 16, 17, 33])
+def test_any_width_is_right(monkeypatch: pytest.MonkeyPatch, width: int, multiplies: bool) -> None:
+    """Some of torch's kernels are not made for each."""
+    monkeypatch.setattr(int8_module, "multiplies_int8", lambda: multiplies)
+    linear, x = torch.nn.Linear(width, 3), torch.randn(2, width)
+    with torch.inference_mode():
+        ours, exact = Int8Linear(linear)(x), linear(x)
+    assert torch.allclose(ours, exact, atol=0.05 * float(exact.abs().max()) + 0.01)
+
+
 @given(
     st.integers(1, 64), st.integers(1, 70), st.integers(1, 9), st.floats(1e-12, 1e12), st.integers(0, 99), st.booleans()
 )
