@@ -22,9 +22,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 START := $(shell date +%s)
-COMPUTES := tests/engine tests/reference tests/cuda tests/codecs tests/streams
-STARTS := tests/brook tests/docs tests/house tests/hub
 PYRIGHT = $(BIN)/pyright --pythonpath $(BIN)/python
+SHARE = $(BIN)/python -m pytest -q -p tests.features -p tests.shares --claims $$claims
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIN = $(shell sed -n 's/^$(1)==/$(1)==/p' constraints.txt)
 
@@ -34,18 +33,19 @@ PIN = $(shell sed -n 's/^$(1)==/$(1)==/p' constraints.txt)
 demo: $(STAMP)
 	@PENSTOCK_STARTED=$(START) $(BIN)/python -m penstock.demos.show $(if $(JSON),--json)
 
-# Four runs side by side: tests that wait for a clock or a browser, those that compute, those that start processes of
-# their own, and the types. The last two take what the others leave of the cores.
+# Side by side: the types, and three runs that share the tests (tests/shares.py). They begin with what waits for a clock
+# or a browser, with what starts processes of its own, and with what computes; then each takes what is left.
 test: $(STAMP)
-	@start=$$(date +%s); logs=$$(mktemp -d); \
+	@start=$$(date +%s); logs=$$(mktemp -d); claims=$$logs/claims; mkdir $$claims; \
 	trap 'kill $$beside 2>/dev/null; rm -rf $$logs' EXIT; trap 'exit 130' INT TERM; \
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . || exit; \
 	export PENSTOCK_THREADS=1 OMP_NUM_THREADS=1; \
-	nice $(PYRIGHT) >$$logs/1 2>&1 & beside=$$!; \
-	$(BIN)/python -m pytest -q -p tests.features $(COMPUTES) >$$logs/2 2>&1 & beside="$$beside $$!"; \
-	nice $(BIN)/python -m pytest -q $(STARTS) >$$logs/3 2>&1 & beside="$$beside $$!"; \
-	$(BIN)/python -m pytest -q $(COMPUTES:%=--ignore=%) $(STARTS:%=--ignore=%); code=$$?; \
-	for job in $$beside; do wait $$job || code=$$?; done; cat $$logs/*; \
+	nice -n 3 $(PYRIGHT) >$$logs/types 2>&1 & beside=$$!; \
+	for first in tests/brook tests/reference; do \
+		$(SHARE) --begin $$first >$$logs/$${first##*/} 2>&1 & beside="$$beside $$!"; \
+	done; \
+	$(SHARE) --begin tests/page; code=$$?; \
+	for job in $$beside; do wait $$job || code=$$?; done; cat $$logs/types $$logs/brook $$logs/reference; \
 	$(if $(SLOW),[ $$code != 0 ] || $(BIN)/python -m pytest -q -m "slow and not gpu" || code=$$?;) \
 	echo "make test: $$(( $$(date +%s) - start )) s"; exit $$code
 

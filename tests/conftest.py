@@ -23,6 +23,8 @@ import torch
 from hypothesis import HealthCheck, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
+from tests.fixtures.loaded import plain
+
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, which libraries do by the way
 
@@ -91,27 +93,13 @@ def omni_name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def omni(omni_name: str) -> tuple[Any, Any]:
     """This model and its processor, loaded by plain `transformers`."""
-    import transformers as hf
-
-    from tests.fixtures.recipe import model_path
-
-    path = model_path(omni_name)
-    if omni_name == "qwen3_omni":
-        model = hf.Qwen3OmniMoeThinkerForConditionalGeneration.from_pretrained(path)
-        return model, hf.Qwen3OmniMoeProcessor.from_pretrained(path)
-    model = hf.Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(path)
-    return model, hf.Qwen2_5OmniProcessor.from_pretrained(path)
+    return plain(omni_name)
 
 
 @pytest.fixture(scope="session")
 def text_qwen() -> tuple[Any, Any]:
     """The small text Qwen and its tokenizer, loaded by plain `transformers`."""
-    from transformers import AutoTokenizer, Qwen2ForCausalLM
-
-    from tests.fixtures.recipe import model_path
-
-    path = model_path("text")
-    return Qwen2ForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+    return plain("text")
 
 
 @pytest.fixture(scope="session", params=["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
@@ -123,12 +111,7 @@ def sight_name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def sight_plain(sight_name: str) -> tuple[Any, Any]:
     """Such a model and its processor, loaded by plain `transformers`."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    from tests.fixtures.recipe import model_path
-
-    path = model_path(sight_name)
-    return AutoModelForImageTextToText.from_pretrained(path), AutoProcessor.from_pretrained(path)
+    return plain(sight_name)
 
 
 @pytest.fixture(scope="session", params=["llava", "llava_onevision", "gemma3", "smolvlm"])
@@ -140,9 +123,4 @@ def still_name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def still_plain(still_name: str) -> tuple[Any, Any]:
     """Such a model and its processor, loaded by plain `transformers`."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    from tests.fixtures.recipe import model_path
-
-    path = model_path(still_name)
-    return AutoModelForImageTextToText.from_pretrained(path), AutoProcessor.from_pretrained(path)
+    return plain(still_name)

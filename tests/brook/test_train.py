@@ -129,7 +129,7 @@ def follow(plan: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
             subprocess.run([command, *words], check=True)
             continue
         module, *options = without(words[1:], "--steps", "--rows", "--device", "--workers", "--seconds")
-        options += ["--steps", "2", "--threads", "1", "--workers", "2"]
+        options += ["--steps", "2", "--threads", "1", "--workers", "1"]
         options += ["--batch", "12"] if module.endswith("teach") else ["--rows", "900", "--trial", "1"]
         options += ["--seconds", "1", "2"] if module.endswith("train") else []
         monkeypatch.setattr(sys, "argv", [module, *options])

@@ -3,6 +3,7 @@ does."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -14,28 +15,33 @@ import pytest
 pytest.importorskip("triton", reason="Triton comes for Linux only")
 
 PROGRAM = """
+import json
 import sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from penstock.engine.runner.attention_triton import _attend, _merge
 
-architecture, kind, block_m, block_n, split = int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])
-sizes = dict(HEADS=16, KV_HEADS=2, DIM=80, PAGE=16, WINDOWED=True, BLOCK_D=128)
-sizes |= dict(BLOCK_M=block_m, BLOCK_N=block_n, SPLIT=bool(split))
-types = dict.fromkeys(("query", "keys", "values"), "*" + kind) | dict(out="*" + ("fp32" if split else kind))
-types |= dict(lse="*fp32", scale="fp32", rows="i32", shares="i32", table_stride="i32")
-signature = {name: "constexpr" if name in sizes else types.get(name, "*i32") for name in _attend.arg_names}
-source = ASTSource(fn=_attend, signature=signature, constexprs=sizes)
-compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
-assert compiled.asm["cubin"].startswith(b"\\x7fELF")
-products = compiled.asm["ptx"].count("mma")
-types = dict(lines="i32", shares="i32", out="*" + kind)
-sizes = dict(DIM=80, BLOCK_L=16, BLOCK_D=128)
-signature = {name: "constexpr" if name in sizes else types.get(name, "*fp32") for name in _merge.arg_names}
-source = ASTSource(fn=_merge, signature=signature, constexprs=sizes)
-merged = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
-print(max(compiled.metadata.shared, merged.metadata.shared), products)
+
+def compile(architecture, kind, block_m, block_n, split):
+    sizes = dict(HEADS=16, KV_HEADS=2, DIM=80, PAGE=16, WINDOWED=True, BLOCK_D=128)
+    sizes |= dict(BLOCK_M=block_m, BLOCK_N=block_n, SPLIT=bool(split))
+    types = dict.fromkeys(("query", "keys", "values"), "*" + kind) | dict(out="*" + ("fp32" if split else kind))
+    types |= dict(lse="*fp32", scale="fp32", rows="i32", shares="i32", table_stride="i32")
+    signature = {name: "constexpr" if name in sizes else types.get(name, "*i32") for name in _attend.arg_names}
+    source = ASTSource(fn=_attend, signature=signature, constexprs=sizes)
+    compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
+    assert compiled.asm["cubin"].startswith(b"\\x7fELF")
+    types = dict(lines="i32", shares="i32", out="*" + kind)
+    sizes = dict(DIM=80, BLOCK_L=16, BLOCK_D=128)
+    signature = {name: "constexpr" if name in sizes else types.get(name, "*fp32") for name in _merge.arg_names}
+    source = ASTSource(fn=_merge, signature=signature, constexprs=sizes)
+    merged = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
+    return max(compiled.metadata.shared, merged.metadata.shared), compiled.asm["ptx"].count("mma")
+
+
+# Of each case the bytes of shared memory, and how often tensor cores multiply.
+print(json.dumps([compile(*case) for case in json.loads(sys.argv[1])]))
 """
 # Prints each set of sizes and types that is compiled for many batches of a model, whatever lies where in memory.
 BATCHES = """
@@ -102,25 +108,34 @@ SHARED_BYTES = 99 * 1024
 REGISTERS = 64 * 1024
 
 
-@pytest.mark.parametrize("architecture", [80, 90])
-@pytest.mark.parametrize(
-    ("kind", "block_m", "block_n", "split"), [("bf16", 16, 64, 1), ("fp16", 64, 64, 0), ("fp32", 64, 32, 0)]
-)
-def test_it_compiles_and_fits(
-    architecture: int, kind: str, block_m: int, block_n: int, split: int, tmp_path: Path
-) -> None:
-    """16-bit types use the tensor cores; float32 does not, as they would round it to 10 bits."""
+# Architecture, type, block sizes, and whether rows are cut into shares.
+CASES = [
+    (architecture, *kernel)
+    for architecture in (80, 90)
+    for kernel in (("bf16", 16, 64, 1), ("fp16", 64, 64, 0), ("fp32", 64, 32, 0))
+]
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int | str, ...], list[int]]:
+    """What one process, for which Triton interprets nothing, has made of each case."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(architecture), kind, str(block_m), str(block_n), str(split)],
-        env=environment | {"TRITON_CACHE_DIR": str(tmp_path)},
+        [sys.executable, "-c", PROGRAM, json.dumps(CASES)],
+        env=environment | {"TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("kernels"))},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    shared, products = map(int, done.stdout.split())
+    return dict(zip(CASES, json.loads(done.stdout), strict=True))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[1]}-{case[0]}")
+def test_it_compiles_and_fits(compiled: dict[tuple[int | str, ...], list[int]], case: tuple[int | str, ...]) -> None:
+    """16-bit types use the tensor cores; float32 does not, as they would round it to 10 bits."""
+    shared, products = compiled[case]
     assert shared <= SHARED_BYTES
-    assert (products > 0) == (kind != "fp32")
+    assert (products > 0) == (case[1] != "fp32")
 
 
 def test_what_is_compiled_does_not_hang_on_the_batch() -> None:

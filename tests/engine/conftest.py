@@ -7,12 +7,10 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from penstock.engine.config import EngineConfig
 from penstock.engine.family import Loaded
 from penstock.engine.loading import compute
-from penstock.engine.loading.open import load
 
-from tests.fixtures.recipe import model_path
+from tests.fixtures.loaded import plain, served
 
 transformers.logging.set_verbosity_error()
 # The models are so small that a second thread costs more than it gives.
@@ -22,13 +20,13 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session")
 def omni_loaded(omni_name: str) -> Loaded:
     """The model that sees and hears as the engine serves it."""
-    return load(model_path(omni_name), EngineConfig())
+    return served(omni_name)
 
 
 @pytest.fixture(scope="session")
 def text_loaded() -> Loaded:
     """The small text Qwen as the engine serves it."""
-    return load(model_path("text"), EngineConfig())
+    return served("text")
 
 
 @pytest.fixture(scope="session", params=["text", "qwen3", "llama", "gemma3_text"])
@@ -40,27 +38,25 @@ def text_name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def text_plain(text_name: str) -> tuple[Any, Any]:
     """The text model and its tokenizer, loaded by plain `transformers`."""
-    path = model_path(text_name)
-    model = transformers.AutoModelForCausalLM.from_pretrained(path)
-    return model, transformers.AutoTokenizer.from_pretrained(path)
+    return plain(text_name)
 
 
 @pytest.fixture(scope="session")
 def text_served(text_name: str) -> Loaded:
     """The same text model as the engine serves it."""
-    return load(model_path(text_name), EngineConfig())
+    return served(text_name)
 
 
 @pytest.fixture(scope="session")
 def sight_served(sight_name: str) -> Loaded:
     """The same model as the engine serves it."""
-    return load(model_path(sight_name), EngineConfig())
+    return served(sight_name)
 
 
 @pytest.fixture(scope="session")
 def still_served(still_name: str) -> Loaded:
     """The same model as the engine serves it."""
-    return load(model_path(still_name), EngineConfig())
+    return served(still_name)
 
 
 @pytest.fixture
