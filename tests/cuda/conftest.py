@@ -14,6 +14,7 @@ import pytest
 import torch
 
 _COMPILED = pytest.StashKey[int]()
+_ON_A_DEVICE = pytest.StashKey[list[str]]()
 _passed: set[str] = set()
 
 
@@ -70,6 +71,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Kernels that were compiled as they are now are compiled again only among the slow tests."""
     compiled = [item for item in items if item.path.name == "test_compiled.py"]
     config.stash[_COMPILED] = len(compiled)
+    config.stash[_ON_A_DEVICE] = [item.name for item in items if item.get_closest_marker("gpu")]
     if _stamp().exists():
         for item in compiled:
             item.add_marker(pytest.mark.slow)
@@ -77,3 +79,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason=f"needs a CUDA device; torch {torch.__version__} sees none"))
+
+
+@pytest.fixture
+def on_a_device(request: pytest.FixtureRequest) -> list[str]:
+    """The names of the collected tests that `-m gpu` chooses."""
+    return request.config.stash[_ON_A_DEVICE]

@@ -28,6 +28,7 @@ from transformers import (
     Qwen2_5OmniThinkerForConditionalGeneration,
 )
 
+from tests.cuda import test_device
 from tests.engine.acts import Act, Client, perform, strangers
 from tests.engine.rig import Rig, Session
 from tests.engine.test_oracle1 import CASES, generated, stock
@@ -182,3 +183,18 @@ def test_beside_strangers_preempted_and_forked(name: str, device: str, dtype: st
     for one in (client, twin, *others):
         assert plain(name).check(one.session) >= 12
     assert any(plan.saves for plan in rig.plans) and any(plan.restores for plan in rig.plans)
+
+
+def test_a_device_has_all_oracles_in_both_types_and_the_benchmark(on_a_device: list[str]) -> None:
+    """What `-m gpu` chooses of this file, and of the tests of a real device."""
+    oracles = (
+        test_one_shot,
+        test_streamed_in_pieces,
+        test_appended_while_decoding,
+        test_beside_strangers_preempted_and_forked,
+    )
+    for oracle in oracles:
+        for dtype in ("float32", "bfloat16"):
+            found = [name for name in on_a_device if f"{oracle.__name__}[" in name and f"cuda-{dtype}" in name]
+            assert len(found) >= 4, (oracle, dtype, on_a_device)
+    assert callable(test_device.test_bench_append) and test_device.pytestmark.name == "gpu"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from tests.reference.media import frames, picture, sound
@@ -17,6 +18,8 @@ SOUND = sound(3, 40.0)
 PICTURES = [picture(seed) for seed in range(4)]
 WORDS = ["Look.", "Hey you, what is it?", "door", "I see a red box and a blue light."]
 QUESTIONS = ["What do you see?", "Who came in?", "Is the light on or off?"]
+# For oracles: an example is run twice or more and compared with a dense forward, a fifth of a second each.
+COSTLY = settings(max_examples=settings().max_examples * 5 // 8)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import transformers
 from penstock.engine.family import Loaded
 from penstock.engine.loading import compute
 
-from tests.fixtures.loaded import plain, served
+from tests.fixtures.loaded import WORDS, plain, served
 
 transformers.logging.set_verbosity_error()
 # The models are so small that a second thread costs more than it gives.
@@ -29,7 +29,7 @@ def text_loaded() -> Loaded:
     return served("text")
 
 
-@pytest.fixture(scope="session", params=["text", "qwen3", "llama", "gemma3_text"])
+@pytest.fixture(scope="session", params=WORDS)
 def text_name(request: pytest.FixtureRequest) -> str:
     """Each of the text models in turn."""
     return request.param

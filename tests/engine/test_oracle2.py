@@ -22,7 +22,7 @@ from penstock.streams.segment import SizeRule
 
 from tests.reference.media import frames, picture, sound
 
-from .acts import WORDS
+from .acts import COSTLY, WORDS
 from .rig import FRAME_US, RATE, TOLERANCE, Rig, Session
 
 pytestmark = pytest.mark.timeout(3600)  # many examples
@@ -76,6 +76,7 @@ def assert_same(session: Session, whole: Session) -> None:
 
 
 @pytest.mark.parametrize("omni_name", ["omni", "qwen3_omni"], indirect=True)
+@COSTLY
 @given(
     count=st.integers(1, 8),
     sizes=st.lists(st.integers(1, 3), max_size=4),
@@ -117,6 +118,7 @@ def test_cut_anywhere(
     assert_same(session, whole)
 
 
+@COSTLY
 @given(
     count=st.integers(1, 8), sizes=st.lists(st.integers(1, 3), max_size=4), order=st.permutations(range(4)), rule=rules
 )
@@ -148,6 +150,7 @@ def test_pictures_cut_anywhere(
     assert_same(session, whole)
 
 
+@COSTLY
 @given(
     count=st.integers(1, 6), sizes=st.lists(st.integers(1, 3), max_size=4), order=st.permutations(range(3)), rule=rules
 )
@@ -182,6 +185,7 @@ def test_stills_and_frames_cut_anywhere(
     assert_same(session, whole)
 
 
+@COSTLY
 @given(words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=5), steps=st.lists(st.integers(0, 3), max_size=5))
 def test_words_come_at_any_time(
     text_plain: tuple[Any, Any], text_served: Loaded, words: list[str], steps: list[int]
@@ -203,6 +207,7 @@ def test_words_come_at_any_time(
 
 
 @pytest.mark.parametrize("omni_name", ["omni", "qwen3_omni"], indirect=True)
+@COSTLY
 @given(places=cuts, order=st.permutations(range(6)))
 def test_in_any_order_of_arrival(
     omni: tuple[Any, Any], omni_loaded: Loaded, places: list[int], order: list[int]
@@ -227,6 +232,7 @@ def test_in_any_order_of_arrival(
 
 
 @pytest.mark.parametrize("omni_name", ["omni", "qwen3_omni"], indirect=True)
+@COSTLY
 @given(places=cuts, count=st.integers(4, 9), sizes=st.lists(st.integers(1, 4), max_size=4), rule=rules)
 def test_sound_in_video(
     omni: tuple[Any, Any], omni_loaded: Loaded, places: list[int], count: int, sizes: list[int], rule: str

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock.engine.family import Loaded
 
-from .acts import Act, Client, acts, perform, strangers
+from .acts import COSTLY, Act, Client, acts, perform, strangers
 from .rig import Rig
 
 pytestmark = pytest.mark.timeout(3600)  # many examples
@@ -45,6 +45,7 @@ MEDIA = ("frame", "pair", "sound", "image")
 
 
 @pytest.mark.parametrize("omni_name", ["omni", "qwen3_omni"], indirect=True)
+@COSTLY
 @given(
     config=engines,
     rule=rules,
@@ -84,6 +85,7 @@ def test_omni(
 
 
 @pytest.mark.parametrize("omni_name", ["omni", "qwen3_omni"], indirect=True)
+@COSTLY
 @given(config=engines, rule=rules, during=acts("unit", most=4))
 def test_sound_in_video(
     omni: tuple[Any, Any], omni_loaded: Loaded, config: dict[str, Any], rule: str, during: list[Act]
@@ -101,6 +103,7 @@ def test_sound_in_video(
     assert beside[0].session.check(*omni) >= 12
 
 
+@COSTLY
 @given(
     config=engines,
     rule=rules,
@@ -134,6 +137,7 @@ def test_sight(
         assert other.session.check(*sight_plain) >= 12
 
 
+@COSTLY
 @given(
     config=engines,
     before=acts("image", "frame", "text", most=3),
@@ -171,6 +175,7 @@ def test_stills(
         assert other.session.check(*still_plain) >= 12
 
 
+@COSTLY
 @given(
     config=engines,
     during=acts("text", most=4),
@@ -203,6 +208,7 @@ def test_text(
         assert other.session.check(*text_plain) >= 12
 
 
+@COSTLY
 @given(
     cache=st.sampled_from(CACHES),
     before=acts("pair", "sound", "image", most=2),
