@@ -61,6 +61,7 @@ def test_any_shape(asked: str, case: dict[str, Any], programs: int) -> None:
 
 
 @either
+@settings(max_examples=settings().max_examples // 2)  # an example takes a second in the interpreter
 @given(case=shapes, programs=PROGRAMS, pages=st.integers(0, 6))
 def test_two_parts_are_merged_to_one(asked: str, case: dict[str, Any], programs: int, pages: int) -> None:
     """Either part may be empty for a row: then it is zero there and its log-sum-exp -inf."""
