@@ -153,12 +153,11 @@ def test_step_waits_no_longer_than_its_patience_and_a_block(
         nonlocal now
         line.append((what, now, now + seconds))
         now += seconds
-        hand_in()
 
     def step(length: float) -> None:
         nonlocal ended, left
         spend("step", length)
-        ended = now
+        ended = now  # before the next is handed in, whose patience counts from here
         left = [(now + pause, length, patience) for (pause, length, patience) in steps[len(handed) :]]
         hand_in()
 
@@ -172,6 +171,7 @@ def test_step_waits_no_longer_than_its_patience_and_a_block(
         for seconds in blocks:
             gate.rest()
             spend("block", seconds)
+            hand_in()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gates, "time", SimpleNamespace(perf_counter=lambda: now))
