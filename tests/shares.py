@@ -54,7 +54,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     folder = session.config.getoption("claims")
     if folder is None or session.config.option.collectonly or session.testsfailed:
         return None
-    items = shared(session.items, session.config.getoption("begin"), folder)
+    items = shared(session.items, str(session.config.getoption("begin")), folder)
     item = next(items, None)
     while item is not None:
         following = next(items, None)
