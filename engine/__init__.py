@@ -4,6 +4,7 @@ At the foot are the contracts that all wings share; a wing imports only wings be
 
     span.py plan.py         what goes between the parts: encoded media by name, one step
     embeddings.py           what towers make
+    prefix.py               which pages can be found by what they hold
     pages.py positions.py   who holds which page of the cache; where a row stands
     config.py               how an engine is set up
     command.py              what may be asked of the scheduler

@@ -32,7 +32,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         most half of the host memory that is free at the start.
     span_bytes: the most bytes of encoded media that are kept, so that a stream can be fed again or a reply can be cut
         before media. If there is more, the oldest goes.
-    encoder_cache_bytes: the most bytes of encoded images and frames that are kept in case the same picture comes again.
+    encoder_cache_bytes: the most bytes of encoded images and frames, and of the encoded media of prompts, that are kept
+        in case the same comes again.
     encoder_tokens: the most rows that the encoder makes at once.
     step_ms: about how many milliseconds a step may take that appends while a reply decodes and media comes in live. 0:
         1.75 times what a step takes on this machine that only decodes. It takes longer if the rows of live media could
@@ -40,6 +41,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     encoder_ms: about how many milliseconds the encoder may take at once.
     admit: "measured" refuses a live stream (`Request.policy` "latest") whose `video_fps` this machine would not keep up
         with, by what was measured so far, with OverloadError. "anyway" refuses none.
+    prefix_cache: what a new stream begins with is not computed if full pages with the same rows are still in the cache
+        (docs/memory.md). False: every stream computes its own rows.
     decode: where client media is decoded: "inline" (threads) or "workers" (processes with limits of memory and time).
     processor: options of the model's processor, by name, for requests that do not set them (`Request.processor`).
     limits_per_request: how many pieces of media one prompt may have: "image", "video", "audio" and a number. A kind
@@ -68,6 +71,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     step_ms: float = 0.0
     encoder_ms: float = 200.0
     admit: str = "measured"
+    prefix_cache: bool = True
     decode: str = "inline"
     processor: dict[str, bool | int | float] = {}
     limits_per_request: dict[str, int] = {}

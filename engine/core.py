@@ -66,6 +66,8 @@ def make_parts(
         host_pages(config, memory, loaded.device.type),
         config.span_bytes,
         spell_apart,
+        config.prefix_cache
+        and "F" not in loaded.family.data.classes.values(),  # where later rows change what is cached
     )
     backend = make_backend(config, loaded.device.type)
     record = CudaRecorder(loaded.device) if is_recorded(config, str(loaded.device)) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -54,8 +54,19 @@ class EncodedSpan(NamedTuple):
     embeds: Embeddings
 
 
+# What the towers make of the media of a prompt: modality, placeholder id, and rows in parts as the tower gives them.
+Features = list[tuple[str, int, list[Embeddings]]]
+
+
 class EncodedPrompt(NamedTuple):
-    """A whole prompt: its rows, and the embeddings of each run of media; None for text."""
+    """A whole prompt: its rows, and the embeddings of each run of media; None for text.
+
+    `shown`: the pieces of media of which each run has rows, (place in `Content.media`, rows of the whole piece) each.
+    Empty: nothing is said of them. `features`: what the towers made, for another prompt with the same media; None: they
+    made nothing, or nothing that can be used again.
+    """
 
     rows: list[Rows]
     embeds: list[Embeddings | None]
+    shown: Sequence[tuple[tuple[int, int], ...]] = ()
+    features: Features | None = None

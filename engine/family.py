@@ -16,7 +16,7 @@ from ..streams.format import Format, State
 from ..streams.requests.prompt import Content
 from ..streams.requests.request import Sampling
 from ..streams.segment import MediaSpec, Segment
-from .embeddings import EncodedPrompt, EncodedSpan
+from .embeddings import EncodedPrompt, EncodedSpan, Features
 from .positions import Clock
 from .span import Span, Stored
 from .words.spelling import spelling_of
@@ -177,8 +177,9 @@ class Towers(Protocol):
         """The span of a piece of video, which may have been encoded for another time, with the words for its own."""
         ...
 
-    def prompt(self, content: Content) -> EncodedPrompt:
+    def prompt(self, content: Content, known: Features | None = None) -> EncodedPrompt:
         """A whole prompt by the model's own processor and position code, ready for a reply. Its media is decoded.
+        `known`: the features that another prompt with the same media had, with which no tower runs.
 
         Raises InputError for what the model does not take, and where placeholders and media do not match.
         """

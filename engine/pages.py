@@ -3,18 +3,25 @@
 A `PagePool` counts the holders of each page. A `PageTable` is one sequence's list of pages. What has to happen to the
 tensors comes back as plain data, an `Edit`, to be carried out before the next forward pass.
 
+A page that nobody holds is free. Of the free pages some are *idle*: they can still be found by what they hold
+(prefix.py), and are taken last.
+
 The law: `free + held == total`, where the held set is found by walking every live table (`PagePool.check`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import numpy as np
 
 from ..errors import PenstockError
+from .prefix import PrefixCache
+
+# What part of all pages becomes empty at once where none is: pages that become empty together follow one another.
+_EMPTIED = 16
 
 
 class OutOfPages(PenstockError):
@@ -36,7 +43,7 @@ class Edit(msgspec.Struct, frozen=True):
 
 
 class PagePool:
-    """`pages` pages of `page_tokens` rows each.
+    """`pages` pages of `page_tokens` rows each. `prefixes`: which of them can be found by what they hold.
 
     A sequence gets pages that follow one another as far as it can be had: attention on a CPU reads such pages where
     they lie, without a copy. So a sequence that begins stands in the middle of the largest hole, and the one before
@@ -47,23 +54,30 @@ class PagePool:
         self.pages = pages
         self.page_tokens = page_tokens
         self.free = pages
+        self.prefixes = PrefixCache()
         self._holders = np.zeros(pages, dtype=np.int64)
+        self._empty = np.ones(pages, dtype=bool)  # free, and not idle
+        self._shared: set[int] = set()  # with more than one holder
 
     @property
     def held(self) -> int:
         return self.pages - self.free
 
     def take(self, count: int, after: int | None = None) -> list[int]:
-        """`count` pages, each with one holder, if possible those that follow page `after`. Raises OutOfPages and takes
-        none where fewer are free."""
+        """`count` pages, each with one holder, if possible those that follow page `after`. Where too few are empty,
+        idle ones go, the least recently used first. Raises OutOfPages and takes none where fewer are free."""
         if count > self.free:
             raise OutOfPages(f"expected {count} free pages, got {self.free} of {self.pages}")
+        short = count - (self.free - self.prefixes.idle)
+        if short > 0:
+            self._empty[self.prefixes.evict(max(short, self.pages // _EMPTIED))] = True
         taken: list[int] = []
         page = self.pages if after is None else after + 1
         while len(taken) < count:
-            if page >= self.pages or self._holders[page]:
+            if page >= self.pages or not self._empty[page]:
                 page = self._hole()
             self._holders[page] = 1
+            self._empty[page] = False
             taken.append(page)
             page += 1
         self.free -= count
@@ -71,26 +85,49 @@ class PagePool:
 
     def _hole(self) -> int:
         """Where a sequence best begins: in the largest hole, in its middle where a held page stands before it."""
-        held = np.flatnonzero(self._holders)
-        starts = np.concatenate([[0], held + 1])
-        sizes = np.append(held, self.pages) - starts
+        full = np.flatnonzero(~self._empty)
+        starts = np.concatenate([[0], full + 1])
+        sizes = np.append(full, self.pages) - starts
         largest = int(sizes.argmax())
-        return int(starts[largest]) + (int(sizes[largest]) // 2 if largest else 0)
+        start = int(starts[largest])
+        return start + (int(sizes[largest]) // 2 if start and self._holders[start - 1] else 0)
 
     def share(self, pages: Iterable[int]) -> None:
+        """Each of these, held or idle, has one holder more."""
         for page in pages:
+            if not self._holders[page]:
+                self.free -= 1
+                self.prefixes.held(page)
+            else:
+                self._shared.add(page)
             self._holders[page] += 1
 
-    def release(self, pages: Iterable[int]) -> None:
-        for page in pages:
+    def release(self, pages: Sequence[int]) -> None:
+        """Each of these, pages of one sequence in order, has one holder less."""
+        for page in reversed(pages):  # what a sequence begins with is of use to most others, and goes last
             self._holders[page] -= 1
-            self.free += not self._holders[page]
+            if self._holders[page] == 1:
+                self._shared.discard(page)
+            elif not self._holders[page]:
+                self.free += 1
+                self._empty[page] = not self.prefixes.released(page)
+
+    def forget(self, page: int) -> None:
+        """It is found no more."""
+        self.prefixes.forget(page)
+        self._empty[page] = not self._holders[page]
 
     def holders(self, page: int) -> int:
         return int(self._holders[page])
 
     def shared(self, page: int) -> bool:
-        return bool(self._holders[page] > 1)
+        return page in self._shared
+
+    def shared_of(self, pages: list[int]) -> tuple[tuple[int, int], ...]:
+        """Those of `pages` that have more than one holder, (page, holders)."""
+        if self._shared.isdisjoint(pages):
+            return ()
+        return tuple((page, self.holders(page)) for page in pages if page in self._shared)
 
     def check(self, tables: Iterable[PageTable]) -> None:
         """Walk the live tables and compare with the counts. Raises PenstockError that shows the first difference."""
@@ -98,8 +135,12 @@ class PagePool:
         for page in range(self.pages):
             if walked[page] != self._holders[page]:
                 raise PenstockError(f"page {page}: expected {walked[page]} holders by walk, got {self._holders[page]}")
+            if self.shared(page) != (walked[page] > 1):
+                raise PenstockError(f"page {page}: {walked[page]} hold it, and shared is {self.shared(page)}")
         if len(walked) + self.free != self.pages:
             raise PenstockError(f"free({self.free}) + held({len(walked)}) != total({self.pages})")
+        empty = set(np.flatnonzero(self._empty).tolist())
+        self.prefixes.check(set(range(self.pages)) - empty - set(walked))
 
 
 class PageTable:
@@ -109,21 +150,22 @@ class PageTable:
         self.pool = pool
         self.pages: list[int] = []
         self.length = 0
-        self.forked = False  # some of the pages may be shared
+        self.named = 0  # so many of its pages, the first ones, can be found or need not be
 
     @property
     def own(self) -> int:
         """How many pages would become free if this table let go of all."""
-        if not self.forked:
-            return len(self.pages)
-        return sum(not self.pool.shared(page) for page in self.pages)
+        return len(self.pages) - len(self.shared)
 
     @property
     def shared(self) -> tuple[tuple[int, int], ...]:
         """The pages that others hold as well, (page, holders)."""
-        if not self.forked:
-            return ()
-        return tuple((page, self.pool.holders(page)) for page in self.pages if self.pool.shared(page))
+        return self.pool.shared_of(self.pages)
+
+    @property
+    def full(self) -> int:
+        """How many of its pages are full."""
+        return self.length // self.pool.page_tokens
 
     def need(self, rows: int) -> int:
         """How many free pages `append(rows)` would take, a private copy of a shared last page included."""
@@ -147,21 +189,38 @@ class PageTable:
         self.length += rows
         return Edit(index, fresh, copies)
 
+    def join(self, pages: list[int]) -> Edit:
+        """Go on with full pages that others hold, or that are idle; the own ones are full."""
+        assert self.length == len(self.pages) * self.pool.page_tokens
+        self.pool.share(pages)
+        index = len(self.pages)
+        self.pages += pages
+        self.length += len(pages) * self.pool.page_tokens
+        return Edit(index, list(pages))
+
+    def name(self, keys: Sequence[bytes]) -> None:
+        """Its full pages can be found by these keys, as far as there are any, from now on."""
+        for page, key in zip(self.pages[self.named : self.full], keys[self.named :], strict=False):
+            self.pool.prefixes.remember(page, key)
+        self.named = self.full
+
     def truncate(self, length: int) -> Edit:
-        """Keep rows `[0, length)`; pages after them go back to the pool."""
+        """Keep rows `[0, length)`; pages after them go back to the pool. One that is left in part is found no more."""
         if not 0 <= length <= self.length:
             raise PenstockError(f"truncate: expected a length in [0, {self.length}], got {length}")
         keep = -(-length // self.pool.page_tokens)
         self.pool.release(self.pages[keep:])
         del self.pages[keep:]
         self.length = length
+        if self.full < keep:
+            self.pool.forget(self.pages[-1])
+        self.named = min(self.named, self.full)
         return Edit(keep)
 
     def fork(self) -> PageTable:
         """The same rows once more: every page shared; whoever writes into the partial last page first copies it."""
         twin = PageTable(self.pool)
-        twin.pages, twin.length = list(self.pages), self.length
-        twin.forked = self.forked = True
+        twin.pages, twin.length, twin.named = list(self.pages), self.length, self.named
         self.pool.share(twin.pages)
         return twin
 
@@ -173,4 +232,4 @@ class PageTable:
     def clear(self) -> None:
         """Give every page back."""
         self.pool.release(self.pages)
-        self.pages, self.length = [], 0
+        self.pages, self.length, self.named = [], 0, 0

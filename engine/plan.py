@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from .span import Rows
+from .span import Rows, Stored
 
 
 class Draw(msgspec.Struct, frozen=True):
@@ -58,8 +58,8 @@ class Plan(msgspec.Struct, frozen=True, tag="plan"):
     saves: pages copied to host memory under a stream's number. copies: whole pages (source, target). edits: changes of
     page tables. restores: pages brought back from the host, where the copy is let go. drops: host copies let go. feeds:
     the forward pass; may be empty. releases: entries of the span store that no stream names any more, (entry, how often
-    it was handed out). patience_ms: so long after the step before it a tower may go on with its pass; None: to the end
-    of it.
+    it was handed out). found: entries whose rows streams have found in the cache, so that they are not fed.
+    patience_ms: so long after the step before it a tower may go on with its pass; None: to the end of it.
     """
 
     number: int
@@ -70,6 +70,7 @@ class Plan(msgspec.Struct, frozen=True, tag="plan"):
     drops: list[int]
     feeds: list[Feed]
     releases: list[tuple[int, int]] = []
+    found: list[Stored] = []
     patience_ms: float | None = None
 
 

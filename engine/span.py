@@ -38,7 +38,7 @@ class Span(msgspec.Struct, frozen=True, eq=False, tag="span"):
     `ids` is `(n,)` int64, the placeholder ids. `grid` is (temporal patches, height, width) in merged patches, (0, 0, 0)
     for sound; `audio_rows` of the rows, the last ones, are sound. `run` is the run of sound it belongs to. `before` and
     `after` are ids that stand around these rows alone, as their time; such a span never counts on from the one before
-    it. `stored` names its embeddings, once the store has them.
+    it. `stored` names its embeddings, once the store has them. `content` as in `Rows`.
     """
 
     seq: int
@@ -53,6 +53,7 @@ class Span(msgspec.Struct, frozen=True, eq=False, tag="span"):
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
     stored: Stored | None = None
+    content: bytes | None = None
 
     @property
     def seen(self) -> Seen:
@@ -64,6 +65,8 @@ class Rows(msgspec.Struct, frozen=True, eq=False):
     of media; None: the ids are embedded.
 
     `seen` names the span they are, None for text and wrappers. An `atomic` run may not be cut between two steps.
+    `content` stands for all of the media that the embeddings were made of and for the way in which they were: two runs
+    of media with equal content, ids and positions are the same. Empty for text; None: it is not known.
     """
 
     ids: np.ndarray
@@ -71,6 +74,7 @@ class Rows(msgspec.Struct, frozen=True, eq=False):
     stored: Stored | None = None
     seen: Seen | None = None
     atomic: bool = False
+    content: bytes | None = b""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -83,7 +87,7 @@ class Rows(msgspec.Struct, frozen=True, eq=False):
     def part(self, start: int, stop: int) -> Rows:
         """Rows `[start, stop)` of these."""
         stored = None if self.stored is None else self.stored.part(start, stop)
-        return Rows(self.ids[start:stop], self.positions[:, start:stop], stored, self.seen, self.atomic)
+        return Rows(self.ids[start:stop], self.positions[:, start:stop], stored, self.seen, self.atomic, self.content)
 
 
 class Prompt(msgspec.Struct, frozen=True, eq=False, tag="prompt"):

@@ -121,9 +121,7 @@ def _serve(options: argparse.Namespace) -> int:
     from ..actors.engine import Engine
 
     async def run() -> None:
-        record = None if options.record is None else str(options.record)
-        client = {"decode": options.decode, "limits_per_request": dict(options.limit)}
-        setup = msgspec.structs.replace(sized_config(options), **client, admit=options.admit, record=record)
+        setup = served_config(options)
         async with loading(options.model or "Brook", on_terminal):
             loaded = await Engine.load(options.model, revision=options.revision, config=setup)
         async with loaded as engine:
@@ -160,6 +158,13 @@ def sized_config(options: argparse.Namespace) -> EngineConfig:
     """The same with what `serve` and `plan` say about the cache."""
     cache = {"kv_gib": options.kv_gib, "memory_fraction": options.memory_fraction}
     return msgspec.structs.replace(engine_config(options), **cache)
+
+
+def served_config(options: argparse.Namespace) -> EngineConfig:
+    """The same with what `serve` alone says."""
+    own = {"decode": options.decode, "limits_per_request": dict(options.limit), "prefix_cache": options.prefix_cache}
+    record = None if options.record is None else str(options.record)
+    return msgspec.structs.replace(sized_config(options), **own, admit=options.admit, record=record)
 
 
 def _facts(url: str, info: EngineInfo, config: ServerConfig, own: bool) -> list[tuple[str, str]]:

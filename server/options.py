@@ -134,6 +134,12 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("the model")
     _add_place(model)
     _add_cache(model)
+    model.add_argument(
+        "--no-prefix-cache",
+        dest="prefix_cache",
+        action="store_false",
+        help="every stream computes its own rows, also if another began with the same ones",
+    )
     address = parser.add_argument_group("address and access")
     address.add_argument("--host", default=defaults.host, help="address to listen on (default %(default)s)")
     address.add_argument("--port", type=_whole, default=defaults.port, help="0 takes a free one (default %(default)s)")

@@ -104,12 +104,15 @@ class ReplyDone(msgspec.Struct, frozen=True, tag="done"):
     tokens: how many tokens it keeps. Tokens after these were cut, also those that a client has read.
     text: words that follow its last token. They were held back because they could have become a stop string. Usually
         empty.
+    cached: how many of the rows before the reply were not computed for this stream, because they were in the prefix
+        cache when it began (docs/memory.md).
     """
 
     reply: int
     reason: str
     tokens: int
     text: str = ""
+    cached: int = 0
     number: int = 0
 
 

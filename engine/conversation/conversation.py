@@ -180,7 +180,8 @@ class Conversation:
     def _finish(self, reply: ReplyState, reason: str, close: bool) -> None:
         """`close`: its turn is closed here; a question that overtakes it closes it by itself."""
         self.stream.reply = None
-        self.stream.events.append(ReplyDone(reply.id, reason, len(reply.ids), reply.text.finish(len(reply.ids))))
+        tokens, cached = len(reply.ids), min(self.stream.found, reply.row)
+        self.stream.events.append(ReplyDone(reply.id, reason, tokens, reply.text.finish(tokens), cached))
         if close:
             self.stream.lay(self.stream.layout.end())
 

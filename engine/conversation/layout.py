@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os.path
 
+import msgspec
 import numpy as np
 
 from ...streams.format import Format, State, Transition
@@ -245,7 +246,8 @@ class Layout:
         kind, self.block = self.block.kind, None
         if kind in self.family.endings:
             ids = self.family.data.ending_ids[kind]
-            self._lay(Rows(np.asarray(ids, dtype=np.int64), self.cursor.text(len(ids)), self.family.ending(kind)))
+            rows = Rows(np.asarray(ids, dtype=np.int64), self.cursor.text(len(ids)), self.family.ending(kind))
+            self._lay(msgspec.structs.replace(rows, content=f"the end of {kind}".encode()))
         self._mark(kind, 1)
 
     def _mark(self, kind: str, side: int) -> None:
@@ -266,4 +268,4 @@ class Layout:
         positions = self.block.extend(span.grid[0], span.audio_rows, self.clock)
         # The cursor follows at once: whatever comes next, the block's closing or the check of limits, goes on from it.
         self.block.leave(self.cursor, self.rule)
-        return Rows(span.ids, positions, span.stored, span.seen, self.family.atomic(span.modality))
+        return Rows(span.ids, positions, span.stored, span.seen, self.family.atomic(span.modality), span.content)

@@ -28,6 +28,7 @@ from ...streams.requests.request import Request, SamplingParams
 from ..pages import Edit, PageTable
 from ..span import Rows
 from ..words.spelling import Unspelled
+from .keys import Keys
 from .layout import Layout
 from .reply import ReplyState
 from .rules import MEDIA, READER, WHERE, Life, MediaLife, Reader, What, Where
@@ -64,7 +65,9 @@ class StreamState:
         self.inputs: deque[Waiting] = deque()
         self.laid: list[Rows] = []
         self.starts: list[int] = []  # first row of each entry of `laid`
+        self.keys = Keys(request.cache_salt, table.pool.page_tokens)  # of its full pages
         self.rows = 0  # rows laid
+        self.found = 0  # its first rows that it found in the cache, and did not compute
         self.host_bytes = 0  # host memory of what is laid: ids, positions and the embeddings that are still kept
         self.head = 0  # first entry of `laid` that is not wholly fed
         self.announced = 0  # rows [0, announced) have had their Appended events
@@ -138,7 +141,7 @@ class StreamState:
     def lose(self) -> None:
         """Preempted: its pages are taken, and its rows are fed once more from what it keeps."""
         with self._happens_to_rows(What.TAKEN):
-            self.head, self.cold = 0, max(self.cold, self.table.length)
+            self.head, self.cold, self.found = 0, max(self.cold, self.table.length), 0
             self.table.clear()
 
     def come_back(self) -> Edit:
@@ -151,7 +154,14 @@ class StreamState:
     def recall(self) -> None:
         """It is forked while its pages are in host memory: it and its twin are fed once more."""
         with self._happens_to_rows(What.FORKED):
-            self.head, self.cold, self.away = 0, self.past, 0
+            self.head, self.cold, self.away, self.found = 0, self.past, 0, 0
+
+    def join(self, pages: list[int]) -> Edit:
+        """Nothing is computed yet, and these pages hold its next rows. Returns where they stand in its table."""
+        edit = self.table.join(pages)
+        self.found = self.table.length
+        self.report()
+        return edit
 
     def report(self) -> None:
         """Tell of the media that is wholly fed now, each piece once."""
@@ -214,13 +224,15 @@ class StreamState:
         self.lay(rows)
         return rows
 
-    def waiting(self, limit: int) -> list[Rows]:
-        """Rows to be fed next, from the front, about `limit` rows of them."""
-        runs, total = [], 0
+    def waiting(self, limit: int, ahead: int = 0) -> list[Rows]:
+        """Rows to be fed next, from the front, about `limit` rows of them, without the first `ahead`."""
+        runs, total, first = [], 0, self.fed + ahead
         for place in range(self.head, len(self.laid)):
             run, start = self.laid[place], self.starts[place]
-            if start < self.fed:
-                run = run.part(self.fed - start, len(run))
+            if start + len(run) <= first:
+                continue
+            if start < first:
+                run = run.part(first - start, len(run))
             runs.append(run)
             total += len(run)
             if total >= limit:
@@ -265,6 +277,8 @@ class StreamState:
         del self.laid[keep:], self.starts[keep:]
         self.host_bytes += sum(run.nbytes for run in self.laid[max(0, keep - 1) :])
         self.rows = row
+        self.keys.cut(row)
+        self.found = min(self.found, row)
         self.announced = min(self.announced, row)
         self.cold = min(self.cold, row)
         self.head = min(self.head, keep)
@@ -286,7 +300,7 @@ class StreamState:
         self.reply = None
         place = len(self.laid) - 1
         row = self.starts[place] if self.laid[place].atomic else self.rows - 1
-        self.cold = min(self.cold, row)
+        self.cold, self.found = min(self.cold, row), min(self.found, row)
         self.head = min(self.head, place)
         if row < self.table.length:
             self.table.truncate(row)
@@ -306,7 +320,7 @@ class StreamState:
         twin.__dict__.update(self.__dict__)
         twin.id, twin.slot = id, slot
         twin.why = f"fork of stream {self.id}"
-        twin.layout = self.layout.copy()
+        twin.layout, twin.keys = self.layout.copy(), self.keys.copy()
         twin.table = self.table.fork()
         twin.inputs = deque(input.copy() for input in self.inputs if input.seq < before)
         twin.laid, twin.starts = list(self.laid), list(self.starts)

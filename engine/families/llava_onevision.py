@@ -16,12 +16,12 @@ import torch
 from ...errors import InputError
 from ...streams.requests.prompt import Content
 from ...streams.segment import MediaSpec
-from ..embeddings import Embeddings
+from ..embeddings import Embeddings, Features
 from ..family import Loaded
 from ..runner.gate import tower_pass
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers, load_one_axis
 from .sizes import VIDEO_FPS
-from .towers import Features, Pictures, as_files
+from .towers import Pictures, as_files
 
 
 class OneVisionTowers(OneAxisTowers):
@@ -64,8 +64,8 @@ class OneVisionTowers(OneAxisTowers):
         features = super().encode_prompt(inputs)
         if "pixel_values_videos" in inputs:
             newline = self.endings()["video"]
-            rows = [part for video in self._videos(inputs) for part in (video, newline.to(video))]
-            features.append(("video", self.config.video_token_id, Embeddings(torch.cat(rows))))
+            videos = [Embeddings(torch.cat([video, newline.to(video)])) for video in self._videos(inputs)]
+            features.append(("video", self.config.video_token_id, videos))
         return features
 
     def token_id(self, modality: str) -> int:

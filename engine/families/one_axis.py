@@ -18,12 +18,12 @@ import torch
 from ...streams.requests.prompt import Content
 from ...streams.segment import ImageSegment, MediaSpec, Segment, SizeRule
 from ...streams.size import check_sides
-from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, joined
+from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, Features
 from ..family import Family, FamilyData, Loaded
 from ..runner.gate import tower_pass
 from ..span import Span
 from ..words.template import learn
-from .towers import Features, Pictures, PictureTowers, as_files, open_sight
+from .towers import Pictures, PictureTowers, as_files, open_sight
 
 AS_IT_CAME = SizeRule(1, 1, 4096 * 4096)  # a picture is kept as it came until the processor has it
 NO_GRID = (0, 0, 0)
@@ -62,7 +62,7 @@ class OneAxisTowers(PictureTowers):
         """Features of all media of a whole prompt, in the order of their placeholders."""
         if "pixel_values" not in inputs:
             return []
-        return [("image", self.config.image_token_id, joined(map(Embeddings, self._encoded(inputs))))]
+        return [("image", self.config.image_token_id, list(map(Embeddings, self._encoded(inputs))))]
 
     def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:
         """Options of the processor for the media of a whole prompt."""
@@ -72,12 +72,12 @@ class OneAxisTowers(PictureTowers):
         """Positions that count from 0."""
         return torch.arange(inputs["input_ids"].shape[1]).expand(3, -1)
 
-    def prompt(self, content: Content) -> EncodedPrompt:
+    def prompt(self, content: Content, known: Features | None = None) -> EncodedPrompt:
         """As the other towers have it; rows of one picture that see one another stay together."""
         shown = content.by_kind()
         for piece in (*shown["image"], *shown["video"]):
             check_sides(*piece.data.shape[-3:-1])
-        prompt = super().prompt(content)
+        prompt = super().prompt(content, known)
         if "D" not in self.classes.values():
             return prompt
         rows = [msgspec.structs.replace(run, atomic=run.seen is not None) for run in prompt.rows]

@@ -18,7 +18,7 @@ from ...codecs.resample import resample
 from ...errors import InputError
 from ...streams.requests.prompt import Content
 from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, UnitSegment, VideoSegment
-from ..embeddings import Embeddings, EncodedSpan, joined
+from ..embeddings import Embeddings, EncodedSpan, Features, joined
 from ..family import Family, FamilyData, Loaded
 from ..runner.attention import NAME
 from ..runner.gate import tower_pass
@@ -26,7 +26,7 @@ from ..runner.library import transformers
 from ..span import Span
 from ..words.template import learn
 from .opened import open_model
-from .towers import Features, Pictures, PictureTowers, with_towers
+from .towers import Pictures, PictureTowers, with_towers
 
 _TURNS = ("seconds_per_chunk", "position_id_per_seconds")
 _CLASSES = {"image": "A", "video": "A", "audio": "B", "unit": "B"}
@@ -146,7 +146,7 @@ class OmniTowers(PictureTowers):
             return []
         mask = inputs["feature_attention_mask"]
         output = tower_pass(self.model.get_audio_features, inputs["input_features"], mask, return_dict=True)
-        return [("audio", self.config.audio_token_id, Embeddings(output.last_hidden_state))]
+        return [("audio", self.config.audio_token_id, [Embeddings(output.last_hidden_state)])]
 
     def _sounds(self, sounds: list[tuple[int, AudioSegment]]) -> list[torch.Tensor]:
         """Features of blocks.

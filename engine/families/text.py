@@ -15,7 +15,7 @@ import torch
 from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content
 from ...streams.segment import MediaSpec, Segment
-from ..embeddings import EncodedPrompt, EncodedSpan
+from ..embeddings import EncodedPrompt, EncodedSpan, Features
 from ..family import Family, FamilyData, Loaded
 from ..runner.attention import NAME
 from ..runner.library import transformers
@@ -42,7 +42,7 @@ class NoTowers:
             raise InputError(f"expected text, got {len(batch)} pieces of media: this model takes none")
         return []
 
-    def prompt(self, content: Content) -> EncodedPrompt:
+    def prompt(self, content: Content, known: Features | None = None) -> EncodedPrompt:
         """The chat template's ids, the text's, or those given; positions count from 0."""
         if content.media:
             raise InputError(f"expected text, got {len(content.media)} pieces of media: this model takes none")

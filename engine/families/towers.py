@@ -20,9 +20,9 @@ from PIL import Image
 from ...errors import InputError
 from ...streams.event import Seen
 from ...streams.requests.options import SIZES
-from ...streams.requests.prompt import Content
+from ...streams.requests.prompt import Content, kind_of
 from ...streams.segment import ImageSegment, Segment, SizeRule, VideoSegment
-from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, joined
+from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, Features, joined
 from ..runner.attention import NAME
 from ..runner.gate import tower_pass
 from ..runner.library import transformers
@@ -35,8 +35,6 @@ Pictures = tuple[Embeddings, tuple[int, int, int]]  # rows, and the grid they li
 SECOND_US = 1_000_000
 # What attends in the parts of a model that sees: ours in the decoder, the library's in the tower.
 ATTENTION = {"": "sdpa", "text_config": NAME, "vision_config": "sdpa"}
-
-Features = list[tuple[str, int, Embeddings]]  # modality, placeholder id, rows
 
 
 class PictureTowers:
@@ -91,11 +89,13 @@ class PictureTowers:
         return {kind: getattr(self.processor, f"{kind}_token") for kind in self.kinds if kind != "text"}
 
     @torch.inference_mode()
-    def prompt(self, content: Content) -> EncodedPrompt:
-        """Template, processor, features and positions exactly as `transformers` has them for a whole prompt."""
+    def prompt(self, content: Content, known: Features | None = None) -> EncodedPrompt:
+        """Template, processor, features and positions exactly as `transformers` has them for a whole prompt. `known`:
+        the features, which another prompt with the same media had."""
         inputs = process(self, content).to(self.device)
         positions = self.prompt_positions(inputs, content)
-        return self._laid(inputs["input_ids"][0], positions, self.encode_prompt(inputs))
+        features = self.encode_prompt(inputs) if known is None else known
+        return self._laid(inputs["input_ids"][0], positions, features, content)
 
     def values(self, content: Content) -> dict[str, list[Any]]:
         """The media of a whole prompt by kind, whose channels cannot be mistaken for a side of 1 or 3 pixels. A clip
@@ -143,39 +143,41 @@ class PictureTowers:
         """Features of all media of a whole prompt, in the order of their placeholders."""
         return self._picture_features(inputs)
 
-    def _laid(self, ids: torch.Tensor, positions: torch.Tensor, features: Features) -> EncodedPrompt:
+    def _laid(self, ids: torch.Tensor, positions: torch.Tensor, features: Features, content: Content) -> EncodedPrompt:
         """A whole prompt as rows: runs of text and of media in turn."""
         plain = ids.cpu().numpy()
         order = np.full(len(plain), -1, dtype=np.int64)  # which row of all features stands here; -1: a word
         count = 0
-        for name, token, part in features:
-            mask = plain == token
-            if mask.sum() != len(part.rows):
-                raise InputError(f"{name}: expected {mask.sum()} placeholder rows in the prompt, got {len(part.rows)}")
-            order[mask] = np.arange(count, count + len(part.rows))
-            count += len(part.rows)
-        media = joined(part.to(self.model.dtype) for *_, part in features) if count else None
+        for name, token, parts in features:
+            mask, rows = plain == token, sum(len(part.rows) for part in parts)
+            if mask.sum() != rows:
+                raise InputError(f"{name}: expected {mask.sum()} placeholder rows in the prompt, got {rows}")
+            order[mask] = np.arange(count, count + rows)
+            count += rows
+        media = joined(part.to(self.model.dtype) for *_, parts in features for part in parts) if count else None
+        owners = _owners(features, content)
         places = positions.cpu().numpy().astype(np.int64)
-        laid, embeds, start = [], [], 0
+        laid, embeds, shown, start = [], [], [], 0
         for is_media, group in groupby((order >= 0).tolist()):
             stop = start + len(list(group))
             seen = Seen(1, "prompt", None, None) if is_media else None
             laid.append(Rows(plain[start:stop], places[:, start:stop], None, seen))
             which = torch.from_numpy(order[start:stop]).to(self.device)
             embeds.append(media.part(which) if is_media and media is not None else None)
+            shown.append(_shown(owners, order[start:stop], len(content.media)) if is_media else ())
             start = stop
-        return EncodedPrompt(laid, embeds)
+        return EncodedPrompt(laid, embeds, shown, features or None)
 
     def _picture_features(self, inputs: Any) -> Features:
         found: Features = []
         if "pixel_values" in inputs:
             pixels, grids = inputs["pixel_values"], inputs["image_grid_thw"]
             output = tower_pass(self.model.get_image_features, pixels, grids, return_dict=True)
-            found.append(("image", self.config.image_token_id, joined(self._pictures(output))))
+            found.append(("image", self.config.image_token_id, self._pictures(output)))
         if "pixel_values_videos" in inputs:
             pixels, grids = inputs["pixel_values_videos"], inputs["video_grid_thw"]
             output = tower_pass(self.model.get_video_features, pixels, grids, return_dict=True)
-            found.append(("video", self.config.video_token_id, joined(self._pictures(output))))
+            found.append(("video", self.config.video_token_id, self._pictures(output)))
         return found
 
     def _picture_rows(self, segment: Any) -> int:
@@ -229,6 +231,26 @@ class PictureTowers:
     def timed(self, span: Span) -> Span:
         """The span of a pair of frames with the words for its time, where the model has such."""
         return span
+
+
+def _owners(features: Features, content: Content) -> np.ndarray:
+    """For each row of all features the piece of media that it is of, by its place in the content; -1 where that is not
+    known, since the tower gives a piece in several parts, or several in one."""
+    owners = [np.zeros(0, dtype=np.int64)]
+    for name, _, parts in features:
+        pieces = [place for place, piece in enumerate(content.media) if kind_of(piece) == name]
+        own = pieces if len(pieces) == len(parts) else [-1] * len(parts)
+        owners.append(np.repeat(np.array(own, dtype=np.int64), [len(part.rows) for part in parts]))
+    return np.concatenate(owners)
+
+
+def _shown(owners: np.ndarray, rows: np.ndarray, pieces: int) -> tuple[tuple[int, int], ...]:
+    """The pieces of which these rows of all features are, each with how many rows it has; where that is not known, all
+    `pieces`."""
+    found = np.unique(owners[rows]).tolist()
+    if -1 in found:
+        return tuple((place, len(owners)) for place in range(pieces))
+    return tuple((place, int((owners == place).sum())) for place in found)
 
 
 def clip_times(content: Content, own: bool) -> list[Any]:

@@ -18,7 +18,7 @@ import torch
 from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content, Media
 from ...streams.segment import ImageSegment, Segment
-from ..embeddings import Embeddings, EncodedSpan
+from ..embeddings import Embeddings, EncodedSpan, Features
 from ..family import Family, FamilyData, Loaded
 from ..runner.gate import tower_pass
 from ..runner.probe import check_prompt
@@ -27,7 +27,7 @@ from ..words.template import learn
 from .one_axis import NO_GRID, OneAxisTowers
 from .prompt import process
 from .text import check_text
-from .towers import ATTENTION, Features, as_files, open_sight
+from .towers import ATTENTION, as_files, open_sight
 
 _LARGE = 2048  # pixels of a side
 _PIXELS = {"pixel_values", "pixel_values_images"}  # what processors call them
@@ -55,7 +55,7 @@ class TriedTowers(OneAxisTowers):
     def encode_prompt(self, inputs: Any) -> Features:
         if not _PIXELS & inputs.keys():
             return []
-        return [("image", self.config.image_token_id, Embeddings(self._features(inputs)))]
+        return [("image", self.config.image_token_id, [Embeddings(self._features(inputs))])]
 
     def _inputs(self, pixels: np.ndarray) -> Any:
         given = {"text": [self.processor.image_token], "images": [as_files([pixels])]}

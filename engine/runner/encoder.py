@@ -1,7 +1,7 @@
-"""Encodes what is new only: a cache of spans by content before the towers. One thread uses it.
+"""Encodes what is new only: a cache by content before the towers. One thread uses it.
 
-The key is the content of the segment; the model, its processor and its type are fixed for the cache's life. Sound is
-not kept: its features hang on what the stream has heard before.
+The key is the content of the segment, or of all media of a prompt; the model, its processor and its type are fixed for
+the cache's life. Sound of a stream is not kept: its features hang on what the stream has heard before.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 from collections import OrderedDict
 from contextlib import nullcontext
 from itertools import count
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,14 +19,22 @@ import torch
 from ...errors import NotFiniteError
 from ...streams.requests.prompt import Content
 from ...streams.segment import AudioSegment, ImageSegment, Segment, UnitSegment, VideoSegment
-from ..embeddings import Embeddings
+from ..embeddings import Embeddings, Features
 from ..family import Towers
 from ..span import Prompt, Span
+from .content import Contents
 from .gate import Gate
 from .spans import SpanStore
 
 # Numbers of streams of one encoder begin here; no engine has so many.
 _FIRST = count(1 << 48, 1 << 48)
+
+
+class _Made(NamedTuple):
+    """What the towers made of the media of a prompt, and the bytes that it holds."""
+
+    features: Features
+    nbytes: int
 
 
 class Encoder:
@@ -41,7 +50,7 @@ class Encoder:
         self._mine = nullcontext if gate is None else gate.mine
         self._first = next(_FIRST)
         self._limit = cache_bytes
-        self._cache: OrderedDict[bytes, Span] = OrderedDict()
+        self._cache: OrderedDict[bytes, Span | _Made] = OrderedDict()
         self._bytes = 0
         self.hits = 0
         self.encoded = 0  # segments that went through a tower
@@ -54,7 +63,7 @@ class Encoder:
         """Spans of (stream, segment) pairs, in their order. Raises NotFiniteError where a tower gives NaN or infinity:
         in the cache they would reach every later token."""
         keys = [_key(segment) for _, segment in batch]
-        known = {key: self._cache[key] for key in keys if key in self._cache}
+        known = {key: span for key in keys if key and isinstance(span := self._cache.get(key), Span)}
         fresh: dict[bytes | int, int] = {}  # content (or, where it has no key, the place) -> first place
         for place, key in enumerate(keys):
             if key not in known:
@@ -73,21 +82,32 @@ class Encoder:
         for key, span in zip(keys, spans, strict=True):
             if key is not None:
                 self._keep(key, span)
-        return [self._of(segment, span) for (_, segment), span in zip(batch, spans, strict=True)]
+        return [self._of(one, key, span) for (_, one), key, span in zip(batch, keys, spans, strict=True)]
 
-    def _of(self, segment: Segment, span: Span) -> Span:
+    def _of(self, segment: Segment, key: bytes | None, span: Span) -> Span:
         """The span as that of this segment, which has the same content."""
         own = {name: getattr(segment, name) for name in ("seq", "index", "start_us", "stop_us")}
-        mine = msgspec.structs.replace(span, **own)
+        mine = msgspec.structs.replace(span, **own, content=key)
         moved = (span.start_us, span.stop_us) != (mine.start_us, mine.stop_us)
         return self._towers.timed(mine) if moved and isinstance(segment, VideoSegment) else mine
 
     def prompt(self, content: Content) -> Prompt:
-        """A whole prompt, as the model's own processor has it. Raises NotFiniteError as `encode` does."""
+        """A whole prompt, as the model's own processor has it. Where one with the same media was before, no tower runs.
+        Raises NotFiniteError as `encode` does."""
+        contents = Contents(content)
+        known = None if contents.whole is None else self._cache.get(contents.whole)
         with self._mine():
-            prompt = self._towers.prompt(content)
+            if isinstance(known, _Made):
+                prompt = self._towers.prompt(content, known.features)
+            else:
+                prompt = self._towers.prompt(content)
         _check_finite([part for part in prompt.embeds if part is not None])
-        return self._spans.prompt(prompt)
+        if prompt.features is not None and contents.whole is not None:
+            self._keep(contents.whole, known or _Made(prompt.features, _nbytes(prompt.features)))
+        named = zip(prompt.rows, contents.runs(prompt), strict=True)
+        return self._spans.prompt(
+            prompt._replace(rows=[msgspec.structs.replace(run, content=own) for run, own in named])
+        )
 
     def fork(self, stream: int, twin: int) -> None:
         self._towers.fork(self._first + stream, self._first + twin)
@@ -100,14 +120,17 @@ class Encoder:
         """Bytes of embeddings that the cache holds."""
         return self._bytes
 
-    def _keep(self, key: bytes, span: Span) -> None:
-        """The span is the newest of the cache; the oldest go where it holds too much."""
+    def _keep(self, key: bytes, found: Span | _Made) -> None:
+        """This is the newest of the cache; the oldest go where it holds too much."""
         if key not in self._cache:
-            self._cache[key] = span
-            self._bytes += self._again(span)
+            self._cache[key] = found
+            self._bytes += found.nbytes if isinstance(found, _Made) else self._again(found)
         self._cache.move_to_end(key)
         while self._bytes > self._limit:
             _, oldest = self._cache.popitem(last=False)
+            if isinstance(oldest, _Made):
+                self._bytes -= oldest.nbytes
+                continue
             assert oldest.stored is not None
             self._spans.release([(oldest.stored.id, 1)])
             self._bytes -= oldest.stored.nbytes
@@ -117,6 +140,14 @@ class Encoder:
         assert span.stored is not None
         self._spans.again(span.stored)
         return span.stored.nbytes
+
+
+def _nbytes(features: Features) -> int:
+    """The memory that they hold: towers give parts of larger tensors."""
+    tensors = [
+        tensor for *_, parts in features for part in parts for tensor in (part.rows, part.deep) if tensor is not None
+    ]
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
 def _check_finite(embeds: list[Embeddings]) -> None:

@@ -80,11 +80,12 @@ class LanguageModel:
 
     def _run(self, plan: Plan) -> Result:
         failed = self._move_pages(plan)
+        self.spans.fed(plan.found)
         feeds = [feed for feed in plan.feeds if feed.stream not in failed]
         while feeds:
             done = self._attempt(feeds)
             if done is not None:
-                self.spans.fed([run for feed in feeds for run in feed.rows])
+                self.spans.fed(run.stored for feed in feeds for run in feed.rows if run.stored is not None)
                 return _result(plan.number, feeds, *done, failed)
             let_go()
             largest = max(feeds, key=lambda feed: (sum(len(run) for run in feed.rows), feeds.index(feed)))

@@ -88,17 +88,15 @@ class SpanStore:
                 if self._counts[id] <= 0:
                     del self._counts[id], self._entries[id]
 
-    def fed(self, runs: Sequence[Rows]) -> None:
-        """A step has fed these rows: entries whose last row is among them leave the device, without waiting for it."""
-        for run in runs:
-            if run.stored is None or run.stored.id < 0:
-                continue
-            entry = self._entries.get(run.stored.id)
-            if entry is not None and entry.rows.device.type != "cpu" and run.stored.stop == len(entry.rows):
+    def fed(self, rows: Iterable[Stored]) -> None:
+        """These rows are in the cache: entries whose last row is among them leave the device. Nothing waits for it."""
+        for stored in rows:
+            entry = self._entries.get(stored.id) if stored.id >= 0 else None
+            if entry is not None and entry.rows.device.type != "cpu" and stored.stop == len(entry.rows):
                 host = Embeddings(to_host(entry.rows), None if entry.deep is None else to_host(entry.deep))
                 with self._lock:
-                    if run.stored.id in self._counts:
-                        self._entries[run.stored.id] = host
+                    if stored.id in self._counts:
+                        self._entries[stored.id] = host
 
 
 def laid_out(store: SpanStore, runs: Sequence[Rows], embeds: torch.Tensor) -> torch.Tensor | None:

@@ -19,7 +19,8 @@ class Need(msgspec.Struct, frozen=True):
     `since` orders needs by age. `pieces` are the waiting rows from the front: (count, atomic); `token` says that the
     first of them is a sampled token. `room` rows fit into its last page; `copy` is 1 where that page is shared and
     must be copied first. `away` is how many pages it has in host memory (all of them, then), `own` how many nobody else
-    holds; `shared` are the others, (page, holders). `movable`: its pages may be taken.
+    holds; `shared` are the others, (page, holders). `movable`: its pages may be taken. `ahead` free pages hold rows
+    that come before `pieces`.
     """
 
     stream: int
@@ -32,6 +33,12 @@ class Need(msgspec.Struct, frozen=True):
     own: int = 0
     movable: bool = True
     shared: tuple[tuple[int, int], ...] = ()
+    ahead: int = 0
+
+    @property
+    def first(self) -> int:
+        """Free pages that it takes before those of its rows."""
+        return self.away + self.ahead + self.copy
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -53,9 +60,9 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 def pages_for(need: Need, rows: int, page_tokens: int) -> int:
-    """Free pages that feeding `rows` rows takes, those that come back from the host included."""
+    """Free pages that feeding `rows` rows takes, those that come back from the host and those ahead included."""
     more = max(0, rows - need.room)
-    return need.away + need.copy + -(-more // page_tokens)
+    return need.first + -(-more // page_tokens)
 
 
 def plan(needs: list[Need], free: int, budget: Budget) -> Decision:
@@ -137,7 +144,7 @@ def _rows(need: Need, left: int, most: int) -> int:
 
 def _fewer(need: Need, rows: int, free: int, page_tokens: int) -> int:
     """The largest number of rows below `rows` that fits the free pages and cuts no atomic piece; 0 where none does."""
-    fits = max(0, need.room + (free - need.away - need.copy) * page_tokens) if free >= need.away + need.copy else 0
+    fits = max(0, need.room + (free - need.first) * page_tokens) if free >= need.first else 0
     limit, total = min(rows - 1, fits), 0
     for count, atomic in need.pieces:
         if total + count > limit:

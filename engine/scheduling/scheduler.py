@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from typing import Any, assert_never
+from typing import Any
 
 import msgspec
 
@@ -19,18 +19,13 @@ from ...streams.event import Event, TranscriptRow
 from ...streams.format import choose
 from ...streams.requests.request import Request
 from ..command import (
-    Accept,
     AppendRows,
     Close,
     Command,
     Fork,
-    Hurry,
-    Interrupt,
     LaidOut,
     Open,
     Park,
-    Refuse,
-    Resolved,
     Spans,
     Spelt,
     Yield,
@@ -41,10 +36,12 @@ from ..conversation.layout import Layout
 from ..conversation.rules import What
 from ..conversation.silence import can_wait
 from ..conversation.state import Limits, StreamState
+from ..conversation.telling import tell
 from ..family import Family
 from ..pages import PagePool, PageTable
 from ..plan import Draw, Feed, Plan, Result, TableEdit
 from ..words.spelling import Unspelled
+from .finding import Finding
 from .journal import Entry, Notes, Planned
 from .policy import Budget, Decision, Need, within
 from .policy import plan as choose_rows
@@ -57,7 +54,8 @@ class SchedulerConfig(msgspec.Struct, frozen=True):
 
     host_pages: how many pages may lie in host memory. span_bytes: how many bytes of spans are kept to feed a stream
     again; when it is more, the oldest are let go, and such a stream can only be moved to the host whole. spell_apart:
-    the ids of long texts are not found here, where all streams would wait, but come as `Spelt`.
+    the ids of long texts are not found here, where all streams would wait, but come as `Spelt`. prefix_cache: streams
+    go on with pages that hold their first rows already.
     """
 
     pages: int
@@ -68,6 +66,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True):
     host_pages: int = 1 << 16
     span_bytes: int = 1 << 30
     spell_apart: bool = False
+    prefix_cache: bool = False
 
 
 class Scheduler:
@@ -81,6 +80,7 @@ class Scheduler:
         self.journal = journal  # None: nothing is noted
         self._reserved: dict[int, int] = {}  # rows that streams have declared as their most
         self.pool = PagePool(config.pages, config.page_tokens)
+        self._finding = Finding(self.pool, config.prefix_cache)
         self.streams: dict[int, StreamState] = {}
         self.limits = Limits(config.pages * config.page_tokens, family.max_positions)
         self._slots = list(range(config.slots - 1, -1, -1))
@@ -122,7 +122,7 @@ class Scheduler:
                 talk = self._talks.get(command.stream)
                 if talk is not None:
                     talk.stream.renew(next(self._ages))
-                    _tell(talk, command)
+                    tell(talk, command)
 
     def _come(self, command: Command) -> None:
         """What came from the encoder is counted, also where its stream has ended."""
@@ -212,6 +212,8 @@ class Scheduler:
     def plan(self) -> Plan | None:
         """The next step, or None where there is nothing to do."""
         decision = self._decide(Budget(self.config.step_rows, self._append_rows, self.config.page_tokens))
+        for id, _ in decision.grants:
+            self._edits += self._finding.chosen(self.streams[id])
         # Host memory goes first to those that cannot be fed again.
         moved = sorted((self.streams[id] for id in decision.moved), key=lambda stream: stream.whole)
         saves = [self._move_away(stream) for stream in moved]
@@ -234,7 +236,7 @@ class Scheduler:
         edits, self._edits = self._edits, []
         drops, self._drops = self._drops, []
         kept = [save for save in saves if save is not None]
-        plan = Plan(next(self._numbers), kept, copies, edits, restores, drops, feeds, releases)
+        plan = Plan(next(self._numbers), kept, copies, edits, restores, drops, feeds, releases, self._finding.taken())
         self._note(Planned(plan.number))
         return plan
 
@@ -248,6 +250,7 @@ class Scheduler:
         faults: list[tuple[int, PenstockError]] = []
         tokens = iter(zip(result.tokens, result.likely or [None] * len(result.tokens), strict=True))
         lost = {*result.failed, *result.poisoned}
+        self._finding.spoiled(self.streams[id] for id in result.poisoned if id in self.streams)
         for feed in plan.feeds:
             if feed.stream in lost:
                 continue
@@ -256,6 +259,7 @@ class Scheduler:
             if stream is None:
                 continue
             stream.report()
+            self._finding.fed(stream)
             if token is None:
                 stream.renew(next(self._ages))
             try:
@@ -297,6 +301,7 @@ class Scheduler:
             "pages": self.pool.pages,
             "pages_free": self.pool.free,
             "pages_host": self._host_used,
+            **self._finding.statistics(),
             "span_bytes": self.kept.bytes,
             "bytes_by_stream": {id: stream.host_bytes for id, stream in self.streams.items()},
         }
@@ -315,8 +320,10 @@ class Scheduler:
     def _decide(self, budget: Budget) -> Decision:
         """What the next step holds. Most streams are idle, and pages are seldom short: then only those are looked at
         that have something to do."""
-        busy = [self._own_need(stream) for stream in self.streams.values() if self._feeds(stream)]
-        return within(busy, self.pool.free, budget) or choose_rows(self._needs(), self.pool.free, budget)
+        busy = [stream for stream in self.streams.values() if self._feeds(stream)]
+        self._edits += self._finding.look(busy)
+        needs = [self._own_need(stream) for stream in busy]
+        return within(needs, self.pool.free, budget) or choose_rows(self._needs(), self.pool.free, budget)
 
     def _need(self, stream: StreamState, movable: bool) -> Need:
         table = stream.table
@@ -325,22 +332,22 @@ class Scheduler:
 
     def _own_need(self, stream: StreamState) -> Need:
         """A stream's need, without what others could take from it."""
-        size, length = self.config.page_tokens, stream.fed
-        pieces, token = self._pieces(stream, length) if self._feeds(stream) else ((), False)
+        size, length, ahead = self.config.page_tokens, stream.fed, self._finding.ahead(stream)
+        pieces, token = self._pieces(stream, length, ahead * size) if self._feeds(stream) else ((), False)
         copy = not stream.away and length % size != 0 and self.pool.shared(stream.table.pages[-1])
-        return Need(stream.id, stream.since, pieces, token, -length % size, int(copy), stream.away)
+        return Need(stream.id, stream.since, pieces, token, -length % size, int(copy), stream.away, ahead=ahead)
 
     def _feeds(self, stream: StreamState) -> bool:
         """Whether anything of it is to be fed now."""
         return _has_rows(stream) and not (stream.id in self._yielding and can_wait(self._talks[stream.id]))
 
-    def _pieces(self, stream: StreamState, fed: int) -> tuple[tuple[tuple[int, bool], ...], bool]:
-        """The waiting rows, (count, atomic) each, and whether the first of them is a sampled token."""
-        reply = stream.reply
+    def _pieces(self, stream: StreamState, fed: int, ahead: int) -> tuple[tuple[tuple[int, bool], ...], bool]:
+        """The waiting rows after `ahead` of them, (count, atomic) each, and whether the first is a sampled token."""
+        reply, fed = stream.reply, fed + ahead
         token = reply is not None and bool(reply.places) and reply.places[-1] == fed
         if token and stream.rows == fed + 1:
             return ((1, False),), True
-        return tuple((len(run), run.atomic) for run in stream.waiting(self.config.step_rows)), token
+        return tuple((len(run), run.atomic) for run in stream.waiting(self.config.step_rows, ahead)), token
 
     def _draw(self, stream: StreamState) -> Draw | None:
         if stream.reply is None or stream.table.length < stream.rows:
@@ -348,8 +355,10 @@ class Scheduler:
         return stream.reply.draw()
 
     def _move_away(self, stream: StreamState) -> tuple[int, list[int]] | None:
-        """Take a stream's pages: to host memory, or, where that is full, to be fed again from what it keeps."""
-        if self._host_used + len(stream.table.pages) > self.config.host_pages:
+        """Take a stream's pages: to host memory, or, where that is full or it has computed none of them, to be fed
+        again from what it keeps."""
+        found = stream.whole and stream.fed == stream.found
+        if found or self._host_used + len(stream.table.pages) > self.config.host_pages:
             stream.lose()
             return None
         pages = stream.save()
@@ -373,24 +382,3 @@ def _has_rows(stream: StreamState) -> bool:
     if stream.rows == stream.table.length:
         return False
     return stream.rows > stream.past and not stream.parked and not stream.pausing
-
-
-def _tell(talk: Conversation, command: Accept | Spans | LaidOut | Resolved | Refuse | Interrupt | Hurry) -> None:
-    """What changes one stream's conversation alone."""
-    match command:
-        case Accept(_, input):
-            talk.accept(input)
-        case Spans(_, spans):
-            talk.spans(spans)
-        case LaidOut(_, seq, prompt):
-            talk.laid_out(seq, prompt)
-        case Resolved(_, seq):
-            talk.resolve(seq)
-        case Refuse(_, error):
-            talk.refuse(error)
-        case Hurry(_, seq):
-            talk.hurry(seq)
-        case Interrupt(_, until, reply, at):
-            talk.interrupt(at, reply, until)
-        case _:
-            assert_never(command)

@@ -181,6 +181,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         long before it goes to the model.
     reserve_tokens: the most rows of KV cache that the stream will need. They are reserved, or the stream is refused
         with InputError. `None`: nothing is reserved, and the stream may use the cache as far as there is room.
+    cache_salt: streams share pages of the prefix cache only if they have the same salt (docs/memory.md). `None`: they
+        share with all that have none.
     params: how replies are drawn if a question does not say.
     """
 
@@ -202,6 +204,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     positions: str = "max"
     lateness_us: int = 0
     reserve_tokens: int | None = None
+    cache_salt: str | None = None
     params: SamplingParams = SamplingParams()
 
     def check(self) -> None:
@@ -259,3 +262,4 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         if self.prompt is not None and not self.prompt:
             raise InputError("prompt: expected at least one character, got none")
         check_unicode("prompt", self.prompt or "")
+        check_unicode("cache_salt", self.cache_salt or "")

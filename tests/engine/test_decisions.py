@@ -20,15 +20,14 @@ from .rig import Rig
 def need_of(scheduler: Scheduler, stream: StreamState, movable: bool) -> Need:
     """Everything that the policy may ask of a stream, by a walk over all of them."""
     size, fed, table = scheduler.config.page_tokens, stream.fed, stream.table
-    pieces, token = (), False
+    pieces, token, ahead = (), False, scheduler._finding.ahead(stream)
     if stream.rows > max(fed, stream.cold) and not stream.parked and not stream.pausing:
-        pieces = tuple((len(run), run.atomic) for run in stream.waiting(scheduler.config.step_rows))
-        token = stream.reply is not None and stream.reply.places[-1:] == [fed]
+        pieces = tuple((len(run), run.atomic) for run in stream.waiting(scheduler.config.step_rows, ahead * size))
+        token = stream.reply is not None and stream.reply.places[-1:] == [fed + ahead * size]
     copy = bool(not stream.away and fed % size and scheduler.pool.shared(table.pages[-1]))
     own, shared = table.own, table.shared
-    return Need(
-        stream.id, stream.since, pieces, token, -fed % size, int(copy), stream.away, own, movable=movable, shared=shared
-    )
+    who = (stream.id, stream.since, pieces, token, -fed % size, int(copy), stream.away, own)
+    return Need(*who, movable=movable, shared=shared, ahead=ahead)
 
 
 def needs_of(scheduler: Scheduler) -> list[Need]:
@@ -54,6 +53,7 @@ def test_a_step_holds_what_the_needs_of_all_give(
     seen: list[Decision] = []
 
     def checked(self: Scheduler, budget: Budget) -> Decision:
+        self._edits += self._finding.look(stream for stream in self.streams.values() if self._feeds(stream))
         wanted = plan(needs_of(self), self.pool.free, budget)
         assert decide(self, budget) == wanted
         seen.append(wanted)
@@ -64,7 +64,7 @@ def test_a_step_holds_what_the_needs_of_all_give(
         strangers(rig, 3, 8)
         client = Client(rig.open(format="live"))
         perform(rig, client, todo)
-        if forks:
+        if forks and not client.session.story.waiting:
             rig.fork(client.session)
         for steps, place, parked in parks:
             rig.step(steps)

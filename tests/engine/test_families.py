@@ -60,7 +60,11 @@ def test_media_that_would_change_the_cache_waits_for_a_turn(omni_loaded: Loaded)
     rig = Rig(with_classes(omni_loaded, {"image": "F", "video": "A"}))
     with pytest.raises(InputError, match="format live: image of qwen2_5_omni.* would change what is cached already"):
         rig.open(format="live")
-    assert rig.open(format="turns")
+    for _ in range(2):
+        session = rig.open(format="turns", system="You watch a door. " * 20)
+        session.ask("What?", max_tokens=2)
+        rig.run()
+    assert rig.core.scheduler.statistics()["prefix_pages"] == 0, "nor does another stream go on with what would change"
 
 
 def test_only_the_thinker_of_a_whole_checkpoint_is_loaded(tmp_path: Path, omni_loaded: Loaded) -> None:

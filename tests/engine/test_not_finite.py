@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from penstock.engine.command import Accept, Question
+from penstock.engine.config import EngineConfig
+from penstock.engine.core import Core
 from penstock.engine.embeddings import Embeddings, EncodedSpan
 from penstock.engine.family import Loaded
 from penstock.engine.plan import Draw
@@ -57,6 +59,22 @@ def test_a_poisoned_stream_ends_and_its_neighbour_goes_on(omni_loaded: Loaded) -
     assert {stream for stream, event in events if isinstance(event, Token)} == {other}
     assert [event.tokens for stream, event in events if isinstance(event, ReplyDone) and stream == other] == [4]
     driven.scheduler.check()
+
+
+def test_what_a_poisoned_stream_computed_is_found_by_nobody(text_loaded: Loaded) -> None:
+    core = Core(text_loaded, EngineConfig(kv_tokens=2048, page_tokens=4, backend="cpu"))
+    said = []
+    for poison in (True, False):
+        stream = next(_streams)
+        core.open(stream, Request(format="turns", system="You watch a door."))
+        core.text(stream, 1, "Look at the door.")
+        core.run()
+        if poison:
+            core.language.values[0][core.scheduler.streams[stream].table.pages[0]] = float("nan")
+        core.ask(stream, 2, "Who?", SHORT)
+        said.append(sum(isinstance(event, Token) for _, event in core.run()))
+        core.scheduler.check()
+    assert said == [0, 4]
 
 
 def test_an_encoder_that_gives_no_numbers_fails_its_input(omni_loaded: Loaded) -> None:

@@ -10,7 +10,7 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 from penstock.engine.pages import Edit, OutOfPages, PagePool, PageTable
 from penstock.errors import PenstockError
 
@@ -32,6 +32,7 @@ class Pages(RuleBasedStateMachine):
         self.pool = PagePool(PAGES, SIZE)
         self.contents: dict[int, int] = {}
         self.live: list[Mirror] = []
+        self.said: list[list[int]] = []  # what sequences have held whose pages could be found
         self.count = 0
 
     @rule(target=tables)
@@ -52,11 +53,38 @@ class Pages(RuleBasedStateMachine):
             return
         assert need <= free and self.pool.free == free - need
         self._carry_out(mirror, edit)
-        for label in range(self.count, self.count + rows):
-            place = len(mirror.rows)
-            self.contents[mirror.pages[place // SIZE] * SIZE + place % SIZE] = label
-            mirror.rows.append(label)
+        self._write(mirror, list(range(self.count, self.count + rows)))
         self.count += rows
+
+    @rule(mirror=tables)
+    def name(self, mirror: Mirror) -> None:
+        """Its full pages can be found from now on."""
+        mirror.table.name(keys(mirror.rows))
+        self.said.append(list(mirror.rows))
+        for key in keys(mirror.rows):
+            assert self.pool.prefixes.find(key) is not None
+
+    @precondition(lambda self: self.said)
+    @rule(target=tables, data=st.data())
+    def begin_alike(self, data: st.DataObject) -> Mirror:
+        """A sequence that begins as one did that may be gone, goes on with what it finds, and writes the rest."""
+        said = data.draw(st.sampled_from(self.said))
+        rows = said[: data.draw(st.integers(0, len(said)))]
+        mirror = Mirror(PageTable(self.pool), [], [])
+        self.live.append(mirror)
+        found = [self.pool.prefixes.find(key) for key in keys(rows)]
+        pages = [page for page in itertools.takewhile(lambda page: page is not None, found) if page is not None]
+        idle = sum(not self.pool.holders(page) for page in pages)
+        free = self.pool.free
+        self._carry_out(mirror, mirror.table.join(pages))
+        assert self.pool.free == free - idle
+        mirror.rows = rows[: len(pages) * SIZE]  # `rows_read_back` looks whether the pages hold them
+        rest = rows[len(mirror.rows) :]
+        if mirror.table.need(len(rest)) <= self.pool.free:
+            self._carry_out(mirror, mirror.table.append(len(rest)))
+            self._write(mirror, rest)
+            mirror.table.name(keys(mirror.rows))
+        return mirror
 
     @rule(mirror=tables, part=st.floats(0, 1))
     def truncate(self, mirror: Mirror, part: float) -> None:
@@ -97,6 +125,12 @@ class Pages(RuleBasedStateMachine):
             mirror.table.clear()
         assert self.pool.free == PAGES
 
+    def _write(self, mirror: Mirror, labels: list[int]) -> None:
+        for label in labels:
+            place = len(mirror.rows)
+            self.contents[mirror.pages[place // SIZE] * SIZE + place % SIZE] = label
+            mirror.rows.append(label)
+
     def _carry_out(self, mirror: Mirror, edit: Edit) -> None:
         for source, target in edit.copies:
             for offset in range(SIZE):
@@ -105,6 +139,58 @@ class Pages(RuleBasedStateMachine):
 
 
 TestPages = Pages.TestCase
+
+
+def keys(rows: list[int]) -> list[bytes]:
+    """A key for each full page: all rows up to its end."""
+    return [repr(rows[:end]).encode() for end in range(SIZE, len(rows) + 1, SIZE)]
+
+
+def test_what_was_used_least_recently_goes_first_and_of_a_sequence_its_end() -> None:
+    pool = PagePool(6, 4)
+    older, newer = PageTable(pool), PageTable(pool)
+    for number, table in enumerate((older, newer)):
+        table.append(12)
+        table.name([bytes([number, place]) for place in range(3)])
+    newer.clear()
+    older.clear()
+    assert (pool.free, pool.prefixes.idle) == (6, 6)
+    other = PageTable(pool)
+    other.append(4 * 4)
+    assert [pool.prefixes.find(bytes([1, place])) for place in range(3)] == [None] * 3, "it was closed first"
+    assert [pool.prefixes.find(bytes([0, place])) is None for place in range(3)] == [False, False, True]
+    with pytest.raises(OutOfPages, match="expected 3 free pages, got 2 of 6"):
+        other.append(3 * 4)
+    pool.check([other])
+
+
+def test_pages_that_can_be_found_are_taken_after_those_that_cannot() -> None:
+    pool = PagePool(8, 4)
+    table = PageTable(pool)
+    table.append(8)
+    table.name([b"a", b"b"])
+    kept = list(table.pages)
+    table.clear()
+    other = PageTable(pool)
+    other.append(6 * 4)
+    assert not set(kept) & set(other.pages)
+    assert [pool.prefixes.find(key) for key in (b"a", b"b")] == kept
+    other.append(1)
+    assert pool.prefixes.find(b"b") is None
+
+
+def test_a_page_that_is_cut_in_part_is_found_no_more() -> None:
+    """Its holder writes into it again."""
+    pool = PagePool(4, 4)
+    table = PageTable(pool)
+    table.append(8)
+    table.name([b"a", b"b"])
+    table.truncate(6)
+    assert pool.prefixes.find(b"b") is None
+    table.append(2)
+    table.name([b"a", b"c"])
+    assert pool.prefixes.find(b"c") == table.pages[1]
+    pool.check([table])
 
 
 def test_a_shared_page_is_copied_once_and_only_by_who_writes() -> None:

@@ -134,7 +134,7 @@ def test_preempted_in_mid_reply(
 
 def test_idle_streams_give_way_first(text_qwen: tuple[Any, Any], text_loaded: Loaded) -> None:
     """An idle stream's pages go before those of a younger one that speaks; it is fed again only with a reason."""
-    rig = Rig(text_loaded, page_tokens=4, kv_tokens=160, host_pages=0)
+    rig = Rig(text_loaded, page_tokens=4, kv_tokens=160, host_pages=0, prefix_cache=False)
     idle, speaking, grows = (rig.open(format="turns") for _ in range(3))
     idle.text("door" * 20)
     idle.ask("What?", max_tokens=4)

@@ -132,13 +132,16 @@ def test_sound_beside_pictures_adds_nothing_to_deeper_layers() -> None:
 def test_what_a_step_has_fed_leaves_the_device() -> None:
     config = EngineConfig(device="cuda", kv_tokens=1024)
     core = Core(load(model_path("omni"), config), config)
-    core.open(1, Request(format="turns"))
-    core.append(1, 1, Timeline(core.loaded.family.spec).image(1, picture(1)).segments)
-    (run,) = [run for run in core.scheduler.streams[1].laid if run.stored is not None]
-    assert run.stored is not None
-    before = core.language.spans.get(run.stored).rows
-    assert before.is_cuda
-    core.run()
-    after = core.language.spans.get(run.stored).rows
-    torch.cuda.synchronize()
-    assert after.is_pinned() and torch.equal(after, before.cpu())
+    for stream in (1, 2):  # the second finds most of it in the cache
+        core.open(stream, Request(format="turns"))
+        core.append(stream, 1, Timeline(core.loaded.family.spec).image(1, picture(1)).segments)
+        core.text(stream, 2, "This is a word. " * 20)
+        (run,) = [run for run in core.scheduler.streams[stream].laid if run.stored is not None]
+        assert run.stored is not None
+        before = core.language.spans.get(run.stored).rows
+        assert before.is_cuda
+        core.run()
+        after = core.language.spans.get(run.stored).rows
+        torch.cuda.synchronize()
+        assert after.is_pinned() and torch.equal(after, before.cpu())
+    assert core.scheduler.streams[2].found > 0

@@ -11,7 +11,7 @@ from tests.house.source import FOLDERS, ROOT, at, dotted, imports, modules, tree
 
 # The wings and contracts of `engine`: each may import those before it.
 WINGS = (
-    *("span", "embeddings", "plan", "command", "encoding", "pages", "positions", "config", "words", "family"),
+    *("span", "embeddings", "plan", "command", "encoding", "prefix", "pages", "positions", "config", "words", "family"),
     *("runner", "families", "conversation", "scheduling", "loading", "core", "record", "brook"),
 )
 FORBIDDEN = {

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from asking import refusal
 from penstock.actors.engine import EngineInfo
@@ -86,6 +87,13 @@ def test_who_names_nothing_gets_what_fits() -> None:
         "ask", "--device", "cpu", "--dtype", "float16", "--quantize", "int8", "--threads", "2", "a.mp4", "W?"
     )
     assert (asked.device, asked.dtype, asked.quantize, asked.threads) == ("cpu", "float16", "int8", 2)
+
+
+def test_serve_alone_says_some_of_it() -> None:
+    assert cli.served_config(cli._parser().parse_args(["serve"])) == msgspec.structs.replace(FITTING, decode="workers")
+    given = ["serve", "--no-prefix-cache", "--limit", "image=2", "--record", "here"]
+    config = cli.served_config(cli._parser().parse_args(given))
+    assert (config.prefix_cache, config.limits_per_request, config.record) == (False, {"image": 2}, "here")
 
 
 def test_an_answer_in_bfloat16(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
