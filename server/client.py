@@ -161,11 +161,8 @@ class Connection:
         task = asyncio.create_task(self.send(close), name=f"abandon {name}")
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    async def send(self, frame: str | bytes) -> None:
-        """Send one frame. ConnectionLostError where the connection has gone."""
-        await self._send(frame)
-
-    async def _send(self, frame: str | bytes) -> int:
+    async def send(self, frame: str | bytes) -> int:
+        """Send one frame; returns its number. ConnectionLostError where the connection has gone."""
         if self._lost is not None:
             raise self._lost
         return await self._socket.send(frame)
@@ -178,7 +175,7 @@ class Connection:
         answer: asyncio.Future[wire.Answer] = asyncio.get_running_loop().create_future()
         self._calls[ref] = (stream, answer)
         try:
-            number = await self._send(frame)
+            number = await self.send(frame)
             answer.add_done_callback(lambda done: done.cancelled() or self._socket.arrived(number))
             return await answer
         finally:

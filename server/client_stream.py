@@ -38,8 +38,8 @@ class Link(Protocol):
         """How much of a file goes into one message."""
         ...
 
-    async def send(self, frame: str | bytes) -> None:
-        """Send one frame."""
+    async def send(self, frame: str | bytes) -> int:
+        """Send one frame; returns its number."""
         ...
 
     async def call(self, encode: Encode, stream: str | None) -> wire.Answer:

@@ -96,9 +96,9 @@ class _Traced(Connection):
         super().__init__(url)
         self._trace = trace
 
-    async def send(self, frame: str | bytes) -> None:
+    async def send(self, frame: str | bytes) -> int:
         self._trace.sent(frame)
-        await super().send(frame)
+        return await super().send(frame)
 
 
 async def run(model: str | None, tokens: int, show: Callable[[Line], None]) -> None:
