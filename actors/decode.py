@@ -19,7 +19,7 @@ from ..engine.command import Close, Fork, Open, Resolved
 from ..engine.runner.threads import compute_alone
 from ..errors import PenstockError, code_of
 from ..streams.event import Dropped, Error, Held
-from ..streams.item import AudioChunk, VideoFrame
+from ..streams.item import AudioChunk, Image, VideoFrame
 from ..streams.requests.request import Request
 from ..streams.requests.whole import decoded
 from ..streams.segment import AudioSegment, MediaSpec, Segment, UnitSegment
@@ -224,6 +224,10 @@ class Decode(Actor[DecodeMessage]):
             await self._send(stream, lane, work, await self._call(lane.intake.flush, work.seq))
             return
         outputs = lane.intake.take(work.seq, work.item)
+        if isinstance(work.item, Image | VideoFrame | AudioChunk):  # one output, for which one call is enough
+            for output in await self._call(list, outputs):
+                await self._send(stream, lane, work, output)
+            return
         while (output := await self._call(_next, outputs)) is not None:
             await self._send(stream, lane, work, output)
             if lane.ended:

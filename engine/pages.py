@@ -167,21 +167,27 @@ class PageTable:
         """How many of its pages are full."""
         return self.length // self.pool.page_tokens
 
+    @property
+    def copies(self) -> bool:
+        """The last page is shared and not full: whoever writes into it copies it first."""
+        return self.length % self.pool.page_tokens != 0 and self.pool.shared(self.pages[-1])
+
     def need(self, rows: int) -> int:
         """How many free pages `append(rows)` would take, a private copy of a shared last page included."""
         if rows == 0:
             return 0
         size = self.pool.page_tokens
-        copies = int(self.length % size != 0 and self.pool.shared(self.pages[-1]))
-        return max(0, -(-(self.length + rows) // size) - len(self.pages)) + copies
+        return max(0, -(-(self.length + rows) // size) - len(self.pages)) + self.copies
 
     def append(self, rows: int) -> Edit:
         """Make room for `rows` more rows; a shared page that would be written is copied first. Atomic on OutOfPages."""
-        if rows == 0:
+        need = self.need(rows)
+        if not need:
+            self.length += rows
             return Edit(len(self.pages))
-        fresh = self.pool.take(self.need(rows), self.pages[-1] if self.pages else None)
+        fresh = self.pool.take(need, self.pages[-1] if self.pages else None)
         index, copies = len(self.pages), []
-        if self.length % self.pool.page_tokens and self.pool.shared(self.pages[-1]):
+        if self.copies:
             old, index = self.pages.pop(), index - 1
             copies.append((old, fresh[0]))
             self.pool.release([old])

@@ -10,7 +10,7 @@ import msgspec
 from .span import Rows, Stored
 
 
-class Draw(msgspec.Struct, frozen=True):
+class Draw(msgspec.Struct, frozen=True, gc=False):
     """How the next token of a row is drawn. `seed` already belongs to this token; temperature 0 takes the likeliest.
 
     `said`: the reply's tokens so far, where a penalty counts them. `bias`: (id, what is added). `barred`: ids that are
@@ -31,7 +31,7 @@ class Draw(msgspec.Struct, frozen=True):
     logprobs: int | None = None
 
 
-class Feed(msgspec.Struct, frozen=True):
+class Feed(msgspec.Struct, frozen=True, gc=False):
     """One stream's part of a step.
 
     `rows` go after row `first - 1` of its cache; `draw` samples from the last of them.

@@ -12,6 +12,8 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
+_COLUMN = np.ones((3, 1), dtype=np.int64)
+
 
 class Cursor(msgspec.Struct):
     """The next positions of a stream.
@@ -42,7 +44,7 @@ class Cursor(msgspec.Struct):
 
     def token(self) -> np.ndarray:
         """The position `(3, 1)` of a sampled token; the cursor moves after it."""
-        positions = np.full((3, 1), self.reply_next, dtype=np.int64)
+        positions = _COLUMN * self.reply_next
         self.text_next = self.reply_next = self.reply_next + 1
         return positions
 

@@ -1,7 +1,8 @@
 """Spans and rows, on their way from the towers to the language model.
 
 Plain data that names embeddings and holds none: these stay where a tower made them, in the span store of the runner
-(runner/spans.py). It knows no streams and no pages.
+(runner/spans.py). It knows no streams and no pages. A stream keeps one of these for each token, so the collector of
+garbage does not walk over them (`gc=False`): they cannot be part of a cycle.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 from ..streams.event import Seen
 
 
-class Stored(msgspec.Struct, frozen=True):
+class Stored(msgspec.Struct, frozen=True, gc=False):
     """Rows `[start, stop)` of entry `id` of the span store; each takes `row_bytes`.
 
     Entries below 0 are the model's own and are never let go.
@@ -60,7 +61,7 @@ class Span(msgspec.Struct, frozen=True, eq=False, tag="span"):
         return Seen(self.seq, self.modality, self.start_us, self.stop_us)
 
 
-class Rows(msgspec.Struct, frozen=True, eq=False):
+class Rows(msgspec.Struct, frozen=True, eq=False, gc=False):
     """Rows with their places, ready to be fed: `ids` `(n,)`, `positions` `(3, n)` int64. `stored` names the embeddings
     of media; None: the ids are embedded.
 

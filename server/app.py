@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import os
 import signal
@@ -86,6 +87,16 @@ def new_loop() -> asyncio.AbstractEventLoop:
     except ImportError:
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
+
+
+def settle() -> None:
+    """What is there now stays for good: the collector of garbage does not walk over it any more.
+
+    A walk over a loaded model and its libraries holds up the event loop for a quarter of a second. To be called once
+    the model is loaded, by a process that does nothing but serve it.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 async def serve(

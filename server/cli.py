@@ -114,7 +114,7 @@ def _serve(options: argparse.Namespace) -> int:
 
     import asyncio
 
-    from .app import bind, new_loop, serve
+    from .app import bind, new_loop, serve, settle
     from .progress import loading, on_terminal
 
     listener = bind(config)  # Before the model is loaded: a port that is taken should not cost a minute.
@@ -124,6 +124,7 @@ def _serve(options: argparse.Namespace) -> int:
         setup = served_config(options)
         async with loading(options.model or "Brook", on_terminal):
             loaded = await Engine.load(options.model, revision=options.revision, config=setup)
+        settle()
         async with loaded as engine:
 
             def drains() -> None:

@@ -221,18 +221,26 @@ class ServedSocket:
     async def _send(self) -> None:
         while True:
             frame, websocket = await self._outbox.next(), self._websocket
-            try:
-                async with asyncio.timeout(self._config.unread_seconds):
-                    await websocket.send({"type": "websocket.send", "text": frame.decode()})
-            except TimeoutError:
-                raise self._outbox.too_slow(self._config.unread_seconds) from None
-            except (WebSocketDisconnect, RuntimeError):  # Starlette: RuntimeError once the receive task saw the end.
-                if self._token is None:
-                    raise HangUp(1005, "client gone") from None
-                await self.serve_on(websocket)  # the receive task knows how long
+            write = websocket.scope.get("extensions", {}).get("penstock.write")
+            if (write is None or not write(frame)) and not await self._send_slowly(websocket, frame):
                 continue
             if self._websocket is websocket:
                 self._outbox.done()
+
+    async def _send_slowly(self, websocket: WebSocket, frame: bytes) -> bool:
+        """Send a frame when the client has read what is before it. False if its WebSocket was lost; HangUp if it does
+        not read, or has gone for good."""
+        try:
+            async with asyncio.timeout(self._config.unread_seconds):
+                await websocket.send({"type": "websocket.send", "text": frame.decode()})
+        except TimeoutError:
+            raise self._outbox.too_slow(self._config.unread_seconds) from None
+        except (WebSocketDisconnect, RuntimeError):  # Starlette: RuntimeError once the receive task saw the end.
+            if self._token is None:
+                raise HangUp(1005, "client gone") from None
+            await self.serve_on(websocket)  # the receive task knows how long
+            return False
+        return True
 
     async def _hang_up(self, hang_up: HangUp) -> None:
         log.info("connection %d closed code=%d reason=%r", self._number, hang_up.code, hang_up.reason)

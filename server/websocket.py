@@ -1,9 +1,12 @@
-"""uvicorn's WebSocket protocol with three things added. A connection can be cut although its client does not read.
-What a client does wrong is one line in the log. A handshake that is none is refused in JSON.
+"""uvicorn's WebSocket protocol with four things added. A connection can be cut although its client does not read.
+Where nothing has to wait, a message is written at once. What a client does wrong is one line in the log. A handshake
+that is none is refused in JSON.
 
-ASGI has no such message: its `websocket.close` waits until the client has read what came before. The cut goes to the
-application in `scope["extensions"]["penstock.cut"]`, a function of (close code, reason, seconds). Beside it is
-`"penstock.left"`, a function that says whether the client has closed the connection, and not merely lost it.
+ASGI has no such messages: its `websocket.close` waits until the client has read what came before, and its
+`websocket.send` passes four layers, which for the tokens of many streams is much of the cost. The cut goes to the
+application in `scope["extensions"]["penstock.cut"]`, a function of (close code, reason, seconds), and `write` in
+`"penstock.write"`, a function of the text. Beside them is `"penstock.left"`, a function that says whether the client
+has closed the connection, and not merely lost it.
 """
 
 from __future__ import annotations
@@ -62,8 +65,20 @@ class CuttableProtocol(WebSocketsSansIOProtocol):
         """Answer the handshake and start the application, which finds `cut` in its scope."""
         super().handle_connect(event)
         if hasattr(self, "scope"):  # Not where the handshake was refused.
-            self.scope["extensions"]["penstock.cut"] = self.cut  # type: ignore[index]
-            self.scope["extensions"]["penstock.left"] = lambda: self.conn.close_rcvd is not None  # type: ignore[index]
+            left = {"penstock.left": lambda: self.conn.close_rcvd is not None}
+            extensions = {"penstock.cut": self.cut, "penstock.write": self.write, **left}
+            self.scope["extensions"].update(extensions)  # type: ignore[union-attr]
+
+    def write(self, text: bytes) -> bool:
+        """Send a text message at once; False if the client has to read first, or can hear nothing more."""
+        if self.disconnected or self.close_sent or not (self.handshake_complete and self.writable.is_set()):
+            return False
+        try:
+            self.conn.send_text(text)
+        except InvalidState:
+            return False
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        return True
 
     def cut(self, code: int, reason: str, seconds: float) -> None:
         """Send a close frame now; drop the connection after `seconds`, whether or not the client has read it."""

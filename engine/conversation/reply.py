@@ -14,6 +14,8 @@ from ..span import Span
 from ..words.detokenize import Detokenizer
 from .rules import Life
 
+_GREEDY = Draw()
+
 
 class Splice(msgspec.Struct, frozen=True, eq=False):
     """What went into the KV of a running reply after its first `tokens` tokens: a span, or words."""
@@ -72,7 +74,7 @@ class ReplyState:
         params, way, place = self.params, self._way, len(self.ids)
         barred = tuple(self._ends) if len(self.ids) < params.min_tokens else ()
         if way.temperature == 0 and not (self._penalised or self._bias or barred):
-            return Draw(logprobs=params.logprobs)
+            return _GREEDY if params.logprobs is None else Draw(logprobs=params.logprobs)
         return Draw(
             way.temperature,
             way.top_k,

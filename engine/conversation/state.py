@@ -97,7 +97,8 @@ class StreamState:
     @property
     def past(self) -> int:
         """Rows that are in the cache or have been."""
-        return max(self.fed, self.cold)
+        fed = self.away_rows if self.away else self.table.length
+        return fed if fed > self.cold else self.cold
 
     @property
     def pausing(self) -> bool:
@@ -190,10 +191,11 @@ class StreamState:
 
     def lay(self, rows: list[Rows]) -> None:
         for run in rows:
-            if len(run):
+            count = len(run)
+            if count:
                 self.laid.append(run)
                 self.starts.append(self.rows)
-                self.rows += len(run)
+                self.rows += count
                 self.host_bytes += run.nbytes
 
     def lay_within(self, limits: Limits, lay: Callable[[Layout], list[Rows]], reserve: int) -> list[Rows]:
@@ -241,6 +243,9 @@ class StreamState:
 
     def take(self, count: int) -> list[Rows]:
         """The next `count` rows to be fed."""
+        run = self.laid[self.head]
+        if len(run.ids) == count and self.starts[self.head] == self.fed:
+            return [run]
         runs = self.waiting(count)
         over = sum(len(run) for run in runs) - count
         return [*runs[:-1], runs[-1].part(0, len(runs[-1]) - over)] if over else runs

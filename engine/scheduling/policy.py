@@ -9,11 +9,17 @@ one is served.
 from __future__ import annotations
 
 from collections import Counter
+from operator import attrgetter
 
 import msgspec
 
+# The pieces of a stream that waits to be fed its newest token and nothing else.
+ONE_TOKEN = ((1, False),)
+# Older is smaller. A fork has the age of its stream until it is served: the lower number counts as older.
+_age = attrgetter("since", "stream")
 
-class Need(msgspec.Struct, frozen=True):
+
+class Need(msgspec.Struct, frozen=True, gc=False):
     """What one stream could do now.
 
     `since` orders needs by age. `pieces` are the waiting rows from the front: (count, atomic); `token` says that the
@@ -61,8 +67,9 @@ class Decision(msgspec.Struct, frozen=True):
 
 def pages_for(need: Need, rows: int, page_tokens: int) -> int:
     """Free pages that feeding `rows` rows takes, those that come back from the host and those ahead included."""
-    more = max(0, rows - need.room)
-    return need.first + -(-more // page_tokens)
+    more = rows - need.room
+    first = need.away + need.ahead + need.copy
+    return first if more <= 0 else first - -more // page_tokens
 
 
 def plan(needs: list[Need], free: int, budget: Budget) -> Decision:
@@ -103,20 +110,18 @@ def within(needs: list[Need], free: int, budget: Budget) -> Decision | None:
     most = left = budget.append_rows if any(need.token for need in needs) else budget.rows
     grants: list[tuple[int, int]] = []
     for need in needs:
-        rows = _rows(need, left, most)
-        if rows == 0:
-            continue
+        if need.token and len(need.pieces) == 1:
+            rows = 1
+        else:
+            rows = _rows(need, left, most)
+            if rows == 0:
+                continue
+            left = max(0, left - (rows - need.token))
         free -= pages_for(need, rows, budget.page_tokens)
         if free < 0:
             return None
-        left = max(0, left - (rows - need.token))
         grants.append((need.stream, rows))
     return Decision(grants, [])
-
-
-def _age(need: Need) -> tuple[int, int]:
-    """Older is smaller. A fork has the age of its stream until it is served: the lower number counts as older."""
-    return need.since, need.stream
 
 
 def _movable(needs: list[Need], waiting: list[Need]) -> list[Need]:

@@ -43,7 +43,7 @@ from ..plan import Draw, Feed, Plan, Result, TableEdit
 from ..words.spelling import Unspelled
 from .finding import Finding
 from .journal import Entry, Notes, Planned
-from .policy import Budget, Decision, Need, within
+from .policy import ONE_TOKEN, Budget, Decision, Need, within
 from .policy import plan as choose_rows
 
 log = logging.getLogger("penstock.engine")
@@ -76,7 +76,7 @@ class Scheduler:
         self.family = family
         self.config = config
         self._append_rows = config.append_rows  # of a step while some reply decodes
-        self._yielding: list[int] = []  # streams whose replies wait for media where they can
+        self._yielding: dict[int, None] = {}  # streams whose replies wait for media where they can
         self.journal = journal  # None: nothing is noted
         self._reserved: dict[int, int] = {}  # rows that streams have declared as their most
         self.pool = PagePool(config.pages, config.page_tokens)
@@ -97,7 +97,7 @@ class Scheduler:
 
         Raises InputError where `Open` or `Fork` is refused.
         """
-        if command in (AppendRows(self._append_rows), Yield(self._yielding)):
+        if command in (AppendRows(self._append_rows), Yield([*self._yielding])):
             return
         self._note(command)
         match command:
@@ -110,7 +110,7 @@ class Scheduler:
             case AppendRows(rows):
                 self._append_rows = min(rows, self.config.step_rows)
             case Yield(streams):
-                self._yielding = streams
+                self._yielding = dict.fromkeys(streams)
             case Park(id, parked):
                 if id in self.streams:
                     self.streams[id].reads(What.PARKED if parked else What.READ)
@@ -211,7 +211,7 @@ class Scheduler:
 
     def plan(self) -> Plan | None:
         """The next step, or None where there is nothing to do."""
-        decision = self._decide(Budget(self.config.step_rows, self._append_rows, self.config.page_tokens))
+        decision = self.decide()
         for id, _ in decision.grants:
             self._edits += self._finding.chosen(self.streams[id])
         # Host memory goes first to those that cannot be fed again.
@@ -317,10 +317,12 @@ class Scheduler:
             left -= pages if not stream.whole and pages <= left else 0
         return needs
 
-    def _decide(self, budget: Budget) -> Decision:
-        """What the next step holds. Most streams are idle, and pages are seldom short: then only those are looked at
-        that have something to do."""
-        busy = [stream for stream in self.streams.values() if self._feeds(stream)]
+    def decide(self) -> Decision:
+        """What the next step holds; streams that begin join pages that others hold. Most streams are idle, and pages are
+        seldom short: then only those are looked at that have something to do."""
+        budget = Budget(self.config.step_rows, self._append_rows, self.config.page_tokens)
+        streams = self.streams.values()
+        busy = [one for one in streams if one.rows != one.table.length and self._feeds(one)]
         self._edits += self._finding.look(busy)
         needs = [self._own_need(stream) for stream in busy]
         return within(needs, self.pool.free, budget) or choose_rows(self._needs(), self.pool.free, budget)
@@ -328,26 +330,28 @@ class Scheduler:
     def _need(self, stream: StreamState, movable: bool) -> Need:
         table = stream.table
         need = self._own_need(stream)
+        if not self._feeds(stream):
+            need = msgspec.structs.replace(need, pieces=(), token=False)
         return msgspec.structs.replace(need, own=table.own, shared=table.shared, movable=movable)
 
     def _own_need(self, stream: StreamState) -> Need:
-        """A stream's need, without what others could take from it."""
-        size, length, ahead = self.config.page_tokens, stream.fed, self._finding.ahead(stream)
-        pieces, token = self._pieces(stream, length, ahead * size) if self._feeds(stream) else ((), False)
-        copy = not stream.away and length % size != 0 and self.pool.shared(stream.table.pages[-1])
-        return Need(stream.id, stream.since, pieces, token, -length % size, int(copy), stream.away, ahead=ahead)
+        """A stream's need, without what others could take from it: the waiting rows after those ahead, (count, atomic)
+        each, and whether the first of them is a sampled token."""
+        size, fed, ahead, reply = self.config.page_tokens, stream.fed, self._finding.ahead(stream), stream.reply
+        first = fed + ahead * size
+        token = reply is not None and bool(reply.places) and reply.places[-1] == first
+        if token and stream.rows == first + 1:
+            pieces = ONE_TOKEN
+        else:
+            pieces = tuple((len(run), run.atomic) for run in stream.waiting(self.config.step_rows, ahead * size))
+        copy = int(stream.table.copies)
+        return Need(stream.id, stream.since, pieces, token, -fed % size, copy, stream.away, ahead=ahead)
 
     def _feeds(self, stream: StreamState) -> bool:
         """Whether anything of it is to be fed now."""
-        return _has_rows(stream) and not (stream.id in self._yielding and can_wait(self._talks[stream.id]))
-
-    def _pieces(self, stream: StreamState, fed: int, ahead: int) -> tuple[tuple[tuple[int, bool], ...], bool]:
-        """The waiting rows after `ahead` of them, (count, atomic) each, and whether the first is a sampled token."""
-        reply, fed = stream.reply, fed + ahead
-        token = reply is not None and bool(reply.places) and reply.places[-1] == fed
-        if token and stream.rows == fed + 1:
-            return ((1, False),), True
-        return tuple((len(run), run.atomic) for run in stream.waiting(self.config.step_rows, ahead)), token
+        if stream.rows <= stream.past or stream.parked or stream.pausing:
+            return False
+        return stream.id not in self._yielding or not can_wait(self._talks[stream.id])
 
     def _draw(self, stream: StreamState) -> Draw | None:
         if stream.reply is None or stream.table.length < stream.rows:
@@ -375,10 +379,3 @@ class Scheduler:
         if stream.away:
             self._drops.append(stream.id)
             self._host_used -= stream.away
-
-
-def _has_rows(stream: StreamState) -> bool:
-    """Whether anything of it may be fed now."""
-    if stream.rows == stream.table.length:
-        return False
-    return stream.rows > stream.past and not stream.parked and not stream.pausing

@@ -5,7 +5,9 @@ Knows a tokenizer only.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
 
 # A character that is still open decodes to this.
 _OPEN = "\ufffd"
@@ -17,6 +19,17 @@ class Decoder(Protocol):
     def decode(self, token_ids: list[int], skip_special_tokens: bool = False) -> str: ...
 
 
+def decoder(tokenizer: Decoder) -> Callable[[list[int]], str]:
+    """What gives the text of ids without special tokens: the tokenizer's `decode`, or, where this only hands them on to
+    the compiled one, that one, which takes a fifth of the time."""
+    kind: Any = type(tokenizer)
+    names = [getattr(getattr(kind, name, None), "__qualname__", "") for name in ("decode", "_decode")]
+    plain = names == ["PreTrainedTokenizerBase.decode", "TokenizersBackend._decode"]
+    if plain and not getattr(tokenizer, "clean_up_tokenization_spaces", True):
+        return partial(getattr(tokenizer, "backend_tokenizer").decode, skip_special_tokens=True)  # noqa: B009
+    return partial(tokenizer.decode, skip_special_tokens=True)
+
+
 class Detokenizer:
     """The text of one reply.
 
@@ -25,7 +38,7 @@ class Detokenizer:
     """
 
     def __init__(self, tokenizer: Decoder, stop: tuple[str, ...]) -> None:
-        self._tokenizer = tokenizer
+        self._text_of = decoder(tokenizer)
         self._stop = stop
         self._ids: list[int] = []
         self._start = 0  # first id of the tail that is decoded again
@@ -51,13 +64,18 @@ class Detokenizer:
             self._start, self._done = self._done, len(self._ids)
         self.ends.append(len(self.text))
         self._inside.append(self.open)
-        shown = self._show(self._safe()) if self.stopped is None else ""
+        if not self._stop:
+            shown = self._show(len(self.text))
+        else:
+            shown = self._show(self._safe()) if self.stopped is None else ""
         self._shown.append(self.sent)
         return shown
 
     @property
     def stopped(self) -> int | None:
         """Where in `text` the first stop string begins; None where there is none."""
+        if not self._stop:
+            return None
         found = [place for word in self._stop if (place := self.text.find(word, self.sent)) >= 0]
         return min(found, default=None)
 
@@ -90,7 +108,7 @@ class Detokenizer:
         return twin
 
     def _decode(self, start: int, stop: int) -> str:
-        return self._tokenizer.decode(self._ids[start:stop], skip_special_tokens=True)
+        return self._text_of(self._ids[start:stop])
 
     def _safe(self) -> int:
         """Up to where text may be shown: to its end, or, where that may be the beginning of a stop string, to the end

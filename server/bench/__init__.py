@@ -5,6 +5,7 @@ latency     `penstock bench latency`: one user, on the public `Engine`
 throughput  `penstock bench throughput`: many requests at once, on the public `Engine`
 live        `penstock bench live`: pictures that arrive while a reply is spoken, through a server
 capacity    `penstock bench capacity`: how many live streams a server keeps up with
+overhead    `penstock bench overhead`: what many live streams cost beside the model, and where the time goes
 compare     `penstock bench compare`: latency and throughput of several engines in turn
 append      `penstock bench append`: one append and one decode step, by length of history
 alone       cases on Penstock alone
@@ -13,6 +14,8 @@ arithmetic  from times to figures
 figures     how figures are printed
 camera      a client that shows pictures at a fixed pace
 served      the server that is measured
+planning    the scheduler alone
+profile     a sampling profile of a server, and its parts
 peer        an engine in a process of its own, as seen from here; `peers` is what runs there
 presets     models with random weights at real shapes
 costs, others, models, stock    what `append` measures, and the small model on which it does

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 _WHOLE = Callable[[str], int]
@@ -16,6 +17,7 @@ _EXAMPLES = {
     "throughput": "penstock bench throughput --model Qwen/Qwen2.5-VL-3B-Instruct --requests 1,8",
     "live": "penstock bench live --model random:0.2b --dtype bfloat16",
     "capacity": "penstock bench capacity --model random:0.2b --dtype bfloat16 --most-streams 16",
+    "overhead": "penstock bench overhead --streams 32,128 --flame profile.json",
     "compare": "penstock bench compare --model random:0.2b --dtype bfloat16 --vllm ~/vllm/bin/python",
     "append": "penstock bench append --rounds 5",
 }
@@ -44,6 +46,7 @@ def add_benches(parser: argparse.ArgumentParser, command: Callable[[argparse.Nam
         ("throughput", "many requests at once: tokens a second, first tokens", _throughput),
         ("live", "pictures that arrive while a reply is spoken, through a server", _live),
         ("capacity", "how many live streams a server keeps up with", _capacity),
+        ("overhead", "what many live streams cost beside the model, and where the time goes", _overhead),
         ("compare", "latency and throughput beside transformers and vLLM, in turn", _compare),
         ("append", "time per append and per decode step, by history", _append),
     ):
@@ -84,6 +87,25 @@ def _capacity(parser: argparse.ArgumentParser, read: Numbers) -> None:
     )
     parser.add_argument(
         "--most-streams", type=read.count, default=64, metavar="N", help="stop the search there (default %(default)s)"
+    )
+
+
+def _overhead(parser: argparse.ArgumentParser, read: Numbers) -> None:
+    _add_model(parser)
+    _add_rounds(parser, read, 3)
+    parser.add_argument(
+        "--streams",
+        type=read.counts,
+        default=(32, 128),
+        metavar="N,N",
+        help="how many streams, separated by commas (default 32,128)",
+    )
+    _add_fps(parser, read)
+    parser.add_argument(
+        "--seconds", type=read.positive, default=6.0, help="how long each measurement takes (default %(default)g)"
+    )
+    parser.add_argument(
+        "--flame", type=Path, metavar="FILE", help="write the profile of most streams here, for speedscope.app"
     )
 
 
@@ -148,8 +170,12 @@ def _add_requests(parser: argparse.ArgumentParser, read: Numbers) -> None:
     )
 
 
-def _add_camera(parser: argparse.ArgumentParser, read: Numbers, media: str) -> None:
+def _add_fps(parser: argparse.ArgumentParser, read: Numbers) -> None:
     parser.add_argument("--fps", type=read.positive, default=2.0, help="pictures a second (default %(default)g)")
+
+
+def _add_camera(parser: argparse.ArgumentParser, read: Numbers, media: str) -> None:
+    _add_fps(parser, read)
     parser.add_argument(
         "--media",
         choices=("image", "frame"),

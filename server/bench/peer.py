@@ -27,11 +27,21 @@ _LIBRARIES = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/l
 
 
 class Peer:
-    """An engine that answers cases. `about` says what it computes with."""
+    """A process that answers cases. `first` is what it said when it had started; of an engine, `about` says what it
+    computes with."""
 
     def __init__(self, name: str, process: Process) -> None:
-        self.about = ""
+        self.first: dict[str, Any] = {}
         self._name, self._process = name, process
+
+    @property
+    def about(self) -> str:
+        return self.first["loaded"]
+
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._process.pid
 
     async def run(self, case: dict[str, Any]) -> dict[str, Any]:
         """The answer to a case; an `error` if the process has ended, so that the other engines can go on."""
@@ -62,15 +72,21 @@ async def open_peer(name: str, python: str | None, model: str, dtype: str, devic
     command = [sys.executable, "-m", module] if python is None else [python, str(_CHILD)]
     environment = None if python is None else await asyncio.to_thread(_environment, python)
     command += [f"on_{name}", model, dtype, device]
+    async with started(name, command, environment) as peer:
+        yield peer
+
+
+@contextlib.asynccontextmanager
+async def started(name: str, command: list[str], environment: dict[str, str] | None = None) -> AsyncIterator[Peer]:
+    """Run a command that answers cases, once it has said that it is ready. EngineFailedError where it does not."""
     process = await asyncio.create_subprocess_exec(
         *command, stdin=PIPE, stdout=PIPE, limit=_LINE_BYTES, env=environment
     )
     try:
         peer = Peer(name, process)
-        loaded = await peer.read()
-        if "error" in loaded:
-            raise EngineFailedError(f"{name}: {loaded['error']}")
-        peer.about = loaded["loaded"]
+        peer.first = await peer.read()
+        if "error" in peer.first:
+            raise EngineFailedError(f"{name}: {peer.first['error']}")
         yield peer
     finally:
         assert process.stdin is not None

@@ -49,18 +49,19 @@ def test_a_step_holds_what_the_needs_of_all_give(
     omni_loaded: Loaded, todo: list[Act], parks: list[tuple[int, int, bool]], kv_tokens: int, forks: bool
 ) -> None:
     rig = Rig(omni_loaded, page_tokens=4, kv_tokens=kv_tokens, append_rows=24)
-    scheduler, decide = rig.core.scheduler, Scheduler._decide
+    scheduler, decide = rig.core.scheduler, Scheduler.decide
     seen: list[Decision] = []
 
-    def checked(self: Scheduler, budget: Budget) -> Decision:
+    def checked(self: Scheduler) -> Decision:
+        budget = Budget(self.config.step_rows, self._append_rows, self.config.page_tokens)
         self._edits += self._finding.look(stream for stream in self.streams.values() if self._feeds(stream))
         wanted = plan(needs_of(self), self.pool.free, budget)
-        assert decide(self, budget) == wanted
+        assert decide(self) == wanted
         seen.append(wanted)
         return wanted
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Scheduler, "_decide", checked)
+        patch.setattr(Scheduler, "decide", checked)
         strangers(rig, 3, 8)
         client = Client(rig.open(format="live"))
         perform(rig, client, todo)

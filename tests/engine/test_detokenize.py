@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as st
-from penstock.engine.words.detokenize import Detokenizer
+from penstock.engine.words.detokenize import Detokenizer, decoder
 
 texts = st.text(alphabet="aé🙂漢 \n<|door", max_size=30) | st.text(max_size=20)
 
@@ -106,3 +107,17 @@ def test_open_says_that_a_character_has_begun(text_qwen: tuple[Any, Any], text: 
         so_far = tokenizer.decode(ids[:count], skip_special_tokens=True)
         assert last.open == (not whole.startswith(so_far))
     assert not last.open
+
+
+def test_the_compiled_tokenizer_is_asked_where_the_library_adds_nothing(text_qwen: tuple[Any, Any]) -> None:
+    tokenizer = text_qwen[1]
+    ids = ids_of(tokenizer, "The door is red.")
+    assert decoder(tokenizer).func == tokenizer.backend_tokenizer.decode
+
+    class Own(type(tokenizer)):
+        def decode(self, token_ids: Any, skip_special_tokens: bool = False, **_: Any) -> str:
+            return "mine"
+
+    tokenizer = copy.copy(tokenizer)
+    tokenizer.__class__ = Own
+    assert decoder(tokenizer)(ids) == "mine"

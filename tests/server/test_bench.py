@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from penstock.errors import PenstockError
-from penstock.server.bench import compare, live, peer
+from penstock.server.bench import compare, live, overhead, peer
+from penstock.server.bench.profile import PARTS
 from penstock.server.cli import main
 
 from tests.fixtures.recipe import model_path
@@ -98,6 +99,26 @@ def test_capacity(brook_url: str, capsys: pytest.CaptureFixture[str]) -> None:
         fits = int(case.split()[0]) <= found["median"]
         share = figures[case, "synchrony", "penstock"]
         assert fits == (share["note"] == "") and (share["median"] >= 99 or not fits)
+
+
+def test_overhead(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without py-spy the parts of the time are not known, and the figures say why."""
+    monkeypatch.setattr(overhead, "_ALONE", 3)
+    words = ["--rounds", "1", "--streams", "2", "--seconds", "0.3", "--flame", str(tmp_path / "profile.json")]
+    setting, figures, code = bench(capsys, "bench", "overhead", *words)
+    assert code == 0 and setting["model"] == "Brook"
+    alone, of = (
+        {what: figure for (case, what, _), figure in figures.items() if case == wanted}
+        for wanted in ("scheduler alone, 3 speak", "2 streams")
+    )
+    assert 0 < alone["policy"]["median"] < alone["all"]["median"]
+    assert of["event loop lag, p50"]["median"] <= of["event loop lag, most"]["median"]
+    assert of["steps, p50"]["median"] > 0 and 0 < of["event loop, of a core"]["median"] <= 110
+    written = (tmp_path / "profile.json").exists()
+    for part in ("host work", *PARTS):
+        figure = of[f"time: {part}"]
+        assert (figure["median"] is not None) == written == (figure["note"] == "")
+    assert not written or of["time: model step"]["median"] > 0
 
 
 def test_compare(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ NEEDED = {
             *("CuttableProtocol.handle_connect", "CuttableProtocol.scope", "CuttableProtocol.conn"),
             *("CuttableProtocol.disconnected", "CuttableProtocol.close_sent", "CuttableProtocol.close_timer"),
             *("CuttableProtocol.stop_keepalive", "CuttableProtocol.read_paused", "CuttableProtocol.transport"),
+            "CuttableProtocol.writable",
         ],
         SLOW,
     ),
