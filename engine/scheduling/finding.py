@@ -30,7 +30,9 @@ class Finding:
         `ahead` says with how many idle ones a stream goes on if it is chosen, a page for its other rows left."""
         self._ahead, edits = {}, []
         for stream in streams if self._on else ():
-            if stream.away or stream.fed != stream.found or stream.rows <= stream.fed + self._pool.page_tokens:
+            if stream.away or stream.table.length != stream.found:
+                continue
+            if stream.rows <= stream.fed + self._pool.page_tokens:
                 continue
             pages = self._pages(stream)
             held = list(takewhile(self._pool.holders, pages))
@@ -43,7 +45,7 @@ class Finding:
 
     def ahead(self, stream: StreamState) -> int:
         """How many idle pages it goes on with if it is chosen now."""
-        return len(self._ahead.get(stream.id, ()))
+        return len(self._ahead[stream.id]) if stream.id in self._ahead else 0
 
     def chosen(self, stream: StreamState) -> list[TableEdit]:
         """Rows of this stream go into the step that is planned now, before any page is taken for it."""

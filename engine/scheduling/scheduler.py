@@ -318,8 +318,8 @@ class Scheduler:
         return needs
 
     def decide(self) -> Decision:
-        """What the next step holds; streams that begin join pages that others hold. Most streams are idle, and pages are
-        seldom short: then only those are looked at that have something to do."""
+        """What the next step holds; streams that begin join pages that others hold. Most streams are idle, and pages
+        are seldom short: then only those are looked at that have something to do."""
         budget = Budget(self.config.step_rows, self._append_rows, self.config.page_tokens)
         streams = self.streams.values()
         busy = [one for one in streams if one.rows != one.table.length and self._feeds(one)]
@@ -345,7 +345,8 @@ class Scheduler:
         else:
             pieces = tuple((len(run), run.atomic) for run in stream.waiting(self.config.step_rows, ahead * size))
         copy = int(stream.table.copies)
-        return Need(stream.id, stream.since, pieces, token, -fed % size, copy, stream.away, ahead=ahead)
+        need = Need(stream.id, stream.since, pieces, token, -fed % size, copy, stream.away)
+        return msgspec.structs.replace(need, ahead=ahead) if ahead else need
 
     def _feeds(self, stream: StreamState) -> bool:
         """Whether anything of it is to be fed now."""
