@@ -33,6 +33,8 @@ log = logging.getLogger("penstock.server")
 
 # How long a closing connection may take to flush what is queued, and to answer the close frame.
 FLUSH_SECONDS = 2.0
+# What is reported in place of a close code where neither side has sent one (RFC 6455, 7.4.1).
+_NO_CLOSE = (1005, 1006)
 
 
 class Door(Protocol):
@@ -195,13 +197,14 @@ class ServedSocket:
             _cut(before, HangUp(1001, "the client goes on elsewhere"), 0.0)
         self._lost = False
 
-    async def _comes_back(self, websocket: WebSocket) -> bool:
+    async def _comes_back(self, websocket: WebSocket, code: int | None) -> bool:
         """This WebSocket is lost: wait until there is another one. False where none may come, or none does."""
         if self._websocket is not websocket:
             return True
         left = websocket.scope.get("extensions", {}).get("penstock.left")
         waiting = sum(connection.waits for connection in self._kept.values())
-        gone = self._token is None or left is None or left() or self._draining.is_set()
+        ended = left is None or left() or code not in _NO_CLOSE  # by its client, or by the server that goes down
+        gone = self._token is None or ended or self._draining.is_set()
         if gone or waiting >= self._config.max_connections:
             return False
         log.info("connection %d lost: its streams wait %g s", self._number, self._config.resume_seconds)
@@ -259,7 +262,7 @@ class ServedSocket:
             websocket = self._websocket
             message = await websocket.receive()
             if message["type"] == "websocket.disconnect":
-                if not await self._comes_back(websocket):
+                if not await self._comes_back(websocket, message.get("code")):
                     return
                 continue
             if self._websocket is not websocket:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from itertools import product
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -84,7 +85,8 @@ def test_pages_in_host_memory_are_neither_saved_nor_taken() -> None:
 
 def test_a_stream_is_written_by_its_conversation_alone() -> None:
     """The scheduler and the actors call methods of `StreamState`; they assign nothing to it."""
-    fields = {name for name in vars(StreamState(1, 0, Request(), cast(Any, None), cast(Any, None)))}
+    table = SimpleNamespace(pool=SimpleNamespace(page_tokens=1))
+    fields = {name for name in vars(StreamState(1, 0, Request(), cast(Any, None), cast(Any, table)))}
     for path in modules("engine/scheduling") + modules("actors"):
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr in fields:

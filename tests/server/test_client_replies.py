@@ -24,8 +24,9 @@ class Line:
     def __init__(self) -> None:
         self.answers: list[asyncio.Future[wire.Answer]] = []
 
-    async def send(self, frame: str | bytes) -> None:
+    async def send(self, frame: str | bytes) -> int:
         """Nothing."""
+        return 0
 
     async def call(self, encode: Callable[[str], str | bytes], stream: str | None) -> wire.Answer:
         """Waits for its place in `answers`."""

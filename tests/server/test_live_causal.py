@@ -129,7 +129,7 @@ def test_a_frame_changes_the_very_next_token_and_none_before(encoded: bool, monk
 
     async def main() -> None:
         async with (
-            await Engine.load(model_path("omni"), config=EngineConfig()) as engine,
+            await Engine.load(model_path("omni"), config=EngineConfig(prefix_cache=False)) as engine,
             serving(engine) as url,
         ):
             watched, events = await play(engine, url, [pair(1), pair(2), pair(3)])
