@@ -22,10 +22,10 @@ _OPENMP = "OMP_NUM_THREADS"
 _SETTING = threading.Lock()
 # Seconds of computing after which a crew looks at how long its threads have waited; the shares of that time from which
 # there are fewer of them and below which there are more.
-_WINDOW_S, _CROWDED, _FREE = 0.25, 0.3, 0.1
+_WINDOW_S, _CROWDED, _FREE = 0.25, 0.45, 0.1
 # Windows in a row that decide: crowded ones for fewer threads, free ones for more. The latter double each time when
 # there are fewer, up to the last number: so seldom the threads of a machine that stays busy are tried in vain.
-_CROWDED_WINDOWS, _FREE_WINDOWS, _MOST_WINDOWS = 2, 4, 64
+_CROWDED_WINDOWS, _FREE_WINDOWS, _MOST_WINDOWS = 2, 2, 16
 
 
 class Threads(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ does not know what is read from them.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ Runs = Callable[[dict[str, Any]], Awaitable[Answer]]
 
 SIDE, IMAGE_SIDE, VIDEO_FRAMES = 224, 448, 16
 _SESSION_TOKENS = 8
+# After an answer of one engine, before another one is asked: until then its process may still compute.
+_PAUSE_SECONDS = 0.5
 
 
 class Case(NamedTuple):
@@ -74,6 +77,8 @@ async def measure(engines: Mapping[str, Runs], cases: Sequence[Case], rounds: in
             message = case.message | {"seed": turn * 1000 + number}
             order = list(engines) if turn % 2 else list(engines)[::-1]
             for name in order:
+                if len(engines) > 1:
+                    await asyncio.sleep(_PAUSE_SECONDS)
                 answer = await engines[name](message)
                 if turn:
                     measured[name][case.name].append(answer)
