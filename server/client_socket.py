@@ -8,6 +8,7 @@ commands.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
@@ -123,7 +124,8 @@ class LastingSocket:
                     return False
             except ConnectionClosed:
                 pass  # lost again
-            await _wait(self._closing, pause)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), pause)
             pause = min(2 * pause, _LAST_PAUSE_SECONDS)
         return False
 
@@ -191,11 +193,3 @@ def _why(body: bytes | bytearray | None) -> str:
         return msgspec.json.decode(body or b"", type=_Refusal).error
     except (msgspec.DecodeError, UnicodeError):
         return bytes(body or b"").decode(errors="replace")
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass

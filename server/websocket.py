@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -65,9 +65,9 @@ class CuttableProtocol(WebSocketsSansIOProtocol):
         """Answer the handshake and start the application, which finds `cut` in its scope."""
         super().handle_connect(event)
         if hasattr(self, "scope"):  # Not where the handshake was refused.
-            left = {"penstock.left": lambda: self.conn.close_rcvd is not None}
-            extensions = {"penstock.cut": self.cut, "penstock.write": self.write, **left}
-            self.scope["extensions"].update(extensions)  # type: ignore[union-attr]
+            extensions = cast(Any, self.scope)["extensions"]
+            extensions["penstock.cut"], extensions["penstock.write"] = self.cut, self.write
+            extensions["penstock.left"] = lambda: self.conn.close_rcvd is not None
 
     def write(self, text: bytes) -> bool:
         """Send a text message at once; False if the client has to read first, or can hear nothing more."""

@@ -99,8 +99,8 @@ def test_queries_and_keys_are_turned_and_the_cache_is_written(
     target = torch.randperm(3 * 4, generator=torch.Generator().manual_seed(seed))[:rows].to(DEVICE)
     keys, values = (torch.full((3, 4, kv_heads, dim), float("nan"), dtype=dtype, device=DEVICE) for _ in range(2))
     queries, *left = module.TritonPointwise().turned(heads, norm, turns, keys, values, target)
-    wide_turns = tuple(turn.float() for turn in turns)
-    right = Pointwise().turned(heads.float(), exact(norm), wide_turns, keys, values, target)  # type: ignore[arg-type]
+    wide_turns = turns[0].float(), turns[1].float()
+    right = Pointwise().turned(heads.float(), exact(norm), wide_turns, keys, values, target)
     assert [part.shape for part in left] == [(0, kv_heads, dim)] * 2
     written, new = keys.flatten(0, 1)[target], values.flatten(0, 1)[target]
     assert_close(queries, right[0])

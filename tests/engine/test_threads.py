@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -165,14 +166,15 @@ def test_where_waiting_is_not_known_the_number_stays(tmp_path: Path) -> None:
     assert Cores().compute(Crew(4, lambda: None), 5) == [4]
 
 
-@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="Linux says how long a thread waited for a core")
-def test_waiting_is_that_of_the_thread_and_of_those_that_help_it() -> None:
-    first = waited_s()
-    assert first is not None
-    assert first >= 0
-    with ThreadPoolExecutor(1) as other:  # of the same process: what it waits for is its own
-        alone = other.submit(waited_s).result()
-    assert alone is not None
+def test_waiting_is_that_of_the_thread_and_of_those_that_help_it(tmp_path: Path) -> None:
+    """As Linux says it, in nanoseconds: what other threads of Python wait for is their own."""
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(threading.get_native_id).result()
+        for id, waited_ns in ((threading.get_native_id(), 5 * 10**9), (other, 7 * 10**9), (10**9, 2 * 10**9)):
+            (tmp_path / str(id)).mkdir()
+            (tmp_path / str(id) / "schedstat").write_text(f"123 {waited_ns} 4\n")
+        (tmp_path / "5").mkdir()  # a thread that has just ended
+        assert waited_s(tmp_path) == 7.0
 
 
 def test_another_number_of_threads_is_that_of_the_thread_alone() -> None:

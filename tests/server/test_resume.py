@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from fake_engine import FakeEngine
-from harness import raw_client, run, serving, until
+from harness import RawClient, raw_client, run, serving, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock.server.client import Connection, connect
@@ -74,13 +74,19 @@ async def line(url: str, breaks: list[int]) -> AsyncIterator[tuple[str, Wire]]:
         await until(lambda: len(asyncio.all_tasks()) < 40)
 
 
+async def opened(client: RawClient) -> str:
+    """Have the connection kept, and open a stream; the token."""
+    await client.send(type="keep")
+    token = (await client.receive_until("kept"))[-1]["token"]
+    await client.open()
+    return token
+
+
 async def talk(connection: Connection) -> dict[str, Any]:
     """A conversation on two streams; what came of it: numbers of inputs, words, and all events."""
-    events: list[Event] = []
 
-    async def read(stream: Any) -> None:
-        async for event in stream:
-            events.append(event)  # noqa: PERF401 (it goes on when the connection is lost)
+    async def read(stream: Any) -> list[Event]:
+        return [event async for event in stream]
 
     async with await connection.stream(Request(format="live"), name="a") as stream:
         reader = asyncio.create_task(read(stream))
@@ -90,8 +96,8 @@ async def talk(connection: Connection) -> dict[str, Any]:
             answers = await asyncio.gather(stream.ask("And?"), copy.ask("Or?", SamplingParams(max_tokens=5)))
             texts += [await answer.text() for answer in answers]
         seqs.append(await stream.append(Text("Bye.")))
-    await reader
-    return {"seqs": seqs, "texts": texts, "events": [(type(one).__name__, one.number) for one in events]}
+    events = [(type(one).__name__, one.number) for one in await reader]
+    return {"seqs": seqs, "texts": texts, "events": events}
 
 
 @given(st.lists(st.integers(300, 3000), min_size=1, max_size=5))
@@ -166,9 +172,7 @@ def test_another_socket_takes_over_before_the_loss_is_noticed() -> None:
 
     async def main() -> None:
         async with serving(engine) as url, raw_client(url) as first, raw_client(url) as second:
-            await first.send(type="keep")
-            token = (await first.receive_until("kept"))[-1]["token"]
-            await first.open()
+            token = await opened(first)
             await first.send(type="text", stream="a", text="one", ref="1")
             said = await first.receive_until("accepted")
             await second.send(type="resume", token=token, received=1 + len(said))
@@ -189,9 +193,7 @@ def test_messages_that_were_never_sent_cannot_be_gone_on_from(received: int) -> 
 
     async def main() -> None:
         async with serving(engine) as url, raw_client(url) as first, raw_client(url) as second:
-            await first.send(type="keep")
-            token = (await first.receive_until("kept"))[-1]["token"]
-            await first.open()
+            token = await opened(first)
             await second.send(type="resume", token=token, received=received)
             assert (await second.receive())["code"] == ("message" if received < 0 else "resume")
             await first.send(type="text", stream="a", text="one", ref="1")  # nothing has happened to it
@@ -207,9 +209,7 @@ def test_what_is_over_the_limit_is_not_kept() -> None:
     async def main() -> None:
         async with serving(engine, unread_bytes=4096) as url, raw_client(url) as second:
             async with raw_client(url) as first:
-                await first.send(type="keep")
-                token = (await first.receive_until("kept"))[-1]["token"]
-                await first.open()
+                token = await opened(first)
                 await first.send(type="ask", stream="a")
                 await first.receive_until("done")
                 first.socket.transport.abort()
