@@ -46,6 +46,7 @@ from .streams.event import (
 )
 from .streams.item import AudioBytes, AudioChunk, Embedding, Image, Item, Text, VideoBytes, VideoFrame
 from .streams.requests.request import Request, Sampling, SamplingParams
+from .streams.requests.window import Window
 
 if TYPE_CHECKING:
     from .actors.engine import Engine
@@ -106,6 +107,7 @@ __all__ = (
     "Token",
     "VideoBytes",
     "VideoFrame",
+    "Window",
     "WorkerError",
     "__version__",
     "connect",

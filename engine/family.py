@@ -86,9 +86,13 @@ class Family:
             kind: (self.spelling.ids(before), data.ending_ids.get(kind, []) + self.spelling.ids(after))
             for kind, (before, after) in data.blocks.items()
         }
+        marks = {id for sides in self.block_ids.values() for side in sides for id in side}
+        # What stands around media and is no words.
+        self.mark_ids = [id for id in sorted(marks) if self.spelling.is_control(tokenizer.convert_ids_to_tokens(id))]
         self.stop_ids = data.stop_ids
         self.max_positions = data.max_positions
         self.live_trained = data.live_trained
+        self.no_window = ""  # why its streams cannot let rows go and live on; empty: they can
 
     def ending(self, kind: str) -> Stored:
         """The rows that close a block of this modality, as the span store has them: an entry of the model's own."""
@@ -193,7 +197,8 @@ class Towers(Protocol):
 class Loaded(NamedTuple):
     """A checkpoint, ready to serve: `text` is the decoder of the `transformers` model, `head` its output layer,
     `config` the decoder's configuration. `why` its device and dtype were taken, empty where they were asked for. `fast`
-    is a `FastDecoder` that stands for `text`, None where the library's module runs."""
+    is a `FastDecoder` that stands for `text`, None where the library's module runs. `turning` (a `Turning`): how keys
+    turn with their positions, None where its streams have no window."""
 
     family: Family
     towers: Towers
@@ -202,6 +207,7 @@ class Loaded(NamedTuple):
     config: Any
     why: str = ""
     fast: Any = None
+    turning: Any = None
 
     @property
     def device(self) -> torch.device:

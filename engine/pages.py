@@ -114,8 +114,8 @@ class PagePool:
 
     def forget(self, page: int) -> None:
         """It is found no more."""
-        self.prefixes.forget(page)
-        self._empty[page] = not self._holders[page]
+        if self.prefixes.forget(page):
+            self._empty[page] = not self._holders[page]
 
     def holders(self, page: int) -> int:
         return int(self._holders[page])
@@ -144,11 +144,17 @@ class PagePool:
 
 
 class PageTable:
-    """One sequence's pages in one pool; rows `[0, length)` of it are in use."""
+    """One sequence's pages in one pool; rows `[begin, length)` of it are in use.
+
+    Rows are numbered from the sequence's first one, also where that is gone: the first page holds the rows from `base`
+    on, the start of the page in which row `begin` is.
+    """
 
     def __init__(self, pool: PagePool) -> None:
         self.pool = pool
         self.pages: list[int] = []
+        self.base = 0
+        self.begin = 0
         self.length = 0
         self.named = 0  # so many of its pages, the first ones, can be found or need not be
 
@@ -165,23 +171,25 @@ class PageTable:
     @property
     def full(self) -> int:
         """How many of its pages are full."""
-        return self.length // self.pool.page_tokens
+        return self._place(self.length)
 
     @property
     def copies(self) -> bool:
         """The last page is shared and not full: whoever writes into it copies it first."""
-        return self.length % self.pool.page_tokens != 0 and self.pool.shared(self.pages[-1])
+        return self.length % self.pool.page_tokens != 0 and bool(self.pages) and self.pool.shared(self.pages[-1])
 
     def need(self, rows: int) -> int:
         """How many free pages `append(rows)` would take, a private copy of a shared last page included."""
         if rows == 0:
             return 0
-        size = self.pool.page_tokens
-        return max(0, -(-(self.length + rows) // size) - len(self.pages)) + self.copies
+        return max(0, self._pages(self.length + rows) - len(self.pages)) + self.copies
 
     def append(self, rows: int) -> Edit:
-        """Make room for `rows` more rows; a shared page that would be written is copied first. Atomic on OutOfPages."""
+        """Make room for `rows` more rows; a shared page that would be written is copied first, one of its own is found
+        no more. Atomic on OutOfPages."""
         need = self.need(rows)
+        if rows and self.length % self.pool.page_tokens and not self.copies:
+            self.pool.forget(self.pages[-1])
         if not need:
             self.length += rows
             return Edit(len(self.pages))
@@ -196,7 +204,7 @@ class PageTable:
         return Edit(index, fresh, copies)
 
     def join(self, pages: list[int]) -> Edit:
-        """Go on with full pages that others hold, or that are idle; the own ones are full."""
+        """Go on with full pages that others hold, or that are idle; the own ones are full, and none is gone."""
         assert self.length == len(self.pages) * self.pool.page_tokens
         self.pool.share(pages)
         index = len(self.pages)
@@ -211,31 +219,66 @@ class PageTable:
         self.named = self.full
 
     def truncate(self, length: int) -> Edit:
-        """Keep rows `[0, length)`; pages after them go back to the pool. One that is left in part is found no more."""
-        if not 0 <= length <= self.length:
-            raise PenstockError(f"truncate: expected a length in [0, {self.length}], got {length}")
-        keep = -(-length // self.pool.page_tokens)
+        """Keep rows `[begin, length)`; pages after them go back to the pool."""
+        if not self.begin <= length <= self.length:
+            raise PenstockError(f"truncate: expected a length in [{self.begin}, {self.length}], got {length}")
+        keep = self._pages(length)
         self.pool.release(self.pages[keep:])
         del self.pages[keep:]
         self.length = length
-        if self.full < keep:
-            self.pool.forget(self.pages[-1])
         self.named = min(self.named, self.full)
         return Edit(keep)
+
+    def slide(self, begin: int) -> Edit:
+        """Keep rows `[begin, length)`; whole pages before them go back to the pool. No row moves."""
+        if not self.begin <= begin <= self.length:
+            raise PenstockError(f"slide: expected a row in [{self.begin}, {self.length}], got {begin}")
+        gone = min(self._place(begin), len(self.pages))
+        self.pool.release(self.pages[:gone])
+        del self.pages[:gone]
+        self.base += gone * self.pool.page_tokens
+        self.begin, self.named = begin, max(0, self.named - gone)
+        return Edit(0, list(self.pages))
+
+    def head(self, rows: int) -> PageTable:
+        """Its first `rows` rows once more: their pages shared."""
+        twin = PageTable(self.pool)
+        twin.pages, twin.length = self.pages[: self._pages(rows)], rows
+        self.pool.share(twin.pages)
+        return twin
+
+    def vacate(self) -> list[int]:
+        """Give every page back, to get as many again with `fill`. Returns them."""
+        pages, self.pages, self.named = self.pages, [], 0
+        self.pool.release(pages)
+        return pages
+
+    def fill(self) -> Edit:
+        """Take pages for all its rows, whose pages it gave back. Atomic on OutOfPages."""
+        self.pages = self.pool.take(self._pages(self.length))
+        return Edit(0, list(self.pages))
 
     def fork(self) -> PageTable:
         """The same rows once more: every page shared; whoever writes into the partial last page first copies it."""
         twin = PageTable(self.pool)
-        twin.pages, twin.length, twin.named = list(self.pages), self.length, self.named
+        twin.pages, twin.base, twin.begin = list(self.pages), self.base, self.begin
+        twin.length, twin.named = self.length, self.named
         self.pool.share(twin.pages)
         return twin
 
     def row(self, place: int) -> int:
         """The pool row that holds row `place` of this sequence."""
-        size = self.pool.page_tokens
-        return self.pages[place // size] * size + place % size
+        return self.pages[self._place(place)] * self.pool.page_tokens + place % self.pool.page_tokens
 
     def clear(self) -> None:
-        """Give every page back."""
-        self.pool.release(self.pages)
-        self.pages, self.length, self.named = [], 0, 0
+        """Give every page back, and begin with row 0."""
+        self.vacate()
+        self.base = self.begin = self.length = 0
+
+    def _place(self, row: int) -> int:
+        """Which of its pages holds this row."""
+        return (row - self.base) // self.pool.page_tokens
+
+    def _pages(self, length: int) -> int:
+        """How many pages hold the rows from `base` up to this length."""
+        return -(-(length - self.base) // self.pool.page_tokens)

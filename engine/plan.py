@@ -9,6 +9,10 @@ import msgspec
 
 from .span import Rows, Stored
 
+# Page tables of a stream: of its window, of what is pinned and of its text memory. Of `slots` streams the one in `slot`
+# has the tables slot, slot + slots and slot + 2 * slots.
+TABLES = 3
+
 
 class Draw(msgspec.Struct, frozen=True, gc=False):
     """How the next token of a row is drawn. `seed` already belongs to this token; temperature 0 takes the likeliest.
@@ -31,10 +35,23 @@ class Draw(msgspec.Struct, frozen=True, gc=False):
     logprobs: int | None = None
 
 
+class Front(msgspec.Struct, frozen=True, gc=False):
+    """Rows that a stream still holds from before its window: places `[begin, stop)` of page table `slot`.
+
+    They count as standing `lift` positions higher than where their keys were computed.
+    """
+
+    slot: int
+    begin: int
+    stop: int
+    lift: int
+
+
 class Feed(msgspec.Struct, frozen=True, gc=False):
     """One stream's part of a step.
 
-    `rows` go after row `first - 1` of its cache; `draw` samples from the last of them.
+    `rows` go to the places from `first` on of page table `slot`; `draw` samples from the last of them. They see that
+    table from place `begin` on, and what `fronts` hold, which comes before it, in order.
     """
 
     stream: int
@@ -42,6 +59,8 @@ class Feed(msgspec.Struct, frozen=True, gc=False):
     first: int
     rows: list[Rows]
     draw: Draw | None
+    begin: int = 0
+    fronts: tuple[Front, ...] = ()
 
 
 class TableEdit(msgspec.Struct, frozen=True):
@@ -52,14 +71,39 @@ class TableEdit(msgspec.Struct, frozen=True):
     pages: list[int]
 
 
+class Recalled(msgspec.Struct, frozen=True):
+    """Rows of a stream that leave its window and stay in its text memory: from rows `sources` of the cache to rows
+    `targets`, their keys turned on by `turns` positions each. Whole pages are copied before, (source, target)."""
+
+    stream: int
+    copies: list[tuple[int, int]]
+    sources: list[int]
+    targets: list[int]
+    turns: list[int]
+
+
+class Changes(msgspec.Struct):
+    """What slides and forks have done to page tables and rows since the last plan."""
+
+    edits: list[TableEdit] = []
+    recalled: list[Recalled] = []
+
+    def taken(self) -> Changes:
+        """They go into a plan."""
+        taken = Changes(self.edits, self.recalled)
+        self.edits, self.recalled = [], []
+        return taken
+
+
 class Plan(msgspec.Struct, frozen=True, tag="plan"):
     """One step, in the order in which it is carried out.
 
-    saves: pages copied to host memory under a stream's number. copies: whole pages (source, target). edits: changes of
-    page tables. restores: pages brought back from the host, where the copy is let go. drops: host copies let go. feeds:
-    the forward pass; may be empty. releases: entries of the span store that no stream names any more, (entry, how often
-    it was handed out). found: entries whose rows streams have found in the cache, so that they are not fed.
-    patience_ms: so long after the step before it a tower may go on with its pass; None: to the end of it.
+    recalled: rows that go to a text memory. saves: pages copied to host memory under a stream's number. copies: whole
+    pages (source, target). edits: changes of page tables. restores: pages brought back from the host, where the copy is
+    let go. drops: host copies let go. feeds: the forward pass; may be empty. releases: entries of the span store that
+    no stream names any more, (entry, how often it was handed out). found: entries whose rows streams have found in the
+    cache, so that they are not fed. patience_ms: so long after the step before it a tower may go on with its pass;
+    None: to the end of it.
     """
 
     number: int
@@ -71,6 +115,7 @@ class Plan(msgspec.Struct, frozen=True, tag="plan"):
     feeds: list[Feed]
     releases: list[tuple[int, int]] = []
     found: list[Stored] = []
+    recalled: list[Recalled] = []
     patience_ms: float | None = None
 
 

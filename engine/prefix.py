@@ -48,12 +48,14 @@ class PrefixCache:
         self._idle[page] = None
         return True
 
-    def forget(self, page: int) -> None:
-        """This page holds something else from now on."""
+    def forget(self, page: int) -> bool:
+        """This page holds something else from now on. Returns whether it could be found."""
         key = self._keys.pop(page, None)
-        if key is not None:
-            del self._pages[key]
-            self._idle.pop(page, None)
+        if key is None:
+            return False
+        del self._pages[key]
+        self._idle.pop(page, None)
+        return True
 
     def evict(self, count: int) -> list[int]:
         """Forget the `count` idle pages that go first, or all where there are fewer. Returns them."""

@@ -67,7 +67,8 @@ class Rows(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     `seen` names the span they are, None for text and wrappers. An `atomic` run may not be cut between two steps.
     `content` stands for all of the media that the embeddings were made of and for the way in which they were: two runs
-    of media with equal content, ids and positions are the same. Empty for text; None: it is not known.
+    of media with equal content, ids and positions are the same. Empty for text; None: it is not known. `mark`: text
+    that stands "before" or "after" media, and goes with it.
     """
 
     ids: np.ndarray
@@ -76,6 +77,7 @@ class Rows(msgspec.Struct, frozen=True, eq=False, gc=False):
     seen: Seen | None = None
     atomic: bool = False
     content: bytes | None = b""
+    mark: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -88,7 +90,8 @@ class Rows(msgspec.Struct, frozen=True, eq=False, gc=False):
     def part(self, start: int, stop: int) -> Rows:
         """Rows `[start, stop)` of these."""
         stored = None if self.stored is None else self.stored.part(start, stop)
-        return Rows(self.ids[start:stop], self.positions[:, start:stop], stored, self.seen, self.atomic, self.content)
+        ids, positions = self.ids[start:stop], self.positions[:, start:stop]
+        return Rows(ids, positions, stored, self.seen, self.atomic, self.content, self.mark)
 
 
 class Prompt(msgspec.Struct, frozen=True, eq=False, tag="prompt"):

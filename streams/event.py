@@ -175,10 +175,17 @@ class Held(msgspec.Struct, frozen=True, tag="held"):
 
 
 class Evicted(msgspec.Struct, frozen=True, tag="evicted"):
-    """Rows have left the KV cache. Reserved for later: no stream has a window yet, so no such event comes."""
+    """The oldest rows have left the stream's window: later tokens do not see them (`Request.window`).
+
+    recalled: how many of these rows were words that stay on as text memory, or with what is pinned.
+    start_us, stop_us: the media times of what left. `None` if no media with a time did.
+    """
 
     row: int
     rows: int
+    recalled: int = 0
+    start_us: int | None = None
+    stop_us: int | None = None
     number: int = 0
 
 

@@ -7,6 +7,10 @@ conversation.py what each input and each token changes
 telling.py      which command is which call of it
 reply.py        one reply while it runs
 silence.py      when it can wait for media
+taking.py       whether media goes in now, behind what is said
+laying.py       rows are laid if they fit
+window.py       what leaves a stream's window, and when
+fronts.py       what is held from before it: what is pinned, and the text memory
 layout.py       events become rows, by the format's table
 keys.py         what a full page holds, as a key
 kept.py         embeddings that are kept to feed a stream again

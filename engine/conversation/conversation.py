@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 
@@ -22,21 +23,28 @@ from ..span import Prompt, Rows, Span
 from ..words.detokenize import Detokenizer
 from ..words.spelling import Unspelled
 from .kept import Kept
+from .laying import Limits, lay_within
 from .layout import Layout
 from .reply import ReplyState
 from .rules import Does, Life, MediaLife, What, after
-from .state import Begun, Limits, StreamState
+from .state import Begun, StreamState
+from .taking import mid_character, takes, unit_of
 from .waiting import MOST_CHARACTERS, MOST_WORDS, Losses, Waiting, hurry, too_many
+from .window import Sliding, Unfed
 
 
 class Conversation:
-    """The rules by which one stream's state changes. `kept` counts the spans that are laid."""
+    """The rules by which one stream's state changes. `kept` counts the spans that are laid; `sliding` lets the oldest
+    rows go, None where the stream keeps all."""
 
-    def __init__(self, family: Family, stream: StreamState, limits: Limits, kept: Kept) -> None:
+    def __init__(
+        self, family: Family, stream: StreamState, limits: Limits, kept: Kept, sliding: Sliding | None = None
+    ) -> None:
         self.family = family
         self.stream = stream
         self.limits = limits
         self.kept = kept
+        self.sliding = sliding
         # The closing ids of a turn, one row for a token that is still to be fed, and one for a first token.
         self.reserve = len(family.turn_ids["assistant_end"]) + 2
         # Tokens that a speaking reply says at least between two pieces of media.
@@ -171,11 +179,12 @@ class Conversation:
 
     def _full(self) -> bool:
         """The next token would not leave room for the closing of its turn."""
-        closing = self.reserve - 1
-        return (
-            self.stream.rows + closing > self.limits.rows
-            or self.stream.layout.cursor.reply_next + closing > self.limits.positions
-        )
+        closing, next = self.reserve - 1, self.stream.layout.cursor.reply_next
+        if self.sliding is not None:
+            with suppress(Unfed):
+                self.sliding.make_room(closing, next + closing - 1)
+        lowest = 0 if self.stream.fronts is None else self.stream.fronts.lowest
+        return self.stream.size + closing > self.limits.rows or next + closing - lowest > self.limits.positions
 
     def _finish(self, reply: ReplyState, reason: str, close: bool) -> None:
         """`close`: its turn is closed here; a question that overtakes it closes it by itself."""
@@ -184,6 +193,8 @@ class Conversation:
         self.stream.events.append(ReplyDone(reply.id, reason, tokens, reply.text.finish(tokens), cached))
         if close:
             self.stream.lay(self.stream.layout.end())
+        if self.sliding is not None and len(self.stream.turns) < self.sliding.pinned_turns:
+            self.stream.turns.append(self.stream.rows)
 
     def _keep(self, reply: ReplyState, at: int | None) -> int:
         """How many tokens stay when a reply is cut after token `at`."""
@@ -218,6 +229,8 @@ class Conversation:
             try:
                 if not self._act(stream.inputs[0]):
                     return
+            except Unfed:
+                return
             except Unspelled as unspelled:
                 stream.unspelled = unspelled
                 return
@@ -262,13 +275,13 @@ class Conversation:
     def _lay_media(self, input: Waiting) -> bool:
         while input.spans:
             span = input.spans[0]
-            if self.stream.layout.step("media") is None or self._mid_character() or not self._takes(span):
+            if not takes(self.stream, span, self.between):
                 return False
             reply, laid = self.stream.reply, self._lay_span(input, span)
             self.kept.done([input.spans.popleft()])
             if reply is not None and laid:
                 self._happens(What.MEDIA)
-                reply.splice(span, self._unit(span))
+                reply.splice(span, unit_of(self.stream, span))
             elif reply is not None:
                 self._happens(What.MISSED)
                 reply.do_without()
@@ -279,7 +292,9 @@ class Conversation:
         do not fit either are reported as dropped. An image among them still fails its input, since the next question
         is most likely about it. A camera's frames do not: its client knows, and else no question would be asked."""
         try:
-            self.kept.add(self.stream.lay_within(self.limits, lambda layout: layout.media(span), self.reserve))
+            self._lay(lambda layout: layout.media(span))
+            if self.sliding is not None:
+                self.sliding.expire()
         except PenstockError as error:
             text = f"{error}; the stream goes on without this {span.modality}; words and questions go in while they fit"
             failed, known = Error(error.code, text, input.seq), self.stream.media is MediaLife.FULL
@@ -295,35 +310,6 @@ class Conversation:
         input.laid = True
         return True
 
-    def _unit(self, span: Span) -> int | None:
-        return None if span.modality == "image" else self.stream.layout.format.unit(span.stop_us)
-
-    def _takes(self, span: Span) -> bool:
-        """Whether a running reply takes this span now: when it rests, or has said enough since the one before.
-
-        Where the format has it rest first: when it rests and the span's unit has come whole, and then what else is of
-        that unit.
-        """
-        reply, format = self.stream.reply, self.stream.layout.format
-        if reply is None:
-            return True
-        if not format.rests:
-            return reply.life.rests or reply.since >= self.between
-        unit = self._unit(span)
-        if reply.life.rests:
-            return unit is None or self._is_whole(unit)
-        return unit is not None and reply.unit is not None and unit <= reply.unit
-
-    def _is_whole(self, unit: int) -> bool:
-        """Nothing more of this unit will come: something of a later one is there, or words, or the end."""
-        for input in self.stream.inputs:
-            units = map(self._unit, input.spans)
-            if any(other is None or other > unit for other in units):
-                return True
-            if not input.done or not isinstance(input.input, MediaInput):
-                return input.done
-        return False
-
     def _lay_prompt(self, input: Waiting) -> bool:
         prompt = input.prompt
         if prompt is None:
@@ -337,7 +323,7 @@ class Conversation:
             return True
         reply, layout = self.stream.reply, self.stream.layout
         busy = reply is not None and layout.format.rests and not reply.life.rests
-        if layout.step(words.event) is None or self._mid_character() or busy:
+        if layout.step(words.event) is None or mid_character(self.stream) or busy:
             return False
         lost = self.stream.losses.all
         if isinstance(words, Question) and lost is not None and not words.despite:
@@ -353,7 +339,7 @@ class Conversation:
             if self._laid(input.seq, lambda layout: layout.text(words.text)) and reply is not None:
                 self._happens(What.TEXT)
                 reply.splice(words.text)
-        elif self._laid(input.seq, lambda layout: layout.ask(words.text)):
+        elif self._asked(input.seq, words.text):
             if reply is not None:
                 self._happens(What.QUESTION)
             self._start(input)
@@ -365,14 +351,26 @@ class Conversation:
             self._happens(What.END)
         return True
 
+    def _asked(self, seq: int, question: str) -> bool:
+        row = self.stream.rows
+        laid = self._laid(seq, lambda layout: layout.ask(question))
+        if laid:
+            self.stream.asked = row
+        return laid
+
     def _laid(self, seq: int, lay: Callable[[Layout], list[Rows]]) -> bool:
         """Lay rows if they fit; else tell the client, with the numbers, and go on without them."""
         try:
-            self.kept.add(self.stream.lay_within(self.limits, lay, self.reserve))
+            self._lay(lay)
         except PenstockError as error:
             self.stream.events.append(Error(error.code, str(error), seq))
             return False
         return True
+
+    def _lay(self, lay: Callable[[Layout], list[Rows]]) -> None:
+        """Raises what `lay_within` does."""
+        make_room = None if self.sliding is None else self.sliding.make_room
+        self.kept.add(lay_within(self.stream, self.limits, lay, self.reserve, make_room))
 
     def _start(self, input: Waiting) -> None:
         asked = input.input
@@ -393,8 +391,3 @@ class Conversation:
         ends, own = self.family.stop_ids, self.family.data.sampling
         stream.reply = ReplyState(stream.replies, seq, params, text, stream.rows, cursor, ends, own)
         stream.events.append(ReplyStarted(stream.replies, seq, stream.stays_open(params)))
-
-    def _mid_character(self) -> bool:
-        """A running reply is inside a character: what is to be spliced waits for its end."""
-        reply = self.stream.reply
-        return reply is not None and reply.life is not Life.RESTING and reply.since > 0 and reply.text.open

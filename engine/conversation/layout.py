@@ -22,6 +22,8 @@ from ..span import Prompt, Rows, Span
 from ..words.spelling import Unspelled
 from ..words.template import EDGE, TEXT
 
+# The run of a block that no media continues.
+_SEVERED = -1
 # Text of more characters is cut where that changes nothing, so many before its end: it is tokenised at each input.
 _LONG, _KEPT = 16_384, 4_096
 
@@ -101,11 +103,11 @@ class Layout:
                 self._item("video" if span.modality == "unit" else span.modality)
             self._open(span)
         if span.before:
-            self._lay(self._plain(span.before))
+            self._lay(msgspec.structs.replace(self._plain(span.before), mark="before"))
             self.block = self._block(span)
         self._lay(self._in_block(span))
         if span.after:
-            self._lay(self._plain(span.after))
+            self._lay(msgspec.structs.replace(self._plain(span.after), mark="after"))
         if step.state is State.ASSISTANT:
             self._close()
         return self._end_event(step)
@@ -113,6 +115,16 @@ class Layout:
     def token(self, id: int) -> Rows:
         """One sampled token, about to be fed."""
         return Rows(np.array([id], dtype=np.int64), self.cursor.token())
+
+    @property
+    def open_rows(self) -> int:
+        """So many of the newest rows may be taken back."""
+        return len(self._ids)
+
+    def sever(self) -> None:
+        """Rows have left the window: media that comes now opens a block of its own."""
+        if self.block is not None:
+            self.block = msgspec.structs.replace(self.block, run=_SEVERED)
 
     def back_to(self, cursor: Cursor) -> None:
         """Forget what was laid after a reply token; `cursor` stands after it. The assistant turn is open again."""
@@ -247,7 +259,7 @@ class Layout:
         if kind in self.family.endings:
             ids = self.family.data.ending_ids[kind]
             rows = Rows(np.asarray(ids, dtype=np.int64), self.cursor.text(len(ids)), self.family.ending(kind))
-            self._lay(msgspec.structs.replace(rows, content=f"the end of {kind}".encode()))
+            self._lay(msgspec.structs.replace(rows, content=f"the end of {kind}".encode(), mark="after"))
         self._mark(kind, 1)
 
     def _mark(self, kind: str, side: int) -> None:
@@ -255,7 +267,8 @@ class Layout:
         if kind == "unit" and self.family.data.unit_marks_share:
             self._flush()
             ids = self.family.block_ids[kind][side]
-            self._lay(Rows(np.asarray(ids, dtype=np.int64), self.cursor.together(len(ids))))
+            mark = "after" if side else "before"
+            self._lay(Rows(np.asarray(ids, dtype=np.int64), self.cursor.together(len(ids)), mark=mark))
         else:
             self._say(self.family.data.blocks[kind][side])
 

@@ -27,10 +27,10 @@ class Splice(msgspec.Struct, frozen=True, eq=False):
 class ReplyState:
     """The sampling state of one reply. Spliced rows do not touch it; it goes on across them.
 
-    `places[i]` and `positions[i]` are the row and the position of token i in the stream; `row` is that of the first
-    token, whether it is there yet or not, and `cursor` the stream's where the reply began. `ends` are the model's end
-    tokens, `own` is how its checkpoint wants to be sampled. A cut keeps `least` tokens: of what was spliced in before
-    them the embeddings have been let go.
+    `places[i]` and `positions[i]` are the row and the position of token `gone + i` in the stream; `row` is that of the
+    first token, whether it is there yet or not, and `cursor` the stream's where the reply began. `ends` are the model's
+    end tokens, `own` is how its checkpoint wants to be sampled. A cut keeps `least` tokens: of what was spliced in
+    before them the embeddings have been let go.
 
     `life` follows the table in rules.py.
     """
@@ -55,6 +55,7 @@ class ReplyState:
         self.ids: list[int] = []
         self.places: list[int] = []
         self.positions: list[int] = []
+        self.gone = 0
         self.splices: list[Splice] = []
         self.least = 0
         self.life = Life.SPEAKING
@@ -117,7 +118,8 @@ class ReplyState:
     def cut(self, keep: int) -> tuple[int, Cursor, list[Splice]]:
         """Keep the first `keep` tokens. Returns (rows that stay, the cursor after them, splices after the cut)."""
         behind = [splice for splice in self.splices if splice.tokens >= keep]
-        del self.ids[keep:], self.places[keep:], self.positions[keep:]
+        first = max(0, keep - self.gone)
+        del self.ids[keep:], self.places[first:], self.positions[first:]
         self.splices = [splice for splice in self.splices if splice.tokens < keep]
         if keep == 0:
             return self.row, self.cursor.copy(), behind
@@ -125,10 +127,16 @@ class ReplyState:
         return self.places[-1] + 1, Cursor(position, position), behind
 
     def let_go(self, row: int) -> None:
-        """The embeddings of the rows from `row` on, a run that was spliced in, are kept no longer."""
-        before = bisect_left(self.places, row)
+        """The embeddings of the rows from `row` on, a run that was spliced in, are kept no longer; or the rows before
+        it have left the window."""
+        first = bisect_left(self.places, row)
+        before = self.gone + first
         self.least = before + 1
         del self.splices[: bisect_right(self.splices, before, key=lambda splice: splice.tokens)]
+        first = min(first, len(self.places) - 1)  # the newest token's is asked for
+        if first > 0:
+            del self.places[:first], self.positions[:first]
+            self.gone += first
 
     def copy(self) -> ReplyState:
         twin = object.__new__(ReplyState)

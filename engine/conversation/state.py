@@ -1,33 +1,36 @@
 """One stream's own state: inputs in order, rows laid out, how far they are fed. It hands out no pages and runs nothing.
 
 inputs      accepted, in the order in which they act; the first waits for its spans or for its turn
-laid        rows in the order of the KV; of these
+laid        rows in the order of the KV, the window, from row `begin` on; rows are numbered from the stream's first
+            one, also when that is gone; of these
 
-    [0, fed)        are where `where` says: in the cache or in host memory
+    [begin, fed)    are where `where` says: in the cache or in host memory
     [fed, past)     were in the cache, and are fed once more as soon as there is anything new
     [past, rows)    have not been fed yet
     [0, announced)  have had their Appended events
 
             entries [0, head) of it are fed as wholes; entries [0, kept_from) have let their embeddings go
+fronts      what is held from before row `begin`; None until the stream slides
 
 Its conversation and its own methods write it. The scheduler and the actors read it and call these methods.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import msgspec
 
-from ...errors import ContextOverflowError
 from ...streams.event import Appended, Event, Seen, TranscriptRow
 from ...streams.requests.request import Request, SamplingParams
 from ..pages import Edit, PageTable
+from ..plan import Changes, Feed, TableEdit
 from ..span import Rows
 from ..words.spelling import Unspelled
+from .fronts import Fronts
 from .keys import Keys
 from .layout import Layout
 from .reply import ReplyState
@@ -49,19 +52,22 @@ class StreamState:
     def __init__(
         self,
         id: int,
-        slot: int,
+        slots: list[int],
         request: Request,
         layout: Layout,
         table: PageTable,
+        changes: Changes,
         why: str = "",
         spell_apart: bool = False,
     ) -> None:
         self.id = id
         self.why = why  # its format was chosen
-        self.slot = slot  # its row in the runner's page tables
+        self.slots = slots  # the numbers of its page tables in the runner: the window's, and its fronts'
         self.request = request
         self.layout = layout
         self.table = table
+        self.changes = changes  # of page tables, since the last plan
+        self.fronts: Fronts | None = None
         self.inputs: deque[Waiting] = deque()
         self.laid: list[Rows] = []
         self.starts: list[int] = []  # first row of each entry of `laid`
@@ -75,14 +81,15 @@ class StreamState:
         self.reply: ReplyState | None = None
         self.replies = 0
         self.begun: Begun | None = None  # the reply to the request's prompt
+        self.asked = 0  # the first row of the newest question
+        self.turns: list[int] = []  # the row behind each of its first turns, as many as are pinned
         self.media = MediaLife.EXPECTED
         self.losses = Losses()
         # `Layout.ready`, for the input that acts next.
         self.ready: dict[tuple[str, bool], list[int]] | None = {} if spell_apart else None
         self.unspelled: Unspelled | None = None  # the long text that this input waits for
         self.reader = Reader.READS
-        self.away = 0  # pages in host memory; its table is empty then
-        self.away_rows = 0
+        self.away = 0  # pages in host memory; its tables have none then
         self.cold = 0  # rows [0, cold) were in the cache
         self.since = 0  # age of its need
         self.whole = True  # every span that was laid is still kept
@@ -91,14 +98,40 @@ class StreamState:
 
     @property
     def fed(self) -> int:
-        """Rows in the cache, wherever its pages are."""
-        return self.away_rows if self.away else self.table.length
+        """Rows that are in the cache, wherever its pages are, with those that have left it."""
+        return self.table.length
 
     @property
     def past(self) -> int:
         """Rows that are in the cache or have been."""
-        fed = self.away_rows if self.away else self.table.length
+        fed = self.table.length
         return fed if fed > self.cold else self.cold
+
+    @property
+    def slot(self) -> int:
+        """The number of its window's page table."""
+        return self.slots[0]
+
+    @property
+    def begin(self) -> int:
+        """The first row of its window."""
+        return self.table.begin
+
+    @property
+    def size(self) -> int:
+        """Rows that it has in the cache or is to have there."""
+        return self.rows - self.table.begin + (0 if self.fronts is None else self.fronts.rows)
+
+    @property
+    def tables(self) -> list[PageTable]:
+        """Its page tables, the window's last."""
+        fronts = self.fronts
+        return [self.table] if fronts is None else [fronts.pinned.table, fronts.memory.table, self.table]
+
+    @property
+    def pages(self) -> int:
+        """How many pages it has in the cache."""
+        return sum(len(table.pages) for table in self.tables)
 
     @property
     def pausing(self) -> bool:
@@ -133,10 +166,9 @@ class StreamState:
 
     def save(self) -> list[int]:
         """Preempted: its pages go to host memory. Returns them."""
-        pages, rows = list(self.table.pages), self.table.length
         with self._happens_to_rows(What.SAVED):
-            self.table.clear()
-            self.away, self.away_rows = len(pages), rows
+            pages = [page for table in self.tables for page in table.vacate()]
+            self.away = len(pages)
         return pages
 
     def lose(self) -> None:
@@ -145,17 +177,26 @@ class StreamState:
             self.head, self.cold, self.found = 0, max(self.cold, self.table.length), 0
             self.table.clear()
 
-    def come_back(self) -> Edit:
+    def come_back(self) -> list[int]:
         """Its turn to be fed: its rows come back from host memory. Returns the pages they go to."""
         with self._happens_to_rows(What.FED):
-            edit = self.table.append(self.away_rows)
+            pages = [page for table in self.tables for page in table.fill().pages]
             self.away = 0
-        return edit
+        self.show_tables()
+        return pages
+
+    def show_tables(self) -> None:
+        """The runner's page tables are to be as its own are now."""
+        window, *others = self.slots
+        numbers = [window] if self.fronts is None else [*others, window]
+        for number, table in zip(numbers, self.tables, strict=True):
+            self.changes.edits.append(TableEdit(number, 0, list(table.pages)))
 
     def recall(self) -> None:
         """It is forked while its pages are in host memory: it and its twin are fed once more."""
         with self._happens_to_rows(What.FORKED):
             self.head, self.cold, self.away, self.found = 0, self.past, 0, 0
+            self.table.clear()
 
     def join(self, pages: list[int]) -> Edit:
         """Nothing is computed yet, and these pages hold its next rows. Returns where they stand in its table."""
@@ -198,34 +239,6 @@ class StreamState:
                 self.rows += count
                 self.host_bytes += run.nbytes
 
-    def lay_within(self, limits: Limits, lay: Callable[[Layout], list[Rows]], reserve: int) -> list[Rows]:
-        """Rows from `lay(layout)`, laid if they fit the limits with `reserve` rows to spare; else nothing has changed.
-        What the layout takes back goes out of the cache.
-
-        Raises ContextOverflowError with the numbers, Unspelled where a long text has no ids yet.
-        """
-        trial = self.layout.copy()
-        trial.ready = self.ready
-        rows = lay(trial)
-        trial.ready = None
-        count, kept = sum(len(run) for run in rows), self.rows - trial.taken_back
-        if kept + count + reserve > limits.rows:
-            raise ContextOverflowError(
-                f"the cache holds {limits.rows} rows for a stream: expected at most "
-                f"{limits.rows - kept - reserve} more, got {count} ({kept} so far, {reserve} kept free)"
-            )
-        last = max((int(run.positions.max()) for run in rows if len(run)), default=0)
-        if last + reserve >= limits.positions:
-            raise ContextOverflowError(
-                f"the model has {limits.positions} positions: expected at most "
-                f"{limits.positions - reserve - 1}, got {last}"
-            )
-        if kept < self.rows:
-            self.cut(kept)
-        self.layout = trial
-        self.lay(rows)
-        return rows
-
     def waiting(self, limit: int, ahead: int = 0) -> list[Rows]:
         """Rows to be fed next, from the front, about `limit` rows of them, without the first `ahead`."""
         runs, total, first = [], 0, self.fed + ahead
@@ -249,6 +262,18 @@ class StreamState:
         runs = self.waiting(count)
         over = sum(len(run) for run in runs) - count
         return [*runs[:-1], runs[-1].part(0, len(runs[-1]) - over)] if over else runs
+
+    def feed(self, count: int) -> tuple[Feed, list[tuple[int, int]]]:
+        """Its next `count` rows, as a step takes them, with pages for them; and pages to be copied before."""
+        table, first, rows = self.table, self.fed, self.take(count)
+        edit = table.append(count)
+        if edit.pages:
+            self.changes.edits.append(TableEdit(self.slot, edit.index, edit.pages))
+        draw = None if self.reply is None or table.length < self.rows else self.reply.draw()
+        if self.fronts is None:
+            return Feed(self.id, self.slot, first, rows, draw), edit.copies
+        base = table.base
+        return Feed(self.id, self.slot, first - base, rows, draw, table.begin - base, self.fronts.seen), edit.copies
 
     def passed(self) -> list[tuple[int, Rows]]:
         """Move the head after what is fed; return (first row, run) of the runs that are wholly fed now."""
@@ -290,12 +315,38 @@ class StreamState:
         self.kept_from = min(self.kept_from, keep)
         fed = (self.laid[place].seen for place in range(self.head - 1, -1, -1))
         self.newest = next((seen for seen in fed if seen), None)
-        if self.away:
-            self.away_rows = min(self.away_rows, row)
-        elif row < self.table.length:
+        if row < self.table.length:
             self.table.truncate(row)
         self.passed()  # a run that was fed in part may be whole now
         return gone
+
+    def slide(self, row: int) -> list[Rows]:
+        """Its window begins at `row` from now on, and whole pages before it go. Returns the runs that went, in order;
+        the first rows of the next run may be the last of them."""
+        keep = bisect_right(self.starts, row) - 1
+        gone, count = self.laid[:keep], row - self.starts[keep]
+        del self.laid[:keep], self.starts[:keep]
+        self.host_bytes -= sum(run.nbytes for run in gone)
+        if count:
+            run = self.laid[0]
+            gone.append(run.part(0, count))
+            self.laid[0], self.starts[0] = run.part(count, len(run)), row
+            self.host_bytes += self.laid[0].nbytes - run.nbytes
+        self.head, self.kept_from = max(0, self.head - keep), max(0, self.kept_from - keep)
+        self.whole = False
+        self.keys.cut(0)
+        self.table.slide(row)
+        if self.reply is not None:
+            self.reply.let_go(row)
+        if self.begun is not None and self.begun.rows <= row:
+            self.begun = None
+        return gone
+
+    def reach(self) -> dict[str, int | None]:
+        """How far back it reaches."""
+        times = (run.seen.start_us for run in self.laid if run.seen is not None)
+        since = next((time for time in times if time is not None), None)
+        return {"rows": self.size, "begin": self.begin, "since_us": since}
 
     def rewind(self) -> Begun:
         """Back to where the reply to the prompt begins. The prompt's last rows are fed once more, to draw from."""
@@ -313,20 +364,24 @@ class StreamState:
 
     def transcript(self) -> list[TranscriptRow]:
         """What the KV cache holds or would be fed again, in order."""
-        return [
+        window = [
             TranscriptRow(start, run.ids.tolist(), run.positions.tolist(), run.seen)
             for start, run in zip(self.starts, self.laid, strict=True)
             if start + len(run) <= self.past
         ]
+        return window if self.fronts is None else self.fronts.transcript() + window
 
-    def fork(self, id: int, slot: int, before: int) -> StreamState:
-        """The same stream once more, frozen here, with the inputs before `before` that still wait."""
+    def fork(self, id: int, slots: list[int], before: int) -> StreamState:
+        """The same stream once more, frozen here, with the inputs before `before` that still wait. `slots`: the numbers
+        of the twin's page tables, the window's first."""
         twin = object.__new__(StreamState)
         twin.__dict__.update(self.__dict__)
-        twin.id, twin.slot = id, slot
+        twin.id, twin.slots = id, slots
         twin.why = f"fork of stream {self.id}"
         twin.layout, twin.keys = self.layout.copy(), self.keys.copy()
-        twin.table = self.table.fork()
+        twin.table, twin.turns = self.table.fork(), list(self.turns)
+        twin.fronts = None if self.fronts is None else self.fronts.copy(slots[1:])
+        twin.show_tables()
         twin.inputs = deque(input.copy() for input in self.inputs if input.seq < before)
         twin.laid, twin.starts = list(self.laid), list(self.starts)
         twin.reply = None if self.reply is None else self.reply.copy()
@@ -335,10 +390,3 @@ class StreamState:
         twin.reader = READER[self.reader, What.FORKED]
         twin.events = []
         return twin
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """How many rows and positions one stream may have."""
-
-    rows: int
-    positions: int

@@ -20,6 +20,7 @@ from ..family import Loaded
 from ..runner.library import transformers
 from ..runner.out_of_memory import is_out_of_memory
 from ..runner.takeover import take_over
+from ..runner.turning import with_turning
 from .checkpoint import Checkpoint, find
 from .int8 import quantize
 from .placement import check_room, place
@@ -78,7 +79,7 @@ def _load(checkpoint: Checkpoint, config: EngineConfig) -> Loaded:
     loaded: Loaded = load_family(checkpoint.folder, getattr(torch, placement.dtype), torch.device(placement.device))
     loaded.family.data = msgspec.structs.replace(loaded.family.data, model=checkpoint.name)
     make_small(loaded, config)
-    return take_over(loaded._replace(why=placement.why))
+    return with_turning(take_over(loaded._replace(why=placement.why)))
 
 
 def known(checkpoint: Checkpoint) -> tuple[Any, Callable[..., Loaded]]:

@@ -15,6 +15,7 @@ encoder.py gate.py      the towers behind a cache by content; the one thread tha
 spans.py        the span store: embeddings, where the towers made them
 library.py      the one door to transformers
 rotary.py       which rotary positions are served
+angles.py turning.py    positions as angles; do rows of this checkpoint turn like that?
 probe.py        does a decoder compute here what it computes in transformers?
 out_of_memory.py    which errors mean that memory ran out
 threads.py groups.py    how many threads compute; what the control groups of the process say

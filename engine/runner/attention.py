@@ -14,7 +14,7 @@ their log-sum-exp (Flash-Decoding, and arXiv 2402.02082, section 4).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
@@ -25,6 +25,10 @@ from ...errors import ModelError
 from .library import transformers
 
 NAME = "penstock"
+
+
+# Queries `(rows, heads, dim)`, turned.
+Turn = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Part(NamedTuple):
@@ -88,7 +92,8 @@ class Step(NamedTuple):
 
     backend: its number. keys and values: one tensor a layer. target `(rows,)` int64: the pool row that each new row is
     written to. parts: prepared, by the window of the layers that use them (how many rows back a row sees, itself
-    included; None: all).
+    included; None: all). The first is the one that new rows are written to. For each other one `turns` says by layer
+    how far queries turn to meet its keys, whose rows count as standing elsewhere than where they were computed.
     """
 
     backend: int
@@ -96,6 +101,7 @@ class Step(NamedTuple):
     values: list[torch.Tensor]
     target: torch.Tensor
     parts: dict[int | None, list[Part]]
+    turns: list[list[Turn]] = []
 
     def seen(self, window: int | None) -> list[Part]:
         """Where each row looks in a layer of this window. ModelError for a window that the step was not made for."""
@@ -206,9 +212,9 @@ def attend(
     target = step.target if len(key) else step.target[:0]
     first, *others = step.seen(window)
     attended = [operator(query, key, value, keys, values, target, *first, scale, step.backend)]
-    for part in others:
+    for part, turns in zip(others, step.turns, strict=True):
         written = key[:0], value[:0], keys, values, step.target[:0]
-        attended.append(operator(query, *written, *part, scale, step.backend))
+        attended.append(operator(turns[layer](query), *written, *part, scale, step.backend))
     return merge(*zip(*attended, strict=True))[0]
 
 

@@ -183,31 +183,54 @@ def _gathered(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A long run of one sequence, `(rows, heads, dim)`, by torch's own kernel in the type of the pages.
 
-    Mostly its rows see one row more of the history each, or all the same. Then what all see needs no mask and has no
-    order: long stretches of pages that follow one another are read where they lie, the others as one copy. It is merged
-    with the run's own triangle by their log-sum-exp. Else a mask says what each row sees.
+    Mostly its rows see from the same row on, and one row more of the history each, or all the same. Then what all see
+    needs no mask and has no order: long stretches of pages that follow one another are read where they lie, the others
+    as one copy. It is merged with the run's own triangle by their log-sum-exp. Else a mask says what each row sees.
     """
     table, firsts, lengths = run
-    size, last = keys.shape[1], int(lengths[-1])
+    size, first, last = keys.shape[1], 0 if firsts is None else int(firsts[0]), int(lengths[-1])
     query = query.to(keys.dtype)
     rises = lengths.diff()
     even = not rises.any()
-    if firsts is not None or not (even or (rises == 1).all()):
+    if (firsts is not None and (firsts != first).any()) or not (even or (rises == 1).all()):
         return _masked(query, keys, values, run, scale)
     common = last if even else int(lengths[0]) - 1
-    pages = table[: -(-last // size)].long()
-    whole = common // size
-    pieces = [_common(query, key, value, scale) for key, value in _stretches(keys, values, pages[:whole].numpy())]
-    if last > whole * size:
-        key, value = (pool[pages[whole:]].flatten(0, 1)[: last - whole * size] for pool in (keys, values))
-        left = common - whole * size
+    pieces = [_common(query, key, value, scale) for key, value in _whole_pages(keys, values, table, first, common)]
+    rest = max(first, common // size * size) if common // size > first // size else first
+    if last > rest:
+        key, value = _rows(keys, table, rest, last), _rows(values, table, rest, last)
+        left = common - rest
         if left:
             pieces.append(_common(query, key[:left], value[:left], scale))
         if not even:
             own = (rows.transpose(0, 1)[None] for rows in (query, key[left:], value[left:]))
             out, lse = _FLASH(*own, 0.0, True, scale=scale)
             pieces.append((out[0].transpose(0, 1), lse[0].transpose(0, 1)))
+    if not pieces:
+        return torch.zeros_like(query), query.new_full(query.shape[:2], float("-inf"), dtype=torch.float32)
     return merge([out for out, _ in pieces], [lse.float() for _, lse in pieces])
+
+
+def _rows(pool: torch.Tensor, table: torch.Tensor, first: int, last: int) -> torch.Tensor:
+    """A copy of rows `[first, last)` of a sequence, `(rows, kv_heads, dim)`."""
+    size = pool.shape[1]
+    start = first // size
+    return pool[table[start : -(-last // size)].long()].flatten(0, 1)[first - start * size : last - start * size]
+
+
+def _whole_pages(
+    keys: torch.Tensor, values: torch.Tensor, table: torch.Tensor, first: int, common: int
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Keys and values `(n, kv_heads, dim)` of rows `[first, common)` up to the end of the last whole page, in pieces.
+    None where these rows lie in one page."""
+    size = keys.shape[1]
+    start, stop = -(-first // size), common // size
+    if stop <= first // size:
+        return []
+    pieces = _stretches(keys, values, table[start:stop].long().numpy())
+    if first % size:
+        pieces.append((_rows(keys, table, first, start * size), _rows(values, table, first, start * size)))
+    return pieces
 
 
 def _stretches(keys: torch.Tensor, values: torch.Tensor, pages: np.ndarray) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -259,7 +282,9 @@ def _masked(
         visible &= places >= firsts[:, None]
     mask = torch.zeros(visible.shape, dtype=query.dtype).masked_fill_(~visible, float("-inf"))
     out, lse = _FLASH(query.transpose(0, 1)[None], key, value, 0.0, False, attn_mask=mask[None, None], scale=scale)
-    return out[0].transpose(0, 1), lse[0].transpose(0, 1).float()
+    blind = ~visible.any(1)  # of which the kernel makes no numbers
+    out, lse = out[0].transpose(0, 1), lse[0].transpose(0, 1).float()
+    return out.masked_fill(blind[:, None, None], 0.0), lse.masked_fill(blind[:, None], float("-inf"))
 
 
 class CpuBackend(Backend):

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ...errors import ModelError
+from .angles import rotaries
 from .attention import Step, attend
 from .linears import Linear
 from .pointwise import Norm, Pointwise, Turns
@@ -22,21 +23,6 @@ _NORMS = (
     *("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
     *("self_attn.q_norm", "self_attn.k_norm"),
 )
-
-
-class Rotary(NamedTuple):
-    """Positions as angles: frequencies `(n / 2,)` for the first n numbers of a head, the axis of positions that each
-    follows, and a factor."""
-
-    frequencies: torch.Tensor
-    axes: torch.Tensor
-    factor: float
-
-    def __call__(self, positions: torch.Tensor, dtype: torch.dtype) -> Turns:
-        """Those of rows at positions `(axes, rows)`."""
-        angles = (positions[self.axes].float() * self.frequencies[:, None]).t()
-        cos, sin = (angles.cos() * self.factor).to(dtype), (angles.sin() * self.factor).to(dtype)
-        return torch.cat([cos, cos], 1)[:, None], torch.cat([-sin, sin], 1)[:, None]
 
 
 class Asked(NamedTuple):
@@ -123,19 +109,16 @@ class Layer:
 
 
 class FastDecoder:
-    """The decoder `text` of the library, in fewer operations. `asked`: how each layer asks for attention. `pointwise`
+    """The decoder `text` of the library, in fewer operations. It knows positions below `known`, of as many `axes` as
+    it has. `asked`: how each layer asks for attention. `pointwise`
     may be exchanged."""
 
-    def __init__(self, text: Any, axes: int, asked: list[Asked]) -> None:
+    def __init__(self, text: Any, axes: int, known: int, asked: list[Asked]) -> None:
         self.text = text
         self.layers = [Layer(number, module, asked[number]) for number, module in enumerate(text.layers)]
         self.norm = _norm(text.norm)
         self.pointwise = Pointwise()
-        kinds = getattr(text.config, "layer_types", None) or [""] * len(self.layers)
-        apart = {kind for kind in kinds if hasattr(text.rotary_emb, f"{kind}_inv_freq")}  # else one for all
-        self._kinds = [kind if kind in apart else "" for kind in kinds]
-        dim = text.layers[0].self_attn.head_dim
-        self._rotaries = {kind: rotary(text.rotary_emb, kind, axes, dim) for kind in sorted(set(self._kinds))}
+        self._rotaries = rotaries(text, axes, known)
 
     @property
     def linears(self) -> list[Linear]:
@@ -144,8 +127,9 @@ class FastDecoder:
 
     def turns(self, positions: torch.Tensor, dtype: torch.dtype) -> list[Turns]:
         """Of each layer, for positions `(3, rows)`."""
-        made = {kind: turn(positions, dtype) for kind, turn in self._rotaries.items()}
-        return [made[kind] for kind in self._kinds]
+        kinds = {id(one): one for one in self._rotaries}
+        made = {kind: one(positions, dtype) for kind, one in kinds.items()}
+        return [made[id(one)] for one in self._rotaries]
 
     def __call__(
         self, embeds: torch.Tensor, positions: torch.Tensor, step: Step, deep: list[torch.Tensor]
@@ -167,22 +151,6 @@ class FastDecoder:
     def deepened(self, number: int, hidden: torch.Tensor, deep: list[torch.Tensor]) -> torch.Tensor:
         """What leaves layer `number`, with what is added there."""
         return hidden + deep[number] if number < len(deep) else hidden
-
-
-def rotary(module: Any, kind: str, axes: int, dim: int) -> Rotary:
-    """The library's rotary positions for layers of this kind ("" where all are the same). Which axis a frequency
-    follows shows where the others stand still."""
-    prefix, named = (f"{kind}_", [kind]) if kind else ("", [])
-    frequencies = getattr(module, f"{prefix}inv_freq").float()
-    if len(frequencies) > dim // 2:
-        raise ModelError(f"expected rotary positions over {dim} numbers of a head at most, got {2 * len(frequencies)}")
-    follows = torch.zeros(len(frequencies), dtype=torch.long, device=frequencies.device)
-    for axis in range(1, axes):
-        places = torch.zeros((axes, 1, 1), dtype=torch.long, device=frequencies.device)
-        places[axis] = 1
-        moved = module(frequencies[None, None], places, *named)[1][..., : len(frequencies)]
-        follows[moved.flatten() != 0] = axis
-    return Rotary(frequencies, follows, float(getattr(module, f"{prefix}attention_scaling")))
 
 
 def _submodule(module: Any, name: str) -> Any:

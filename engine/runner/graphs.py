@@ -162,11 +162,11 @@ class _Graph:
 
 
 class Graphs:
-    """The recorded passes of one decoder: of steps in which every stream feeds one token, and of steps that append, up
-    to `most` rows in all."""
+    """The recorded passes of one decoder: of steps in which each of up to `slots` streams feeds one token, and of steps
+    that append, up to `most` rows in all. A stream that no longer holds all of its rows is in none of them."""
 
-    def __init__(self, cache: Cache, forward: Forward, record: Record, most: int) -> None:
-        self._cache, self._forward, self._record, self._most = cache, forward, record, most
+    def __init__(self, cache: Cache, forward: Forward, record: Record, slots: int, most: int) -> None:
+        self._cache, self._forward, self._record, self._slots, self._most = cache, forward, record, slots, most
         self._tokens: dict[int, _Recorded] = {}
         self._appends: dict[int, _Recorded] = {}
 
@@ -180,7 +180,7 @@ class Graphs:
         """Record every size, the largest first: the others then find room in what it took. A decoder that cannot be
         recorded is left as it is, and the log says so. `embed` makes embeddings of ids."""
         device = self._cache.tables.device
-        for size in _sizes(1, len(self._cache.tables) - 1):
+        for size in _sizes(1, self._slots):
             if not self._add(self._tokens, size, None):
                 return
         for size in _sizes(_LEAST, self._most):
@@ -244,4 +244,5 @@ def is_recorded(config: EngineConfig, device: str) -> bool:
 
 
 def _is_token(feed: Feed) -> bool:
-    return len(feed.rows) == 1 and len(feed.rows[0]) == 1 and feed.rows[0].stored is None
+    whole = not feed.begin and not feed.fronts
+    return whole and len(feed.rows) == 1 and len(feed.rows[0]) == 1 and feed.rows[0].stored is None

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from ..family import Loaded
-from ..plan import Feed, Likely, Plan, Result
+from ..plan import TABLES, Feed, Likely, Plan, Recalled, Result
 from .attention import Backend, Part, ReferenceBackend, Step, number
-from .batch import StepRows, batched
+from .batch import FrontRows, StepRows, batched
 from .graphs import Graphs, Record
 from .out_of_memory import is_out_of_memory, let_go
 from .sampler import likeliest, sample
@@ -48,6 +48,7 @@ class LanguageModel:
         self.fast = loaded.fast if taken_over else None
         self.head = loaded.head
         self.axes = loaded.family.data.axes
+        self.turning = loaded.turning
         self.embed = loaded.text.get_input_embeddings()
         self.device = self.embed.weight.device
         self.backend = backend or ReferenceBackend()
@@ -60,14 +61,14 @@ class LanguageModel:
         dtype = self.embed.weight.dtype
         self.keys = [torch.zeros(shape, dtype=dtype, device=self.device) for _ in range(config.num_hidden_layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=self.device) for _ in range(config.num_hidden_layers)]
-        # Page tables of all slots; entries after a sequence's length are stale and never read.
-        self.tables = torch.zeros((slots + spare, pages), dtype=torch.int32, device=self.device)
+        # Page tables of all slots, for windows and fronts; entries after a sequence's length are stale and never read.
+        self.tables = torch.zeros((slots * TABLES + spare, pages), dtype=torch.int32, device=self.device)
         self._host: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
         self.logits: torch.Tensor | None = None  # of the last step's drawn rows, (draws, vocabulary)
         self.graphs = None
         if record is not None:
-            self.tables[slots] = pages
-            self.graphs = Graphs(self, self._pass, record, appends)
+            self.tables[-1] = pages
+            self.graphs = Graphs(self, self._pass, record, slots, appends)
             with on(self.device):
                 self.graphs.record(self.embed)
 
@@ -125,10 +126,9 @@ class LanguageModel:
 
     def _move_pages(self, plan: Plan) -> list[int]:
         """What is done before the forward pass; returns the streams whose pages are lost, as memory ran out."""
-        lost = [stream for stream, pages in plan.saves if not self._moved(self._save, stream, pages)]
-        for tensor in (*self.keys, *self.values) if plan.copies else ():
-            for source, target in plan.copies:
-                tensor[target] = tensor[source]
+        lost = [rows.stream for rows in plan.recalled if not self._moved(self._recall, rows)]
+        lost += [stream for stream, pages in plan.saves if not self._moved(self._save, stream, pages)]
+        self._copy(plan.copies)
         for edit in plan.edits:
             pages = upload(torch.tensor(edit.pages, dtype=torch.int32), self.device)
             self.tables[edit.slot, edit.index : edit.index + len(edit.pages)] = pages
@@ -138,15 +138,32 @@ class LanguageModel:
         self.spans.release(plan.releases)
         return lost
 
-    def _moved(self, move: Callable[[int, list[int]], None], stream: int, pages: list[int]) -> bool:
+    def _moved(self, move: Callable[..., None], *what: Any) -> bool:
         try:
-            move(stream, pages)
+            move(*what)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            log.warning("moving %d pages ran out of memory: %s", len(pages), error)
+            log.warning("moving pages ran out of memory: %s", error)
             return False
         return True
+
+    def _copy(self, pages: list[tuple[int, int]]) -> None:
+        for tensor in (*self.keys, *self.values) if pages else ():
+            for source, target in pages:
+                tensor[target] = tensor[source]
+
+    def _recall(self, rows: Recalled) -> None:
+        """Sources are read before anything is written: they may be free by now, and taken again as targets."""
+        sources, targets, steps = (
+            upload(torch.tensor(numbers), self.device) for numbers in (rows.sources, rows.targets, rows.turns)
+        )
+        turns = self.turning(steps)
+        keys = [turn(pool.flatten(0, 1)[sources]) for turn, pool in zip(turns, self.keys, strict=True)]
+        values = [pool.flatten(0, 1)[sources] for pool in self.values]
+        self._copy(rows.copies)
+        for pool, moved in zip((*self.keys, *self.values), (*keys, *values), strict=True):
+            pool.flatten(0, 1).index_copy_(0, targets, moved)
 
     def _save(self, stream: int, pages: list[int]) -> None:
         index = upload(torch.tensor(pages), self.device)
@@ -167,7 +184,7 @@ class LanguageModel:
         batch = batched(feeds)
         embeds = self.embed(upload(torch.from_numpy(batch.ids), self.device))
         deep = laid_out(self.spans, [run for feed in feeds for run in feed.rows], embeds)
-        if self.graphs is not None and deep is None:
+        if self.graphs is not None and deep is None and not batch.slid:
             hidden = self.graphs.appended(batch, embeds)
             if hidden is not None:
                 return hidden
@@ -205,12 +222,27 @@ class LanguageModel:
 
         whole = Part(self.tables, slots, lengths, torch.from_numpy(batch.runs))
         everything = self.backend.prepare(whole, batch.ends, self.group)
-        parts: dict[int | None, list[Part]] = {None: [everything]}
+        parts: dict[int | None, list[Part]] = {None: [self._from(everything, batch.begins)]}
         for window in self.windows:
-            firsts = np.maximum(batch.places + 1 - window, 0).astype(np.int32)
-            begins = upload(torch.from_numpy(firsts), self.device) if firsts.any() else None
-            parts[window] = [everything._replace(firsts=begins)]
-        return Step(number(self.backend), self.keys, self.values, target, parts)
+            firsts = np.maximum(batch.places + 1 - window, batch.begins).astype(np.int32)
+            parts[window] = [self._from(everything, firsts)]
+        for front in batch.fronts:
+            self._add_front(front, batch, parts)
+        turns = [self.turning(upload(torch.from_numpy(-front.lifts), self.device)) for front in batch.fronts]
+        return Step(number(self.backend), self.keys, self.values, target, parts, turns)
+
+    def _from(self, part: Part, firsts: np.ndarray) -> Part:
+        """The part from these places on."""
+        return part._replace(firsts=upload(torch.from_numpy(firsts), self.device)) if firsts.any() else part
+
+    def _add_front(self, front: FrontRows, batch: StepRows, parts: dict[int | None, list[Part]]) -> None:
+        """Each row sees this front, too; where a layer has a window, as far as that reaches."""
+        slots, lengths = (upload(torch.from_numpy(numbers), self.device) for numbers in (front.slots, front.stops))
+        part = Part(self.tables, slots, lengths, torch.from_numpy(batch.runs))
+        whole = self.backend.prepare(part, front.stops, self.group)
+        for window, seen in parts.items():
+            firsts = front.begins if window is None else front.within(window, batch.places - batch.begins)
+            seen.append(self._from(whole, np.minimum(firsts, front.stops)))
 
 
 def _result(

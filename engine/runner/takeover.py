@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.overrides import TorchFunctionMode
 
 from ...errors import ModelError
 from ..family import Loaded
 from ..plan import Feed
 from ..span import Rows
+from .angles import InFloat64
 from .attention import NAME, Step, paged_attention
 from .backends import fused_kernels
 from .batch import batched
@@ -71,7 +71,7 @@ def take_over(loaded: Loaded) -> Loaded:
 def fast_decoder(loaded: Loaded) -> FastDecoder:
     """The decoder of `loaded` as a fast one, its layers not yet packed. ModelError that says what it does otherwise."""
     trial = _Trial(loaded)
-    fast = FastDecoder(loaded.text, loaded.family.data.axes, trial.asked)
+    fast = FastDecoder(loaded.text, loaded.family.data.axes, loaded.family.max_positions, trial.asked)
     check(fast, trial)
     kernels = fused_kernels(loaded.device.type)
     if kernels is not None:
@@ -213,18 +213,8 @@ def _size(numbers: torch.Tensor) -> float:
 
 def _exactly(module: Any, *args: Any, **kwargs: Any) -> Any:
     """What a copy of `module` in the next wider type gives."""
-    with _NoNarrower():
+    with InFloat64():
         return copy.deepcopy(module).to(_WIDER[next(module.parameters()).dtype])(*args, **kwargs)
-
-
-class _NoNarrower(TorchFunctionMode):
-    """Leaves float64 as it is where a module would have float32: norms of the library compute in float32 whatever they
-    are given."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **kwargs or {})
-        narrows = func in (torch.Tensor.to, torch.Tensor.float) and args[0].dtype == torch.float64
-        return args[0] if narrows and result.dtype == torch.float32 else result
 
 
 def _wide(given: Any, dtype: torch.dtype) -> Any:

@@ -64,14 +64,15 @@ class Finding:
     def fed(self, stream: StreamState) -> None:
         """Rows of this stream are in the cache now: full pages of it can be found."""
         table = stream.table
-        if self._on and table.named < table.full:
+        if self._on and not table.begin and table.named < table.full:  # else they hang on rows that have left
             table.name(stream.keys.up_to(table.full, stream.laid, stream.starts))
 
     def spoiled(self, streams: Iterable[StreamState]) -> None:
         """The rows of these are no numbers: nobody goes on with them."""
         for stream in streams:
-            for page in stream.table.pages:
-                self._pool.forget(page)
+            for table in stream.tables:
+                for page in table.pages:
+                    self._pool.forget(page)
 
     def statistics(self) -> dict[str, int]:
         """`prefix_queries`: rows with which streams began, `prefix_hits` those of them that were found;

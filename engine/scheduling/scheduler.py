@@ -32,14 +32,16 @@ from ..command import (
 )
 from ..conversation.conversation import Conversation
 from ..conversation.kept import Kept
+from ..conversation.laying import Limits
 from ..conversation.layout import Layout
 from ..conversation.rules import What
 from ..conversation.silence import can_wait
-from ..conversation.state import Limits, StreamState
+from ..conversation.state import StreamState
 from ..conversation.telling import tell
+from ..conversation.window import Sliding, bounds
 from ..family import Family
 from ..pages import PagePool, PageTable
-from ..plan import Draw, Feed, Plan, Result, TableEdit
+from ..plan import TABLES, Changes, Feed, Plan, Result
 from ..words.spelling import Unspelled
 from .finding import Finding
 from .journal import Entry, Notes, Planned
@@ -86,7 +88,7 @@ class Scheduler:
         self._slots = list(range(config.slots - 1, -1, -1))
         self._ages = itertools.count(1)
         self._numbers = itertools.count(1)
-        self._edits: list[TableEdit] = []  # changes since the last plan
+        self._changes = Changes()  # since the last plan
         self._drops: list[int] = []
         self._talks: dict[int, Conversation] = {}
         self.kept = Kept(config.span_bytes)
@@ -142,7 +144,18 @@ class Scheduler:
         layout = Layout(self.family, format, request.positions, seconds, request.system, trusted=request.control_tokens)
         limits = self._admit(id, request)
         table = PageTable(self.pool)
-        self._add(StreamState(id, self._slots.pop(), request, layout, table, why, self.config.spell_apart), limits)
+        stream = StreamState(id, self._tables(), request, layout, table, self._changes, why, self.config.spell_apart)
+        try:
+            self._add(stream, limits)
+        except InputError:
+            self._reserved.pop(id, None)
+            self._slots.append(stream.slot)
+            raise
+
+    def _tables(self) -> list[int]:
+        """The numbers of a new stream's page tables."""
+        slot = self._slots.pop()
+        return [slot + self.config.slots * place for place in range(TABLES)]
 
     def _admit(self, id: int, request: Request) -> Limits:
         """The limits of a new stream. What it declares as its most is reserved, or refused with the numbers."""
@@ -172,13 +185,12 @@ class Scheduler:
         if stream.away:
             self._forget_away(stream)
             stream.recall()
-        state = stream.fork(twin, self._slots.pop(), command.before)
+        state = stream.fork(twin, self._tables(), command.before)
         begun = None if again is None else state.rewind()
         self._add(state, limits)
         if begun is not None and again is not None:
             state.renew(next(self._ages))
             self._talks[twin].begin(begun.seq, again)
-        self._edits.append(TableEdit(state.slot, 0, list(state.table.pages)))
         self.kept.add(state.laid)
         self.kept.waits(state.inputs)
 
@@ -188,7 +200,8 @@ class Scheduler:
             return
         self._reserved.pop(id, None)
         self._forget_away(stream)
-        stream.table.clear()
+        for table in stream.tables:
+            table.clear()
         self._slots.append(stream.slot)
         del self._talks[id]
         self.kept.remove(stream.laid)
@@ -200,8 +213,10 @@ class Scheduler:
         return [(id, stream.unspelled) for id, stream in self.streams.items() if stream.unspelled is not None]
 
     def _add(self, stream: StreamState, limits: Limits) -> None:
+        window = bounds(stream.request, limits, self.family)
+        sliding = None if window is None else Sliding(self.family, stream, limits, window, self.kept)
         self.streams[stream.id] = stream
-        self._talks[stream.id] = Conversation(self.family, stream, limits, self.kept)
+        self._talks[stream.id] = Conversation(self.family, stream, limits, self.kept, sliding)
 
     def _note(self, entry: Entry) -> None:
         if self.journal is not None:
@@ -213,7 +228,7 @@ class Scheduler:
         """The next step, or None where there is nothing to do."""
         decision = self.decide()
         for id, _ in decision.grants:
-            self._edits += self._finding.chosen(self.streams[id])
+            self._changes.edits += self._finding.chosen(self.streams[id])
         # Host memory goes first to those that cannot be fed again.
         moved = sorted((self.streams[id] for id in decision.moved), key=lambda stream: stream.whole)
         saves = [self._move_away(stream) for stream in moved]
@@ -224,19 +239,20 @@ class Scheduler:
             stream = self.streams[id]
             if stream.away:
                 restores.append(self._bring_back(stream))
-            first, rows = stream.fed, stream.take(count)
-            edit = stream.table.append(count)
-            copies += edit.copies
-            if edit.pages:
-                self._edits.append(TableEdit(stream.slot, edit.index, edit.pages))
-            feeds.append(Feed(id, stream.slot, first, rows, self._draw(stream)))
+            feed, copied = stream.feed(count)
+            feeds.append(feed)
+            copies += copied
         releases = self.kept.released()
         if not feeds and not self._drops and not releases:
             return None
-        edits, self._edits = self._edits, []
+        changes = self._changes.taken()
         drops, self._drops = self._drops, []
         kept = [save for save in saves if save is not None]
-        plan = Plan(next(self._numbers), kept, copies, edits, restores, drops, feeds, releases, self._finding.taken())
+        found = self._finding.taken()
+        plan = Plan(
+            *(next(self._numbers), kept, copies, changes.edits, restores, drops, feeds, releases, found),
+            recalled=changes.recalled,
+        )
         self._note(Planned(plan.number))
         return plan
 
@@ -283,7 +299,7 @@ class Scheduler:
     def check(self) -> None:
         """The laws of conservation: raises PenstockError where held pages are not those that live streams reach, or
         counted bytes not those of what is laid."""
-        self.pool.check(stream.table for stream in self.streams.values())
+        self.pool.check(table for stream in self.streams.values() for table in stream.tables)
         self.kept.check(self.streams.values())
         away = sum(stream.away for stream in self.streams.values())
         if away != self._host_used:
@@ -295,7 +311,8 @@ class Scheduler:
 
     def statistics(self) -> dict[str, Any]:
         """`span_bytes`: embeddings that are kept to feed streams again, each once; `bytes_by_stream`: what each stream
-        holds in host memory, with the embeddings that it shares with forks."""
+        holds in host memory, with the embeddings that it shares with forks; `window_by_stream`: how many rows it has,
+        which one its window begins with, and since what media time, in microseconds."""
         return {
             "streams": len(self.streams),
             "pages": self.pool.pages,
@@ -304,6 +321,7 @@ class Scheduler:
             **self._finding.statistics(),
             "span_bytes": self.kept.bytes,
             "bytes_by_stream": {id: stream.host_bytes for id, stream in self.streams.items()},
+            "window_by_stream": {id: stream.reach() for id, stream in self.streams.items()},
         }
 
     # Planning.
@@ -312,7 +330,7 @@ class Scheduler:
         """What every stream needs. Those that cannot be fed again are movable as far as host memory reaches for all."""
         needs, left = [], self.config.host_pages - self._host_used
         for stream in self.streams.values():
-            pages = len(stream.table.pages)
+            pages = stream.pages
             needs.append(self._need(stream, stream.whole or pages <= left))
             left -= pages if not stream.whole and pages <= left else 0
         return needs
@@ -323,16 +341,17 @@ class Scheduler:
         budget = Budget(self.config.step_rows, self._append_rows, self.config.page_tokens)
         streams = self.streams.values()
         busy = [one for one in streams if one.rows != one.table.length and self._feeds(one)]
-        self._edits += self._finding.look(busy)
+        self._changes.edits += self._finding.look(busy)
         needs = [self._own_need(stream) for stream in busy]
         return within(needs, self.pool.free, budget) or choose_rows(self._needs(), self.pool.free, budget)
 
     def _need(self, stream: StreamState, movable: bool) -> Need:
-        table = stream.table
+        tables = stream.tables
+        own, shared = sum(table.own for table in tables), [pair for table in tables for pair in table.shared]
         need = self._own_need(stream)
         if not self._feeds(stream):
             need = msgspec.structs.replace(need, pieces=(), token=False)
-        return msgspec.structs.replace(need, own=table.own, shared=table.shared, movable=movable)
+        return msgspec.structs.replace(need, own=own, shared=tuple(shared), movable=movable)
 
     def _own_need(self, stream: StreamState) -> Need:
         """A stream's need, without what others could take from it: the waiting rows after those ahead, (count, atomic)
@@ -354,16 +373,11 @@ class Scheduler:
             return False
         return stream.id not in self._yielding or not can_wait(self._talks[stream.id])
 
-    def _draw(self, stream: StreamState) -> Draw | None:
-        if stream.reply is None or stream.table.length < stream.rows:
-            return None
-        return stream.reply.draw()
-
     def _move_away(self, stream: StreamState) -> tuple[int, list[int]] | None:
         """Take a stream's pages: to host memory, or, where that is full or it has computed none of them, to be fed
         again from what it keeps."""
         found = stream.whole and stream.fed == stream.found
-        if found or self._host_used + len(stream.table.pages) > self.config.host_pages:
+        if found or self._host_used + stream.pages > self.config.host_pages:
             stream.lose()
             return None
         pages = stream.save()
@@ -372,9 +386,7 @@ class Scheduler:
 
     def _bring_back(self, stream: StreamState) -> tuple[int, list[int]]:
         self._host_used -= stream.away
-        edit = stream.come_back()
-        self._edits.append(TableEdit(stream.slot, 0, edit.pages))
-        return stream.id, edit.pages
+        return stream.id, stream.come_back()
 
     def _forget_away(self, stream: StreamState) -> None:
         if stream.away:

@@ -87,6 +87,10 @@ class Spelling:
             return {name: one if name in names else self.cover_all(one, reply) for name, one in value.items()}
         return [self.cover_all(one, reply) for one in value] if isinstance(value, list | tuple) else value
 
+    def is_control(self, token: str) -> bool:
+        """Whether this token is none that words have."""
+        return token in self._control
+
     def is_covered(self, text: str) -> bool:
         """Whether something in a text is covered."""
         return self._begin in text

@@ -5,6 +5,7 @@ latency     `penstock bench latency`: one user, on the public `Engine`
 throughput  `penstock bench throughput`: many requests at once, on the public `Engine`
 live        `penstock bench live`: pictures that arrive while a reply is spoken, through a server
 capacity    `penstock bench capacity`: how many live streams a server keeps up with
+endless     `penstock bench endless`: does anything grow in hours of one camera?
 overhead    `penstock bench overhead`: what many live streams cost beside the model, and where the time goes
 compare     `penstock bench compare`: latency and throughput of several engines in turn
 append      `penstock bench append`: one append and one decode step, by length of history

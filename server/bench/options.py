@@ -17,6 +17,7 @@ _EXAMPLES = {
     "throughput": "penstock bench throughput --model Qwen/Qwen2.5-VL-3B-Instruct --requests 1,8",
     "live": "penstock bench live --model random:0.2b --dtype bfloat16",
     "capacity": "penstock bench capacity --model random:0.2b --dtype bfloat16 --most-streams 16",
+    "endless": "penstock bench endless --minutes 120 --json",
     "overhead": "penstock bench overhead --streams 32,128 --flame profile.json",
     "compare": "penstock bench compare --model random:0.2b --dtype bfloat16 --vllm ~/vllm/bin/python",
     "append": "penstock bench append --rounds 5",
@@ -46,6 +47,7 @@ def add_benches(parser: argparse.ArgumentParser, command: Callable[[argparse.Nam
         ("throughput", "many requests at once: tokens a second, first tokens", _throughput),
         ("live", "pictures that arrive while a reply is spoken, through a server", _live),
         ("capacity", "how many live streams a server keeps up with", _capacity),
+        ("endless", "hours of one camera: does anything grow?", _endless),
         ("overhead", "what many live streams cost beside the model, and where the time goes", _overhead),
         ("compare", "latency and throughput beside transformers and vLLM, in turn", _compare),
         ("append", "time per append and per decode step, by history", _append),
@@ -87,6 +89,20 @@ def _capacity(parser: argparse.ArgumentParser, read: Numbers) -> None:
     )
     parser.add_argument(
         "--most-streams", type=read.count, default=64, metavar="N", help="stop the search there (default %(default)s)"
+    )
+
+
+def _endless(parser: argparse.ArgumentParser, read: Numbers) -> None:
+    _add_model(parser)
+    _add_fps(parser, read)
+    parser.add_argument(
+        "--minutes", type=read.positive, default=120.0, help="how much media time (default %(default)g)"
+    )
+    parser.add_argument(
+        "--part", type=read.positive, default=10.0, metavar="MINUTES", help="figures for each (default %(default)g)"
+    )
+    parser.add_argument(
+        "--window", type=read.count, default=4096, metavar="ROWS", help="the stream's window (default %(default)s)"
     )
 
 

@@ -11,6 +11,7 @@ export class Figures {
   freshness = null; // age of the newest frame behind the last token
   #limits;
   #rows = 0;
+  #gone = 0; // rows that have left the stream's window
   #position = 0;
 
   constructor(limits) {
@@ -20,13 +21,18 @@ export class Figures {
   /** How much of what the stream can hold is used, 0 to 1. */
   get memory() {
     const { rows = Infinity, positions = Infinity } = this.#limits;
-    return Math.min(1, Math.max(this.#rows / rows, this.#position / positions));
+    const far = this.#gone ? 0 : this.#position / positions; // a stream that slides runs out of no positions
+    return Math.min(1, Math.max((this.#rows - this.#gone) / rows, far));
   }
 
   appended(event) {
     this.#rows = Math.max(this.#rows, event.row + event.rows);
     this.#position = Math.max(this.#position, event.position);
     if (SEEN.includes(event.modality)) this.seen_us = event.stop_us;
+  }
+
+  evicted(event) {
+    this.#gone += event.rows - event.recalled;
   }
 
   lost(event) {

@@ -139,6 +139,9 @@ export class Talk {
         this.state = "open";
         this.#heard.opened();
         break;
+      case "evicted":
+        this.figures.evicted(message);
+        break;
       case "appended":
         this.figures.appended(message);
         this.#seen(message.modality, message.start_us);

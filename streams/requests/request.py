@@ -10,6 +10,7 @@ import msgspec
 from ...errors import InputError
 from ..format import BY_NAME
 from .messages import check_messages, check_unicode
+from .window import Window
 
 FORMATS = ("auto", *BY_NAME)
 MOST_LOGPROBS = 20
@@ -179,6 +180,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         by the rule of the installed library (docs/formats.md).
     lateness_us: how far media may arrive out of order, in microseconds of media time, 0 to 60,000,000. Media waits so
         long before it goes to the model.
+    window: how much of its past the stream keeps if it may not keep all (`Window`). By default its oldest media leaves
+        when its part of the cache is full, and the stream goes on. `None`: it keeps all, and refuses what does not fit.
     reserve_tokens: the most rows of KV cache that the stream will need. They are reserved, or the stream is refused
         with InputError. `None`: nothing is reserved, and the stream may use the cache as far as there is room.
     cache_salt: streams share pages of the prefix cache only if they have the same salt (docs/memory.md). `None`: they
@@ -203,6 +206,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     audio_in_video: bool = False
     positions: str = "max"
     lateness_us: int = 0
+    window: Window | None = Window()
     reserve_tokens: int | None = None
     cache_salt: str | None = None
     params: SamplingParams = SamplingParams()
@@ -242,6 +246,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             raise InputError(f"lateness_us: expected 0 to {MOST_LATENESS_US}, got {self.lateness_us}")
         self._check_prompt()
         self.params.check()
+        if self.window is not None:
+            self.window.check()
 
     @property
     def starts(self) -> bool:

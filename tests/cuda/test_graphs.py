@@ -17,7 +17,7 @@ import torch
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import Core
 from penstock.engine.loading.open import load
-from penstock.engine.plan import Draw, Feed, Plan, TableEdit
+from penstock.engine.plan import TABLES, Draw, Feed, Plan, TableEdit
 from penstock.engine.runner.attention import Backend, Part, ReferenceBackend
 from penstock.engine.runner.batch import batched
 from penstock.engine.runner.graphs import Work, _is_token, padded
@@ -58,7 +58,8 @@ def with_graphs(rig: Rig, record: Any, backend: Backend) -> LanguageModel:
     """The rig's engine, its decoder with graphs."""
     old = rig.core.language
     pages, page_tokens = old.keys[0].shape[:2]
-    rig.core.language = LanguageModel(rig.core.loaded, pages, page_tokens, len(old.tables), backend, record, 32)
+    slots = len(old.tables) // TABLES
+    rig.core.language = LanguageModel(rig.core.loaded, pages, page_tokens, slots, backend, record, 32)
     rig.core.language.spans = old.spans
     return rig.core.language
 

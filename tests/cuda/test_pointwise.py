@@ -15,8 +15,8 @@ from penstock.engine.config import EngineConfig
 from penstock.engine.family import Loaded
 from penstock.engine.loading.open import load
 from penstock.engine.runner import takeover
+from penstock.engine.runner.angles import Rotary
 from penstock.engine.runner.backends import fused_kernels
-from penstock.engine.runner.decoder import Rotary
 from penstock.engine.runner.pointwise import Norm, Pointwise
 
 from tests.cuda.where import DEVICE
@@ -93,7 +93,7 @@ def test_queries_and_keys_are_turned_and_the_cache_is_written(
     heads = noise(rows, (group + 2) * kv_heads, dim)
     norm = noise.norm((group + 1) * kv_heads, dim, wide=wide) if normed else None
     half = turned // 2
-    rotary = Rotary(10.0 ** -torch.arange(half), torch.arange(half) % axes, 1.1)
+    rotary = Rotary(10.0 ** -torch.arange(half), torch.arange(half) % axes, 1.1, 512)
     positions = torch.randint(0, 300, (3, rows), generator=torch.Generator().manual_seed(seed))
     turns = tuple(turn.to(DEVICE) for turn in rotary(positions, dtype))
     target = torch.randperm(3 * 4, generator=torch.Generator().manual_seed(seed))[:rows].to(DEVICE)

@@ -34,8 +34,9 @@ class Page(NamedTuple):
 
 ENGINE = ("load", "stream", "generate", "generate_all", "close", "until_failed", "statistics", "check")
 STREAM = ("append", "ask", "watch", "prompted", "interrupt", "end", "fork", "aside", "transcript", "close")
-EVENTS = ("Appended", "ReplyStarted", "Token", "Resting", "ReplyDone", "Dropped", "Credit", "Held", "Error", "Closed")
-PARTS = ("Evicted", "Seen", "TranscriptRow")
+TOLD = ("Appended", "ReplyStarted", "Token", "Resting", "ReplyDone", "Dropped", "Credit", "Held", "Evicted", "Error")
+EVENTS = (*TOLD, "Closed")
+PARTS = ("Seen", "TranscriptRow")
 ITEMS = ("Text", "Image", "VideoFrame", "VideoBytes", "AudioChunk", "AudioBytes", "Embedding")
 PAGES = {
     "engine": Page("`Engine`", "actors/engine.py", {"Engine": ENGINE, "EngineInfo": ()}),
@@ -44,6 +45,7 @@ PAGES = {
     "events": Page("Events", "streams/event.py", dict.fromkeys((*EVENTS, *PARTS), ()), introduced=True),
     "items": Page("Items", "streams/item.py", dict.fromkeys(ITEMS, ()), introduced=True),
     "request": Page("`Request`", "streams/requests/request.py", {"Request": ("check",)}),
+    "window": Page("`Window`", "streams/requests/window.py", {"Window": ("check",)}),
     "sampling-params": Page(
         "`SamplingParams`", "streams/requests/request.py", {"SamplingParams": ("check",), "Sampling": ()}
     ),

@@ -51,7 +51,8 @@ class Rig:
         self.plans: list[Plan] = []
 
     def open(self, **request: Any) -> Session:
-        session = Session(self, next(_streams), Request(**request))
+        """Without a window, unless it is given one: what a dense forward is made of is never let go then."""
+        session = Session(self, next(_streams), Request(**{"window": None, **request}))
         self.core.open(session.stream, session.request)
         self.sessions[session.stream] = session
         return session

@@ -82,7 +82,7 @@ def test_parts_are_merged_and_new_rows_are_written_once(backend: Backend) -> Non
     ]
     halves = [backend.prepare(half, None, HEADS // KV_HEADS) for half in halves]
     fresh = layer(backend)[3]
-    out = attend(0, query, key, value, fresh._replace(parts={None: halves}), 0.25)
+    out = attend(0, query, key, value, fresh._replace(parts={None: halves}, turns=[[lambda rows: rows]]), 0.25)
     assert torch.equal(fresh.keys[0], step.keys[0]) and torch.equal(fresh.values[0], step.values[0])
     torch.testing.assert_close(out, whole, rtol=0, atol=1e-5)
 

@@ -25,7 +25,8 @@ def need_of(scheduler: Scheduler, stream: StreamState, movable: bool) -> Need:
         pieces = tuple((len(run), run.atomic) for run in stream.waiting(scheduler.config.step_rows, ahead * size))
         token = stream.reply is not None and stream.reply.places[-1:] == [fed + ahead * size]
     copy = bool(not stream.away and fed % size and scheduler.pool.shared(table.pages[-1]))
-    own, shared = table.own, table.shared
+    own = sum(table.own for table in stream.tables)
+    shared = tuple(pair for table in stream.tables for pair in table.shared)
     who = (stream.id, stream.since, pieces, token, -fed % size, int(copy), stream.away, own)
     return Need(*who, movable=movable, shared=shared, ahead=ahead)
 
@@ -33,7 +34,7 @@ def need_of(scheduler: Scheduler, stream: StreamState, movable: bool) -> Need:
 def needs_of(scheduler: Scheduler) -> list[Need]:
     found, left = [], scheduler.config.host_pages - scheduler._host_used
     for stream in scheduler.streams.values():
-        pages = len(stream.table.pages)
+        pages = sum(len(table.pages) for table in stream.tables)
         found.append(need_of(scheduler, stream, stream.whole or pages <= left))
         left -= pages if not stream.whole and pages <= left else 0
     return found
@@ -54,7 +55,7 @@ def test_a_step_holds_what_the_needs_of_all_give(
 
     def checked(self: Scheduler) -> Decision:
         budget = Budget(self.config.step_rows, self._append_rows, self.config.page_tokens)
-        self._edits += self._finding.look(stream for stream in self.streams.values() if self._feeds(stream))
+        self._changes.edits += self._finding.look(stream for stream in self.streams.values() if self._feeds(stream))
         wanted = plan(needs_of(self), self.pool.free, budget)
         assert decide(self) == wanted
         seen.append(wanted)

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from penstock.engine.conversation.laying import Limits, lay_within
 from penstock.engine.conversation.layout import Layout
-from penstock.engine.conversation.state import Limits, StreamState
+from penstock.engine.conversation.state import StreamState
 from penstock.engine.family import Loaded
 from penstock.engine.pages import PagePool, PageTable
+from penstock.engine.plan import Changes
 from penstock.engine.positions import Cursor
 from penstock.engine.span import Rows, Span
 from penstock.errors import ContextOverflowError
@@ -96,15 +98,16 @@ def test_back_to_a_token_forgets_what_was_laid_behind_it(omni_loaded: Loaded, ru
 
 @pytest.mark.parametrize(("limits", "numbers"), [((60, 9_999), "at most"), ((9_999, 60), "60 positions")])
 def test_a_refused_input_leaves_no_trace(omni_loaded: Loaded, limits: tuple[int, int], numbers: str) -> None:
-    stream = StreamState(1, 0, Request(), Layout(omni_loaded.family, TURNS, "max", 1.0, "x"), PageTable(PagePool(1, 4)))
+    layout, table = Layout(omni_loaded.family, TURNS, "max", 1.0, "x"), PageTable(PagePool(1, 4))
+    stream = StreamState(1, [0], Request(), layout, table, Changes())
     wide = Limits(9_999, 9_999)
-    stream.lay_within(wide, lambda layout: layout.media(span("video")), 2)  # leaves its block open
+    lay_within(stream, wide, lambda layout: layout.media(span("video")), 2)  # leaves its block open
     twin = stream.layout.copy()
     rows, entries = stream.rows, len(stream.laid)
     with pytest.raises(ContextOverflowError, match=numbers):
-        stream.lay_within(Limits(*limits), lambda layout: layout.media(span("video", patches=20)), 2)
+        lay_within(stream, Limits(*limits), lambda layout: layout.media(span("video", patches=20)), 2)
     assert (stream.rows, len(stream.laid)) == (rows, entries)
-    ids, positions = laid(stream.lay_within(wide, lambda layout: layout.media(span("video")), 2))
+    ids, positions = laid(lay_within(stream, wide, lambda layout: layout.media(span("video")), 2))
     twin_ids, twin_positions = laid(twin.media(span("video")))
     assert ids == twin_ids == [MEDIA] * 6
     assert np.array_equal(positions, twin_positions)

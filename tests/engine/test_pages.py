@@ -179,15 +179,16 @@ def test_pages_that_can_be_found_are_taken_after_those_that_cannot() -> None:
     assert pool.prefixes.find(b"b") is None
 
 
-def test_a_page_that_is_cut_in_part_is_found_no_more() -> None:
-    """Its holder writes into it again."""
+def test_a_page_that_is_written_again_is_found_no_more() -> None:
+    """Its holder has cut it in part."""
     pool = PagePool(4, 4)
     table = PageTable(pool)
     table.append(8)
     table.name([b"a", b"b"])
     table.truncate(6)
-    assert pool.prefixes.find(b"b") is None
+    assert pool.prefixes.find(b"b") == table.pages[1]
     table.append(2)
+    assert pool.prefixes.find(b"b") is None
     table.name([b"a", b"c"])
     assert pool.prefixes.find(b"c") == table.pages[1]
     pool.check([table])

@@ -22,6 +22,7 @@ from penstock.engine.conversation.rules import (
     after,
 )
 from penstock.engine.conversation.state import StreamState
+from penstock.engine.plan import Changes
 from penstock.errors import PenstockError
 from penstock.streams.requests.request import Request
 
@@ -86,7 +87,7 @@ def test_pages_in_host_memory_are_neither_saved_nor_taken() -> None:
 def test_a_stream_is_written_by_its_conversation_alone() -> None:
     """The scheduler and the actors call methods of `StreamState`; they assign nothing to it."""
     table = SimpleNamespace(pool=SimpleNamespace(page_tokens=1))
-    fields = {name for name in vars(StreamState(1, 0, Request(), cast(Any, None), cast(Any, table)))}
+    fields = {name for name in vars(StreamState(1, [0], Request(), cast(Any, None), cast(Any, table), Changes()))}
     for path in modules("engine/scheduling") + modules("actors"):
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr in fields:

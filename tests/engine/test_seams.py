@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock.engine.conversation import layout
+from penstock.engine.conversation.laying import Limits
 from penstock.engine.conversation.layout import Layout
-from penstock.engine.conversation.state import Limits
 from penstock.engine.family import Loaded
 from penstock.streams.event import Error
 from penstock.streams.format import LIVE, TURNS

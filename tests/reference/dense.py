@@ -8,6 +8,8 @@ The oracle's rooms, none of which imports the package under test:
     one_axis.py   pictures and frames of models whose rows stand on one axis
     places.py     positions of text and media, and where a sampled token goes
     dense.py      build a sequence, run it dense, continue it greedily
+    sliding.py    a stream that has slid: what it holds, and what its new rows see
+    drift.py      what rounding does to keys that slide, as a table
     check.py      is a fixture model able to see, hear and order what it is given?
     media.py      pictures and sounds drawn from a seed
     stock.py      how the installed library is asked for sound in video
@@ -97,9 +99,7 @@ def _run(
         attention_mask=mask,
         past_key_values=cache,
         use_cache=cache is not None,
-        **(
-            {"visual_pos_masks": seen[None], "deepstack_visual_embeds": [layer[seen] for layer in deep]} if deep else {}
-        ),
+        **({"visual_pos_masks": seen[None], "deepstack_visual_embeds": [one[seen] for one in deep]} if deep else {}),
     ).last_hidden_state
     return model.lm_head(states)[0]
 
@@ -149,13 +149,7 @@ _GEMMA = _Turns(
     strips=True,
 )
 _SMOL = _Turns("User:", "Assistant:", "<end_of_utterance>\n", "<|im_start|>System: ", "<|im_start|>", lead=" ")
-_TURNS = {
-    "llama": _LLAMA_3,
-    "llava": _LLAVA,
-    "llava_onevision": _ONEVISION,
-    "gemma3": _GEMMA,
-    "smolvlm": _SMOL,
-}
+_TURNS = {"llama": _LLAMA_3, "llava": _LLAVA, "llava_onevision": _ONEVISION, "gemma3": _GEMMA, "smolvlm": _SMOL}
 
 
 # What begins with a mark, or is no text: the words before it stand apart. Others may begin with text of their own.

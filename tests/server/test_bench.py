@@ -27,10 +27,11 @@ PYTHONPATH={here} exec {python} "$@"
 
 def bench(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[dict[str, Any], dict[tuple[str, ...], Any], int]:
     """What a benchmark prints: its setting, its figures by case, quantity and engine, and the exit code."""
+    ragged = ("capacity", "endless")
     code = main([*words, "--json"])
     setting, *figures = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert setting["bench"] == words[1] and all(figure["bench"] == words[1] for figure in figures)
-    assert all(len(figure["rounds"]) == len(figures[0]["rounds"]) for figure in figures if words[1] != "capacity")
+    assert all(len(figure["rounds"]) == len(figures[0]["rounds"]) for figure in figures if words[1] not in ragged)
     return setting, {(figure["case"], figure["what"], figure["engine"]): figure for figure in figures}, code
 
 
@@ -99,6 +100,16 @@ def test_capacity(brook_url: str, capsys: pytest.CaptureFixture[str]) -> None:
         fits = int(case.split()[0]) <= found["median"]
         share = figures[case, "synchrony", "penstock"]
         assert fits == (share["note"] == "") and (share["median"] >= 99 or not fits)
+
+
+def test_endless(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--minutes", "1.5", "--part", "0.5", "--window", "256"]
+    setting, figures, code = bench(capsys, "bench", "endless", *words)
+    found = {what: figure["rounds"] for (_, what, _), figure in figures.items()}
+    assert code == 0 and setting["rounds"] == 3
+    assert all(128 < rows <= 256 for rows in found["rows of the stream"])
+    assert all(one > 0 for one in found["taking in a pair, p50"]) and found["question to first token, p50"][1] > 0
+    assert found["pages"][1:] == pytest.approx([256 / 32] * 2, abs=4)
 
 
 def test_overhead(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

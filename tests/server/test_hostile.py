@@ -186,7 +186,7 @@ def test_more_than_the_cache_holds(format: str) -> None:
 
     async def act(engine: Engine, url: str) -> None:
         async with raw_client(url) as client:
-            await client.open("a", format=format)
+            await client.open("a", format=format, window=None)
             await client.send(type="text", stream="a", text="word " * 1_500)
             error = (await client.receive_until("error"))[-1]
             assert (error["code"], error["seq"], error["fatal"]) == ("context_overflow", 1, False)

@@ -92,7 +92,7 @@ class Watch:
             works.append((time.thread_time() - worked) * 1000)
             if now > looked + _LOOK_S:
                 looked = now
-                memory += _resident()
+                memory += resident()
                 media.append(_of_streams(engine))
                 now = time.perf_counter()  # this was work of our own
             worked = time.thread_time()
@@ -105,7 +105,8 @@ def _at(values: list[float]) -> tuple[float, float, float]:
     return percentile(values, 50), percentile(values, 99), max(values)
 
 
-def _resident() -> list[int]:
+def resident() -> list[int]:
+    """Bytes of this process that are in memory; empty where the system does not say."""
     try:
         return [int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")]
     except OSError:

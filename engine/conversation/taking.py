@@ -1,0 +1,49 @@
+"""Whether what came may go in now, behind what a running reply has said. Pure; it changes nothing."""
+
+from __future__ import annotations
+
+from ..command import MediaInput
+from ..span import Span
+from .rules import Life
+from .state import StreamState
+
+
+def mid_character(stream: StreamState) -> bool:
+    """A running reply is inside a character: what is to be spliced waits for its end."""
+    reply = stream.reply
+    return reply is not None and reply.life is not Life.RESTING and reply.since > 0 and reply.text.open
+
+
+def unit_of(stream: StreamState, span: Span) -> int | None:
+    """The unit of media time that a span belongs to, where the format has such."""
+    return None if span.modality == "image" else stream.layout.format.unit(span.stop_us)
+
+
+def takes(stream: StreamState, span: Span, between: int) -> bool:
+    """Whether this span goes in now: a running reply rests, or has said `between` tokens since the one before.
+
+    Where the format has it rest first: when it rests and the span's unit has come whole, and then what else is of
+    that unit.
+    """
+    reply, format = stream.reply, stream.layout.format
+    if stream.layout.step("media") is None or mid_character(stream):
+        return False
+    if reply is None:
+        return True
+    if not format.rests:
+        return reply.life.rests or reply.since >= between
+    unit = unit_of(stream, span)
+    if reply.life.rests:
+        return unit is None or _is_whole(stream, unit)
+    return unit is not None and reply.unit is not None and unit <= reply.unit
+
+
+def _is_whole(stream: StreamState, unit: int) -> bool:
+    """Nothing more of this unit will come: something of a later one is there, or words, or the end."""
+    for input in stream.inputs:
+        units = (unit_of(stream, span) for span in input.spans)
+        if any(other is None or other > unit for other in units):
+            return True
+        if not input.done or not isinstance(input.input, MediaInput):
+            return input.done
+    return False
