@@ -106,15 +106,18 @@ async def answer(house: House, door: str, paper: Paper, film: bytes | None, seco
 
 
 @asynccontextmanager
-async def _houses(url: str | None) -> AsyncIterator[Callable[[], AbstractAsyncContextManager[House]]]:
+async def _houses(options: argparse.Namespace) -> AsyncIterator[Callable[[], AbstractAsyncContextManager[House]]]:
     """What opens a connection for each film; without a URL, the one engine of this process, which serves Brook."""
-    if url is not None:
-        yield lambda: connect(url)
+    if options.url is not None:
+        yield lambda: connect(options.url)
         return
     from penstock import Engine
 
+    from .late import lived
+
     async with await Engine.load() as engine:
-        yield lambda: nullcontext(engine)
+        house = await lived(engine, options.after, options.window) if options.after else engine
+        yield lambda: nullcontext(house)
 
 
 async def narrate(house: House, paper: Paper, film: bytes, pace: float, score: Score) -> None:
@@ -195,7 +198,7 @@ async def examine(options: argparse.Namespace, score: Score) -> None:
         async with lanes, house() as inside:
             await narrate(inside, paper, await filmed(paper.scene), options.pace, score)
 
-    async with _houses(options.url) as house:
+    async with _houses(options) as house:
         async with asyncio.TaskGroup() as tasks:
             for number in range(len(papers)):
                 tasks.create_task(one(house, number))
@@ -252,6 +255,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--camera", action="store_true", help="films as cheap cameras take them: noisy, dark")
     parser.add_argument("--pace", type=float, default=1.0, help="how fast films are played for narration (default 1)")
     parser.add_argument("--lanes", type=int, default=4, help="films narrated at a time (default 4)")
+    parser.add_argument(
+        "--after", type=float, default=0.0, metavar="MINUTES", help="show so much of another film before (door frames)"
+    )
+    parser.add_argument("--window", type=int, default=2048, metavar="ROWS", help="of the stream then (default 2048)")
     parser.add_argument("--wrong", action="store_true", help="print what was wrong to standard error")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     return parser

@@ -193,8 +193,8 @@ class Conversation:
         self.stream.events.append(ReplyDone(reply.id, reason, tokens, reply.text.finish(tokens), cached))
         if close:
             self.stream.lay(self.stream.layout.end())
-        if self.sliding is not None and len(self.stream.turns) < self.sliding.pinned_turns:
-            self.stream.turns.append(self.stream.rows)
+            if self.sliding is not None and len(self.stream.turns) < self.sliding.pinned_turns:
+                self.stream.turns.append(self.stream.rows)
 
     def _keep(self, reply: ReplyState, at: int | None) -> int:
         """How many tokens stay when a reply is cut after token `at`."""
@@ -355,7 +355,7 @@ class Conversation:
         row = self.stream.rows
         laid = self._laid(seq, lambda layout: layout.ask(question))
         if laid:
-            self.stream.asked = row
+            self.stream.asked = row - self.stream.layout.taken_back
         return laid
 
     def _laid(self, seq: int, lay: Callable[[Layout], list[Rows]]) -> bool:

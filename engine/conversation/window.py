@@ -168,7 +168,7 @@ class Sliding:
         words = stream.laid[0]
         if words.stored is not None:
             return 0
-        system = self._family.system_ids(stream.request.system)
+        system = self._family.system_ids(_system(stream.request))
         pairs = zip(words.ids.tolist(), system, strict=False)
         same = next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(words), len(system)))
         return min(len(words), max(same, _SINKS))
@@ -180,8 +180,7 @@ class Sliding:
         places = [stream.table.row(place) for place in range(begin, row)]
         gone = stream.slide(row)
         self._kept.remove(gone)
-        recalled, start = 0, row - sum(len(run) for run in gone)
-        words: list[tuple[int, Rows]] = []
+        start, words = row - sum(len(run) for run in gone), list[tuple[int, Rows]]()
         for run in gone:
             if start + len(run) > begin and run.seen is None and run.stored is None and not run.mark:
                 skip = max(0, begin - start)
@@ -258,3 +257,13 @@ class Sliding:
                 break
             chosen.append((row, run))
         return chosen[::-1]
+
+
+def _system(request: Request) -> str | None:
+    """The system prompt of a request: a field of its own, or the first of its messages."""
+    first = request.messages[0] if request.messages else {}
+    if first.get("role") != "system":
+        return request.system
+    content = first.get("content")
+    parts = [{"text": content}] if isinstance(content, str) else content or []
+    return "".join(part.get("text", "") for part in parts if isinstance(part, dict))

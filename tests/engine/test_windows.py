@@ -195,6 +195,19 @@ def test_the_question_of_a_narration_stays_and_what_was_said_is_text_memory() ->
     assert place >= 0
 
 
+def test_the_first_turns_are_pinned_where_asked_with_their_media() -> None:
+    rig = rig_of("omni")
+    session = rig.open(format="turns", window=Window(rows=240, text_rows=0, pinned_turns=1), system="You watch a door.")
+    live_on(rig, session, "image", 12)
+    stream = rig.core.scheduler.streams[session.stream]
+    first = stream.turns[0]
+    assert len(stream.turns) == 1 and len(session.of(Evicted)) > 2
+    rows = rig.core.scheduler.transcript(session.stream)
+    pinned = [run for run in rows if run.row < first]
+    assert sum(len(run.ids) for run in pinned) == first and sum(run.seen is not None for run in pinned) == 3
+    assert rig.compared == 48
+
+
 def test_what_never_leaves() -> None:
     """What is larger than the cache is refused with the numbers, and so is a window for a model without one."""
     rig = rig_of("text", kv_tokens=96)
