@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from ..engine.command import AppendRows, Close, Command, Fork, Open, Refuse, Resolved, Spans, Yield
+from ..engine.command import AppendRows, Close, Command, Due, Fork, Open, Refuse, Resolved, Spans, Yield
 from ..engine.conversation.rules import Life
 from ..engine.plan import Plan, Result
 from ..engine.scheduling.admission import Admission
@@ -125,7 +125,7 @@ class Schedule(Actor[ScheduleMessage]):
         try:
             self._perform(message)
         except Exception as error:
-            assert not isinstance(message, AppendRows | Yield), "no actor sends this"
+            assert not isinstance(message, AppendRows | Yield | Due), "no actor sends this"
             stream = message.twin if isinstance(message, Fork) else message.stream
             log.exception("%s of stream %d failed", type(message).__name__, stream)
             failure = PenstockError(f"{type(message).__name__} failed: {type(error).__name__}: {error}")
@@ -272,6 +272,7 @@ class Schedule(Actor[ScheduleMessage]):
         self._scheduler.apply(AppendRows(self._pace.appends(*(demand or (0, None)))))
         waiting = {stream: until_us for stream, until_us in pressing.items() if until_us > now_us}
         self._scheduler.apply(Yield(sorted(waiting)))
+        self._scheduler.apply(Due(self._granting.due_first(now_us)))
         plan = self._scheduler.plan()
         self._rouse_in(None if plan is not None or not waiting else (min(waiting.values()) - now_us) / 1e6)
         if plan is None or not any(feed.draw for feed in plan.feeds):

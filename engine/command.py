@@ -191,6 +191,13 @@ class Yield(msgspec.Struct, frozen=True, tag=True):
     streams: list[int]
 
 
+class Due(msgspec.Struct, frozen=True, tag=True):
+    """Media of these streams is due, the earliest deadline first: in this order their rows go into a step, before those
+    of other streams. It holds until the next one."""
+
+    streams: list[int]
+
+
 Command = (
     Open
     | Fork
@@ -206,4 +213,5 @@ Command = (
     | Close
     | AppendRows
     | Yield
+    | Due
 )

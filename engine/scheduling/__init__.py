@@ -2,6 +2,7 @@
 
 scheduler.py    the owner of streams and pages: plan() before a step, commit() after it
 policy.py       which rows go into a step, and which segments to the encoder (pure)
+precedence.py   whose rows go into a step before older ones
 finding.py      which pages a stream goes on with instead of computing its first rows
 granting.py     which segments the encoder begins next, and which are dropped; how much time is left for them
 timeliness.py   how timely media is, measured

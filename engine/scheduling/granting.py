@@ -158,6 +158,15 @@ class Granting:
                 most, within_ms = total, left_ms
         return most, within_ms
 
+    def due_first(self, now_us: int) -> list[int]:
+        """The streams with rows to feed whose oldest piece is due, the earliest deadline first."""
+        found: list[tuple[int, int]] = []
+        for stream in dict.fromkeys(stream for stream, _ in self.flows(now_us)):
+            state, piece = self._streams[stream], self.times.first(stream)
+            if piece is not None and piece.due_us <= now_us and state.rows > state.past:
+                found.append((piece.aim_us, stream))
+        return [stream for _, stream in sorted(found)]
+
     def pressing(self, now: float, now_us: int) -> dict[int, int]:
         """The streams whose next piece the encoder will not have ready half an interval before its deadline, and until
         when a reply of each may wait for it: for one interval after its newest token. `now` in seconds, as for `grant`.

@@ -1,6 +1,7 @@
 """What the next step holds: a pure function of the streams' needs, the free pages and the budgets. No torch, no state.
 
-Order. Decode rows always fit the row budget; appended rows share what is left, oldest need first. Pages go to the
+Order. Decode rows always fit the row budget; appended rows share what is left, oldest need first. Where pages are
+enough, streams whose media is due go before (`precedence.py`), which keep no other waiting for long. Pages go to the
 oldest need first as well: it may take the pages of idle streams, then of younger ones (they move to host memory and
 come back). So the oldest runnable stream always goes on, and since a need that is served becomes young again, every
 one is served.
@@ -9,6 +10,7 @@ one is served.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from operator import attrgetter
 
 import msgspec
@@ -16,7 +18,7 @@ import msgspec
 # The pieces of a stream that waits to be fed its newest token and nothing else.
 ONE_TOKEN = ((1, False),)
 # Older is smaller. A fork has the age of its stream until it is served: the lower number counts as older.
-_age = attrgetter("since", "stream")
+age = attrgetter("since", "stream")
 
 
 class Need(msgspec.Struct, frozen=True, gc=False):
@@ -74,7 +76,7 @@ def pages_for(need: Need, rows: int, page_tokens: int) -> int:
 
 def plan(needs: list[Need], free: int, budget: Budget) -> Decision:
     """Choose the rows of one step. `needs` holds all streams, those with nothing to do included."""
-    waiting = sorted((need for need in needs if need.pieces), key=_age)
+    waiting = sorted((need for need in needs if need.pieces), key=age)
     decodes = sum(need.token for need in waiting)
     most = left = budget.append_rows if decodes else budget.rows
     movable = _movable(needs, waiting)
@@ -100,13 +102,16 @@ def plan(needs: list[Need], free: int, budget: Budget) -> Decision:
     return Decision(grants, [need.stream for need in movable if need.stream in gone])
 
 
-def within(needs: list[Need], free: int, budget: Budget) -> Decision | None:
+def within(needs: list[Need], free: int, budget: Budget, first: Sequence[int] = ()) -> Decision | None:
     """What `plan` chooses where the free pages are enough for it; None where it may take pages from streams.
 
     `needs` holds the streams that have something to do. Of the others, and of what could be taken from whom, nothing
-    needs to be known then.
+    needs to be known then. The rows of the streams in `first` go before older ones, in that order.
     """
-    needs = sorted(needs, key=_age)
+    needs = sorted(needs, key=age)
+    if first:
+        ranks = {stream: rank for rank, stream in enumerate(first)}
+        needs.sort(key=lambda need: ranks.get(need.stream, len(ranks)))
     most = left = budget.append_rows if any(need.token for need in needs) else budget.rows
     grants: list[tuple[int, int]] = []
     for need in needs:
@@ -127,7 +132,7 @@ def within(needs: list[Need], free: int, budget: Budget) -> Decision | None:
 def _movable(needs: list[Need], waiting: list[Need]) -> list[Need]:
     """Streams whose pages may be taken, the first to go first: idle ones, then the youngest need."""
     idle = [need for need in needs if not need.pieces]
-    order = sorted(idle, key=_age) + waiting[::-1]
+    order = sorted(idle, key=age) + waiting[::-1]
     return [need for need in order if need.movable and (need.own or need.shared) and not need.away]
 
 
@@ -163,7 +168,7 @@ def _takeable(movable: list[Need], need: Need, taken: set[int]) -> list[Need]:
     return [
         other
         for other in movable
-        if other.stream != need.stream and other.stream not in taken and (not other.pieces or _age(other) > _age(need))
+        if other.stream != need.stream and other.stream not in taken and (not other.pieces or age(other) > age(need))
     ]
 
 

@@ -18,18 +18,7 @@ from ...errors import InputError, PenstockError
 from ...streams.event import Event, TranscriptRow
 from ...streams.format import choose
 from ...streams.requests.request import Request
-from ..command import (
-    AppendRows,
-    Close,
-    Command,
-    Fork,
-    LaidOut,
-    Open,
-    Park,
-    Spans,
-    Spelt,
-    Yield,
-)
+from ..command import AppendRows, Close, Command, Due, Fork, LaidOut, Open, Park, Spans, Spelt, Yield
 from ..conversation.conversation import Conversation
 from ..conversation.kept import Kept
 from ..conversation.laying import Limits
@@ -47,6 +36,7 @@ from .finding import Finding
 from .journal import Entry, Notes, Planned
 from .policy import ONE_TOKEN, Budget, Decision, Need, within
 from .policy import plan as choose_rows
+from .precedence import Precedence
 
 log = logging.getLogger("penstock.engine")
 
@@ -79,6 +69,7 @@ class Scheduler:
         self.config = config
         self._append_rows = config.append_rows  # of a step while some reply decodes
         self._yielding: dict[int, None] = {}  # streams whose replies wait for media where they can
+        self._precedence = Precedence()
         self.journal = journal  # None: nothing is noted
         self._reserved: dict[int, int] = {}  # rows that streams have declared as their most
         self.pool = PagePool(config.pages, config.page_tokens)
@@ -99,7 +90,7 @@ class Scheduler:
 
         Raises InputError where `Open` or `Fork` is refused.
         """
-        if command in (AppendRows(self._append_rows), Yield([*self._yielding])):
+        if command in (AppendRows(self._append_rows), Yield([*self._yielding]), Due(self._precedence.due)):
             return
         self._note(command)
         match command:
@@ -113,6 +104,8 @@ class Scheduler:
                 self._append_rows = min(rows, self.config.step_rows)
             case Yield(streams):
                 self._yielding = dict.fromkeys(streams)
+            case Due(streams):
+                self._precedence.due = streams
             case Park(id, parked):
                 if id in self.streams:
                     self.streams[id].reads(What.PARKED if parked else What.READ)
@@ -343,7 +336,10 @@ class Scheduler:
         busy = [one for one in streams if one.rows != one.table.length and self._feeds(one)]
         self._changes.edits += self._finding.look(busy)
         needs = [self._own_need(stream) for stream in busy]
-        return within(needs, self.pool.free, budget) or choose_rows(self._needs(), self.pool.free, budget)
+        decision = within(needs, self.pool.free, budget, self._precedence.first(needs))
+        decision = decision or choose_rows(self._needs(), self.pool.free, budget)
+        self._precedence.took(decision)
+        return decision
 
     def _need(self, stream: StreamState, movable: bool) -> Need:
         tables = stream.tables

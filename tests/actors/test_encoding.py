@@ -69,6 +69,7 @@ MESSAGES: list[msgspec.Struct] = [
     c.Refuse(1, e.Error("media", "no", 2)),
     c.AppendRows(64),
     c.Yield([1, 2]),
+    c.Due([2, 1]),
     c.Hurry(1, 2),
     c.Park(1, True),
     m.Transcribe(1, 2),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.engine.command import Park
+from penstock.engine.command import Due, Park
 from penstock.engine.family import Loaded
 from penstock.streams.event import Error
 
@@ -44,6 +44,7 @@ def encoded(rig: Rig, patch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, int
     host_pages=st.sampled_from([0, 4, 1 << 16]),
     append_rows=st.sampled_from([3, 256]),
     parked=st.booleans(),
+    due=st.lists(st.integers(0, 6), unique=True),
 )
 def test_every_stream_is_served(
     text_qwen: tuple[Any, Any],
@@ -54,8 +55,10 @@ def test_every_stream_is_served(
     host_pages: int,
     append_rows: int,
     parked: bool,
+    due: list[int],
 ) -> None:
-    """More streams than pages: the cache holds hardly more than the largest of them. `Rig.step` checks the pages."""
+    """More streams than pages: the cache holds hardly more than the largest of them. Some are due all
+    the time. `Rig.step` checks the pages."""
     longest = len(text_loaded.family.text_ids("door" * max(words))) + 2 * REPLY + 60
     pages = -(-longest // page_tokens) + pages_over
     rig = Rig(
@@ -66,6 +69,7 @@ def test_every_stream_is_served(
         append_rows=append_rows,
     )
     sessions = [rig.open(format="turns", system="You watch a door.") for _ in words]
+    rig.core.scheduler.apply(Due([sessions[place].stream for place in due if place < len(words)]))
     for session, count in zip(sessions, words, strict=True):
         session.text("door" * count)
         session.ask("What?", max_tokens=REPLY)

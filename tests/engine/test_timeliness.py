@@ -168,6 +168,18 @@ def test_of_several_streams_the_most_rows_for_their_time_count(streams: list[tup
     assert any(need[1] == ms for ms, _ in left)
 
 
+@given(st.lists(st.tuples(st.integers(0, 900), st.integers(0, 2)), min_size=1, max_size=6))
+def test_what_is_due_goes_by_its_deadline(streams: list[tuple[int, int]]) -> None:
+    """A piece whose media time has not come round is not due, and a stream without rows has nothing to feed."""
+    states = {number: state(rows) for number, (_, rows) in enumerate(streams)}
+    granting = Granting(states, Pace(200.0, 16, 4096))
+    for number, (came_ms, _) in enumerate(streams):
+        Watch(number, granting).comes(0, came_ms * 1000)
+    now_us = 400_000
+    due = [(came_ms, number) for number, (came_ms, rows) in enumerate(streams) if rows and came_ms <= 400]
+    assert granting.due_first(now_us) == [number for _, number in sorted(due)]
+
+
 def test_a_stream_presses_where_the_towers_take_too_long_and_its_reply_waits_for_one_interval() -> None:
     watch = Watch()
     pace = watch.granting._rows
