@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import statistics
 import time
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ _ASK_SECONDS = 30.0
 _TOKENS = 8
 
 
-class Part(msgspec.Struct):
+class Portion(msgspec.Struct):
     """What was measured in one part of the time: milliseconds, and memory at its end."""
 
     takes: list[float] = []
@@ -46,6 +47,8 @@ def main(options: argparse.Namespace) -> int:
 async def _run(options: argparse.Namespace) -> int:
     setup = config(options.dtype, options.device)
     async with await Engine.load(model_folder(options.model), config=setup) as engine:
+        gc.collect()
+        gc.freeze()  # as `penstock serve` does: a walk over a model's objects takes a third of a second
         request = Request(format="turns", video_fps=options.fps, window=Window(rows=options.window))
         parts = await _watch(engine, request, options.minutes * 60, options.part * 60)
         where = setting("endless", options.model, engine.info.dtype, engine.info.device, len(parts))
@@ -53,17 +56,17 @@ async def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _watch(engine: Engine, request: Request, seconds: float, each: float) -> list[Part]:
+async def _watch(engine: Engine, request: Request, seconds: float, each: float) -> list[Portion]:
     """`seconds` of media time, in parts of `each`."""
     pictures = np.random.default_rng(0).integers(0, 256, (_PICTURES, _SIDE, _SIDE, 3), dtype=np.uint8)
-    parts, pair, asked = [Part()], 0, 0.0
+    parts, pair, asked = [Portion()], 0, 0.0
     step_s = 1 / (request.video_fps or 1.0)
     async with await engine.stream(request) as stream:
         while pair * 2 * step_s < seconds:
             now = pair * 2 * step_s
             if now >= each * len(parts):
                 _count(engine, parts[-1])
-                parts.append(Part())
+                parts.append(Portion())
             began = time.perf_counter()
             for frame in (2 * pair, 2 * pair + 1):
                 await stream.append(VideoFrame(pictures[frame % _PICTURES], pts_us=round(frame * step_s * 1e6)))
@@ -92,14 +95,14 @@ async def _answer(stream: Stream) -> float:
     return first * 1e3
 
 
-def _count(engine: Engine, part: Part) -> None:
+def _count(engine: Engine, part: Portion) -> None:
     numbers = engine.statistics()
     part.resident = next(iter(resident()), None)
     part.pages = numbers["pages"] - numbers["pages_free"]
     part.rows = sum(stream["rows"] for stream in numbers["window_by_stream"].values())
 
 
-def figures(parts: list[Part], minutes: float) -> Iterator[Figure]:
+def figures(parts: list[Portion], minutes: float) -> Iterator[Figure]:
     """One value a part; what may grow is compared with the part before it, the first of all is not."""
     case = f"parts of {minutes:g} min"
     for what, lists in (
