@@ -336,7 +336,7 @@ class StreamState:
         self.whole = False
         self.keys.cut(0)
         self.table.slide(row)
-        if self.reply is not None:
+        if self.reply is not None and row > self.reply.row:
             self.reply.let_go(row)
         if self.begun is not None and self.begun.rows <= row:
             self.begun = None

@@ -169,7 +169,7 @@ class Scheduler:
             raise InputError(f"expected at most {self.config.slots} open streams, got one more")
         stream = self.streams[id]
         if again is not None and stream.begun is None:
-            raise InputError("again: expected a stream whose prompt has a reply, got one that has none yet")
+            raise InputError("again: expected a stream whose prompt has a reply, got one that has none any more or yet")
         if stream.away and not stream.whole:
             raise InputError(
                 "fork: expected a stream whose pages are in the cache, got one that is moved to host memory"

@@ -27,7 +27,7 @@ class Driven:
     def __init__(self, loaded: Loaded, rows: int = 8192, **request: Any) -> None:
         self.core = Core(loaded, EngineConfig(kv_tokens=rows, backend="cpu"))
         self.scheduler, self.stream = self.core.scheduler, next(_streams)
-        self.request = Request(**{"format": "turns", **request})
+        self.request = Request(**{"format": "turns", "window": None, **request})
         self.core.open(self.stream, self.request)
         self.events: list[Event] = []
         self.encode = self.core.encoder.encode

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from penstock.engine.command import Interrupt
 from penstock.engine.conversation.fronts import Fronts
 from penstock.engine.conversation.state import StreamState
 from penstock.engine.family import Loaded
@@ -19,7 +20,7 @@ from penstock.engine.pages import PageTable
 from penstock.engine.positions import Cursor
 from penstock.engine.runner.angles import Turning
 from penstock.errors import InputError
-from penstock.streams.event import Error, Evicted, Token
+from penstock.streams.event import Error, Evicted, ReplyDone, Token
 from penstock.streams.requests.window import Window
 
 from tests.fixtures.loaded import plain, served
@@ -193,6 +194,28 @@ def test_the_question_of_a_narration_stays_and_what_was_said_is_text_memory() ->
     assert 12 <= len(memory) <= 24
     place = next(place for place in range(len(said)) if said[place : place + len(memory)] == memory)
     assert place >= 0
+
+
+def test_a_reply_of_which_nothing_left_can_be_cut_to_nothing() -> None:
+    """What was spliced in before its first token is laid again."""
+    rig = rig_of("omni")
+    session = rig.open(format="live", window=Window(rows=160, text_rows=0))
+    live_on(rig, session, "image", 3)
+    before = len(session.of(Evicted))
+    session.ask("What?", max_tokens=50, ignore_eos=True)
+    client = Client(session)
+    while len(session.of(Evicted)) == before:
+        client.do("image", 1)
+        rig.step(1)
+    stream = rig.core.scheduler.streams[session.stream]
+    reply = stream.reply
+    assert reply is not None and stream.begin <= reply.row
+    spliced = len(reply.splices)
+    rig.core.scheduler.apply(Interrupt(session.stream, at=-1))
+    rig.deliver()
+    assert session.of(ReplyDone)[-1].tokens == 0
+    behind = [run for start, run in zip(stream.starts, stream.laid, strict=True) if start >= reply.row and run.seen]
+    assert spliced and len(behind) >= spliced
 
 
 def test_the_first_turns_are_pinned_where_asked_with_their_media() -> None:
