@@ -167,9 +167,10 @@ class ServedSocket:
 
     # ---- another WebSocket ----
     def _keep(self) -> None:
-        if self._token is None:
-            self._token = secrets.token_urlsafe(24)
-            self._kept[self._token] = self
+        if self._token is not None:
+            raise ResumeError("keep: expected once on a connection, since both sides count from there, got it again")
+        self._token = secrets.token_urlsafe(24)
+        self._kept[self._token] = self
         self._tell(ConnectionKept(token=self._token, seconds=self._config.resume_seconds))
         self._outbox.count()
         self._received = 0

@@ -209,7 +209,10 @@ async def examine(options: argparse.Namespace, score: Score) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run an examination; 0 when it could be held, whatever came out."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.after and (options.url is not None or options.door != "frames"):
+        parser.error("--after: expected --door frames and no --url")
     score = Score()
     try:
         asyncio.run(examine(options, score))

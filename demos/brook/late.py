@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
-from penstock import Appended, Engine, Event, Item, Request, SamplingParams, Stream, VideoFrame, Window
+from penstock import Appended, Engine, Event, InputError, Item, Request, SamplingParams, Stream, VideoFrame, Window
 
 from ..film import draw
 
@@ -48,7 +48,9 @@ class LateHouse:
         return await self._stream.fork()
 
     async def generate(self, _: Request, __: SamplingParams | None = None) -> str:
-        raise NotImplementedError("a prompt has no minutes before it")
+        raise InputError(
+            "a house whose streams have lived: expected a stream, got a prompt, which has nothing before it"
+        )
 
 
 async def lived(engine: Engine, minutes: float, rows: int) -> LateHouse:

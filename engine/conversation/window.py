@@ -100,15 +100,13 @@ class Sliding:
             self._leave(self._row_since(newest - length * (_PORTION - 1) / _PORTION), stream.begin)
 
     def _row_since(self, time_us: float) -> int:
-        """The row from which on no media is this old or older."""
+        """The row of the first media that is newer, if other media stands before it; else where the window begins."""
+        older = False
         for start, run in zip(self._stream.starts, self._stream.laid, strict=True):
             if run.seen is not None and run.seen.stop_us is not None and run.seen.stop_us > time_us:
-                return start if self._is_old(start) else self._stream.begin
+                return start if older else self._stream.begin
+            older |= run.seen is not None
         return self._stream.begin
-
-    def _is_old(self, row: int) -> bool:
-        """Some media stands before this row."""
-        return any(run.seen is not None for run in self._stream.laid[: self._stream.starts.index(row)])
 
     def _lowest(self) -> int:
         """The position at which what the stream holds begins, as it counts now."""
@@ -235,6 +233,7 @@ class Sliding:
         return len(moved.sources)
 
     def _add(self, front: OldRows, row: int, run: Rows, moved: Recalled, begin: int, places: list[int]) -> None:
+        """The words of a run, without marks of media, go to a front, if there are pages."""
         words = np.flatnonzero(~np.isin(run.ids, self._family.mark_ids))
         if not len(words):
             return

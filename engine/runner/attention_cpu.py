@@ -196,7 +196,7 @@ def _gathered(
         return _masked(query, keys, values, run, scale)
     common = last if even else int(lengths[0]) - 1
     pieces = [_common(query, key, value, scale) for key, value in _whole_pages(keys, values, table, first, common)]
-    rest = max(first, common // size * size) if common // size > first // size else first
+    rest = common // size * size if common // size > first // size else first
     if last > rest:
         key, value = _rows(keys, table, rest, last), _rows(values, table, rest, last)
         left = common - rest

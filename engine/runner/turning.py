@@ -41,7 +41,8 @@ def with_turning(loaded: Loaded) -> Loaded:
     except (AttributeError, IndexError, KeyError, ModelError, RuntimeError, TypeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
-        why = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
+        how = "its rotary positions cannot be read as those of Llama's kind"
+        why = str(error) if isinstance(error, ModelError) else f"{how} ({error})"
         log.info("streams of this model have no window: %s", why)
         loaded.family.no_window = why
         return loaded

@@ -17,7 +17,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     Words that leave stay on as text memory, where the oldest go first (docs/windows.md).
 
     rows: the most rows that the stream keeps, at least 64. `None`: what it reserves, else a quarter of the cache for
-        the policy "latest" and all of it for "block", as far as the model has positions.
+        the policy "latest" and all of it for "block".
     video_seconds: how many seconds of video it keeps, above 0 and at most 86,400. `None`: as many as `rows` allows.
     audio_seconds: the same for sound. The window is one piece of time: it reaches as far back as the longer of both.
     text_rows: the most rows of its text memory. `None`: an eighth of `rows`, at most 1,024.
@@ -42,7 +42,3 @@ class Window(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         ):
             if number is not None and number < least:
                 raise InputError(f"window.{name}: expected at least {least}, got {number}")
-
-
-# What a request has that says nothing.
-DEFAULT = Window()

@@ -1,10 +1,11 @@
-"""Brook goes on beyond what a stream may have: it still says what is there now, and what it was told to."""
+"""Brook goes on beyond what a stream may have, and still says what is there now."""
 
 from __future__ import annotations
 
 import asyncio
 
-from penstock import Engine, EngineConfig, Evicted, Request, SamplingParams, VideoFrame, Window
+from penstock import Engine, EngineConfig, Evicted, ReplyDone, Request, SamplingParams, VideoFrame, Window
+from penstock.demos.brook.late import lived
 from penstock.demos.film import draw
 
 FIRST, THEN = draw(1.0), draw(11.0)
@@ -24,7 +25,7 @@ async def answers(engine: Engine, window: Window | None, before: int) -> tuple[l
         while True:
             event = await asyncio.wait_for(anext(stream), 20)
             gone += isinstance(event, Evicted)
-            if getattr(event, "reply", 0) == len(QUESTIONS) and type(event).__name__ == "ReplyDone":
+            if isinstance(event, ReplyDone) and event.reply == len(QUESTIONS):
                 return [words.strip() for words in given], gone
 
 
@@ -33,7 +34,11 @@ def test_it_says_what_is_there_after_many_windows() -> None:
         async with await Engine.load(config=EngineConfig(kv_tokens=4096)) as engine:
             fresh, none = await answers(engine, None, 0)
             late, gone = await answers(engine, Window(rows=320), 240)
+            copy = await (await lived(engine, 0.5, 320)).stream(Request())  # as an examination has it
+            for number in range(8):
+                await copy.append(VideoFrame(THEN, pts_us=number * FRAME_US))
+            words = await (await copy.ask(QUESTIONS[0], GREEDY)).text()
         assert none == 0 and gone > 10
-        assert late == fresh
+        assert late == fresh and words.strip() == fresh[0]
 
     asyncio.run(work())

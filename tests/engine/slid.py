@@ -26,16 +26,14 @@ class SlidRig(Rig):
         self.model, self.known = model, plain_positions(model)
         self.dense: dict[int, Held] = {}
         self.ids: dict[int, list[int]] = {}  # of each row of a stream
-        self.compared = self.slides = 0
-        self.worst = 0.0
+        self.compared = 0
         self._given: tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]] = (torch.empty(0), torch.empty(0), [])
-        decoded = self.core.language._decoded
+        language: Any = self.core.language
+        decoded, run = language._decoded, language.run
 
         def listening(embeds: torch.Tensor, positions: torch.Tensor, step: Any, deep: dict[str, Any]) -> torch.Tensor:
             self._given = (embeds, positions, [part[0] for part in deep.get("deepstack_visual_embeds", ())])
             return decoded(embeds, positions, step, deep)
-
-        run = self.core.language.run
 
         def watched(plan: Plan) -> Result:
             """Before the step is committed, which may let rows go."""
@@ -43,8 +41,7 @@ class SlidRig(Rig):
             self._witness_rows(plan, result)
             return result
 
-        self.core.language._decoded = listening  # type: ignore[method-assign]
-        self.core.language.run = watched  # type: ignore[method-assign]
+        language._decoded, language.run = listening, watched
 
     def fork(self, session: Session) -> Session:
         twin = super().fork(session)
@@ -98,7 +95,6 @@ class SlidRig(Rig):
             lift_memory=lift,
             begin=stream.table.begin,
         )
-        self.slides += 1
 
     def _rows(self, front: OldRows, ids: list[int]) -> list[tuple[int, int]]:
         """Rows of a front and their positions on its clock. Marks of media are left out of words that were moved."""
@@ -113,7 +109,6 @@ class SlidRig(Rig):
 
     def _compare(self, logits: torch.Tensor, got: torch.Tensor, token: int) -> None:
         error, largest = float((got - logits).abs().max()), float(logits.abs().max())
-        self.worst = max(self.worst, error)
         assert error < max(TOLERANCE, ROUNDING * largest), f"logits differ by {error}"
         best = logits.topk(2).values
         assert token == int(logits.argmax()) or best[0] - best[1] < 1e-3

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from penstock.engine.config import EngineConfig
 from penstock.engine.loading.open import load
+from penstock.engine.runner.angles import LongRotary
 from penstock.errors import ModelError
 
+from tests.fixtures.loaded import served
 from tests.fixtures.recipe import model_path
 from tests.hub.layout import publish_omni
 
@@ -67,3 +70,21 @@ def test_long_positions_within_the_length_that_was_learnt_are_served(tmp_path: P
     longest = json.loads((folder / "config.json").read_text())["max_position_embeddings"]
     turned(folder, "longrope", original_max_position_embeddings=longest, factor=1.0)
     assert load(folder, EngineConfig()).family.max_positions == longest
+
+
+@pytest.mark.parametrize("name", ["omni", "qwen3_vl", "llama"])
+def test_a_library_module_is_exact_behind_the_positions_that_it_has(name: str) -> None:
+    """Before them it is what it was, to the bit."""
+    text = served(name).text
+    known = 1000
+    long = LongRotary(text.rotary_emb, known)
+    axes = 3 if name != "llama" else 1
+    rows, places = torch.zeros(1, 4, 8), torch.tensor([[5, known - 1, known + 7, 300_000_001]])
+    given = places if axes == 1 else places[None].expand(axes, -1, -1)
+    cos, sin = long(rows, given)
+    library = text.rotary_emb(rows, given)
+    assert torch.equal(cos[..., :2, :], library[0][..., :2, :]) and torch.equal(sin[..., :2, :], library[1][..., :2, :])
+    angles = places[0, 2:, None].double() * text.rotary_emb.inv_freq.double().repeat(2)
+    torch.testing.assert_close(cos[0, 2:].double(), angles.cos(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(sin[0, 2:].double(), angles.sin(), rtol=0, atol=1e-6)
+    assert float((library[0][0, 3].double() - angles[1].cos()).abs().max()) > 0.1

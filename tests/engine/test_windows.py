@@ -142,11 +142,11 @@ def begin_ignored(patch: pytest.MonkeyPatch) -> None:
 
 def page_freed_too_early(patch: pytest.MonkeyPatch) -> None:
     def slide(table: PageTable, begin: int) -> Any:
-        size, edit = table.pool.page_tokens, of_table(table, begin)
-        if len(table.pages) > 1:  # and what is taken next is written over what is still seen
+        edit = of_table(table, begin)
+        if len(table.pages) > 1:  # its second page is another one from now on
             table.pool.release([table.pages[1]])
             table.pages[1] = table.pool.take(1)[0]
-        return edit if size else None
+        return edit
 
     of_table = PageTable.slide
     patch.setattr(PageTable, "slide", slide)

@@ -231,6 +231,11 @@ def test_little_memory_is_told_and_a_full_one_ends_in_a_new_talk(wired: Wired) -
     expect(line).to_be_hidden()
     wired.appended(ROWS * 82 // 100)
     expect(line).to_contain_text("80 % full")
+    wired.say("evicted", row=0, rows=ROWS // 4, recalled=5, start_us=0, stop_us=500_000)
+    expect(line).to_be_hidden()
+    wired.appended(ROWS)
+    wired.appended(ROWS * 11 // 10)
+    expect(line).to_contain_text("80 % full")
     wired.question("What do you see?")
     for _ in range(3):  # a camera may run into it several times
         wired.full()

@@ -202,6 +202,27 @@ def test_messages_that_were_never_sent_cannot_be_gone_on_from(received: int) -> 
     run(main)
 
 
+def test_keep_is_refused_once_both_sides_count_and_changes_nothing() -> None:
+    """Also where the connection has been gone on with: a number that began again would let messages come twice."""
+    engine = FakeEngine()
+
+    async def main() -> None:
+        async with serving(engine) as url, raw_client(url) as second:
+            async with raw_client(url) as first:
+                token = await opened(first)
+                await first.send(type="keep")
+                assert (await first.receive())["code"] == "resume"
+                first.socket.transport.abort()
+            await second.send(type="resume", token=token, received=2)  # `opened` and the error
+            assert await second.receive() == {"type": "resumed", "received": 2}
+            await second.send(type="keep")
+            assert (await second.receive())["code"] == "resume"
+            await second.send(type="text", stream="a", text="one", ref="1")
+            assert (await second.receive_until("accepted"))[-1]["seq"] == 1
+
+    run(main)
+
+
 def test_what_is_over_the_limit_is_not_kept() -> None:
     """A client that has not read what the server kept: its connection cannot go on, and it is told."""
     engine = FakeEngine(tokens=200)
