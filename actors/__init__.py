@@ -3,13 +3,17 @@
     messages.py     what the actors say to each other; frozen structs that can be encoded
     mailbox.py      two lanes: data (bounded), control (always taken)
     actor.py        the run loop of an actor, and the one place that spawns tasks
+    clock.py        what is due is seen by this clock
     inputs.py       what a client hands in, looked at where it enters
     intake.py       one stream's decoders and timeline (synchronous)
+    frozen_intake.py        the same as bytes, and back
     decode.py encode.py schedule.py generate.py     the four actors
     words.py        ids of long texts, found beside the scheduler
     outbox.py       events on their way to one client, bounded
     wiring.py thread.py     the actors of one engine, made and stopped together; threads that own a model's work
-    reply.py stream.py engine.py     the public API
+    reply.py stream.py engine.py     the public API; info.py is what an engine says of itself
+    on_way.py answers.py    what of a stream is on its way into the cache; what it has asked and waits for
+    snapshots.py               frozen streams to files and back
     talk.py         what a stream in process and one over the network have in common; reply.py has it of replies
     ports.py        what a stream may ask of its engine
     oneshot.py      whole replies to a prompt, from whatever opens streams

@@ -8,14 +8,14 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import assert_never
 
 import msgspec
 
 from ..codecs.decoders import Decoders
-from ..engine.command import Close, Fork, Open, Resolved
+from ..engine.command import Close, Fork, Freeze, Open, Resolved, Thaw
 from ..engine.runner.threads import compute_alone
 from ..errors import PenstockError, code_of
 from ..streams.event import Dropped, Error, Held
@@ -25,6 +25,7 @@ from ..streams.requests.whole import decoded
 from ..streams.segment import AudioSegment, MediaSpec, Segment, UnitSegment
 from ..streams.timeline import Output
 from .actor import Actor, Supervisor
+from .frozen_intake import freeze, thaw
 from .inputs import item_bytes
 from .intake import Intake
 from .mailbox import Mailbox, MailboxClosed
@@ -101,7 +102,13 @@ class Decode(Actor[DecodeMessage]):
     async def handle(self, message: DecodeMessage) -> None:
         match message:
             case Open(stream, request):
-                self._open(stream, request)
+                self._open(stream, message, lambda: Intake(self._spec, request, self._decoders))
+            case Thaw(stream, frozen):
+                self._open(stream, message, lambda: thaw(frozen.media, self._spec, frozen.request, self._decoders))
+            case Freeze(stream, _, frozen):
+                if stream in self._lanes:
+                    frozen = msgspec.structs.replace(frozen, media=freeze(self._lanes[stream].intake))
+                    self._encode.put_control(msgspec.structs.replace(message, frozen=frozen))
             case Fork(stream, twin):
                 if stream in self._lanes:
                     parent = self._lanes[stream]
@@ -135,16 +142,17 @@ class Decode(Actor[DecodeMessage]):
         self._lanes.clear()
         self._ending.clear()
 
-    def _open(self, stream: int, request: Request) -> None:
+    def _open(self, stream: int, message: Open | Thaw, make: Callable[[], Intake]) -> None:
+        request = message.request if isinstance(message, Open) else message.frozen.request
         try:
-            self._lanes[stream] = _Lane(request, Intake(self._spec, request, self._decoders))
+            self._lanes[stream] = _Lane(request, make())
         except Exception as error:
             if not isinstance(error, PenstockError):  # ours, not the client's: its stream ends, the others go on
                 log.exception("opening stream %d failed", stream)
             self._schedule.put_control(Notice(stream, Error(code_of(error), str(error), fatal=True)))
             self._schedule.put_control(Close(stream, "error"))
             return
-        self._encode.put_control(Open(stream, request))
+        self._encode.put_control(message)
 
     def _put(self, stream: int, lane: _Lane, work: Take | Flush | Converse) -> None:
         lane.work.append(work)

@@ -7,7 +7,9 @@ from __future__ import annotations
 import logging
 from typing import assert_never
 
-from ..engine.command import Fork, LaidOut, Open, Resolved, Spans
+import msgspec
+
+from ..engine.command import Fork, Freeze, LaidOut, Open, Resolved, Spans, Thaw
 from ..engine.runner.encoder import Encoder
 from ..engine.runner.out_of_memory import is_out_of_memory, let_go
 from ..engine.span import Span
@@ -79,6 +81,13 @@ class Encode(Actor[EncodeMessage]):
                 if stream in self._open:
                     self._open.add(twin)
                     self._encoder.fork(stream, twin)
+            case Freeze(stream, _, frozen):
+                frozen = msgspec.structs.replace(frozen, loudest=self._encoder.loudest(stream))
+                self._schedule.put_control(msgspec.structs.replace(message, frozen=frozen))
+            case Thaw(stream, frozen):
+                self._open.add(stream)
+                if frozen.loudest is not None:
+                    self._encoder.heard(stream, frozen.loudest)
             case Forget(stream):
                 self._forget(stream)
             case _:

@@ -13,21 +13,24 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from ..codecs.limits import MediaLimits
-from ..engine.command import Accept, Close, Fork, Open, PromptInput
+from ..engine.command import Accept, Close, Fork, Freeze, Open, PromptInput, Thaw
 from ..engine.config import FITTING, EngineConfig
-from ..errors import InputError, StreamClosedError
+from ..errors import StreamClosedError
 from ..streams.event import Closed, Error
 from ..streams.format import BY_NAME
 from ..streams.requests.options import check_options, with_defaults
 from ..streams.requests.prompt import Content, check_counts, check_most, gather
-from ..streams.requests.request import Request, Sampling, SamplingParams
+from ..streams.requests.request import Request, SamplingParams
 from . import oneshot
-from .inputs import check_params, check_prompt
-from .messages import Converse, Forget, Tell
+from .info import EngineInfo
+from .inputs import check_fits, check_params
+from .messages import Bring, Converse, Forget, Tell
+from .snapshots import Snapshots
 from .stream import Stream
 
 if TYPE_CHECKING:
     from ..engine.family import Loaded
+    from ..engine.frozen import Frozen, Snapshot
     from ..engine.loading.memory import Memory
     from .mailbox import Observer
 
@@ -41,40 +44,8 @@ _CLOSE_SECONDS = 10.0
 
 # Of all engines of a process: towers keep state by stream, and one loaded model may serve several engines.
 _IDS = itertools.count(1)
-
-
-class EngineInfo(msgspec.Struct, frozen=True):
-    """What an engine serves: `Engine.info`.
-
-    model: the name or folder of the checkpoint.
-    family: its model type, such as "qwen2_5_omni".
-    modalities: the media that it takes: "image", "video", "audio", "unit" (sound inside video).
-    formats: the formats that `Request.format` may name.
-    live_trained: the checkpoint declares that it was trained for the format `live`.
-    max_positions: the most positions of a stream.
-    vocabulary: how many token ids there are.
-    kv_tokens: the rows of the KV cache, for all streams together.
-    device, dtype: where it computes, and in which type of number.
-    why: why these two were chosen. Empty if they were asked for.
-    sampling: how a reply is drawn if its params do not say.
-    memory: how the memory of the device is shared out.
-    threads: how many threads compute on a CPU, and why so many. Empty elsewhere.
-    """
-
-    model: str
-    family: str
-    modalities: tuple[str, ...]
-    formats: tuple[str, ...]
-    live_trained: bool
-    max_positions: int
-    vocabulary: int
-    kv_tokens: int
-    device: str
-    dtype: str
-    why: str
-    sampling: Sampling
-    memory: Memory
-    threads: str = ""
+# Embeddings that come with a stream have numbers that no encoder gives.
+_BASES = itertools.count(1 << 40, 1 << 40)
 
 
 class Engine:
@@ -133,12 +104,14 @@ class Engine:
         self._broke = asyncio.Event()
         self._parked_seconds = parked_seconds
         self._config, self._spec, self._limits = config, loaded.family.spec, limits or MediaLimits()
+        self._snapshots = Snapshots(loaded.fingerprint, memory.page_tokens)
         self._streams: dict[int, Stream] = {}
         self._ends: dict[int, asyncio.Future[None]] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._wiring = Wiring(loaded, config, self._limits, observer, self._told, self._broken, memory)
         self.decode = self._wiring.decode.mailbox
         self._schedule = self._wiring.schedule.mailbox
+        self._generate = self._wiring.generate.mailbox
         self._stopping: asyncio.Task[None] | None = None
         self._halted = False  # the mailboxes are closed
 
@@ -207,6 +180,29 @@ class Engine:
         call leaves no stream open.
         """
         return await self._open(request or Request())
+
+    async def restore(self, path: str | Path) -> Stream:
+        """Go on with a stream that `Stream.snapshot` has written, in this engine or in one of another process.
+
+        A reply that ran goes on as `stream.reply`, from its next token on: the same tokens follow as would have in the
+        stream itself. The model has to be the same, with its adapter and its type of number, and so do the version of
+        Penstock and `page_tokens`.
+
+        path: the file. Read only files that you have written, or that come from someone whom you trust.
+
+        Raises InputError for a file that is not there, is damaged or does not fit, and where no more streams may be
+        open; OverloadError as `stream` does. A cancelled call leaves no stream open.
+        """
+        self.check_alive()
+        snapshot = await self._snapshots.read(Path(path))
+        self.check_alive()
+        stream, base = Stream(self, next(_IDS), snapshot.frozen.request, snapshot.frozen), next(_BASES)
+        self._streams[stream.id] = stream
+        first = Thaw(stream.id, snapshot.frozen, base)
+        self._generate.put_control(Bring(stream.id, snapshot, base))
+        self.decode.put_control(first)
+        self._schedule.put_control(first)
+        return await self._begun(stream)
 
     async def generate(self, request: Request, params: SamplingParams | None = None) -> str:
         """The text of one reply to the request's prompt, when it is complete.
@@ -287,6 +283,16 @@ class Engine:
             check_params(again, self.info.vocabulary)
         return await self._open(stream.request, stream, again)
 
+    def freeze(self, id: int, frozen: Frozen) -> int:
+        """Copy a stream of which nothing is in decode or encode. Returns the number under which the copy comes."""
+        twin = next(_IDS)
+        self.decode.put_control(Freeze(id, twin, frozen))
+        return twin
+
+    async def save(self, snapshot: Snapshot, path: Path) -> None:
+        """Write the copy to a file. Raises InputError where that cannot be."""
+        await self._snapshots.write(path, snapshot)
+
     def end_stream(self, id: int, reason: str) -> None:
         """Close a stream; `closed` waits for it."""
         if id in self._streams and self._runs:
@@ -313,7 +319,7 @@ class Engine:
         request.check()
         check_params(request.params, self.info.vocabulary)
         request = with_defaults(request, self._config.processor, self._spec)
-        self._fits(request)
+        check_fits(request, self.info, self._spec)
         content = await self._gathered(request) if request.starts else None
         self.check_alive()
         plain = msgspec.structs.replace(request, messages=None, prompt=None, prompt_ids=None, media=[])
@@ -327,10 +333,13 @@ class Engine:
         if content is not None and prompt is not None:
             self._schedule.put_control(Accept(id, PromptInput(prompt, request.params.seeded())))
             self.decode.put_now(Converse(id, prompt, content))
+        return await self._begun(stream)
+
+    async def _begun(self, stream: Stream) -> Stream:
         try:
             await stream.opened()
         except asyncio.CancelledError:
-            self.end_stream(id, "closed")
+            self.end_stream(stream.id, "closed")
             raise
         return stream
 
@@ -352,19 +361,6 @@ class Engine:
     def _runs(self) -> bool:
         """The actors still take messages."""
         return self.failed is None and not self._halted
-
-    def _fits(self, request: Request) -> None:
-        if request.audio_in_video and "unit" not in self.info.modalities:
-            raise InputError(f"audio_in_video: {self.info.family} does not take sound inside video")
-        if request.audio_in_video and request.video_fps is not None and request.video_fps < 1:
-            raise InputError(f"audio_in_video: expected at least 1 frame a second, got {request.video_fps}")
-        check_prompt(request, self.info.kv_tokens)
-        least, rule = request.processor.get("min_pixels", 0), self._spec.image or self._spec.video
-        if rule is not None and least // rule.factor**2 > self.info.kv_tokens:
-            raise InputError(
-                f"processor option 'min_pixels': expected at most {self.info.kv_tokens * rule.factor**2}, which are "
-                f"the cache's {self.info.kv_tokens} rows, got {least}"
-            )
 
     def _told(self, message: Any) -> None:
         stream = self._streams.get(message.stream)

@@ -7,15 +7,17 @@ import logging
 import math
 import time
 from functools import partial
+from typing import assert_never
 
 import msgspec
 
+from ..engine.frozen import Snapshot
 from ..engine.plan import Plan, Result
 from ..engine.runner.gate import Gate
 from ..engine.runner.language import LanguageModel
 from .actor import Actor
 from .mailbox import Mailbox
-from .messages import Broken, GenerateMessage, ScheduleMessage
+from .messages import Bring, Broken, GenerateMessage, ScheduleMessage
 
 log = logging.getLogger("penstock.actors")
 
@@ -39,6 +41,18 @@ class Generate(Actor[GenerateMessage]):
         self.failure: Exception | None = None  # What a step raised; the engine ends with it.
 
     async def handle(self, message: GenerateMessage) -> None:
+        match message:
+            case Plan():
+                await self._step(message)
+            case Snapshot():
+                taken = self._gate.step(partial(self._language.taken, message))
+                self._schedule.put_control(await asyncio.wrap_future(taken))
+            case Bring(stream, snapshot, base):
+                await asyncio.wrap_future(self._gate.step(partial(self._language.bring, stream, snapshot, base)))
+            case _:
+                assert_never(message)
+
+    async def _step(self, message: Plan) -> None:
         try:
             patience = math.inf if message.patience_ms is None else message.patience_ms / 1000
             result = await asyncio.wrap_future(self._gate.step(partial(self._run, message), patience))

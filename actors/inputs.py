@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import msgspec
 import numpy as np
@@ -11,6 +11,10 @@ import numpy as np
 from ..errors import ContextOverflowError, InputError
 from ..streams.item import MEDIA, AudioBytes, AudioChunk, Buffer, Embedding, Image, Item, Text, VideoBytes, VideoFrame
 from ..streams.requests.request import Request, SamplingParams
+from ..streams.segment import MediaSpec
+
+if TYPE_CHECKING:
+    from .info import EngineInfo
 
 _MODALITY = {
     Image: "image",
@@ -128,3 +132,18 @@ def item_bytes(item: Item) -> int:
     if isinstance(item, Text):
         return 0
     return len(item.data) if isinstance(item.data, bytes | bytearray) else item.data.nbytes
+
+
+def check_fits(request: Request, info: EngineInfo, spec: MediaSpec) -> None:
+    """Raise InputError or ContextOverflowError for a request that this model and its cache cannot serve."""
+    if request.audio_in_video and "unit" not in info.modalities:
+        raise InputError(f"audio_in_video: {info.family} does not take sound inside video")
+    if request.audio_in_video and request.video_fps is not None and request.video_fps < 1:
+        raise InputError(f"audio_in_video: expected at least 1 frame a second, got {request.video_fps}")
+    check_prompt(request, info.kv_tokens)
+    least, rule = request.processor.get("min_pixels", 0), spec.image or spec.video
+    if rule is not None and least // rule.factor**2 > info.kv_tokens:
+        raise InputError(
+            f"processor option 'min_pixels': expected at most {info.kv_tokens * rule.factor**2}, which are the cache's "
+            f"{info.kv_tokens} rows, got {least}"
+        )

@@ -36,15 +36,15 @@ _PIECE_BYTES = 64 << 10
 _CLIP_BYTES = 8 << 20
 
 
-class _Resampler(Resampler):
+class StreamResampler(Resampler):
     """A resampler that can be copied: the copy begins without a past, since the filter's own state cannot be copied."""
 
     def __init__(self, rate: int) -> None:
         super().__init__(rate)
         self._rate = rate
 
-    def __deepcopy__(self, memo: dict) -> _Resampler:
-        return _Resampler(self._rate)
+    def __deepcopy__(self, memo: dict) -> StreamResampler:
+        return StreamResampler(self._rate)
 
 
 class Intake:
@@ -59,7 +59,7 @@ class Intake:
             audio_in_video=request.audio_in_video,
             lateness_us=request.lateness_us,
             still_us=None if request.drop_still is None else round(request.drop_still * 1_000_000),
-            resampler=_Resampler,
+            resampler=StreamResampler,
         )
         self._spec = spec
         # Where media without a time of its own goes: after what came before it of its kind.

@@ -3,13 +3,16 @@
 Commands (`engine/command.py`) go to schedule as they are; they are marked with a star.
 
 client    -> decode     Open*, Fork*, Forget (control), Take, Flush, Converse (data)
-client    -> schedule   Open*, Accept*, Fork*, Interrupt*, Hurry*, Park*, Close*, Transcribe (control)
-decode    -> encode     Segments, Converse (data), Open*, Fork*, Forget (control)
+client    -> decode     Freeze*, Thaw* (control)
+client    -> schedule   Open*, Accept*, Fork*, Thaw*, Interrupt*, Hurry*, Park*, Close*, Transcribe (control)
+client    -> generate   Bring (control)
+decode    -> encode     Segments, Converse (data), Open*, Fork*, Freeze*, Thaw*, Forget (control)
+encode    -> schedule   Freeze* (control)
 decode    -> schedule   Resolved*, Close*, Notice (control)
 encode    -> decode     Encoded (control)
 encode    -> schedule   Spans*, LaidOut*, Resolved*, Announce, Failed, Notice (control)
 schedule  -> encode     Grant, Discard (control)
-schedule  -> generate   Plan; generate -> schedule   Result (its reply), Broken
+schedule  -> generate   Plan, Snapshot; generate -> schedule   Result (its reply), Snapshot, Broken
 schedule  -> client     Tell
 words     -> schedule   Spelt* (control)
 schedule  -> schedule   Rouse (its own timer)
@@ -19,7 +22,8 @@ from __future__ import annotations
 
 import msgspec
 
-from ..engine.command import Command, Fork, Open
+from ..engine.command import Command, Fork, Freeze, Open, Thaw
+from ..engine.frozen import Snapshot
 from ..engine.plan import Plan, Result
 from ..streams.event import Event, TranscriptRow
 from ..streams.item import Item
@@ -128,6 +132,14 @@ class Rouse(msgspec.Struct, frozen=True, tag=True):
     """A reply has waited long enough for media that is overdue: see what there is to do."""
 
 
+class Bring(msgspec.Struct, frozen=True, tag=True, eq=False):
+    """The rows of a stream that is thawed, which steps will ask for."""
+
+    stream: int
+    snapshot: Snapshot
+    base: int
+
+
 class Broken(msgspec.Struct, frozen=True, tag=True):
     """A step failed: the engine cannot go on."""
 
@@ -138,8 +150,8 @@ class Tell(msgspec.Struct, frozen=True, tag=True):
     """Events of one stream for its client.
 
     `opened`: the format in force and why. `resolved`: inputs that are neither in decode nor in encode any more.
-    `running`: the reply that a fork goes on with: its number, its input, how many tokens it has. `transcripts`: answers
-    to `Transcribe`.
+    `running`: the reply that a fork goes on with: its number, its input, how many tokens it has. `snapshots`: answers
+    to `Freeze`; one without a state failed. `transcripts`: answers to `Transcribe`.
     """
 
     stream: int
@@ -147,11 +159,12 @@ class Tell(msgspec.Struct, frozen=True, tag=True):
     opened: tuple[str, str] | None = None
     resolved: list[int] = []
     running: tuple[int, int, int] | None = None
+    snapshots: list[Snapshot] = []
     transcripts: list[tuple[int, list[TranscriptRow]]] = []
 
 
-DecodeMessage = Open | Fork | Forget | Take | Flush | Converse | Encoded
-EncodeMessage = Segments | Converse | Open | Fork | Forget | Grant | Discard
-ScheduleMessage = Command | Transcribe | Announce | Failed | Notice | Result | Rouse | Broken
-GenerateMessage = Plan
+DecodeMessage = Open | Fork | Freeze | Thaw | Forget | Take | Flush | Converse | Encoded
+EncodeMessage = Segments | Converse | Open | Fork | Freeze | Thaw | Forget | Grant | Discard
+ScheduleMessage = Command | Snapshot | Transcribe | Announce | Failed | Notice | Result | Rouse | Broken
+GenerateMessage = Plan | Snapshot | Bring
 Message = DecodeMessage | EncodeMessage | ScheduleMessage | GenerateMessage | Tell

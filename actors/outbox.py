@@ -37,6 +37,13 @@ class Outbox:
     def unread_events(self) -> int:
         return len(self._events)
 
+    def behind(self, unread: int, times: int) -> bool:
+        """Whether `times` as much as is unread is more than may be. Where nobody reads events, it is `unread` tokens of
+        a reply that count."""
+        if not self.attached:
+            return unread * times > MOST_UNREAD_TOKENS
+        return self.unread_tokens * times > MOST_UNREAD_TOKENS or self.unread_events * times > MOST_UNREAD_EVENTS
+
     def put(self, event: Event) -> None:
         """Take one event; never waits."""
         if self.closed:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..streams.requests.request import SamplingParams
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..engine.frozen import Frozen, Snapshot
     from .mailbox import Mailbox
     from .messages import DecodeMessage
     from .stream import Stream
@@ -49,6 +52,13 @@ class Host(Protocol):
     async def fork(self, stream: Stream, again: SamplingParams | None) -> Stream:
         """A twin of a stream of which nothing is in decode or encode."""
         ...
+
+    def freeze(self, id: int, frozen: Frozen) -> int:
+        """Copy a stream of which nothing is in decode or encode. Returns the number under which the copy comes."""
+        ...
+
+    async def save(self, snapshot: Snapshot, path: Path) -> None:
+        """Write the copy to a file. Raises InputError where that cannot be."""
 
     def end_stream(self, id: int, reason: str) -> None:
         """Close a stream; `closed` waits for it."""

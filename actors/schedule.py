@@ -16,8 +16,22 @@ from typing import Any
 
 import msgspec
 
-from ..engine.command import AppendRows, Close, Command, Due, Fork, Open, Refuse, Resolved, Spans, Yield
+from ..engine.command import (
+    AppendRows,
+    Close,
+    Command,
+    Due,
+    Fork,
+    Open,
+    Refuse,
+    Resolved,
+    Spans,
+    Thaw,
+    Unfreeze,
+    Yield,
+)
 from ..engine.conversation.rules import Life
+from ..engine.frozen import Snapshot
 from ..engine.plan import Plan, Result
 from ..engine.scheduling.admission import Admission
 from ..engine.scheduling.granting import Announced, Granting
@@ -25,6 +39,7 @@ from ..engine.scheduling.pace import Pace, StepPace
 from ..engine.scheduling.scheduler import Scheduler
 from ..errors import ContextOverflowError, NotFiniteError, OutOfMemoryError, PenstockError
 from ..streams.event import Closed, Dropped, Error, Event, ReplyStarted, Resting
+from . import clock
 from .actor import Actor
 from .mailbox import Mailbox, MailboxClosed
 from .messages import (
@@ -95,6 +110,8 @@ class Schedule(Actor[ScheduleMessage]):
             self._act(waiting)
         if self._plan is None:
             self._collect()
+            for snapshot in self._scheduler.snapshots():
+                self._generate.put_control(snapshot)
             self._grant()
             self._plan = self._next()
             self._words.find(self._scheduler.unspelled())
@@ -109,7 +126,7 @@ class Schedule(Actor[ScheduleMessage]):
             "steps": self.steps,
             "segments_waiting": self._granting.waiting,
             "stepping": int(self._plan is not None),
-            "live_load": self._admission.load(self._granting.cameras(_now_us())),
+            "live_load": self._admission.load(self._granting.cameras(clock.now_us())),
             **self._granting.times.statistics(),
         }
 
@@ -125,13 +142,13 @@ class Schedule(Actor[ScheduleMessage]):
         try:
             self._perform(message)
         except Exception as error:
-            assert not isinstance(message, AppendRows | Yield | Due), "no actor sends this"
+            assert not isinstance(message, AppendRows | Yield | Due | Unfreeze), "no actor sends this"
             stream = message.twin if isinstance(message, Fork) else message.stream
             log.exception("%s of stream %d failed", type(message).__name__, stream)
             failure = PenstockError(f"{type(message).__name__} failed: {type(error).__name__}: {error}")
             if stream in self._scheduler.streams:
                 self._fail(stream, failure)
-            elif isinstance(message, Open | Fork):
+            elif isinstance(message, Open | Fork | Thaw):
                 self._refuse(stream, failure)
 
     def _perform(self, message: ScheduleMessage) -> None:
@@ -153,8 +170,11 @@ class Schedule(Actor[ScheduleMessage]):
                 raise EngineBroken(reason)
             case Rouse():
                 pass  # the next step is planned after it
-            case Open() | Fork():
+            case Open() | Fork() | Thaw():
                 self._begin(message)
+            case Snapshot(stream, twin):
+                scheduler.apply(Unfreeze(twin))
+                self._news(stream).snapshots.append(message)
             case Close(stream, reason):
                 self._close(stream, reason)
             case Transcribe(stream, ticket):
@@ -186,12 +206,13 @@ class Schedule(Actor[ScheduleMessage]):
             case Resolved(stream, seq):
                 self._news(stream).resolved.append(seq)
 
-    def _begin(self, message: Open | Fork) -> None:
+    def _begin(self, message: Open | Fork | Thaw) -> None:
         """A stream begins, by itself or as a twin; its client is told of the reply that a twin goes on with."""
         id = message.twin if isinstance(message, Fork) else message.stream
         try:
-            if isinstance(message, Open):
-                self._admission.check(message.request, self._granting.cameras(_now_us()))
+            if not isinstance(message, Fork):
+                request = message.request if isinstance(message, Open) else message.frozen.request
+                self._admission.check(request, self._granting.cameras(clock.now_us()))
             self._scheduler.apply(message)
         except PenstockError as error:
             self._refuse(id, error)
@@ -199,16 +220,16 @@ class Schedule(Actor[ScheduleMessage]):
         state = self._scheduler.streams[id]
         told = Tell(id, [], (state.layout.format.name, state.why))
         reply = state.reply
-        if isinstance(message, Open):
-            self._granting.begin(id)
-            self._admission.begin(id, message.request)
-        else:
+        if isinstance(message, Fork):
             self._granting.fork(message.stream, id)
-            if reply is not None and message.again is None:
-                events: list[Event] = [ReplyStarted(reply.id, reply.seq, state.stays_open(reply.params))]
-                if reply.life is Life.RESTING:
-                    events.append(Resting(reply.id, len(reply.ids)))
-                told = msgspec.structs.replace(told, events=events, running=(reply.id, reply.seq, len(reply.ids)))
+        else:
+            self._granting.begin(id)
+            self._admission.begin(id, state.request)
+        if reply is not None and not (isinstance(message, Fork) and message.again is not None):
+            events: list[Event] = [ReplyStarted(reply.id, reply.seq, state.stays_open(reply.params))]
+            if reply.life is Life.RESTING:
+                events.append(Resting(reply.id, len(reply.ids)))
+            told = msgspec.structs.replace(told, events=events, running=(reply.id, reply.seq, len(reply.ids)))
         self._told[id] = told
 
     def _refuse(self, stream: int, error: PenstockError) -> None:
@@ -252,7 +273,7 @@ class Schedule(Actor[ScheduleMessage]):
             text = f"the cache holds {most} rows for a stream: expected at most so many for one piece, got {rows}"
             self._lost(stream, Error(ContextOverflowError.code, text, message.seq))
             self._encode.put_control(Discard([key]))
-        gone = self._granting.announce(stream, fitting, _now_us())
+        gone = self._granting.announce(stream, fitting, clock.now_us())
         if gone:
             for old in gone:
                 self._happened(stream, old.event)
@@ -267,7 +288,7 @@ class Schedule(Actor[ScheduleMessage]):
     def _next(self) -> Plan | None:
         """The next step, with the rows and the patience that the media of live streams leaves it. Where that will be
         overdue, a reply that can wait for it does."""
-        now_us = _now_us()
+        now_us = clock.now_us()
         demand, pressing = self._granting.demand(now_us), self._granting.pressing(time.perf_counter(), now_us)
         self._scheduler.apply(AppendRows(self._pace.appends(*(demand or (0, None)))))
         waiting = {stream: until_us for stream, until_us in pressing.items() if until_us > now_us}
@@ -308,7 +329,7 @@ class Schedule(Actor[ScheduleMessage]):
 
     def _happened(self, stream: int, event: Event) -> None:
         """The stream's client will be told of this, with what was measured."""
-        self._news(stream).events.append(self._granting.times.tell(stream, event, _now_us()))
+        self._news(stream).events.append(self._granting.times.tell(stream, event, clock.now_us()))
 
     def _collect(self) -> None:
         for stream, event in self._scheduler.events():
@@ -318,10 +339,6 @@ class Schedule(Actor[ScheduleMessage]):
         told, self._told = self._told, {}
         for message in told.values():
             self._tell(message)
-
-
-def _now_us() -> int:
-    return time.monotonic_ns() // 1000
 
 
 def _rows(plan: Plan) -> tuple[int, int]:

@@ -5,29 +5,33 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from ..engine.command import Accept, Hurry, Input, Interrupt, MediaEnd, MediaInput, Park, Question, TextInput
+from ..engine.frozen import Frozen
 from ..errors import InputError, PenstockError, StreamClosedError, error_of
 from ..streams.event import Closed, Credit, Error, Event, ReplyDone, ReplyStarted, Token, TranscriptRow
 from ..streams.format import BY_NAME
 from ..streams.item import AudioChunk, Item, Text, VideoFrame
 from ..streams.requests.request import Request, SamplingParams
+from . import clock
+from .answers import Answers, refuse
 from .inputs import check_item, check_params, check_text, item_bytes, own_copy
 from .messages import Flush, Take, Tell, Transcribe
-from .outbox import MOST_UNREAD_EVENTS, MOST_UNREAD_TOKENS, Outbox
+from .on_way import OnWay
+from .outbox import Outbox
 from .ports import Host
 from .reply import Reply
 from .talk import Talk
 
-__all__ = ("Reply", "Stream")
+if TYPE_CHECKING:
+    from ..engine.frozen import Snapshot
 
-# Media of one stream that may be on its way into the cache.
-CREDIT_BYTES = 32 << 20
-CREDIT_MEDIA_US = 60_000_000
+__all__ = ("Reply", "Stream")
 
 
 class Stream(Talk[Reply]):
@@ -41,9 +45,10 @@ class Stream(Talk[Reply]):
     """
 
     def __init__(
-        self, engine: Host, id: int, request: Request, twin_of: Stream | None = None, prompt: int | None = None
+        self, engine: Host, id: int, request: Request, begun: Stream | Frozen | None = None, prompt: int | None = None
     ) -> None:
-        """`prompt`: the number of the input that is the request's own prompt, where it has one."""
+        """`begun`: the stream that this one is a copy of, or what was frozen of it. `prompt`: the number of the input
+        that is the request's own prompt, where it has one."""
         future = asyncio.get_running_loop().create_future
         self._engine = engine
         self.id = id
@@ -52,9 +57,10 @@ class Stream(Talk[Reply]):
         self.why = ""
         self.trained = engine.info.live_trained
         self.reply: Reply | None = None  # the one that runs
-        self._seq = (prompt or 0) if twin_of is None else twin_of._seq
-        self._media = twin_of is not None and twin_of._media  # words have to flush decoders
-        self._ended = twin_of is not None and twin_of._ended
+        known = begun.frozen() if isinstance(begun, Stream) else begun
+        self._seq = (prompt or 0) if known is None else known.seq
+        self._shown = known is not None and known.shown  # media has been appended: words have to flush decoders
+        self._ended = known is not None and known.ended
         self._closing = False
         self._outbox = Outbox()
         self._opened: asyncio.Future[None] = future()
@@ -65,11 +71,12 @@ class Stream(Talk[Reply]):
         self._replies: dict[int, Reply] = {}
         self._held: dict[int, list[Token]] = {}  # by reply: token events after an interrupt
         self._silent = 0  # the next reply was interrupted before it began if it answers an input up to this number
-        self._transcripts: dict[int, asyncio.Future[list[TranscriptRow]]] = {}
+        self._transcripts: Answers[list[TranscriptRow]] = Answers()
+        self._snapshots: Answers[Snapshot] = Answers()
         self._tickets = itertools.count(1)
-        # Bytes of inputs in decode or encode, by number.
-        self._on_way: dict[int, int] = {prompt: 0} if prompt is not None and twin_of is None else {}
-        self._times: dict[int, int] = {}  # media time of these, where it is known
+        self._on_way = OnWay()
+        if prompt is not None and begun is None:
+            self._on_way.put(prompt)
         self._forks = 0  # forks that wait for what is on its way; new inputs wait for them
         self._changed = asyncio.Event()  # something that a call may wait for
         self._parked = False
@@ -86,22 +93,20 @@ class Stream(Talk[Reply]):
         if isinstance(item, Text):
             check_text("text", item.text, self._engine.info.kv_tokens)
             await self._until(lambda: not self._forks)
-            seq = self._accept(TextInput(self._seq + 1, item.text, not self._media, *self._taken()))
-            if self._media:
+            seq = self._accept(TextInput(self._seq + 1, item.text, not self._shown, *self._taken()))
+            if self._shown:
                 self._flush(seq)
             return seq
         self._check_media()
-        arrived_us = _now_us()
+        arrived_us = clock.now_us()
         item = own_copy(item)
         size = item_bytes(item)
         waits = self.request.policy == "block" or not isinstance(item, VideoFrame | AudioChunk)
         await self._until(lambda: not self._forks and not (waits and self._on_way and self.credit_bytes < size))
         self._check_media()
-        self._media = True
+        self._shown = True
         seq = self._accept(MediaInput(self._seq + 1))
-        self._on_way[seq] = size
-        if isinstance(item, VideoFrame | AudioChunk) and item.pts_us is not None:
-            self._times[seq] = item.pts_us
+        self._on_way.put(seq, size, item.pts_us if isinstance(item, VideoFrame | AudioChunk) else None)
         self._engine.decode.put_now(Take(self.id, seq, item, arrived_us), size)
         return seq
 
@@ -134,9 +139,9 @@ class Stream(Talk[Reply]):
         await self._until(lambda: not self._forks)
         asked = asyncio.get_running_loop().create_future()
         taken = self._taken()
-        seq = self._accept(Question(self._seq + 1, question, params, not self._media, *taken, ignore_failed))
+        seq = self._accept(Question(self._seq + 1, question, params, not self._shown, *taken, ignore_failed))
         self._asked[seq] = asked
-        if self._media:
+        if self._shown:
             self._flush(seq)
             if wait_ms is not None:
                 hurry = Hurry(self.id, seq)
@@ -176,8 +181,8 @@ class Stream(Talk[Reply]):
             self._ended = True
             if self.reply is not None:
                 self.reply.held = False
-            seq = self._accept(MediaEnd(self._seq + 1, not self._media))
-            if self._media:
+            seq = self._accept(MediaEnd(self._seq + 1, not self._shown))
+            if self._shown:
                 self._flush(seq)
 
     async def fork(self, again: SamplingParams | None = None) -> Stream:
@@ -198,13 +203,32 @@ class Stream(Talk[Reply]):
             self._forks -= 1
             self._changed.set()
 
+    async def snapshot(self, path: str | Path) -> None:
+        """Write this stream, as it is now, to a file from which `Engine.restore` goes on. The stream itself goes on.
+
+        It waits until what was appended before is encoded, and other inputs wait for that. The file has the stream's
+        rows of KV cache, its conversation, and a reply that runs. Of a file that is being sent, what is decoded is in
+        it. It holds what was said and shown: keep it as you would keep that. A file of that name is replaced at once.
+
+        Raises InputError if the file cannot be written, OutOfMemoryError if host memory for the copy ran out. After a
+        cancelled wait there may be a file; it is whole then.
+        """
+        self._check_open()
+        self._forks += 1
+        try:
+            await self._until(lambda: not self._on_way)
+            snapshot = await self._snapshots.wait(self._engine.freeze(self.id, self.frozen()))
+        finally:
+            self._forks -= 1
+            self._changed.set()
+        await self._engine.save(snapshot, Path(path))
+
     async def transcript(self) -> list[TranscriptRow]:
         """What the KV cache holds of this stream, in order, rows moved out for others included. Safe to cancel."""
         self._check_open()
         ticket = next(self._tickets)
-        answer = self._transcripts[ticket] = asyncio.get_running_loop().create_future()
         self._engine.send(Transcribe(self.id, ticket))
-        return await asyncio.shield(answer)
+        return await self._transcripts.wait(ticket)
 
     async def close(self) -> None:
         """End the stream and free what it holds. May be called again. After a cancelled wait it ends all the same."""
@@ -230,7 +254,7 @@ class Stream(Talk[Reply]):
     @property
     def credit_bytes(self) -> int:
         """How many bytes of media may be appended without waiting: 32 MiB, less what is on its way to the cache."""
-        return max(0, CREDIT_BYTES - sum(self._on_way.values()))
+        return self._on_way.credit_bytes
 
     @property
     def closed(self) -> bool:
@@ -249,9 +273,9 @@ class Stream(Talk[Reply]):
         for event in message.events:
             self._event(event)
         for ticket, rows in message.transcripts:
-            answer = self._transcripts.pop(ticket, None)
-            if answer is not None and not answer.done():
-                answer.set_result(rows)
+            self._transcripts.tell(ticket, rows)
+        for snapshot in message.snapshots:
+            self._snapshots.tell(snapshot.twin, snapshot)
         if message.resolved:
             self._arrived(message.resolved)
         self._watch_reader()
@@ -260,17 +284,18 @@ class Stream(Talk[Reply]):
         """Wait until the stream is open. Raises what refused it."""
         await asyncio.shield(self._opened)
 
+    def frozen(self) -> Frozen:
+        """What is known of it here."""
+        return Frozen(self.request, self._seq, self._shown, self._ended)
+
     def next_seq(self) -> int:
         """The number that the next input will have."""
         return self._seq + 1
 
     def _arrived(self, seqs: list[int]) -> None:
-        for seq in seqs:
-            self._on_way.pop(seq, None)
-            self._times.pop(seq, None)
+        self._on_way.arrived(seqs)
         self._changed.set()
-        waiting_us = max(self._times.values()) - min(self._times.values()) if self._times else 0
-        self._outbox.put(Credit(self.credit_bytes, max(0, CREDIT_MEDIA_US - waiting_us)))
+        self._outbox.put(Credit(self._on_way.credit_bytes, self._on_way.credit_us))
 
     def _event(self, event: Event) -> None:
         match event:
@@ -311,12 +336,12 @@ class Stream(Talk[Reply]):
         if seq in self._asked and seq <= self._silent:
             self._silent = 0  # the interrupt was for this one
         for number in [number for number in self._asked if fatal or number == seq]:
-            _refuse(self._asked.pop(number), error)
+            refuse(self._asked.pop(number), error)
         if not fatal:
             return
-        _refuse(self._opened, error)
-        for answer in self._transcripts.values():
-            _refuse(answer, error)
+        refuse(self._opened, error)
+        self._transcripts.refuse(error)
+        self._snapshots.refuse(error)
         calm = isinstance(error, StreamClosedError) and self._closing
         for reply in self._replies.values():
             reply.end("interrupted" if calm else "error", error=None if calm else error)
@@ -339,8 +364,8 @@ class Stream(Talk[Reply]):
         return (None, None) if self.reply is None else (self.reply.taken - 1, self.reply.id)
 
     def _flush(self, seq: int) -> None:
-        self._on_way[seq] = 0
-        self._engine.decode.put_now(Flush(self.id, seq, _now_us()))
+        self._on_way.put(seq)
+        self._engine.decode.put_now(Flush(self.id, seq, clock.now_us()))
 
     def _hold(self, reply: Reply, keep: int) -> None:
         """Tell no token of `reply` after its first `keep`, until it is known where it ends."""
@@ -352,10 +377,7 @@ class Stream(Talk[Reply]):
         """Park a stream whose client does not read; let it go on when it does."""
         if self.closed:
             return
-        tokens = self._outbox.unread_tokens if self._outbox.attached else (self.reply.unread if self.reply else 0)
-        events = self._outbox.unread_events if self._outbox.attached else 0
-        most = 1 if not self._parked else 2
-        behind = tokens * most > MOST_UNREAD_TOKENS or events * most > MOST_UNREAD_EVENTS
+        behind = self._outbox.behind(self.reply.unread if self.reply else 0, 2 if self._parked else 1)
         if behind != self._parked:
             self._parked = behind
             self._engine.send(Park(self.id, behind))
@@ -375,13 +397,3 @@ class Stream(Talk[Reply]):
         if self._closing or self.closed:
             raise StreamClosedError("the stream has ended: expected no further call, got one") from self._engine.failed
         self._engine.check_alive()
-
-
-def _now_us() -> int:
-    return time.monotonic_ns() // 1000
-
-
-def _refuse(future: asyncio.Future, error: PenstockError) -> None:
-    if not future.done():
-        future.set_exception(error)
-        future.exception()  # a caller that has gone is no news to the event loop

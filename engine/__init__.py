@@ -3,7 +3,9 @@
 At the foot are the contracts that all wings share; a wing imports only wings before it in this list.
 
     span.py plan.py         what goes between the parts: encoded media by name, one step
+    graph.py                an object with all that it holds as bytes, and back
     embeddings.py           what towers make
+    frozen.py               a stream that is to go on elsewhere
     prefix.py               which pages can be found by what they hold
     pages.py positions.py   who holds which page of the cache; where a row stands
     config.py               how an engine is set up
@@ -18,6 +20,7 @@ At the foot are the contracts that all wings share; a wing imports only wings be
     loading/                a checkpoint becomes a model that can be served
     core.py                 the three parts together, driven by hand
     record.py               a run as a file, and the run once more
+    snapshot.py             a frozen stream as a file, and back
     brook/                  the home of the small model that comes along
 """
 

@@ -12,6 +12,7 @@ import msgspec
 
 from ..streams.event import Error
 from ..streams.requests.request import Request, SamplingParams
+from .frozen import Frozen
 from .span import Prompt, Span
 
 # Inputs of a client. `seq` numbers them in the order in which they act. `done`: no spans will come for it. `event` is
@@ -93,6 +94,30 @@ class Fork(msgspec.Struct, frozen=True, tag=True):
     twin: int
     before: int
     again: SamplingParams | None = None
+
+
+class Freeze(msgspec.Struct, frozen=True, tag=True):
+    """Copy a stream as it is, under the number `twin`, so that it can go on elsewhere. `frozen`: what its client knows,
+    and what decode and encode hold."""
+
+    stream: int
+    twin: int
+    frozen: Frozen
+
+
+class Unfreeze(msgspec.Struct, frozen=True, tag=True):
+    """The copy has been taken: let go of it."""
+
+    twin: int
+
+
+class Thaw(msgspec.Struct, frozen=True, tag=True):
+    """A stream begins as it was frozen. Its pages are in host memory, and its embeddings in the span store, under their
+    numbers plus `base`. Raises InputError where it is refused."""
+
+    stream: int
+    frozen: Frozen
+    base: int
 
 
 class Accept(msgspec.Struct, frozen=True, tag=True):
@@ -201,6 +226,9 @@ class Due(msgspec.Struct, frozen=True, tag=True):
 Command = (
     Open
     | Fork
+    | Freeze
+    | Unfreeze
+    | Thaw
     | Accept
     | Spans
     | LaidOut

@@ -191,6 +191,14 @@ class Towers(Protocol):
 
     def fork(self, stream: int, twin: int) -> None: ...
 
+    def loudest(self, stream: int) -> float | None:
+        """The loudest sound of a stream so far; None where it is not asked for."""
+        ...
+
+    def heard(self, stream: int, loudest: float) -> None:
+        """A stream begins that has had such a sound."""
+        ...
+
     def forget(self, stream: int) -> None: ...
 
 
@@ -198,7 +206,8 @@ class Loaded(NamedTuple):
     """A checkpoint, ready to serve: `text` is the decoder of the `transformers` model, `head` its output layer,
     `config` the decoder's configuration. `why` its device and dtype were taken, empty where they were asked for. `fast`
     is a `FastDecoder` that stands for `text`, None where the library's module runs. `turning` (a `Turning`): how keys
-    turn with their positions, None where its streams have no window."""
+    turn with their positions, None where its streams have no window. `fingerprint`: what tells it from other models;
+    empty where nobody has asked."""
 
     family: Family
     towers: Towers
@@ -208,6 +217,7 @@ class Loaded(NamedTuple):
     why: str = ""
     fast: Any = None
     turning: Any = None
+    fingerprint: str = ""
 
     @property
     def device(self) -> torch.device:

@@ -98,7 +98,8 @@ class Changes(msgspec.Struct):
 class Plan(msgspec.Struct, frozen=True, tag="plan"):
     """One step, in the order in which it is carried out.
 
-    recalled: rows that go to a text memory. saves: pages copied to host memory under a stream's number. copies: whole
+    twins: host copies of a stream that another one has as well, (stream, the other). recalled: rows that go to a text
+    memory. saves: pages copied to host memory under a stream's number. copies: whole
     pages (source, target). edits: changes of page tables. restores: pages brought back from the host, where the copy is
     let go. drops: host copies let go. feeds: the forward pass; may be empty. releases: entries of the span store that
     no stream names any more, (entry, how often it was handed out). found: entries whose rows streams have found in the
@@ -116,6 +117,7 @@ class Plan(msgspec.Struct, frozen=True, tag="plan"):
     releases: list[tuple[int, int]] = []
     found: list[Stored] = []
     recalled: list[Recalled] = []
+    twins: list[tuple[int, int]] = []
     patience_ms: float | None = None
 
 

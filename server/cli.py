@@ -25,7 +25,7 @@ from .errors import ConfigError, EngineFailedError
 from .options import make_parser
 
 if TYPE_CHECKING:
-    from ..actors.engine import EngineInfo
+    from ..actors.info import EngineInfo
     from ..engine.loading.memory import Memory
 
 _TAKES = {"unit": "sound inside video"}

@@ -8,6 +8,7 @@ telling.py      which command is which call of it
 reply.py        one reply while it runs
 silence.py      when it can wait for media
 taking.py       whether media goes in now, behind what is said
+freezing.py     one stream's state as bytes, and back
 laying.py       rows are laid if they fit
 window.py       what leaves a stream's window, and when
 fronts.py       what is held from before it: what is pinned, and the text memory

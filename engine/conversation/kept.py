@@ -35,6 +35,12 @@ class Kept:
             self._handed[stored.id] += 1
             self._gone.add(stored.id)
 
+    def handed(self, ids: Iterable[int]) -> None:
+        """These entries came with a stream that goes on here."""
+        for id in ids:
+            self._handed[id] += 1
+            self._gone.add(id)
+
     def waits(self, waiting: Iterable[Waiting]) -> None:
         """These inputs wait, with all that has come of them."""
         for input in waiting:

@@ -173,9 +173,6 @@ WHERE: dict[tuple[Where, What], Where] = {
     (Where.CACHE, What.TAKEN): Where.CACHE,  # as many as are left, which is none
     (Where.CACHE, What.FED): Where.CACHE,
     (Where.HOST, What.FED): Where.CACHE,
-    # A stream in host memory is forked by feeding both once more.
-    (Where.HOST, What.FORKED): Where.CACHE,
-    (Where.CACHE, What.FORKED): Where.CACHE,
 }
 
 

@@ -192,12 +192,6 @@ class StreamState:
         for number, table in zip(numbers, self.tables, strict=True):
             self.changes.edits.append(TableEdit(number, 0, list(table.pages)))
 
-    def recall(self) -> None:
-        """It is forked while its pages are in host memory: it and its twin are fed once more."""
-        with self._happens_to_rows(What.FORKED):
-            self.head, self.cold, self.away, self.found = 0, self.past, 0, 0
-            self.table.clear()
-
     def join(self, pages: list[int]) -> Edit:
         """Nothing is computed yet, and these pages hold its next rows. Returns where they stand in its table."""
         edit = self.table.join(pages)
@@ -372,17 +366,24 @@ class StreamState:
         return window if self.fronts is None else self.fronts.transcript() + window
 
     def fork(self, id: int, slots: list[int], before: int) -> StreamState:
-        """The same stream once more, frozen here, with the inputs before `before` that still wait. `slots`: the numbers
-        of the twin's page tables, the window's first."""
+        """The same stream once more, as it is here, with the inputs before `before` that still wait. `slots`: the
+        numbers of the twin's page tables, the window's first."""
+        twin = self.copy(id, slots, self.changes)
+        twin.inputs = deque(input for input in twin.inputs if input.seq < before)
+        if not twin.away:
+            twin.show_tables()
+        return twin
+
+    def copy(self, id: int, slots: list[int], changes: Changes) -> StreamState:
+        """The same stream once more, of which the runner does not know; `changes` are those of its tables."""
         twin = object.__new__(StreamState)
         twin.__dict__.update(self.__dict__)
-        twin.id, twin.slots = id, slots
+        twin.id, twin.slots, twin.changes = id, slots, changes
         twin.why = f"fork of stream {self.id}"
         twin.layout, twin.keys = self.layout.copy(), self.keys.copy()
         twin.table, twin.turns = self.table.fork(), list(self.turns)
         twin.fronts = None if self.fronts is None else self.fronts.copy(slots[1:])
-        twin.show_tables()
-        twin.inputs = deque(input.copy() for input in self.inputs if input.seq < before)
+        twin.inputs = deque(input.copy() for input in self.inputs)
         twin.laid, twin.starts = list(self.laid), list(self.starts)
         twin.reply = None if self.reply is None else self.reply.copy()
         twin.ready = None if self.ready is None else dict(self.ready)

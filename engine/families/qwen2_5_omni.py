@@ -92,6 +92,12 @@ class OmniTowers(PictureTowers):
         if stream in self._loudest:
             self._loudest[twin] = self._loudest[stream]
 
+    def loudest(self, stream: int) -> float | None:
+        return self._loudest.get(stream)
+
+    def heard(self, stream: int, loudest: float) -> None:
+        self._loudest[stream] = loudest
+
     def forget(self, stream: int) -> None:
         self._loudest.pop(stream, None)
 

@@ -74,6 +74,12 @@ class NoTowers:
     def fork(self, stream: int, twin: int) -> None:
         """Nothing is kept per stream."""
 
+    def loudest(self, stream: int) -> float | None:
+        """Nothing is kept per stream."""
+
+    def heard(self, stream: int, loudest: float) -> None:
+        """Nothing is kept per stream."""
+
     def forget(self, stream: int) -> None:
         """Nothing is kept per stream."""
 

@@ -22,6 +22,7 @@ from ..runner.out_of_memory import is_out_of_memory
 from ..runner.takeover import take_over
 from ..runner.turning import with_turning
 from .checkpoint import Checkpoint, find
+from .fingerprint import fingerprint
 from .int8 import quantize
 from .placement import check_room, place
 from .weights import read
@@ -79,7 +80,8 @@ def _load(checkpoint: Checkpoint, config: EngineConfig) -> Loaded:
     loaded: Loaded = load_family(checkpoint.folder, getattr(torch, placement.dtype), torch.device(placement.device))
     loaded.family.data = msgspec.structs.replace(loaded.family.data, model=checkpoint.name)
     make_small(loaded, config)
-    return with_turning(take_over(loaded._replace(why=placement.why)))
+    own = fingerprint(loaded.text, loaded.head, loaded.config)
+    return with_turning(take_over(loaded._replace(why=placement.why, fingerprint=own)))
 
 
 def known(checkpoint: Checkpoint) -> tuple[Any, Callable[..., Loaded]]:

@@ -112,6 +112,14 @@ class Encoder:
     def fork(self, stream: int, twin: int) -> None:
         self._towers.fork(self._first + stream, self._first + twin)
 
+    def loudest(self, stream: int) -> float | None:
+        """The loudest sound of a stream so far, where the towers ask for it."""
+        return self._towers.loudest(self._first + stream)
+
+    def heard(self, stream: int, loudest: float) -> None:
+        """A stream goes on that has had such a sound."""
+        self._towers.heard(self._first + stream, loudest)
+
     def forget(self, stream: int) -> None:
         self._towers.forget(self._first + stream)
 

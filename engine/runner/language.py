@@ -9,10 +9,13 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
+from ..embeddings import Embeddings
 from ..family import Loaded
+from ..frozen import Snapshot
 from ..plan import TABLES, Feed, Likely, Plan, Recalled, Result
 from .attention import Backend, Part, ReferenceBackend, Step, number
 from .batch import FrontRows, StepRows, batched
@@ -126,6 +129,8 @@ class LanguageModel:
 
     def _move_pages(self, plan: Plan) -> list[int]:
         """What is done before the forward pass; returns the streams whose pages are lost, as memory ran out."""
+        for stream, twin in plan.twins:
+            self._host[twin] = self._host[stream]
         lost = [rows.stream for rows in plan.recalled if not self._moved(self._recall, rows)]
         lost += [stream for stream, pages in plan.saves if not self._moved(self._save, stream, pages)]
         self._copy(plan.copies)
@@ -170,6 +175,20 @@ class LanguageModel:
         self._host[stream] = [
             (to_host(key[index]), to_host(value[index])) for key, value in zip(self.keys, self.values, strict=True)
         ]
+
+    def taken(self, snapshot: Snapshot) -> Snapshot:
+        """A copy whose pages are in host memory, with these and its embeddings."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        embeds = {id: tuple(self.spans.whole(id)) for id in snapshot.frozen.entries}
+        return msgspec.structs.replace(snapshot, layers=self._host.get(snapshot.twin, []), embeds=embeds)
+
+    def bring(self, stream: int, snapshot: Snapshot, base: int) -> None:
+        """What a stream that goes on here has in host memory, before the first plan that names it."""
+        if snapshot.layers:
+            self._host[stream] = snapshot.layers
+        for id, embeds in snapshot.embeds.items():
+            self.spans.add(base + id, Embeddings(*embeds))
 
     def _restore(self, stream: int, pages: list[int]) -> None:
         index = upload(torch.tensor(pages), self.device)

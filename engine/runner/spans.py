@@ -80,6 +80,10 @@ class SpanStore:
             torch.cuda.synchronize()
         return found.to(torch.device("cpu"))
 
+    def whole(self, id: int) -> Embeddings:
+        """All rows of an entry, in host memory."""
+        return self.read(Stored(id, 0, len(self._entries[id].rows), 0))
+
     def release(self, counts: Iterable[tuple[int, int]]) -> None:
         """Take back so many counts of each entry; one that has none left is let go."""
         with self._lock:

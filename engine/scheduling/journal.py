@@ -14,7 +14,7 @@ import msgspec
 
 from ...errors import PenstockError
 from ...streams.event import Event
-from ..command import Command, LaidOut, Spans
+from ..command import Command, LaidOut, Spans, Thaw
 from ..embeddings import Embeddings
 from ..plan import Plan, Result
 from ..span import Rows, Span, Stored
@@ -104,7 +104,8 @@ class Again(msgspec.Struct, frozen=True):
 def replay(entries: Iterable[Entry], scheduler: Repeats, runner: Runs) -> Iterator[Again]:
     """Do it all again with a fresh scheduler and language model of the same sizes.
 
-    Each step goes on with the tokens that it gives now. Raises PenstockError where there is nothing to do at a step.
+    Each step goes on with the tokens that it gives now. Raises PenstockError where there is nothing to do at a step, or
+    where a stream begins with a snapshot, whose rows in the cache are not in a record.
     """
     step: tuple[Plan, Result] | None = None
     for entry in entries:
@@ -119,6 +120,8 @@ def replay(entries: Iterable[Entry], scheduler: Repeats, runner: Runs) -> Iterat
                 assert step is not None, "a result comes after its plan"
                 result = step[1]
                 scheduler.commit(*step)
+            case Thaw():
+                raise PenstockError("replay: expected streams that begin in the record, got one from a snapshot")
             case Made(id, embeds):
                 runner.spans.add(id, embeds)
             case command:

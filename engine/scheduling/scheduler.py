@@ -16,10 +16,26 @@ import msgspec
 
 from ...errors import InputError, PenstockError
 from ...streams.event import Event, TranscriptRow
-from ...streams.format import choose
+from ...streams.format import BY_NAME, Format, choose
 from ...streams.requests.request import Request
-from ..command import AppendRows, Close, Command, Due, Fork, LaidOut, Open, Park, Spans, Spelt, Yield
+from ..command import (
+    AppendRows,
+    Close,
+    Command,
+    Due,
+    Fork,
+    Freeze,
+    LaidOut,
+    Open,
+    Park,
+    Spans,
+    Spelt,
+    Thaw,
+    Unfreeze,
+    Yield,
+)
 from ..conversation.conversation import Conversation
+from ..conversation.freezing import thaw
 from ..conversation.kept import Kept
 from ..conversation.laying import Limits
 from ..conversation.layout import Layout
@@ -29,12 +45,16 @@ from ..conversation.state import StreamState
 from ..conversation.telling import tell
 from ..conversation.window import Sliding, bounds
 from ..family import Family
+from ..frozen import Snapshot
 from ..pages import PagePool, PageTable
-from ..plan import TABLES, Changes, Feed, Plan, Result
+from ..plan import Changes, Feed, Plan, Result
 from ..words.spelling import Unspelled
 from .finding import Finding
+from .freezing import Freezing
 from .journal import Entry, Notes, Planned
-from .policy import ONE_TOKEN, Budget, Decision, Need, within
+from .needs import own_need, whole_needs
+from .places import Places
+from .policy import Budget, Decision, Need, within
 from .policy import plan as choose_rows
 from .precedence import Precedence
 
@@ -71,24 +91,25 @@ class Scheduler:
         self._yielding: dict[int, None] = {}  # streams whose replies wait for media where they can
         self._precedence = Precedence()
         self.journal = journal  # None: nothing is noted
-        self._reserved: dict[int, int] = {}  # rows that streams have declared as their most
         self.pool = PagePool(config.pages, config.page_tokens)
         self._finding = Finding(self.pool, config.prefix_cache)
         self.streams: dict[int, StreamState] = {}
         self.limits = Limits(config.pages * config.page_tokens, family.max_positions)
-        self._slots = list(range(config.slots - 1, -1, -1))
+        self._places = Places(config.slots, self.limits)
         self._ages = itertools.count(1)
         self._numbers = itertools.count(1)
         self._changes = Changes()  # since the last plan
         self._drops: list[int] = []
         self._talks: dict[int, Conversation] = {}
         self.kept = Kept(config.span_bytes)
+        self._freezing = Freezing(self.kept)
+        self._twins: list[tuple[int, int]] = []  # streams in host memory, and their forks
         self._host_used = 0
 
     def apply(self, command: Command) -> None:
         """Carry out a command; to be called between two steps. What is for a stream that has ended does nothing.
 
-        Raises InputError where `Open` or `Fork` is refused.
+        Raises InputError where `Open`, `Fork` or `Thaw` is refused.
         """
         if command in (AppendRows(self._append_rows), Yield([*self._yielding]), Due(self._precedence.due)):
             return
@@ -98,6 +119,14 @@ class Scheduler:
                 self._open(command)
             case Fork():
                 self._fork(command)
+            case Freeze():
+                if command.stream in self.streams:
+                    self._freezing.freeze(self.streams[command.stream], command)
+            case Unfreeze(twin):
+                self._freezing.let_go(twin)
+                self._drops.append(twin)
+            case Thaw():
+                self._thaw(command)
             case Close(id):
                 self._close(id)
             case AppendRows(rows):
@@ -127,58 +156,53 @@ class Scheduler:
             self.kept.come(command.prompt)
 
     def _open(self, command: Open) -> None:
-        id, request = command.stream, command.request
-        if not self._slots:
-            raise InputError(f"expected at most {self.config.slots} open streams, got one more")
-        format, why = choose(request.format, self.family.live_trained)
+        format, why = choose(command.request.format, self.family.live_trained)
+        stream, limits = self._new(command.stream, command.request, format, why)
+        self._add(stream, limits)
+
+    def _thaw(self, command: Thaw) -> None:
+        frozen, ids = command.frozen, [command.base + id for id in command.frozen.entries]
+        self.kept.handed(ids)
+        try:
+            like, limits = self._new(command.stream, frozen.request, BY_NAME[frozen.format], frozen.why)
+            stream = thaw(frozen.state, like, self.family, command.base)
+            if stream.size > limits.rows:
+                raise InputError(f"restore: expected a stream of at most {limits.rows} rows, got {stream.size}")
+            self._add(stream, limits)
+        except Exception:
+            self._drops.append(command.stream)
+            raise
+        self._host_used += stream.away
+        self.kept.add(stream.laid)
+        self.kept.waits(stream.inputs)
+        stream.renew(next(self._ages))
+        self._talks[stream.id].advance()
+
+    def _new(self, id: int, request: Request, format: Format, why: str) -> tuple[StreamState, Limits]:
+        """A stream that has begun nothing, with its limits. Raises InputError where it cannot be."""
+        self._places.check()
         self.family.check_format(format)
         self.family.check_rate(request.video_fps, request.audio_in_video)
+        bounds(request, self._places.limits(request), self.family)
         seconds = self.family.grid_seconds(request.video_fps)
         layout = Layout(self.family, format, request.positions, seconds, request.system, trusted=request.control_tokens)
-        limits = self._admit(id, request)
+        tables, limits = self._places.take(id, request)
         table = PageTable(self.pool)
-        stream = StreamState(id, self._tables(), request, layout, table, self._changes, why, self.config.spell_apart)
-        try:
-            self._add(stream, limits)
-        except InputError:
-            self._reserved.pop(id, None)
-            self._slots.append(stream.slot)
-            raise
-
-    def _tables(self) -> list[int]:
-        """The numbers of a new stream's page tables."""
-        slot = self._slots.pop()
-        return [slot + self.config.slots * place for place in range(TABLES)]
-
-    def _admit(self, id: int, request: Request) -> Limits:
-        """The limits of a new stream. What it declares as its most is reserved, or refused with the numbers."""
-        declared = request.reserve_tokens
-        if declared is None:
-            return self.limits
-        free = self.limits.rows - sum(self._reserved.values())
-        if declared > free:
-            raise InputError(f"reserve_tokens: expected at most {free} of {self.limits.rows} tokens, got {declared}")
-        self._reserved[id] = declared
-        return Limits(declared, self.limits.positions)
+        return StreamState(id, tables, request, layout, table, self._changes, why, self.config.spell_apart), limits
 
     def _fork(self, command: Fork) -> None:
         id, twin, again = command.stream, command.twin, command.again
         if id not in self.streams:
             raise InputError(f"fork: expected an open stream, got stream {id}, which has ended")
-        if not self._slots:
-            raise InputError(f"expected at most {self.config.slots} open streams, got one more")
+        self._places.check()
         stream = self.streams[id]
         if again is not None and stream.begun is None:
             raise InputError("again: expected a stream whose prompt has a reply, got one that has none any more or yet")
-        if stream.away and not stream.whole:
-            raise InputError(
-                "fork: expected a stream whose pages are in the cache, got one that is moved to host memory"
-            )
-        limits = self._admit(twin, stream.request)
+        tables, limits = self._places.take(twin, stream.request)
         if stream.away:
-            self._forget_away(stream)
-            stream.recall()
-        state = stream.fork(twin, self._tables(), command.before)
+            self._twins.append((id, twin))
+            self._host_used += stream.away
+        state = stream.fork(twin, tables, command.before)
         begun = None if again is None else state.rewind()
         self._add(state, limits)
         if begun is not None and again is not None:
@@ -191,11 +215,10 @@ class Scheduler:
         stream = self.streams.pop(id, None)
         if stream is None:
             return
-        self._reserved.pop(id, None)
         self._forget_away(stream)
         for table in stream.tables:
             table.clear()
-        self._slots.append(stream.slot)
+        self._places.give(id, stream.slot)
         del self._talks[id]
         self.kept.remove(stream.laid)
         self.kept.acted(stream.inputs)
@@ -224,6 +247,8 @@ class Scheduler:
             self._changes.edits += self._finding.chosen(self.streams[id])
         # Host memory goes first to those that cannot be fed again.
         moved = sorted((self.streams[id] for id in decision.moved), key=lambda stream: stream.whole)
+        frozen, twins = self._freezing.moves()
+        twins, self._twins = [*self._twins, *twins], []
         saves = [self._move_away(stream) for stream in moved]
         copies: list[tuple[int, int]] = []
         restores: list[tuple[int, list[int]]] = []
@@ -236,15 +261,16 @@ class Scheduler:
             feeds.append(feed)
             copies += copied
         releases = self.kept.released()
-        if not feeds and not self._drops and not releases:
+        if not (feeds or self._drops or releases or frozen or twins):
             return None
         changes = self._changes.taken()
         drops, self._drops = self._drops, []
-        kept = [save for save in saves if save is not None]
+        kept = [*frozen, *(save for save in saves if save is not None)]
         found = self._finding.taken()
         plan = Plan(
             *(next(self._numbers), kept, copies, changes.edits, restores, drops, feeds, releases, found),
             recalled=changes.recalled,
+            twins=twins,
         )
         self._note(Planned(plan.number))
         return plan
@@ -279,7 +305,12 @@ class Scheduler:
                     (feed.stream, PenstockError(f"a step could not take effect: {type(error).__name__}: {error}"))
                 )
         self.kept.let_go(self.streams.values())
+        self._freezing.commit(plan, result)
         return faults
+
+    def snapshots(self) -> list[Snapshot]:
+        """Copies of streams whose pages have come to host memory, where they stay until `Unfreeze`."""
+        return self._freezing.ready()
 
     def events(self) -> list[tuple[int, Event]]:
         """What has happened since the last call, per stream in order."""
@@ -292,8 +323,9 @@ class Scheduler:
     def check(self) -> None:
         """The laws of conservation: raises PenstockError where held pages are not those that live streams reach, or
         counted bytes not those of what is laid."""
-        self.pool.check(table for stream in self.streams.values() for table in stream.tables)
-        self.kept.check(self.streams.values())
+        everyone = [*self.streams.values(), *self._freezing.copies]
+        self.pool.check(table for stream in everyone for table in stream.tables)
+        self.kept.check(everyone)
         away = sum(stream.away for stream in self.streams.values())
         if away != self._host_used:
             raise PenstockError(f"host copies: expected {away} pages by walk, got {self._host_used}")
@@ -321,12 +353,11 @@ class Scheduler:
 
     def _needs(self) -> list[Need]:
         """What every stream needs. Those that cannot be fed again are movable as far as host memory reaches for all."""
-        needs, left = [], self.config.host_pages - self._host_used
-        for stream in self.streams.values():
-            pages = stream.pages
-            needs.append(self._need(stream, stream.whole or pages <= left))
-            left -= pages if not stream.whole and pages <= left else 0
-        return needs
+        room, streams = self.config.host_pages - self._host_used, self.streams.values()
+        return whole_needs([(stream, self._own_need(stream), self._feeds(stream)) for stream in streams], room)
+
+    def _own_need(self, stream: StreamState) -> Need:
+        return own_need(stream, self._finding.ahead(stream), self.config.page_tokens, self.config.step_rows)
 
     def decide(self) -> Decision:
         """What the next step holds; streams that begin join pages that others hold. Most streams are idle, and pages
@@ -340,28 +371,6 @@ class Scheduler:
         decision = decision or choose_rows(self._needs(), self.pool.free, budget)
         self._precedence.took(decision)
         return decision
-
-    def _need(self, stream: StreamState, movable: bool) -> Need:
-        tables = stream.tables
-        own, shared = sum(table.own for table in tables), [pair for table in tables for pair in table.shared]
-        need = self._own_need(stream)
-        if not self._feeds(stream):
-            need = msgspec.structs.replace(need, pieces=(), token=False)
-        return msgspec.structs.replace(need, own=own, shared=tuple(shared), movable=movable)
-
-    def _own_need(self, stream: StreamState) -> Need:
-        """A stream's need, without what others could take from it: the waiting rows after those ahead, (count, atomic)
-        each, and whether the first of them is a sampled token."""
-        size, fed, ahead, reply = self.config.page_tokens, stream.fed, self._finding.ahead(stream), stream.reply
-        first = fed + ahead * size
-        token = reply is not None and bool(reply.places) and reply.places[-1] == first
-        if token and stream.rows == first + 1:
-            pieces = ONE_TOKEN
-        else:
-            pieces = tuple((len(run), run.atomic) for run in stream.waiting(self.config.step_rows, ahead * size))
-        copy = int(stream.table.copies)
-        need = Need(stream.id, stream.since, pieces, token, -fed % size, copy, stream.away)
-        return msgspec.structs.replace(need, ahead=ahead) if ahead else need
 
     def _feeds(self, stream: StreamState) -> bool:
         """Whether anything of it is to be fed now."""

@@ -15,7 +15,7 @@ from ..answer import model_name
 from ..config import ServerConfig
 
 if TYPE_CHECKING:
-    from ...actors.engine import EngineInfo
+    from ...actors.info import EngineInfo
 
 
 class StreamDoor:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from penstock.actors import schedule as schedule_module
 from penstock.actors.engine import Engine
 from penstock.actors.stream import Stream
 from penstock.errors import OverloadError
@@ -31,8 +30,7 @@ class Clock:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.now_us = 0
-        patch.setattr(schedule_module, "_now_us", lambda: self.now_us)
-        patch.setattr("penstock.actors.stream._now_us", lambda: self.now_us)
+        patch.setattr("penstock.actors.clock.now_us", lambda: self.now_us)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from penstock.actors import messages as m
 from penstock.engine import command as c
 from penstock.engine.embeddings import Embeddings
 from penstock.engine.encoding import decoder, encode
+from penstock.engine.frozen import Frozen, Snapshot
 from penstock.engine.plan import Draw, Feed, Likely, Plan, Result, TableEdit
 from penstock.engine.scheduling.journal import Entry, Made
 from penstock.engine.span import Prompt, Rows, Span, Stored
@@ -32,6 +33,8 @@ SPAN = Span(1, 0, "video", np.arange(3), (1, 1, 3), 0, 0, 0, 1_000, (5,), (6, 7)
 ROWS = Rows(np.arange(2), np.arange(6).reshape(3, 2), Stored(9, 1, 3, 16), SEEN, True)
 DRAW = Draw(0.5, seed=2**40)
 PARAMS = SamplingParams(max_tokens=3, stop=("a", "b"), stop_token_ids=(1, 2), seed=7)
+FROZEN = Frozen(Request(system="Look."), 4, True, False, "live", "so", b"media", -1.5, b"state", [9], 2, 16)
+STILL = Snapshot(1, 2, FROZEN, [(torch.ones(2, 16, 1, 4), torch.zeros(2, 16, 1, 4))], {9: (torch.ones(3, 4), None)})
 MESSAGES: list[msgspec.Struct] = [
     c.Open(1, Request(system="Look.", params=PARAMS)),
     m.Take(1, 2, i.Image(b"jpeg"), 7),
@@ -45,6 +48,12 @@ MESSAGES: list[msgspec.Struct] = [
     m.Converse(1, 1, Content([Media("audio", SAMPLES, 8000)], ids=[1, 2], video_fps=1.0, options={"max_pixels": 4})),
     c.Fork(1, 2, 9),
     c.Fork(1, 2, 9, PARAMS),
+    c.Freeze(1, 2, FROZEN),
+    c.Unfreeze(2),
+    c.Thaw(1, FROZEN, 1 << 40),
+    STILL,
+    m.Bring(1, STILL, 1 << 40),
+    m.Tell(1, [], snapshots=[STILL]),
     m.Forget(1),
     m.Segments(1, 2, [s.ImageSegment(2, 0, PIXELS), s.UnitSegment(2, 1, PIXELS[None], AUDIO, 0, 1)], True),
     m.Segments(1, 2, [s.VideoSegment(2, 0, PIXELS[None], 0, 1), AUDIO], False, 7),
@@ -89,7 +98,7 @@ MESSAGES: list[msgspec.Struct] = [
 
 
 Tells = m.Tell | Result  # a union, as the others are
-BOXES: tuple[Any, ...] = (m.DecodeMessage, m.EncodeMessage, m.ScheduleMessage, Tells, Plan | Result)
+BOXES: tuple[Any, ...] = (m.DecodeMessage, m.EncodeMessage, m.ScheduleMessage, m.GenerateMessage, Tells, Plan | Result)
 
 
 def again(message: Any) -> Any:

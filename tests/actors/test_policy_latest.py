@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from penstock.actors import stream as stream_module
+from penstock.actors import on_way
 from penstock.codecs import decoders
 from penstock.engine.command import Accept, TextInput
 from penstock.engine.family import Loaded
@@ -141,7 +141,7 @@ def test_parts_of_a_file_are_never_dropped(
     begun, go = slow_decode
 
     async def work() -> None:
-        monkeypatch.setattr(stream_module, "CREDIT_BYTES", 100)
+        monkeypatch.setattr(on_way, "CREDIT_BYTES", 100)
         async with house.engine() as engine, await engine.stream(Request(policy="latest")) as stream:
             reader = Reader(stream)
             await stream.append(Image(bytes(100)))

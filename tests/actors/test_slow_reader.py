@@ -6,7 +6,7 @@ import asyncio
 
 import msgspec
 import pytest
-from penstock.actors import stream as stream_module
+from penstock.actors import on_way, outbox
 from penstock.actors.outbox import MOST_UNREAD_EVENTS, Outbox
 from penstock.errors import StreamClosedError
 from penstock.streams.event import Appended, Closed, Credit, Dropped, Error, Event, Held, ReplyDone, Token
@@ -25,7 +25,7 @@ LONG = SamplingParams(max_tokens=200)
 
 @pytest.fixture(autouse=True)
 def few_unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "MOST_UNREAD_TOKENS", UNREAD)
+    monkeypatch.setattr(outbox, "MOST_UNREAD_TOKENS", UNREAD)
 
 
 def test_reply_that_nobody_reads_is_parked_and_goes_on_when_read(house: House) -> None:
@@ -75,7 +75,7 @@ def test_fork_of_a_parked_stream_runs(house: House) -> None:
 
 def test_parked_stream_takes_no_media_ahead(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
-        monkeypatch.setattr(stream_module, "CREDIT_BYTES", 3 * picture(0).nbytes)
+        monkeypatch.setattr(on_way, "CREDIT_BYTES", 3 * picture(0).nbytes)
         async with house.engine() as engine, await engine.stream() as lazy, await engine.stream() as busy:
             reply = await lazy.ask("What?", LONG)
             await until(lambda: reply.unread > UNREAD)

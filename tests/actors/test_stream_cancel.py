@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.actors import stream as stream_module
+from penstock.actors import on_way
 from penstock.actors.engine import Engine
 from penstock.actors.reply import Reply
 from penstock.actors.stream import Stream
@@ -76,13 +76,13 @@ def test_cancelling_any_call_leaves_the_stream_usable(house: House, acts: list[t
             await until(lambda: engine.statistics()["streams"] == 0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stream_module, "CREDIT_BYTES", 20_000)
+        patch.setattr(on_way, "CREDIT_BYTES", 20_000)
         house.run(all_of_it())
 
 
 def test_append_waits_for_credit_and_may_be_cancelled(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
-        monkeypatch.setattr(stream_module, "CREDIT_BYTES", 100)
+        monkeypatch.setattr(on_way, "CREDIT_BYTES", 100)
         holding = Holding(monkeypatch)
         async with house.engine() as engine, await engine.stream() as stream:
             await stream.append(Image(bytes(90)))
@@ -103,7 +103,7 @@ def test_append_waits_for_credit_and_may_be_cancelled(house: House, monkeypatch:
 
 def test_append_that_waits_is_refused_when_the_media_ends(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
-        monkeypatch.setattr(stream_module, "CREDIT_BYTES", 100)
+        monkeypatch.setattr(on_way, "CREDIT_BYTES", 100)
         holding = Holding(monkeypatch)
         async with house.engine() as engine:
             stream = await engine.stream()

@@ -80,7 +80,7 @@ def test_a_client_may_stop_to_read_at_any_moment(reader: Reader, what: What) -> 
 
 def test_pages_in_host_memory_are_neither_saved_nor_taken() -> None:
     possible = {what for where, what in WHERE if where is Where.HOST}
-    assert possible == {What.FED, What.FORKED}
+    assert possible == {What.FED}
     assert {WHERE[Where.HOST, what] for what in possible} == {Where.CACHE}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from asking import refusal
-from penstock.actors.engine import EngineInfo
+from penstock.actors.info import EngineInfo
 from penstock.engine.config import FITTING, EngineConfig
 from penstock.engine.loading.memory import Memory
 from penstock.server import cli

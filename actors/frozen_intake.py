@@ -1,0 +1,44 @@
+"""What decode holds of one stream as bytes, and back: frames that wait for their patch, sound that waits for its block.
+
+Files that are being read are left out, and so is the past of a resampler, as in a fork.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..codecs import frame
+from ..codecs.decoders import Decoders
+from ..engine.graph import Graph
+from ..streams import audio, event, order, segment, size, still, timeline, tracks, unit, video
+from ..streams.requests.request import Request
+from ..streams.segment import MediaSpec
+from . import intake
+from .intake import Intake
+
+_HOMES = (frame, audio, event, order, segment, size, still, timeline, tracks, unit, video, intake)
+
+
+def freeze(stream: Intake) -> bytes:
+    """Raises TypeError where it holds what is no data."""
+    return Graph(_HOMES, dict.fromkeys(_given(stream))).write(stream.fork())
+
+
+def thaw(data: bytes, spec: MediaSpec, request: Request, decoders: Decoders) -> Intake:
+    """The intake that `freeze` wrote, for a stream with the same request. Raises ValueError for other bytes."""
+    thawed = Graph(_HOMES, _given(Intake(spec, request, decoders))).read(data)
+    if not isinstance(thawed, Intake):
+        raise ValueError(f"expected an intake, got a {type(thawed).__name__}")
+    return thawed
+
+
+def _given(stream: Intake) -> dict[tuple[type, str], Any]:
+    """What an intake has of its engine."""
+    line = stream._timeline
+    return {
+        (Intake, "_decoders"): stream._decoders,
+        (Intake, "_spec"): stream._spec,
+        (timeline.Timeline, "_resize"): line._resize,
+        (video.Pictures, "_resize"): line._resize,
+        (audio.AudioBlocks, "_make_resampler"): intake.StreamResampler,
+    }

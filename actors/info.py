@@ -1,0 +1,46 @@
+"""What an engine serves, as plain data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..streams.requests.request import Sampling
+
+if TYPE_CHECKING:
+    from ..engine.loading.memory import Memory
+
+
+class EngineInfo(msgspec.Struct, frozen=True):
+    """What an engine serves: `Engine.info`.
+
+    model: the name or folder of the checkpoint.
+    family: its model type, such as "qwen2_5_omni".
+    modalities: the media that it takes: "image", "video", "audio", "unit" (sound inside video).
+    formats: the formats that `Request.format` may name.
+    live_trained: the checkpoint declares that it was trained for the format `live`.
+    max_positions: the most positions of a stream.
+    vocabulary: how many token ids there are.
+    kv_tokens: the rows of the KV cache, for all streams together.
+    device, dtype: where it computes, and in which type of number.
+    why: why these two were chosen. Empty if they were asked for.
+    sampling: how a reply is drawn if its params do not say.
+    memory: how the memory of the device is shared out.
+    threads: how many threads compute on a CPU, and why so many. Empty elsewhere.
+    """
+
+    model: str
+    family: str
+    modalities: tuple[str, ...]
+    formats: tuple[str, ...]
+    live_trained: bool
+    max_positions: int
+    vocabulary: int
+    kv_tokens: int
+    device: str
+    dtype: str
+    why: str
+    sampling: Sampling
+    memory: Memory
+    threads: str = ""

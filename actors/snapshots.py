@@ -1,0 +1,39 @@
+"""Frozen streams to files and back, beside the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError, OutOfMemoryError
+
+if TYPE_CHECKING:
+    from ..engine.frozen import Snapshot
+
+
+class Snapshots:
+    """The files of one engine, whose model has this `fingerprint`."""
+
+    def __init__(self, fingerprint: str, page_tokens: int) -> None:
+        self._fingerprint = fingerprint
+        self._page_tokens = page_tokens
+
+    async def write(self, path: Path, snapshot: Snapshot) -> None:
+        """Raises OutOfMemoryError for a stream that could not be copied, InputError where there can be no file."""
+        from ..engine.snapshot import write
+
+        if not snapshot.frozen.state:
+            raise OutOfMemoryError("memory ran out while the stream was copied for a snapshot; the stream goes on")
+        await asyncio.to_thread(write, path, snapshot, self._known())
+
+    async def read(self, path: Path) -> Snapshot:
+        """Raises InputError for a file that does not fit."""
+        from ..engine.snapshot import read
+
+        return await asyncio.to_thread(read, path, self._known(), self._page_tokens)
+
+    def _known(self) -> str:
+        if not self._fingerprint:
+            raise InputError("snapshot: expected a model that `Engine.load` has loaded, got one without a fingerprint")
+        return self._fingerprint

@@ -1,0 +1,98 @@
+"""A frozen stream as a file, and back.
+
+The file is one of safetensors: tensors and a header of text, nothing that is run when it is read. It is written whole
+under another name and then renamed, so a file with its name is complete. It holds what was said and shown, as ids and
+as rows of the KV cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..errors import InputError
+from .frozen import Frozen, Snapshot
+
+_FORMAT = "penstock snapshot 1"
+
+
+def write(path: Path, snapshot: Snapshot, fingerprint: str) -> None:
+    """Write a frozen stream of the model with this fingerprint. Raises InputError where the file cannot be written, and
+    then a file that was there is still there."""
+    tensors = {"frozen": torch.frombuffer(bytearray(msgspec.msgpack.encode(snapshot.frozen)), dtype=torch.uint8)}
+    for layer, (keys, values) in enumerate(snapshot.layers):
+        tensors |= {f"keys.{layer}": keys, f"values.{layer}": values}
+    for id, (rows, deep) in snapshot.embeds.items():
+        tensors |= {f"rows.{id}": rows} | ({} if deep is None else {f"deep.{id}": deep})
+    tensors = {
+        name: tensor.contiguous().clone() if tensor.is_pinned() else tensor.contiguous()
+        for name, tensor in tensors.items()
+    }
+    header = {"format": _FORMAT, "penstock": metadata.version("penstock"), "model": fingerprint, "sum": _sum(tensors)}
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+    except OSError as error:
+        raise InputError(f"snapshot: expected a folder that can be written, got {path.parent}: {error}") from error
+    try:
+        save_file(tensors, name, header)
+        with open(name, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"snapshot: expected a file that can be written, got {path}: {error}") from error
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def read(path: Path, fingerprint: str, page_tokens: int) -> Snapshot:
+    """The frozen stream of a file, for a model with this fingerprint and a cache with such pages. Raises InputError for
+    a file that is not there, is damaged, or is of another model, version or size of page."""
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            _check("format", header.get("format"), _FORMAT, path)
+            _check("Penstock", header.get("penstock"), metadata.version("penstock"), path)
+            _check("model", header.get("model"), fingerprint, path)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: expected a snapshot, got {error}") from error
+    _check("sum", header.get("sum"), _sum(tensors), path)
+    try:
+        frozen = msgspec.msgpack.decode(tensors.pop("frozen").numpy().tobytes(), type=Frozen)
+        _check("rows a page", frozen.page_tokens, page_tokens, path)
+        return Snapshot(0, 0, frozen, _layers(tensors), _embeds(tensors, frozen))
+    except (LookupError, msgspec.DecodeError) as error:
+        raise InputError(f"{path}: expected a snapshot, got one without {error}") from error
+
+
+def _layers(tensors: dict[str, torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    count = sum(name.startswith("keys.") for name in tensors)
+    return [(tensors[f"keys.{layer}"], tensors[f"values.{layer}"]) for layer in range(count)]
+
+
+def _embeds(tensors: dict[str, torch.Tensor], frozen: Frozen) -> dict[int, tuple[Any, Any]]:
+    return {id: (tensors[f"rows.{id}"], tensors.get(f"deep.{id}")) for id in frozen.entries}
+
+
+def _check(what: str, got: Any, expected: Any, path: Path) -> None:
+    if got != expected:
+        raise InputError(f"{path}: {what}: expected {expected}, got {got}")
+
+
+def _sum(tensors: dict[str, torch.Tensor]) -> str:
+    """A digest of all that is in the file."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
