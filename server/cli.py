@@ -83,6 +83,7 @@ def server_config(options: argparse.Namespace) -> ServerConfig:
         tls_cert=options.tls_cert,
         tls_key=options.tls_key,
         stay=options.stay,
+        snapshots=options.snapshots,
         allow_origins=tuple(options.allow_origin),
         **limits,
     )

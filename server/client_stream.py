@@ -163,6 +163,16 @@ class ClientStream(Talk[ClientReply]):
         """A copy of this stream as it is now; with `again` one that begins the reply to its prompt again."""
         return await self._connection.open_copy(self, again)
 
+    async def snapshot(self, name: str) -> None:
+        """Write this stream, as it is now, to a file of the server, from which `Connection.restore` goes on.
+
+        name: letters, digits, ".", "_" and "-", at most 100, with a letter or a digit first. A file of that name is
+            replaced. Every client of the server can restore it.
+
+        Raises InputError if the server keeps no snapshots, else as the in-process `snapshot` does.
+        """
+        await self._call(wire.SnapshotMessage, name=name)
+
     async def close(self) -> None:
         """End the stream and wait until the server says so; idempotent. A lost connection has ended it too."""
         if self._closed is None:

@@ -35,6 +35,18 @@ class ForkStream(_Command, frozen=True, kw_only=True, eq=False):
     again: SamplingParams | None = None
 
 
+class RestoreStream(_Command, frozen=True, kw_only=True, eq=False):
+    """Open a stream that goes on as the snapshot of this name has it. Answered with `StreamOpened`."""
+
+    name: str
+
+
+class SnapshotStream(_Command, frozen=True, kw_only=True, eq=False):
+    """Write the stream to the snapshot of this name."""
+
+    name: str
+
+
 class AppendItem(_Command, frozen=True, kw_only=True, eq=False):
     """Append an item to the stream."""
 
@@ -79,9 +91,9 @@ class ResumeConnection(msgspec.Struct, frozen=True, kw_only=True):
 
 # What is about the connection itself; its streams know nothing of it.
 Moving = KeepConnection | ResumeConnection
-Command = OpenStream | ForkStream | AppendItem | AskQuestion | InterruptReply | EndMedia | CloseStream
 # Those that an open stream carries out.
-Carried = ForkStream | AppendItem | AskQuestion | InterruptReply | EndMedia | CloseStream
+Carried = ForkStream | SnapshotStream | AppendItem | AskQuestion | InterruptReply | EndMedia | CloseStream
+Command = OpenStream | RestoreStream | Carried
 
 
 # ---- For the client --------------------------------------------------------------------------------------------------
@@ -153,11 +165,11 @@ Answer = StreamOpened | CarriedOut | Refused | StreamEvent | ConnectionKept | Co
 
 # ---- For whoever holds the engine ------------------------------------------------------------------------------------
 class Begin(msgspec.Struct, frozen=True, kw_only=True):
-    """Open stream number `channel` on the engine; report `opened` or `failed`."""
+    """Open stream number `channel` on the engine, as new or as a snapshot has it; report `opened` or `failed`."""
 
     job: int
     channel: int
-    request: Request
+    command: OpenStream | RestoreStream
 
 
 class Carry(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 
 import msgspec
 
@@ -32,6 +33,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     unread_bytes, unread_seconds: output that a client has not read; past either its connection is closed.
     idle_seconds: a connection without a message from its client and without a running reply is closed after this time.
     resume_seconds: how long the streams of a client whose connection was lost wait for it, if it has asked for that.
+    snapshots: the folder in which clients keep snapshots of streams under names of their own; None: they may not.
     drain_seconds: how long running replies may go on after SIGTERM.
     stay: a server whose engine has failed stays up and refuses, instead of ending.
     """
@@ -52,6 +54,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     unread_seconds: float = 20.0
     idle_seconds: float = 300.0
     resume_seconds: float = 30.0
+    snapshots: str | None = None
     drain_seconds: float = 20.0
     stay: bool = False
 
@@ -72,6 +75,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
                 f"host {self.host} can be reached from other machines: expected an API key (--api-key-file or "
                 "PENSTOCK_API_KEY) or --insecure, got neither"
             )
+        if self.snapshots is not None and not Path(self.snapshots).is_dir():
+            raise ConfigError(f"snapshots: expected a folder, got {self.snapshots}")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("TLS: expected a certificate and a key, got only one of them")
         for name in LIMITS:

@@ -126,7 +126,7 @@ class ServedSocket:
         try:
             async with asyncio.TaskGroup() as tasks:
                 label = f"connection={self._number}"
-                work = SessionTasks(self._session, self._engine, self._tell, tasks, label)
+                work = SessionTasks(self._session, self._engine, self._tell, tasks, label, self._config.snapshots)
                 self._take(self._door.greet(), work)
                 tasks.create_task(self._send(), name=f"connection {self._number} sender")
                 tasks.create_task(self._watch(work), name=f"connection {self._number} watch")

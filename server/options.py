@@ -158,6 +158,9 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     _add_media(parser.add_argument_group("media"))
     running = parser.add_argument_group("running")
     running.add_argument(
+        "--snapshots", metavar="FOLDER", help="where clients may keep snapshots of streams (default: they may not)"
+    )
+    running.add_argument(
         "--stay", action="store_true", help="stay up and refuse where the engine has failed (default: end with code 1)"
     )
     running.add_argument(

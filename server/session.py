@@ -42,6 +42,20 @@ def refusal(error: BaseException, stream: str | None = None, ref: Any = None, fa
     return c.Refused(stream=stream, ref=ref, code=code_of(error), message=message, path=path, fatal=fatal)
 
 
+Opening = c.OpenStream | c.RestoreStream | c.ForkStream
+
+
+def _awaits(opening: Opening) -> bool:
+    """Whether a reply begins by itself: to the request's own prompt."""
+    match opening:
+        case c.OpenStream():
+            return opening.request.starts
+        case c.ForkStream():
+            return opening.again is not None
+        case c.RestoreStream():
+            return False
+
+
 class _Waiting(NamedTuple):
     """A command that waits; `copy` is the channel of the stream that a fork will make."""
 
@@ -58,9 +72,9 @@ class _Job(NamedTuple):
 
 
 class _Channel:
-    """One stream under its client's name, from `OpenStream` or `ForkStream` until it has ended."""
+    """One stream under its client's name, from the command that opens it until it has ended."""
 
-    def __init__(self, number: int, opening: c.OpenStream | c.ForkStream) -> None:
+    def __init__(self, number: int, opening: Opening) -> None:
         self.number = number
         self.name = opening.copy if isinstance(opening, c.ForkStream) else opening.stream
         self.opening = opening
@@ -74,7 +88,7 @@ class _Channel:
         self.questions = 0  # Those that wait or are being carried out.
         self.asking = 0  # Those that are being carried out.
         # Whether the reply to the request's own prompt has yet to begin.
-        self.awaits = opening.again is not None if isinstance(opening, c.ForkStream) else opening.request.starts
+        self.awaits = _awaits(opening)
 
     @property
     def busy(self) -> bool:
@@ -148,11 +162,11 @@ class Session:
             return
         try:
             match command:
-                case c.OpenStream():
+                case c.OpenStream() | c.RestoreStream():
                     self._check_new(command.stream)
                     channel = self._new(command)
                     channel.at_work = job = self._job(channel, command)
-                    self._actions.append(c.Begin(job=job, channel=channel.number, request=command.request))
+                    self._actions.append(c.Begin(job=job, channel=channel.number, command=command))
                 case c.ForkStream():
                     source = self._channel(command.stream)
                     self._check_new(command.copy)
@@ -217,7 +231,7 @@ class Session:
         found = self._jobs.pop(job, None)
         if found is None:
             return
-        if isinstance(found.command, c.OpenStream):
+        if isinstance(found.command, c.OpenStream | c.RestoreStream):
             found.channel.jobs.pop(job)
             self._never(found.channel, error)
             return
@@ -271,7 +285,7 @@ class Session:
         if len(self._names) >= self._max_streams:
             raise ServerLimitError(f"streams of one connection: at most {self._max_streams}, got one more")
 
-    def _new(self, opening: c.OpenStream | c.ForkStream) -> _Channel:
+    def _new(self, opening: Opening) -> _Channel:
         channel = _Channel(next(self._channel_numbers), opening)
         self._names[channel.name] = self._channels[channel.number] = channel
         return channel
@@ -337,7 +351,7 @@ class Session:
         """A job of this channel is over: what waited for it goes on."""
         channel = found.channel
         channel.jobs.pop(job)
-        if not isinstance(found.command, c.OpenStream):
+        if not isinstance(found.command, c.OpenStream | c.RestoreStream):
             channel.bytes -= found.command.size
         if isinstance(found.command, c.AskQuestion):
             channel.questions -= 1

@@ -9,9 +9,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import PenstockError
+from ..errors import InputError, PenstockError
 from ..streams.event import Closed, Event, ReplyStarted, Token
 from . import commands as c
 from .outbox import HangUp
@@ -64,8 +65,11 @@ class SessionTasks:
         tell: Callable[[c.Answer], None],
         tasks: asyncio.TaskGroup,
         label: str,
+        snapshots: str | None = None,
     ) -> None:
+        """`snapshots`: the folder of the files that clients may name; None: they may name none."""
         self._session = session
+        self._snapshots = snapshots
         self._engine = engine
         self._tell = tell
         self._tasks = tasks
@@ -128,7 +132,11 @@ class SessionTasks:
 
     async def _begin(self, action: c.Begin) -> None:
         try:
-            stream = await self._engine.stream(action.request)
+            match action.command:
+                case c.OpenStream(request=request):
+                    stream = await self._engine.stream(request)
+                case c.RestoreStream(name=name):
+                    stream = await self._engine.restore(self._file(name))
         except Exception as error:
             self._failed(action.job, action.channel, error)
         else:
@@ -153,6 +161,8 @@ class SessionTasks:
                     await stream.end()
                 case c.CloseStream():
                     await stream.close()
+                case c.SnapshotStream():
+                    await stream.snapshot(self._file(command.name))
                 case c.ForkStream():
                     copy = await stream.fork(command.again)
         except Exception as error:
@@ -175,6 +185,11 @@ class SessionTasks:
         self._log(self._name(channel), error)
         self._session.failed(job, error)
         self.step()
+
+    def _file(self, name: str) -> Path:
+        if self._snapshots is None:
+            raise InputError("snapshot: expected a server that keeps snapshots (--snapshots FOLDER), got one without")
+        return Path(self._snapshots) / name
 
     # ---- streams ----
     async def _pump(self, channel: int, live: _Live) -> None:

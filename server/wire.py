@@ -28,6 +28,8 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Ref = Annotated[str, msgspec.Meta(max_length=128)]
 # Times beyond 2**53 us (285 years) are not exact in every JSON reader.
 TimeUs = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+# No path, and nothing that a system hides.
+FileName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")]
 Side = Annotated[int, msgspec.Meta(ge=0, le=2**16)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 
@@ -90,6 +92,18 @@ class ForkMessage(_Message, frozen=True, kw_only=True, tag="fork"):
     again: Params | None = None
 
 
+class SnapshotMessage(_Message, frozen=True, kw_only=True, tag="snapshot"):
+    """Write the stream to the server's file of this name. Answered with `accepted`."""
+
+    name: FileName
+
+
+class RestoreMessage(_Message, frozen=True, kw_only=True, tag="restore"):
+    """Open a stream that goes on as the server's file of this name has it. Answered with `opened`."""
+
+    name: FileName
+
+
 class CloseMessage(_Message, frozen=True, kw_only=True, tag="close"):
     """End the stream at once."""
 
@@ -109,7 +123,8 @@ class Input(msgspec.Struct, frozen=True, eq=False):
     bytes: int
 
 
-Command = OpenMessage | Ask | InterruptMessage | End | ForkMessage | CloseMessage | Ping | Keep | Resume | Input
+_OfStream = Ask | InterruptMessage | End | ForkMessage | SnapshotMessage | RestoreMessage | CloseMessage
+Command = OpenMessage | _OfStream | Ping | Keep | Resume | Input
 
 
 class ImageHeader(_Message, frozen=True, kw_only=True, tag="image"):
@@ -237,7 +252,7 @@ class _Addressed(msgspec.Struct):
     ref: Any = None
 
 
-_InText = OpenMessage | TextMessage | Ask | InterruptMessage | End | ForkMessage | CloseMessage | Ping | Keep | Resume
+_InText = OpenMessage | TextMessage | _OfStream | Ping | Keep | Resume
 _text_decoder = msgspec.json.Decoder(_InText)
 _header_decoder = msgspec.json.Decoder(Header)
 _address_decoder = msgspec.json.Decoder(_Addressed)
@@ -379,8 +394,6 @@ def encode_binary(header: Header, payload: bytes | bytearray | memoryview) -> by
     return b"".join((_header_size.pack(len(head)), head, payload))
 
 
-def encode_command(
-    message: _InText,
-) -> str:
+def encode_command(message: _InText) -> str:
     """One text frame of a client."""
     return _encoder.encode(message).decode()

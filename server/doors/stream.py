@@ -119,5 +119,9 @@ def _command(heard: wire.Command, size: int) -> c.Command:
             return c.InterruptReply(at=heard.at, **address)
         case wire.End():
             return c.EndMedia(**address)
+        case wire.SnapshotMessage():
+            return c.SnapshotStream(name=heard.name, **address)
+        case wire.RestoreMessage():
+            return c.RestoreStream(name=heard.name, **address)
         case wire.CloseMessage():
             return c.CloseStream(**address)

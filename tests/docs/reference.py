@@ -32,8 +32,8 @@ class Page(NamedTuple):
     introduced: bool = False  # it begins with the docstring of the file, which explains fields that classes share
 
 
-ENGINE = ("load", "stream", "generate", "generate_all", "close", "until_failed", "statistics", "check")
-STREAM = ("append", "ask", "watch", "prompted", "interrupt", "end", "fork", "aside", "transcript", "close")
+ENGINE = ("load", "stream", "restore", "generate", "generate_all", "close", "until_failed", "statistics", "check")
+STREAM = ("append", "ask", "watch", "prompted", "interrupt", "end", "fork", "aside", "snapshot", "transcript", "close")
 TOLD = ("Appended", "ReplyStarted", "Token", "Resting", "ReplyDone", "Dropped", "Credit", "Held", "Evicted", "Error")
 EVENTS = (*TOLD, "Closed")
 PARTS = ("Seen", "TranscriptRow")
@@ -57,15 +57,16 @@ def page(name: str) -> str:
     """The text of one page."""
     title, source, classes, introduced = PAGES[name]
     module = parsed(ROOT / source)
-    found = {node.name: node for node in module.body if isinstance(node, ast.ClassDef)}
+    found = {kind: known for kind in classes if (known := defined(kind, ROOT / source))}
     shared = dict.fromkeys(docstring(module)[1], "as above.") if introduced else {}
     made = [f"# {title}", f"*Made by `make reference` from the docstrings of `{source}`.*"]
     if introduced:
         made += written(module)
     for kind, members in classes.items():
         made += [] if title == f"`{kind}`" else [f"## {kind}"]
-        made += written(found[kind], fields(found[kind]), shared)
-        usable = methods(found[kind], ROOT / source)
+        node, home = found[kind]
+        made += written(node, fields(node), shared)
+        usable = methods(node, home)
         for member in members:
             use = USES.get(f"{kind}.{member}")
             made.append(f"## {use or member}")

@@ -178,7 +178,8 @@ def test_what_is_sent_in_order_is_carried_out_in_order(steps: list[Step]) -> Non
             for action in actions:
                 match action:
                     case c.Begin():
-                        prompted[action.channel] = action.request.starts
+                        assert isinstance(action.command, c.OpenStream)
+                        prompted[action.channel] = action.command.request.starts
                     case c.Carry():
                         carried.setdefault(action.channel, []).append(action.command)
                     case c.StreamEvent(stream=name, event=ReplyStarted()):
