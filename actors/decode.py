@@ -109,10 +109,11 @@ class Decode(Actor[DecodeMessage]):
                 if stream in self._lanes:
                     frozen = msgspec.structs.replace(frozen, media=freeze(self._lanes[stream].intake))
                     self._encode.put_control(msgspec.structs.replace(message, frozen=frozen))
-            case Fork(stream, twin):
+            case Fork(stream, twin, back=back):
                 if stream in self._lanes:
                     parent = self._lanes[stream]
-                    self._lanes[twin] = _Lane(parent.request, parent.intake.fork())
+                    intake = parent.intake.fork() if back is None else parent.intake.fresh()
+                    self._lanes[twin] = _Lane(parent.request, intake)
                 self._encode.put_control(message)
             case Forget(stream):
                 self._forget(stream)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from ..codecs.limits import MediaLimits
-from ..engine.command import Accept, Close, Fork, Freeze, Open, PromptInput, Thaw
+from ..engine.command import Accept, Back, Close, Fork, Freeze, Open, PromptInput, Thaw
 from ..engine.config import FITTING, EngineConfig
 from ..errors import StreamClosedError
 from ..streams.event import Closed, Error
@@ -277,11 +277,11 @@ class Engine:
         if self._stopping is not None:
             raise StreamClosedError("the engine is stopped")
 
-    async def fork(self, stream: Stream, again: SamplingParams | None) -> Stream:
+    async def fork(self, stream: Stream, again: SamplingParams | None, back: Back | None) -> Stream:
         """A twin of a stream of which nothing is in decode or encode."""
         if again is not None:
             check_params(again, self.info.vocabulary)
-        return await self._open(stream.request, stream, again)
+        return await self._open(stream.request, stream, again, back)
 
     def freeze(self, id: int, frozen: Frozen) -> int:
         """Copy a stream of which nothing is in decode or encode. Returns the number under which the copy comes."""
@@ -314,7 +314,11 @@ class Engine:
             self._timers[id] = loop.call_later(self._parked_seconds, self.end_stream, id, "slow reader")
 
     async def _open(
-        self, request: Request, twin_of: Stream | None = None, again: SamplingParams | None = None
+        self,
+        request: Request,
+        twin_of: Stream | None = None,
+        again: SamplingParams | None = None,
+        back: Back | None = None,
     ) -> Stream:
         request.check()
         check_params(request.params, self.info.vocabulary)
@@ -325,9 +329,10 @@ class Engine:
         plain = msgspec.structs.replace(request, messages=None, prompt=None, prompt_ids=None, media=[])
         id = next(_IDS)
         prompt = 1 if content is not None or again is not None else None
-        stream = self._streams[id] = Stream(self, id, plain, twin_of, prompt)
+        known = None if twin_of is None else twin_of.frozen(goes_back=back is not None)
+        stream = self._streams[id] = Stream(self, id, plain, known, prompt)
         again = None if again is None else again.seeded()
-        first = Open(id, plain) if twin_of is None else Fork(twin_of.id, id, twin_of.next_seq(), again)
+        first = Open(id, plain) if twin_of is None else Fork(twin_of.id, id, twin_of.next_seq(), again, back)
         self.decode.put_control(first)
         self._schedule.put_control(first)
         if content is not None and prompt is not None:

@@ -62,6 +62,7 @@ class Intake:
             resampler=StreamResampler,
         )
         self._spec = spec
+        self._request = request
         # Where media without a time of its own goes: after what came before it of its kind.
         self._frame_us = round(1_000_000 / (request.video_fps or spec.video_fps))
         self._frame_end_us = 0
@@ -99,6 +100,12 @@ class Intake:
         twin = copy.copy(self)
         twin._timeline = copy.deepcopy(self._timeline)
         twin._containers = {}
+        return twin
+
+    def fresh(self) -> Intake:
+        """An intake for the same request that has taken nothing. Media without a time goes after what this one had."""
+        twin = Intake(self._spec, self._request, self._decoders)
+        twin._frame_end_us, twin._sound_end_us = self._frame_end_us, self._sound_end_us
         return twin
 
     def flush(self, seq: int) -> Output:

@@ -9,6 +9,7 @@ from ..streams.requests.request import SamplingParams
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ..engine.command import Back
     from ..engine.frozen import Frozen, Snapshot
     from .mailbox import Mailbox
     from .messages import DecodeMessage
@@ -49,7 +50,7 @@ class Host(Protocol):
     def check_alive(self) -> None:
         """StreamClosedError where the engine has failed or is stopped."""
 
-    async def fork(self, stream: Stream, again: SamplingParams | None) -> Stream:
+    async def fork(self, stream: Stream, again: SamplingParams | None, back: Back | None) -> Stream:
         """A twin of a stream of which nothing is in decode or encode."""
         ...
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..engine.command import Accept, Hurry, Input, Interrupt, MediaEnd, MediaInput, Park, Question, TextInput
+from ..engine.command import Accept, Back, Hurry, Input, Interrupt, MediaEnd, MediaInput, Park, Question, TextInput
 from ..engine.frozen import Frozen
 from ..errors import InputError, PenstockError, StreamClosedError, error_of
 from ..streams.event import Closed, Credit, Error, Event, ReplyDone, ReplyStarted, Token, TranscriptRow
@@ -45,10 +45,10 @@ class Stream(Talk[Reply]):
     """
 
     def __init__(
-        self, engine: Host, id: int, request: Request, begun: Stream | Frozen | None = None, prompt: int | None = None
+        self, engine: Host, id: int, request: Request, known: Frozen | None = None, prompt: int | None = None
     ) -> None:
-        """`begun`: the stream that this one is a copy of, or what was frozen of it. `prompt`: the number of the input
-        that is the request's own prompt, where it has one."""
+        """`known`: what was known of the stream that this one goes on from. `prompt`: the number of the input that is
+        the request's own prompt, where it has one."""
         future = asyncio.get_running_loop().create_future
         self._engine = engine
         self.id = id
@@ -57,7 +57,6 @@ class Stream(Talk[Reply]):
         self.why = ""
         self.trained = engine.info.live_trained
         self.reply: Reply | None = None  # the one that runs
-        known = begun.frozen() if isinstance(begun, Stream) else begun
         self._seq = (prompt or 0) if known is None else known.seq
         self._shown = known is not None and known.shown  # media has been appended: words have to flush decoders
         self._ended = known is not None and known.ended
@@ -75,7 +74,7 @@ class Stream(Talk[Reply]):
         self._snapshots: Answers[Snapshot] = Answers()
         self._tickets = itertools.count(1)
         self._on_way = OnWay()
-        if prompt is not None and begun is None:
+        if prompt is not None and known is None:
             self._on_way.put(prompt)
         self._forks = 0  # forks that wait for what is on its way; new inputs wait for them
         self._changed = asyncio.Event()  # something that a call may wait for
@@ -185,7 +184,9 @@ class Stream(Talk[Reply]):
             if self._shown:
                 self._flush(seq)
 
-    async def fork(self, again: SamplingParams | None = None) -> Stream:
+    async def fork(
+        self, again: SamplingParams | None = None, *, back_to: int | None = None, back_to_us: int | None = None
+    ) -> Stream:
         """A copy of this stream as it is now: pages are shared, and neither sees what the other appends later.
 
         It waits until what was appended before is encoded, and other inputs wait for it. A reply that runs goes on in
@@ -193,12 +194,19 @@ class Stream(Talk[Reply]):
         copied. InputError if no more streams may be open. After a cancelled wait there is no copy.
 
         again: the copy begins the reply to the prompt again, drawn with these. InputError if there is none to begin.
+        back_to: the copy is as this stream was when input number `back_to` had gone in; if that is a question, when it
+            had been answered. back_to_us: the same for the newest place with no media later than this time, in
+            microseconds. A reply that ran there is closed, and what waited is not in the copy. InputError, which says
+            what is held, if those rows have left or it is not among the newest 1,024 places.
         """
+        if sum(way is not None for way in (again, back_to, back_to_us)) > 1:
+            raise InputError("fork: expected one of again, back_to and back_to_us, got several")
+        back = None if back_to is back_to_us is None else Back(back_to, back_to_us)
         self._check_open()
         self._forks += 1
         try:
             await self._until(lambda: not self._on_way)
-            return await self._engine.fork(self, again)
+            return await self._engine.fork(self, again, back)
         finally:
             self._forks -= 1
             self._changed.set()
@@ -284,9 +292,9 @@ class Stream(Talk[Reply]):
         """Wait until the stream is open. Raises what refused it."""
         await asyncio.shield(self._opened)
 
-    def frozen(self) -> Frozen:
-        """What is known of it here."""
-        return Frozen(self.request, self._seq, self._shown, self._ended)
+    def frozen(self, goes_back: bool = False) -> Frozen:
+        """What is known of it here; of a copy that goes back, in which media may come."""
+        return Frozen(self.request, self._seq, self._shown, self._ended and not goes_back)
 
     def next_seq(self) -> int:
         """The number that the next input will have."""

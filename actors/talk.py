@@ -35,8 +35,10 @@ class Talk(ABC, Generic[R]):
         """End the running reply."""
 
     @abstractmethod
-    async def fork(self, again: SamplingParams | None = None) -> Self:
-        """A copy of this stream as it is now."""
+    async def fork(
+        self, again: SamplingParams | None = None, *, back_to: int | None = None, back_to_us: int | None = None
+    ) -> Self:
+        """A copy of this stream as it is now, or as it was."""
 
     @abstractmethod
     async def close(self) -> None:

@@ -83,17 +83,25 @@ class Open(msgspec.Struct, frozen=True, tag=True):
     request: Request
 
 
+class Back(msgspec.Struct, frozen=True):
+    """A place in the past of a stream: after input `seq`, or where media up to `media_us` was in it."""
+
+    seq: int | None = None
+    media_us: int | None = None
+
+
 class Fork(msgspec.Struct, frozen=True, tag=True):
     """Stream `twin` begins as a copy of `stream`, with its inputs before number `before`, none of which is on its way.
 
-    With `again` the twin goes back to the end of the request's prompt and begins the reply to it again. Raises
-    InputError where it is refused.
+    With `again` the twin goes back to the end of the request's prompt and begins the reply to it again; with `back` it
+    goes back to that place. Raises InputError where it is refused.
     """
 
     stream: int
     twin: int
     before: int
     again: SamplingParams | None = None
+    back: Back | None = None
 
 
 class Freeze(msgspec.Struct, frozen=True, tag=True):

@@ -135,13 +135,13 @@ class Connection:
         """
         return await oneshot.generate_all(self, request, n, params)
 
-    async def open_copy(self, source: ClientStream, again: SamplingParams | None) -> ClientStream:
+    async def open_copy(self, source: ClientStream, again: SamplingParams | None, **back: int | None) -> ClientStream:
         """A fork of `source`."""
         name = f"{source.name}-{next(self._numbers)}"
         params = None if again is None else wire.wire_params(again)
 
         def encode(ref: str) -> str:
-            return wire.encode_command(wire.ForkMessage(stream=source.name, as_=name, again=params, ref=ref))
+            return wire.encode_command(wire.ForkMessage(stream=source.name, as_=name, again=params, ref=ref, **back))
 
         return await self._open(name, encode, again is not None)
 

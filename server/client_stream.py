@@ -46,7 +46,7 @@ class Link(Protocol):
         """Send `encode(ref)`; the answer with that ref."""
         ...
 
-    async def open_copy(self, source: ClientStream, again: SamplingParams | None) -> ClientStream:
+    async def open_copy(self, source: ClientStream, again: SamplingParams | None, **back: int | None) -> ClientStream:
         """A fork of `source`."""
         ...
 
@@ -159,9 +159,11 @@ class ClientStream(Talk[ClientReply]):
         for reply in self._replies.values():
             reply.held = False
 
-    async def fork(self, again: SamplingParams | None = None) -> ClientStream:
-        """A copy of this stream as it is now; with `again` one that begins the reply to its prompt again."""
-        return await self._connection.open_copy(self, again)
+    async def fork(
+        self, again: SamplingParams | None = None, *, back_to: int | None = None, back_to_us: int | None = None
+    ) -> ClientStream:
+        """A copy of this stream as it is now, or as it was; the options are those of the in-process `fork`."""
+        return await self._connection.open_copy(self, again, back_to=back_to, back_to_us=back_to_us)
 
     async def snapshot(self, name: str) -> None:
         """Write this stream, as it is now, to a file of the server, from which `Connection.restore` goes on.

@@ -33,6 +33,8 @@ class ForkStream(_Command, frozen=True, kw_only=True, eq=False):
 
     copy: str
     again: SamplingParams | None = None
+    back_to: int | None = None
+    back_to_us: int | None = None
 
 
 class RestoreStream(_Command, frozen=True, kw_only=True, eq=False):

@@ -164,7 +164,8 @@ class SessionTasks:
                 case c.SnapshotStream():
                     await stream.snapshot(self._file(command.name))
                 case c.ForkStream():
-                    copy = await stream.fork(command.again)
+                    back = {"back_to": command.back_to, "back_to_us": command.back_to_us}
+                    copy = await stream.fork(command.again, **back)
         except Exception as error:
             self._failed(action.job, action.channel, error)
             return

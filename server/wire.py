@@ -18,28 +18,28 @@ from ..streams.event import Event
 from ..streams.requests.prompt import check_inline
 from ..streams.requests.request import Request, SamplingParams
 from .errors import MessageError
+from .wire_headers import (
+    AudioHeader,
+    Count,
+    FileName,
+    FrameHeader,
+    Header,
+    ImageHeader,
+    Name,
+    PcmHeader,
+    Ref,
+    StreamMessage,
+    TimeUs,
+    VideoHeader,
+)
 from .wire_keep import Keep, KeptMessage, Resume, ResumedMessage
 
 VERSION = 1
 SUBPROTOCOL = "penstock.v1"
 KEY_SUBPROTOCOL = "penstock.key."
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
-Ref = Annotated[str, msgspec.Meta(max_length=128)]
-# Times beyond 2**53 us (285 years) are not exact in every JSON reader.
-TimeUs = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
-# No path, and nothing that a system hides.
-FileName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")]
-Side = Annotated[int, msgspec.Meta(ge=0, le=2**16)]
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
-
 
 # ---- What a client sends -------------------------------------------------------------------------------------------
-class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    stream: Name
-    ref: Ref | None = None
-
-
 class Params(SamplingParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """SamplingParams as they come over the wire: a field that is not known is an error."""
 
@@ -58,13 +58,13 @@ class OpenMessage(Request, frozen=True, kw_only=True, forbid_unknown_fields=True
         return Request(**fields)
 
 
-class TextMessage(_Message, frozen=True, kw_only=True, tag="text"):
+class TextMessage(StreamMessage, frozen=True, kw_only=True, tag="text"):
     """Words for the open user turn."""
 
     text: str
 
 
-class Ask(_Message, frozen=True, kw_only=True, tag="ask"):
+class Ask(StreamMessage, frozen=True, kw_only=True, tag="ask"):
     """Ask for a reply. Always answered with `accepted`, which holds the reply's id. `hold` and `ignore_failed` as in
     `Stream.ask`."""
 
@@ -75,36 +75,38 @@ class Ask(_Message, frozen=True, kw_only=True, tag="ask"):
     wait_ms: Annotated[int, msgspec.Meta(ge=0, le=2**31)] | None = None
 
 
-class InterruptMessage(_Message, frozen=True, kw_only=True, tag="interrupt"):
+class InterruptMessage(StreamMessage, frozen=True, kw_only=True, tag="interrupt"):
     """Cut the running reply after token `at`; None: after the last token that was sent."""
 
     at: Count | None = None
 
 
-class End(_Message, frozen=True, kw_only=True, tag="end"):
+class End(StreamMessage, frozen=True, kw_only=True, tag="end"):
     """No more media will come."""
 
 
-class ForkMessage(_Message, frozen=True, kw_only=True, tag="fork"):
-    """Open the stream `as` as a copy of this one; with `again` as one that begins the reply to the prompt again."""
+class ForkMessage(StreamMessage, frozen=True, kw_only=True, tag="fork"):
+    """Open the stream `as` as a copy of this one; with `again`, `back_to` or `back_to_us` as `Stream.fork` has them."""
 
     as_: Name = msgspec.field(name="as")
     again: Params | None = None
+    back_to: Count | None = None
+    back_to_us: TimeUs | None = None
 
 
-class SnapshotMessage(_Message, frozen=True, kw_only=True, tag="snapshot"):
+class SnapshotMessage(StreamMessage, frozen=True, kw_only=True, tag="snapshot"):
     """Write the stream to the server's file of this name. Answered with `accepted`."""
 
     name: FileName
 
 
-class RestoreMessage(_Message, frozen=True, kw_only=True, tag="restore"):
+class RestoreMessage(StreamMessage, frozen=True, kw_only=True, tag="restore"):
     """Open a stream that goes on as the server's file of this name has it. Answered with `opened`."""
 
     name: FileName
 
 
-class CloseMessage(_Message, frozen=True, kw_only=True, tag="close"):
+class CloseMessage(StreamMessage, frozen=True, kw_only=True, tag="close"):
     """End the stream at once."""
 
 
@@ -125,47 +127,6 @@ class Input(msgspec.Struct, frozen=True, eq=False):
 
 _OfStream = Ask | InterruptMessage | End | ForkMessage | SnapshotMessage | RestoreMessage | CloseMessage
 Command = OpenMessage | _OfStream | Ping | Keep | Resume | Input
-
-
-class ImageHeader(_Message, frozen=True, kw_only=True, tag="image"):
-    """Header of one still picture, a file."""
-
-    pts_us: TimeUs | None = None
-
-
-class FrameHeader(_Message, frozen=True, kw_only=True, tag="frame"):
-    """Header of one frame of a live video; raw encodings need `width` and `height`."""
-
-    pts_us: TimeUs | None = None
-    encoding: str = "picture"
-    width: Side = 0
-    height: Side = 0
-
-
-class VideoHeader(_Message, frozen=True, kw_only=True, tag="video"):
-    """Header of the next bytes of an encoded video."""
-
-    final: bool = False
-    pts_us: TimeUs | None = None
-
-
-class PcmHeader(_Message, frozen=True, kw_only=True, tag="pcm"):
-    """Header of the next samples of a live sound."""
-
-    rate: Count
-    pts_us: TimeUs | None = None
-    channels: Count = 1
-    encoding: str = "s16le"
-
-
-class AudioHeader(_Message, frozen=True, kw_only=True, tag="audio"):
-    """Header of the next bytes of an encoded sound."""
-
-    final: bool = False
-    pts_us: TimeUs | None = None
-
-
-Header = ImageHeader | FrameHeader | VideoHeader | PcmHeader | AudioHeader
 
 
 # ---- What the server answers, beside the events of `streams.event` ---------------------------------------------------

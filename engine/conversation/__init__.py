@@ -8,6 +8,8 @@ telling.py      which command is which call of it
 reply.py        one reply while it runs
 silence.py      when it can wait for media
 taking.py       whether media goes in now, behind what is said
+marks.py        places of a stream to which a copy can go back
+going_back.py   a copy goes back
 freezing.py     one stream's state as bytes, and back
 laying.py       rows are laid if they fit
 window.py       what leaves a stream's window, and when

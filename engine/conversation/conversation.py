@@ -193,6 +193,7 @@ class Conversation:
         self.stream.events.append(ReplyDone(reply.id, reason, tokens, reply.text.finish(tokens), cached))
         if close:
             self.stream.lay(self.stream.layout.end())
+            self.stream.marks.add(reply.seq, self.stream.rows, self.stream.layout)
             if self.sliding is not None and len(self.stream.turns) < self.sliding.pinned_turns:
                 self.stream.turns.append(self.stream.rows)
 
@@ -234,7 +235,10 @@ class Conversation:
             except Unspelled as unspelled:
                 stream.unspelled = unspelled
                 return
-            self.kept.acted([stream.inputs.popleft()])
+            acted = stream.inputs.popleft()
+            self.kept.acted([acted])
+            if not acted.asks:
+                stream.marks.add(acted.seq, stream.rows, stream.layout)
             if stream.ready:
                 stream.ready = {}
 
@@ -307,6 +311,7 @@ class Conversation:
             self.stream.happens_to_media(What.MISSED)
             return False
         self.stream.happens_to_media(What.MEDIA)
+        self.stream.marks.shown(span.stop_us)
         input.laid = True
         return True
 

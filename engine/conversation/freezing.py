@@ -13,14 +13,14 @@ from ..pages import PageTable
 from ..span import Rows, Span, Stored
 from ..words import detokenize
 from ..words.detokenize import Detokenizer, decoder
-from . import fronts, keys, layout, reply, rules, state, waiting
+from . import fronts, keys, layout, marks, reply, rules, state, waiting
 from .fronts import Fronts
 from .layout import Layout
 from .state import StreamState
 
 _HOMES = (
     *(event, format, segment, request, window, command, pages, plan, positions, span, detokenize),
-    *(fronts, keys, layout, reply, rules, state, waiting),
+    *(fronts, keys, layout, marks, reply, rules, state, waiting),
 )
 
 

@@ -117,6 +117,11 @@ class Layout:
         return Rows(np.array([id], dtype=np.int64), self.cursor.token())
 
     @property
+    def replying(self) -> bool:
+        """An assistant turn is open."""
+        return self.state is State.ASSISTANT
+
+    @property
     def open_rows(self) -> int:
         """So many of the newest rows may be taken back."""
         return len(self._ids)

@@ -33,6 +33,7 @@ from ..words.spelling import Unspelled
 from .fronts import Fronts
 from .keys import Keys
 from .layout import Layout
+from .marks import Marks
 from .reply import ReplyState
 from .rules import MEDIA, READER, WHERE, Life, MediaLife, Reader, What, Where
 from .waiting import Losses, Waiting
@@ -72,6 +73,7 @@ class StreamState:
         self.laid: list[Rows] = []
         self.starts: list[int] = []  # first row of each entry of `laid`
         self.keys = Keys(request.cache_salt, table.pool.page_tokens)  # of its full pages
+        self.marks = Marks()
         self.rows = 0  # rows laid
         self.found = 0  # its first rows that it found in the cache, and did not compute
         self.host_bytes = 0  # host memory of what is laid: ids, positions and the embeddings that are still kept
@@ -302,6 +304,7 @@ class StreamState:
         self.host_bytes += sum(run.nbytes for run in self.laid[max(0, keep - 1) :])
         self.rows = row
         self.keys.cut(row)
+        self.marks.cut(row)
         self.found = min(self.found, row)
         self.announced = min(self.announced, row)
         self.cold = min(self.cold, row)
@@ -329,6 +332,7 @@ class StreamState:
         self.head, self.kept_from = max(0, self.head - keep), max(0, self.kept_from - keep)
         self.whole = False
         self.keys.cut(0)
+        self.marks.slide(row)
         self.table.slide(row)
         if self.reply is not None and row > self.reply.row:
             self.reply.let_go(row)
@@ -342,19 +346,14 @@ class StreamState:
         since = next((time for time in times if time is not None), None)
         return {"rows": self.size, "begin": self.begin, "since_us": since}
 
-    def rewind(self) -> Begun:
-        """Back to where the reply to the prompt begins. The prompt's last rows are fed once more, to draw from."""
-        assert self.begun is not None
-        self.cut(self.begun.rows)
-        self.layout = self.begun.layout.copy()
-        self.reply = None
+    def feed_last_again(self) -> None:
+        """Its last rows are fed once more, to draw from."""
         place = len(self.laid) - 1
         row = self.starts[place] if self.laid[place].atomic else self.rows - 1
         self.cold, self.found = min(self.cold, row), min(self.found, row)
         self.head = min(self.head, place)
         if row < self.table.length:
             self.table.truncate(row)
-        return self.begun
 
     def transcript(self) -> list[TranscriptRow]:
         """What the KV cache holds or would be fed again, in order."""
@@ -380,7 +379,7 @@ class StreamState:
         twin.__dict__.update(self.__dict__)
         twin.id, twin.slots, twin.changes = id, slots, changes
         twin.why = f"fork of stream {self.id}"
-        twin.layout, twin.keys = self.layout.copy(), self.keys.copy()
+        twin.layout, twin.keys, twin.marks = self.layout.copy(), self.keys.copy(), self.marks.copy()
         twin.table, twin.turns = self.table.fork(), list(self.turns)
         twin.fronts = None if self.fronts is None else self.fronts.copy(slots[1:])
         twin.inputs = deque(input.copy() for input in self.inputs)

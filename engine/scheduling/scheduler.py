@@ -36,6 +36,7 @@ from ..command import (
 )
 from ..conversation.conversation import Conversation
 from ..conversation.freezing import thaw
+from ..conversation.going_back import go_back
 from ..conversation.kept import Kept
 from ..conversation.laying import Limits
 from ..conversation.layout import Layout
@@ -194,16 +195,16 @@ class Scheduler:
         id, twin, again = command.stream, command.twin, command.again
         if id not in self.streams:
             raise InputError(f"fork: expected an open stream, got stream {id}, which has ended")
-        self._places.check()
         stream = self.streams[id]
         if again is not None and stream.begun is None:
             raise InputError("again: expected a stream whose prompt has a reply, got one that has none any more or yet")
+        mark = None if command.back is None else stream.marks.find(command.back)
         tables, limits = self._places.take(twin, stream.request)
         if stream.away:
             self._twins.append((id, twin))
             self._host_used += stream.away
         state = stream.fork(twin, tables, command.before)
-        begun = None if again is None else state.rewind()
+        begun = go_back(state, again is not None, mark)
         self._add(state, limits)
         if begun is not None and again is not None:
             state.renew(next(self._ages))

@@ -103,7 +103,9 @@ def _command(heard: wire.Command, size: int) -> c.Command:
         case wire.OpenMessage():
             return c.OpenStream(request=heard.request(), **address)
         case wire.ForkMessage():
-            return c.ForkStream(copy=heard.as_, again=heard.again and wire.plain_params(heard.again), **address)
+            again = heard.again and wire.plain_params(heard.again)
+            back = {"back_to": heard.back_to, "back_to_us": heard.back_to_us}
+            return c.ForkStream(copy=heard.as_, again=again, **back, **address)
         case wire.Input():
             return c.AppendItem(item=heard.item, **address)
         case wire.Ask():

@@ -34,7 +34,7 @@ class Line:
         self.answers.append(answer)
         return await answer
 
-    async def open_copy(self, source: ClientStream, again: SamplingParams | None) -> ClientStream:
+    async def open_copy(self, source: ClientStream, again: SamplingParams | None, **back: int | None) -> ClientStream:
         """None."""
         raise AssertionError("expected no fork")
 

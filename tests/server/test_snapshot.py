@@ -22,8 +22,10 @@ def test_a_stream_goes_on_after_the_server_has_ended(tmp_path: Path) -> None:
         async with running_engine("real") as engine:
             async with serving(engine, snapshots=str(tmp_path)) as url, connect(url) as connection:
                 stream = await connection.stream()
-                await stream.append(Text("A door."))
-                await (await stream.ask("What is it?", SHORT)).text()
+                seq = await stream.append(Text("A door."))
+                said = await (await stream.ask("What is it?", SHORT)).text()
+                async with await stream.fork(back_to=seq) as copy:
+                    assert await (await copy.ask("What is it?", SHORT)).text() == said
                 await stream.snapshot("door")
                 expected = await (await stream.ask("And now?", SHORT)).text()
             async with serving(engine, snapshots=str(tmp_path)) as url, connect(url) as connection:
