@@ -109,7 +109,7 @@ class Engine:
         self._ends: dict[int, asyncio.Future[None]] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._wiring = Wiring(loaded, config, self._limits, observer, self._told, self._broken, memory)
-        self.decode = self._wiring.decode.mailbox
+        self.decode, self.keeping = self._wiring.decode.mailbox, self._wiring.keeping
         self._schedule = self._wiring.schedule.mailbox
         self._generate = self._wiring.generate.mailbox
         self._stopping: asyncio.Task[None] | None = None

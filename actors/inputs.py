@@ -65,6 +65,14 @@ def check_text(name: str, text: str, rows: int) -> None:
         raise InputError(f"{name}: expected Unicode text, got {half}") from None
 
 
+def check_question(question: str, params: SamplingParams, rows: int, vocabulary: int) -> None:
+    """Raise what `check_params` and `check_text` do, and InputError where the question is no text."""
+    check_params(params, vocabulary)
+    if not isinstance(question, str):
+        raise InputError(f"question: expected str, got {type(question).__name__}")
+    check_text("question", question, rows)
+
+
 def check_prompt(request: Request, rows: int) -> None:
     """Raise ContextOverflowError where the words or ids of a prompt cannot fit a cache of `rows` rows, InputError where
     they are no Unicode text. It looks at lengths alone: neither template nor tokenizer begin on what is refused."""

@@ -7,12 +7,11 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from ..engine.command import Accept, Hurry, Input, Interrupt, MediaEnd, MediaInput, Park, Question, TextInput
-from ..engine.frozen import Frozen
+from ..engine.frozen import Frozen, Snapshot
 from ..errors import InputError, PenstockError, StreamClosedError, error_of
 from ..streams.event import Closed, Credit, Error, Event, ReplyDone, ReplyStarted, Token, TranscriptRow
 from ..streams.format import BY_NAME
@@ -20,16 +19,14 @@ from ..streams.item import AudioChunk, Item, Text, VideoFrame
 from ..streams.requests.request import Request, SamplingParams
 from . import clock
 from .answers import Answers, refuse
-from .inputs import check_item, check_params, check_text, item_bytes, own_copy
-from .messages import Flush, Take, Tell, Transcribe
+from .inputs import check_item, check_question, check_text, item_bytes, own_copy
+from .lookback import Clip
+from .messages import Tell, Transcribe
 from .on_way import OnWay
 from .outbox import Outbox
 from .ports import Host
 from .reply import Reply
 from .talk import Talk
-
-if TYPE_CHECKING:
-    from ..engine.frozen import Snapshot
 
 __all__ = ("Reply", "Stream")
 
@@ -74,12 +71,13 @@ class Stream(Talk[Reply]):
         self._transcripts: Answers[list[TranscriptRow]] = Answers()
         self._snapshots: Answers[Snapshot] = Answers()
         self._tickets = itertools.count(1)
-        self._on_way = OnWay()
+        self._on_way = OnWay(id, engine.decode)
         if prompt is not None and begun is None:
             self._on_way.put(prompt)
         self._forks = 0  # forks that wait for what is on its way; new inputs wait for them
         self._changed = asyncio.Event()  # something that a call may wait for
         self._parked = False
+        self._lookback = engine.keeping.begin(request, begun._lookback if isinstance(begun, Stream) else begun)
 
     async def append(self, item: Item) -> int:
         """Append media or words; returns the input's number.
@@ -95,20 +93,16 @@ class Stream(Talk[Reply]):
             await self._until(lambda: not self._forks)
             seq = self._accept(TextInput(self._seq + 1, item.text, not self._shown, *self._taken()))
             if self._shown:
-                self._flush(seq)
+                self._on_way.flush(seq)
             return seq
         self._check_media()
-        arrived_us = clock.now_us()
-        item = own_copy(item)
+        arrived_us, item = clock.now_us(), own_copy(item)
         size = item_bytes(item)
         waits = self.request.policy == "block" or not isinstance(item, VideoFrame | AudioChunk)
         await self._until(lambda: not self._forks and not (waits and self._on_way and self.credit_bytes < size))
         self._check_media()
-        self._shown = True
-        seq = self._accept(MediaInput(self._seq + 1))
-        self._on_way.put(seq, size, item.pts_us if isinstance(item, VideoFrame | AudioChunk) else None)
-        self._engine.decode.put_now(Take(self.id, seq, item, arrived_us), size)
-        return seq
+        self._lookback.take(item)
+        return self._put(item, size, arrived_us)
 
     async def ask(
         self,
@@ -118,6 +112,7 @@ class Stream(Talk[Reply]):
         wait_ms: int | None = None,
         hold: bool | None = None,
         ignore_failed: bool = False,
+        lookback: float | None = None,
     ) -> Reply:
         """Ask; returns the reply when it begins. Then all earlier inputs have their places in the cache.
 
@@ -125,6 +120,8 @@ class Stream(Talk[Reply]):
         wait_ms: the most milliseconds to wait for media that is being decoded or encoded. `None`: as long as it takes.
         ignore_failed: ask even if all media since the last question came to nothing. Otherwise the first error of that
             media is raised once, and the question can be asked again.
+        lookback: the last so many seconds of what is kept (`Request.lookback`) come before the question once more, as a
+            video of its own at its full frame rate; all of a stream that is younger. InputError if fewer are kept.
 
         Raises InputError or ContextOverflowError if the question is refused. After a cancelled wait it is asked anyway.
         """
@@ -132,17 +129,16 @@ class Stream(Talk[Reply]):
         params = (params or self.request.params).seeded()
         if hold is not None:
             params = msgspec.structs.replace(params, hold=hold)
-        check_params(params, self._engine.info.vocabulary)
-        if not isinstance(question, str):
-            raise InputError(f"question: expected str, got {type(question).__name__}")
-        check_text("question", question, self._engine.info.kv_tokens)
+        check_question(question, params, self._engine.info.kv_tokens, self._engine.info.vocabulary)
         await self._until(lambda: not self._forks)
+        if lookback is not None:
+            self._put(self._lookback.clip(lookback), 0, clock.now_us())  # its bytes are those that are kept
         asked = asyncio.get_running_loop().create_future()
         taken = self._taken()
         seq = self._accept(Question(self._seq + 1, question, params, not self._shown, *taken, ignore_failed))
         self._asked[seq] = asked
         if self._shown:
-            self._flush(seq)
+            self._on_way.flush(seq)
             if wait_ms is not None:
                 hurry = Hurry(self.id, seq)
                 timer = asyncio.get_running_loop().call_later(wait_ms / 1000, self._engine.send, hurry)
@@ -183,7 +179,7 @@ class Stream(Talk[Reply]):
                 self.reply.held = False
             seq = self._accept(MediaEnd(self._seq + 1, not self._shown))
             if self._shown:
-                self._flush(seq)
+                self._on_way.flush(seq)
 
     async def fork(self, again: SamplingParams | None = None) -> Stream:
         """A copy of this stream as it is now: pages are shared, and neither sees what the other appends later.
@@ -348,6 +344,7 @@ class Stream(Talk[Reply]):
             self._outbox.put(ReplyDone(reply.id, reply.reason or "", reply.count))
         self._replies.clear()
         self.reply = None
+        self._lookback.clear()
         self._closing = True
         self._changed.set()
 
@@ -363,9 +360,11 @@ class Stream(Talk[Reply]):
         """The token up to which the client has taken the reply that runs, and its number."""
         return (None, None) if self.reply is None else (self.reply.taken - 1, self.reply.id)
 
-    def _flush(self, seq: int) -> None:
-        self._on_way.put(seq)
-        self._engine.decode.put_now(Flush(self.id, seq, clock.now_us()))
+    def _put(self, item: Item | Clip, size: int, arrived_us: int) -> int:
+        self._shown = True
+        seq = self._accept(MediaInput(self._seq + 1))
+        self._on_way.take(seq, item, size, arrived_us)
+        return seq
 
     def _hold(self, reply: Reply, keep: int) -> None:
         """Tell no token of `reply` after its first `keep`, until it is known where it ends."""

@@ -117,10 +117,11 @@ class ClientStream(Talk[ClientReply]):
         wait_ms: int | None = None,
         hold: bool | None = None,
         ignore_failed: bool = False,
+        lookback: float | None = None,
     ) -> ClientReply:
         """Ask; returns the reply when it begins. The options are those of the in-process `ask`."""
         chosen = None if params is None else wire.wire_params(params)
-        ways = {"wait_ms": wait_ms, "hold": hold, "ignore_failed": ignore_failed}
+        ways = {"wait_ms": wait_ms, "hold": hold, "ignore_failed": ignore_failed, "lookback": lookback}
         self._asking += 1
         try:
             accepted = await self._call(wire.Ask, question=question, params=chosen, **ways)
