@@ -5,6 +5,7 @@
     actor.py        the run loop of an actor, and the one place that spawns tasks
     clock.py        what is due is seen by this clock
     inputs.py       what a client hands in, looked at where it enters
+    lookback.py     the newest media of a stream as it came, for questions that look back
     intake.py       one stream's decoders and timeline (synchronous)
     frozen_intake.py        the same as bytes, and back
     decode.py encode.py schedule.py generate.py     the four actors

@@ -167,13 +167,13 @@ class Decode(Actor[DecodeMessage]):
         """A live source that is ahead of us: its oldest that is not decoded yet goes, and the client is told."""
         takes = [work for work in lane.work if isinstance(work, Take)]
         frames = [take for take in takes if isinstance(take.item, VideoFrame)]
-        chunks = [take for take in takes if isinstance(take.item, AudioChunk)]
+        chunks = [(take, item_bytes(take.item)) for take in takes if isinstance(take.item, AudioChunk)]
         gone = frames[: max(0, len(frames) - _LATEST_FRAMES)]
-        excess = sum(item_bytes(take.item) for take in chunks) - _LATEST_SOUND_BYTES
-        for take in chunks[:-1]:
+        excess = sum(size for _, size in chunks) - _LATEST_SOUND_BYTES
+        for take, size in chunks[:-1]:
             if excess <= 0:
                 break
-            excess -= item_bytes(take.item)
+            excess -= size
             gone.append(take)
         for take in gone:
             assert isinstance(take.item, VideoFrame | AudioChunk)

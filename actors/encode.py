@@ -114,7 +114,8 @@ class Encode(Actor[EncodeMessage]):
         if message.last:
             self._last.add((stream, seq))
         if sizes:
-            self._schedule.put_control(Announce(stream, seq, sizes, message.arrived_us))
+            clip = any(getattr(segment, "clip_fps", None) is not None for segment in message.segments)
+            self._schedule.put_control(Announce(stream, seq, sizes, message.arrived_us, clip))
         self._resolve(stream, seq)
 
     async def _encode(self, keys: list[Key]) -> None:

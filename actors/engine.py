@@ -109,7 +109,7 @@ class Engine:
         self._ends: dict[int, asyncio.Future[None]] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._wiring = Wiring(loaded, config, self._limits, observer, self._told, self._broken, memory)
-        self.decode = self._wiring.decode.mailbox
+        self.decode, self.keeping = self._wiring.decode.mailbox, self._wiring.keeping
         self._schedule = self._wiring.schedule.mailbox
         self._generate = self._wiring.generate.mailbox
         self._stopping: asyncio.Task[None] | None = None
@@ -181,20 +181,20 @@ class Engine:
         """
         return await self._open(request or Request())
 
-    async def restore(self, path: str | Path) -> Stream:
+    async def restore(self, file: str | Path) -> Stream:
         """Go on with a stream that `Stream.snapshot` has written, in this engine or in one of another process.
 
         A reply that ran goes on as `stream.reply`, from its next token on: the same tokens follow as would have in the
         stream itself. The model has to be the same, with its adapter and its type of number, and so do the version of
         Penstock and `page_tokens`.
 
-        path: the file. Read only files that you have written, or that come from someone whom you trust.
+        file: read only files that you have written, or that come from someone whom you trust.
 
         Raises InputError for a file that is not there, is damaged or does not fit, and where no more streams may be
         open; OverloadError as `stream` does. A cancelled call leaves no stream open.
         """
         self.check_alive()
-        snapshot = await self._snapshots.read(Path(path))
+        snapshot = await self._snapshots.read(Path(file))
         self.check_alive()
         stream, base = Stream(self, next(_IDS), snapshot.frozen.request, snapshot.frozen), next(_BASES)
         self._streams[stream.id] = stream
@@ -329,8 +329,8 @@ class Engine:
         plain = msgspec.structs.replace(request, messages=None, prompt=None, prompt_ids=None, media=[])
         id = next(_IDS)
         prompt = 1 if content is not None or again is not None else None
-        known = None if twin_of is None else twin_of.frozen(goes_back=back is not None)
-        stream = self._streams[id] = Stream(self, id, plain, known, prompt)
+        begun = twin_of.frozen(goes_back=True) if twin_of is not None and back is not None else twin_of
+        stream = self._streams[id] = Stream(self, id, plain, begun, prompt)
         again = None if again is None else again.seeded()
         first = Open(id, plain) if twin_of is None else Fork(twin_of.id, id, twin_of.next_seq(), again, back)
         self.decode.put_control(first)

@@ -39,6 +39,7 @@ def _given(stream: Intake) -> dict[tuple[type, str], Any]:
         (Intake, "_decoders"): stream._decoders,
         (Intake, "_spec"): stream._spec,
         (Intake, "_request"): stream._request,
+        (Intake, "_sized"): stream._sized,
         (timeline.Timeline, "_resize"): line._resize,
         (video.Pictures, "_resize"): line._resize,
         (audio.AudioBlocks, "_make_resampler"): intake.StreamResampler,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import msgspec
 import numpy as np
 
+from ..engine.command import Back
 from ..errors import ContextOverflowError, InputError
 from ..streams.item import MEDIA, AudioBytes, AudioChunk, Buffer, Embedding, Image, Item, Text, VideoBytes, VideoFrame
 from ..streams.requests.request import Request, SamplingParams
@@ -63,6 +64,14 @@ def check_text(name: str, text: str, rows: int) -> None:
     except UnicodeEncodeError as error:
         half = f"half a character ({text[error.start]!a}) at {error.start}"
         raise InputError(f"{name}: expected Unicode text, got {half}") from None
+
+
+def check_question(question: str, params: SamplingParams, rows: int, vocabulary: int) -> None:
+    """Raise what `check_params` and `check_text` do, and InputError where the question is no text."""
+    check_params(params, vocabulary)
+    if not isinstance(question, str):
+        raise InputError(f"question: expected str, got {type(question).__name__}")
+    check_text("question", question, rows)
 
 
 def check_prompt(request: Request, rows: int) -> None:
@@ -147,3 +156,10 @@ def check_fits(request: Request, info: EngineInfo, spec: MediaSpec) -> None:
             f"processor option 'min_pixels': expected at most {info.kv_tokens * rule.factor**2}, which are the cache's "
             f"{info.kv_tokens} rows, got {least}"
         )
+
+
+def place_of(again: SamplingParams | None, back_to: int | None, back_to_us: int | None) -> Back | None:
+    """The place to which a fork is to go back, None where it goes to none. Raises InputError for several."""
+    if sum(way is not None for way in (again, back_to, back_to_us)) > 1:
+        raise InputError("fork: expected one of again, back_to and back_to_us, got several")
+    return None if back_to is back_to_us is None else Back(back_to, back_to_us)

@@ -20,7 +20,7 @@ from ..codecs.pcm import decode_pcm
 from ..codecs.picture import check_pixels, raw_picture
 from ..codecs.reading import Reading
 from ..codecs.resample import Resampler
-from ..errors import InputError, LimitError, MediaError
+from ..errors import InputError, LimitError, MediaError, PenstockError
 from ..streams.event import Dropped
 from ..streams.item import AudioBytes, AudioChunk, Buffer, Image, Item, VideoBytes, VideoFrame
 from ..streams.order import FrameSource
@@ -29,6 +29,7 @@ from ..streams.requests.request import Request
 from ..streams.requests.whole import file_frames
 from ..streams.segment import AudioSegment, MediaSpec, UnitSegment
 from ..streams.timeline import Output, Timeline
+from .lookback import Clip
 
 # An encoded file is decoded in pieces of this size, so that segments go on while the rest is decoded.
 _PIECE_BYTES = 64 << 10
@@ -52,8 +53,9 @@ class Intake:
 
     def __init__(self, spec: MediaSpec, request: Request, decoders: Decoders) -> None:
         self._decoders = decoders
+        self._sized = sized(spec, request.processor)
         self._timeline = Timeline(
-            sized(spec, request.processor),
+            self._sized,
             video_fps=request.video_fps,
             expected_frames=request.expected_frames,
             audio_in_video=request.audio_in_video,
@@ -70,20 +72,17 @@ class Intake:
         self._containers: dict[str, tuple[Reading, FrameSource]] = {}  # the file of each kind that is being read
         self._files = 0
 
-    def take(self, seq: int, item: Item) -> Generator[Output, None, None]:
-        """Decode one item, piece by piece. Raises MediaError or InputError; the stream can go on."""
+    def take(self, seq: int, item: Item | Clip) -> Generator[Output, None, None]:
+        """Decode one item or clip, piece by piece. Raises MediaError or InputError; the stream can go on."""
         match item:
             case Image():
                 yield self._timeline.image(seq, self._picture(item.data), item.pts_us)
             case VideoFrame():
                 pts_us = self._frame_end_us if item.pts_us is None else item.pts_us
-                frame = Pixels(self._frame(item), pts_us)
-                yield self._feed(seq, [frame], FrameSource(timed=item.pts_us is not None))
+                yield self._feed(seq, [self._decoded(item, pts_us)], FrameSource(timed=item.pts_us is not None))
             case AudioChunk():
                 pts_us = self._sound_end_us if item.pts_us is None else item.pts_us
-                limits = self._decoders.limits
-                samples = decode_pcm(item.data, item.encoding, item.channels, item.rate, pts_us, limits)
-                yield self._feed(seq, [samples], FrameSource(timed=item.pts_us is not None))
+                yield self._feed(seq, [self._decoded(item, pts_us)], FrameSource(timed=item.pts_us is not None))
             case VideoBytes():
                 yield from self._file(seq, "video", item)
             case AudioBytes():
@@ -92,6 +91,8 @@ class Intake:
                     yield from self._clip(seq, item)
                 else:
                     yield from self._file(seq, "audio", item)
+            case Clip():
+                yield from self._again(seq, item)
             case _:
                 raise InputError(f"expected media, got {type(item).__name__}")
 
@@ -115,6 +116,33 @@ class Intake:
         for container, _ in self._containers.values():
             container.close()
         self._containers.clear()
+
+    def _again(self, seq: int, clip: Clip) -> Generator[Output, None, None]:
+        """A clip of its own, on a timeline of its own, after all that waits. What cannot be decoded is told of as
+        damaged; MediaError or another where that is all of it."""
+        held = self._timeline.flush(seq)
+        yield held
+        frames = sum(isinstance(item, VideoFrame) for item in clip.items)
+        timeline = Timeline(self._sized, video_fps=clip.fps, expected_frames=frames or None, resampler=StreamResampler)
+        first, error, good = len(held.segments), None, False
+        for item in clip.items:
+            assert item.pts_us is not None
+            try:
+                output = timeline.feed(seq, [self._decoded(item, item.pts_us)])
+                good = True
+            except PenstockError as bad:
+                error = error or bad
+                modality = "video" if isinstance(item, VideoFrame) else "audio"
+                output = Output([], [Dropped(seq, modality, 1, item.pts_us, item.pts_us, "damaged")], held.held)
+            yield _of_clip(output, clip.fps, first, held)
+        if error is not None and not good:
+            raise error
+        yield _of_clip(timeline.flush(seq), clip.fps, first, held)
+
+    def _decoded(self, item: VideoFrame | AudioChunk, pts_us: int) -> Frame:
+        if isinstance(item, VideoFrame):
+            return Pixels(self._frame(item), pts_us)
+        return decode_pcm(item.data, item.encoding, item.channels, item.rate, pts_us, self._decoders.limits)
 
     def _is_whole(self, kind: str, item: VideoBytes | AudioBytes) -> bool:
         return item.final and kind not in self._containers
@@ -245,3 +273,11 @@ class Intake:
         if isinstance(item.data, np.ndarray) or item.encoding == "picture":
             return self._picture(item.data)
         return raw_picture(item.data, item.encoding, item.width, item.height, self._decoders.limits)
+
+
+def _of_clip(output: Output, fps: float, first: int, held: Output) -> Output:
+    """The output of a clip's timeline as the stream's: its segments are counted from `first` on."""
+    segments = [
+        msgspec.structs.replace(segment, clip_fps=fps, index=first + segment.index) for segment in output.segments
+    ]
+    return msgspec.structs.replace(output, segments=segments, held=held.held)

@@ -29,17 +29,18 @@ from ..streams.event import Event, TranscriptRow
 from ..streams.item import Item
 from ..streams.requests.prompt import Content
 from ..streams.segment import Segment
+from .lookback import Clip
 
 
 class Take(msgspec.Struct, frozen=True, tag=True, eq=False):
-    """An item of media, input `seq` of its stream, which was handed in at `arrived_us`.
+    """An item of media, or media from before once more, input `seq` of its stream, which was handed in at `arrived_us`.
 
     Here and below that is in microseconds on the clock of `time.monotonic`.
     """
 
     stream: int
     seq: int
-    item: Item
+    item: Item | Clip
     arrived_us: int
 
 
@@ -77,12 +78,14 @@ class Segments(msgspec.Struct, frozen=True, tag=True, eq=False):
 
 
 class Announce(msgspec.Struct, frozen=True, tag=True):
-    """Segments of input `seq` wait to be encoded: (index, rows, media time at which it stops, modality, start) each."""
+    """Segments of input `seq` wait to be encoded: (index, rows, media time at which it stops, modality, start) each.
+    `clip`: they are of media that came once before."""
 
     stream: int
     seq: int
     sizes: list[tuple[int, int, int | None, str, int | None]]
     arrived_us: int
+    clip: bool = False
 
 
 class Grant(msgspec.Struct, frozen=True, tag=True):

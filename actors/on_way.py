@@ -1,6 +1,17 @@
-"""What of one stream is on its way into the cache, and how much more may be. Numbers only."""
+"""What of one stream is on its way into the cache, and how much more may be. Media goes to decode here."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..streams.item import AudioChunk, Item, VideoFrame
+from . import clock
+from .messages import Flush, Take
+
+if TYPE_CHECKING:
+    from .lookback import Clip
+    from .mailbox import Mailbox
+    from .messages import DecodeMessage
 
 # Media of one stream that may be on its way.
 CREDIT_BYTES = 32 << 20
@@ -8,20 +19,28 @@ CREDIT_MEDIA_US = 60_000_000
 
 
 class OnWay:
-    """Inputs in decode or encode, by number."""
+    """Inputs of stream `id` in decode or encode, by number. `prompt`: the one that is sent on already."""
 
-    def __init__(self) -> None:
-        self._bytes: dict[int, int] = {}
+    def __init__(self, id: int, decode: Mailbox[DecodeMessage], prompt: int | None = None) -> None:
+        self._id = id
+        self._decode = decode
+        self._bytes: dict[int, int] = {} if prompt is None else {prompt: 0}
         self._times: dict[int, int] = {}  # media time of these, where it is known
 
     def __bool__(self) -> bool:
         return bool(self._bytes)
 
-    def put(self, seq: int, size: int = 0, pts_us: int | None = None) -> None:
-        """Input `seq` of so many bytes is sent on."""
+    def take(self, seq: int, item: Item | Clip, size: int, arrived_us: int) -> None:
+        """Send media on, which counts as so many bytes."""
         self._bytes[seq] = size
-        if pts_us is not None:
-            self._times[seq] = pts_us
+        if isinstance(item, VideoFrame | AudioChunk) and item.pts_us is not None:
+            self._times[seq] = item.pts_us
+        self._decode.put_now(Take(self._id, seq, item, arrived_us), size)
+
+    def flush(self, seq: int) -> None:
+        """Send on that what is held goes out with input `seq`."""
+        self._bytes[seq] = 0
+        self._decode.put_now(Flush(self._id, seq, clock.now_us()))
 
     def arrived(self, seqs: list[int]) -> None:
         """These are in neither any more."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from ..engine.command import Back
     from ..engine.frozen import Frozen, Snapshot
+    from .lookback import Keeping
     from .mailbox import Mailbox
     from .messages import DecodeMessage
     from .stream import Stream
@@ -43,6 +44,9 @@ class Host(Protocol):
 
     @property
     def failed(self) -> BaseException | None: ...
+
+    @property
+    def keeping(self) -> Keeping: ...
 
     def send(self, message: Any) -> None:
         """A control message to schedule; lost where the engine has failed or is stopped."""

@@ -268,7 +268,7 @@ class Schedule(Actor[ScheduleMessage]):
                 name = modality.removesuffix("Segment").lower()
                 event = Dropped(message.seq, name, 1, start_us, stop_us, "latest")
                 self._admission.piece(name, rows)
-                fitting.append(Announced(key, rows, stop_us, event, message.arrived_us))
+                fitting.append(Announced(key, rows, stop_us, event, message.arrived_us, message.clip))
                 continue
             text = f"the cache holds {most} rows for a stream: expected at most so many for one piece, got {rows}"
             self._lost(stream, Error(ContextOverflowError.code, text, message.seq))

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..engine.command import Accept, Back, Hurry, Input, Interrupt, MediaEnd, MediaInput, Park, Question, TextInput
-from ..engine.frozen import Frozen
+from ..engine.command import Accept, Hurry, Input, Interrupt, MediaEnd, MediaInput, Park, Question, TextInput
+from ..engine.frozen import Frozen, Snapshot
 from ..errors import InputError, PenstockError, StreamClosedError, error_of
 from ..streams.event import Closed, Credit, Error, Event, ReplyDone, ReplyStarted, Token, TranscriptRow
 from ..streams.format import BY_NAME
@@ -20,16 +20,14 @@ from ..streams.item import AudioChunk, Item, Text, VideoFrame
 from ..streams.requests.request import Request, SamplingParams
 from . import clock
 from .answers import Answers, refuse
-from .inputs import check_item, check_params, check_text, item_bytes, own_copy
-from .messages import Flush, Take, Tell, Transcribe
+from .inputs import check_item, check_question, check_text, item_bytes, own_copy, place_of
+from .lookback import Clip
+from .messages import Tell, Transcribe
 from .on_way import OnWay
 from .outbox import Outbox
 from .ports import Host
 from .reply import Reply
 from .talk import Talk
-
-if TYPE_CHECKING:
-    from ..engine.frozen import Snapshot
 
 __all__ = ("Reply", "Stream")
 
@@ -45,16 +43,16 @@ class Stream(Talk[Reply]):
     """
 
     def __init__(
-        self, engine: Host, id: int, request: Request, known: Frozen | None = None, prompt: int | None = None
+        self, engine: Host, id: int, request: Request, begun: Stream | Frozen | None = None, prompt: int | None = None
     ) -> None:
-        """`known`: what was known of the stream that this one goes on from. `prompt`: the number of the input that is
-        the request's own prompt, where it has one."""
+        """`begun`: the stream that this one is a copy of, or what was known of one that goes on here. `prompt`: the
+        number of the input that is the request's own prompt, where it has one."""
+        known = begun.frozen() if isinstance(begun, Stream) else begun
         future = asyncio.get_running_loop().create_future
         self._engine = engine
         self.id = id
         self.request = request
-        self.format = ""  # in force, once the stream is open
-        self.why = ""
+        self.format = self.why = ""  # in force, once the stream is open
         self.trained = engine.info.live_trained
         self.reply: Reply | None = None  # the one that runs
         self._seq = (prompt or 0) if known is None else known.seq
@@ -73,12 +71,11 @@ class Stream(Talk[Reply]):
         self._transcripts: Answers[list[TranscriptRow]] = Answers()
         self._snapshots: Answers[Snapshot] = Answers()
         self._tickets = itertools.count(1)
-        self._on_way = OnWay()
-        if prompt is not None and known is None:
-            self._on_way.put(prompt)
+        self._on_way = OnWay(id, engine.decode, prompt if known is None else None)
         self._forks = 0  # forks that wait for what is on its way; new inputs wait for them
         self._changed = asyncio.Event()  # something that a call may wait for
         self._parked = False
+        self._lookback = engine.keeping.begin(request, begun._lookback if isinstance(begun, Stream) else begun)
 
     async def append(self, item: Item) -> int:
         """Append media or words; returns the input's number.
@@ -94,20 +91,16 @@ class Stream(Talk[Reply]):
             await self._until(lambda: not self._forks)
             seq = self._accept(TextInput(self._seq + 1, item.text, not self._shown, *self._taken()))
             if self._shown:
-                self._flush(seq)
+                self._on_way.flush(seq)
             return seq
         self._check_media()
-        arrived_us = clock.now_us()
-        item = own_copy(item)
+        arrived_us, item = clock.now_us(), own_copy(item)
         size = item_bytes(item)
         waits = self.request.policy == "block" or not isinstance(item, VideoFrame | AudioChunk)
         await self._until(lambda: not self._forks and not (waits and self._on_way and self.credit_bytes < size))
         self._check_media()
-        self._shown = True
-        seq = self._accept(MediaInput(self._seq + 1))
-        self._on_way.put(seq, size, item.pts_us if isinstance(item, VideoFrame | AudioChunk) else None)
-        self._engine.decode.put_now(Take(self.id, seq, item, arrived_us), size)
-        return seq
+        self._lookback.take(item)
+        return self._put(item, size, arrived_us)
 
     async def ask(
         self,
@@ -117,6 +110,7 @@ class Stream(Talk[Reply]):
         wait_ms: int | None = None,
         hold: bool | None = None,
         ignore_failed: bool = False,
+        lookback: float | None = None,
     ) -> Reply:
         """Ask; returns the reply when it begins. Then all earlier inputs have their places in the cache.
 
@@ -124,6 +118,8 @@ class Stream(Talk[Reply]):
         wait_ms: the most milliseconds to wait for media that is being decoded or encoded. `None`: as long as it takes.
         ignore_failed: ask even if all media since the last question came to nothing. Otherwise the first error of that
             media is raised once, and the question can be asked again.
+        lookback: the last so many seconds of what is kept (`Request.lookback`) come before the question once more, as a
+            video of its own at its full frame rate; all of a stream that is younger. InputError if fewer are kept.
 
         Raises InputError or ContextOverflowError if the question is refused. After a cancelled wait it is asked anyway.
         """
@@ -131,17 +127,16 @@ class Stream(Talk[Reply]):
         params = (params or self.request.params).seeded()
         if hold is not None:
             params = msgspec.structs.replace(params, hold=hold)
-        check_params(params, self._engine.info.vocabulary)
-        if not isinstance(question, str):
-            raise InputError(f"question: expected str, got {type(question).__name__}")
-        check_text("question", question, self._engine.info.kv_tokens)
+        check_question(question, params, self._engine.info.kv_tokens, self._engine.info.vocabulary)
         await self._until(lambda: not self._forks)
+        if lookback is not None:
+            self._put(self._lookback.clip(lookback), 0, clock.now_us())  # its bytes are those that are kept
         asked = asyncio.get_running_loop().create_future()
         taken = self._taken()
         seq = self._accept(Question(self._seq + 1, question, params, not self._shown, *taken, ignore_failed))
         self._asked[seq] = asked
         if self._shown:
-            self._flush(seq)
+            self._on_way.flush(seq)
             if wait_ms is not None:
                 hurry = Hurry(self.id, seq)
                 timer = asyncio.get_running_loop().call_later(wait_ms / 1000, self._engine.send, hurry)
@@ -182,7 +177,7 @@ class Stream(Talk[Reply]):
                 self.reply.held = False
             seq = self._accept(MediaEnd(self._seq + 1, not self._shown))
             if self._shown:
-                self._flush(seq)
+                self._on_way.flush(seq)
 
     async def fork(
         self, again: SamplingParams | None = None, *, back_to: int | None = None, back_to_us: int | None = None
@@ -194,42 +189,24 @@ class Stream(Talk[Reply]):
         copied. InputError if no more streams may be open. After a cancelled wait there is no copy.
 
         again: the copy begins the reply to the prompt again, drawn with these. InputError if there is none to begin.
-        back_to: the copy is as this stream was when input number `back_to` had gone in; if that is a question, when it
-            had been answered. back_to_us: the same for the newest place with no media later than this time, in
-            microseconds. A reply that ran there is closed, and what waited is not in the copy. InputError, which says
-            what is held, if those rows have left or it is not among the newest 1,024 places.
+        back_to: the copy is as this stream was when this input, by its number, had gone in, and a question had been
+            answered. back_to_us: the same for the newest place with no media later than this time, in microseconds. A
+            reply that ran there is closed. InputError, which says what is held, for a place that is not held.
         """
-        if sum(way is not None for way in (again, back_to, back_to_us)) > 1:
-            raise InputError("fork: expected one of again, back_to and back_to_us, got several")
-        back = None if back_to is back_to_us is None else Back(back_to, back_to_us)
-        self._check_open()
-        self._forks += 1
-        try:
-            await self._until(lambda: not self._on_way)
+        back = place_of(again, back_to, back_to_us)
+        async with self._encoded():
             return await self._engine.fork(self, again, back)
-        finally:
-            self._forks -= 1
-            self._changed.set()
 
-    async def snapshot(self, path: str | Path) -> None:
+    async def snapshot(self, file: str | Path) -> None:
         """Write this stream, as it is now, to a file from which `Engine.restore` goes on. The stream itself goes on.
 
-        It waits until what was appended before is encoded, and other inputs wait for that. The file has the stream's
-        rows of KV cache, its conversation, and a reply that runs. Of a file that is being sent, what is decoded is in
-        it. It holds what was said and shown: keep it as you would keep that. A file of that name is replaced at once.
-
-        Raises InputError if the file cannot be written, OutOfMemoryError if host memory for the copy ran out. After a
-        cancelled wait there may be a file; it is whole then.
+        It waits as `fork` does, and what a fork has is in the file, with a reply that runs. It holds what was said and
+        shown: keep it as you would keep that. A file of that name is replaced. Raises InputError if the file cannot be
+        written, OutOfMemoryError if host memory ran out. After a cancelled wait there may be a file, which is whole.
         """
-        self._check_open()
-        self._forks += 1
-        try:
-            await self._until(lambda: not self._on_way)
+        async with self._encoded():
             snapshot = await self._snapshots.wait(self._engine.freeze(self.id, self.frozen()))
-        finally:
-            self._forks -= 1
-            self._changed.set()
-        await self._engine.save(snapshot, Path(path))
+        await self._engine.save(snapshot, Path(file))
 
     async def transcript(self) -> list[TranscriptRow]:
         """What the KV cache holds of this stream, in order, rows moved out for others included. Safe to cancel."""
@@ -356,6 +333,7 @@ class Stream(Talk[Reply]):
             self._outbox.put(ReplyDone(reply.id, reply.reason or "", reply.count))
         self._replies.clear()
         self.reply = None
+        self._lookback.clear()
         self._closing = True
         self._changed.set()
 
@@ -371,9 +349,11 @@ class Stream(Talk[Reply]):
         """The token up to which the client has taken the reply that runs, and its number."""
         return (None, None) if self.reply is None else (self.reply.taken - 1, self.reply.id)
 
-    def _flush(self, seq: int) -> None:
-        self._on_way.put(seq)
-        self._engine.decode.put_now(Flush(self.id, seq, clock.now_us()))
+    def _put(self, item: Item | Clip, size: int, arrived_us: int) -> int:
+        self._shown = True
+        seq = self._accept(MediaInput(self._seq + 1))
+        self._on_way.take(seq, item, size, arrived_us)
+        return seq
 
     def _hold(self, reply: Reply, keep: int) -> None:
         """Tell no token of `reply` after its first `keep`, until it is known where it ends."""
@@ -390,6 +370,18 @@ class Stream(Talk[Reply]):
             self._parked = behind
             self._engine.send(Park(self.id, behind))
             self._engine.park(self.id, behind)
+
+    @asynccontextmanager
+    async def _encoded(self) -> AsyncIterator[None]:
+        """Inside, all that was appended before is encoded, and other inputs wait."""
+        self._check_open()
+        self._forks += 1
+        try:
+            await self._until(lambda: not self._on_way)
+            yield
+        finally:
+            self._forks -= 1
+            self._changed.set()
 
     async def _until(self, ready: Callable[[], bool]) -> None:
         while not ready():

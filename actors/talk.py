@@ -27,6 +27,7 @@ class Talk(ABC, Generic[R]):
         wait_ms: int | None = None,
         hold: bool | None = None,
         ignore_failed: bool = False,
+        lookback: float | None = None,
     ) -> R:
         """Ask; returns the reply when it begins."""
 
@@ -57,16 +58,19 @@ class Talk(ABC, Generic[R]):
         return await self.ask(request, params, hold=True)
 
     @asynccontextmanager
-    async def aside(self, question: str, params: SamplingParams | None = None) -> AsyncIterator[R]:
+    async def aside(
+        self, question: str, params: SamplingParams | None = None, *, lookback: float | None = None
+    ) -> AsyncIterator[R]:
         """Ask beside what runs: `async with stream.aside("...") as reply`.
 
         A copy of the stream as it is now (`fork`) answers, and is closed at the end of the block. A reply that this
-        stream speaks goes on in it, and what is asked and answered aside never becomes part of it. It raises what
-        `fork` and `ask` raise. Where it is cancelled the copy is closed as well.
+        stream speaks goes on in it, and what is asked and answered aside never becomes part of it. With `lookback` the
+        copy first sees the last so many seconds again, at their full frame rate (`ask`). It raises what `fork` and
+        `ask` raise. Where it is cancelled the copy is closed as well.
         """
         async with await self.fork() as copy:
             await copy.interrupt()
-            yield await copy.ask(question, params)
+            yield await copy.ask(question, params, lookback=lookback)
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self

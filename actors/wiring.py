@@ -24,6 +24,7 @@ from .actor import Actor, Supervisor
 from .decode import Decode
 from .encode import Encode
 from .generate import Generate
+from .lookback import Keeping
 from .mailbox import Mailbox, Observer
 from .messages import DecodeMessage, EncodeMessage, GenerateMessage, ScheduleMessage, Tell
 from .schedule import Schedule
@@ -59,6 +60,7 @@ class Wiring:
         schedule: Mailbox[ScheduleMessage] = mailbox("schedule")
         generate: Mailbox[GenerateMessage] = mailbox("generate")
         chosen = choose_threads(config)
+        self.keeping = Keeping(limits.max_lookback_bytes, limits.max_lookback_total_bytes, loaded.family.video_rate)
         self._crew = None if chosen.said or loaded.device.type != "cpu" else Crew(chosen.count)
         self._compute_threads = chosen.count
         self._gate = gate = Gate(device=loaded.device, crew=self._crew)
@@ -109,6 +111,7 @@ class Wiring:
         known = {
             "streams_decode": self.decode.streams,
             "streams_encode": self.encode.streams,
+            "lookback_bytes": self.keeping.bytes,
             "threads": self._compute_threads if self._crew is None else self._crew.count,
         }
         return {**self.schedule.statistics(), **known, "mailboxes": mailboxes}

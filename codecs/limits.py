@@ -23,6 +23,8 @@ class MediaLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_decoded_bytes: decoded frames that one call of a decoder may give; larger files go in as smaller pieces.
     max_index_behind_bytes: of an MP4 whose index stands after its media data; it is held until the index is there.
     max_waiting_bytes: of all such files that one process decodes, as long as they wait.
+    max_lookback_bytes: of frames and sound that one stream keeps undecoded, to look back at (`Request.lookback`).
+    max_lookback_total_bytes: of the same for all streams of one engine; what a copy shares with its stream counts once.
     max_damaged_packets: packets in a row that one track may lose to damage, before the track is given up.
     decode_seconds: wall clock of one call of a decoder. It bounds the caller's wait; native code that runs on is only
         ended by a worker process (worker.py).
@@ -40,6 +42,8 @@ class MediaLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_decoded_bytes: int = 1 << 30
     max_index_behind_bytes: int = 256 << 20
     max_waiting_bytes: int = 512 << 20
+    max_lookback_bytes: int = 64 << 20
+    max_lookback_total_bytes: int = 1 << 30
     max_damaged_packets: int = 1000
     decode_seconds: float = 20.0
 

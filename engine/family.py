@@ -6,6 +6,7 @@ A `Family` holds what the schedule needs, no weights and few tensors (`endings`)
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -134,6 +135,16 @@ class Family:
         if self.data.clock == "interval":
             return Clock(1.0, self.data.per_second * grid_seconds)
         return Clock(self.data.per_second, grid_seconds)
+
+    def video_rate(self, fps: float) -> float:
+        """The highest rate up to `fps` frames a second at which video has positions in this model."""
+        if self.data.clock != "whole":
+            return fps
+        patch = self.spec.temporal_patch * self.data.per_second  # positions of a patch at one frame a second
+        steps = math.ceil(patch / fps)
+        while not (self.data.per_second * self.grid_seconds(patch / steps)).is_integer():
+            steps += 1
+        return patch / steps
 
     def atomic(self, modality: str) -> bool:
         return self.data.classes.get(modality) == "D"

@@ -81,7 +81,8 @@ class Block(msgspec.Struct):
     """An open block of media: one pair of wrappers around all that follows without anything in between.
 
     `start` is the position it counts from; `patches` temporal patches and `audio_rows` rows of sound are in it already.
-    `last` is the largest position of the piece laid last, `largest` of the whole block.
+    `last` is the largest position of the piece laid last, `largest` of the whole block. `clip_fps`: it is of a clip of
+    so many frames a second; None: of the stream's own media.
     """
 
     kind: str
@@ -89,6 +90,7 @@ class Block(msgspec.Struct):
     height: int
     width: int
     run: int
+    clip_fps: float | None = None
     patches: int = 0
     audio_rows: int = 0
     last: int = -1

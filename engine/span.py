@@ -39,7 +39,7 @@ class Span(msgspec.Struct, frozen=True, eq=False, tag="span"):
     `ids` is `(n,)` int64, the placeholder ids. `grid` is (temporal patches, height, width) in merged patches, (0, 0, 0)
     for sound; `audio_rows` of the rows, the last ones, are sound. `run` is the run of sound it belongs to. `before` and
     `after` are ids that stand around these rows alone, as their time; such a span never counts on from the one before
-    it. `stored` names its embeddings, once the store has them. `content` as in `Rows`.
+    it. `stored` names its embeddings, once the store has them. `content` as in `Rows`. `clip_fps` as in `VideoSegment`.
     """
 
     seq: int
@@ -55,6 +55,7 @@ class Span(msgspec.Struct, frozen=True, eq=False, tag="span"):
     after: tuple[int, ...] = ()
     stored: Stored | None = None
     content: bytes | None = None
+    clip_fps: float | None = None
 
     @property
     def seen(self) -> Seen:

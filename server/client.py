@@ -110,17 +110,17 @@ class Connection:
             request.starts,
         )
 
-    async def restore(self, snapshot: str, *, name: str | None = None) -> ClientStream:
+    async def restore(self, file: str, *, name: str | None = None) -> ClientStream:
         """Go on with a stream that `ClientStream.snapshot` has written, on this server. A reply that ran goes on: its
         tokens come as events, under the number that it had.
 
-        snapshot: the name of the file. name: that of the stream.
+        file: the name that the snapshot was given. name: that of the stream.
 
         Raises InputError if there is no such file or it does not fit the server's model.
         """
         name = name or f"stream-{next(self._numbers)}"
         return await self._open(
-            name, lambda ref: wire.encode_command(wire.RestoreMessage(stream=name, name=snapshot, ref=ref))
+            name, lambda ref: wire.encode_command(wire.RestoreMessage(stream=name, name=file, ref=ref))
         )
 
     async def generate(self, request: Request, params: SamplingParams | None = None) -> str:

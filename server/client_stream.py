@@ -117,10 +117,11 @@ class ClientStream(Talk[ClientReply]):
         wait_ms: int | None = None,
         hold: bool | None = None,
         ignore_failed: bool = False,
+        lookback: float | None = None,
     ) -> ClientReply:
         """Ask; returns the reply when it begins. The options are those of the in-process `ask`."""
         chosen = None if params is None else wire.wire_params(params)
-        ways = {"wait_ms": wait_ms, "hold": hold, "ignore_failed": ignore_failed}
+        ways = {"wait_ms": wait_ms, "hold": hold, "ignore_failed": ignore_failed, "lookback": lookback}
         self._asking += 1
         try:
             accepted = await self._call(wire.Ask, question=question, params=chosen, **ways)
@@ -165,15 +166,15 @@ class ClientStream(Talk[ClientReply]):
         """A copy of this stream as it is now, or as it was; the options are those of the in-process `fork`."""
         return await self._connection.open_copy(self, again, back_to=back_to, back_to_us=back_to_us)
 
-    async def snapshot(self, name: str) -> None:
+    async def snapshot(self, file: str) -> None:
         """Write this stream, as it is now, to a file of the server, from which `Connection.restore` goes on.
 
-        name: letters, digits, ".", "_" and "-", at most 100, with a letter or a digit first. A file of that name is
-            replaced. Every client of the server can restore it.
+        file: a name of at most 100 letters, digits, ".", "_" and "-", with a letter or a digit first. A file of that
+            name is replaced. Every client of the server can restore it.
 
         Raises InputError if the server keeps no snapshots, else as the in-process `snapshot` does.
         """
-        await self._call(wire.SnapshotMessage, name=name)
+        await self._call(wire.SnapshotMessage, name=file)
 
     async def close(self) -> None:
         """End the stream and wait until the server says so; idempotent. A lost connection has ended it too."""

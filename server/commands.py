@@ -63,6 +63,7 @@ class AskQuestion(_Command, frozen=True, kw_only=True, eq=False):
     wait_ms: int | None = None
     hold: bool | None = None
     ignore_failed: bool = False
+    lookback: float | None = None
 
 
 class InterruptReply(_Command, frozen=True, kw_only=True, eq=False):

@@ -152,7 +152,8 @@ class SessionTasks:
                     live.counts["inputs"] += 1
                     live.counts["bytes"] += command.size
                 case c.AskQuestion():
-                    ways = {"wait_ms": command.wait_ms, "hold": command.hold, "ignore_failed": command.ignore_failed}
+                    names = ("wait_ms", "hold", "ignore_failed", "lookback")
+                    ways = {name: getattr(command, name) for name in names}
                     answer = await stream.ask(command.question, command.params, **ways)
                     seq, reply = answer.seq, answer.id
                 case c.InterruptReply():

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..actors import messages as m
 from ..actors.engine import Engine
+from ..actors.lookback import Clip
 from ..engine.command import Accept, Open, Spans
 from ..engine.plan import Plan, Result
 from ..streams.event import Appended, Event, ReplyDone, Token
@@ -150,6 +151,8 @@ def says(message: Any) -> str:
     match message:
         case Open():
             return f"format {message.request.format}, policy {message.request.policy}"
+        case m.Take(item=Clip(items=items)):
+            return f"Clip, {len(items)} items of before"
         case m.Take(item=item):
             return f"{type(item).__name__}, {len(getattr(item, 'data', ''))} bytes"
         case m.Segments(segments=segments, last=last):

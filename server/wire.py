@@ -65,13 +65,14 @@ class TextMessage(StreamMessage, frozen=True, kw_only=True, tag="text"):
 
 
 class Ask(StreamMessage, frozen=True, kw_only=True, tag="ask"):
-    """Ask for a reply. Always answered with `accepted`, which holds the reply's id. `hold` and `ignore_failed` as in
-    `Stream.ask`."""
+    """Ask for a reply. Always answered with `accepted`, which holds the reply's id. `hold`, `ignore_failed` and
+    `lookback` as in `Stream.ask`."""
 
     question: str = ""
     params: Params | None = None
     hold: bool | None = None
     ignore_failed: bool = False
+    lookback: float | None = None
     wait_ms: Annotated[int, msgspec.Meta(ge=0, le=2**31)] | None = None
 
 

@@ -80,7 +80,7 @@ class ImageSegment(msgspec.Struct, frozen=True, eq=False, tag="image"):
 
 class VideoSegment(msgspec.Struct, frozen=True, eq=False, tag="video"):
     """One temporal patch of a video, `(temporal_patch, h, w, 3)` uint8, at the size that was fixed when the video
-    opened.
+    opened. `clip_fps`: it is part of a clip of its own, at so many frames a second; None: of the stream's video.
     """
 
     seq: int
@@ -88,6 +88,7 @@ class VideoSegment(msgspec.Struct, frozen=True, eq=False, tag="video"):
     pixels: np.ndarray
     start_us: int
     stop_us: int
+    clip_fps: float | None = None
 
 
 class AudioSegment(msgspec.Struct, frozen=True, eq=False, tag="audio"):
@@ -97,7 +98,8 @@ class AudioSegment(msgspec.Struct, frozen=True, eq=False, tag="audio"):
     samples before it (lead 0: a run begins here, the log-mel reflects). `frames` is the number of mel frames of the
     block. `run` counts the unbroken runs of sound in the stream; a block continues the one before it only inside its
     run. `loudest` is the largest log-mel power of the whole clip where that is known; None: the stream's so far counts.
-    `power` is the block's log-mel power, `(bins, frames)` float32, where it is known already.
+    `power` is the block's log-mel power, `(bins, frames)` float32, where it is known already. `clip_fps` as in
+    `VideoSegment`.
     """
 
     seq: int
@@ -110,6 +112,7 @@ class AudioSegment(msgspec.Struct, frozen=True, eq=False, tag="audio"):
     stop_us: int
     loudest: float | None = None
     power: np.ndarray | None = None
+    clip_fps: float | None = None
 
 
 class UnitSegment(msgspec.Struct, frozen=True, eq=False, tag="unit"):

@@ -281,6 +281,8 @@ class Conversation:
             span = input.spans[0]
             if not takes(self.stream, span, self.between):
                 return False
+            if self.stream.reply is not None and span.clip_fps is not None:  # one video, and no part of what is said
+                self._cut(len(self.stream.reply.ids), What.INTERRUPT)
             reply, laid = self.stream.reply, self._lay_span(input, span)
             self.kept.done([input.spans.popleft()])
             if reply is not None and laid:

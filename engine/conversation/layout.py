@@ -250,7 +250,8 @@ class Layout:
         block = self.block
         if block is None or block.kind != span.modality or span.modality == "image":
             return False
-        return (block.height, block.width) == span.grid[1:] and block.run == span.run
+        own = (block.run, block.clip_fps) == (span.run, span.clip_fps)
+        return own and (block.height, block.width) == span.grid[1:]
 
     def _open(self, span: Span) -> None:
         self._mark(span.modality, 0)
@@ -279,11 +280,13 @@ class Layout:
 
     def _block(self, span: Span) -> Block:
         """A block that counts from here."""
-        return Block(span.modality, self.cursor.text_next, span.grid[1], span.grid[2], span.run)
+        return Block(span.modality, self.cursor.text_next, span.grid[1], span.grid[2], span.run, span.clip_fps)
 
     def _in_block(self, span: Span) -> Rows:
         assert self.block is not None
-        positions = self.block.extend(span.grid[0], span.audio_rows, self.clock)
+        fps, family = span.clip_fps, self.family
+        clock = self.clock if fps is None else family.clock(family.grid_seconds(fps))
+        positions = self.block.extend(span.grid[0], span.audio_rows, clock)
         # The cursor follows at once: whatever comes next, the block's closing or the check of limits, goes on from it.
         self.block.leave(self.cursor, self.rule)
         return Rows(span.ids, positions, span.stored, span.seen, self.family.atomic(span.modality), span.content)

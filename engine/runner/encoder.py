@@ -87,7 +87,7 @@ class Encoder:
     def _of(self, segment: Segment, key: bytes | None, span: Span) -> Span:
         """The span as that of this segment, which has the same content."""
         own = {name: getattr(segment, name) for name in ("seq", "index", "start_us", "stop_us")}
-        mine = msgspec.structs.replace(span, **own, content=key)
+        mine = msgspec.structs.replace(span, **own, content=key, clip_fps=getattr(segment, "clip_fps", None))
         moved = (span.start_us, span.stop_us) != (mine.start_us, mine.stop_us)
         return self._towers.timed(mine) if moved and isinstance(segment, VideoSegment) else mine
 

@@ -38,13 +38,15 @@ Key = tuple[int, int, int]  # stream, seq, index
 
 class Announced(msgspec.Struct, frozen=True):
     """A segment that waits: how many rows it will have, the media time at which it stops, what its client is told
-    where it is dropped, and when its media was handed in."""
+    where it is dropped, and when its media was handed in. `clip`: of media that came once before, which is never
+    dropped, has no deadline and says nothing of how often media comes."""
 
     key: Key
     rows: int
     stop_us: int | None
     event: Dropped
     arrived_us: int
+    clip: bool = False
 
 
 class Flow(msgspec.Struct, frozen=True):
@@ -95,6 +97,10 @@ class Granting:
         """These wait now, after those that do. Returns which of the stream's are dropped instead."""
         waiting = self._waiting.setdefault(stream, deque())
         for segment in segments:
+            if segment.clip:  # after what is due
+                later_us = now_us + _FARTHEST_US
+                waiting.append(_Queued(later_us, later_us, segment))
+                continue
             piece, event = self._expected(segment, now_us), segment.event
             self.times.expect(stream, (event.seq, event.modality, event.start_us, event.stop_us), piece)
             waiting.append(_Queued(min(piece.due_us, now_us + _FARTHEST_US), piece.aim_us, segment))
@@ -262,10 +268,11 @@ class Granting:
 
     def _drop_oldest(self, stream: int, waiting: deque[_Queued]) -> list[Announced]:
         """Keep of a live source what is newest; while a reply speaks, of its pictures only the last."""
-        gone = [waiting.popleft() for _ in range(len(waiting) - _LATEST_SEGMENTS)]
+        fresh = [queued for queued in waiting if not queued.segment.clip]
+        over = max(0, len(fresh) - _LATEST_SEGMENTS)
+        gone = fresh[:over]
         if self._speaks(stream):
-            pictures = [queued for queued in waiting if queued.segment.event.modality == "video"]
-            gone += pictures[:-1]
-            for old in pictures[:-1]:
-                waiting.remove(old)
+            gone += [queued for queued in fresh[over:] if queued.segment.event.modality == "video"][:-1]
+        for old in gone:
+            waiting.remove(old)
         return [queued.segment for queued in gone]

@@ -115,6 +115,7 @@ def _command(heard: wire.Command, size: int) -> c.Command:
                 wait_ms=heard.wait_ms,
                 hold=heard.hold,
                 ignore_failed=heard.ignore_failed,
+                lookback=heard.lookback,
                 **address,
             )
         case wire.InterruptMessage():

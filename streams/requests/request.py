@@ -18,6 +18,7 @@ MOST_STOPS, MOST_STOP_CHARACTERS = 64, 1024  # stop strings, and characters of e
 FPS = (0.01, 60.0)
 MOST_LATENESS_US = 60_000_000
 STILL_SECONDS = (0.1, 3600.0)
+LOOKBACK_SECONDS = (0.1, 600.0)
 _UNTYPED = ("media", "messages", "params", "processor")  # looked at elsewhere
 
 
@@ -169,6 +170,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     drop_still: drop video that shows nothing new and sound that is silent before they cost anything, but for one piece
         in so many seconds of media time, 0.1 to 3,600. Each comes as a `Dropped` event, "still". Images and units of
         picture and sound are always taken. `None`: nothing is dropped for this reason.
+    lookback: how many seconds of its newest frames and sound the stream keeps as they came, 0.1 to 600, so that a
+        question may look back at them at their full frame rate (docs/fork.md). What has no `pts_us`, files and still
+        pictures are not kept. The oldest go first, also if they are more than `MediaLimits.max_lookback_bytes`, 64 MiB.
+        `None`: nothing is kept. InputError together with `audio_in_video`.
     video_fps: frames a second that the model gets, 0.01 to 60. `None` takes the rate of the model. With the policy
         "latest" it is also what the stream declares to need: it is refused with OverloadError if the machine would not
         keep up.
@@ -201,6 +206,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     unit_tokens: int = 20
     policy: str = "block"
     drop_still: float | None = None
+    lookback: float | None = None
     video_fps: float | None = None
     expected_frames: int | None = None
     audio_in_video: bool = False
@@ -234,6 +240,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         if self.drop_still is not None and not STILL_SECONDS[0] <= self.drop_still <= STILL_SECONDS[1]:
             least, most = STILL_SECONDS
             raise InputError(f"drop_still: expected a number in [{least:g}, {most:g}], got {self.drop_still}")
+        if self.lookback is not None and not LOOKBACK_SECONDS[0] <= self.lookback <= LOOKBACK_SECONDS[1]:
+            least, most = LOOKBACK_SECONDS
+            raise InputError(f"lookback: expected a number in [{least:g}, {most:g}], got {self.lookback}")
+        if self.lookback is not None and self.audio_in_video:
+            raise InputError("lookback: expected no audio_in_video beside it, got both")
         if self.expected_frames is not None and self.expected_frames < 1:
             raise InputError(f"expected_frames: expected at least 1, got {self.expected_frames}")
         if self.splice_tokens is not None and self.splice_tokens < 1:

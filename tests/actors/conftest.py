@@ -78,6 +78,7 @@ class House:
             assert figures["pages_free"] == figures["pages"]
             assert figures["span_bytes"] == 0
             assert figures["segments_waiting"] == 0
+            assert figures["lookback_bytes"] == 0
 
 
 @pytest.fixture(scope="session")

@@ -60,7 +60,7 @@ def test_a_copy_that_goes_back_is_as_the_stream_was(house: House, place: int, by
             async with await engine.stream(Request(format="turns")) as stream:
                 numbers = await tell(stream, TOLD)
                 back = {"back_to_us": TOLD[place][-1].pts_us} if timed else {"back_to": numbers[place]}
-                async with await stream.fork(**back) as copy:
+                async with await stream.fork(**back) as copy:  # pyright: ignore[reportArgumentType]
                     mine = await said(copy)
                     assert copy.next_seq() > numbers[-1]
                 assert await ids(await stream.ask("Still there?", most(2)))
@@ -101,11 +101,11 @@ def test_what_is_not_held_is_refused_with_what_is(house: House) -> None:
             await reader.see(Evicted)
             for back in ({"back_to": numbers[0]}, {"back_to": 999}, {"back_to_us": FRAME_US}):
                 with pytest.raises(InputError, match="expected .* got"):
-                    await stream.fork(**back)  # type: ignore[arg-type]
+                    await stream.fork(**back)  # pyright: ignore[reportArgumentType]
             with pytest.raises(InputError, match="one of"):
                 await stream.fork(back_to=1, back_to_us=1)
             for back in ({"back_to": numbers[-3]}, {"back_to": numbers[-1]}, {"back_to_us": 30 * FRAME_US}):
-                async with await stream.fork(**back) as copy:  # type: ignore[arg-type]
+                async with await stream.fork(**back) as copy:  # pyright: ignore[reportArgumentType]
                     assert await ids(await copy.ask(WORDS, most(3)))
             await stream.close()
             await reader.task

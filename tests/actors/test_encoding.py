@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from penstock.actors import messages as m
+from penstock.actors.lookback import Clip
 from penstock.engine import command as c
 from penstock.engine.embeddings import Embeddings
 from penstock.engine.encoding import decoder, encode
@@ -43,6 +44,7 @@ MESSAGES: list[msgspec.Struct] = [
     m.Take(1, 2, i.VideoBytes(bytearray(b"abc"), True), 7),
     m.Take(1, 2, i.AudioChunk(SAMPLES[None], 16_000), 7),
     m.Take(1, 2, i.AudioBytes(b""), 7),
+    m.Take(1, 2, Clip((i.VideoFrame(b"jpeg", 5), i.AudioChunk(SAMPLES[None], 16_000, 5)), 10.0), 7),
     m.Flush(1, 3, 7),
     m.Converse(1, 1, Content([Media("image", PIXELS), i.AudioBytes(b"x", True)], [{"role": "user", "content": [{}]}])),
     m.Converse(1, 1, Content([Media("audio", SAMPLES, 8000)], ids=[1, 2], video_fps=1.0, options={"max_pixels": 4})),
@@ -58,6 +60,7 @@ MESSAGES: list[msgspec.Struct] = [
     m.Segments(1, 2, [s.ImageSegment(2, 0, PIXELS), s.UnitSegment(2, 1, PIXELS[None], AUDIO, 0, 1)], True),
     m.Segments(1, 2, [s.VideoSegment(2, 0, PIXELS[None], 0, 1), AUDIO], False, 7),
     m.Announce(1, 2, [(0, 12, None, "ImageSegment", None), (1, 3, 5, "AudioSegment", 4)], 7),
+    m.Announce(1, 2, [(0, 12, 9, "VideoSegment", 0)], 7, True),
     m.Grant([(1, 2, 3), (4, 5, 6)]),
     m.Discard([(1, 2, 3)]),
     m.Encoded(1, 100),

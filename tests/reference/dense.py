@@ -228,8 +228,9 @@ class _Layer:
                 self._tokens([int(token) for token in ids], self.places.sampled(len(ids)))
             case p.ImagePiece(pixels):
                 self._image(pixels)
-            case p.VideoPiece(frames, times):
-                self._video(frames, times or tuple(index / self.fps for index in range(len(frames))))
+            case p.VideoPiece(frames, times, fps):
+                times = times or tuple(index / self.fps for index in range(len(frames)))
+                self._video(frames, times, 2 / (fps or self.fps))
             case p.AudioPiece():
                 self._audio(piece)
             case p.AvPiece():
@@ -316,7 +317,7 @@ class _Layer:
         embeds, *deep = [torch.cat(list(layer)).view(grids, height * width, -1) for layer in layers]
         return embeds, height, width, deep
 
-    def _video(self, frames: np.ndarray, times: Row[float]) -> None:
+    def _video(self, frames: np.ndarray, times: Row[float], second_per_grid: float) -> None:
         if self.model.config.model_type in one_axis.MODEL_TYPES:
             if self.model.config.model_type == "smolvlm":  # the words for a frame's time stand alone
                 self._flush()
@@ -334,7 +335,7 @@ class _Layer:
                 self._wrapper(self.sight[1])
             self._wrapper(self.sight[1])
             return
-        places = self.places.grids(times_of(self.model.config, len(embeds), self.second_per_grid), height, width)
+        places = self.places.grids(times_of(self.model.config, len(embeds), second_per_grid), height, width)
         ids = [self.model.config.video_token_id] * places.shape[1]
         self._rows(ids, places, embeds.flatten(0, 1), [layer.flatten(0, 1) for layer in deep])
         self._wrapper(self.sight[1])

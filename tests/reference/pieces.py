@@ -61,11 +61,12 @@ class VideoPiece:
     """A wrapped block of video, `(n, h, w, 3)` uint8 at its final size; an odd last frame is repeated.
 
     `times`: of each frame in seconds, where the model is told them; without them frames come from 0 on at the nominal
-    rate.
+    rate. `fps`: its own rate; 0: the nominal one.
     """
 
     frames: np.ndarray
     times: tuple[float, ...] = ()
+    fps: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,13 +21,15 @@ NOT_THERE = {
         "send",
         "check_alive",
         "fork",
+        "freeze",
+        "save",
         "end_stream",
         "closed",
         "park",
         "statistics",
         "until_failed",
     },
-    Stream: {"told", "opened", "next_seq", "transcript", "credit_bytes"},
+    Stream: {"told", "opened", "next_seq", "frozen", "transcript", "credit_bytes"},
     Reply: {"unread", "count", "put", "hold", "end", "token", "more"},
 }
 MORE = {"name"}  # over the network a stream may be named by its client
