@@ -22,7 +22,7 @@ from ..streams.event import Dropped, Error, Held
 from ..streams.item import AudioChunk, Image, VideoFrame
 from ..streams.requests.request import Request
 from ..streams.requests.whole import decoded
-from ..streams.segment import AudioSegment, MediaSpec, Segment, UnitSegment
+from ..streams.segment import AudioSegment, DroppedSegment, MediaSpec, Sifted, UnitSegment
 from ..streams.timeline import Output
 from .actor import Actor, Supervisor
 from .frozen_intake import freeze, thaw
@@ -50,8 +50,10 @@ _LATEST_FRAMES = 8
 _LATEST_SOUND_BYTES = 1 << 20
 
 
-def segment_bytes(segment: Segment) -> int:
+def segment_bytes(segment: Sifted) -> int:
     """Bytes of pixels and samples that a segment holds."""
+    if isinstance(segment, DroppedSegment):
+        return 0
     if isinstance(segment, AudioSegment):
         return segment.samples.nbytes + (0 if segment.power is None else segment.power.nbytes)
     audio = segment.audio if isinstance(segment, UnitSegment) else None
@@ -249,7 +251,7 @@ class Decode(Actor[DecodeMessage]):
         if output.held != lane.held:
             lane.held = output.held
             self._schedule.put_control(Notice(stream, output.held))
-        for segment in output.segments:
+        for segment in output.pieces:
             size = segment_bytes(segment)
             while lane.ahead_bytes and lane.ahead_bytes + size > _AHEAD_BYTES and not lane.ended:
                 lane.room.clear()

@@ -223,13 +223,13 @@ class Intake:
         mel = log_mel(spec.mel_bins, spec.audio_rate, 2 * spec.lead_samples, spec.hop_samples)
         powers = {id(b): mel.power(torch.from_numpy(b.samples), b.lead, b.frames).numpy() for b in mine}
         loudest = max(float(power.max()) for power in powers.values())
-        segments = [
-            msgspec.structs.replace(segment, loudest=loudest, power=powers[id(segment)])
-            if id(segment) in powers
-            else segment
-            for segment in output.segments
+        pieces = [
+            msgspec.structs.replace(piece, loudest=loudest, power=powers[id(piece)])
+            if isinstance(piece, AudioSegment) and id(piece) in powers
+            else piece
+            for piece in output.pieces
         ]
-        return msgspec.structs.replace(output, segments=segments)
+        return msgspec.structs.replace(output, pieces=pieces)
 
     def _wanted(self, frames: list[Frame]) -> list[Frame]:
         """The sound of a video goes only to a model that hears."""

@@ -28,7 +28,7 @@ from ..engine.plan import Plan, Result
 from ..streams.event import Event, TranscriptRow
 from ..streams.item import Item
 from ..streams.requests.prompt import Content
-from ..streams.segment import Segment
+from ..streams.segment import Sifted
 
 
 class Take(msgspec.Struct, frozen=True, tag=True, eq=False):
@@ -71,7 +71,7 @@ class Segments(msgspec.Struct, frozen=True, tag=True, eq=False):
 
     stream: int
     seq: int
-    segments: list[Segment]
+    segments: list[Sifted]
     last: bool
     arrived_us: int = 0
 

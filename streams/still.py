@@ -1,5 +1,5 @@
-"""Leaves out what shows and says nothing new. Comes in: segments in the order of their times; goes out: those that go
-to the model, and notices of the others. Knows no streams, clocks or models.
+"""Leaves out what shows and says nothing new. Comes in: segments in the order of their times; goes out: the same with
+those replaced that do not go to the model, and notices of these. Knows no streams, clocks or models.
 
 A piece of video is compared with the newest frame that was *kept*, not with the one before it: so a slow change adds up
 until it shows. All of it is causal, a pure function of the segments so far.
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
 import numpy as np
 
 from .event import Dropped
-from .segment import AudioSegment, Segment, VideoSegment
+from .segment import AudioSegment, DroppedSegment, Segment, Sifted, VideoSegment
 
 # A picture is compared in cells of so many pixels a side, by the mean of each colour: a camera's noise averages out.
 _CELL = 4
@@ -34,9 +35,10 @@ class Still:
         self._kept_us: dict[str, int] = {}  # when the last piece of each kind that was kept began
         self._shown: np.ndarray | None = None  # the newest frame that was kept, in cells
 
-    def sift(self, segments: Iterable[Segment], seq: int) -> tuple[list[Segment], list[Dropped]]:
-        """Those that go through, and notices of the others, whose input is `seq`."""
-        kept: list[Segment] = []
+    def sift(self, segments: Iterable[Segment], seq: int) -> tuple[list[Sifted], list[Dropped]]:
+        """The segments, those of them as `DroppedSegment` that do not go through; and notices of these, whose input is
+        `seq`."""
+        sifted: list[Sifted] = []
         dropped: list[Dropped] = []
         for segment in segments:
             match segment:
@@ -45,18 +47,20 @@ class Still:
                     if self._is_due("video", segment.start_us) or self._differs(cells):
                         self._shown = cells[-1]
                         self._kept_us["video"] = segment.start_us
-                        kept.append(segment)
+                        sifted.append(segment)
                     else:
                         dropped.append(_notice(seq, "video", len(segment.pixels), segment))
+                        sifted.append(without_content(segment))
                 case AudioSegment():
                     if self._is_due("audio", segment.start_us) or self._sounds(segment):
                         self._kept_us["audio"] = segment.start_us
-                        kept.append(segment)
+                        sifted.append(segment)
                     else:
                         dropped.append(_notice(seq, "audio", len(segment.samples) - segment.lead, segment))
+                        sifted.append(without_content(segment))
                 case _:
-                    kept.append(segment)
-        return kept, dropped
+                    sifted.append(segment)
+        return sifted, dropped
 
     def _is_due(self, kind: str, start_us: int) -> bool:
         """None was kept for so long, or the clock was set back."""
@@ -84,6 +88,15 @@ def _cells(pixels: np.ndarray) -> np.ndarray:
     sums = np.add.reduceat(np.add.reduceat(pixels.astype(np.float32), rows, 1), columns, 2)
     tall, wide = (np.diff(np.append(edges, side)) for edges, side in zip((rows, columns), sides, strict=True))
     return sums / (tall[:, None] * wide)[..., None]
+
+
+def without_content(segment: VideoSegment | AudioSegment) -> DroppedSegment:
+    """What stands for a segment that does not go to the model."""
+    if isinstance(segment, VideoSegment):
+        nothing = msgspec.structs.replace(segment, pixels=np.zeros((len(segment.pixels), 0, 0, 3), np.uint8))
+    else:
+        nothing = msgspec.structs.replace(segment, samples=np.zeros(0, np.float32), lead=0, power=None)
+    return DroppedSegment(segment.seq, segment.index, nothing)
 
 
 def _notice(seq: int, modality: str, count: int, segment: VideoSegment | AudioSegment) -> Dropped:

@@ -18,7 +18,7 @@ from ..errors import InputError
 from .audio import AudioBlocks, MakeResampler, Resampling
 from .event import Dropped, Held
 from .order import LIVE, FrameSource, Order
-from .segment import ImageSegment, MediaSpec, Segment, UnitSegment
+from .segment import DroppedSegment, ImageSegment, MediaSpec, Segment, Sifted, UnitSegment
 from .size import fit, video_rule
 from .still import Still
 from .tracks import Tracks
@@ -27,11 +27,19 @@ from .video import Pictures, Resize, Sampler, VideoPatches
 
 
 class Output(msgspec.Struct, frozen=True, eq=False):
-    """What one call gave: new segments, media that no segment will have, and what waits for more."""
+    """What one call gave: new pieces in order, notices of media that does not go to the model, and what waits for more.
 
-    segments: list[Segment]
+    The pieces are segments, and what stands for those that were dropped.
+    """
+
+    pieces: list[Sifted]
     dropped: list[Dropped]
     held: Held
+
+    @property
+    def segments(self) -> list[Segment]:
+        """What goes to the model."""
+        return [piece for piece in self.pieces if not isinstance(piece, DroppedSegment)]
 
 
 class Timeline:
@@ -151,13 +159,14 @@ class Timeline:
                 _extend(segments, dropped, self._rooms.audio(seq, frame, source))
 
     def _output(self, seq: int, segments: list[Segment], dropped: list[Dropped]) -> Output:
+        sifted: list[Sifted] = [*segments]
         if self._still is not None:
-            segments, left_out = self._still.sift(segments, seq)
+            sifted, left_out = self._still.sift(segments, seq)
             dropped = [*dropped, *left_out]
         if seq != self._seq:
             self._seq, self._count = seq, 0
-        numbered = [_numbered(segment, seq, self._count + offset) for offset, segment in enumerate(segments)]
-        self._count += len(segments)
+        numbered = [_numbered(segment, seq, self._count + offset) for offset, segment in enumerate(sifted)]
+        self._count += len(sifted)
         return Output(numbered, _merged(dropped), self._held())
 
     def _held(self) -> Held:
@@ -188,7 +197,7 @@ def _extend(
     dropped += given[1]
 
 
-def _numbered(segment: Segment, seq: int, index: int) -> Segment:
+def _numbered(segment: Sifted, seq: int, index: int) -> Sifted:
     if isinstance(segment, UnitSegment) and segment.audio is not None:
         audio = msgspec.structs.replace(segment.audio, seq=seq, index=index)
         return msgspec.structs.replace(segment, seq=seq, index=index, audio=audio)

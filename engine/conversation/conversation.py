@@ -279,6 +279,12 @@ class Conversation:
     def _lay_media(self, input: Waiting) -> bool:
         while input.spans:
             span = input.spans[0]
+            if not len(span.ids):
+                if self.stream.layout.step("media") is None:
+                    return False
+                self.stream.layout.passes(span)
+                input.spans.popleft()
+                continue
             if not takes(self.stream, span, self.between):
                 return False
             reply, laid = self.stream.reply, self._lay_span(input, span)
