@@ -28,6 +28,7 @@ from ..streams.requests.options import sized
 from ..streams.requests.request import Request
 from ..streams.requests.whole import file_frames
 from ..streams.segment import AudioSegment, MediaSpec, UnitSegment
+from ..streams.sieve import Demand
 from ..streams.timeline import Output, Timeline
 
 # An encoded file is decoded in pieces of this size, so that segments go on while the rest is decoded.
@@ -59,6 +60,7 @@ class Intake:
             audio_in_video=request.audio_in_video,
             lateness_us=request.lateness_us,
             still_us=None if request.drop_still is None else round(request.drop_still * 1_000_000),
+            idle_fps=request.video_fps_idle,
             resampler=StreamResampler,
         )
         self._spec = spec
@@ -70,8 +72,9 @@ class Intake:
         self._containers: dict[str, tuple[Reading, FrameSource]] = {}  # the file of each kind that is being read
         self._files = 0
 
-    def take(self, seq: int, item: Item) -> Generator[Output, None, None]:
+    def take(self, seq: int, item: Item, demand: Demand = Demand.IDLE) -> Generator[Output, None, None]:
         """Decode one item, piece by piece. Raises MediaError or InputError; the stream can go on."""
+        self._timeline.demand = demand
         match item:
             case Image():
                 yield self._timeline.image(seq, self._picture(item.data), item.pts_us)
@@ -109,6 +112,8 @@ class Intake:
         return twin
 
     def flush(self, seq: int) -> Output:
+        """What is held goes in for the words that flush it."""
+        self._timeline.demand = Demand.ASKED
         return self._timeline.flush(seq)
 
     def close(self) -> None:

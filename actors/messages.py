@@ -32,7 +32,8 @@ from ..streams.segment import Sifted
 
 
 class Take(msgspec.Struct, frozen=True, tag=True, eq=False):
-    """An item of media, input `seq` of its stream, which was handed in at `arrived_us`.
+    """An item of media, input `seq` of its stream, which was handed in at `arrived_us`. `asked`: a question waited for
+    its reply then, or a reply spoke.
 
     Here and below that is in microseconds on the clock of `time.monotonic`.
     """
@@ -41,6 +42,7 @@ class Take(msgspec.Struct, frozen=True, tag=True, eq=False):
     seq: int
     item: Item
     arrived_us: int
+    asked: bool = False
 
 
 class Flush(msgspec.Struct, frozen=True, tag=True):

@@ -14,7 +14,7 @@ import msgspec
 from ..engine.command import Accept, Back, Hurry, Input, Interrupt, MediaEnd, MediaInput, Park, Question, TextInput
 from ..engine.frozen import Frozen
 from ..errors import InputError, PenstockError, StreamClosedError, error_of
-from ..streams.event import Closed, Credit, Error, Event, ReplyDone, ReplyStarted, Token, TranscriptRow
+from ..streams.event import Closed, Credit, Error, Event, ReplyDone, ReplyStarted, Resting, Token, TranscriptRow
 from ..streams.format import BY_NAME
 from ..streams.item import AudioChunk, Item, Text, VideoFrame
 from ..streams.requests.request import Request, SamplingParams
@@ -106,7 +106,8 @@ class Stream(Talk[Reply]):
         self._shown = True
         seq = self._accept(MediaInput(self._seq + 1))
         self._on_way.put(seq, size, item.pts_us if isinstance(item, VideoFrame | AudioChunk) else None)
-        self._engine.decode.put_now(Take(self.id, seq, item, arrived_us), size)
+        asked = bool(self._asked) or (self.reply is not None and not self.reply.rests)
+        self._engine.decode.put_now(Take(self.id, seq, item, arrived_us, asked), size)
         return seq
 
     async def ask(
@@ -309,6 +310,9 @@ class Stream(Talk[Reply]):
         match event:
             case ReplyStarted(id, seq, held):
                 self._begin(id, seq, held)
+            case Resting(reply):
+                if reply in self._replies:
+                    self._replies[reply].rests = True
             case Token(reply):
                 if reply in self._replies and not self._replies[reply].put(event):
                     self._held.setdefault(reply, []).append(event)

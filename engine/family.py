@@ -138,8 +138,12 @@ class Family:
     def atomic(self, modality: str) -> bool:
         return self.data.classes.get(modality) == "D"
 
-    def check_rate(self, fps: float | None, sound_inside: bool) -> None:
-        """Raise InputError where video at `fps` frames a second has no positions in this model."""
+    def check_rate(self, fps: float | None, sound_inside: bool, idle_fps: float | None = None) -> None:
+        """Raise InputError where video at `fps` frames a second has no positions in this model, and where `idle_fps` is
+        higher."""
+        most = fps or self.spec.video_fps
+        if idle_fps is not None and idle_fps > most:
+            raise InputError(f"video_fps_idle: expected at most video_fps, {most:g}, got {idle_fps:g}")
         if fps is None or self.data.clock != "whole":
             return
         if sound_inside and fps != self.spec.video_fps:
