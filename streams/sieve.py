@@ -22,8 +22,8 @@ from .segment import AudioSegment, DroppedSegment, Segment, Sifted, VideoSegment
 _CELL = 4
 # From how many levels of 255 on a cell is another one, and which share of cells says that the picture is another one.
 _LEVELS, _SHARE = 10.0, 0.001
-# Which share of cells says that the scene is another one, a cut, and for how long video has its full rate after it.
-_CUT, _AFTER_CUT_US = 0.3, 5_000_000
+# Which share of cells says that the scene is another one, and for how long video has its full rate then.
+_SCENE, _NEW_US = 0.3, 5_000_000
 # Sound is silent if no stretch of 20 ms of it is louder than this, a root of the mean square: -50 dB of full scale.
 _STRETCHES_A_SECOND, _SILENT = 50, 0.00316
 
@@ -49,7 +49,7 @@ class Sieve:
         self._stretch = max(1, audio_rate // _STRETCHES_A_SECOND)
         self._kept_us: dict[str, int] = {}  # when the last piece of each kind that was kept began
         self._shown: np.ndarray | None = None  # the newest frame that was kept, in cells
-        self._cut_us: int | None = None  # when the newest piece began that is another scene
+        self._scene_us: int | None = None  # when the newest piece began that is another scene
 
     def sift(
         self, segments: Iterable[Segment], seq: int, demand: Demand = Demand.IDLE
@@ -80,11 +80,11 @@ class Sieve:
     def _of_video(self, segment: VideoSegment, demand: Demand) -> str:
         cells, start_us = _cells(segment.pixels), segment.start_us
         changed = self._changed(cells)
-        if changed > _CUT:
-            self._cut_us = start_us
+        if changed > _SCENE:
+            self._scene_us = start_us
         if self._still_us is not None and changed <= _SHARE and not self._is_due("video", start_us, self._still_us):
             return "still"
-        full = demand is Demand.ASKED or (demand is Demand.IDLE and self._is_after_cut(start_us))
+        full = demand is Demand.ASKED or (demand is Demand.IDLE and self._is_new_scene(start_us))
         if self._idle_us is not None and not full and not self._is_due("video", start_us, self._idle_us):
             return "rate"
         self._shown, self._kept_us["video"] = cells[-1], start_us
@@ -103,8 +103,8 @@ class Sieve:
         last_us = self._kept_us.get(kind)
         return last_us is None or not last_us <= start_us < last_us + every_us
 
-    def _is_after_cut(self, start_us: int) -> bool:
-        return self._cut_us is not None and self._cut_us <= start_us < self._cut_us + _AFTER_CUT_US
+    def _is_new_scene(self, start_us: int) -> bool:
+        return self._scene_us is not None and self._scene_us <= start_us < self._scene_us + _NEW_US
 
     def _changed(self, cells: np.ndarray) -> float:
         """The share of cells that are other ones than in the newest frame that was kept, where that is largest."""

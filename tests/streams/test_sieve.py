@@ -174,7 +174,7 @@ def moving(number: int, seed: int = 0) -> np.ndarray:
 
 
 def test_video_has_its_lower_rate_while_nothing_happens() -> None:
-    """For five seconds after a cut, and the beginning is one, and while something is asked all goes in."""
+    """While something is asked all goes in, and for five seconds after another scene has come, as the first has."""
     shown = [moving(number, seed=number // 15) for number in range(30)]
     demands = [Demand.ASKED if number in (12, 13) else Demand.IDLE for number in range(30)]
     kept, dropped = by_rate(shown, demands)
