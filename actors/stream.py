@@ -286,7 +286,9 @@ class Stream(Talk[Reply]):
         for snapshot in message.snapshots:
             self._snapshots.tell(snapshot.twin, snapshot)
         if message.resolved:
-            self._arrived(message.resolved)
+            self._on_way.arrived(message.resolved)
+            self._changed.set()
+            self._outbox.put(Credit(self._on_way.credit_bytes, self._on_way.credit_us))
         self._watch_reader()
 
     async def opened(self) -> None:
@@ -301,18 +303,12 @@ class Stream(Talk[Reply]):
         """The number that the next input will have."""
         return self._seq + 1
 
-    def _arrived(self, seqs: list[int]) -> None:
-        self._on_way.arrived(seqs)
-        self._changed.set()
-        self._outbox.put(Credit(self._on_way.credit_bytes, self._on_way.credit_us))
-
     def _event(self, event: Event) -> None:
         match event:
             case ReplyStarted(id, seq, held):
                 self._begin(id, seq, held)
-            case Resting(reply):
-                if reply in self._replies:
-                    self._replies[reply].rests = True
+            case Resting(reply) if reply in self._replies:
+                self._replies[reply].rests = True
             case Token(reply):
                 if reply in self._replies and not self._replies[reply].put(event):
                     self._held.setdefault(reply, []).append(event)
