@@ -45,7 +45,7 @@ class Sieve:
     """
 
     def __init__(self, audio_rate: int, still_us: int | None, idle_us: int | None = None) -> None:
-        self._still_us, self._idle_us = still_us, idle_us
+        self._still_us, self._idle_us, self._rate = still_us, idle_us, audio_rate
         self._stretch = max(1, audio_rate // _STRETCHES_A_SECOND)
         self._kept_us: dict[str, int] = {}  # when the last piece of each kind that was kept began
         self._shown: np.ndarray | None = None  # the newest frame that was kept, in cells
@@ -61,7 +61,7 @@ class Sieve:
         for segment in segments:
             reason = self._reason(segment, demand)
             if reason and isinstance(segment, VideoSegment | AudioSegment):
-                dropped.append(_notice(seq, segment, reason))
+                dropped.append(self._notice(seq, segment, reason))
                 sifted.append(_without_content(segment))
             else:
                 sifted.append(segment)
@@ -113,8 +113,17 @@ class Sieve:
         changed = (np.abs(cells - self._shown) > _LEVELS).any(-1)
         return float(changed.mean((1, 2)).max())
 
+    def _notice(self, seq: int, segment: VideoSegment | AudioSegment, reason: str) -> Dropped:
+        sees = isinstance(segment, VideoSegment)
+        count = len(segment.pixels) if sees else self._count(segment)
+        return Dropped(seq, "video" if sees else "audio", count, segment.start_us, segment.stop_us, reason)
+
+    def _count(self, segment: AudioSegment) -> int:
+        """Samples of the block itself, without its lead and its look-ahead."""
+        return round((segment.stop_us - segment.start_us) * self._rate / 1_000_000)
+
     def _sounds(self, segment: AudioSegment) -> bool:
-        samples = segment.samples[segment.lead :]
+        samples = segment.samples[segment.lead : segment.lead + self._count(segment)]
         whole = len(samples) // self._stretch * self._stretch
         stretches = [samples[:whole].reshape(-1, self._stretch), samples[whole:][None]]
         return any(bool((np.square(part).mean(1) > _SILENT**2).any()) for part in stretches if part.size)
@@ -137,9 +146,3 @@ def _without_content(segment: VideoSegment | AudioSegment) -> DroppedSegment:
     else:
         nothing = msgspec.structs.replace(segment, samples=np.zeros(0, np.float32), lead=0, power=None)
     return DroppedSegment(segment.seq, segment.index, nothing)
-
-
-def _notice(seq: int, segment: VideoSegment | AudioSegment, reason: str) -> Dropped:
-    sees = isinstance(segment, VideoSegment)
-    count = len(segment.pixels) if sees else len(segment.samples) - segment.lead
-    return Dropped(seq, "video" if sees else "audio", count, segment.start_us, segment.stop_us, reason)

@@ -7,41 +7,54 @@ import asyncio
 import numpy as np
 from penstock.actors.engine import Engine
 from penstock.streams.event import Appended, Dropped
-from penstock.streams.item import VideoFrame
+from penstock.streams.item import AudioBytes, Item, VideoFrame
 from penstock.streams.requests.request import Request, SamplingParams
 
 from tests.actors.conftest import House
 from tests.actors.watch import FRAME_US, WORDS, Reader
-from tests.reference.media import frames
+from tests.reference.media import frames, sound, wav
 
 PARAMS = SamplingParams(max_tokens=2, temperature=0.0, ignore_eos=True)
 STANDS = 24
 
 
-async def seen(engine: Engine, shots: list[np.ndarray], drop_still: float | None) -> tuple[dict[int, int], int]:
-    """The positions of the pieces that went in, by the times at which they start, and how many frames did not."""
+async def seen(engine: Engine, items: list[Item], drop_still: float | None) -> tuple[dict[int, int], list[Dropped]]:
+    """The positions of the pieces that went in, by the times at which they start, and what did not."""
     request = Request(format="turns", drop_still=drop_still)
     async with await engine.stream(request) as stream:
         reader = Reader(stream)
-        for tick, pixels in enumerate(shots):
-            await stream.append(VideoFrame(pixels, tick * FRAME_US))
+        for item in items:
+            await stream.append(item)
         await (await stream.ask(WORDS, PARAMS)).text()
     await reader.task
-    left_out = [one for one in reader.of(Dropped) if one.reason == "still"]
-    assert all(one.modality == "video" and one.start_us is not None for one in left_out)
-    return {one.start_us or 0: one.position for one in reader.of(Appended)}, sum(one.count for one in left_out)
+    left_out = reader.of(Dropped)
+    assert all(one.reason == "still" and one.start_us is not None for one in left_out)
+    return {one.start_us or 0: one.position for one in reader.of(Appended)}, left_out
 
 
-def test_what_goes_in_has_its_place_in_time(house: House) -> None:
-    first, second = frames(1, 1)[0], frames(5, 1)[0]
-    shots = [first] * (2 + STANDS) + [second] * 2
+def compare(house: House, items: list[Item], went_in: list[int], count: int) -> None:
+    """The pieces that start at these times go in, where they stand if all do; so much is left out."""
 
     async def work() -> None:
         async with house.engine() as engine:
-            (sifted, left_out), (whole, none) = await asyncio.gather(
-                seen(engine, shots, 60.0), seen(engine, shots, None)
+            (sifted, left_out), (whole, nothing) = await asyncio.gather(
+                seen(engine, items, 60.0), seen(engine, items, None)
             )
-            assert (left_out, none) == (STANDS, 0)
-            assert sifted == {start: whole[start] for start in (0, (2 + STANDS) * FRAME_US)}
+            assert (sum(one.count for one in left_out), nothing) == (count, [])
+            assert sifted == {start: whole[start] for start in went_in}
 
     house.run(work())
+
+
+def test_a_frame_that_goes_in_has_its_place_in_time(house: House) -> None:
+    first, second = frames(1, 1)[0], frames(5, 1)[0]
+    shots = enumerate([first] * (2 + STANDS) + [second] * 2)
+    items: list[Item] = [VideoFrame(pixels, tick * FRAME_US) for tick, pixels in shots]
+    compare(house, items, [0, (2 + STANDS) * FRAME_US], STANDS)
+
+
+def test_sound_that_goes_in_has_its_place_in_time_in_a_file(house: House) -> None:
+    """All of it is one input: what was left out stays behind the pieces that wait to be encoded."""
+    heard = sound(1, 2.0)
+    samples = np.concatenate([heard, heard, 0 * heard, 0 * heard, heard])
+    compare(house, [AudioBytes(wav(samples), final=True)], [0, 2_000_000, 8_000_000], 4 * 16_000)
