@@ -184,6 +184,7 @@ class Scheduler:
         self._places.check()
         self.family.check_format(format)
         self.family.check_rate(request.video_fps, request.audio_in_video, request.video_fps_idle)
+        self.family.check_still(request.drop_still, request.video_fps)
         bounds(request, self._places.limits(request), self.family)
         seconds = self.family.grid_seconds(request.video_fps)
         layout = Layout(self.family, format, request.positions, seconds, request.system, trusted=request.control_tokens)

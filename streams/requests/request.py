@@ -167,8 +167,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     policy: what happens if media comes faster than it is taken. "block", for files: `Stream.append` waits. "latest",
         for cameras: the oldest media that is not encoded is dropped.
     drop_still: drop video that shows nothing new and sound that is silent before they cost anything, but for one piece
-        in so many seconds of media time, 0.1 to 3,600. Each comes as a `Dropped` event, "still". Images and units of
-        picture and sound are always taken. `None`: nothing is dropped for this reason.
+        in so many seconds of media time, 0.1 to 3,600, and at most half of what the model has positions for. Each comes
+        as a `Dropped` event, "still". Images and units of picture and sound are always taken. `None`: nothing is
+        dropped for this reason.
     video_fps: frames a second that the model gets, 0.01 to 60. `None` takes the rate of the model. With the policy
         "latest" it is also what the stream declares to need: it is refused with OverloadError if the machine would not
         keep up.

@@ -14,6 +14,7 @@ from penstock.codecs.frame import Frame, Pixels, Samples
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import Core
 from penstock.engine.family import Loaded
+from penstock.errors import InputError
 from penstock.streams.requests.request import Request
 from penstock.streams.timeline import Timeline
 
@@ -117,3 +118,12 @@ def test_times_in_words_need_no_positions() -> None:
     ours, _ = told(loaded, pairs(loaded, [0, 0, 0, 1]))
     begins = [int(positions.min()) for positions in ours[0].values()]
     assert begins[1] - begins[0] < 20
+
+
+@pytest.mark.parametrize(("name", "fps", "most"), [("omni", None, 655), ("llava_onevision", 10.0, 410)])
+def test_no_more_may_be_dropped_than_there_are_positions_for(name: str, fps: float | None, most: int) -> None:
+    """Time that passes takes positions, and the model has to hold both sides of it."""
+    core = Core(served(name), EngineConfig(kv_tokens=8192, backend="cpu"))
+    core.open(next(_streams), Request(drop_still=5.0, video_fps=fps))
+    with pytest.raises(InputError, match=rf"drop_still: expected at most {most} seconds .* 32768 positions, got 3600"):
+        core.open(next(_streams), Request(drop_still=3600.0, video_fps=fps))
