@@ -235,6 +235,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--after: expected --door frames and no --url")
     if options.drop_still is not None and (options.door != "frames" or options.after):
         parser.error("--drop-still: expected --door frames and no --after")
+    if options.dusk and options.camera:
+        parser.error("--dusk: expected no --camera, got both")
     score = Score()
     try:
         asyncio.run(examine(options, score))
