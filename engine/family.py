@@ -14,7 +14,7 @@ import torch
 from ..errors import InputError, ModelError
 from ..streams.format import Format, State
 from ..streams.requests.prompt import Content
-from ..streams.requests.request import Sampling
+from ..streams.requests.request import Request, Sampling
 from ..streams.segment import MediaSpec, Segment
 from .embeddings import EncodedPrompt, EncodedSpan, Features
 from .positions import Clock
@@ -139,6 +139,11 @@ class Family:
 
     def atomic(self, modality: str) -> bool:
         return self.data.classes.get(modality) == "D"
+
+    def check_media(self, request: Request) -> None:
+        """Raise InputError where video cannot have the rates of the request, or not so much may be dropped."""
+        self.check_rate(request.video_fps, request.audio_in_video, request.video_fps_idle)
+        self.check_still(request.drop_still, request.video_fps)
 
     def check_rate(self, fps: float | None, sound_inside: bool, idle_fps: float | None = None) -> None:
         """Raise InputError where video at `fps` frames a second has no positions in this model, and where `idle_fps` is

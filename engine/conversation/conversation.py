@@ -277,16 +277,11 @@ class Conversation:
                 return self._lay_words(input, words)
 
     def _lay_media(self, input: Waiting) -> bool:
-        while input.spans:
-            span = input.spans[0]
+        while input.spans and takes(self.stream, span := input.spans[0], self.between):
             if not len(span.ids):
-                if self.stream.layout.step("media") is None:
-                    return False
-                self.stream.layout.passes(span)
-                input.spans.popleft()
+                self.stream.layout.passes(input.spans.popleft())
+                self.stream.marks.shown(span.stop_us)
                 continue
-            if not takes(self.stream, span, self.between):
-                return False
             reply, laid = self.stream.reply, self._lay_span(input, span)
             self.kept.done([input.spans.popleft()])
             if reply is not None and laid:
@@ -295,7 +290,7 @@ class Conversation:
             elif reply is not None:
                 self._happens(What.MISSED)
                 reply.do_without()
-        return True
+        return not input.spans
 
     def _lay_span(self, input: Waiting, span: Span) -> bool:
         """Lay one span if it fits. The first that does not fit fails its input, with the numbers. Those after it that

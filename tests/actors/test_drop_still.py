@@ -58,3 +58,21 @@ def test_sound_that_goes_in_has_its_place_in_time_in_a_file(house: House) -> Non
     heard = sound(1, 2.0)
     samples = np.concatenate([heard, heard, 0 * heard, 0 * heard, heard])
     compare(house, [AudioBytes(wav(samples), final=True)], [0, 2_000_000, 8_000_000], 4 * 16_000)
+
+
+def test_a_copy_that_goes_back_does_so_in_the_time_that_was_dropped(house: House) -> None:
+    items = [VideoFrame(frames(1, 1)[0], tick * FRAME_US) for tick in range(20)]
+
+    async def work() -> None:
+        async with house.engine() as engine:
+            told = []
+            for shown in (items, items[:10]):
+                async with await engine.stream(Request(format="turns", drop_still=60.0)) as stream:
+                    for item in shown:
+                        await stream.append(item)
+                    async with await stream.fork(back_to_us=items[9].pts_us) as copy:
+                        await (await copy.ask(WORDS, PARAMS)).text()
+                        told.append([row.positions for row in await copy.transcript()])
+            assert told[0] == told[1]
+
+    house.run(work())
