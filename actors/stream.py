@@ -7,12 +7,11 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from ..engine.command import Accept, Back, Hurry, Input, Interrupt, MediaEnd, MediaInput, Park, Question, TextInput
-from ..engine.frozen import Frozen
+from ..engine.frozen import Frozen, Snapshot
 from ..errors import InputError, PenstockError, StreamClosedError, error_of
 from ..streams.event import Closed, Credit, Error, Event, ReplyDone, ReplyStarted, Resting, Token, TranscriptRow
 from ..streams.format import BY_NAME
@@ -27,9 +26,6 @@ from .outbox import Outbox
 from .ports import Host
 from .reply import Reply
 from .talk import Talk
-
-if TYPE_CHECKING:
-    from ..engine.frozen import Snapshot
 
 __all__ = ("Reply", "Stream")
 
@@ -97,8 +93,7 @@ class Stream(Talk[Reply]):
                 self._flush(seq)
             return seq
         self._check_media()
-        arrived_us = clock.now_us()
-        item = own_copy(item)
+        arrived_us, item = clock.now_us(), own_copy(item)
         size = item_bytes(item)
         waits = self.request.policy == "block" or not isinstance(item, VideoFrame | AudioChunk)
         await self._until(lambda: not self._forks and not (waits and self._on_way and self.credit_bytes < size))
@@ -137,15 +132,13 @@ class Stream(Talk[Reply]):
             raise InputError(f"question: expected str, got {type(question).__name__}")
         check_text("question", question, self._engine.info.kv_tokens)
         await self._until(lambda: not self._forks)
-        asked = asyncio.get_running_loop().create_future()
-        taken = self._taken()
+        asked, taken = asyncio.get_running_loop().create_future(), self._taken()
         seq = self._accept(Question(self._seq + 1, question, params, not self._shown, *taken, ignore_failed))
         self._asked[seq] = asked
         if self._shown:
             self._flush(seq)
             if wait_ms is not None:
-                hurry = Hurry(self.id, seq)
-                timer = asyncio.get_running_loop().call_later(wait_ms / 1000, self._engine.send, hurry)
+                timer = asyncio.get_running_loop().call_later(wait_ms / 1000, self._engine.send, Hurry(self.id, seq))
                 asked.add_done_callback(lambda _: timer.cancel())
         return await asyncio.shield(asked)
 
