@@ -22,8 +22,10 @@ from ..streams.event import Dropped, Error, Held
 from ..streams.item import AudioChunk, Image, VideoFrame
 from ..streams.requests.request import Request
 from ..streams.requests.whole import decoded
-from ..streams.segment import AudioSegment, MediaSpec, Segment, UnitSegment
+from ..streams.segment import AudioSegment, DroppedSegment, MediaSpec, Sifted, UnitSegment
+from ..streams.sieve import Demand
 from ..streams.timeline import Output
+from . import clock
 from .actor import Actor, Supervisor
 from .frozen_intake import freeze, thaw
 from .inputs import item_bytes
@@ -47,11 +49,15 @@ log = logging.getLogger("penstock.actors")
 # Segments of one stream that may wait to be encoded; frames and samples of a live source that may wait to be decoded.
 _AHEAD_BYTES = 64 << 20
 _LATEST_FRAMES = 8
+# Media of a live source that waits longer than this, decoded or not, says that the machine does not keep up.
+_WAITS_LONG_US = 1_000_000
 _LATEST_SOUND_BYTES = 1 << 20
 
 
-def segment_bytes(segment: Segment) -> int:
+def segment_bytes(segment: Sifted) -> int:
     """Bytes of pixels and samples that a segment holds."""
+    if isinstance(segment, DroppedSegment):
+        return 0
     if isinstance(segment, AudioSegment):
         return segment.samples.nbytes + (0 if segment.power is None else segment.power.nbytes)
     audio = segment.audio if isinstance(segment, UnitSegment) else None
@@ -68,8 +74,16 @@ class _Lane:
         self.running = False
         self.ended = False
         self.ahead_bytes = 0
+        self.ahead: deque[int] = deque()  # when each segment that waits to be encoded was handed in
         self.room = asyncio.Event()
         self.held = Held(0, 0)
+
+    def demand(self, take: Take, now_us: int) -> Demand:
+        """What asks for the media of this input. A camera has its lower rate before anything of it is lost; files wait,
+        and lose nothing."""
+        if self.request.policy == "latest" and now_us - min((take.arrived_us, *self.ahead)) > _WAITS_LONG_US:
+            return Demand.LOADED
+        return Demand.ASKED if take.asked else Demand.IDLE
 
 
 class Decode(Actor[DecodeMessage]):
@@ -122,6 +136,7 @@ class Decode(Actor[DecodeMessage]):
                 if stream in self._lanes:
                     lane = self._lanes[stream]
                     lane.ahead_bytes -= size
+                    lane.ahead.popleft()
                     lane.room.set()
             case Take() | Flush() | Converse():
                 if message.stream in self._lanes:
@@ -232,7 +247,7 @@ class Decode(Actor[DecodeMessage]):
         if isinstance(work, Flush):
             await self._send(stream, lane, work, await self._call(lane.intake.flush, work.seq))
             return
-        outputs = lane.intake.take(work.seq, work.item)
+        outputs = lane.intake.take(work.seq, work.item, lane.demand(work, clock.now_us()))
         if isinstance(work.item, Image | VideoFrame | AudioChunk):  # one output, for which one call is enough
             for output in await self._call(list, outputs):
                 await self._send(stream, lane, work, output)
@@ -249,14 +264,16 @@ class Decode(Actor[DecodeMessage]):
         if output.held != lane.held:
             lane.held = output.held
             self._schedule.put_control(Notice(stream, output.held))
-        for segment in output.segments:
+        for segment in output.pieces:
             size = segment_bytes(segment)
             while lane.ahead_bytes and lane.ahead_bytes + size > _AHEAD_BYTES and not lane.ended:
                 lane.room.clear()
                 await lane.room.wait()
             if lane.ended:
                 return
-            lane.ahead_bytes += size
+            if not isinstance(segment, DroppedSegment):
+                lane.ahead_bytes += size
+                lane.ahead.append(work.arrived_us)
             await self._encode.put(Segments(stream, work.seq, [segment], False, work.arrived_us), size)
 
     async def _call(self, work, *arguments):

@@ -15,7 +15,7 @@ from ..engine.runner.out_of_memory import is_out_of_memory, let_go
 from ..engine.span import Span
 from ..errors import InputError, MediaError, OutOfMemoryError, PenstockError
 from ..streams.event import Error
-from ..streams.segment import Segment
+from ..streams.segment import DroppedSegment, Segment
 from .actor import Actor
 from .decode import segment_bytes
 from .mailbox import Mailbox
@@ -58,6 +58,7 @@ class Encode(Actor[EncodeMessage]):
         self._waiting: dict[Key, Segment] = {}
         self._left: dict[tuple[int, int], int] = {}  # segments of an input that still wait
         self._last: set[tuple[int, int]] = set()  # inputs whose last segment has come
+        self._behind: dict[Key, list[Span]] = {}  # what stands for dropped media, behind a segment that waits
         self.mailbox = mailbox
         self._decode = decode
         self._schedule = schedule
@@ -106,17 +107,29 @@ class Encode(Actor[EncodeMessage]):
     def _take(self, message: Segments) -> None:
         stream, seq = message.stream, message.seq
         sizes = []
+        self._left.setdefault((stream, seq), 0)
         for segment in message.segments:
+            if isinstance(segment, DroppedSegment):
+                self._pass(stream, self._encoder.passed(segment))
+                continue
             self._waiting[stream, seq, segment.index] = segment
+            self._left[stream, seq] += 1
             rows = self._encoder.rows(segment)
             sizes.append((segment.index, rows, segment.stop_us, type(segment).__name__, segment.start_us))
-        self._left[stream, seq] = self._left.get((stream, seq), 0) + len(sizes)
         if message.last:
             self._last.add((stream, seq))
         if sizes:
             clip = any(getattr(segment, "clip_fps", None) is not None for segment in message.segments)
             self._schedule.put_control(Announce(stream, seq, sizes, message.arrived_us, clip))
         self._resolve(stream, seq)
+
+    def _pass(self, stream: int, span: Span) -> None:
+        """What stands for dropped media goes on behind the segments before it."""
+        before = (stream, span.seq)
+        if self._left[before]:
+            self._behind.setdefault(max(key for key in self._waiting if key[:2] == before), []).append(span)
+        else:
+            self._schedule.put_control(Spans(stream, [span]))
 
     async def _encode(self, keys: list[Key]) -> None:
         batch = [(key[0], self._waiting[key]) for key in keys]
@@ -163,6 +176,8 @@ class Encode(Actor[EncodeMessage]):
     def _done(self, key: Key, segment: Segment) -> None:
         stream, seq, _ = key
         self._decode.put_control(Encoded(stream, segment_bytes(segment)))
+        if key in self._behind:
+            self._schedule.put_control(Spans(stream, self._behind.pop(key)))
         self._left[stream, seq] -= 1
         self._resolve(stream, seq)
 
@@ -177,6 +192,7 @@ class Encode(Actor[EncodeMessage]):
         self._encoder.forget(stream)
         for key in [key for key in self._waiting if key[0] == stream]:
             del self._waiting[key]
+            self._behind.pop(key, None)
         for pair in [pair for pair in self._left if pair[0] == stream]:
             del self._left[pair]
         self._last = {pair for pair in self._last if pair[0] != stream}

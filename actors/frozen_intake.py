@@ -10,13 +10,13 @@ from typing import Any
 from ..codecs import frame
 from ..codecs.decoders import Decoders
 from ..engine.graph import Graph
-from ..streams import audio, event, order, segment, size, still, timeline, tracks, unit, video
+from ..streams import audio, event, order, segment, sieve, size, timeline, tracks, unit, video
 from ..streams.requests.request import Request
 from ..streams.segment import MediaSpec
 from . import intake
 from .intake import Intake
 
-_HOMES = (frame, audio, event, order, segment, size, still, timeline, tracks, unit, video, intake)
+_HOMES = (frame, audio, event, order, segment, sieve, size, timeline, tracks, unit, video, intake)
 
 
 def freeze(stream: Intake) -> bytes:

@@ -28,6 +28,7 @@ from ..streams.requests.options import sized
 from ..streams.requests.request import Request
 from ..streams.requests.whole import file_frames
 from ..streams.segment import AudioSegment, MediaSpec, UnitSegment
+from ..streams.sieve import Demand
 from ..streams.timeline import Output, Timeline
 from .lookback import Clip
 
@@ -61,6 +62,7 @@ class Intake:
             audio_in_video=request.audio_in_video,
             lateness_us=request.lateness_us,
             still_us=None if request.drop_still is None else round(request.drop_still * 1_000_000),
+            idle_fps=request.video_fps_idle,
             resampler=StreamResampler,
         )
         self._spec = spec
@@ -72,8 +74,9 @@ class Intake:
         self._containers: dict[str, tuple[Reading, FrameSource]] = {}  # the file of each kind that is being read
         self._files = 0
 
-    def take(self, seq: int, item: Item | Clip) -> Generator[Output, None, None]:
+    def take(self, seq: int, item: Item | Clip, demand: Demand = Demand.IDLE) -> Generator[Output, None, None]:
         """Decode one item or clip, piece by piece. Raises MediaError or InputError; the stream can go on."""
+        self._timeline.demand = demand
         match item:
             case Image():
                 yield self._timeline.image(seq, self._picture(item.data), item.pts_us)
@@ -110,6 +113,8 @@ class Intake:
         return twin
 
     def flush(self, seq: int) -> Output:
+        """What is held goes in for the words that flush it."""
+        self._timeline.demand = Demand.ASKED
         return self._timeline.flush(seq)
 
     def close(self) -> None:
@@ -251,13 +256,13 @@ class Intake:
         mel = log_mel(spec.mel_bins, spec.audio_rate, 2 * spec.lead_samples, spec.hop_samples)
         powers = {id(b): mel.power(torch.from_numpy(b.samples), b.lead, b.frames).numpy() for b in mine}
         loudest = max(float(power.max()) for power in powers.values())
-        segments = [
-            msgspec.structs.replace(segment, loudest=loudest, power=powers[id(segment)])
-            if id(segment) in powers
-            else segment
-            for segment in output.segments
+        pieces = [
+            msgspec.structs.replace(piece, loudest=loudest, power=powers[id(piece)])
+            if isinstance(piece, AudioSegment) and id(piece) in powers
+            else piece
+            for piece in output.pieces
         ]
-        return msgspec.structs.replace(output, segments=segments)
+        return msgspec.structs.replace(output, pieces=pieces)
 
     def _wanted(self, frames: list[Frame]) -> list[Frame]:
         """The sound of a video goes only to a model that hears."""

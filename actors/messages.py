@@ -28,12 +28,13 @@ from ..engine.plan import Plan, Result
 from ..streams.event import Event, TranscriptRow
 from ..streams.item import Item
 from ..streams.requests.prompt import Content
-from ..streams.segment import Segment
+from ..streams.segment import Sifted
 from .lookback import Clip
 
 
 class Take(msgspec.Struct, frozen=True, tag=True, eq=False):
     """An item of media, or media from before once more, input `seq` of its stream, which was handed in at `arrived_us`.
+    `asked`: a question waited for its reply then, or a reply spoke.
 
     Here and below that is in microseconds on the clock of `time.monotonic`.
     """
@@ -42,6 +43,7 @@ class Take(msgspec.Struct, frozen=True, tag=True, eq=False):
     seq: int
     item: Item | Clip
     arrived_us: int
+    asked: bool = False
 
 
 class Flush(msgspec.Struct, frozen=True, tag=True):
@@ -72,7 +74,7 @@ class Segments(msgspec.Struct, frozen=True, tag=True, eq=False):
 
     stream: int
     seq: int
-    segments: list[Segment]
+    segments: list[Sifted]
     last: bool
     arrived_us: int = 0
 

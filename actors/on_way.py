@@ -30,12 +30,12 @@ class OnWay:
     def __bool__(self) -> bool:
         return bool(self._bytes)
 
-    def take(self, seq: int, item: Item | Clip, size: int, arrived_us: int) -> None:
-        """Send media on, which counts as so many bytes."""
+    def take(self, seq: int, item: Item | Clip, size: int, arrived_us: int, asked: bool) -> None:
+        """Send media on, which counts as so many bytes; `asked` as in `Take`."""
         self._bytes[seq] = size
         if isinstance(item, VideoFrame | AudioChunk) and item.pts_us is not None:
             self._times[seq] = item.pts_us
-        self._decode.put_now(Take(self._id, seq, item, arrived_us), size)
+        self._decode.put_now(Take(self._id, seq, item, arrived_us, asked), size)
 
     def flush(self, seq: int) -> None:
         """Send on that what is held goes out with input `seq`."""

@@ -86,6 +86,7 @@ class Reply(Speech):
     def __init__(self, id: int, seq: int, read: Callable[[], None], held: bool = False, first: int = 0) -> None:
         super().__init__(id, seq, held)
         self.taken = first  # tokens that somebody has read
+        self.rests = False  # it has said what there is to say for now
         self._read = read  # called when somebody reads
         self._first = first
         self._held: list[Token] = []  # tokens after `_limit`, sent only where the reply turns out to keep them
@@ -102,6 +103,7 @@ class Reply(Speech):
 
     def put(self, token: Token) -> bool:
         """Take the next token; False where it lies after an interrupt."""
+        self.rests = False
         if self._limit is not None and token.index >= self._limit:
             self._held.append(token)
             return False

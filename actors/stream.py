@@ -14,7 +14,7 @@ import msgspec
 from ..engine.command import Accept, Hurry, Input, Interrupt, MediaEnd, MediaInput, Park, Question, TextInput
 from ..engine.frozen import Frozen, Snapshot
 from ..errors import InputError, PenstockError, StreamClosedError, error_of
-from ..streams.event import Closed, Credit, Error, Event, ReplyDone, ReplyStarted, Token, TranscriptRow
+from ..streams.event import Closed, Credit, Error, Event, ReplyDone, ReplyStarted, Resting, Token, TranscriptRow
 from ..streams.format import BY_NAME
 from ..streams.item import AudioChunk, Item, Text, VideoFrame
 from ..streams.requests.request import Request, SamplingParams
@@ -100,7 +100,8 @@ class Stream(Talk[Reply]):
         await self._until(lambda: not self._forks and not (waits and self._on_way and self.credit_bytes < size))
         self._check_media()
         self._lookback.take(item)
-        return self._put(item, size, arrived_us)
+        asked = bool(self._asked) or (self.reply is not None and not self.reply.rests)
+        return self._put(item, size, arrived_us, asked)
 
     async def ask(
         self,
@@ -131,15 +132,13 @@ class Stream(Talk[Reply]):
         await self._until(lambda: not self._forks)
         if lookback is not None:
             self._put(self._lookback.clip(lookback), 0, clock.now_us())  # its bytes are those that are kept
-        asked = asyncio.get_running_loop().create_future()
-        taken = self._taken()
+        asked, taken = asyncio.get_running_loop().create_future(), self._taken()
         seq = self._accept(Question(self._seq + 1, question, params, not self._shown, *taken, ignore_failed))
         self._asked[seq] = asked
         if self._shown:
             self._on_way.flush(seq)
             if wait_ms is not None:
-                hurry = Hurry(self.id, seq)
-                timer = asyncio.get_running_loop().call_later(wait_ms / 1000, self._engine.send, hurry)
+                timer = asyncio.get_running_loop().call_later(wait_ms / 1000, self._engine.send, Hurry(self.id, seq))
                 asked.add_done_callback(lambda _: timer.cancel())
         return await asyncio.shield(asked)
 
@@ -262,7 +261,9 @@ class Stream(Talk[Reply]):
         for snapshot in message.snapshots:
             self._snapshots.tell(snapshot.twin, snapshot)
         if message.resolved:
-            self._arrived(message.resolved)
+            self._on_way.arrived(message.resolved)
+            self._changed.set()
+            self._outbox.put(Credit(self._on_way.credit_bytes, self._on_way.credit_us))
         self._watch_reader()
 
     async def opened(self) -> None:
@@ -277,15 +278,12 @@ class Stream(Talk[Reply]):
         """The number that the next input will have."""
         return self._seq + 1
 
-    def _arrived(self, seqs: list[int]) -> None:
-        self._on_way.arrived(seqs)
-        self._changed.set()
-        self._outbox.put(Credit(self._on_way.credit_bytes, self._on_way.credit_us))
-
     def _event(self, event: Event) -> None:
         match event:
             case ReplyStarted(id, seq, held):
                 self._begin(id, seq, held)
+            case Resting(reply) if reply in self._replies:
+                self._replies[reply].rests = True
             case Token(reply):
                 if reply in self._replies and not self._replies[reply].put(event):
                     self._held.setdefault(reply, []).append(event)
@@ -349,10 +347,10 @@ class Stream(Talk[Reply]):
         """The token up to which the client has taken the reply that runs, and its number."""
         return (None, None) if self.reply is None else (self.reply.taken - 1, self.reply.id)
 
-    def _put(self, item: Item | Clip, size: int, arrived_us: int) -> int:
+    def _put(self, item: Item | Clip, size: int, arrived_us: int, asked: bool = True) -> int:
         self._shown = True
         seq = self._accept(MediaInput(self._seq + 1))
-        self._on_way.take(seq, item, size, arrived_us)
+        self._on_way.take(seq, item, size, arrived_us, asked)
         return seq
 
     def _hold(self, reply: Reply, keep: int) -> None:

@@ -18,7 +18,7 @@ from ..streams.requests.options import with_defaults
 from ..streams.requests.prompt import check_counts, gather
 from ..streams.requests.request import Request, SamplingParams
 from ..streams.requests.whole import decoded
-from ..streams.segment import Segment
+from ..streams.segment import DroppedSegment, Sifted
 from .command import (
     Accept,
     Close,
@@ -106,11 +106,11 @@ class Core:
         request.check()
         self.scheduler.apply(Open(stream, self._whole(request)))
 
-    def append(self, stream: int, seq: int, segments: list[Segment]) -> None:
+    def append(self, stream: int, seq: int, segments: Sequence[Sifted]) -> None:
         """An input of media whose segments are all there: encoded and handed over at once."""
         self.give(stream, MediaInput(seq), segments)
 
-    def text(self, stream: int, seq: int, text: str, flushed: Sequence[Segment] = ()) -> None:
+    def text(self, stream: int, seq: int, text: str, flushed: Sequence[Sifted] = ()) -> None:
         """Words; `flushed` are the segments that they flush."""
         self.give(stream, TextInput(seq, text, done=False), flushed)
 
@@ -120,20 +120,22 @@ class Core:
         seq: int,
         text: str = "",
         params: SamplingParams | None = None,
-        flushed: Sequence[Segment] = (),
+        flushed: Sequence[Sifted] = (),
     ) -> None:
         """A question; `flushed` are the segments that it flushes. Without `params` the request's are taken."""
         params = (params or self.scheduler.streams[stream].request.params).seeded()
         self.give(stream, Question(seq, text, params, done=False), flushed)
 
-    def end(self, stream: int, seq: int, flushed: Sequence[Segment] = ()) -> None:
+    def end(self, stream: int, seq: int, flushed: Sequence[Sifted] = ()) -> None:
         """The end of the media."""
         self.give(stream, MediaEnd(seq, done=False), flushed)
 
-    def give(self, stream: int, input: Input, segments: Sequence[Segment]) -> None:
+    def give(self, stream: int, input: Input, segments: Sequence[Sifted]) -> None:
         """An input with all its segments, which are encoded at once."""
         self.scheduler.apply(Accept(stream, input))
-        spans = self.encoder.encode([(stream, segment) for segment in segments])
+        whole = [segment for segment in segments if not isinstance(segment, DroppedSegment)]
+        encoded = iter(self.encoder.encode([(stream, segment) for segment in whole]))
+        spans = [self.encoder.passed(one) if isinstance(one, DroppedSegment) else next(encoded) for one in segments]
         self.scheduler.apply(Spans(stream, spans))
         self.scheduler.apply(Resolved(stream, input.seq))
 

@@ -15,7 +15,7 @@ import torch
 from ..errors import InputError, ModelError
 from ..streams.format import Format, State
 from ..streams.requests.prompt import Content
-from ..streams.requests.request import Sampling
+from ..streams.requests.request import Request, Sampling
 from ..streams.segment import MediaSpec, Segment
 from .embeddings import EncodedPrompt, EncodedSpan, Features
 from .positions import Clock
@@ -40,7 +40,8 @@ class FamilyData(msgspec.Struct, frozen=True):
     "patches" (they are counted), "whole" (as "seconds", for rates at which a patch is a whole number of positions).
     splice_tokens: how many tokens a reply says at least between two pieces of media that are spliced into it.
     library_rule: where the library goes on after a block (`Block.leave`). unit_marks_share: the two marks before and
-    after sound inside video stand at one position.
+    after sound inside video stand at one position. frame_rows: how many rows a frame of video has in a model with one
+    axis; 0 where frames tell their time in words.
     """
 
     name: str
@@ -62,6 +63,7 @@ class FamilyData(msgspec.Struct, frozen=True):
     sampling: Sampling = Sampling()
     unit_marks_share: bool = True
     ending_ids: dict[str, list[int]] = {}
+    frame_rows: int = 0
 
 
 class Family:
@@ -149,8 +151,17 @@ class Family:
     def atomic(self, modality: str) -> bool:
         return self.data.classes.get(modality) == "D"
 
-    def check_rate(self, fps: float | None, sound_inside: bool) -> None:
-        """Raise InputError where video at `fps` frames a second has no positions in this model."""
+    def check_media(self, request: Request) -> None:
+        """Raise InputError where video cannot have the rates of the request, or not so much may be dropped."""
+        self.check_rate(request.video_fps, request.audio_in_video, request.video_fps_idle)
+        self.check_still(request.drop_still, request.video_fps)
+
+    def check_rate(self, fps: float | None, sound_inside: bool, idle_fps: float | None = None) -> None:
+        """Raise InputError where video at `fps` frames a second has no positions in this model, and where `idle_fps` is
+        higher."""
+        most = fps or self.spec.video_fps
+        if idle_fps is not None and idle_fps > most:
+            raise InputError(f"video_fps_idle: expected at most video_fps, {most:g}, got {idle_fps:g}")
         if fps is None or self.data.clock != "whole":
             return
         if sound_inside and fps != self.spec.video_fps:
@@ -160,6 +171,20 @@ class Family:
             raise InputError(
                 f"video_fps: expected a rate at which two frames are a whole number of positions, of which there are "
                 f"{self.data.per_second:g} a second, got {fps:g}"
+            )
+
+    def check_still(self, seconds: float | None, fps: float | None) -> None:
+        """Raise InputError where all that may be dropped one after the other, in so many seconds, would take more than
+        half of the model's positions: what follows could not be held together with what was before."""
+        if seconds is None:
+            return
+        grid, patches = self.grid_seconds(fps), 1000
+        taken = self.clock(grid).end(patches) if self.data.axes == 3 else patches * self.data.frame_rows
+        most = self.max_positions / 2 / max(taken / (patches * grid), 1e-9)
+        if seconds > most:
+            raise InputError(
+                f"drop_still: expected at most {most:.0f} seconds for this model, which are half of its "
+                f"{self.max_positions} positions, got {seconds:g}"
             )
 
     def check_format(self, format: Format) -> None:

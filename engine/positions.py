@@ -64,6 +64,10 @@ class Clock(msgspec.Struct, frozen=True):
         """Offsets of temporal patches, truncated after float32 products as the model's own code has it."""
         return (patch.astype(np.float32) * np.float32(self.grid_seconds) * np.float32(self.per_second)).astype(np.int64)
 
+    def end(self, patches: int) -> int:
+        """Where the patch behind the first `patches` stands, counted from the first."""
+        return int(self.at(np.array(patches)))
+
 
 def grid(start: int, offsets: np.ndarray, height: int, width: int) -> np.ndarray:
     """Positions of patches, `(3, len(offsets) * height * width)`.

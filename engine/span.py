@@ -40,6 +40,8 @@ class Span(msgspec.Struct, frozen=True, eq=False, tag="span"):
     for sound; `audio_rows` of the rows, the last ones, are sound. `run` is the run of sound it belongs to. `before` and
     `after` are ids that stand around these rows alone, as their time; such a span never counts on from the one before
     it. `stored` names its embeddings, once the store has them. `content` as in `Rows`. `clip_fps` as in `VideoSegment`.
+
+    A span without ids stands for a piece that was dropped (`Encoder.passed`).
     """
 
     seq: int

@@ -25,6 +25,7 @@ from ..engine.plan import Plan, Result
 from ..streams.event import Appended, Event, ReplyDone, Token
 from ..streams.item import VideoFrame
 from ..streams.requests.request import Request, SamplingParams
+from ..streams.segment import DroppedSegment
 from . import wire
 from .app import bind, new_loop, serve
 from .client import Connection
@@ -207,6 +208,8 @@ def _plan(plan: Plan) -> str:
 
 
 def _segment(segment: Any) -> str:
+    if isinstance(segment, DroppedSegment):
+        return f"dropped {type(segment.piece).__name__}"
     data = getattr(segment, "pixels", None)
     return f"{type(segment).__name__} {_shape(segment.samples if data is None else data)}"
 

@@ -9,7 +9,7 @@ video.py       the causal sampler and temporal patches
 audio.py       runs of sound and their blocks
 unit.py        a video and its sound, interleaved
 order.py       frames and sound by media time, as far as the lateness reaches
-still.py       what shows and says nothing new left out
+sieve.py       what need not go to the model left out
 tracks.py      frames and sound side by side, in the order in which they were sent
 timeline.py    all of it: frames in, segments out
 format.py      how media, questions and replies become turns

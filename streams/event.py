@@ -137,7 +137,8 @@ class Dropped(msgspec.Struct, frozen=True, tag="dropped"):
         counts pieces, and for damaged video it counts packets.
     reason: "late" (older than what came before it, by more than `Request.lateness_us`), "latest" (newer media took its
         place), "short" (too little sound for the model), "damaged" (broken packets), "still" (nothing new to see or to
-        hear: `Request.drop_still`) or "full" (the stream holds no more).
+        hear: `Request.drop_still`), "rate" (video has its lower rate: `Request.video_fps_idle`) or "full" (the stream
+        holds no more).
     """
 
     seq: int

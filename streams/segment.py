@@ -131,3 +131,17 @@ class UnitSegment(msgspec.Struct, frozen=True, eq=False, tag="unit"):
 
 
 Segment = ImageSegment | VideoSegment | AudioSegment | UnitSegment
+
+
+class DroppedSegment(msgspec.Struct, frozen=True, eq=False, tag="dropped"):
+    """A piece that does not go to the model, in its place among those that do: its time passes there.
+
+    `piece` is without content: its pixels have no height and width, and it has no samples.
+    """
+
+    seq: int
+    index: int
+    piece: VideoSegment | AudioSegment
+
+
+Sifted = Segment | DroppedSegment

@@ -18,20 +18,28 @@ from ..errors import InputError
 from .audio import AudioBlocks, MakeResampler, Resampling
 from .event import Dropped, Held
 from .order import LIVE, FrameSource, Order
-from .segment import ImageSegment, MediaSpec, Segment, UnitSegment
+from .segment import DroppedSegment, ImageSegment, MediaSpec, Segment, Sifted, UnitSegment
+from .sieve import Demand, Sieve
 from .size import fit, video_rule
-from .still import Still
 from .tracks import Tracks
 from .unit import Units
 from .video import Pictures, Resize, Sampler, VideoPatches
 
 
 class Output(msgspec.Struct, frozen=True, eq=False):
-    """What one call gave: new segments, media that no segment will have, and what waits for more."""
+    """What one call gave: new pieces in order, notices of media that does not go to the model, and what waits for more.
 
-    segments: list[Segment]
+    The pieces are segments, and what stands for those that were dropped.
+    """
+
+    pieces: list[Sifted]
     dropped: list[Dropped]
     held: Held
+
+    @property
+    def segments(self) -> list[Segment]:
+        """What goes to the model."""
+        return [piece for piece in self.pieces if not isinstance(piece, DroppedSegment)]
 
 
 class Timeline:
@@ -41,7 +49,8 @@ class Timeline:
     `audio_in_video` makes units of pictures and sound. With `lateness_us` L frames are first put in the order of
     media time, pictures before sound and then by input number, and wait until media more than L newer has come; 0
     takes them as they arrive. `still_us`: what shows or says nothing new is dropped, but for one piece in so much media
-    time (None: nothing is). `resize` and `resampler` default to those of `codecs`.
+    time (None: nothing is). `idle_fps`: the rate of video while nothing happens (None: always the same), as `Sieve` has
+    it; `demand` may be set before each call. `resize` and `resampler` default to those of `codecs`.
 
     Without a lateness a frame that is older than the newest says that its clock was set back, and begins a new grid.
     With one, the second piece of media in a row that is older than the lateness allows says so; the first is late.
@@ -59,19 +68,22 @@ class Timeline:
         audio_in_video: bool = False,
         lateness_us: int = 0,
         still_us: int | None = None,
+        idle_fps: float | None = None,
         resize: Resize | None = None,
         resampler: MakeResampler | None = None,
     ) -> None:
         """InputError where the model cannot take `audio_in_video`, or not at this rate."""
         self._spec = spec
+        self.demand = Demand.IDLE
         self._resize = resize or _resize
         self._order = Order(lateness_us)
-        self._still = None if still_us is None else Still(still_us, spec.audio_rate)
         self._pictures: Pictures | None = None
         self._seq: int | None = None
         self._count = 0
         make_resampler = resampler or _resampler
         fps = spec.video_fps if video_fps is None else video_fps
+        idle_us = None if idle_fps is None else _idle_us(spec, fps, idle_fps)
+        self._sieve = None if still_us is None and idle_us is None else Sieve(spec.audio_rate, still_us, idle_us)
         if spec.video is not None:
             self._pictures = Pictures(video_rule(spec, expected_frames), self._resize)
         if audio_in_video:
@@ -151,13 +163,14 @@ class Timeline:
                 _extend(segments, dropped, self._rooms.audio(seq, frame, source))
 
     def _output(self, seq: int, segments: list[Segment], dropped: list[Dropped]) -> Output:
-        if self._still is not None:
-            segments, left_out = self._still.sift(segments, seq)
+        sifted: list[Sifted] = [*segments]
+        if self._sieve is not None:
+            sifted, left_out = self._sieve.sift(segments, seq, self.demand)
             dropped = [*dropped, *left_out]
         if seq != self._seq:
             self._seq, self._count = seq, 0
-        numbered = [_numbered(segment, seq, self._count + offset) for offset, segment in enumerate(segments)]
-        self._count += len(segments)
+        numbered = [_numbered(segment, seq, self._count + offset) for offset, segment in enumerate(sifted)]
+        self._count += len(sifted)
         return Output(numbered, _merged(dropped), self._held())
 
     def _held(self) -> Held:
@@ -181,6 +194,12 @@ class Timeline:
         return ", ".join(["text", *(name for name, takes in taken if takes)])
 
 
+def _idle_us(spec: MediaSpec, fps: float, idle_fps: float) -> int:
+    """How long it is from one temporal patch to the next at the idle rate, less half a patch, since media times are not
+    exact."""
+    return round((1 / idle_fps - 0.5 / fps) * spec.temporal_patch * 1_000_000)
+
+
 def _extend(
     segments: list[Segment], dropped: list[Dropped], given: tuple[Sequence[Segment], Sequence[Dropped]]
 ) -> None:
@@ -188,7 +207,7 @@ def _extend(
     dropped += given[1]
 
 
-def _numbered(segment: Segment, seq: int, index: int) -> Segment:
+def _numbered(segment: Sifted, seq: int, index: int) -> Sifted:
     if isinstance(segment, UnitSegment) and segment.audio is not None:
         audio = msgspec.structs.replace(segment.audio, seq=seq, index=index)
         return msgspec.structs.replace(segment, seq=seq, index=index, audio=audio)

@@ -15,6 +15,7 @@ table of accuracy comes out. Nothing here imports the engine; what examines need
     exam.py        films with questions, drawn from seeds that training never used
     marking.py     narration against the truth
     doors.py       how a film comes to a model, and a question about it is asked
+    counted.py     what streams take in of a film, counted
     late.py        streams that have lived for a while before a film is shown
     evaluate.py    `python -m penstock.demos.brook.evaluate`: examines a server by its URL, or Brook
     checkpoint.py  Brook's configuration, tokenizer and processor

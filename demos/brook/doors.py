@@ -14,6 +14,7 @@ import av
 from penstock import (
     Appended,
     AudioChunk,
+    Dropped,
     Event,
     Item,
     PenstockError,
@@ -99,7 +100,7 @@ async def _settled(stream: AsyncIterator[Event], seconds: float) -> None:
     pairs, blocks = int((seconds * FPS - 1) / FPS * 2 + 1) // 2, int(seconds - 0.1)
     missing = {"video": pairs - 0.5, "audio": float(blocks)}
     async for event in stream:
-        if isinstance(event, Appended) and event.stop_us is not None:
+        if isinstance(event, Appended | Dropped) and event.stop_us is not None:
             if event.stop_us / 1e6 >= missing.get(event.modality, 0.0) - 0.05:
                 missing.pop(event.modality, None)
             if not missing:

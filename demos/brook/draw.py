@@ -166,3 +166,18 @@ class Lens(NamedTuple):
             Image.fromarray(seen).save(file, "JPEG", quality=self.quality)
             seen = np.asarray(Image.open(file))
         return seen
+
+
+class Dusk:
+    """A camera before which the light goes, in a film of `seconds` at `fps` frames a second: each frame is a little
+    darker than the one before."""
+
+    def __init__(self, seconds: float, fps: float = 12.0) -> None:
+        self._count = max(1, round(seconds * fps) - 1)
+        self._frames = 0
+
+    def take(self, picture: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """The next picture as it arrives."""
+        light = 1.15 - 0.33 * min(1.0, self._frames / self._count)
+        self._frames += 1
+        return Lens(light, (1.0, 1.0, 1.0), 0.0, 0).take(picture, random)

@@ -23,8 +23,9 @@ import numpy as np
 from penstock import Event, PenstockError, ReplyDone, Request, SamplingParams, VideoBytes, connect
 
 from ..film import pieces
+from .counted import CountingHouse, SceneLine, Taken, sort_of, table
 from .doors import DOORS, House
-from .draw import Lens
+from .draw import Dusk, Lens
 from .exam import NARRATED, Examiner, Paper, alike, evaluation_bank
 from .film import encode
 from .marking import Listener, Marker, Sentence
@@ -81,6 +82,7 @@ class Score:
         self.told: dict[str, list[bool]] = defaultdict(list)
         self.invented: list[bool] = []
         self.mistold: list[str] = []  # what was missed, told late or invented, in words
+        self.taken: dict[str, Taken] = defaultdict(Taken)  # by the sort of scene
 
     def lines(self) -> list[TableLine]:
         lines = []
@@ -97,11 +99,27 @@ class Score:
             )
         return lines
 
+    def scenes(self) -> list[SceneLine]:
+        """Of each sort of scene: what was taken in, and how many answers were right."""
+        return [self.taken[sort].line(sort) for sort in sorted(self.taken, reverse=True)]
 
-async def answer(house: House, door: str, paper: Paper, film: bytes | None, seconds: float, score: Score) -> None:
+
+async def answer(
+    house: House,
+    door: str,
+    paper: Paper,
+    film: bytes | None,
+    seconds: float,
+    score: Score,
+    drop_still: float | None = None,
+) -> None:
     """Show a film of `seconds` through a door and ask every question."""
-    given = await DOORS[door](house, film, seconds, [question for _, question in paper.questions])
+    taken = score.taken[sort_of(paper.scene)]
+    counting = CountingHouse(house, drop_still, taken)
+    given = await DOORS[door](counting, film, seconds, [question for _, question in paper.questions])
+    taken.seconds += seconds
     for (kind, question), words in zip(paper.questions, given, strict=True):
+        taken.marks.append(question.answer == words)
         score.answers[kind].append(Given(question.text, question.answer, words, wanted(question)))
 
 
@@ -182,6 +200,8 @@ async def examine(options: argparse.Namespace, score: Score) -> None:
 
     async def filmed(scene: Scene) -> bytes:
         camera = Lens.drawn(np.random.default_rng((scene.seed, 3))) if options.camera else None
+        if options.dusk:
+            camera = Dusk(scene.seconds)
         return await asyncio.to_thread(encode, scene, bank, "webm", camera)
 
     async def one(house: Callable[[], AbstractAsyncContextManager[House]], number: int) -> None:
@@ -190,7 +210,7 @@ async def examine(options: argparse.Namespace, score: Score) -> None:
             scene = _shown(options.media, paper.scene, other.scene)
             film = None if scene is None else await filmed(scene)
             seconds = 0.0 if scene is None else scene.seconds
-            await answer(inside, options.door, paper, film, seconds, score)
+            await answer(inside, options.door, paper, film, seconds, score, options.drop_still)
 
     lanes = asyncio.Semaphore(options.lanes)
 
@@ -213,6 +233,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.after and (options.url is not None or options.door != "frames"):
         parser.error("--after: expected --door frames and no --url")
+    if options.drop_still is not None and (options.door != "frames" or options.after):
+        parser.error("--drop-still: expected --door frames and no --after")
+    if options.dusk and options.camera:
+        parser.error("--dusk: expected no --camera, got both")
     score = Score()
     try:
         asyncio.run(examine(options, score))
@@ -232,15 +256,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     print(words, file=sys.stderr)
         for words in score.mistold:
             print(words, file=sys.stderr)
-    if not options.json:
-        print(f"{'kind':22} {'n':>5} {'right':>7} {'constant':>9}")
-    for line in score.lines():
-        if options.json:
-            shown = {"media": options.media, "door": options.door, "seed": options.seed}
-            print(json.dumps(line._asdict() | shown))
-        else:
-            print(f"{line.kind:22} {line.n:5} {line.right:7.1%} {line.constant:9.1%}")
+    _show(score, options)
     return 0
+
+
+def _show(score: Score, options: argparse.Namespace) -> None:
+    """Print the table of kinds and, for the door "frames", that of scenes."""
+    scenes = score.scenes() if options.door == "frames" else []
+    if options.json:
+        shown = {"media": options.media, "door": options.door, "seed": options.seed}
+        for line in (*score.lines(), *scenes):
+            print(json.dumps(line._asdict() | shown))
+        return
+    print(f"{'kind':22} {'n':>5} {'right':>7} {'constant':>9}")
+    for line in score.lines():
+        print(f"{line.kind:22} {line.n:5} {line.right:7.1%} {line.constant:9.1%}")
+    if scenes:
+        print(f"\n{table(scenes)}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -256,6 +288,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--hold-out", action="store_true", help="also ask about combinations never trained on")
     parser.add_argument("--media", choices=MEDIA, default="true", help="what is shown instead of the right film")
     parser.add_argument("--camera", action="store_true", help="films as cheap cameras take them: noisy, dark")
+    parser.add_argument("--dusk", action="store_true", help="in each film the light goes slowly")
+    parser.add_argument(
+        "--drop-still", type=float, metavar="SECONDS", help="leave out what shows nothing new (door frames)"
+    )
     parser.add_argument("--pace", type=float, default=1.0, help="how fast films are played for narration (default 1)")
     parser.add_argument("--lanes", type=int, default=4, help="films narrated at a time (default 4)")
     parser.add_argument(

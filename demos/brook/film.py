@@ -14,7 +14,7 @@ import numpy as np
 from av.audio.stream import AudioStream
 from av.video.stream import VideoStream
 
-from .draw import Lens, Painter
+from .draw import Dusk, Lens, Painter
 from .sound import RATE, Bank
 from .world import Scene
 
@@ -33,7 +33,7 @@ _FILE_OPTIONS = {
 SOUND_RATE = 48_000
 
 
-def encode(scene: Scene, bank: Bank | None, container: str = "webm", camera: Lens | None = None) -> bytes:
+def encode(scene: Scene, bank: Bank | None, container: str = "webm", camera: Lens | Dusk | None = None) -> bytes:
     """The film of a scene: 224 by 224 pixels, 12 frames a second; with sound where there is a `bank`, as a `camera`
     takes it where there is one."""
     file = io.BytesIO()

@@ -235,8 +235,7 @@ class Conversation:
             except Unspelled as unspelled:
                 stream.unspelled = unspelled
                 return
-            acted = stream.inputs.popleft()
-            self.kept.acted([acted])
+            self.kept.acted([acted := stream.inputs.popleft()])
             if not acted.asks:
                 stream.marks.add(acted.seq, stream.rows, stream.layout)
             if stream.ready:
@@ -277,10 +276,11 @@ class Conversation:
                 return self._lay_words(input, words)
 
     def _lay_media(self, input: Waiting) -> bool:
-        while input.spans:
-            span = input.spans[0]
-            if not takes(self.stream, span, self.between):
-                return False
+        while input.spans and takes(self.stream, span := input.spans[0], self.between):
+            if not len(span.ids):
+                self.stream.layout.passes(input.spans.popleft())
+                self.stream.marks.shown(span.stop_us)
+                continue
             if self.stream.reply is not None and span.clip_fps is not None:  # one video, and no part of what is said
                 self._cut(len(self.stream.reply.ids), What.INTERRUPT)
             reply, laid = self.stream.reply, self._lay_span(input, span)
@@ -291,7 +291,7 @@ class Conversation:
             elif reply is not None:
                 self._happens(What.MISSED)
                 reply.do_without()
-        return True
+        return not input.spans
 
     def _lay_span(self, input: Waiting, span: Span) -> bool:
         """Lay one span if it fits. The first that does not fit fails its input, with the numbers. Those after it that

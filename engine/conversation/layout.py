@@ -50,6 +50,8 @@ class Layout:
         self.state = State.USER if self._inside else State.CLOSED
         self.cursor = Cursor()
         self.block: Block | None = None
+        # Dropped media outside a block of its kind, by that: from which position on, temporal patches, rows.
+        self._passing: dict[str, tuple[int, int, int]] = {}
         self.taken_back = 0  # rows that were laid before the last event and are not part of the stream any more
         self._rows: list[Rows] = []  # of the event that is laid now
         self._last = EDGE  # the kind of the newest item in the open user turn
@@ -111,6 +113,25 @@ class Layout:
         if step.state is State.ASSISTANT:
             self._close()
         return self._end_event(step)
+
+    def passes(self, span: Span) -> None:
+        """A piece of media that was dropped, for which `span` stands: its time passes.
+
+        What follows in the open block of its kind, and behind that, stands where it would if the piece were there.
+        Where no block of its kind is open, the next block or words stand behind it; pieces of two kinds pass side by
+        side. Nothing passes where positions say nothing of time: if it is told in words, and while an assistant turn is
+        open, in which each piece is a block of its own.
+        """
+        if span.before or self._first or self.state is State.ASSISTANT:
+            return
+        by_rows = span.modality == "audio" or self.family.data.axes == 1
+        patches, rows = (0, span.audio_rows) if by_rows else (span.grid[0], 0)
+        if self.block is not None and self.block.kind == span.modality:
+            self.block.extend(patches, rows, self.clock)
+            self.block.leave(self.cursor, self.rule)
+            return
+        start, most, many = self._passing.get(span.modality, (self.cursor.text_next, 0, 0))
+        self._passing = {**self._passing, span.modality: (start, most + patches, many + rows)}
 
     def token(self, id: int) -> Rows:
         """One sampled token, about to be fed."""
@@ -258,7 +279,16 @@ class Layout:
         self._flush()
         self.block = self._block(span)
 
+    def _go_on(self) -> None:
+        """What comes now stands behind what passed while no block of its kind was open."""
+        ends = [start + rows + self.clock.end(patches) for start, patches, rows in self._passing.values()]
+        if max(ends, default=0) > self.cursor.text_next:
+            self._seal()
+            self.cursor.passed(np.array(max(ends) - 1))
+        self._passing = {}
+
     def _close(self) -> None:
+        self._go_on()
         if self.block is None:
             return
         kind, self.block = self.block.kind, None

@@ -26,7 +26,11 @@ def takes(stream: StreamState, span: Span, between: int) -> bool:
     that unit.
     """
     reply, format = stream.reply, stream.layout.format
-    if stream.layout.step("media") is None or mid_character(stream):
+    if stream.layout.step("media") is None:
+        return False
+    if not len(span.ids):
+        return True  # it was dropped: nothing goes in
+    if mid_character(stream):
         return False
     if reply is None:
         return True

@@ -140,6 +140,7 @@ def load_one_axis(
         axes=1,
         max_positions=config.text_config.max_position_embeddings,
         vocabulary=config.text_config.vocab_size,
+        frame_rows=0 if tower.tells_times else tower.frame_rows,
         ending_ids={kind: [tower.token_id(kind)] * len(rows) for kind, rows in endings.items()},
     )
     family = Family(data, tokenizer, endings)

@@ -18,7 +18,7 @@ import torch
 
 from ...errors import NotFiniteError
 from ...streams.requests.prompt import Content
-from ...streams.segment import AudioSegment, ImageSegment, Segment, UnitSegment, VideoSegment
+from ...streams.segment import AudioSegment, DroppedSegment, ImageSegment, Segment, UnitSegment, VideoSegment
 from ..embeddings import Embeddings, Features
 from ..family import Towers
 from ..span import Prompt, Span
@@ -58,6 +58,24 @@ class Encoder:
     def rows(self, segment: Segment) -> int:
         """How many rows the segment will have."""
         return self._towers.rows(segment)
+
+    def passed(self, segment: DroppedSegment) -> Span:
+        """What stands for a piece that was dropped: a span without ids. Of the piece it says how many temporal patches
+        it had (`grid[0]`), and, where it is sound or the model has one axis, how many rows (`audio_rows`)."""
+        piece = segment.piece
+        sees = isinstance(piece, VideoSegment)
+        span = Span(
+            segment.seq,
+            segment.index,
+            "video" if sees else "audio",
+            np.zeros(0, np.int64),
+            (1 if sees else 0, 0, 0),
+            self._towers.rows(piece),
+            0 if sees else piece.run,
+            piece.start_us,
+            piece.stop_us,
+        )
+        return self._towers.timed(span) if sees else span
 
     def encode(self, batch: list[tuple[int, Segment]]) -> list[Span]:
         """Spans of (stream, segment) pairs, in their order. Raises NotFiniteError where a tower gives NaN or infinity:

@@ -183,7 +183,7 @@ class Scheduler:
         """A stream that has begun nothing, with its limits. Raises InputError where it cannot be."""
         self._places.check()
         self.family.check_format(format)
-        self.family.check_rate(request.video_fps, request.audio_in_video)
+        self.family.check_media(request)
         bounds(request, self._places.limits(request), self.family)
         seconds = self.family.grid_seconds(request.video_fps)
         layout = Layout(self.family, format, request.positions, seconds, request.system, trusted=request.control_tokens)

@@ -168,8 +168,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     policy: what happens if media comes faster than it is taken. "block", for files: `Stream.append` waits. "latest",
         for cameras: the oldest media that is not encoded is dropped.
     drop_still: drop video that shows nothing new and sound that is silent before they cost anything, but for one piece
-        in so many seconds of media time, 0.1 to 3,600. Each comes as a `Dropped` event, "still". Images and units of
-        picture and sound are always taken. `None`: nothing is dropped for this reason.
+        in so many seconds of media time, 0.1 to 3,600, and at most half of what the model has positions for. Each comes
+        as a `Dropped` event, "still". Images and units of picture and sound are always taken. `None`: nothing is
+        dropped for this reason.
     lookback: how many seconds of its newest frames and sound the stream keeps as they came, 0.1 to 600, so that a
         question may look back at them at their full frame rate (docs/fork.md). What has no `pts_us`, files and still
         pictures are not kept. The oldest go first, also if they are more than `MediaLimits.max_lookback_bytes`, 64 MiB.
@@ -177,6 +178,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     video_fps: frames a second that the model gets, 0.01 to 60. `None` takes the rate of the model. With the policy
         "latest" it is also what the stream declares to need: it is refused with OverloadError if the machine would not
         keep up.
+    video_fps_idle: frames a second while nothing happens, 0.01 to `video_fps`: no question waits, no reply speaks, and
+        the scene has not just changed. With the policy "latest" it is also the rate while earlier media waits for more
+        than a second, before any is lost. What is left out comes as `Dropped` events, "rate". Not with
+        `audio_in_video`. `None`: the rate is always the same (docs/formats.md).
     expected_frames: how many frames the video will have, if that is known. Then frames have the size that the model's
         processor gives such a video.
     audio_in_video: sound and picture are one source and go in as interleaved units of the model. InputError if the
@@ -208,6 +213,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     drop_still: float | None = None
     lookback: float | None = None
     video_fps: float | None = None
+    video_fps_idle: float | None = None
     expected_frames: int | None = None
     audio_in_video: bool = False
     positions: str = "max"
@@ -235,8 +241,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         ):
             if value not in allowed:
                 raise InputError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
-        if self.video_fps is not None and not FPS[0] <= self.video_fps <= FPS[1]:
-            raise InputError(f"video_fps: expected a number in [{FPS[0]:g}, {FPS[1]:g}], got {self.video_fps}")
+        for name, fps in (("video_fps", self.video_fps), ("video_fps_idle", self.video_fps_idle)):
+            if fps is not None and not FPS[0] <= fps <= FPS[1]:
+                raise InputError(f"{name}: expected a number in [{FPS[0]:g}, {FPS[1]:g}], got {fps}")
+        if self.video_fps_idle is not None and self.audio_in_video:
+            raise InputError("video_fps_idle: expected none with audio_in_video, whose units always go in; got both")
         if self.drop_still is not None and not STILL_SECONDS[0] <= self.drop_still <= STILL_SECONDS[1]:
             least, most = STILL_SECONDS
             raise InputError(f"drop_still: expected a number in [{least:g}, {most:g}], got {self.drop_still}")

@@ -1,4 +1,4 @@
-"""A stream that leaves out what shows nothing new answers as if it had never been sent."""
+"""A stream that leaves out what shows nothing new: its client is told, and what goes in has its place in time."""
 
 from __future__ import annotations
 
@@ -6,48 +6,73 @@ import asyncio
 
 import numpy as np
 from penstock.actors.engine import Engine
-from penstock.streams.event import Dropped
-from penstock.streams.item import VideoFrame
+from penstock.streams.event import Appended, Dropped
+from penstock.streams.item import AudioBytes, Item, VideoFrame
 from penstock.streams.requests.request import Request, SamplingParams
 
 from tests.actors.conftest import House
 from tests.actors.watch import FRAME_US, WORDS, Reader
-from tests.reference.media import frames
+from tests.reference.media import frames, sound, wav
 
-PARAMS = SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True)
-# Longer than the time after which the sampler joins frames by repeats: then both streams have the same ticks.
-STANDS_S = 12
+PARAMS = SamplingParams(max_tokens=2, temperature=0.0, ignore_eos=True)
+STANDS = 24
 
 
-async def answer(
-    engine: Engine, shots: list[tuple[np.ndarray, int]], drop_still: float | None
-) -> tuple[list[int], int]:
-    """The tokens of the answer after these frames, and how many of the frames were left out."""
-    async with await engine.stream(Request(format="live", drop_still=drop_still)) as stream:
+async def seen(engine: Engine, items: list[Item], drop_still: float | None) -> tuple[dict[int, int], list[Dropped]]:
+    """The positions of the pieces that went in, by the times at which they start, and what did not."""
+    request = Request(format="turns", drop_still=drop_still)
+    async with await engine.stream(request) as stream:
         reader = Reader(stream)
-        for pixels, tick in shots:
-            await stream.append(VideoFrame(pixels, tick * FRAME_US))
-        said = [token.id async for token in await stream.ask(WORDS, PARAMS)]
+        for item in items:
+            await stream.append(item)
+        await (await stream.ask(WORDS, PARAMS)).text()
     await reader.task
-    left_out = [one for one in reader.of(Dropped) if one.reason == "still"]
-    assert all(one.modality == "video" and one.start_us is not None for one in left_out)
-    return said, sum(one.count for one in left_out)
+    left_out = reader.of(Dropped)
+    assert all(one.reason == "still" and one.start_us is not None for one in left_out)
+    return {one.start_us or 0: one.position for one in reader.of(Appended)}, left_out
 
 
-def test_what_is_left_out_was_never_sent(house: House) -> None:
-    first, second = frames(1, 2), frames(5, 2)
-    last = 2 * STANDS_S
-    shown = [(first[0], 0), (first[0], 1), (second[0], last), (second[0], last + 1)]
-    stands = [(first[0], tick) for tick in range(2, last)]
-    whole = [*shown[:2], *stands, *shown[2:]]
+def compare(house: House, items: list[Item], went_in: list[int], count: int) -> None:
+    """The pieces that start at these times go in, where they stand if all do; so much is left out."""
 
     async def work() -> None:
         async with house.engine() as engine:
-            sifted, plain, all_of_it = await asyncio.gather(
-                answer(engine, whole, 60.0), answer(engine, shown, None), answer(engine, whole, None)
+            (sifted, left_out), (whole, nothing) = await asyncio.gather(
+                seen(engine, items, 60.0), seen(engine, items, None)
             )
-            assert sifted == (plain[0], len(stands))
-            assert all_of_it[1] == 0
-            assert all_of_it[0] != plain[0]
+            assert (sum(one.count for one in left_out), nothing) == (count, [])
+            assert sifted == {start: whole[start] for start in went_in}
+
+    house.run(work())
+
+
+def test_a_frame_that_goes_in_has_its_place_in_time(house: House) -> None:
+    first, second = frames(1, 1)[0], frames(5, 1)[0]
+    shots = enumerate([first] * (2 + STANDS) + [second] * 2)
+    items: list[Item] = [VideoFrame(pixels, tick * FRAME_US) for tick, pixels in shots]
+    compare(house, items, [0, (2 + STANDS) * FRAME_US], STANDS)
+
+
+def test_sound_that_goes_in_has_its_place_in_time_in_a_file(house: House) -> None:
+    """All of it is one input: what was left out stays behind the pieces that wait to be encoded."""
+    heard = sound(1, 2.0)
+    samples = np.concatenate([heard, heard, 0 * heard, 0 * heard, heard])
+    compare(house, [AudioBytes(wav(samples), final=True)], [0, 2_000_000, 8_000_000], 4 * 16_000)
+
+
+def test_a_copy_that_goes_back_does_so_in_the_time_that_was_dropped(house: House) -> None:
+    items = [VideoFrame(frames(1, 1)[0], tick * FRAME_US) for tick in range(20)]
+
+    async def work() -> None:
+        async with house.engine() as engine:
+            told = []
+            for shown in (items, items[:10]):
+                async with await engine.stream(Request(format="turns", drop_still=60.0)) as stream:
+                    for item in shown:
+                        await stream.append(item)
+                    async with await stream.fork(back_to_us=items[9].pts_us) as copy:
+                        await (await copy.ask(WORDS, PARAMS)).text()
+                        told.append([row.positions for row in await copy.transcript()])
+            assert told[0] == told[1]
 
     house.run(work())

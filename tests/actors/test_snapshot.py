@@ -63,7 +63,7 @@ async def _goes_on(stream: Stream) -> list[Any]:
 
 def test_a_slid_stream_goes_on(house: House, tmp_path: Path) -> None:
     """What is pinned, its text memory and its window; also of one whose pages are in host memory."""
-    request = Request(format="turns", system="You watch.", window=Window(rows=64, text_rows=16))
+    request = Request(format="turns", drop_still=60.0, system="You watch.", window=Window(rows=64, text_rows=16))
 
     async def work() -> None:
         async with house.engine() as engine:

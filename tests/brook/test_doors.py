@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 from penstock import Engine, connect
 from penstock.demos.brook import evaluate
+from penstock.demos.brook.counted import Taken, sort_of
 from penstock.demos.brook.doors import DOORS, House
 from penstock.demos.brook.exam import Examiner, Paper
 from penstock.demos.brook.film import encode
@@ -60,6 +61,26 @@ def test_films_are_answered_from_afar(server: str, films: list[Shown], door: str
             return await examined(connection, door, films[:1])
 
     assert_right(asyncio.run(main()), films[:1])
+
+
+def test_a_film_is_answered_of_which_little_goes_in(bank: Bank) -> None:
+    """Nothing changes in its pictures: most frames are left out, and what they show is known all the same."""
+    papers = (paper for paper in Examiner(SEED, bank, 3, False).papers() if sort_of(paper.scene) == "still")
+    paper = next(paper for paper in papers if len(paper.questions) > 3)
+    film = Shown(paper, encode(paper.scene, bank))
+
+    async def main() -> tuple[evaluate.Score, Taken]:
+        score = evaluate.Score()
+        async with await Engine.load() as engine:
+            await evaluate.answer(engine, "frames", paper, film.film, paper.scene.seconds, score, 60.0)
+        return score, score.taken["still"]
+
+    score, taken = asyncio.run(main())
+    wrong = [one for answers in score.answers.values() for one in answers if one.given != one.right]
+    assert len(wrong) <= 1 < 3 < len(taken.marks) == len(paper.questions), wrong
+    pairs = int(paper.scene.seconds)
+    assert taken.frames >= 2 * (pairs - 3)
+    assert 0 < taken.line("still").rows < 16 + 12
 
 
 def test_without_a_film_no_door_knows_more(films: list[Shown]) -> None:

@@ -148,7 +148,9 @@ def shown(monkeypatch: pytest.MonkeyPatch, bank: Bank) -> Callable[..., list[Sho
     """Holds an examination, with these options, in which nobody answers; gives what was to be shown."""
     taken: list[Shown] = []
 
-    async def ask(house: Any, door: str, paper: Paper, film: Film | None, seconds: float, score: Score) -> None:
+    async def ask(
+        house: Any, door: str, paper: Paper, film: Film | None, seconds: float, score: Score, still: float | None
+    ) -> None:
         taken.append(Shown(paper, film, seconds))
 
     async def narrate(house: Any, paper: Paper, film: Film, pace: float, score: Score) -> None:

@@ -111,3 +111,15 @@ def test_a_refused_input_leaves_no_trace(omni_loaded: Loaded, limits: tuple[int,
     twin_ids, twin_positions = laid(twin.media(span("video")))
     assert ids == twin_ids == [MEDIA] * 6
     assert np.array_equal(positions, twin_positions)
+
+
+def test_time_passes_in_a_block_of_which_rows_have_left_the_window(omni_loaded: Loaded) -> None:
+    """The next piece begins a block, which stands behind what was dropped in between."""
+    layout = opened(omni_loaded)
+    _, first = laid(layout.media(span("video", height=1, width=1)))
+    layout.sever()
+    dropped = span("video", height=0, width=0)
+    for _ in range(3):
+        layout.passes(dropped)
+    _, second = laid(layout.media(span("video", height=1, width=1)))
+    assert 75 <= int(second[0, -1] - first[0, -1]) < 75 + 10

@@ -3,6 +3,8 @@ and then."""
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,8 +13,8 @@ from penstock.codecs.frame import Pixels, Samples
 from penstock.errors import InputError
 from penstock.streams.event import Dropped
 from penstock.streams.requests.request import Request
-from penstock.streams.segment import AudioSegment, MediaSpec, Segment, SizeRule, VideoSegment
-from penstock.streams.still import Still
+from penstock.streams.segment import AudioSegment, DroppedSegment, MediaSpec, Segment, Sifted, SizeRule, VideoSegment
+from penstock.streams.sieve import Demand, Sieve
 from penstock.streams.timeline import Timeline
 
 SIDE = 64
@@ -30,13 +32,17 @@ def noisy(picture: np.ndarray, seed: int) -> np.ndarray:
     return (picture + noise).clip(0, 255).astype(np.uint8)
 
 
+def went_in(pieces: list[Sifted]) -> list[Sifted]:
+    return [piece for piece in pieces if not isinstance(piece, DroppedSegment)]
+
+
 def sifted(frames: Frames, every_us: int = EVERY_US, step_us: int = 500_000) -> tuple[list[int], list[Dropped]]:
     """The numbers of the frames that went in, each a piece of its own, and the notices."""
-    still, kept, dropped = Still(every_us, 1000), [], []
+    still, kept, dropped = Sieve(1000, every_us), [], []
     for number, frame in enumerate(frames):
         piece = VideoSegment(0, 0, frame[None], number * step_us, number * step_us)
         through, notices = still.sift([piece], number)
-        kept += [number for _ in through]
+        kept += [number for _ in went_in(through)]
         dropped += notices
     return kept, dropped
 
@@ -69,14 +75,14 @@ def test_a_change_that_is_too_slow_to_see_from_frame_to_frame_goes_in() -> None:
 
 
 def test_another_size_and_a_clock_that_is_set_back_are_new() -> None:
-    still = Still(EVERY_US, 1000)
+    still = Sieve(1000, EVERY_US)
     pieces = [
         VideoSegment(0, 0, np.zeros((2, 8, 8, 3), np.uint8), 1_000_000, 1_500_000),
         VideoSegment(0, 1, np.zeros((2, 8, 12, 3), np.uint8), 2_000_000, 2_500_000),
         VideoSegment(0, 2, np.zeros((2, 8, 12, 3), np.uint8), 100_000, 600_000),
         VideoSegment(0, 3, np.zeros((2, 8, 12, 3), np.uint8), 700_000, 1_200_000),
     ]
-    assert still.sift(pieces, 7)[0] == pieces[:3]
+    assert went_in(still.sift(pieces, 7)[0]) == pieces[:3]
 
 
 @given(st.integers(1, 11), st.integers(1, 11))
@@ -87,20 +93,20 @@ def test_cells_of_sides_that_do_not_fit_have_all_pixels(height: int, width: int)
         changed = black.copy()
         changed[0, row] = 255
         pieces: list[Segment] = [VideoSegment(0, 0, pixels, 0, 0) for pixels in (black, changed)]
-        assert len(Still(EVERY_US, 1000).sift(pieces, 0)[0]) == 2
+        assert len(went_in(Sieve(1000, EVERY_US).sift(pieces, 0)[0])) == 2
 
 
 @pytest.mark.parametrize(("loud", "kept"), [(0.0, [0, 5]), (0.001, [0, 5]), (0.2, [0, 2])])
 def test_sound_that_is_silent_is_left_out(loud: float, kept: list[int]) -> None:
     """Blocks of a second; in one of them 30 ms sound. What stands before a block, its lead, is not its own."""
-    still, through = Still(EVERY_US, 1000), []
+    still, through = Sieve(1000, EVERY_US), []
     for number in range(6):
         samples = np.random.default_rng(number).normal(0, 1e-4, 1000).astype(np.float32)
         if number == 2:
             samples[300:330] += loud
         lead = np.full(15, 0.5, np.float32)
         block = AudioSegment(0, 0, np.concatenate([lead, samples]), 15, 100, 0, number * 10**6, (number + 1) * 10**6)
-        through += [number for _ in still.sift([block], 0)[0]]
+        through += [number for _ in went_in(still.sift([block], 0)[0])]
     assert through == kept
 
 
@@ -111,20 +117,23 @@ SPEC = MediaSpec(
 
 
 def test_a_timeline_leaves_out_pieces_and_numbers_the_others() -> None:
-    """Of ten pairs of one scene the first goes in, then the first of another scene; images always do."""
+    """Of ten pairs of one scene the first goes in, then the first of another scene; images always do. The others keep
+    their places among them."""
     line = Timeline(SPEC, video_fps=2.0, still_us=60_000_000)
     frames = [Pixels(noisy(scene(number // 20), number), number * 500_000) for number in range(40)]
     outputs = [line.feed(number // 8, [frame]) for number, frame in enumerate(frames)]
     outputs += [line.image(5, scene()), line.image(6, scene()), line.flush(7)]
-    kept = [segment for output in outputs for segment in output.segments]
+    pieces = [piece for output in outputs for piece in output.pieces]
+    kept = went_in(pieces)
     left_out = [notice for output in outputs for notice in output.dropped]
     assert [(type(one).__name__, one.seq, one.index) for one in kept] == [
         ("VideoSegment", 0, 0),
-        ("VideoSegment", 2, 0),
+        ("VideoSegment", 2, 2),
         ("ImageSegment", 5, 0),
         ("ImageSegment", 6, 0),
     ]
     assert sum(notice.count for notice in left_out) == 40 - 4
+    assert [type(one).__name__[0] for one in pieces] == [*"V", *"D" * 9, *"V", *"D" * 9, *"II"]
     assert {notice.reason for notice in left_out} == {"still"}
 
 
@@ -140,3 +149,62 @@ def test_without_the_option_nothing_is_left_out() -> None:
 def test_a_time_out_of_range_is_refused(seconds: float) -> None:
     with pytest.raises(InputError, match=r"drop_still: expected a number in \[0.1, 3600\]"):
         Request(drop_still=seconds).check()
+
+
+SECOND_US = 1_000_000
+IDLE_US = 3_500_000  # a piece in four seconds, less half a second
+
+
+def by_rate(scenes: list[np.ndarray], demands: list[Demand]) -> tuple[list[int], list[int]]:
+    """The numbers of the pieces, one a second, that go in and of those that do not, because of the rate."""
+    sieve, kept, dropped = Sieve(1000, None, IDLE_US), [], []
+    for number, (frame, demand) in enumerate(zip(scenes, demands, strict=True)):
+        piece = VideoSegment(0, 0, frame[None], number * SECOND_US, number * SECOND_US)
+        through, notices = sieve.sift([piece], number, demand)
+        kept += [number for _ in went_in(through)]
+        dropped += [one.seq for one in notices if one.reason == "rate"]
+    return kept, dropped
+
+
+def moving(number: int, seed: int = 0) -> np.ndarray:
+    """A scene in which a thing moves on with each number."""
+    picture = scene(seed)
+    picture[20:30, 3 * number % 50 : 3 * number % 50 + 10] = 250
+    return picture
+
+
+def test_video_has_its_lower_rate_while_nothing_happens() -> None:
+    """While something is asked all goes in, and for five seconds after another scene has come, as the first has."""
+    shown = [moving(number, seed=number // 15) for number in range(30)]
+    demands = [Demand.ASKED if number in (12, 13) else Demand.IDLE for number in range(30)]
+    kept, dropped = by_rate(shown, demands)
+    assert kept == [0, 1, 2, 3, 4, 8, 12, 13, 15, 16, 17, 18, 19, 23, 27]
+    assert sorted(kept + dropped) == list(range(30))
+
+
+def test_while_media_waits_too_long_nothing_but_the_lower_rate_goes_in() -> None:
+    kept, _ = by_rate([moving(number, seed=number) for number in range(10)], [Demand.LOADED] * 10)
+    assert kept == [0, 4, 8]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(Demand)), min_size=1, max_size=40))
+def test_the_rate_stays_within_its_bounds(steps: list[tuple[int, Demand]]) -> None:
+    """What is asked for goes in, and so does another scene, but under load. At least the lower rate always does."""
+    demands = [demand for _, demand in steps]
+    kept, dropped = by_rate([moving(number, seed) for number, (seed, _) in enumerate(steps)], demands)
+    assert sorted(kept + dropped) == list(range(len(steps)))
+    assert all(later - earlier <= 4 for earlier, later in itertools.pairwise([*kept, len(steps)]))
+    assert not any(demands[number] is Demand.ASKED for number in dropped)
+    for number in dropped:
+        newest = max(one for one in kept if one < number)
+        assert demands[number] is Demand.LOADED or steps[number][0] == steps[newest][0]
+
+
+def test_both_rules_together_tell_which_it_was() -> None:
+    """Of a scene that stands still nothing is new; one that moves has the lower rate."""
+    sieve, reasons = Sieve(1000, 60_000_000, IDLE_US), []
+    for number in range(16):
+        frame = scene() if number < 8 else moving(number)
+        piece = VideoSegment(0, 0, frame[None], number * SECOND_US, number * SECOND_US)
+        reasons.append([notice.reason for notice in sieve.sift([piece], number)[1]])
+    assert reasons == [[]] + [["still"]] * 7 + [[]] + [["rate"]] * 3 + [[]] + [["rate"]] * 3

@@ -1,0 +1,148 @@
+"""Which segments go to the model, of those that a stream may leave out. Comes in: segments in the order of their times;
+goes out: the same with those replaced that do not go to the model, and notices of these. Knows no streams, clocks or
+models.
+
+Two rules. What shows or says nothing new is left out ("still"). Video has a lower rate while nothing happens ("rate").
+For both a piece of video is compared with the newest frame that was *kept*, not with the one before it: so a slow
+change adds up until it shows. All of it is causal, a pure function of the segments so far and of the demand for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+import msgspec
+import numpy as np
+
+from .event import Dropped
+from .segment import AudioSegment, DroppedSegment, Segment, Sifted, VideoSegment
+
+# A picture is compared in cells of so many pixels a side, by the mean of each colour: a camera's noise averages out.
+_CELL = 4
+# From how many levels of 255 on a cell is another one, and which share of cells says that the picture is another one.
+_LEVELS, _SHARE = 10.0, 0.001
+# Which share of cells says that the scene is another one, and for how long video has its full rate then.
+_SCENE, _NEW_US = 0.3, 5_000_000
+# Sound is silent if no stretch of 20 ms of it is louder than this, a root of the mean square: -50 dB of full scale.
+_STRETCHES_A_SECOND, _SILENT = 50, 0.00316
+
+
+class Demand(StrEnum):
+    """What asks for a stream's media, and how much of it the machine can take."""
+
+    ASKED = "asked"  # a question waits for its reply, or a reply speaks
+    IDLE = "idle"  # neither
+    LOADED = "loaded"  # earlier media of the stream waits too long
+
+
+class Sieve:
+    """Sifts the segments of one stream.
+
+    `still_us`: at least one piece of video and of sound goes through in so much media time, however little it shows or
+    says. `idle_us`: at least one of video does, while there is no more demand. None: nothing is left out by this rule.
+    Pictures of their own and units of picture and sound always go through.
+    """
+
+    def __init__(self, audio_rate: int, still_us: int | None, idle_us: int | None = None) -> None:
+        self._still_us, self._idle_us, self._rate = still_us, idle_us, audio_rate
+        self._stretch = max(1, audio_rate // _STRETCHES_A_SECOND)
+        self._kept_us: dict[str, int] = {}  # when the last piece of each kind that was kept began
+        self._shown: np.ndarray | None = None  # the newest frame that was kept, in cells
+        self._scene_us: int | None = None  # when the newest piece began that is another scene
+
+    def sift(
+        self, segments: Iterable[Segment], seq: int, demand: Demand = Demand.IDLE
+    ) -> tuple[list[Sifted], list[Dropped]]:
+        """The segments, those of them as `DroppedSegment` that do not go through; and notices of these, whose input is
+        `seq`."""
+        sifted: list[Sifted] = []
+        dropped: list[Dropped] = []
+        for segment in segments:
+            reason = self._reason(segment, demand)
+            if reason and isinstance(segment, VideoSegment | AudioSegment):
+                dropped.append(self._notice(seq, segment, reason))
+                sifted.append(_without_content(segment))
+            else:
+                sifted.append(segment)
+        return sifted, dropped
+
+    def _reason(self, segment: Segment, demand: Demand) -> str:
+        """Why a segment is left out; empty: it goes through."""
+        match segment:
+            case VideoSegment():
+                return self._of_video(segment, demand)
+            case AudioSegment():
+                return self._of_audio(segment)
+            case _:
+                return ""
+
+    def _of_video(self, segment: VideoSegment, demand: Demand) -> str:
+        cells, start_us = _cells(segment.pixels), segment.start_us
+        changed = self._changed(cells)
+        if changed > _SCENE:
+            self._scene_us = start_us
+        if self._still_us is not None and changed <= _SHARE and not self._is_due("video", start_us, self._still_us):
+            return "still"
+        full = demand is Demand.ASKED or (demand is Demand.IDLE and self._is_new_scene(start_us))
+        if self._idle_us is not None and not full and not self._is_due("video", start_us, self._idle_us):
+            return "rate"
+        self._shown, self._kept_us["video"] = cells[-1], start_us
+        return ""
+
+    def _of_audio(self, segment: AudioSegment) -> str:
+        if self._still_us is None:
+            return ""
+        if not self._is_due("audio", segment.start_us, self._still_us) and not self._sounds(segment):
+            return "still"
+        self._kept_us["audio"] = segment.start_us
+        return ""
+
+    def _is_due(self, kind: str, start_us: int, every_us: int) -> bool:
+        """None was kept for so long, or the clock was set back."""
+        last_us = self._kept_us.get(kind)
+        return last_us is None or not last_us <= start_us < last_us + every_us
+
+    def _is_new_scene(self, start_us: int) -> bool:
+        return self._scene_us is not None and self._scene_us <= start_us < self._scene_us + _NEW_US
+
+    def _changed(self, cells: np.ndarray) -> float:
+        """The share of cells that are other ones than in the newest frame that was kept, where that is largest."""
+        if self._shown is None or self._shown.shape != cells.shape[1:]:
+            return 1.0
+        changed = (np.abs(cells - self._shown) > _LEVELS).any(-1)
+        return float(changed.mean((1, 2)).max())
+
+    def _notice(self, seq: int, segment: VideoSegment | AudioSegment, reason: str) -> Dropped:
+        sees = isinstance(segment, VideoSegment)
+        count = len(segment.pixels) if sees else self._count(segment)
+        return Dropped(seq, "video" if sees else "audio", count, segment.start_us, segment.stop_us, reason)
+
+    def _count(self, segment: AudioSegment) -> int:
+        """Samples of the block itself, without its lead and its look-ahead."""
+        return round((segment.stop_us - segment.start_us) * self._rate / 1_000_000)
+
+    def _sounds(self, segment: AudioSegment) -> bool:
+        samples = segment.samples[segment.lead : segment.lead + self._count(segment)]
+        whole = len(samples) // self._stretch * self._stretch
+        stretches = [samples[:whole].reshape(-1, self._stretch), samples[whole:][None]]
+        return any(bool((np.square(part).mean(1) > _SILENT**2).any()) for part in stretches if part.size)
+
+
+def _cells(pixels: np.ndarray) -> np.ndarray:
+    """Frames `(n, h, w, 3)` as means over cells, `(n, rows, columns, 3)` float32. The last row and column of cells take
+    the pixels that are left over."""
+    sides = pixels.shape[1:3]
+    rows, columns = (np.arange(0, max(1, side - side % _CELL), _CELL) for side in sides)
+    sums = np.add.reduceat(np.add.reduceat(pixels.astype(np.float32), rows, 1), columns, 2)
+    tall, wide = (np.diff(np.append(edges, side)) for edges, side in zip((rows, columns), sides, strict=True))
+    return sums / (tall[:, None] * wide)[..., None]
+
+
+def _without_content(segment: VideoSegment | AudioSegment) -> DroppedSegment:
+    """What stands for a segment that does not go to the model."""
+    if isinstance(segment, VideoSegment):
+        nothing = msgspec.structs.replace(segment, pixels=np.zeros((len(segment.pixels), 0, 0, 3), np.uint8))
+    else:
+        nothing = msgspec.structs.replace(segment, samples=np.zeros(0, np.float32), lead=0, power=None)
+    return DroppedSegment(segment.seq, segment.index, nothing)
