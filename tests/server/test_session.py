@@ -231,6 +231,23 @@ def test_what_is_over_a_bound_is_refused_and_nothing_else_changes(steps: list[St
 
 @cheap
 @given(programs())
+def test_what_is_refused_of_a_new_stream_names_it_and_its_source_goes_on(steps: list[Step]) -> None:
+    """`fatal`: it was never opened. Where its name is taken, the stream of that name lives on, so it is not."""
+    with bounded:
+        player = Player()
+        for step in steps:
+            command = taken(step)
+            alive = {name for name, number in player.channel.items() if number in player.alive}
+            actions = player.play(step)
+            if isinstance(command, c.OpenStream | c.ForkStream):
+                name = command.copy if isinstance(command, c.ForkStream) else command.stream
+                for error in refused(actions, command.ref):
+                    assert (error.stream, error.fatal) == (name, name not in alive)
+                    assert {name for name, number in player.channel.items() if number in player.alive} == alive
+
+
+@cheap
+@given(programs())
 def test_the_bounds_are_those_that_were_given(steps: list[Step]) -> None:
     """What a stream takes is its credit: all that fits is taken, and what was taken is given back when it is done."""
     with bounded:
