@@ -17,7 +17,7 @@ _EXAMPLES = {
     "throughput": "penstock bench throughput --model Qwen/Qwen2.5-VL-3B-Instruct --requests 1,8",
     "live": "penstock bench live --model random:0.2b --dtype bfloat16",
     "capacity": "penstock bench capacity --model random:0.2b --dtype bfloat16 --most-streams 16",
-    "endless": "penstock bench endless --minutes 120 --json",
+    "endless": "penstock bench endless --beside full restart refill --plot endless.svg",
     "overhead": "penstock bench overhead --streams 32,128 --flame profile.json",
     "compare": "penstock bench compare --model random:0.2b --dtype bfloat16 --vllm ~/vllm/bin/python",
     "append": "penstock bench append --rounds 5",
@@ -104,6 +104,16 @@ def _endless(parser: argparse.ArgumentParser, read: Numbers) -> None:
     parser.add_argument(
         "--window", type=read.count, default=4096, metavar="ROWS", help="the stream's window (default %(default)s)"
     )
+    parser.add_argument(
+        "--beside",
+        nargs="+",
+        choices=("full", "restart", "refill"),
+        default=(),
+        metavar="WAY",
+        help="other ways to live on, in turn: full (all of the history), restart (a new stream at the limit), "
+        "refill (a new stream at the limit, shown the newest media again)",
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the figures into this file, as SVG")
 
 
 def _overhead(parser: argparse.ArgumentParser, read: Numbers) -> None:
