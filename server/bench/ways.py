@@ -12,27 +12,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterable
 
-import numpy as np
+from ... import Appended, ContextOverflowError, Engine, Evicted, PenstockError, Request, SamplingParams, Stream, Window
+from .pairs import Pair, Scene, taken_in
 
-from ... import (
-    Appended,
-    ContextOverflowError,
-    Engine,
-    Error,
-    Evicted,
-    PenstockError,
-    Request,
-    SamplingParams,
-    Stream,
-    VideoFrame,
-    Window,
-)
-
-WAYS = ("window", "full", "restart", "refill")
 # Rows of the stream that keeps all: what the cache has on a CPU if nothing else is said.
 FULL_ROWS = 32_768
-_SIDE, _PICTURES = 224, 16
 _TOKENS = 8
 # Of a window, what a stream that is filled again is shown: as much as a window has after a slide.
 _SHOWN_AGAIN = 7 / 8
@@ -47,9 +33,9 @@ class Way:
 
     def __init__(self, name: str, engine: Engine, fps: float, rows: int) -> None:
         """`rows`: the most that a stream has in the KV cache, but for `full`."""
-        self.name, self.ended, self.turns = name, "", 0
-        self.pair_seconds, self.asked = 2 / fps, False
-        self._engine, self._step_us, self._rows = engine, 1e6 / fps, rows
+        self.name, self.ended, self.turns, self.asked = name, "", 0, False
+        self._engine, self._rows, self._scene = engine, rows, Scene(fps)
+        self.pair_seconds = self._scene.pair_seconds
         limits = {"full": FULL_ROWS, "restart": rows, "refill": rows}
         self._request = Request(
             format="turns",
@@ -59,7 +45,6 @@ class Way:
         )
         self._stream: Stream | None = None
         self._newest: deque[tuple[int, int]] = deque()  # pairs that a new stream would begin with, and their rows
-        self._pictures = np.random.default_rng(0).integers(0, 256, (_PICTURES, _SIDE, _SIDE, 3), dtype=np.uint8)
 
     async def open(self) -> None:
         """Open the first stream."""
@@ -80,14 +65,14 @@ class Way:
         """Milliseconds until the next pair of frames is in the KV cache; None if it never is."""
         if self.ended:
             return None
-        frames = [self._frame(2 * pair), self._frame(2 * pair + 1)]  # drawing them does not count
+        frames = self._scene.pair(pair)  # drawing it does not count
         began = time.perf_counter()
         try:
-            await self._take([(pair, frames)])
+            await self._take([pair], [frames])
         except ContextOverflowError as error:
             if not await self._lives_on(error):
                 return None
-            await self._take([(pair, frames)])
+            await self._take([pair], [frames])
         self.asked = False
         return (time.perf_counter() - began) * 1e3
 
@@ -100,28 +85,15 @@ class Way:
         except ContextOverflowError as error:
             return (await self._answer() - began) * 1e3 if await self._lives_on(error) else None
 
-    def _frame(self, number: int) -> VideoFrame:
-        """No two frames are the same, so none is known to the encoder already."""
-        pixels = np.roll(self._pictures[number % _PICTURES], number, axis=1)
-        return VideoFrame(pixels, pts_us=round(number * self._step_us))
-
-    async def _take(self, pairs: list[tuple[int, list[VideoFrame]]]) -> None:
+    async def _take(self, numbers: list[int], pairs: Iterable[Pair]) -> None:
         """Show pairs and wait until all are in. Raises what the stream says instead."""
         assert self._stream is not None
-        for _, frames in pairs:
-            for frame in frames:
-                await self._stream.append(frame)
-        waiting = deque(pairs)
-        async for event in self._stream:
-            match event:
-                case Appended(rows=rows):
-                    self._newest.append((waiting.popleft()[0], rows))
-                    if not waiting:
-                        break
-                case Evicted():
-                    self.turns += 1
-                case Error(code, message):
-                    raise (ContextOverflowError if code == ContextOverflowError.code else PenstockError)(message)
+        left = iter(numbers)
+        async for event in taken_in(self._stream, pairs):
+            if isinstance(event, Appended):
+                self._newest.append((next(left), event.rows))
+            elif isinstance(event, Evicted):
+                self.turns += 1
         self._forget()
 
     def _forget(self) -> None:
@@ -139,7 +111,8 @@ class Way:
         again, self._newest = self._newest, deque()
         await self.close()
         await self.open()
-        await self._take([(pair, [self._frame(2 * pair), self._frame(2 * pair + 1)]) for pair, _ in again])
+        numbers = [pair for pair, _ in again]
+        await self._take(numbers, map(self._scene.pair, numbers))
         return True
 
     async def _answer(self) -> float:
