@@ -13,12 +13,13 @@ import gc
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import msgspec
 
 from ... import Engine, Reply, Request, Stream, Window
 from .figures import Figure, per_round, progress, setting, show
-from .pairs import Scene, taken_in
+from .pairs import Noise, taken_in
 from .peers.on_penstock import config
 from .peers.watched import resident
 from .presets import model_folder
@@ -29,7 +30,7 @@ _ASIDE_ROWS = 160
 _QUESTION = "What do you see?"
 
 
-class Crowd(msgspec.Struct):
+class Askers(msgspec.Struct):
     """What it took until all were answered: seconds, and at the most pages beside the camera's and bytes of memory more
     than before. moved: pages that did not fit and were moved to host memory."""
 
@@ -53,18 +54,18 @@ async def _run(options: argparse.Namespace) -> int:
         slots=max(options.asides, options.replays) + 1,
         prefix_cache=False,  # who asks at another moment begins with another frame, and finds no pages
     )
-    found: dict[str, list[Crowd]] = {"aside": [], "replay": []}
+    found: dict[str, list[Askers]] = {"aside": [], "replay": []}
     async with await Engine.load(model_folder(options.model), config=setup) as engine:
         gc.collect()
         gc.freeze()
         async with await engine.stream(_request(options)) as camera:
-            crowds = _Crowds(engine, camera, options.fps, options.tokens)
-            await crowds.watch(options.window)
+            asking = _Asking(engine, camera, options.fps, options.tokens)
+            await asking.watch(options.window)
             for number in range(options.rounds):
                 for name in list(found) if number % 2 == 0 else list(found)[::-1]:
                     progress(f"round {number + 1} of {options.rounds}: {name}")
                     count = options.asides if name == "aside" else options.replays
-                    found[name].append(await crowds.ask(name, count))
+                    found[name].append(await asking.ask(name, count))
         page_mib = engine.info.memory.kv_bytes / engine.info.memory.pages / 2**20
         where = setting("asides", options.model, engine.info.dtype, engine.info.device, options.rounds)
     show(where, _figures(found, page_mib), options.json)
@@ -75,23 +76,23 @@ def _request(options: argparse.Namespace) -> Request:
     return Request(format="turns", video_fps=options.fps, window=Window(rows=options.window))
 
 
-class _Crowds:
+class _Asking:
     """Those who ask about one camera."""
 
     def __init__(self, engine: Engine, camera: Stream, fps: float, tokens: int) -> None:
-        self._engine, self._camera, self._scene, self._params = engine, camera, Scene(fps), greedy(tokens)
+        self._engine, self._camera, self._noise, self._params = engine, camera, Noise(fps), greedy(tokens)
         self._shown = 0
 
     async def watch(self, rows: int) -> None:
         """Show the camera's stream pairs until its window of `rows` rows has let some go."""
         while not self._window()["begin"]:
-            async for _ in taken_in(self._camera, [self._scene.pair(self._shown)]):
+            async for _ in taken_in(self._camera, [self._noise.pair(self._shown)]):
                 pass
             self._shown += 1
 
-    async def ask(self, name: str, count: int) -> Crowd:
+    async def ask(self, name: str, count: int) -> Askers:
         """`count` at once, each in this way."""
-        crowd, before = Crowd(count), self._pages()
+        askers, before = Askers(count), self._pages()
         memory = _memory()
         waiting, all_here = count, asyncio.Event()
 
@@ -102,23 +103,23 @@ class _Crowds:
                 if not waiting:
                     all_here.set()
                 await all_here.wait()
-                self._look(crowd, before, memory)
+                self._look(askers, before, memory)
                 await reply.text()
-                self._look(crowd, before, memory)
+                self._look(askers, before, memory)
 
         began = time.perf_counter()
         async with asyncio.TaskGroup() as tasks:
             for _ in range(count):
                 tasks.create_task(one(), name="bench.asides.one")
-        crowd.seconds = time.perf_counter() - began
-        return crowd
+        askers.seconds = time.perf_counter() - began
+        return askers
 
-    def _look(self, crowd: Crowd, pages: int, memory: int | None) -> None:
+    def _look(self, askers: Askers, pages: int, memory: int | None) -> None:
         """Note what is held now beside what was held before."""
-        crowd.pages = max(crowd.pages, self._pages() - pages)
-        crowd.moved = max(crowd.moved, self._engine.statistics()["pages_host"])
+        askers.pages = max(askers.pages, self._pages() - pages)
+        askers.moved = max(askers.moved, self._engine.statistics()["pages_host"])
         now = _memory()
-        crowd.grown = None if memory is None or now is None else max(crowd.grown or 0, now - memory)
+        askers.grown = None if memory is None or now is None else max(askers.grown or 0, now - memory)
 
     def _asked(self, name: str) -> AbstractAsyncContextManager[Reply]:
         return self._camera.aside(_QUESTION, self._params) if name == "aside" else self._replayed()
@@ -126,9 +127,9 @@ class _Crowds:
     @asynccontextmanager
     async def _replayed(self) -> AsyncIterator[Reply]:
         """A stream of its own, which is shown what the camera's window has."""
-        first = round((self._window()["since_us"] or 0) / 1e6 / self._scene.pair_seconds)
+        first = round((self._window()["since_us"] or 0) / 1e6 / self._noise.pair_seconds)
         async with await self._engine.stream(self._camera.request) as stream:
-            async for _ in taken_in(stream, map(self._scene.pair, range(first, self._shown))):
+            async for _ in taken_in(stream, map(self._noise.pair, range(first, self._shown))):
                 pass
             yield await stream.ask(_QUESTION, self._params)
 
@@ -144,22 +145,24 @@ def _memory() -> int | None:
     return next(iter(resident()), None)
 
 
-def _figures(found: dict[str, list[Crowd]], page_mib: float) -> Iterator[Figure]:
+def _figures(found: dict[str, list[Askers]], page_mib: float) -> Iterator[Figure]:
     """For each that asks, and for all. Ratios are of what one takes, by round."""
     asides = found["aside"]
-    for name, crowds in found.items():
-        count = crowds[0].count
-        beside = {"bench": "asides", "case": f"{count} at once", "engine": name}
-        if any(crowd.moved for crowd in crowds):
-            beside["note"] = f"up to {max(crowd.moved for crowd in crowds)} pages did not fit and were moved away"
+    for name, rounds in found.items():
+        count = rounds[0].count
+        beside: dict[str, Any] = {"bench": "asides", "case": f"{count} at once", "engine": name}
+        if any(askers.moved for askers in rounds):
+            beside["note"] = f"up to {max(askers.moved for askers in rounds)} pages did not fit and were moved away"
         for what, unit, each in (
-            ("pages of each", "pages", lambda crowd: crowd.pages / crowd.count),
-            ("time of each", "s", lambda crowd: crowd.seconds / crowd.count),
+            ("pages of each", "pages", lambda askers: askers.pages / askers.count),
+            ("time of each", "s", lambda askers: askers.seconds / askers.count),
         ):
-            values, those = list(map(each, crowds)), list(map(each, asides))
-            ratios = {} if name == "aside" else {"against": "aside", "ratios": per_round(values, those)}
+            values, those = list(map(each, rounds)), list(map(each, asides))
+            ratios: dict[str, Any] = {} if name == "aside" else {"against": "aside", "ratios": per_round(values, those)}
             yield Figure(what=what, unit=unit, rounds=values, **beside, **ratios)
-        yield Figure(what="KV cache of all", unit="MiB", rounds=[crowd.pages * page_mib for crowd in crowds], **beside)
-        yield Figure(what="time of all", unit="s", rounds=[crowd.seconds for crowd in crowds], **beside)
-        grown = [None if crowd.grown is None else crowd.grown / 2**20 for crowd in crowds]
+        yield Figure(
+            what="KV cache of all", unit="MiB", rounds=[askers.pages * page_mib for askers in rounds], **beside
+        )
+        yield Figure(what="time of all", unit="s", rounds=[askers.seconds for askers in rounds], **beside)
+        grown = [None if askers.grown is None else askers.grown / 2**20 for askers in rounds]
         yield Figure(what="memory of the process, more than before", unit="MiB", rounds=grown, **beside)

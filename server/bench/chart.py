@@ -13,7 +13,7 @@ _COLOURS = ("#1971c2", "#868e96", "#d9480f", "#2f9e44")
 _FONT = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
 
 
-class Line(NamedTuple):
+class Curve(NamedTuple):
     """What one was measured: (minute, middle, worst). The middle is drawn strong, the worst thin."""
 
     name: str
@@ -24,7 +24,7 @@ class Panel(NamedTuple):
     """Lines that share their axes. The upright one counts in powers of ten."""
 
     title: str
-    lines: list[Line]
+    lines: list[Curve]
 
 
 def draw(*panels: Panel) -> str:

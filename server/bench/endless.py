@@ -13,14 +13,14 @@ import gc
 import math
 from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from ... import Engine
 from .arithmetic import percentile
-from .chart import Line, Panel, draw
+from .chart import Curve, Panel, draw
 from .figures import Figure, per_round, progress, setting, show
 from .peers.on_penstock import config
 from .peers.watched import resident
@@ -125,13 +125,15 @@ def figures(slices: dict[str, list[Slice]], each: int, seconds: float, ended: di
     windowed: dict[str, list[float | None]] = {}
     for name, of in parts.items():
         note = _note(name, slices[name], ended, seconds)
-        beside = {"bench": "endless", "case": case, "engine": name, "note": note}
+        beside: dict[str, Any] = {"bench": "endless", "case": case, "engine": name, "note": note}
         for what in (PAIR, BEHIND, QUESTION):
             for percent in (50, 99):
                 values = [_percentile(part, what, percent) for part in of]
                 key = f"{what}, p{percent}"
                 mine = windowed.setdefault(key, values)
-                against = {} if name == "window" else {"against": "window", "ratios": per_round(values, mine)}
+                against: dict[str, Any] = (
+                    {} if name == "window" else {"against": "window", "ratios": per_round(values, mine)}
+                )
                 yield Figure(what=key, unit="ms", rounds=values, **beside, **against)
         for what in (PAIR, QUESTION):
             above = [_over(part, what) if place * each >= filled else None for place, part in enumerate(of)]
@@ -151,7 +153,7 @@ def figures(slices: dict[str, list[Slice]], each: int, seconds: float, ended: di
 def _memory(parts: dict[str, list[list[Slice]]], case: str) -> Iterator[Figure]:
     """Of the whole process, when the way that was measured last in a part had ended it."""
     ends = [[ones[-1] for ones in part] for part in zip(*parts.values(), strict=True)]
-    beside = {"bench": "endless", "case": case, "engine": "all" if len(parts) > 1 else "window"}
+    beside: dict[str, Any] = {"bench": "endless", "case": case, "engine": "all" if len(parts) > 1 else "window"}
     most = [max((one.resident for one in part if one.resident is not None), default=None) for part in ends]
     megabytes = [None if one is None else one / 2**20 for one in most]
     yield Figure(what="memory of the process", unit="MiB", rounds=megabytes, **beside)
@@ -198,7 +200,7 @@ def _panels(slices: dict[str, list[Slice]], seconds: float) -> list[Panel]:
         Panel(
             f"{what}, milliseconds",
             [
-                Line(
+                Curve(
                     name,
                     [
                         ((place + 0.5) * seconds / 60, percentile(one.of(what), 50), max(one.of(what)))

@@ -13,7 +13,7 @@ _SIDE, _PICTURES = 224, 16
 Pair = list[VideoFrame]
 
 
-class Scene:
+class Noise:
     """What the camera sees: noise. `pair_seconds`: how much media time a pair of frames is."""
 
     def __init__(self, fps: float) -> None:

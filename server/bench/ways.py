@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from ... import Appended, ContextOverflowError, Engine, Evicted, PenstockError, Request, SamplingParams, Stream, Window
-from .pairs import Pair, Scene, taken_in
+from .pairs import Noise, Pair, taken_in
 
 # Rows of the stream that keeps all: what the cache has on a CPU if nothing else is said.
 FULL_ROWS = 32_768
@@ -34,8 +34,8 @@ class Way:
     def __init__(self, name: str, engine: Engine, fps: float, rows: int) -> None:
         """`rows`: the most that a stream has in the KV cache, but for `full`."""
         self.name, self.ended, self.turns, self.asked = name, "", 0, False
-        self._engine, self._rows, self._scene = engine, rows, Scene(fps)
-        self.pair_seconds = self._scene.pair_seconds
+        self._engine, self._rows, self._noise = engine, rows, Noise(fps)
+        self.pair_seconds = self._noise.pair_seconds
         limits = {"full": FULL_ROWS, "restart": rows, "refill": rows}
         self._request = Request(
             format="turns",
@@ -65,7 +65,7 @@ class Way:
         """Milliseconds until the next pair of frames is in the KV cache; None if it never is."""
         if self.ended:
             return None
-        frames = self._scene.pair(pair)  # drawing it does not count
+        frames = self._noise.pair(pair)  # drawing it does not count
         began = time.perf_counter()
         try:
             await self._take([pair], [frames])
@@ -112,7 +112,7 @@ class Way:
         await self.close()
         await self.open()
         numbers = [pair for pair, _ in again]
-        await self._take(numbers, map(self._scene.pair, numbers))
+        await self._take(numbers, map(self._noise.pair, numbers))
         return True
 
     async def _answer(self) -> float:
