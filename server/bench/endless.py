@@ -1,6 +1,6 @@
 """`penstock bench endless`: hours of one camera, pushed as fast as they go, on the public `Engine` in this process.
 
-Frames come in pairs, as the model takes them; every half minute of media time a question is asked. How long that takes
+Frames come in pairs, as the model takes them; every 25 seconds of media time a question is asked. How long that takes
 should stay as it is once the window has filled, and so should memory. Other ways to live on (ways.py) can be
 measured beside it: each is shown one minute of media time in turn.
 """
@@ -27,7 +27,7 @@ from .peers.watched import resident
 from .presets import model_folder
 from .ways import FULL_ROWS, Way
 
-_ASK_SECONDS = 30.0
+_ASK_SECONDS = 25.0  # not as often as rows leave, or one kind of pair would always pay for it
 _SLICE_SECONDS = 60.0
 PAIR, BEHIND, QUESTION = "taking in a pair", "taking in a pair after a question", "question to first token"
 
@@ -66,7 +66,7 @@ def main(options: argparse.Namespace) -> int:
 async def _run(options: argparse.Namespace) -> int:
     setup = config(options.dtype, options.device)
     if options.beside:
-        setup = msgspec.structs.replace(setup, kv_tokens=FULL_ROWS + 3 * options.window)
+        setup = msgspec.structs.replace(setup, kv_tokens=FULL_ROWS + 4 * options.window)
     names = ("window", *options.beside)
     each = max(1, math.ceil(options.part * 60 / _SLICE_SECONDS))  # slices of a part
     seconds = options.part * 60 / each

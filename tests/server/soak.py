@@ -28,7 +28,7 @@ from penstock.streams.requests.window import Window
 
 from tests.reference.media import frames, png
 
-PAIR_US = 10_000_000  # of media time, for a pair of frames
+PAIR_US = 20_000_000  # of media time, for a pair of frames
 WINDOW = Window(rows=160, text_rows=20)
 PICTURES = [png(pixels) for pixels in frames(5, 16)]
 
@@ -108,7 +108,7 @@ class Day:
     async def open(self) -> None:
         """One camera is taken in whole, the other as it comes, and tells what it sees."""
         for format, policy in (("turns", "block"), ("live", "latest")):
-            request = Request(format=format, policy=policy, video_fps=0.2, window=WINDOW)
+            request = Request(format=format, policy=policy, video_fps=0.1, window=WINDOW)
             self.cameras.append(Camera(await self.connection.stream(request)))
 
     async def live(self, pairs: int, times: int, acts: dict[str, Act]) -> None:
@@ -214,5 +214,6 @@ def consistent(engine: Engine, streams: int) -> dict[str, Any]:
     assert numbers["streams"] == streams
     assert len(numbers["bytes_by_stream"]) == len(numbers["window_by_stream"]) == streams
     assert all(one["rows"] <= WINDOW.rows for one in numbers["window_by_stream"].values())
+    assert numbers["streams_decode"] == numbers["streams_encode"] == streams
     assert numbers["segments_waiting"] == 0
     return numbers
