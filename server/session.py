@@ -176,7 +176,7 @@ class Session:
                     self._offer(self._channel(command.stream), command)
         except PenstockError as error:
             name = command.copy if isinstance(command, c.ForkStream) else command.stream
-            begins = isinstance(command, c.OpenStream | c.ForkStream)
+            begins = isinstance(command, Opening)
             # A stream that has this name already goes on.
             self._actions.append(refusal(error, name, command.ref, fatal=begins and name not in self._names))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+from pathlib import Path
 
 import pytest
 from broken_line import line
@@ -31,12 +32,15 @@ async def held(engine: Engine, day: Day) -> tuple[int, int]:
     return sys.getallocatedblocks(), len(gc.get_objects())
 
 
-async def soak(patch: pytest.MonkeyPatch, seed: int, pairs: int, times: int, blocks: int, objects: int) -> None:
+async def soak(
+    patch: pytest.MonkeyPatch, folder: Path, *, seed: int, pairs: int, times: int, blocks: int, objects: int
+) -> None:
     """`pairs` pairs and `times` times each act, twice. After the second time there may be so much more than after the
     first."""
     clock = Clock(patch)
+    options = {"unread_bytes": KEPT_BYTES, "snapshots": str(folder)}
     async with await Engine.load(model_path("omni"), config=CONFIG) as engine:
-        async with serving(engine, unread_bytes=KEPT_BYTES) as url, line(url, []) as (there, wire):
+        async with serving(engine, **options) as url, line(url, []) as (there, wire):
             async with connect(there) as connection:
                 day = Day(engine, connection, wire, clock, seed)
                 await day.open()
@@ -54,14 +58,14 @@ async def soak(patch: pytest.MonkeyPatch, seed: int, pairs: int, times: int, blo
 
 
 @pytest.mark.timeout(120)
-def test_minutes_of_two_cameras(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_minutes_of_two_cameras(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What is kept of the newest thousand measurements is not full yet: it is some blocks more for each."""
-    asyncio.run(soak(monkeypatch, seed=1, pairs=12, times=2, blocks=2_000, objects=200))
+    asyncio.run(soak(monkeypatch, tmp_path, seed=1, pairs=12, times=2, blocks=2_000, objects=200))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_a_day_of_two_cameras(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_day_of_two_cameras(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """24 hours of media and 200 times all that may happen."""
     pairs = round(24 * 3600e6 / PAIR_US)
-    asyncio.run(soak(monkeypatch, seed=2, pairs=pairs // 2, times=100, blocks=1_000, objects=200))
+    asyncio.run(soak(monkeypatch, tmp_path, seed=2, pairs=pairs // 2, times=100, blocks=1_000, objects=200))
