@@ -13,7 +13,7 @@ from harness import serving, until
 from penstock.actors.engine import Engine
 from penstock.engine.config import EngineConfig
 from penstock.server.client import connect
-from soak import ACTS, PAIR_US, Clock, Day, consistent
+from soak import ACTS, PAIR_US, Clock, Day, at_rest, consistent
 
 from tests.fixtures.recipe import model_path
 
@@ -26,7 +26,7 @@ KEPT_BYTES = 1 << 15
 
 async def held(engine: Engine, day: Day) -> tuple[int, int]:
     """Blocks of memory and objects of this process, when nothing runs."""
-    await until(lambda: not engine.statistics()["stepping"])
+    await until(lambda: at_rest(engine, len(day.cameras)))
     consistent(engine, len(day.cameras))
     gc.collect()
     return sys.getallocatedblocks(), len(gc.get_objects())
@@ -52,7 +52,7 @@ async def soak(
                 assert more[0] <= blocks and more[1] <= objects, f"more blocks and objects: {more}"
                 await day.close()
                 assert connection.resumed >= times and day.did["pages moved"]
-            await until(lambda: engine.statistics()["streams"] == 0)
+            await until(lambda: at_rest(engine, 0))
         numbers = consistent(engine, 0)
         assert numbers["pages_free"] == numbers["pages"] and not numbers["pages_host"] and not numbers["span_bytes"]
 
