@@ -1,8 +1,8 @@
 """`penstock bench asides`: many questions at once about one camera, on the public `Engine` in this process.
 
 Once the camera's window is full, all ask at the same time: aside, which shares the camera's rows, or each on a stream
-of its own that is first shown the same media once more. The second takes so long that few of them stand for many. No
-answer is read before all have begun, so all are there together.
+of its own that is first shown the same media once more. The second takes so long that few of them stand for many. None
+ends before all are answered, so all are there together.
 """
 
 from __future__ import annotations
@@ -94,17 +94,12 @@ class _Asking:
         """`count` at once, each in this way."""
         askers, before = Askers(count), self._pages()
         memory = _memory()
-        waiting, all_here = count, asyncio.Event()
+        all_answered = asyncio.Barrier(count)
 
         async def one() -> None:
-            nonlocal waiting
             async with self._asked(name) as reply:
-                waiting -= 1
-                if not waiting:
-                    all_here.set()
-                await all_here.wait()
-                self._look(askers, before, memory)
                 await reply.text()
+                await all_answered.wait()
                 self._look(askers, before, memory)
 
         began = time.perf_counter()
