@@ -157,9 +157,9 @@ def engine_config(options: argparse.Namespace) -> EngineConfig:
 
 
 def sized_config(options: argparse.Namespace) -> EngineConfig:
-    """The same with what `serve` and `plan` say about the cache."""
-    cache = {"kv_gib": options.kv_gib, "memory_fraction": options.memory_fraction}
-    return msgspec.structs.replace(engine_config(options), **cache)
+    """The same with what `serve` and `plan` say about the cache and the streams."""
+    sizes = {"kv_gib": options.kv_gib, "memory_fraction": options.memory_fraction, "slots": options.slots}
+    return msgspec.structs.replace(engine_config(options), **sizes)
 
 
 def served_config(options: argparse.Namespace) -> EngineConfig:

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..engine.config import EngineConfig
 from ..streams.requests.request import FORMATS
 from .bench.options import Numbers, add_benches
 from .config import LIMITS, ServerConfig
@@ -213,6 +214,12 @@ def _add_cache(model: argparse._ArgumentGroup) -> None:
         "0.5, but 32768 tokens at most)",
     )
     cache.add_argument("--kv-gib", type=_positive, help="the KV cache's size in GiB, instead")
+    model.add_argument(
+        "--slots",
+        type=_count,
+        default=EngineConfig().slots,
+        help="how many streams may be open at once, of all clients together (default %(default)s)",
+    )
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:

@@ -13,9 +13,9 @@ interrupt is for this question and is carried out right after it. Streams never 
 their messages may have at most `waiting_bytes` bytes; `credit` says how many are left. What is over a bound is refused,
 and nothing else changes.
 
-**Answers.** Each command gets one answer with its `ref`: `StreamOpened`, `CarriedOut` or `Refused`. A `CloseStream` is
-answered by the event `Closed`; so is what was being carried out when a stream ended. After `close` there are no more
-answers.
+**Answers.** Each command gets one answer with its `ref`: `StreamOpened`, `CarriedOut` or `Refused`. What refuses a new
+stream, also a copy, names that stream; what it would have been a copy of goes on. A `CloseStream` is answered by the
+event `Closed`; so is what was being carried out when a stream ended. After `close` there are no more answers.
 """
 
 from __future__ import annotations
@@ -170,11 +170,15 @@ class Session:
                 case c.ForkStream():
                     source = self._channel(command.stream)
                     self._check_new(command.copy)
-                    self._fork(source, command)
+                    self._check_room(source, command)
+                    self._queue(source, _Waiting(command, self._new(command)))
                 case _:
                     self._offer(self._channel(command.stream), command)
         except PenstockError as error:
-            self._actions.append(refusal(error, command.stream, command.ref))
+            name = command.copy if isinstance(command, c.ForkStream) else command.stream
+            begins = isinstance(command, Opening)
+            # A stream that has this name already goes on.
+            self._actions.append(refusal(error, name, command.ref, fatal=begins and name not in self._names))
 
     def drain(self) -> None:
         """Take no more streams and questions; let replies that are held open end, since no more media will come."""
@@ -289,15 +293,6 @@ class Session:
         channel = _Channel(next(self._channel_numbers), opening)
         self._names[channel.name] = self._channels[channel.number] = channel
         return channel
-
-    def _fork(self, source: _Channel, command: c.ForkStream) -> None:
-        """As `_offer`; what is refused is the stream that would come of it."""
-        try:
-            self._check_room(source, command)
-        except PenstockError as error:
-            self._actions.append(refusal(error, command.copy, command.ref, fatal=True))
-        else:
-            self._queue(source, _Waiting(command, self._new(command)))
 
     def _offer(self, channel: _Channel, command: c.Carried) -> None:
         """Let a command wait, and carry out what may be carried out. PenstockError where it is refused."""

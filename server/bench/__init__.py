@@ -6,6 +6,9 @@ throughput  `penstock bench throughput`: many requests at once, on the public `E
 live        `penstock bench live`: pictures that arrive while a reply is spoken, through a server
 capacity    `penstock bench capacity`: how many live streams a server keeps up with
 endless     `penstock bench endless`: does anything grow in hours of one camera?
+asides      `penstock bench asides`: many questions at once about one camera
+pairs       the frames of both
+ways        ways in which a camera lives on, which `endless` compares
 overhead    `penstock bench overhead`: what many live streams cost beside the model, and where the time goes
 compare     `penstock bench compare`: latency and throughput of several engines in turn
 append      `penstock bench append`: one append and one decode step, by length of history
@@ -13,6 +16,7 @@ alone       cases on Penstock alone
 cases       what is run, and how rounds are interleaved
 arithmetic  from times to figures
 figures     how figures are printed
+chart       lines as a picture
 camera      a client that shows pictures at a fixed pace
 served      the server that is measured
 planning    the scheduler alone

@@ -17,7 +17,8 @@ _EXAMPLES = {
     "throughput": "penstock bench throughput --model Qwen/Qwen2.5-VL-3B-Instruct --requests 1,8",
     "live": "penstock bench live --model random:0.2b --dtype bfloat16",
     "capacity": "penstock bench capacity --model random:0.2b --dtype bfloat16 --most-streams 16",
-    "endless": "penstock bench endless --minutes 120 --json",
+    "endless": "penstock bench endless --beside full restart refill --plot endless.svg",
+    "asides": "penstock bench asides --asides 1000 --replays 8",
     "overhead": "penstock bench overhead --streams 32,128 --flame profile.json",
     "compare": "penstock bench compare --model random:0.2b --dtype bfloat16 --vllm ~/vllm/bin/python",
     "append": "penstock bench append --rounds 5",
@@ -48,6 +49,7 @@ def add_benches(parser: argparse.ArgumentParser, command: Callable[[argparse.Nam
         ("live", "pictures that arrive while a reply is spoken, through a server", _live),
         ("capacity", "how many live streams a server keeps up with", _capacity),
         ("endless", "hours of one camera: does anything grow?", _endless),
+        ("asides", "many questions at once about one camera, aside or on streams of their own", _asides),
         ("overhead", "what many live streams cost beside the model, and where the time goes", _overhead),
         ("compare", "latency and throughput beside transformers and vLLM, in turn", _compare),
         ("append", "time per append and per decode step, by history", _append),
@@ -101,9 +103,35 @@ def _endless(parser: argparse.ArgumentParser, read: Numbers) -> None:
     parser.add_argument(
         "--part", type=read.positive, default=10.0, metavar="MINUTES", help="figures for each (default %(default)g)"
     )
+    _add_window(parser, read, "the stream's window")
     parser.add_argument(
-        "--window", type=read.count, default=4096, metavar="ROWS", help="the stream's window (default %(default)s)"
+        "--beside",
+        nargs="+",
+        choices=("full", "restart", "refill"),
+        default=(),
+        metavar="WAY",
+        help="other ways to live on, in turn: full (all of the history), restart (a new stream at the limit), "
+        "refill (a new stream at the limit, shown the newest media again)",
     )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the figures into this file, as SVG")
+
+
+def _asides(parser: argparse.ArgumentParser, read: Numbers) -> None:
+    _add_model(parser)
+    _add_rounds(parser, read, 3)
+    parser.add_argument(
+        "--asides", type=read.count, default=1000, metavar="N", help="how many ask aside at once (default %(default)s)"
+    )
+    parser.add_argument(
+        "--replays",
+        type=read.count,
+        default=8,
+        metavar="N",
+        help="how many ask at once on streams of their own (default %(default)s)",
+    )
+    _add_fps(parser, read)
+    _add_window(parser, read, "the camera's window")
+    _add_tokens(parser, read, 8, "tokens of each answer")
 
 
 def _overhead(parser: argparse.ArgumentParser, read: Numbers) -> None:
@@ -188,6 +216,10 @@ def _add_requests(parser: argparse.ArgumentParser, read: Numbers) -> None:
 
 def _add_fps(parser: argparse.ArgumentParser, read: Numbers) -> None:
     parser.add_argument("--fps", type=read.positive, default=2.0, help="pictures a second (default %(default)g)")
+
+
+def _add_window(parser: argparse.ArgumentParser, read: Numbers, what: str) -> None:
+    parser.add_argument("--window", type=read.count, default=4096, metavar="ROWS", help=f"{what} (default %(default)s)")
 
 
 def _add_camera(parser: argparse.ArgumentParser, read: Numbers, media: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from penstock.errors import PenstockError
-from penstock.server.bench import compare, live, overhead, peer
+from penstock.server.bench import compare, endless, live, overhead, peer, ways
 from penstock.server.bench.profile import PARTS
 from penstock.server.cli import main
 
@@ -102,14 +102,42 @@ def test_capacity(brook_url: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert fits == (share["note"] == "") and (share["median"] >= 99 or not fits)
 
 
-def test_endless(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--minutes", "1.5", "--part", "0.5", "--window", "256"]
-    setting, figures, code = bench(capsys, "bench", "endless", *words)
-    found = {what: figure["rounds"] for (_, what, _), figure in figures.items()}
-    assert code == 0 and setting["rounds"] == 3
-    assert all(128 < rows <= 256 for rows in found["rows of the stream"])
-    assert all(one > 0 for one in found["taking in a pair, p50"]) and found["question to first token, p50"][1] > 0
-    assert found["pages"][1:] == pytest.approx([256 / 32] * 2, abs=4)
+def test_endless(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The window goes on; the history is refused where it is full; new streams begin, and may be shown much again."""
+    monkeypatch.setattr(ways, "FULL_ROWS", 200)
+    words = ["--fps=0.5", "--minutes=1.6", "--part=0.4", "--window=192", f"--plot={tmp_path / 'endless.svg'}"]
+    setting, figures, code = bench(capsys, "bench", "endless", *words, "--beside", "full", "restart", "refill")
+    found = {(engine, what): figure["rounds"] for (_, what, engine), figure in figures.items()}
+    assert code == 0 and setting["rounds"] == 4
+    assert all(90 < rows <= 192 for rows in found["window", "rows of the stream"])
+    assert all(one > 0 for one in found["window", "taking in a pair, p50"])
+    assert found["window", "question to first token, p50"][2] > 0 and found["window", "rows left"][2] >= 2
+    assert found["window", "taking in a pair after a question, p50"][2] > 0
+    assert found["full", "taking in a pair, p50"][0] and found["full", "taking in a pair, p50"][2] is None
+    note = figures["parts of 0.4 min", "rows of the stream", "full"]["note"]
+    assert "ended in minute 0.8 of media time: " in note and "200" in note
+    again, new = found["refill", "new streams"], found["restart", "new streams"]
+    assert sum(again) > sum(new) >= 1 and found["refill", "rows of the stream"][2] > 150
+    assert (tmp_path / "endless.svg").read_text().count("<path d=") > 20
+
+
+def test_a_trend_is_what_rises_and_how_sure_that_is() -> None:
+    even, ragged = ([(hour / 10, 100 + 5 * hour / 10 + bend * (-1) ** hour) for hour in range(10)] for bend in (0, 3))
+    assert endless.trend(even[:2]) is None
+    sure, unsure = endless.trend(even), endless.trend(ragged)
+    assert sure is not None and unsure is not None
+    assert sure.percent == pytest.approx(5 / 1.0225) and sure.error == pytest.approx(0, abs=1e-6)
+    assert abs(unsure.percent - sure.percent) < 2 * unsure.error
+
+
+def test_asides(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those who ask aside hold a page or two each, those with streams of their own the window."""
+    words = ["--asides", "12", "--replays", "2", "--window", "256", "--rounds", "1", "--tokens", "3"]
+    _, figures, code = bench(capsys, "bench", "asides", *words)
+    aside, replay = figures["12 at once", "pages of each", "aside"], figures["2 at once", "pages of each", "replay"]
+    assert code == 0 and 0.5 <= aside["median"] <= 3 and 6 <= replay["median"] <= 9
+    assert replay["ratio"] == pytest.approx(replay["median"] / aside["median"], rel=1e-3)
+    assert not any(figure["note"] for figure in figures.values())
 
 
 def test_overhead(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

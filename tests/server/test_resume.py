@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from broken_line import line
 from fake_engine import FakeEngine
 from harness import RawClient, raw_client, run, serving, until
 from hypothesis import given, settings
@@ -18,60 +17,6 @@ from penstock.streams.event import Event
 from penstock.streams.item import Text, VideoFrame
 from penstock.streams.requests.request import Request, SamplingParams
 from websockets.exceptions import ConnectionClosed
-
-
-class Wire:
-    """A TCP line between client and server, which breaks: each connection after so many bytes, in both directions
-    together."""
-
-    def __init__(self, url: str, breaks: Iterator[int]) -> None:
-        host, _, port = url.removeprefix("http://").rpartition(":")
-        self._there = (host, int(port))
-        self._breaks = breaks
-        self._ends: list[asyncio.StreamWriter] = []
-        self.broken = 0
-
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, until it ends or breaks."""
-        left = next(self._breaks, 10**9)
-        there, on = await asyncio.open_connection(*self._there)
-        ends = [writer, on]
-        self._ends += ends
-
-        async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-            nonlocal left
-            with contextlib.suppress(OSError):
-                while data := await source.read(4096):
-                    target.write(data[:left])
-                    left -= len(data)
-                    if left <= 0:
-                        self.broken += 1
-                        break
-            for end in ends:
-                end.transport.abort() if left <= 0 else end.close()
-
-        await asyncio.gather(pump(reader, on), pump(there, writer))
-
-    def cut(self) -> None:
-        """Break all connections now."""
-        for end in self._ends:
-            end.transport.abort()
-        self._ends.clear()
-
-
-@contextlib.asynccontextmanager
-async def line(url: str, breaks: list[int]) -> AsyncIterator[tuple[str, Wire]]:
-    """A line to the server, and its address."""
-    wire = Wire(url, iter(breaks))
-    server = await asyncio.start_server(wire.carry, "127.0.0.1", 0)
-    try:
-        port = server.sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}", wire
-    finally:
-        server.close()
-        wire.cut()
-        await server.wait_closed()
-        await until(lambda: len(asyncio.all_tasks()) < 40)
 
 
 async def opened(client: RawClient) -> str:

@@ -71,7 +71,7 @@ class Player:
                 self.session.drain()
         actions = self.session.actions()
         opening = taken(step)
-        if isinstance(opening, c.OpenStream | c.ForkStream) and not refused(actions, opening.ref):
+        if isinstance(opening, module.Opening) and not refused(actions, opening.ref):
             self._streams += 1
             self.alive.add(self._streams)
             self.channel[opening.copy if isinstance(opening, c.ForkStream) else opening.stream] = self._streams
@@ -116,6 +116,7 @@ MAKE: tuple[Callable[[str, str, int], Step], ...] = (
     *3 * (lambda name, other, size: ("take", c.AskQuestion(stream=name, size=size)),),
     *3 * (lambda name, other, size: ("take", c.InterruptReply(stream=name, size=size)),),
     lambda name, other, size: ("take", c.ForkStream(stream=name, copy=other, size=size)),
+    lambda name, other, size: ("take", c.RestoreStream(stream=name, name="kept", size=size)),
     lambda name, other, size: ("take", c.EndMedia(stream=name, size=size)),
     lambda name, other, size: ("take", c.CloseStream(stream=name, size=size)),
     *4 * (lambda name, other, size: ("finish", name, SIZES.index(size)),),
@@ -178,8 +179,8 @@ def test_what_is_sent_in_order_is_carried_out_in_order(steps: list[Step]) -> Non
             for action in actions:
                 match action:
                     case c.Begin():
-                        assert isinstance(action.command, c.OpenStream)
-                        prompted[action.channel] = action.command.request.starts
+                        opening = action.command
+                        prompted[action.channel] = isinstance(opening, c.OpenStream) and opening.request.starts
                     case c.Carry():
                         carried.setdefault(action.channel, []).append(action.command)
                     case c.StreamEvent(stream=name, event=ReplyStarted()):
@@ -231,6 +232,23 @@ def test_what_is_over_a_bound_is_refused_and_nothing_else_changes(steps: list[St
 
 @cheap
 @given(programs())
+def test_what_is_refused_of_a_new_stream_names_it_and_its_source_goes_on(steps: list[Step]) -> None:
+    """`fatal`: it was never opened. Where its name is taken, the stream of that name lives on, so it is not."""
+    with bounded:
+        player = Player()
+        for step in steps:
+            command = taken(step)
+            alive = {name for name, number in player.channel.items() if number in player.alive}
+            actions = player.play(step)
+            if isinstance(command, module.Opening):
+                name = command.copy if isinstance(command, c.ForkStream) else command.stream
+                for error in refused(actions, command.ref):
+                    assert (error.stream, error.fatal) == (name, name not in alive)
+                    assert {name for name, number in player.channel.items() if number in player.alive} == alive
+
+
+@cheap
+@given(programs())
 def test_the_bounds_are_those_that_were_given(steps: list[Step]) -> None:
     """What a stream takes is its credit: all that fits is taken, and what was taken is given back when it is done."""
     with bounded:
@@ -243,7 +261,7 @@ def test_the_bounds_are_those_that_were_given(steps: list[Step]) -> None:
             credit = player.session.credit(command.stream) if command else 0
             actions = player.play(step)
             assert player.session.streams <= MOST_STREAMS
-            if known and not isinstance(command, c.OpenStream | c.ForkStream):
+            if known and not isinstance(command, module.Opening):
                 number = player.channel[command.stream]
                 errors = refused(actions, command.ref)
                 assert all(error.code == "server_limit" for error in errors)

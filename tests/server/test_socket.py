@@ -233,6 +233,10 @@ def test_fork_opens_a_second_stream() -> None:
             await client.send(type="fork", stream="a", **{"as": "c"})
             error = (await client.receive_until("error"))[-1]
             assert error["code"] == "server_limit" and "2" in error["message"]
+            assert (error["stream"], error["fatal"]) == ("c", True)  # the copy, which was never opened
+            await client.send(type="fork", stream="a", **{"as": "b"})
+            error = (await client.receive_until("error"))[-1]
+            assert (error["stream"], error["code"], error["fatal"]) == ("b", "stream_name", False)  # `b` goes on
             await client.send(type="ask", stream="b")
             assert (await client.receive_until("done"))[-1]["stream"] == "b"
 

@@ -91,9 +91,10 @@ def test_who_names_nothing_gets_what_fits() -> None:
 
 def test_serve_alone_says_some_of_it() -> None:
     assert cli.served_config(cli._parser().parse_args(["serve"])) == msgspec.structs.replace(FITTING, decode="workers")
-    given = ["serve", "--no-prefix-cache", "--limit", "image=2", "--record", "here"]
+    given = ["serve", "--no-prefix-cache", "--limit", "image=2", "--record", "here", "--slots", "1001"]
     config = cli.served_config(cli._parser().parse_args(given))
     assert (config.prefix_cache, config.limits_per_request, config.record) == (False, {"image": 2}, "here")
+    assert config.slots == 1001
 
 
 def test_an_answer_in_bfloat16(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
