@@ -35,6 +35,7 @@ class SendQueue:
         self._kept: deque[bytes] = deque()  # the newest of those that were counted and sent
         self._kept_bytes = 0
         self._count = 0  # frames that were counted and sent
+        self._again: deque[bytes] = deque()  # frames to be sent once more, before all others
 
     def put(self, frame: bytes) -> None:
         """Queue one frame. HangUp (1013) where the client has left too many bytes unread."""
@@ -50,9 +51,11 @@ class SendQueue:
 
         Safe to cancel: a frame is taken or it is not.
         """
-        while not self._frames:
+        while not self._frames and not self._again:
             self._filled.clear()
             await self._filled.wait()
+        if self._again:
+            return self._again[0]
         since, frame = self._frames[0]
         waited = asyncio.get_running_loop().time() - since
         if waited > self._limit_seconds:
@@ -61,13 +64,18 @@ class SendQueue:
 
     def done(self) -> None:
         """The frame that `next` gave has been sent."""
-        _, frame = self._frames.popleft()
-        self._bytes -= len(frame)
+        if self._again:
+            frame = self._again.popleft()
+            if not self._again:
+                self._wait_from_now()
+        else:
+            _, frame = self._frames.popleft()
+            self._bytes -= len(frame)
         if self._uncounted == 0:
             self._keep(frame)
         elif self._uncounted is not None:
             self._uncounted -= 1
-        if not self._frames:
+        if not self._frames and not self._again:
             self._sent.set()
 
     def count(self) -> None:
@@ -77,20 +85,29 @@ class SendQueue:
 
     def rewind(self, received: int, first: bytes) -> bool:
         """Send once more what comes after the first `received` frames that count, and `first` before that. False, and
-        nothing is changed, where not all of it is kept."""
+        nothing is changed, where not all of it is kept.
+
+        What is sent once more was read in time when it was sent first: it does not count as unread, and what waits
+        behind it waits from then on.
+        """
         if self._uncounted is None or not self._count - len(self._kept) <= received <= self._count:
             return False
         for _ in range(self._uncounted):  # they have come: who knows this connection has read them
-            self._frames.popleft()
+            if self._again:
+                self._again.popleft()
+            else:
+                self._bytes -= len(self._frames.popleft()[1])
         again = [self._kept.pop() for _ in range(self._count - received)][::-1]
         self._kept_bytes -= sum(map(len, again))
-        now = asyncio.get_running_loop().time()
-        self._frames = deque((now, frame) for frame in [first, *again, *(frame for _, frame in self._frames)])
-        self._bytes = sum(len(frame) for _, frame in self._frames)
+        self._again.extendleft(reversed([first, *again]))
         self._count, self._uncounted = received, 1
         self._filled.set()
         self._sent.clear()
         return True
+
+    def _wait_from_now(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._frames = deque((now, frame) for _, frame in self._frames)
 
     def _keep(self, frame: bytes) -> None:
         self._kept.append(frame)

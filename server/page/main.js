@@ -29,6 +29,7 @@ let limits = {};
 let modalities = [];
 let source = "pond"; // whose pictures the model gets
 let origin = null; // moment at which the times of the list begin
+let away = true; // there is no connection just now
 let anew = 0; // timer of the talk that begins by itself
 
 const told = new Told(at("told"), at("caption"));
@@ -41,24 +42,29 @@ const sound = new Sound((samples, rate, moment) => {
   talk?.sound(samples, rate, moment);
 });
 const sources = new Sources(pond, at("video"), sound, stopped);
-const link = new Link({ state: showLink, welcome, message: take });
+const link = new Link({ state: showLink, welcome, message: take, lost });
 new Pictures((pen, side) => sources.draw(pen, side), (file, moment) => talk?.frame(file, moment));
 new Tools(at("shapes"), at("colours"), pond, () => trouble.tell("pond", "The pond holds four things: take one out first."));
 
 function showLink({ name, text, seconds }) {
   at("key-form").hidden = name !== "key";
-  if (name === "open") return trouble.over("link", "question", "talk");
-  status.show(name, seconds ? `${text}, trying again in ${seconds} s` : text);
+  away = name !== "open";
+  if (away) return status.show(name, seconds ? `${text}, trying again in ${seconds} s` : text);
+  trouble.over("link", "question", "talk");
+  show(); // the talk may go on
+}
+
+/** The connection has gone for good, and the talk with it. */
+function lost(text) {
   window.clearTimeout(anew);
   if (talk === null) return;
   told.abandoned("The connection is gone.");
-  told.note("The connection is gone; the model's memory of this talk with it.");
+  told.note(text);
   talk = null;
 }
 
 function take(message) {
-  if (message.stream !== talk?.name) return;
-  talk.take(message);
+  talk?.take(message);
   show();
 }
 
@@ -91,13 +97,13 @@ function begin() {
       if (modalities.includes("video")) narrate(at("narrate").checked);
       else mine.whenSeen(() => narrate(at("narrate").checked));
     },
-    began: (reply) => told.began(reply, listed(mine, mine.figures.seen_us)),
+    began: (reply) => told.began(reply, listed(mine, reply.beside ? reply.seen_us : mine.figures.seen_us)),
     token: (reply, text, seen_us) => {
       trouble.over("talk");
       told.say(reply, text, listed(mine, seen_us));
     },
-    rested: () => {
-      told.ended();
+    rested: (reply) => {
+      told.rested(reply);
       show();
     },
     ended: (reply, reason) => ended(mine, reply, reason),
@@ -118,12 +124,13 @@ function begin() {
 }
 
 function ended(mine, reply, reason) {
-  told.ended();
   const answer = reply.kind === "question";
   const cut = reason === "interrupted" && reply.cut;
-  if (cut) told.note("Interrupted.");
-  if (answer && reason === "overtaken") told.note("The next question has ended this answer.");
-  else if (answer && reply.told === 0) told.note("That question got no answer.");
+  if (cut) told.note("Interrupted.", reply);
+  if (answer && reason === "overtaken") told.note("The next question has ended this answer.", reply);
+  else if (answer && reply.told === 0) told.note("That question got no answer.", reply);
+  told.ended(reply);
+  if (reply.beside) return;
   if (mine.newest !== null || !at("narrate").checked) return;
   // Behind an answer narration goes on. Whoever cuts it short wants it no more.
   if (answer || reason === "length") mine.ask(REQUEST, "narration");
@@ -145,7 +152,7 @@ function listed({ started }, time_us) {
 }
 
 function show() {
-  if (talk === null) return;
+  if (talk === null || away) return;
   if (talk.doing === "listening") status.show("listening", waits(modalities));
   else status.show(talk.doing);
 }
@@ -165,7 +172,7 @@ function ask(question) {
 function narrate(wanted) {
   const kind = talk?.newest?.kind;
   if (wanted && kind !== "question") talk?.ask(REQUEST, "narration");
-  if (!wanted && kind === "narration") talk.interrupt();
+  if (!wanted && kind === "narration") talk.cut();
 }
 
 /** The browser has ended a source: it was unplugged, or a person stopped sharing. */

@@ -1,7 +1,8 @@
-// One stream of a connection: media and questions in, replies out. In: a link, the server's messages for this stream.
-// Out: calls of `heard`. It keeps the stream's media clock, which starts when the server has opened it. It knows
-// neither where media comes from nor how replies are shown.
+// One stream of a connection: media and questions in, replies out. In: a link, the server's messages for this stream
+// and for the copies of it that answer beside it. Out: calls of `heard`. It keeps the stream's media clock, which starts
+// when the server has opened it. It knows neither where media comes from nor how replies are shown.
 
+import { Aside } from "./aside.js";
 import { Figures, SEEN } from "./figures.js";
 import { packet } from "./wire.js";
 
@@ -20,7 +21,8 @@ let streams = 0;
  * `heard` has `opened()`, `began(reply)`, `token(reply, text, seen_us)`, `rested(reply)`, `ended(reply, reason)`,
  * `refused(reply, text)` (what was asked and will have no answer), `failed(text)`, `full()` and `closed(reason)`.
  *
- * A reply is `{kind, question, told, resting, cut}`: `kind` as it was asked with, `told` the number of its tokens,
+ * A reply is `{kind, question, beside, seen_us, told, resting, cut}`: `kind` as it was asked with, `beside` whether a
+ * copy of the stream gives it, `seen_us` what the model had seen when it was asked, `told` the number of its tokens,
  * `resting` whether it has said what there is to say for now, `cut` whether a person has interrupted it.
  */
 export class Talk {
@@ -29,6 +31,7 @@ export class Talk {
   started = 0; // moment (of `performance.now()`) at which media time begins
   reply = null; // the one that runs
   asked = []; // questions whose replies have not begun
+  #asides = new Map(); // questions that copies of the stream answer, by the copy's name
   figures;
   #link;
   #modalities; // that the model takes
@@ -56,7 +59,7 @@ export class Talk {
     const pts_us = this.at_us(moment);
     if (!this.#takes("video")) {
       if (!this.#takes("image") || pts_us < 0) return;
-      this.#picture = packet({ type: "image", stream: this.name, pts_us }, file);
+      this.#picture = { file, pts_us };
       this.#seen("image", pts_us);
     } else if (pts_us >= 0 && this.#hasRoom()) {
       this.#link.send(packet({ type: "frame", stream: this.name, pts_us }, file));
@@ -86,7 +89,7 @@ export class Talk {
     return REFUSALS[this.state] ?? "";
   }
 
-  /** What was asked for last and has not ended: a reply that is still to begin, the one that runs, or null. */
+  /** What the stream itself was asked for last and has not ended: a reply to come, the one that runs, or null. */
   get newest() {
     return this.asked.at(-1) ?? this.reply;
   }
@@ -95,22 +98,42 @@ export class Talk {
    * state of the talk, where it is not open. */
   get doing() {
     if (this.state !== "open") return this.state;
-    const { reply } = this;
-    if (this.asked.some(isQuestion) || (reply !== null && isQuestion(reply) && reply.told === 0)) return "pending";
-    return reply !== null && reply.told > 0 && !reply.resting ? "speaking" : "listening";
+    const running = [...this.#asides.values()].map((aside) => aside.reply);
+    if (this.reply !== null) running.push(this.reply);
+    if ([...this.asked, ...running.filter(({ told }) => told === 0)].some(isQuestion)) return "pending";
+    return running.some(({ told, resting }) => told > 0 && !resting) ? "speaking" : "listening";
   }
 
-  /** Ask; `kind` comes back with the reply, which is given. Null where it cannot be asked now. */
+  /** Ask; `kind` comes back with the reply, which is given. Null where it cannot be asked now. While the stream narrates
+   * a copy of it answers questions, and narration goes on. */
   ask(question, kind) {
     if (this.refusal) return null;
     const ref = `q${++this.#refs}`;
-    const reply = { ref, kind, question, id: 0, told: 0, resting: false, cut: false, asked: performance.now() };
+    const narrates = this.newest?.kind === "narration" && !this.newest.cut;
+    const beside = narrates && kind === "question";
+    const reply = { ref, kind, question, beside, id: 0, told: 0, resting: false, cut: false, asked: performance.now() };
+    reply.seen_us = this.figures.seen_us;
+    const stream = beside ? `${this.name}-${ref}` : this.name;
     const params = { max_tokens: LONGEST_REPLY_TOKENS };
     const how = { hold: kind === "narration", ignore_failed: true }; // a picture that failed has been told
-    if (this.#picture !== null) this.#link.send(this.#picture);
-    if (!this.#link.send({ type: "ask", stream: this.name, question, params, ...how, ref })) return null;
-    this.asked.push(reply);
+    const ask = { type: "ask", stream, question, params, ...how, ref };
+    const { file, pts_us } = this.#picture ?? {};
+    const pictures = file ? [packet({ type: "image", stream, pts_us }, file)] : [];
+    if (beside) this.#asides.set(stream, new Aside(this.#link, this.name, reply, pictures, ask, this.#beside()));
+    else if (![...pictures, ask].every((message) => this.#link.send(message))) return null;
+    else this.asked.push(reply);
     return reply;
+  }
+
+  #beside() {
+    return {
+      ...this.#heard,
+      token: (reply, text, seen_us) => {
+        if (reply.told === 1) this.figures.latency = performance.now() - reply.asked;
+        this.#heard.token(reply, text, seen_us);
+      },
+      over: ({ name }) => this.#asides.delete(name),
+    };
   }
 
   /** Call `then` once pictures that are taken from now on are in the model's memory; in place of what waits already. */
@@ -118,21 +141,33 @@ export class Talk {
     this.#waiting = { from_us: this.at_us(), then };
   }
 
-  /** Cut the reply that runs, or the one that is about to. */
+  /** Cut the newest answer that is given beside the stream; where there is none, the stream's own reply. */
   interrupt() {
+    const aside = [...this.#asides.values()].at(-1);
+    if (aside) aside.interrupt();
+    else this.cut();
+  }
+
+  /** Cut the reply of the stream itself that runs, or the one that is about to. */
+  cut() {
     if (this.newest === null) return;
     this.newest.cut = true;
     this.#link.send({ type: "interrupt", stream: this.name });
   }
 
   close() {
+    for (const aside of [...this.#asides.values()]) aside.close();
     if (this.state === "closed") return;
     this.state = "closed";
     this.#link.send({ type: "close", stream: this.name });
   }
 
-  /** A message of the server about this stream. */
+  /** A message of the server; one that is about neither this stream nor a copy of it is passed over. */
   take(message) {
+    const { stream, ref } = message;
+    const aside = [...this.#asides.values()].find(({ name, reply }) => name === stream || reply.ref === ref);
+    if (aside) return aside.take(message);
+    if (stream !== this.name) return;
     switch (message.type) {
       case "opened":
         this.started = performance.now();
@@ -150,7 +185,7 @@ export class Talk {
         this.figures.lost(message);
         break;
       case "reply":
-        this.reply = this.asked.shift() ?? { kind: "", question: "", told: 0, resting: false, cut: false };
+        this.reply = this.asked.shift() ?? { kind: "", question: "", beside: false, told: 0, resting: false, cut: false };
         this.reply.id = message.reply;
         this.#heard.began(this.reply);
         break;

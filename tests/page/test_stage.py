@@ -34,30 +34,39 @@ def wired(page: Any) -> Iterator[Wired]:
     assert not wired.errors
 
 
-def test_a_question_is_echoed_at_once_and_its_answer_stands_behind_it(wired: Wired) -> None:
+def test_answers_stand_behind_their_questions_while_narration_goes_on_in_its_own_lines(wired: Wired) -> None:
     wired.narrate("I see a circle.", 1.0)
     wired.question("What colour is it?")
     question = wired.page.locator("#told li.question")
     expect(question).to_have_attribute("data-state", "pending")
     wired.question("Where is it?")
-    wired.token("it moved.", 2.0)  # of the narration, which runs on
-    wired.done()
-    wired.begin()
-    wired.token("red.", 2.5)
+    wired.token("it moved", 2.0)
+    wired.answer(1, "left.", seen_s=1.5)
+    expect(wired.page.locator("#caption")).to_contain_text("Where is it?")
+    expect(wired.page.locator("#caption strong")).to_have_text("left.")
+    wired.token(" right.", 2.0)
+    wired.token("it turned blue.", 3.0)
+    wired.answer(0, "red.", " and round.", seen_s=1.0)
     expect(wired.page.locator("#caption")).to_contain_text("What colour is it?")
-    expect(wired.page.locator("#caption strong")).to_have_text("red.")
-    wired.done()
-    wired.begin()
-    wired.token("left.", 2.5)
-    wired.done()
-    expect(question.nth(1)).to_have_attribute("data-state", "answered")
-    assert wired.lines() == ["I see a circle.", "it moved.", "What colour is it?", "red.", "Where is it?", "left."]
+    wired.token("it stopped.", 4.0)
+    expect(question.nth(0)).to_have_attribute("data-state", "answered")
+    narration = ["it turned blue.", "it stopped."]
+    answers = ["What colour is it?", "red.", "and round.", "Where is it?", "left."]
+    wired.page.wait_for_function("document.querySelectorAll('#told li').length === 9")
+    assert [line for line in wired.lines() if line not in answers] == ["I see a circle.", "it moved right.", *narration]
+    assert [line for line in wired.lines() if line in answers] == answers
+    assert wired.closed == [name for name, _ in (wired.beside[1], wired.beside[0])]
+    expect(wired.page.locator("#caption strong")).to_have_text("and round.")  # a person reads it
+    wired.page.clock.run_for(3000)
+    wired.token("it went.", 5.0)
+    expect(wired.page.locator("#caption strong")).to_have_text("it went.")
 
 
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("token"), st.none() | st.floats(0, 50)),
         st.tuples(st.just("appended"), st.floats(0, 50)),
+        st.tuples(st.just("answer"), st.floats(0, 50)),
         st.sampled_from(["reply", "ask", "done", "connection"]).map(lambda name: (name, None)),
     ),
     min_size=10,
@@ -68,9 +77,11 @@ STEPS = st.lists(
 @settings(max_examples=8)
 @given(steps=STEPS)
 def test_times_never_run_backwards(wired: Wired, steps: list[tuple[str, float | None]]) -> None:
-    """Whatever order things come in: seen times that jump about, questions, talks that end with their connection."""
+    """Whatever order things come in: seen times that jump about, questions, talks that end with their connection. An
+    answer that a copy gives has times of its own, since narration may have seen more meanwhile."""
     wired.anew(lambda: wired.page.get_by_role("button", name="Start anew").click())
     lost = running = False
+    answered = len(wired.beside)
     for name, seen_s in [("reply", None), ("token", 3.0), *steps]:
         if name == "reply" and not running and wired.waiting:
             wired.begin()
@@ -79,6 +90,9 @@ def test_times_never_run_backwards(wired: Wired, steps: list[tuple[str, float | 
             wired.token("so it is. " if int(seen_s or 0) % 2 else "a ", seen_s)
         elif name == "appended" and seen_s is not None:
             wired.appended(1, stop_s=seen_s)
+        elif name == "answer" and not wired.waiting and len(wired.beside) > answered:
+            wired.answer(answered, "so it is. ", "and so.", seen_s=seen_s)
+            answered += 1
         elif name == "ask":
             wired.question("And now?")
         elif name == "done" and running:
@@ -87,8 +101,8 @@ def test_times_never_run_backwards(wired: Wired, steps: list[tuple[str, float | 
         elif name == "connection" and not lost:  # once: it takes half a second
             lost, running = True, False
             wired.anew(wired.go)
-    times = wired.times()
-    assert times and times == sorted(times)
+    narration, *answers = wired.times()
+    assert narration and all(times == sorted(times) for times in (narration, *answers))
 
 
 def test_a_new_talk_goes_on_with_the_times_of_the_list(wired: Wired) -> None:
@@ -98,7 +112,7 @@ def test_a_new_talk_goes_on_with_the_times_of_the_list(wired: Wired) -> None:
     _fresh(wired, 2)
     wired.narrate("I see a star.", 0.5)
     expect(wired.page.locator("#told li.said").nth(1)).to_be_visible()
-    times = wired.times()
+    (times,) = wired.times()
     assert times[0] == 0.3 and times[-1] >= 3.5  # as long as a person had to read why
 
 
@@ -117,32 +131,40 @@ def test_who_interrupts_narration_wants_it_no_more(wired: Wired) -> None:
     assert wired.asked == [NARRATION] * 2
 
 
-def test_narration_goes_on_behind_an_answer_that_was_interrupted(wired: Wired) -> None:
+def test_who_interrupts_an_answer_beside_narration_cuts_only_that(wired: Wired) -> None:
     wired.narrate("I see a circle.", 1.0)
     wired.question("What do you see?")
-    wired.done("overtaken")  # the narration, by the question
-    wired.begin()
-    wired.token("a circle and", 1.5)
+    wired.answer(0, "a circle and", seen_s=1.5, reason="")
+    (copy, _), *_ = wired.beside
     wired.page.get_by_role("button", name="Interrupt").click()
-    wired.done("interrupted")
+    wired.token("it moved.", 2.0)
+    wired.say("done", stream=copy, reply=2, reason="interrupted", tokens=1, text="")
     expect(wired.page.locator("#told li.note")).to_have_text("Interrupted.")
     expect(wired.page.get_by_label("narrate")).to_be_checked()
-    assert wired.asked == [NARRATION, "What do you see?", NARRATION]
+    assert wired.cut == [copy, copy]  # what it said when it was copied, and the answer
+    assert wired.lines() == ["I see a circle.", "What do you see?", "a circle and", "Interrupted.", "it moved."]
+    assert wired.interrupts == 0 and wired.asked == [NARRATION]
 
 
-def test_an_answer_that_another_question_ends_says_so(wired: Wired) -> None:
+def test_narration_begins_behind_an_answer_and_an_answer_that_another_question_ends_says_so(wired: Wired) -> None:
+    box = wired.page.get_by_label("narrate")
     wired.narrate("I see a circle.", 1.0)
+    box.uncheck()
+    wired.done("interrupted")
     wired.question("What do you see?")
-    wired.done("overtaken")
     wired.begin()
     wired.token("a red", 1.0)
     wired.question("Where is it?")
     wired.done("overtaken")
     wired.begin()
     wired.token("left.", 1.0)
-    expect(wired.page.locator("#told li.said")).to_have_count(3)
+    box.check()
+    wired.done()
+    wired.narrate("I see a star.", 2.0)
+    expect(wired.page.locator("#told li.narration")).to_have_count(2)
     note = "The next question has ended this answer."
-    assert wired.lines()[1:] == ["What do you see?", "a red", note, "Where is it?", "left."]
+    assert wired.lines()[2:] == ["What do you see?", "a red", note, "Where is it?", "left.", "I see a star."]
+    assert wired.asked == [NARRATION, "What do you see?", "Where is it?", NARRATION]
 
 
 def test_narration_that_failed_does_not_claim_to_go_on(wired: Wired) -> None:
@@ -166,15 +188,12 @@ def test_the_states_of_a_talk_are_shown_and_move(wired: Wired) -> None:
     wired.state("listening")  # in time also where nobody says that it rests
     wired.question("What do you see?")
     wired.state("pending")
-    wired.done()
-    wired.begin()
-    wired.state("pending")
-    wired.token("a", 1.0)
+    wired.answer(0, "a", seen_s=1.0, reason="")
     wired.state("speaking")
     page.emulate_media(reduced_motion="reduce")
     assert page.evaluate("document.getAnimations().length") == 0
     page.emulate_media(reduced_motion="no-preference")
-    wired.done()
+    wired.say("done", stream=wired.beside[0][0], reply=2, reason="stop", tokens=1, text="")
     wired.state("listening")
     wired.up = False
     wired.go()

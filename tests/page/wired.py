@@ -15,13 +15,17 @@ NARRATION = "Tell me what happens."
 
 
 class Wired:
-    """A page whose server is played by the test. `asked` are its questions in their order, narration included."""
+    """A page whose server is played by the test. `asked` are its questions in their order, narration included; `beside`
+    are those of copies of the newest stream, as the copy's name and the question."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
         self.errors: list[str] = []
         self.opened: list[str] = []  # Names of streams.
         self.asked: list[str] = []
+        self.beside: list[tuple[str, str]] = []
+        self.closed: list[str] = []
+        self.cut: list[str] = []  # Copies whose replies were interrupted.
         self.interrupts = 0
         self.up = True
         self._socket: WebSocketRoute | None = None
@@ -56,6 +60,12 @@ class Wired:
                 self.opened.append(told["stream"])
                 self._begun = -len(self.asked)
                 self.say("opened", format="live")
+            case "close":
+                self.closed.append(told["stream"])
+            case "interrupt" if told["stream"] != self.opened[-1]:
+                self.cut.append(told["stream"])
+            case "ask" if told["stream"] != self.opened[-1]:
+                self.beside.append((told["stream"], told["question"]))
             case "ask":
                 self.asked.append(told["question"])
             case "interrupt":
@@ -66,6 +76,21 @@ class Wired:
         assert self._socket is not None
         stream = {"stream": self.opened[-1]} if self.opened else {}
         self._socket.send(json.dumps({"type": kind, **stream, **fields}))
+
+    def answer(self, number: int, *texts: str, seen_s: float | None = None, reason: str = "stop") -> None:
+        """Answer question `number` of `beside`: in the copy, with reply 2, behind the one that ran. Without a reason
+        the answer is not over yet."""
+        name = self.beside[number][0]
+        seen = None if seen_s is None else {"seq": 1, "modality": "video", "start_us": 0, "stop_us": int(seen_s * 1e6)}
+        self.say("done", stream=name, reply=1, reason="interrupted", tokens=0, text="")
+        self.say("reply", stream=name, reply=2, seq=5)
+        first, *others = texts or [""]
+        self.say("token", stream=name, reply=2, index=0, id=0, text=first, seen=seen)
+        self.say("accepted", stream=name, reply=2, seq=5, ref=name.rpartition("-")[2])
+        for text in others:
+            self.say("token", stream=name, reply=2, index=0, id=0, text=text, seen=seen)
+        if reason:
+            self.say("done", stream=name, reply=2, reason=reason, tokens=1, text="")
 
     def begin(self) -> None:
         """The next reply begins."""
@@ -132,10 +157,16 @@ class Wired:
         """The list as it stands, without times."""
         return self.page.locator("#told li div").all_inner_texts()
 
-    def times(self) -> list[float]:
-        """The list's times as they stand, those within sentences included, in the order of the list."""
-        found = self.page.evaluate(
-            "() => [...document.querySelectorAll('#told time, #told span')]"
-            ".map((at) => at.dataset.seen ?? at.textContent).filter((text) => text.endsWith(' s'))"
-        )
-        return [float(text.removesuffix(" s")) for text in found]
+    def times(self) -> list[list[float]]:
+        """The list's times as they stand, those within sentences included: of narration, and of each question with its
+        answer."""
+        found = self.page.evaluate("""() => {
+          const narration = [], groups = [narration];
+          for (const line of document.querySelectorAll("#told li")) {
+            if (line.matches(".question")) groups.push([]);
+            const group = line.matches(".narration") ? narration : groups.at(-1);
+            for (const at of line.querySelectorAll("time, span")) group.push(at.dataset.seen ?? at.textContent);
+          }
+          return groups;
+        }""")
+        return [[float(text.removesuffix(" s")) for text in group if text.endswith(" s")] for group in found]

@@ -115,7 +115,7 @@ class FakeStream:
     async def end(self) -> None:
         self.ended = True
 
-    async def fork(self, again: SamplingParams | None = None) -> FakeStream:
+    async def fork(self, again: SamplingParams | None = None, **back: int | None) -> FakeStream:
         copy = await self._engine.stream(self.request)
         copy.items = list(self.items)
         return copy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import Any
+from unittest import mock
 
 import pytest
 from broken_line import line
@@ -13,6 +14,7 @@ from harness import RawClient, raw_client, run, serving, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock.server.client import Connection, connect
+from penstock.server.outbox import HangUp, SendQueue
 from penstock.streams.event import Event
 from penstock.streams.item import Text, VideoFrame
 from penstock.streams.requests.request import Request, SamplingParams
@@ -181,5 +183,41 @@ def test_what_is_over_the_limit_is_not_kept() -> None:
                 first.socket.transport.abort()
             await second.send(type="resume", token=token, received=3)
             assert (await second.receive())["code"] == "resume"
+
+    run(main)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 400), min_size=1, max_size=12), received=st.integers(0, 12), waits=st.integers(0, 400)
+)
+def test_what_is_sent_once_more_takes_no_room_from_what_waits(sizes: list[int], received: int, waits: int) -> None:
+    """Frames were sent and kept, one waits, the client comes back: what may be put then is what might be put before.
+    All of it comes, in order, and none of it is old: its seconds begin when the client can read it."""
+
+    async def main() -> None:
+        clock = asyncio.get_running_loop()
+        queue = SendQueue(400, 20.0)
+        queue.count()
+        for number, size in enumerate(sizes):
+            queue.put(bytes([number]) * size)
+            await queue.next()
+            queue.done()
+        kept = [bytes([number]) * size for number, size in enumerate(sizes)]
+        while sum(map(len, kept)) > 400:
+            kept.pop(0)
+        queue.put(waiting := b"w" * waits)
+        assert queue.rewind(gone := len(sizes) - min(received, len(kept)), b"resumed")
+        queue.put(last := b"l" * (400 - waits))
+        with pytest.raises(HangUp, match="401 bytes unread"):
+            queue.put(b"!")
+        expected = [b"resumed", *kept[len(kept) - len(sizes) + gone :], waiting, last]
+        later = clock.time() + 21
+        with mock.patch.object(clock, "time", lambda: later):
+            for frame in expected[:-2]:
+                assert await queue.next() == frame
+                queue.done()
+        for frame in expected[-2:]:
+            assert await queue.next() == frame
+            queue.done()
 
     run(main)
