@@ -298,9 +298,9 @@ class Conversation:
         do not fit either are reported as dropped. An image among them still fails its input, since the next question
         is most likely about it. A camera's frames do not: its client knows, and else no question would be asked."""
         try:
-            self._lay(lambda layout: layout.media(span))
             if self.sliding is not None:
-                self.sliding.expire()
+                self.sliding.expire(span.stop_us)
+            self._lay(lambda layout: layout.media(span))
         except PenstockError as error:
             text = f"{error}; the stream goes on without this {span.modality}; words and questions go in while they fit"
             failed, known = Error(error.code, text, input.seq), self.stream.media is MediaLife.FULL

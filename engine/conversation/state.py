@@ -92,6 +92,7 @@ class StreamState:
         self.unspelled: Unspelled | None = None  # the long text that this input waits for
         self.reader = Reader.READS
         self.away = 0  # pages in host memory; its tables have none then
+        self.returns = False  # its rows are to be in the cache although nothing new is to be fed
         self.cold = 0  # rows [0, cold) were in the cache
         self.since = 0  # age of its need
         self.whole = True  # every span that was laid is still kept
@@ -184,6 +185,7 @@ class StreamState:
         with self._happens_to_rows(What.FED):
             pages = [page for table in self.tables for page in table.fill().pages]
             self.away = 0
+            self.returns = self.fed < self.rows and not self.pausing
         self.show_tables()
         return pages
 
@@ -265,7 +267,9 @@ class StreamState:
         edit = table.append(count)
         if edit.pages:
             self.changes.edits.append(TableEdit(self.slot, edit.index, edit.pages))
-        draw = None if self.reply is None or table.length < self.rows else self.reply.draw()
+        self.returns = self.returns and table.length < self.rows
+        draws = self.reply is not None and table.length == self.rows and not self.pausing
+        draw = self.reply.draw() if draws and self.reply is not None else None
         if self.fronts is None:
             return Feed(self.id, self.slot, first, rows, draw), edit.copies
         base = table.base

@@ -72,11 +72,12 @@ class Sliding:
     def make_room(self, count: int, last: int) -> bool:
         """Let rows go until `count` more fit, up to position `last`, as far as that can be. Returns whether any went.
 
-        Raises Unfed where they will fit when what is laid has been fed.
+        Raises Unfed where rows have to go and what is laid is still to be fed, or is in host memory.
         """
         stream, most = self._stream, self._limits.positions
-        if stream.away or not stream.laid:
+        if not stream.laid or (stream.size + count <= self._bounds.rows and last - self._lowest() < most):
             return False
+        self._await_fed()
         begin, over = stream.begin, stream.size + count - self._bounds.rows
         if over > 0:
             self._leave(begin + max(over, self._bounds.rows // _PORTION), begin + over)
@@ -84,29 +85,35 @@ class Sliding:
         if beyond > 0:
             place = int(stream.laid[0].positions.min())
             self._leave(self._row_at(place + max(beyond, most // _PORTION)), self._row_at(place + beyond))
-        fits = stream.size + count <= self._bounds.rows and last - self._lowest() < most
-        if not fits and stream.fed < stream.rows - 1 and not stream.pausing:
-            raise Unfed
         return stream.begin > begin
 
-    def expire(self) -> None:
-        """Let media go that is older than the window is long."""
+    def expire(self, stop_us: int | None) -> None:
+        """Let media go that is older than the window is long when media up to `stop_us` comes. Raises Unfed as
+        `make_room` does."""
         length, stream = self._bounds.media_us, self._stream
-        times = (run.seen.stop_us for run in reversed(stream.laid) if run.seen is not None)
-        newest = next((time for time in times if time is not None), None)
-        if length is None or newest is None or stream.away:
+        if length is None or stop_us is None or self._row_since(stop_us - length) <= stream.begin:
             return
-        if self._row_since(newest - length) > stream.begin:
-            self._leave(self._row_since(newest - length * (_PORTION - 1) / _PORTION), stream.begin)
+        self._await_fed()
+        self._leave(self._row_since(stop_us - length * (_PORTION - 1) / _PORTION), stream.begin)
+
+    def _await_fed(self) -> None:
+        """Raise Unfed unless all that is laid has been fed, but for the newest token of a reply. So what the rows that
+        stay have seen does not depend on how fast they were fed."""
+        stream, reply = self._stream, self._stream.reply
+        said = reply is not None and bool(reply.places) and reply.places[-1] == stream.rows - 1
+        if stream.away or stream.fed < stream.rows - said:
+            stream.returns = True
+            raise Unfed
 
     def _row_since(self, time_us: float) -> int:
-        """The row of the first media that is newer, if other media stands before it; else where the window begins."""
+        """The row of the first media that is newer, or behind all that is laid, if other media stands before it; else
+        where the window begins."""
         older = False
         for start, run in zip(self._stream.starts, self._stream.laid, strict=True):
             if run.seen is not None and run.seen.stop_us is not None and run.seen.stop_us > time_us:
                 return start if older else self._stream.begin
             older |= run.seen is not None
-        return self._stream.begin
+        return self._stream.rows if older else self._stream.begin
 
     def _lowest(self) -> int:
         """The position at which what the stream holds begins, as it counts now."""

@@ -4,6 +4,7 @@ scheduler.py    the owner of streams and pages: plan() before a step, commit() a
 policy.py       which rows go into a step, and which segments to the encoder (pure)
 places.py       which streams may be open
 needs.py        what one stream needs of the next step (pure)
+host.py         streams whose pages are in host memory
 freezing.py     streams that are copied to go on elsewhere
 precedence.py   whose rows go into a step before older ones
 finding.py      which pages a stream goes on with instead of computing its first rows

@@ -7,11 +7,16 @@ import msgspec
 from ..conversation.state import StreamState
 from .policy import ONE_TOKEN, Need
 
+# Of a stream that only comes back: as if one row were to be fed.
+_BACK = ((1, False),)
+
 
 def own_need(stream: StreamState, ahead: int, page_tokens: int, step_rows: int) -> Need:
     """A stream's need, without what others could take from it: the waiting rows after those in the `ahead` pages that
     it is to join, (count, atomic) each, and whether the first of them is a sampled token."""
     fed, reply = stream.fed, stream.reply
+    if stream.away and stream.returns and (stream.rows == fed or stream.pausing):
+        return Need(stream.id, stream.since, _BACK, away=stream.away)
     first = fed + ahead * page_tokens
     token = reply is not None and bool(reply.places) and reply.places[-1] == first
     if token and stream.rows == first + 1:

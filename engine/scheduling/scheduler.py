@@ -48,10 +48,11 @@ from ..conversation.window import Sliding, bounds
 from ..family import Family
 from ..frozen import Snapshot
 from ..pages import PagePool, PageTable
-from ..plan import Changes, Feed, Plan, Result
+from ..plan import Changes, Feed, Likely, Plan, Result
 from ..words.spelling import Unspelled
 from .finding import Finding
 from .freezing import Freezing
+from .host import HostMemory
 from .journal import Entry, Notes, Planned
 from .needs import own_need, whole_needs
 from .places import Places
@@ -100,12 +101,10 @@ class Scheduler:
         self._ages = itertools.count(1)
         self._numbers = itertools.count(1)
         self._changes = Changes()  # since the last plan
-        self._drops: list[int] = []
         self._talks: dict[int, Conversation] = {}
         self.kept = Kept(config.span_bytes)
         self._freezing = Freezing(self.kept)
-        self._twins: list[tuple[int, int]] = []  # streams in host memory, and their forks
-        self._host_used = 0
+        self._host = HostMemory(config.host_pages)
 
     def apply(self, command: Command) -> None:
         """Carry out a command; to be called between two steps. What is for a stream that has ended does nothing.
@@ -125,7 +124,7 @@ class Scheduler:
                     self._freezing.freeze(self.streams[command.stream], command)
             case Unfreeze(twin):
                 self._freezing.let_go(twin)
-                self._drops.append(twin)
+                self._host.drop(twin)
             case Thaw():
                 self._thaw(command)
             case Close(id):
@@ -171,9 +170,9 @@ class Scheduler:
                 raise InputError(f"restore: expected a stream of at most {limits.rows} rows, got {stream.size}")
             self._add(stream, limits)
         except Exception:
-            self._drops.append(command.stream)
+            self._host.drop(command.stream)
             raise
-        self._host_used += stream.away
+        self._host.thaw(stream)
         self.kept.add(stream.laid)
         self.kept.waits(stream.inputs)
         stream.renew(next(self._ages))
@@ -200,9 +199,7 @@ class Scheduler:
             raise InputError("again: expected a stream whose prompt has a reply, got one that has none any more or yet")
         mark = None if command.back is None else stream.marks.find(command.back)
         tables, limits = self._places.take(twin, stream.request)
-        if stream.away:
-            self._twins.append((id, twin))
-            self._host_used += stream.away
+        self._host.fork(stream, twin)
         state = stream.fork(twin, tables, command.before)
         begun = go_back(state, again is not None, mark)
         self._add(state, limits)
@@ -216,7 +213,7 @@ class Scheduler:
         stream = self.streams.pop(id, None)
         if stream is None:
             return
-        self._forget_away(stream)
+        self._host.forget(stream)
         for table in stream.tables:
             table.clear()
         self._places.give(id, stream.slot)
@@ -248,24 +245,26 @@ class Scheduler:
             self._changes.edits += self._finding.chosen(self.streams[id])
         # Host memory goes first to those that cannot be fed again.
         moved = sorted((self.streams[id] for id in decision.moved), key=lambda stream: stream.whole)
-        frozen, twins = self._freezing.moves()
-        twins, self._twins = [*self._twins, *twins], []
-        saves = [self._move_away(stream) for stream in moved]
+        frozen, copied_away = self._freezing.moves()
+        saves = [self._host.move(stream) for stream in moved]
         copies: list[tuple[int, int]] = []
         restores: list[tuple[int, list[int]]] = []
         feeds: list[Feed] = []
         for id, count in decision.grants:
             stream = self.streams[id]
             if stream.away:
-                restores.append(self._bring_back(stream))
+                restores.append(self._host.bring(stream))
+            if stream.rows == stream.fed or stream.pausing:
+                continue  # it came back for what has to leave
             feed, copied = stream.feed(count)
             feeds.append(feed)
             copies += copied
         releases = self.kept.released()
-        if not (feeds or self._drops or releases or frozen or twins):
+        twins, drops = self._host.taken()
+        twins += copied_away
+        if not (feeds or restores or drops or releases or frozen or twins):
             return None
         changes = self._changes.taken()
-        drops, self._drops = self._drops, []
         kept = [*frozen, *(save for save in saves if save is not None)]
         found = self._finding.taken()
         plan = Plan(
@@ -298,16 +297,22 @@ class Scheduler:
             self._finding.fed(stream)
             if token is None:
                 stream.renew(next(self._ages))
-            try:
-                self._talks[feed.stream].stepped(token, likely)
-            except Exception as error:  # whatever it is, it is of this stream alone
-                log.exception("stream %d: its step could not take effect", feed.stream)
-                faults.append(
-                    (feed.stream, PenstockError(f"a step could not take effect: {type(error).__name__}: {error}"))
-                )
+            faults += self._stepped(feed.stream, token, likely)
+        fed = {feed.stream for feed in plan.feeds}
+        for id, _ in plan.restores:  # some came back only so that rows can leave
+            if id not in fed and id not in lost and id in self.streams:
+                faults += self._stepped(id, None, None)
         self.kept.let_go(self.streams.values())
         self._freezing.commit(plan, result)
         return faults
+
+    def _stepped(self, id: int, token: int | None, likely: Likely | None) -> list[tuple[int, PenstockError]]:
+        try:
+            self._talks[id].stepped(token, likely)
+        except Exception as error:  # whatever it is, it is of this stream alone
+            log.exception("stream %d: its step could not take effect", id)
+            return [(id, PenstockError(f"a step could not take effect: {type(error).__name__}: {error}"))]
+        return []
 
     def snapshots(self) -> list[Snapshot]:
         """Copies of streams whose pages have come to host memory, where they stay until `Unfreeze`."""
@@ -328,8 +333,8 @@ class Scheduler:
         self.pool.check(table for stream in everyone for table in stream.tables)
         self.kept.check(everyone)
         away = sum(stream.away for stream in self.streams.values())
-        if away != self._host_used:
-            raise PenstockError(f"host copies: expected {away} pages by walk, got {self._host_used}")
+        if away != self._host.used:
+            raise PenstockError(f"host copies: expected {away} pages by walk, got {self._host.used}")
         for stream in self.streams.values():
             held = sum(run.nbytes for run in stream.laid)
             if held != stream.host_bytes:
@@ -343,7 +348,7 @@ class Scheduler:
             "streams": len(self.streams),
             "pages": self.pool.pages,
             "pages_free": self.pool.free,
-            "pages_host": self._host_used,
+            "pages_host": self._host.used,
             **self._finding.statistics(),
             "span_bytes": self.kept.bytes,
             "bytes_by_stream": {id: stream.host_bytes for id, stream in self.streams.items()},
@@ -354,8 +359,9 @@ class Scheduler:
 
     def _needs(self) -> list[Need]:
         """What every stream needs. Those that cannot be fed again are movable as far as host memory reaches for all."""
-        room, streams = self.config.host_pages - self._host_used, self.streams.values()
-        return whole_needs([(stream, self._own_need(stream), self._feeds(stream)) for stream in streams], room)
+        streams = self.streams.values()
+        needs = [(stream, self._own_need(stream), self._feeds(stream)) for stream in streams]
+        return whole_needs(needs, self._host.room)
 
     def _own_need(self, stream: StreamState) -> Need:
         return own_need(stream, self._finding.ahead(stream), self.config.page_tokens, self.config.step_rows)
@@ -365,7 +371,7 @@ class Scheduler:
         are seldom short: then only those are looked at that have something to do."""
         budget = Budget(self.config.step_rows, self._append_rows, self.config.page_tokens)
         streams = self.streams.values()
-        busy = [one for one in streams if one.rows != one.table.length and self._feeds(one)]
+        busy = [one for one in streams if (one.rows != one.table.length or one.returns) and self._feeds(one)]
         self._changes.edits += self._finding.look(busy)
         needs = [self._own_need(stream) for stream in busy]
         decision = within(needs, self.pool.free, budget, self._precedence.first(needs))
@@ -375,26 +381,6 @@ class Scheduler:
 
     def _feeds(self, stream: StreamState) -> bool:
         """Whether anything of it is to be fed now."""
-        if stream.rows <= stream.past or stream.parked or stream.pausing:
+        if stream.parked or ((stream.rows <= stream.past or stream.pausing) and not stream.returns):
             return False
         return stream.id not in self._yielding or not can_wait(self._talks[stream.id])
-
-    def _move_away(self, stream: StreamState) -> tuple[int, list[int]] | None:
-        """Take a stream's pages: to host memory, or, where that is full or it has computed none of them, to be fed
-        again from what it keeps."""
-        found = stream.whole and stream.fed == stream.found
-        if found or self._host_used + stream.pages > self.config.host_pages:
-            stream.lose()
-            return None
-        pages = stream.save()
-        self._host_used += len(pages)
-        return stream.id, pages
-
-    def _bring_back(self, stream: StreamState) -> tuple[int, list[int]]:
-        self._host_used -= stream.away
-        return stream.id, stream.come_back()
-
-    def _forget_away(self, stream: StreamState) -> None:
-        if stream.away:
-            self._drops.append(stream.id)
-            self._host_used -= stream.away

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from penstock.streams.requests.request import Request, SamplingParams
 from penstock.streams.requests.window import Window
 
@@ -14,7 +13,6 @@ from tests.actors.watch import WORDS, ids, quiet, shots
 SIX = SamplingParams(max_tokens=6, ignore_eos=True)
 
 
-@pytest.mark.xfail(strict=True, reason="rows do not leave while they are away, so the answer sees more than the window")
 def test_what_has_to_leave_for_a_question_has_left_before_it_is_fed(house: House, tmp_path: Path) -> None:
     async def work() -> None:
         async with house.engine(kv_tokens=1024, page_tokens=16) as engine:

@@ -21,7 +21,9 @@ def need_of(scheduler: Scheduler, stream: StreamState, movable: bool) -> Need:
     """Everything that the policy may ask of a stream, by a walk over all of them."""
     size, fed, table = scheduler.config.page_tokens, stream.fed, stream.table
     pieces, token, ahead = (), False, scheduler._finding.ahead(stream)
-    if stream.rows > max(fed, stream.cold) and not stream.parked and not stream.pausing:
+    if stream.away and stream.returns and not stream.parked and (stream.rows == fed or stream.pausing):
+        pieces = ((1, False),)  # it comes back so that rows can leave
+    elif not stream.parked and (stream.returns or (stream.rows > max(fed, stream.cold) and not stream.pausing)):
         pieces = tuple((len(run), run.atomic) for run in stream.waiting(scheduler.config.step_rows, ahead * size))
         token = stream.reply is not None and stream.reply.places[-1:] == [fed + ahead * size]
     copy = bool(not stream.away and fed % size and scheduler.pool.shared(table.pages[-1]))
@@ -32,7 +34,7 @@ def need_of(scheduler: Scheduler, stream: StreamState, movable: bool) -> Need:
 
 
 def needs_of(scheduler: Scheduler) -> list[Need]:
-    found, left = [], scheduler.config.host_pages - scheduler._host_used
+    found, left = [], scheduler._host.room
     for stream in scheduler.streams.values():
         pages = sum(len(table.pages) for table in stream.tables)
         found.append(need_of(scheduler, stream, stream.whole or pages <= left))

@@ -88,6 +88,26 @@ def test_slides_at_random_places(todo: list[Act], fork: int, data: st.DataObject
     assert rig.core.scheduler.pool.free == rig.core.scheduler.pool.pages
 
 
+@settings(max_examples=4)
+@given(steps=st.lists(st.integers(0, 2), min_size=1, max_size=7))
+def test_what_leaves_does_not_depend_on_the_speed_of_the_machine(steps: list[int]) -> None:
+    """`steps`: how many follow each piece, in turn."""
+
+    def lived(steps: list[int]) -> list[Any]:
+        rig = rig_of("omni")
+        session = rig.open(format="turns", window=Window(rows=130, text_rows=12))
+        client = Client(session)
+        for piece in range(18):
+            client.do("pair", piece)
+            if piece % 6 == 5:
+                client.do("ask", piece, max_tokens=4, hold=False)
+            rig.step(steps[piece % len(steps)])
+        rig.run()
+        return [(event.row, event.rows, event.recalled) for event in session.of(Evicted)] + [session.ids()]
+
+    assert lived(steps) == lived([40])
+
+
 def with_positions(name: str, most: int) -> Loaded:
     """The model, as if it had so many positions."""
     loaded = served(name)
