@@ -129,7 +129,7 @@ class Intake:
         yield held
         frames = sum(isinstance(item, VideoFrame) for item in clip.items)
         timeline = Timeline(self._sized, video_fps=clip.fps, expected_frames=frames or None, resampler=StreamResampler)
-        first, error, good = len(held.segments), None, False
+        first, error, good = len(held.pieces), None, False
         for item in clip.items:
             assert item.pts_us is not None
             try:
@@ -282,7 +282,7 @@ class Intake:
 
 def _of_clip(output: Output, fps: float, first: int, held: Output) -> Output:
     """The output of a clip's timeline as the stream's: its segments are counted from `first` on."""
-    segments = [
+    pieces = [
         msgspec.structs.replace(segment, clip_fps=fps, index=first + segment.index) for segment in output.segments
     ]
-    return msgspec.structs.replace(output, segments=segments, held=held.held)
+    return msgspec.structs.replace(output, pieces=pieces, held=held.held)

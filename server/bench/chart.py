@@ -38,11 +38,12 @@ def draw(*panels: Panel) -> str:
         f'<rect width="{_WIDTH}" height="{height}" rx="8" fill="#ffffff"/>',
     ]
     for place, panel in enumerate(kept):
-        parts += [f'<g transform="translate(0 {place * _HEIGHT})">', *_panel(panel), "</g>"]
+        parts += _panel(panel, place * _HEIGHT)
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _panel(panel: Panel) -> list[str]:
+def _panel(panel: Panel, above: int) -> list[str]:
+    """One panel; `above`: the height of those above it."""
     points = [point for line in panel.lines for point in line.points]
     last = max(minute for minute, _, _ in points)
     low = math.floor(math.log10(min(middle for _, middle, _ in points)))
@@ -51,9 +52,9 @@ def _panel(panel: Panel) -> list[str]:
 
     def at(minute: float, value: float) -> str:
         up = (math.log10(value) - low) / (high - low)
-        return f"{_LEFT + wide * minute / last:.1f},{_TOP + tall * (1 - up):.1f}"
+        return f"{_LEFT + wide * minute / last:.1f},{above + _TOP + tall * (1 - up):.1f}"
 
-    parts = [f'<text x="{_LEFT}" y="24" font-weight="600" fill="#212529">{escape(panel.title)}</text>']
+    parts = [f'<text x="{_LEFT}" y="{above + 24}" font-weight="600" fill="#212529">{escape(panel.title)}</text>']
     for power in range(low, high + 1):
         start, y = at(0, 10.0**power).split(",")
         parts.append(f'<path d="M{start} {y}h{wide}" stroke="#dee2e6"/>')
@@ -69,7 +70,7 @@ def _panel(panel: Panel) -> list[str]:
         for value, width in ((1, 2.2), (2, 0.7)):
             path = "L".join(at(point[0], point[value]) for point in line.points)
             parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="{width}"/>')
-        x, y = _WIDTH - _RIGHT + 12, _TOP + 20 * place
+        x, y = _WIDTH - _RIGHT + 12, above + _TOP + 20 * place
         parts.append(f'<path d="M{x} {y}h20" stroke="{colour}" stroke-width="2.2"/>')
         parts.append(f'<text x="{x + 26}" y="{y}" dy="4" fill="#212529">{escape(line.name)}</text>')
     return parts
