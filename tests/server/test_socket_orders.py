@@ -30,7 +30,7 @@ def test_a_fork_of_a_stream_that_ends_is_refused_and_its_name_is_free(monkeypatc
     run(main)
 
 
-async def never(*_: Any) -> None:
+async def never(*_: Any, **__: Any) -> None:
     await asyncio.Event().wait()
 
 
