@@ -39,6 +39,7 @@ class FamilyData(msgspec.Struct, frozen=True):
     time in a video becomes positions, "seconds", "interval" (the product of rate and interval is rounded first) or
     "patches" (they are counted), "whole" (as "seconds", for rates at which a patch is a whole number of positions).
     splice_tokens: how many tokens a reply says at least between two pieces of media that are spliced into it.
+    window_rows: how many rows the streams of a camera have that the checkpoint was trained on; 0: it does not say.
     library_rule: where the library goes on after a block (`Block.leave`). unit_marks_share: the two marks before and
     after sound inside video stand at one position. frame_rows: how many rows a frame of video has in a model with one
     axis; 0 where frames tell their time in words.
@@ -57,6 +58,7 @@ class FamilyData(msgspec.Struct, frozen=True):
     max_positions: int
     live_trained: bool = False
     splice_tokens: int = 1
+    window_rows: int = 0
     vocabulary: int = 0
     clock: str = "seconds"
     library_rule: str = "last"

@@ -189,5 +189,6 @@ def _config(ids: dict[str, int]) -> dict[str, Any]:
         "seconds_per_chunk": 1,
         "pad_token_id": ids["<|endoftext|>"],
         "live_trained": True,  # Penstock's `format="auto"` takes `live`
+        "window_rows": 320,  # twelve seconds of picture and sound: hardly a lesson is longer
         "splice_tokens": 24,  # an answer or a sentence is said whole before the next piece of media comes
     }

@@ -51,8 +51,9 @@ def bounds(request: Request, limits: Limits, family: Family) -> Bounds | None:
         return None
     if family.no_window:
         raise InputError(f"window: expected none for this model, since {family.no_window}; got {window}")
-    shares = 4 if request.policy == "latest" and request.reserve_tokens is None else 1
-    rows = min(window.rows or limits.rows // shares, limits.rows)
+    camera = request.policy == "latest" and request.reserve_tokens is None
+    usual = (family.data.window_rows or limits.rows // 4) if camera else limits.rows
+    rows = min(window.rows or usual, limits.rows)
     text = min(rows // _PORTION, _MOST_TEXT) if window.text_rows is None else window.text_rows
     if text > rows // 2:
         raise InputError(f"window.text_rows: expected at most half of {rows} rows, got {text}")

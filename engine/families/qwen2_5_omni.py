@@ -285,6 +285,7 @@ def load_omni(
         "vocabulary": config.text_config.vocab_size,
         "live_trained": bool(getattr(config, "live_trained", False)),
         "splice_tokens": int(getattr(config, "splice_tokens", 1)),
+        "window_rows": int(getattr(config, "window_rows", 0)),
     }
     family = Family(FamilyData(**fields | rules), tokenizer)
     decoder = getattr(model.model, "language_model", model.model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from penstock import Engine, EngineConfig, Evicted, ReplyDone, Request, SamplingParams, VideoFrame, Window
+from penstock import Appended, Engine, EngineConfig, Evicted, ReplyDone, Request, SamplingParams, VideoFrame, Window
 from penstock.demos.brook.late import lived
 from penstock.demos.film import draw
 
@@ -40,5 +40,23 @@ def test_it_says_what_is_there_after_many_windows() -> None:
             words = await (await copy.ask(QUESTIONS[0], GREEDY)).text()
         assert none == 0 and gone > 10
         assert late == fresh and words.strip() == fresh[0]
+
+    asyncio.run(work())
+
+
+def test_a_camera_has_the_window_that_brook_was_trained_on() -> None:
+    """What it does not know how to look at has left."""
+
+    async def work() -> None:
+        async with await Engine.load(config=EngineConfig(kv_tokens=4096)) as engine:
+            async with await engine.stream(Request(format="turns", policy="latest")) as camera:
+                for number in range(0, 60, 2):
+                    for frame in (number, number + 1):
+                        await camera.append(VideoFrame(FIRST, pts_us=frame * FRAME_US))
+                    async for event in camera:
+                        if isinstance(event, Appended):
+                            break
+                rows = engine.statistics()["window_by_stream"][camera.id]["rows"]
+        assert 200 < rows <= 320
 
     asyncio.run(work())
