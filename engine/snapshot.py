@@ -23,12 +23,16 @@ from ..errors import InputError
 from .frozen import Frozen, Snapshot
 
 _FORMAT = "penstock snapshot 1"
+# To write a tensor, safetensors makes a ctypes type for its number of bytes, and ctypes keeps each for ever: what has
+# any size is filled up, so that there are few of them.
+_PADDED = 1 << 16
 
 
 def write(path: Path, snapshot: Snapshot, fingerprint: str) -> None:
     """Write a frozen stream of the model with this fingerprint. Raises InputError where the file cannot be written, and
     then a file that was there is still there."""
-    tensors = {"frozen": torch.frombuffer(bytearray(msgspec.msgpack.encode(snapshot.frozen)), dtype=torch.uint8)}
+    said = msgspec.msgpack.encode(snapshot.frozen)
+    tensors = {"frozen": torch.frombuffer(bytearray(said) + bytes(-len(said) % _PADDED), dtype=torch.uint8)}
     for layer, (keys, values) in enumerate(snapshot.layers):
         tensors |= {f"keys.{layer}": keys, f"values.{layer}": values}
     for id, (rows, deep) in snapshot.embeds.items():
@@ -37,7 +41,8 @@ def write(path: Path, snapshot: Snapshot, fingerprint: str) -> None:
         name: tensor.contiguous().clone() if tensor.is_pinned() else tensor.contiguous()
         for name, tensor in tensors.items()
     }
-    header = {"format": _FORMAT, "penstock": metadata.version("penstock"), "model": fingerprint, "sum": _sum(tensors)}
+    header = {"format": _FORMAT, "penstock": metadata.version("penstock"), "model": fingerprint}
+    header |= {"said": str(len(said)), "sum": _sum(tensors)}
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
@@ -68,10 +73,11 @@ def read(path: Path, fingerprint: str, page_tokens: int) -> Snapshot:
         raise InputError(f"{path}: expected a snapshot, got {error}") from error
     _check("sum", header.get("sum"), _sum(tensors), path)
     try:
-        frozen = msgspec.msgpack.decode(tensors.pop("frozen").numpy().tobytes(), type=Frozen)
+        said = tensors.pop("frozen").numpy().tobytes()[: int(header["said"])]
+        frozen = msgspec.msgpack.decode(said, type=Frozen)
         _check("rows a page", frozen.page_tokens, page_tokens, path)
         return Snapshot(0, 0, frozen, _layers(tensors), _embeds(tensors, frozen))
-    except (LookupError, msgspec.DecodeError) as error:
+    except (LookupError, ValueError, msgspec.DecodeError) as error:
         raise InputError(f"{path}: expected a snapshot, got one without {error}") from error
 
 
