@@ -214,7 +214,11 @@ class Schedule(Actor[ScheduleMessage]):
                 request = message.request if isinstance(message, Open) else message.frozen.request
                 self._admission.check(request, self._granting.cameras(clock.now_us()))
             self._scheduler.apply(message)
-        except PenstockError as error:
+        except Exception as error:
+            if isinstance(message, Thaw):
+                self._scheduler.turn_away(message)
+            if not isinstance(error, PenstockError):
+                raise
             self._refuse(id, error)
             return
         state = self._scheduler.streams[id]

@@ -108,7 +108,10 @@ class _Read:
             case ["int", text]:
                 return int(text)
             case ["enum", name, member]:
-                return self._classes[name][member]  # type: ignore[index]
+                kind = self._classes[name]
+                if not issubclass(kind, enum.Enum):
+                    raise ValueError(f"expected an enumeration, got {name}")
+                return kind[member]
             case ["fraction", text]:
                 return Fraction(text)
             case ["met", number]:

@@ -37,10 +37,7 @@ def write(path: Path, snapshot: Snapshot, fingerprint: str) -> None:
         tensors |= {f"keys.{layer}": keys, f"values.{layer}": values}
     for id, (rows, deep) in snapshot.embeds.items():
         tensors |= {f"rows.{id}": rows} | ({} if deep is None else {f"deep.{id}": deep})
-    tensors = {
-        name: tensor.contiguous().clone() if tensor.is_pinned() else tensor.contiguous()
-        for name, tensor in tensors.items()
-    }
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     header = {"format": _FORMAT, "penstock": metadata.version("penstock"), "model": fingerprint}
     header |= {"said": str(len(said)), "sum": _sum(tensors)}
     try:

@@ -372,6 +372,7 @@ class StreamState:
         """The same stream once more, as it is here, with the inputs before `before` that still wait. `slots`: the
         numbers of the twin's page tables, the window's first."""
         twin = self.copy(id, slots, self.changes)
+        twin.why = f"fork of stream {self.id}"
         twin.inputs = deque(input for input in twin.inputs if input.seq < before)
         if not twin.away:
             twin.show_tables()
@@ -382,7 +383,6 @@ class StreamState:
         twin = object.__new__(StreamState)
         twin.__dict__.update(self.__dict__)
         twin.id, twin.slots, twin.changes = id, slots, changes
-        twin.why = f"fork of stream {self.id}"
         twin.layout, twin.keys, twin.marks = self.layout.copy(), self.keys.copy(), self.marks.copy()
         twin.table, twin.turns = self.table.fork(), list(self.turns)
         twin.fronts = None if self.fronts is None else self.fronts.copy(slots[1:])

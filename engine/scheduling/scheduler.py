@@ -161,22 +161,27 @@ class Scheduler:
         self._add(stream, limits)
 
     def _thaw(self, command: Thaw) -> None:
-        frozen, ids = command.frozen, [command.base + id for id in command.frozen.entries]
-        self.kept.handed(ids)
+        frozen = command.frozen
+        like, limits = self._new(command.stream, frozen.request, BY_NAME[frozen.format], frozen.why)
         try:
-            like, limits = self._new(command.stream, frozen.request, BY_NAME[frozen.format], frozen.why)
             stream = thaw(frozen.state, like, self.family, command.base)
             if stream.size > limits.rows:
                 raise InputError(f"restore: expected a stream of at most {limits.rows} rows, got {stream.size}")
-            self._add(stream, limits)
         except Exception:
-            self._host.drop(command.stream)
+            self._places.give(command.stream, like.slot)
             raise
+        self._add(stream, limits)
+        self.kept.handed([command.base + id for id in frozen.entries])
         self._host.thaw(stream)
         self.kept.add(stream.laid)
         self.kept.waits(stream.inputs)
         stream.renew(next(self._ages))
         self._talks[stream.id].advance()
+
+    def turn_away(self, command: Thaw) -> None:
+        """The stream does not begin: what was brought for it is let go."""
+        self.kept.handed([command.base + id for id in command.frozen.entries])
+        self._host.drop(command.stream)
 
     def _new(self, id: int, request: Request, format: Format, why: str) -> tuple[StreamState, Limits]:
         """A stream that has begun nothing, with its limits. Raises InputError where it cannot be."""
@@ -254,8 +259,8 @@ class Scheduler:
             stream = self.streams[id]
             if stream.away:
                 restores.append(self._host.bring(stream))
-            if stream.rows == stream.fed or stream.pausing:
-                continue  # it came back for what has to leave
+                if stream.rows == stream.fed or stream.pausing:
+                    continue  # it came back for what has to leave
             feed, copied = stream.feed(count)
             feeds.append(feed)
             copies += copied

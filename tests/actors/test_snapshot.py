@@ -24,7 +24,7 @@ from penstock.streams.requests.request import Request, SamplingParams
 from penstock.streams.requests.window import Window
 
 from tests.actors.conftest import House
-from tests.actors.watch import WORDS, Reader, ids, most, quiet, shots
+from tests.actors.watch import WORDS, Reader, ids, most, quiet, shots, until
 from tests.fixtures.recipe import model_path
 from tests.reference.media import sound
 
@@ -141,17 +141,23 @@ def test_an_empty_stream_and_one_that_waits(house: House, tmp_path: Path) -> Non
 
 
 def test_what_does_not_fit_is_refused(house: House, tmp_path: Path) -> None:
-    path = tmp_path / "one"
+    path, large, why = tmp_path / "one", tmp_path / "large", ""
 
     async def work() -> None:
+        nonlocal why
         async with house.engine() as engine:
             async with await engine.stream() as stream:
+                why = stream.why
                 await stream.append(Text("Words."))
                 with pytest.raises(InputError, match="can be written"):
                     await stream.snapshot(tmp_path / "no" / "folder")
                 await stream.snapshot(path)
                 await stream.ask(WORDS, most(1))
             assert sorted(os.listdir(tmp_path)) == ["one"]
+            async with await engine.stream() as stream:
+                await stream.append(Text("Many words. " * 40))
+                await ids(await stream.ask(WORDS, most(1)))
+                await stream.snapshot(large)
             whole = path.read_bytes()
             for damaged in (b"", whole[:-1], whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:], b"x" * 64):
                 path.write_bytes(damaged)
@@ -165,9 +171,17 @@ def test_what_does_not_fit_is_refused(house: House, tmp_path: Path) -> None:
         async with house.engine(other) as engine:
             with pytest.raises(InputError, match="model: expected another, got"):
                 await engine.restore(path)
-        async with house.engine(slots=1) as engine, await engine.restore(path):
-            with pytest.raises(InputError, match="at most 1 open streams"):
-                await engine.restore(path)
+        async with house.engine(slots=1) as engine:
+            async with await engine.restore(path) as again:
+                assert again.why == why
+                with pytest.raises(InputError, match="at most 1 open streams"):
+                    await engine.restore(path)
+                await ids(await again.ask(WORDS, most(1)))
+                await until(lambda: not engine._wiring.generate._language._host)
+        async with house.engine(slots=1, kv_tokens=32) as engine:
+            for _ in range(2):  # the first has given its place back
+                with pytest.raises(InputError, match="restore: expected a stream of at most 32 rows, got"):
+                    await engine.restore(large)
         async with house.engine(page_tokens=64) as engine:
             with pytest.raises(InputError, match="rows a page: expected 64, got"):
                 await engine.restore(path)
