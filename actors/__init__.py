@@ -10,6 +10,7 @@
     frozen_intake.py        the same as bytes, and back
     decode.py encode.py schedule.py generate.py     the four actors
     words.py        ids of long texts, found beside the scheduler
+    copies.py       copies of streams as plain data, made beside the scheduler
     outbox.py       events on their way to one client, bounded
     wiring.py thread.py     the actors of one engine, made and stopped together; threads that own a model's work
     reply.py stream.py engine.py     the public API; info.py is what an engine says of itself

@@ -27,6 +27,7 @@ from ..streams.sieve import Demand
 from ..streams.timeline import Output
 from . import clock
 from .actor import Actor, Supervisor
+from .copies import lost
 from .frozen_intake import freeze, thaw
 from .inputs import item_bytes
 from .intake import Intake
@@ -116,13 +117,13 @@ class Decode(Actor[DecodeMessage]):
     async def handle(self, message: DecodeMessage) -> None:
         match message:
             case Open(stream, request):
-                self._open(stream, message, lambda: Intake(self._spec, request, self._decoders))
+                await self._open(stream, message, lambda: Intake(self._spec, request, self._decoders))
             case Thaw(stream, frozen):
-                self._open(stream, message, lambda: thaw(frozen.media, self._spec, frozen.request, self._decoders))
-            case Freeze(stream, _, frozen):
+                what = frozen.media, self._spec, frozen.request, self._decoders
+                await self._open(stream, message, lambda: thaw(*what))
+            case Freeze(stream):
                 if stream in self._lanes:
-                    frozen = msgspec.structs.replace(frozen, media=freeze(self._lanes[stream].intake))
-                    self._encode.put_control(msgspec.structs.replace(message, frozen=frozen))
+                    await self._freeze(message, self._lanes[stream].intake)
             case Fork(stream, twin, back=back):
                 if stream in self._lanes:
                     parent = self._lanes[stream]
@@ -158,10 +159,19 @@ class Decode(Actor[DecodeMessage]):
         self._lanes.clear()
         self._ending.clear()
 
-    def _open(self, stream: int, message: Open | Thaw, make: Callable[[], Intake]) -> None:
+    async def _freeze(self, command: Freeze, intake: Intake) -> None:
+        """What is held of a stream goes along with its copy. Nothing of it is being decoded."""
+        try:
+            frozen = msgspec.structs.replace(command.frozen, media=await self._call(freeze, intake))
+            self._encode.put_control(msgspec.structs.replace(command, frozen=frozen))
+        except Exception as error:  # whatever it is, the stream itself goes on
+            log.exception("copying what is held of stream %d failed", command.stream)
+            self._schedule.put_control(lost(command, error))
+
+    async def _open(self, stream: int, message: Open | Thaw, make: Callable[[], Intake]) -> None:
         request = message.request if isinstance(message, Open) else message.frozen.request
         try:
-            self._lanes[stream] = _Lane(request, make())
+            self._lanes[stream] = _Lane(request, make() if isinstance(message, Open) else await self._call(make))
         except Exception as error:
             if not isinstance(error, PenstockError):  # ours, not the client's: its stream ends, the others go on
                 log.exception("opening stream %d failed", stream)

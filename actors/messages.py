@@ -156,7 +156,7 @@ class Tell(msgspec.Struct, frozen=True, tag=True):
 
     `opened`: the format in force and why. `resolved`: inputs that are neither in decode nor in encode any more.
     `running`: the reply that a fork goes on with: its number, its input, how many tokens it has. `snapshots`: answers
-    to `Freeze`; one without a state failed. `transcripts`: answers to `Transcribe`.
+    to `Freeze`. `transcripts`: answers to `Transcribe`.
     """
 
     stream: int

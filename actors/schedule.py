@@ -41,6 +41,7 @@ from ..errors import ContextOverflowError, NotFiniteError, OutOfMemoryError, Pen
 from ..streams.event import Closed, Dropped, Error, Event, ReplyStarted, Resting
 from . import clock
 from .actor import Actor
+from .copies import Copies
 from .mailbox import Mailbox, MailboxClosed
 from .messages import (
     Announce,
@@ -81,9 +82,11 @@ class Schedule(Actor[ScheduleMessage]):
         generate: Mailbox[GenerateMessage],
         tell: Callable[[Tell], None],
         words: Words,
+        copies: Copies,
     ) -> None:
         self._scheduler = scheduler
         self._words = words
+        self._copies = copies
         self._pace = steps  # of rows that a step appends
         self._granting = Granting(scheduler.streams, turns)
         self._admission = admission
@@ -110,8 +113,7 @@ class Schedule(Actor[ScheduleMessage]):
             self._act(waiting)
         if self._plan is None:
             self._collect()
-            for snapshot in self._scheduler.snapshots():
-                self._generate.put_control(snapshot)
+            self._copies.take(self._scheduler.frozen())
             self._grant()
             self._plan = self._next()
             self._words.find(self._scheduler.unspelled())

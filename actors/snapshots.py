@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InputError, OutOfMemoryError
+from ..errors import InputError, error_of
 
 if TYPE_CHECKING:
     from ..engine.frozen import Snapshot
@@ -20,11 +20,11 @@ class Snapshots:
         self._page_tokens = page_tokens
 
     async def write(self, path: Path, snapshot: Snapshot) -> None:
-        """Raises OutOfMemoryError for a stream that could not be copied, InputError where there can be no file."""
+        """Raises why the stream could not be copied, and InputError where there can be no file."""
         from ..engine.snapshot import write
 
-        if not snapshot.frozen.state:
-            raise OutOfMemoryError("memory ran out while the stream was copied for a snapshot; the stream goes on")
+        if snapshot.lost is not None:
+            raise error_of(snapshot.lost.code, snapshot.lost.message)
         await asyncio.to_thread(write, path, snapshot, self._known())
 
     async def read(self, path: Path) -> Snapshot:

@@ -21,6 +21,7 @@ from ..engine.runner.threads import Crew, choose_threads
 from ..engine.scheduling.admission import Admission
 from ..engine.scheduling.pace import Pace, StepPace
 from .actor import Actor, Supervisor
+from .copies import Copies
 from .decode import Decode
 from .encode import Encode
 from .generate import Generate
@@ -84,7 +85,8 @@ class Wiring:
         turns = Pace(config.encoder_ms, 16, config.encoder_tokens)
         words = Words(loaded.family.spelling, self._supervisor, self._threads[1], schedule)
         admission = Admission(loaded.family.spec, config.admit)
-        self.schedule = Schedule(scheduler, steps, turns, admission, schedule, encode, generate, tell, words)
+        copies = Copies(self._supervisor, self._threads[1], generate, schedule)
+        self.schedule = Schedule(scheduler, steps, turns, admission, schedule, encode, generate, tell, words, copies)
         self.generate = Generate(language, gate, generate, schedule)
         self._actors: list[Actor[Any]] = [self.decode, self.encode, self.schedule, self.generate]
         for actor in self._actors:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from ..streams.event import Error
 from ..streams.requests.request import Request
 
 
@@ -35,10 +36,11 @@ class Frozen(msgspec.Struct, frozen=True):
 class Snapshot(msgspec.Struct, frozen=True, eq=False, tag="snapshot"):
     """A frozen stream with its rows, as tensors: the keys and the values of each layer, `(pages, page_tokens, kv_heads,
     head_dim)` each, and the embeddings of its entries by number, as `Embeddings` has them. `stream` and `twin` as in
-    `Freeze`."""
+    `Freeze`. `lost`: why the stream could not be copied."""
 
     stream: int
     twin: int
     frozen: Frozen
     layers: list[tuple[Any, Any]] = []
     embeds: dict[int, tuple[Any, Any]] = {}
+    lost: Error | None = None

@@ -46,7 +46,6 @@ from ..conversation.state import StreamState
 from ..conversation.telling import tell
 from ..conversation.window import Sliding, bounds
 from ..family import Family
-from ..frozen import Snapshot
 from ..pages import PagePool, PageTable
 from ..plan import Changes, Feed, Likely, Plan, Result
 from ..words.spelling import Unspelled
@@ -319,8 +318,9 @@ class Scheduler:
             return [(id, PenstockError(f"a step could not take effect: {type(error).__name__}: {error}"))]
         return []
 
-    def snapshots(self) -> list[Snapshot]:
-        """Copies of streams whose pages have come to host memory, where they stay until `Unfreeze`."""
+    def frozen(self) -> list[tuple[Freeze, StreamState | None]]:
+        """Copies of streams whose pages have come to host memory, where they stay until `Unfreeze`; None where memory
+        ran out."""
         return self._freezing.ready()
 
     def events(self) -> list[tuple[int, Event]]:

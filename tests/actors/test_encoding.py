@@ -35,7 +35,15 @@ ROWS = Rows(np.arange(2), np.arange(6).reshape(3, 2), Stored(9, 1, 3, 16), SEEN,
 DRAW = Draw(0.5, seed=2**40)
 PARAMS = SamplingParams(max_tokens=3, stop=("a", "b"), stop_token_ids=(1, 2), seed=7)
 FROZEN = Frozen(Request(system="Look."), 4, True, False, "live", "so", b"media", -1.5, b"state", [9], 2, 16)
-STILL = Snapshot(1, 2, FROZEN, [(torch.ones(2, 16, 1, 4), torch.zeros(2, 16, 1, 4))], {9: (torch.ones(3, 4), None)})
+LAYERS = [(torch.ones(2, 16, 1, 4), torch.zeros(2, 16, 1, 4))]
+TAKEN = Snapshot(1, 2, FROZEN, LAYERS, {9: (torch.ones(3, 4), None)}, e.Error("no", "no"))
+    1,
+    2,
+    FROZEN,
+    [(torch.ones(2, 16, 1, 4), torch.zeros(2, 16, 1, 4))],
+    {9: (torch.ones(3, 4), None)},
+    e.Error("no", "no"),
+)
 MESSAGES: list[msgspec.Struct] = [
     c.Open(1, Request(system="Look.", params=PARAMS)),
     m.Take(1, 2, i.Image(b"jpeg"), 7),
@@ -53,9 +61,9 @@ MESSAGES: list[msgspec.Struct] = [
     c.Freeze(1, 2, FROZEN),
     c.Unfreeze(2),
     c.Thaw(1, FROZEN, 1 << 40),
-    STILL,
-    m.Bring(1, STILL, 1 << 40),
-    m.Tell(1, [], snapshots=[STILL]),
+    TAKEN,
+    m.Bring(1, TAKEN, 1 << 40),
+    m.Tell(1, [], snapshots=[TAKEN]),
     m.Forget(1),
     m.Segments(1, 2, [s.ImageSegment(2, 0, PIXELS), s.UnitSegment(2, 1, PIXELS[None], AUDIO, 0, 1)], True),
     m.Segments(1, 2, [s.VideoSegment(2, 0, PIXELS[None], 0, 1), AUDIO], False, 7),

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from penstock.actors.engine import Engine
 from penstock.actors.stream import Stream
 from penstock.engine.family import Loaded
-from penstock.errors import InputError
+from penstock.errors import InputError, PenstockError
 from penstock.streams.event import Evicted, Token
 from penstock.streams.item import AudioChunk, Text
 from penstock.streams.requests.request import Request, SamplingParams
@@ -185,6 +185,27 @@ def test_what_does_not_fit_is_refused(house: House, tmp_path: Path) -> None:
         async with house.engine(page_tokens=64) as engine:
             with pytest.raises(InputError, match="rows a page: expected 64, got"):
                 await engine.restore(path)
+
+    house.run(work())
+
+
+@pytest.mark.parametrize("where", ["penstock.engine.scheduling.freezing.freeze", "penstock.actors.decode.freeze"])
+def test_a_copy_that_fails_costs_its_stream_nothing(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def fails(_: object) -> bytes:
+        raise TypeError("no data")
+
+    async def work() -> None:
+        async with house.engine() as engine, await engine.stream() as stream:
+            await stream.append(Text("Words."))
+            with monkeypatch.context() as patch:
+                patch.setattr(where, fails)
+                with pytest.raises(PenstockError, match="could not be copied: TypeError: no data"):
+                    await stream.snapshot(tmp_path / "none")
+            assert not os.listdir(tmp_path)
+            assert await ids(await stream.ask(WORDS, most(2)))
+            await stream.snapshot(tmp_path / "now")
 
     house.run(work())
 
