@@ -37,13 +37,6 @@ PARAMS = SamplingParams(max_tokens=3, stop=("a", "b"), stop_token_ids=(1, 2), se
 FROZEN = Frozen(Request(system="Look."), 4, True, False, "live", "so", b"media", -1.5, b"state", [9], 2, 16)
 LAYERS = [(torch.ones(2, 16, 1, 4), torch.zeros(2, 16, 1, 4))]
 TAKEN = Snapshot(1, 2, FROZEN, LAYERS, {9: (torch.ones(3, 4), None)}, e.Error("no", "no"))
-    1,
-    2,
-    FROZEN,
-    [(torch.ones(2, 16, 1, 4), torch.zeros(2, 16, 1, 4))],
-    {9: (torch.ones(3, 4), None)},
-    e.Error("no", "no"),
-)
 MESSAGES: list[msgspec.Struct] = [
     c.Open(1, Request(system="Look.", params=PARAMS)),
     m.Take(1, 2, i.Image(b"jpeg"), 7),
