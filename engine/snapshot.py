@@ -44,14 +44,18 @@ def write(path: Path, snapshot: Snapshot, fingerprint: str) -> None:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
     except OSError as error:
-        raise InputError(f"snapshot: expected a folder that can be written, got {path.parent}: {error}") from error
+        raise InputError(
+            f"{path.name}: expected a folder that can be written, got one that cannot: {_why(error)}"
+        ) from error
     try:
         save_file(tensors, name, header)
         with open(name, "rb") as file:
             os.fsync(file.fileno())
         os.replace(name, path)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"snapshot: expected a file that can be written, got {path}: {error}") from error
+        raise InputError(
+            f"{path.name}: expected a file that can be written, got one that cannot: {_why(error)}"
+        ) from error
     finally:
         Path(name).unlink(missing_ok=True)
 
@@ -67,7 +71,7 @@ def read(path: Path, fingerprint: str, page_tokens: int) -> Snapshot:
             _check("model", header.get("model"), fingerprint, path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: expected a snapshot, got {error}") from error
+        raise InputError(f"{path.name}: expected a snapshot, got none: {_why(error)}") from error
     _check("sum", header.get("sum"), _sum(tensors), path)
     try:
         said = tensors.pop("frozen").numpy().tobytes()[: int(header["said"])]
@@ -75,7 +79,14 @@ def read(path: Path, fingerprint: str, page_tokens: int) -> Snapshot:
         _check("rows a page", frozen.page_tokens, page_tokens, path)
         return Snapshot(0, 0, frozen, _layers(tensors), _embeds(tensors, frozen))
     except (LookupError, ValueError, msgspec.DecodeError) as error:
-        raise InputError(f"{path}: expected a snapshot, got one without {error}") from error
+        raise InputError(f"{path.name}: expected a snapshot, got one without {error}") from error
+
+
+def _why(error: Exception) -> str:
+    """What went wrong, without the folder, which a client of a server need not know."""
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file or folder"
+    return (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)
 
 
 def _layers(tensors: dict[str, torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -89,7 +100,7 @@ def _embeds(tensors: dict[str, torch.Tensor], frozen: Frozen) -> dict[int, tuple
 
 def _check(what: str, got: Any, expected: Any, path: Path) -> None:
     if got != expected:
-        raise InputError(f"{path}: {what}: expected {expected}, got {got}")
+        raise InputError(f"{path.name}: {what}: expected {expected}, got {got}")
 
 
 def _sum(tensors: dict[str, torch.Tensor]) -> str:
