@@ -13,6 +13,8 @@ bench       `penstock bench`, a folder of its own
 config      address, key, limits
 app         the running server: its socket, SIGTERM, a failed engine
 routes      what each path answers
+logs        the log, as text or as JSON
+metrics     what is counted of clients' streams, for `/metrics`; engine_metrics: the engine's own figures
 answer      answers and refusals in JSON
 access      origin, host and key
 http        uvicorn's HTTP protocol, with bounds on sockets and requests

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import msgspec
 from ..engine.config import FITTING, EngineConfig
 from ..engine.loading.compute import amount
 from ..errors import PenstockError
+from . import logs
 from .config import LIMITS, ServerConfig
 from .errors import ConfigError, EngineFailedError
 from .options import make_parser
@@ -107,11 +107,7 @@ def _api_key(options: argparse.Namespace) -> str | None:
 
 def _serve(options: argparse.Namespace) -> int:
     config = server_config(options)
-    logging.basicConfig(
-        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
-    for chatty in ("uvicorn", "httpx", "httpx2"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logs.begin(options.log_level, options.log)
 
     import asyncio
 
@@ -180,7 +176,7 @@ def _facts(url: str, info: EngineInfo, config: ServerConfig, own: bool) -> list[
         ("formats", f"{', '.join(info.formats)} (auto: {auto})"),
         ("replies", f"{info.sampling}, unless a request says otherwise"),
         ("socket", f"{url.replace('http', 'ws', 1)}/v1/stream"),
-        ("health", f"{url}/health, {url}/ready"),
+        ("health", f"{url}/health, {url}/ready, {url}/metrics"),
         ("key", "wanted" if config.api_key is not None else "none: everyone who reaches it may use it"),
         ("limits", f"{config.max_connections} connections, {config.max_streams} streams each"),
         ("", f"{info.kv_tokens} rows of KV cache for all, {info.max_positions} positions a stream"),

@@ -22,6 +22,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from .commands import Answer, Command, ConnectionKept, ConnectionResumed, KeepConnection, Moving, ResumeConnection
 from .config import ServerConfig
 from .errors import MessageError, PenstockError, ResumeError, ServerLimitError
+from .metrics import Meter
 from .outbox import HangUp, SendQueue
 from .session import Session, refusal
 from .session_tasks import SessionTasks
@@ -79,9 +80,11 @@ class ServedSocket:
         number: int,
         door: Door,
         kept: dict[str, ServedSocket],
+        meter: Meter,
     ) -> None:
         self._websocket = websocket
         self._kept = kept
+        self._meter = meter
         self._token: str | None = None  # by which it may be gone on with
         self._received = 0  # messages of the client since it has that
         self._lost = False  # its client has no WebSocket
@@ -126,7 +129,8 @@ class ServedSocket:
         try:
             async with asyncio.TaskGroup() as tasks:
                 label = f"connection={self._number}"
-                work = SessionTasks(self._session, self._engine, self._tell, tasks, label, self._config.snapshots)
+                folder = self._config.snapshots
+                work = SessionTasks(self._session, self._engine, self._tell, tasks, label, self._meter, folder)
                 self._take(self._door.greet(), work)
                 tasks.create_task(self._send(), name=f"connection {self._number} sender")
                 tasks.create_task(self._watch(work), name=f"connection {self._number} watch")
@@ -193,7 +197,8 @@ class ServedSocket:
         before, self._websocket = self._websocket, websocket
         self._heard = asyncio.get_running_loop().time()
         self._moved.set()
-        log.info("connection %d goes on after a loss", self._number)
+        log.info("connection %d goes on after a loss", self._number, extra={"connection": self._number})
+        self._meter.resumed.inc()
         if not self._lost:  # nobody has noticed
             _cut(before, HangUp(1001, "the client goes on elsewhere"), 0.0)
         self._lost = False
@@ -208,7 +213,8 @@ class ServedSocket:
         gone = self._token is None or ended or self._draining.is_set()
         if gone or waiting >= self._config.max_connections:
             return False
-        log.info("connection %d lost: its streams wait %g s", self._number, self._config.resume_seconds)
+        seconds, extra = self._config.resume_seconds, {"connection": self._number}
+        log.info("connection %d lost: its streams wait %g s", self._number, seconds, extra=extra)
         self._lost = True
         try:
             async with asyncio.timeout(self._config.resume_seconds):
@@ -247,7 +253,8 @@ class ServedSocket:
         return True
 
     async def _hang_up(self, hang_up: HangUp) -> None:
-        log.info("connection %d closed code=%d reason=%r", self._number, hang_up.code, hang_up.reason)
+        extra = {"connection": self._number, "code": hang_up.code}
+        log.info("connection %d closed code=%d reason=%r", self._number, hang_up.code, hang_up.reason, extra=extra)
         if _cut(self._websocket, hang_up, FLUSH_SECONDS):
             return
         try:
@@ -279,7 +286,9 @@ class ServedSocket:
                 self._take(self._door.hear(data if text is None else text), work)
             except PenstockError as error:
                 stream, ref = (error.stream, error.ref) if isinstance(error, MessageError) else (None, None)
-                self._tell(refusal(error, stream, ref))
+                refused = refusal(error, stream, ref)
+                self._meter.errors.labels(refused.code).inc()
+                self._tell(refused)
 
     # ---- the life of the connection ----
     async def _watch(self, work: SessionTasks) -> None:

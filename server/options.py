@@ -15,6 +15,7 @@ from ..engine.config import EngineConfig
 from ..streams.requests.request import FORMATS
 from .bench.options import Numbers, add_benches
 from .config import LIMITS, ServerConfig
+from .logs import FORMS as LOG_FORMS
 
 Commands = Mapping[str, Callable[[argparse.Namespace], int]]
 
@@ -176,6 +177,9 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FOLDER",
         help="write what happens to a file in FOLDER, for `penstock replay`; it tells what clients said and showed",
+    )
+    running.add_argument(
+        "--log", choices=LOG_FORMS, default="text", help="how lines of the log are written (default text)"
     )
     running.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
 

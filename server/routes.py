@@ -1,4 +1,4 @@
-"""What each path of the server answers: health, access, the WebSocket `/v1/stream`, the page, and errors as JSON.
+"""What each path of the server answers: health, figures, access, the WebSocket `/v1/stream`, the page; errors as JSON.
 
 In come an engine and a `ServerConfig`; out goes a Starlette app (`create_app`). Knows neither the wire's messages nor
 how the server is run.
@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4 as METRICS_TYPE
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -27,6 +28,8 @@ from .answer import json_answer, refusal
 from .config import ServerConfig
 from .connection import Door, ServedSocket
 from .doors.stream import StreamDoor
+from .engine_metrics import EngineCollector
+from .metrics import Meter
 from .static import page_routes
 
 if TYPE_CHECKING:
@@ -51,6 +54,8 @@ class Service:
         self._count = 0
         self._gone = asyncio.Event()  # A connection has ended.
         self._kept: dict[str, ServedSocket] = {}  # Those that a client may go on with, by token.
+        self.meter = Meter()
+        self.meter.add(EngineCollector(lambda: engine.statistics(), lambda: engine.failed is not None))
 
     async def health(self, request: Request) -> Response:
         """Numbers: with 200 as long as the engine works, with 503 where it has failed."""
@@ -76,6 +81,10 @@ class Service:
             return json_answer(200, {"ready": True})
         return json_answer(503, {"ready": False, "reason": reason})
 
+    async def metrics(self, request: Request) -> Response:
+        """Figures for Prometheus."""
+        return Response(self.meter.text(), media_type=METRICS_TYPE)
+
     async def access(self, request: Request) -> Response:
         """204 where a WebSocket with these headers is let in, else its refusal, which a browser hides from pages."""
         refused = self._refusal(request, ())
@@ -90,13 +99,17 @@ class Service:
         """The WebSocket route: refuse the handshake, or serve one connection to its end."""
         refused = self._refusal(websocket, websocket.scope["subprotocols"])
         if refused is not None:
+            self.meter.handshakes_refused.labels(str(refused[0])).inc()
             await _deny(websocket, *refused)
             return
         self._count += 1
         number = self._count
-        door = DOORS[websocket.scope["path"]](self.engine.info, self.config)
-        connection = ServedSocket(websocket, self.engine, self.config, number, door, self._kept)
+        path = websocket.scope["path"]
+        door = DOORS[path](self.engine.info, self.config)
+        connection = ServedSocket(websocket, self.engine, self.config, number, door, self._kept, self.meter)
         self._connections[number] = connection
+        self.meter.connected.labels(path).inc()
+        self.meter.connections.labels(path).inc()
         older: ServedSocket | None = None
         try:
             offered = door.subprotocol in websocket.scope["subprotocols"]
@@ -106,6 +119,7 @@ class Service:
             pass  # Gone during the handshake.
         finally:
             del self._connections[number]
+            self.meter.connections.labels(path).dec()
             self._gone.set()
         if older is not None:
             await older.serve_on(websocket)
@@ -143,6 +157,7 @@ def create_app(engine: Engine, config: ServerConfig) -> Starlette:
         routes=[
             Route("/health", service.health),
             Route("/ready", service.ready),
+            Route("/metrics", service.metrics),
             Route("/v1/access", service.access),
             *(Route(path, service.not_upgraded, methods=_METHODS) for path in DOORS),
             *(WebSocketRoute(path, service.stream) for path in DOORS),
@@ -189,7 +204,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     path = _shown(request.url.path)
     match error.status_code:
         case 404:
-            why = f"expected /, /health, /ready or the WebSocket {', '.join(DOORS)}, got {path}"
+            why = f"expected /, /health, /ready, /metrics or the WebSocket {', '.join(DOORS)}, got {path}"
         case 405:
             allowed = (error.headers or {}).get("Allow", "GET")
             why = f"{path}: expected {allowed}, got {request.method}"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, PenstockError
 from ..streams.event import Closed, Event, ReplyStarted, Token
 from . import commands as c
+from .metrics import Meter
 from .outbox import HangUp
 from .session import Session
 
@@ -28,16 +29,19 @@ log = logging.getLogger("penstock.server")
 class _Live:
     """A stream of the engine, and what is counted of it for the log."""
 
-    def __init__(self, stream: Stream, label: str) -> None:
+    def __init__(self, stream: Stream, label: str, meter: Meter) -> None:
         self.stream = stream
+        self.meter = meter.stream()
         self.label = label  # For the log: never the client's own words.
         self.reason = "client gone"
         self.counts = {"inputs": 0, "bytes": 0, "replies": 0, "tokens": 0}
         self._started = time.monotonic()
-        log.info("stream start %s id=%d format=%s", label, stream.id, stream.format)
+        extra = {"stream": stream.id, "format": stream.format}
+        log.info("stream start %s id=%d format=%s", label, stream.id, stream.format, extra=extra)
 
     def note(self, event: Event) -> None:
         """Count an event."""
+        self.meter.note(event)
         match event:
             case Token():
                 self.counts["tokens"] += 1
@@ -50,7 +54,10 @@ class _Live:
         """Log the end."""
         counts = " ".join(f"{name}={count}" for name, count in self.counts.items())
         seconds, id = time.monotonic() - self._started, self.stream.id
-        log.info("stream end %s id=%d reason=%r seconds=%.1f %s", self.label, id, self.reason, seconds, counts)
+        self.meter.end(self.reason)
+        extra = {"stream": id, "reason": self.reason, "seconds": round(seconds, 1), **self.counts}
+        words = "stream end %s id=%d reason=%r seconds=%.1f %s"
+        log.info(words, self.label, id, self.reason, seconds, counts, extra=extra)
 
 
 class SessionTasks:
@@ -65,6 +72,7 @@ class SessionTasks:
         tell: Callable[[c.Answer], None],
         tasks: asyncio.TaskGroup,
         label: str,
+        meter: Meter,
         snapshots: str | None = None,
     ) -> None:
         """`snapshots`: the folder of the files that clients may name; None: they may name none."""
@@ -74,6 +82,7 @@ class SessionTasks:
         self._tell = tell
         self._tasks = tasks
         self._label = label
+        self._meter = meter
         self._live: dict[int, _Live] = {}
         self._jobs: dict[int, asyncio.Task[None]] = {}
         self._was_busy = False
@@ -107,6 +116,9 @@ class SessionTasks:
                 case c.Shut():
                     live = self._live[action.channel]
                     self._tasks.create_task(_close(live), name=f"{live.label} close")
+                case c.Refused():
+                    self._meter.errors.labels(action.code).inc()
+                    self._tell(action)
                 case _:
                     self._tell(action)
         busy = self._session.busy
@@ -131,16 +143,18 @@ class SessionTasks:
         return f"{self._label} stream={channel}"
 
     async def _begin(self, action: c.Begin) -> None:
+        asked = None
         try:
             match action.command:
                 case c.OpenStream(request=request):
+                    asked = self._meter.clock() if request.starts else None
                     stream = await self._engine.stream(request)
                 case c.RestoreStream(name=name):
                     stream = await self._engine.restore(self._file(name))
         except Exception as error:
             self._failed(action.job, action.channel, error)
         else:
-            self._opened(action.job, action.channel, stream)
+            self._opened(action.job, action.channel, stream, asked)
 
     async def _carry(self, action: c.Carry) -> None:
         live, command = self._live[action.channel], action.command
@@ -154,8 +168,11 @@ class SessionTasks:
                 case c.AskQuestion():
                     names = ("wait_ms", "hold", "ignore_failed", "lookback")
                     ways = {name: getattr(command, name) for name in names}
-                    answer = await stream.ask(command.question, command.params, **ways)
+                    asked = self._meter.clock()
+                    with self._meter.waiting.track_inprogress():
+                        answer = await stream.ask(command.question, command.params, **ways)
                     seq, reply = answer.seq, answer.id
+                    live.meter.asked(reply, asked)
                 case c.InterruptReply():
                     await stream.interrupt(command.at)
                 case c.EndMedia():
@@ -176,8 +193,10 @@ class SessionTasks:
             self._session.done(action.job, seq, reply)
             self.step()
 
-    def _opened(self, job: int, channel: int, stream: Stream) -> None:
-        live = self._live[channel] = _Live(stream, self._name(channel))
+    def _opened(self, job: int, channel: int, stream: Stream, asked: float | None = None) -> None:
+        live = self._live[channel] = _Live(stream, self._name(channel), self._meter)
+        if asked is not None:
+            live.meter.asked(1, asked)
         facts = c.StreamFacts(id=stream.id, format=stream.format, why=stream.why, trained=stream.trained)
         self._session.opened(job, facts)
         self.step()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import json
 import re
 import shlex
 import socket
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import yaml
 from pages import ROOT, blocks, prose, tables
 from penstock.codecs.frame import Samples
 from penstock.engine.config import EngineConfig
@@ -49,7 +51,7 @@ def served(page: str) -> ServerConfig:
 
 def test_the_headers_of_the_proxy_are_let_in() -> None:
     config = served("deployment.md")
-    nginx = next(block.text for block in blocks("nginx"))
+    nginx = (ROOT / "deploy" / "nginx.conf").read_text()
     set_headers = dict(re.findall(r"proxy_set_header (\w+) (.*);", nginx))
     assert set_headers.keys() == {"Host", "Upgrade", "Connection"} and set_headers["Host"] == "$host"
     name = re.findall(r"server_name (.*);", nginx)[0]
@@ -59,6 +61,26 @@ def test_the_headers_of_the_proxy_are_let_in() -> None:
     assert not origin_allowed(headers, plain) and not host_allowed(headers, plain)
     assert f"proxy_pass http://{config.host}:{config.port};" in nginx
     assert all(int(seconds) > config.idle_seconds for seconds in re.findall(r"_timeout (\d+)s", nginx))
+
+
+def test_what_is_deployed_starts_with_options_that_there_are() -> None:
+    """The command of the image, of the compose file and of the unit; and the files that the compose file mounts."""
+    folder = ROOT / "deploy"
+    image = re.findall(r"^CMD (\[.*\])$", (folder / "Dockerfile").read_text(), re.MULTILINE)
+    unit = re.findall(r"^ExecStart=\S*/penstock (.*)$", (folder / "penstock.service").read_text(), re.MULTILINE)
+    compose = yaml.safe_load((folder / "compose.yaml").read_text())["services"]
+    ours = compose["penstock"]
+    command = ours["command"].replace("${MODEL:-}", "some/model")
+    for words in (json.loads(image[0]), shlex.split(unit[0]), shlex.split(command)):
+        options = cli._parser().parse_args(words)
+        assert options.log == "json" and options.port == ServerConfig().port
+    assert ours["build"]["dockerfile"] == "deploy/Dockerfile"
+    assert (
+        f"AS {ours['build']['target'].removeprefix('${TARGET:-').rstrip('}')}\n" in (folder / "Dockerfile").read_text()
+    )
+    mounted = [place.split(":")[0] for service in compose.values() for place in service.get("volumes", ())]
+    assert all((folder / place).is_file() for place in mounted if place.startswith("."))
+    assert sum(place.startswith(".") for place in mounted) == 4
 
 
 def test_the_limits_are_those_of_the_server() -> None:

@@ -115,13 +115,19 @@ async def raw_client(url: str, **options: Any) -> AsyncIterator[RawClient]:
 
 async def get(url: str, path: str) -> tuple[int, dict[str, Any]]:
     """Status and JSON body of a GET."""
+    status, body = await get_bytes(url, path)
+    return status, json.loads(body)
+
+
+async def get_bytes(url: str, path: str) -> tuple[int, bytes]:
+    """Status and body of a GET."""
     host, _, port = url.removeprefix("http://").rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
     head, _, body = (await reader.read()).partition(b"\r\n\r\n")
     writer.close()
     await writer.wait_closed()
-    return int(head.split()[1]), json.loads(body)
+    return int(head.split()[1]), body
 
 
 async def shot(url: str, *parts: bytes, abort: bool = False, seconds: float = 1.0) -> bytes:
