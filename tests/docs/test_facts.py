@@ -24,7 +24,7 @@ from PIL import Image
 from tests.fixtures.recipe import model_path
 
 MAKEFILE = (ROOT / "Makefile").read_text() + (ROOT / "demos" / "brook" / "recipe.mk").read_text()
-NOT_OURS = ("mkdir", "python3", ".venv/bin/python", "sudo", ".", "ffmpeg")  # the system's own
+NOT_OURS = ("mkdir", "python3", ".venv/bin/python", "sudo", ".", "ffmpeg", "curl")  # the system's own
 
 
 def check_make(arguments: list[str]) -> None:

@@ -62,6 +62,13 @@ def test_from_the_install_page_to_a_first_answer(hub: LocalHub, tmp_path: Path) 
     cache = home / ".cache" / "huggingface" / "hub"
     assert [path.name for path in cache.glob("models--*")] == ["models--Qwen--Qwen2.5-Omni-3B"]
 
+    (build,) = shell("A wheel")
+    follow(build)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    follow(f"{activate}; pip install -q --no-deps --force-reinstall dist/penstock-*.whl; rm -r build server engine")
+    assert follow(f"{activate}; cd {elsewhere}; penstock ask {clone}/door.jpg 'What do you see?'") == brook
+
     serve, ask = serving.splitlines()
     with subprocess.Popen(
         ["sh", "-ec", f"{activate}; exec {serve} --port 0"],
