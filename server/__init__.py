@@ -14,6 +14,7 @@ config      address, key, limits
 app         the running server: its socket, SIGTERM, a failed engine
 routes      what each path answers
 logs        the log, as text or as JSON
+keys        the keys of clients with their limits; account: what the clients of a key have used
 metrics     what is counted of clients' streams, for `/metrics`; engine_metrics: the engine's own figures
 answer      answers and refusals in JSON
 access      origin, host and key

@@ -1,16 +1,17 @@
-"""Who may connect: the API key and origin of a handshake, the host of a request. Pure functions of headers and
+"""Who may connect: the key and origin of a handshake, the host of a request. Pure functions of headers and
 configuration."""
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Mapping, Sequence
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from .config import ServerConfig, is_loopback
+from .keys import ApiKey, find_key
 from .wire import KEY_SUBPROTOCOL
 
 _PORTS = {"http": 80, "https": 443}
+EVERYONE = ApiKey(name="everyone")  # of a server without keys
 
 
 def origin_allowed(headers: Mapping[str, str], config: ServerConfig) -> bool:
@@ -53,25 +54,22 @@ def host_allowed(headers: Mapping[str, str], config: ServerConfig) -> bool:
         return False
 
 
-def key_allowed(headers: Mapping[str, str], subprotocols: Sequence[str], config: ServerConfig) -> bool:
-    """Whether a handshake shows the key: `Authorization: Bearer <key>`, or the subprotocol `penstock.key.<key>`.
+def key_of(headers: Mapping[str, str], subprotocols: Sequence[str], config: ServerConfig) -> ApiKey | None:
+    """The key that a handshake shows: `Authorization: Bearer <key>`, or the subprotocol `penstock.key.<key>`. None: it
+    shows none of the server's. A server without keys takes everyone for the client of one key without limits.
 
-    The second is for browsers, which cannot set headers; a subprotocol cannot hold every character, so the key may be
-    percent-encoded in it. The comparison takes the same time for every wrong key.
+    The subprotocol is for browsers, which cannot set headers; it cannot hold every character, so the key may be
+    percent-encoded in it.
     """
-    if config.api_key is None:
-        return True
-    key = config.api_key.strip()
-    # A header holds bytes, which arrive here as Latin-1. Clients write a key in UTF-8 or in Latin-1.
-    expected = [key.encode(), *([key.encode("latin-1")] if max(key) < "\u0100" else [])]
-    scheme, _, shown = headers.get("authorization", "").partition(" ")
-    candidates = [_raw(shown.strip(" \t"))] if scheme.lower() == "bearer" else []
+    if not config.all_keys:
+        return EVERYONE
+    scheme, _, word = headers.get("authorization", "").partition(" ")
+    shown = [_raw(word.strip(" \t"))] if scheme.lower() == "bearer" else []
     for name in subprotocols:
         if name.startswith(KEY_SUBPROTOCOL):
             plain = name.removeprefix(KEY_SUBPROTOCOL)
-            candidates += [_raw(plain), unquote_to_bytes(plain)]
-    matches = [hmac.compare_digest(shown, key) for shown in candidates for key in expected]
-    return any(matches)
+            shown += [_raw(plain), unquote_to_bytes(plain)]
+    return find_key(config.all_keys, shown)
 
 
 def _raw(header: str) -> bytes:

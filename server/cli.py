@@ -22,6 +22,7 @@ from ..errors import PenstockError
 from . import logs
 from .config import LIMITS, ServerConfig
 from .errors import ConfigError, EngineFailedError
+from .keys import read_keys
 from .options import make_parser
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def server_config(options: argparse.Namespace) -> ServerConfig:
         host=options.host,
         port=options.port,
         api_key=_api_key(options),
+        keys=() if options.keys is None else read_keys(options.keys),
         insecure=options.insecure,
         tls_cert=options.tls_cert,
         tls_key=options.tls_key,
@@ -177,7 +179,10 @@ def _facts(url: str, info: EngineInfo, config: ServerConfig, own: bool) -> list[
         ("replies", f"{info.sampling}, unless a request says otherwise"),
         ("socket", f"{url.replace('http', 'ws', 1)}/v1/stream"),
         ("health", f"{url}/health, {url}/ready, {url}/metrics"),
-        ("key", "wanted" if config.api_key is not None else "none: everyone who reaches it may use it"),
+        (
+            "key",
+            "wanted" if config.all_keys else "none: everyone who reaches it may use it",
+        ),
         ("limits", f"{config.max_connections} connections, {config.max_streams} streams each"),
         ("", f"{info.kv_tokens} rows of KV cache for all, {info.max_positions} positions a stream"),
         ("", f"{config.max_message_bytes} bytes a message, {config.idle_seconds:g} s idle"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from .errors import ConfigError
+from .keys import ApiKey
 
 
 def is_loopback(host: str) -> bool:
@@ -24,7 +25,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Address, access and limits of one server. Sizes in bytes, times in seconds.
 
     host, port: where it listens; port 0 takes a free one.
-    api_key: what a client must show; None lets everyone in, which beyond this machine needs `insecure`.
+    api_key, keys: what a client must show, one key without limits and keys with names and limits; without any
+        everyone is let in, which beyond this machine needs `insecure`.
     tls_cert, tls_key: PEM files; both or neither.
     allow_origins: web origins ("https://example.org") whose pages may connect, beside the server's own.
     max_connections: open WebSockets; max_streams: open streams of one socket.
@@ -41,6 +43,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8000
     api_key: str | None = None
+    keys: tuple[ApiKey, ...] = ()
     insecure: bool = False
     tls_cert: str | None = None
     tls_key: str | None = None
@@ -60,7 +63,13 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         """The address only: a configuration that is logged must not give the key away."""
-        return f"ServerConfig({self.host}:{self.port}, key: {'yes' if self.api_key else 'no'})"
+        return f"ServerConfig({self.host}:{self.port}, key: {'yes' if self.all_keys else 'no'})"
+
+    @property
+    def all_keys(self) -> tuple[ApiKey, ...]:
+        """Every key that lets a client in."""
+        own = () if self.api_key is None else (ApiKey(name="default", key=self.api_key),)
+        return own + self.keys
 
     def check(self) -> None:
         """Raise ConfigError where the values do not fit together; says what was expected and what came."""
@@ -70,10 +79,12 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError("api_key: expected at least one character, got an empty key")
         if self.api_key is not None and not self.api_key.strip().isprintable():
             raise ConfigError("api_key: expected characters that can be printed, got others")
-        if not is_loopback(self.host) and self.api_key is None and not self.insecure:
+        for key in self.keys:
+            key.check()
+        if not is_loopback(self.host) and not self.all_keys and not self.insecure:
             raise ConfigError(
-                f"host {self.host} can be reached from other machines: expected an API key (--api-key-file or "
-                "PENSTOCK_API_KEY) or --insecure, got neither"
+                f"host {self.host} can be reached from other machines: expected an API key (--api-key-file, "
+                "--keys or PENSTOCK_API_KEY) or --insecure, got neither"
             )
         if self.snapshots is not None and not Path(self.snapshots).is_dir():
             raise ConfigError(f"snapshots: expected a folder, got {self.snapshots}")

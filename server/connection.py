@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from .account import Account
 from .commands import Answer, Command, ConnectionKept, ConnectionResumed, KeepConnection, Moving, ResumeConnection
 from .config import ServerConfig
 from .errors import MessageError, PenstockError, ResumeError, ServerLimitError
-from .metrics import Meter
 from .outbox import HangUp, SendQueue
 from .session import Session, refusal
 from .session_tasks import SessionTasks
@@ -80,11 +80,11 @@ class ServedSocket:
         number: int,
         door: Door,
         kept: dict[str, ServedSocket],
-        meter: Meter,
+        account: Account,
     ) -> None:
         self._websocket = websocket
         self._kept = kept
-        self._meter = meter
+        self._account = account
         self._token: str | None = None  # by which it may be gone on with
         self._received = 0  # messages of the client since it has that
         self._lost = False  # its client has no WebSocket
@@ -130,7 +130,7 @@ class ServedSocket:
             async with asyncio.TaskGroup() as tasks:
                 label = f"connection={self._number}"
                 folder = self._config.snapshots
-                work = SessionTasks(self._session, self._engine, self._tell, tasks, label, self._meter, folder)
+                work = SessionTasks(self._session, self._engine, self._tell, tasks, label, self._account, folder)
                 self._take(self._door.greet(), work)
                 tasks.create_task(self._send(), name=f"connection {self._number} sender")
                 tasks.create_task(self._watch(work), name=f"connection {self._number} watch")
@@ -198,7 +198,7 @@ class ServedSocket:
         self._heard = asyncio.get_running_loop().time()
         self._moved.set()
         log.info("connection %d goes on after a loss", self._number, extra={"connection": self._number})
-        self._meter.resumed.inc()
+        self._account.meter.resumed.inc()
         if not self._lost:  # nobody has noticed
             _cut(before, HangUp(1001, "the client goes on elsewhere"), 0.0)
         self._lost = False
@@ -287,7 +287,7 @@ class ServedSocket:
             except PenstockError as error:
                 stream, ref = (error.stream, error.ref) if isinstance(error, MessageError) else (None, None)
                 refused = refusal(error, stream, ref)
-                self._meter.errors.labels(refused.code).inc()
+                self._account.meter.errors.labels(refused.code).inc()
                 self._tell(refused)
 
     # ---- the life of the connection ----

@@ -50,6 +50,18 @@ class ServerLimitError(PenstockError):
     code = "server_limit"
 
 
+class RateLimitError(PenstockError):
+    """More at a time than the limits of a key allow; says the limit and what came."""
+
+    code = "rate_limit"
+
+
+class QuotaError(PenstockError):
+    """The tokens of a key are used up for today."""
+
+    code = "quota"
+
+
 class DrainingError(PenstockError):
     """The server is going down and takes nothing new."""
 

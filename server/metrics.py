@@ -56,6 +56,8 @@ class Meter:
         self.overdue = counter("media_deadline_misses", "Pieces of media that came after their deadline.", ["modality"])
         self.dropped = counter("media_dropped", "Media that the model never saw.", ["modality", "reason"])
         self.evicted = counter("rows_evicted", "Rows that have left the windows of streams.")
+        self.key_bytes = counter("key_media_bytes", "Bytes of media that the clients of a key handed in.", ["key"])
+        self.key_tokens = counter("key_tokens", "Tokens of replies and rows of media of the clients of a key.", ["key"])
         self.errors = counter("errors", "Errors that clients were told of, by code.", ["code"])
         self.first_token = histogram("time_to_first_token", "From a question to the first token of its reply.", _LONG)
         self.between = histogram("inter_token_latency", "Between two tokens of a reply that does not rest.", _SHORT)

@@ -146,6 +146,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     address.add_argument("--host", default=defaults.host, help="address to listen on (default %(default)s)")
     address.add_argument("--port", type=_whole, default=defaults.port, help="0 takes a free one (default %(default)s)")
     _add_key(address, "what clients must show")
+    address.add_argument("--keys", type=Path, metavar="FILE", help="several keys with names and limits, TOML")
     address.add_argument("--insecure", action="store_true", help="no key although other machines can connect")
     address.add_argument("--tls-cert", metavar="FILE", help="a certificate, PEM")
     address.add_argument("--tls-key", metavar="FILE", help="its key, PEM, without a passphrase")

@@ -23,7 +23,8 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from .access import host_allowed, key_allowed, origin_allowed
+from .access import host_allowed, key_of, origin_allowed
+from .account import Account
 from .answer import json_answer, refusal
 from .config import ServerConfig
 from .connection import Door, ServedSocket
@@ -54,6 +55,7 @@ class Service:
         self._count = 0
         self._gone = asyncio.Event()  # A connection has ended.
         self._kept: dict[str, ServedSocket] = {}  # Those that a client may go on with, by token.
+        self._accounts: dict[str, Account] = {}  # by the name of the key
         self.meter = Meter()
         self.meter.add(EngineCollector(lambda: engine.statistics(), lambda: engine.failed is not None))
 
@@ -106,7 +108,9 @@ class Service:
         number = self._count
         path = websocket.scope["path"]
         door = DOORS[path](self.engine.info, self.config)
-        connection = ServedSocket(websocket, self.engine, self.config, number, door, self._kept, self.meter)
+        connection = ServedSocket(
+            websocket, self.engine, self.config, number, door, self._kept, self._account(websocket)
+        )
         self._connections[number] = connection
         self.meter.connected.labels(path).inc()
         self.meter.connections.labels(path).inc()
@@ -124,10 +128,18 @@ class Service:
         if older is not None:
             await older.serve_on(websocket)
 
+    def _account(self, client: HTTPConnection) -> Account:
+        """The account of a client that has been let in."""
+        key = key_of(client.headers, client.scope.get("subprotocols", ()), self.config)
+        assert key is not None
+        if key.name not in self._accounts:
+            self._accounts[key.name] = Account(key, self.meter)
+        return self._accounts[key.name]
+
     def _refusal(self, client: HTTPConnection, subprotocols: Sequence[str]) -> tuple[int, str] | None:
         if not origin_allowed(client.headers, self.config):
             return 403, "foreign origin: expected the server's own or one of --allow-origin"
-        if not key_allowed(client.headers, subprotocols, self.config):
+        if key_of(client.headers, subprotocols, self.config) is None:
             return 401, "expected an API key: Authorization: Bearer <key>"
         if self.engine.failed is not None:
             return 503, _FAILED

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, PenstockError
 from ..streams.event import Closed, Event, ReplyStarted, Token
 from . import commands as c
-from .metrics import Meter
+from .account import Account
 from .outbox import HangUp
 from .session import Session
 
@@ -29,19 +29,21 @@ log = logging.getLogger("penstock.server")
 class _Live:
     """A stream of the engine, and what is counted of it for the log."""
 
-    def __init__(self, stream: Stream, label: str, meter: Meter) -> None:
+    def __init__(self, stream: Stream, label: str, account: Account) -> None:
         self.stream = stream
-        self.meter = meter.stream()
+        self.account = account
+        self.meter = account.meter.stream()
         self.label = label  # For the log: never the client's own words.
         self.reason = "client gone"
         self.counts = {"inputs": 0, "bytes": 0, "replies": 0, "tokens": 0}
         self._started = time.monotonic()
-        extra = {"stream": stream.id, "format": stream.format}
+        extra = {"stream": stream.id, "key": account.name, "format": stream.format}
         log.info("stream start %s id=%d format=%s", label, stream.id, stream.format, extra=extra)
 
     def note(self, event: Event) -> None:
         """Count an event."""
         self.meter.note(event)
+        self.account.note(event)
         match event:
             case Token():
                 self.counts["tokens"] += 1
@@ -55,7 +57,14 @@ class _Live:
         counts = " ".join(f"{name}={count}" for name, count in self.counts.items())
         seconds, id = time.monotonic() - self._started, self.stream.id
         self.meter.end(self.reason)
-        extra = {"stream": id, "reason": self.reason, "seconds": round(seconds, 1), **self.counts}
+        self.account.close()
+        extra = {
+            "stream": id,
+            "key": self.account.name,
+            "reason": self.reason,
+            "seconds": round(seconds, 1),
+            **self.counts,
+        }
         words = "stream end %s id=%d reason=%r seconds=%.1f %s"
         log.info(words, self.label, id, self.reason, seconds, counts, extra=extra)
 
@@ -72,7 +81,7 @@ class SessionTasks:
         tell: Callable[[c.Answer], None],
         tasks: asyncio.TaskGroup,
         label: str,
-        meter: Meter,
+        account: Account,
         snapshots: str | None = None,
     ) -> None:
         """`snapshots`: the folder of the files that clients may name; None: they may name none."""
@@ -82,7 +91,8 @@ class SessionTasks:
         self._tell = tell
         self._tasks = tasks
         self._label = label
-        self._meter = meter
+        self._account = account
+        self._meter = account.meter
         self._live: dict[int, _Live] = {}
         self._jobs: dict[int, asyncio.Task[None]] = {}
         self._was_busy = False
@@ -145,12 +155,13 @@ class SessionTasks:
     async def _begin(self, action: c.Begin) -> None:
         asked = None
         try:
-            match action.command:
-                case c.OpenStream(request=request):
-                    asked = self._meter.clock() if request.starts else None
-                    stream = await self._engine.stream(request)
-                case c.RestoreStream(name=name):
-                    stream = await self._engine.restore(self._file(name))
+            with self._account.opening(action.command.size):
+                match action.command:
+                    case c.OpenStream(request=request):
+                        asked = self._meter.clock() if request.starts else None
+                        stream = await self._engine.stream(request)
+                    case c.RestoreStream(name=name):
+                        stream = await self._engine.restore(self._file(name))
         except Exception as error:
             self._failed(action.job, action.channel, error)
         else:
@@ -162,12 +173,14 @@ class SessionTasks:
         try:
             match command:
                 case c.AppendItem():
+                    self._account.append(command.item, command.size)
                     seq = await stream.append(command.item)
                     live.counts["inputs"] += 1
                     live.counts["bytes"] += command.size
                 case c.AskQuestion():
                     names = ("wait_ms", "hold", "ignore_failed", "lookback")
                     ways = {name: getattr(command, name) for name in names}
+                    self._account.ask()
                     asked = self._meter.clock()
                     with self._meter.waiting.track_inprogress():
                         answer = await stream.ask(command.question, command.params, **ways)
@@ -183,7 +196,8 @@ class SessionTasks:
                     await stream.snapshot(self._file(command.name))
                 case c.ForkStream():
                     back = {"back_to": command.back_to, "back_to_us": command.back_to_us}
-                    copy = await stream.fork(command.again, **back)
+                    with self._account.opening():
+                        copy = await stream.fork(command.again, **back)
         except Exception as error:
             self._failed(action.job, action.channel, error)
             return
@@ -194,7 +208,7 @@ class SessionTasks:
             self.step()
 
     def _opened(self, job: int, channel: int, stream: Stream, asked: float | None = None) -> None:
-        live = self._live[channel] = _Live(stream, self._name(channel), self._meter)
+        live = self._live[channel] = _Live(stream, self._name(channel), self._account)
         if asked is not None:
             live.meter.asked(1, asked)
         facts = c.StreamFacts(id=stream.id, format=stream.format, why=stream.why, trained=stream.trained)

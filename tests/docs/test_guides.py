@@ -12,6 +12,7 @@ import shlex
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from penstock.engine.loading.open import load
 from penstock.server import cli
 from penstock.server.access import host_allowed, origin_allowed
 from penstock.server.config import ServerConfig
+from penstock.server.keys import read_keys
 from penstock.streams.requests.request import FORMATS
 from penstock.streams.segment import VideoSegment
 from penstock.streams.timeline import Timeline
@@ -80,6 +82,14 @@ def test_what_is_deployed_starts_with_options_that_there_are() -> None:
     mounted = [place.split(":")[0] for service in compose.values() for place in service.get("volumes", ())]
     assert all((folder / place).is_file() for place in mounted if place.startswith("."))
     assert sum(place.startswith(".") for place in mounted) == 4
+
+
+def test_the_file_of_keys_is_taken(tmp_path: Path) -> None:
+    (text,) = (block.text for block in blocks("toml") if block.page == "operating.md" and "key" in block.text)
+    (tmp_path / "keys.toml").write_text(text)
+    keys = read_keys(tmp_path / "keys.toml")
+    assert [key.name for key in keys] == ["camera", "visitor"]
+    assert all(key.is_shown([b"change-me"]) and not key.is_shown([b"change-you"]) for key in keys)
 
 
 def test_the_limits_are_those_of_the_server() -> None:

@@ -12,10 +12,14 @@ from harness import run, until
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock.server import commands as c
+from penstock.server.access import EVERYONE
+from penstock.server.account import Account
 from penstock.server.metrics import Meter
 from penstock.server.session import Session
 from penstock.server.session_tasks import SessionTasks
 from penstock.streams.item import Text
+
+ACCOUNT = Account(EVERYONE, Meter())
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
@@ -34,7 +38,7 @@ def test_inputs_and_questions_are_numbered_as_they_came(loop: str, kinds: list[t
         engine: Any = FakeEngine(tokens=1)
         waits = iter([turns for kind, turns, _ in kinds if kind == "append"])
         async with asyncio.TaskGroup() as tasks:
-            work = SessionTasks(Session(1, 1 << 20), engine, tell, tasks, "test", Meter())
+            work = SessionTasks(Session(1, 1 << 20), engine, tell, tasks, "test", ACCOUNT)
             work.take(c.OpenStream(stream="a"))
             await until(lambda: bool(engine.streams))
             quick = engine.streams[0].append
@@ -82,7 +86,7 @@ def test_interrupts_come_before_what_is_asked_after_them(monkeypatch: pytest.Mon
         numbers, told = itertools.count(), []
         engine: Any = FakeEngine()
         async with asyncio.TaskGroup() as tasks:
-            work = SessionTasks(Session(1, 1 << 20), engine, told.append, tasks, "test", Meter())
+            work = SessionTasks(Session(1, 1 << 20), engine, told.append, tasks, "test", ACCOUNT)
             for command in (c.OpenStream, c.InterruptReply, c.InterruptReply, c.AskQuestion):
                 work.take(command(stream="a", ref=next(numbers)))
             await until(lambda: len([answer for answer in told if isinstance(answer, c.CarriedOut)]) == 3)
