@@ -1,7 +1,7 @@
 """The wire and its server: WebSocket and HTTP in front of `actors.engine.Engine`. Only `bench` knows torch.
 
 cli         the command `penstock`
-options     its parser; progress: what is shown while a model is loaded
+options     its parser; settings: options from a file and the environment; progress: what shows that a model is loaded
 plan        `penstock plan`: how a model would share out memory
 ask         `penstock ask`; ask_view: what it prints; sources: files and stdin; capture: cameras and microphones
 devices     `penstock devices`: which cameras, microphones, codecs and computers there are

@@ -24,6 +24,7 @@ from .config import LIMITS, ServerConfig
 from .errors import ConfigError, EngineFailedError
 from .keys import read_keys
 from .options import make_parser
+from .settings import SettingsParser, in_force
 
 if TYPE_CHECKING:
     from ..actors.info import EngineInfo
@@ -36,14 +37,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
+    settings: SettingsParser | None = getattr(options, "settings", None)
+    if settings is not None:
+        options.model = options.model or options.model_option
     if options.command is _ask and not any(word.startswith("-") for word in rest if word != "-"):
         options.words += rest  # Words after an option that stands between words.
-    elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if options.command is None:
-        parser.print_help()
-        return 0
+        rest = []
     try:
+        if settings is not None:
+            settings.check_names()
+        if rest:
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        if options.command is None:
+            parser.print_help()
+            return 0
         return options.command(options)
     except PenstockError as error:
         cause = error.__cause__
@@ -61,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     return make_parser(
         {
             "serve": _serve,
+            "config": _config,
             "plan": _plan,
             "ask": _ask,
             "devices": _devices,
@@ -143,6 +151,18 @@ def _serve(options: argparse.Namespace) -> int:
 
     with listener, asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(run())
+    return 0
+
+
+def _config(options: argparse.Namespace) -> int:
+    settings = list(in_force(options.settings, options))
+    server_config(options)
+    if options.json:
+        told = {setting.name: {"value": setting.value, "source": setting.source} for setting in settings}
+        print(msgspec.json.encode(told, enc_hook=str).decode(), flush=True)
+        return 0
+    for setting in settings:
+        print(f"{setting.name:18} {setting.value!s:24} {setting.source}", flush=True)
     return 0
 
 

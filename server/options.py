@@ -9,13 +9,14 @@ import argparse
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from ..engine.config import EngineConfig
 from ..streams.requests.request import FORMATS
 from .bench.options import Numbers, add_benches
 from .config import LIMITS, ServerConfig
 from .logs import FORMS as LOG_FORMS
+from .settings import OneLineParser, SettingsParser
 
 Commands = Mapping[str, Callable[[argparse.Namespace], int]]
 
@@ -31,23 +32,6 @@ _LIMIT_HELP = {
     "resume_seconds": "seconds that streams wait for a client whose connection was lost, if it asks for that",
     "drain_seconds": "seconds that running replies may go on after SIGTERM",
 }
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with the arguments; keeps the lines of examples as they are."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options, formatter_class=_Formatter)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Options begin in one column, where there is room behind the longest."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30)
 
 
 _EXAMPLES = {
@@ -72,6 +56,11 @@ examples:
   penstock serve Qwen/Qwen2.5-VL-3B-Instruct --port 8080
   PENSTOCK_API_KEY=change-me penstock serve --host 0.0.0.0
 """,
+    "config": """
+examples:
+  penstock config                                       what penstock serve would do here, and why
+  penstock config --config /etc/penstock.toml --json
+""",
     "replay": """
 examples:
   penstock serve --record records          then, with a file that it has written:
@@ -87,7 +76,7 @@ examples:
 
 def make_parser(commands: Commands) -> argparse.ArgumentParser:
     """The parser; each command's namespace has its function of `commands` as `command`, and none without a command."""
-    parser = _Parser(
+    parser = OneLineParser(
         prog="penstock",
         description="Media appended to the KV cache of the request that is running.",
         epilog=_EXAMPLES[""],
@@ -95,9 +84,7 @@ def make_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.set_defaults(command=None)
     parser.add_argument("--version", action="version", version=f"penstock {_version()}")
     children = parser.add_subparsers(title="commands", metavar="COMMAND")
-    serve = children.add_parser("serve", help="serve a model over WebSocket", epilog=_EXAMPLES["serve"])
-    serve.set_defaults(command=commands["serve"])
-    _add_serve(serve)
+    _add_settings(children, commands)
     plan = children.add_parser(
         "plan", help="how a model would share out memory, without its weights", epilog=_EXAMPLES["plan"]
     )
@@ -128,12 +115,29 @@ def make_parser(commands: Commands) -> argparse.ArgumentParser:
     return parser
 
 
+def _add_settings(children: Any, commands: Commands) -> None:
+    """`serve`, and `config`, which tells what `serve` would do. Both may be set in a file and in the environment."""
+    children._parser_class = SettingsParser
+    for name, what in (
+        ("serve", "serve a model over WebSocket"),
+        ("config", "options of serve, and why they hold"),
+    ):
+        child = children.add_parser(name, help=what, epilog=_EXAMPLES[name])
+        _add_serve(child)
+        if name == "config":
+            child.add_argument("--json", action="store_true", help="one JSON object")
+        child.take_environment()
+        child.set_defaults(command=commands[name], settings=child)
+    children._parser_class = OneLineParser
+
+
 def _add_serve(parser: argparse.ArgumentParser) -> None:
     defaults = ServerConfig()
     parser.add_argument(
         "model", nargs="?", help="a model's name or folder; without one Brook, which knows coloured shapes and sounds"
     )
     model = parser.add_argument_group("the model")
+    model.add_argument("--model", dest="model_option", metavar="MODEL", help="the same, for a file of options")
     _add_place(model)
     _add_cache(model)
     model.add_argument(
