@@ -13,8 +13,7 @@ from penstock.errors import InputError
 from penstock.streams.event import Appended, Token
 from penstock.streams.item import VideoFrame
 from penstock.streams.requests.request import Request, SamplingParams
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2.functional import resize
+from torch.nn.functional import interpolate
 
 from tests.actors.conftest import House
 from tests.actors.watch import FRAME_US, WORDS, Reader, ids
@@ -39,8 +38,9 @@ def seen(number: int) -> np.ndarray:
 
 
 def smaller(frame: np.ndarray, side: int) -> np.ndarray:
-    planes = torch.from_numpy(frame).permute(2, 0, 1)
-    return resize(planes, [side, side], InterpolationMode.BICUBIC, antialias=True).permute(1, 2, 0).numpy()
+    """As the processors of `transformers` resize: bicubic, antialiased, in bytes."""
+    planes = torch.from_numpy(frame).permute(2, 0, 1)[None]
+    return interpolate(planes, (side, side), mode="bicubic", antialias=True)[0].permute(1, 2, 0).numpy()
 
 
 def shown() -> list[p.VideoPiece]:
