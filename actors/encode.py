@@ -15,7 +15,7 @@ from ..engine.runner.out_of_memory import is_out_of_memory, let_go
 from ..engine.span import Span
 from ..errors import InputError, MediaError, OutOfMemoryError, PenstockError
 from ..streams.event import Error
-from ..streams.segment import DroppedSegment, Segment
+from ..streams.segment import AudioSegment, DroppedSegment, Segment, VideoSegment
 from .actor import Actor
 from .decode import segment_bytes
 from .mailbox import Mailbox
@@ -72,10 +72,10 @@ class Encode(Actor[EncodeMessage]):
                     self._take(message)
             case Grant(keys):
                 await self._encode([key for key in keys if key in self._waiting])
-            case Discard(keys):
+            case Discard(keys, passes):
                 for key in keys:
                     if key in self._waiting:
-                        self._done(key, self._waiting.pop(key))
+                        self._discard(key, passes)
             case Converse():
                 await self._converse(message)
             case Fork(stream, twin):
@@ -110,7 +110,7 @@ class Encode(Actor[EncodeMessage]):
         self._left.setdefault((stream, seq), 0)
         for segment in message.segments:
             if isinstance(segment, DroppedSegment):
-                self._pass(stream, self._encoder.passed(segment))
+                self._pass((stream, seq, segment.index), [self._encoder.passed(segment)])
                 continue
             self._waiting[stream, seq, segment.index] = segment
             self._left[stream, seq] += 1
@@ -123,13 +123,21 @@ class Encode(Actor[EncodeMessage]):
             self._schedule.put_control(Announce(stream, seq, sizes, message.arrived_us, clip))
         self._resolve(stream, seq)
 
-    def _pass(self, stream: int, span: Span) -> None:
+    def _pass(self, key: Key, spans: list[Span]) -> None:
         """What stands for dropped media goes on behind the segments before it."""
-        before = (stream, span.seq)
-        if self._left[before]:
-            self._behind.setdefault(max(key for key in self._waiting if key[:2] == before), []).append(span)
-        else:
-            self._schedule.put_control(Spans(stream, [span]))
+        before = [other for other in self._waiting if other[:2] == key[:2] and other < key]
+        if before:
+            self._behind.setdefault(max(before), []).extend(spans)
+        elif spans:
+            self._schedule.put_control(Spans(key[0], spans))
+
+    def _discard(self, key: Key, passes: bool) -> None:
+        """A segment is let go of. What stands behind it stays, behind the segments before it."""
+        segment, spans = self._waiting.pop(key), self._behind.pop(key, [])
+        if passes and isinstance(segment, VideoSegment | AudioSegment):
+            spans = [self._encoder.passed(DroppedSegment(key[1], key[2], segment)), *spans]
+        self._pass(key, spans)
+        self._done(key, segment)
 
     async def _encode(self, keys: list[Key]) -> None:
         batch = [(key[0], self._waiting[key]) for key in keys]

@@ -63,6 +63,7 @@ class Intake:
             lateness_us=request.lateness_us,
             still_us=None if request.drop_still is None else round(request.drop_still * 1_000_000),
             idle_fps=request.video_fps_idle,
+            idle_pixels=request.video_pixels_idle,
             resampler=StreamResampler,
         )
         self._spec = spec

@@ -97,9 +97,10 @@ class Grant(msgspec.Struct, frozen=True, tag=True):
 
 
 class Discard(msgspec.Struct, frozen=True, tag=True):
-    """Segments that will not be encoded: (stream, seq, index)."""
+    """Segments that will not be encoded: (stream, seq, index). `passes`: their time passes all the same."""
 
     segments: list[tuple[int, int, int]]
+    passes: bool = False
 
 
 class Encoded(msgspec.Struct, frozen=True, tag=True):

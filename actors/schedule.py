@@ -283,7 +283,7 @@ class Schedule(Actor[ScheduleMessage]):
         if gone:
             for old in gone:
                 self._happened(stream, old.event)
-            self._encode.put_control(Discard([old.key for old in gone]))
+            self._encode.put_control(Discard([old.key for old in gone], passes=True))
 
     def _grant(self) -> None:
         keys = self._granting.grant(time.perf_counter())

@@ -14,9 +14,11 @@ import torch
 
 from ..errors import InputError, ModelError
 from ..streams.format import Format, State
+from ..streams.requests.options import sized
 from ..streams.requests.prompt import Content
 from ..streams.requests.request import Request, Sampling
 from ..streams.segment import MediaSpec, Segment
+from ..streams.size import smaller_rule, video_rule
 from .embeddings import EncodedPrompt, EncodedSpan, Features
 from .positions import Clock
 from .span import Span, Stored
@@ -154,9 +156,12 @@ class Family:
         return self.data.classes.get(modality) == "D"
 
     def check_media(self, request: Request) -> None:
-        """Raise InputError where video cannot have the rates of the request, or not so much may be dropped."""
+        """Raise InputError where video cannot have the rates or the sizes of the request, or not so much may be
+        dropped."""
         self.check_rate(request.video_fps, request.audio_in_video, request.video_fps_idle)
         self.check_still(request.drop_still, request.video_fps)
+        if request.video_pixels_idle is not None:
+            self.check_smaller(request, request.video_pixels_idle)
 
     def check_rate(self, fps: float | None, sound_inside: bool, idle_fps: float | None = None) -> None:
         """Raise InputError where video at `fps` frames a second has no positions in this model, and where `idle_fps` is
@@ -174,6 +179,16 @@ class Family:
                 f"video_fps: expected a rate at which two frames are a whole number of positions, of which there are "
                 f"{self.data.per_second:g} a second, got {fps:g}"
             )
+
+    def check_smaller(self, request: Request, most: int) -> None:
+        """Raise InputError where frames cannot be made smaller, to at most `most` pixels."""
+        rule = video_rule(sized(self.spec, request.processor), request.expected_frames)
+        if "max_pixels" not in self.spec.options:
+            raise InputError(
+                f"video_pixels_idle: expected a model whose processor has max_pixels, got {self.data.name}, in which "
+                f"every frame has the same number of rows"
+            )
+        smaller_rule(rule, most)
 
     def check_still(self, seconds: float | None, fps: float | None) -> None:
         """Raise InputError where all that may be dropped one after the other, in so many seconds, would take more than

@@ -81,6 +81,7 @@ class ImageSegment(msgspec.Struct, frozen=True, eq=False, tag="image"):
 class VideoSegment(msgspec.Struct, frozen=True, eq=False, tag="video"):
     """One temporal patch of a video, `(temporal_patch, h, w, 3)` uint8, at the size that was fixed when the video
     opened. `clip_fps`: it is part of a clip of its own, at so many frames a second; None: of the stream's video.
+    `smaller`: the same frames at the size that they have while nothing happens, until it is decided which go in.
     """
 
     seq: int
@@ -89,6 +90,7 @@ class VideoSegment(msgspec.Struct, frozen=True, eq=False, tag="video"):
     start_us: int
     stop_us: int
     clip_fps: float | None = None
+    smaller: np.ndarray | None = None
 
 
 class AudioSegment(msgspec.Struct, frozen=True, eq=False, tag="audio"):

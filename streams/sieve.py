@@ -1,10 +1,11 @@
-"""Which segments go to the model, of those that a stream may leave out. Comes in: segments in the order of their times;
-goes out: the same with those replaced that do not go to the model, and notices of these. Knows no streams, clocks or
-models.
+"""Which segments go to the model, of those that a stream may leave out, and at which size. Comes in: segments in the
+order of their times; goes out: the same with those replaced that do not go to the model, and notices of these. Knows no
+streams, clocks or models.
 
-Two rules. What shows or says nothing new is left out ("still"). Video has a lower rate while nothing happens ("rate").
-For both a piece of video is compared with the newest frame that was *kept*, not with the one before it: so a slow
-change adds up until it shows. All of it is causal, a pure function of the segments so far and of the demand for them.
+Three rules. What shows or says nothing new is left out ("still"). Video has a lower rate while nothing happens
+("rate"), and its frames are smaller then. For all of them a piece of video is compared with the newest frame that was
+*kept*, not with the one before it: so a slow change adds up until it shows. Frames are compared at their full size. All
+of it is causal, a pure function of the segments so far and of the demand for them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ _CELL = 4
 _LEVELS, _SHARE = 10.0, 0.001
 # Which share of cells says that the scene is another one, and for how long video has its full rate then.
 _SCENE, _NEW_US = 0.3, 5_000_000
+# For so long frames keep the size that a question, a reply or a busy machine gave them: another begins another block.
+_SAME_SIZE_US = 5_000_000
 # Sound is silent if no stretch of 20 ms of it is louder than this, a root of the mean square: -50 dB of full scale.
 _STRETCHES_A_SECOND, _SILENT = 50, 0.00316
 
@@ -41,7 +44,8 @@ class Sieve:
 
     `still_us`: at least one piece of video and of sound goes through in so much media time, however little it shows or
     says. `idle_us`: at least one of video does, while there is no more demand. None: nothing is left out by this rule.
-    Pictures of their own and units of picture and sound always go through.
+    Video that has two sizes goes through with one of them. Pictures of their own and units of picture and sound always
+    go through as they are.
     """
 
     def __init__(self, audio_rate: int, still_us: int | None, idle_us: int | None = None) -> None:
@@ -50,6 +54,7 @@ class Sieve:
         self._kept_us: dict[str, int] = {}  # when the last piece of each kind that was kept began
         self._shown: np.ndarray | None = None  # the newest frame that was kept, in cells
         self._scene_us: int | None = None  # when the newest piece began that is another scene
+        self._demand_us: dict[Demand, int] = {}  # when the newest piece began for which there was this demand
 
     def sift(
         self, segments: Iterable[Segment], seq: int, demand: Demand = Demand.IDLE
@@ -64,7 +69,7 @@ class Sieve:
                 dropped.append(self._notice(seq, segment, reason))
                 sifted.append(_without_content(segment))
             else:
-                sifted.append(segment)
+                sifted.append(self._sized(segment) if isinstance(segment, VideoSegment) else segment)
         return sifted, dropped
 
     def _reason(self, segment: Segment, demand: Demand) -> str:
@@ -79,12 +84,13 @@ class Sieve:
 
     def _of_video(self, segment: VideoSegment, demand: Demand) -> str:
         cells, start_us = _cells(segment.pixels), segment.start_us
+        self._demand_us[demand] = start_us
         changed = self._changed(cells)
         if changed > _SCENE:
             self._scene_us = start_us
         if self._still_us is not None and changed <= _SHARE and not self._is_due("video", start_us, self._still_us):
             return "still"
-        full = demand is Demand.ASKED or (demand is Demand.IDLE and self._is_new_scene(start_us))
+        full = demand is Demand.ASKED or (demand is Demand.IDLE and _is_soon(start_us, self._scene_us, _NEW_US))
         if self._idle_us is not None and not full and not self._is_due("video", start_us, self._idle_us):
             return "rate"
         self._shown, self._kept_us["video"] = cells[-1], start_us
@@ -103,8 +109,16 @@ class Sieve:
         last_us = self._kept_us.get(kind)
         return last_us is None or not last_us <= start_us < last_us + every_us
 
-    def _is_new_scene(self, start_us: int) -> bool:
-        return self._scene_us is not None and self._scene_us <= start_us < self._scene_us + _NEW_US
+    def _sized(self, segment: VideoSegment) -> VideoSegment:
+        """The segment with the one size that goes in. A machine that was busy just now has the last word."""
+        if segment.smaller is None:
+            return segment
+        start_us = segment.start_us
+        asked, loaded = (
+            _is_soon(start_us, self._demand_us.get(which), _SAME_SIZE_US) for which in (Demand.ASKED, Demand.LOADED)
+        )
+        full = not loaded and (asked or _is_soon(start_us, self._scene_us, _NEW_US))
+        return msgspec.structs.replace(segment, pixels=segment.pixels if full else segment.smaller, smaller=None)
 
     def _changed(self, cells: np.ndarray) -> float:
         """The share of cells that are other ones than in the newest frame that was kept, where that is largest."""
@@ -129,6 +143,11 @@ class Sieve:
         return any(bool((np.square(part).mean(1) > _SILENT**2).any()) for part in stretches if part.size)
 
 
+def _is_soon(start_us: int, after_us: int | None, within_us: int) -> bool:
+    """Less than `within_us` after what began at `after_us`, if anything did. Not where the clock was set back."""
+    return after_us is not None and after_us <= start_us < after_us + within_us
+
+
 def _cells(pixels: np.ndarray) -> np.ndarray:
     """Frames `(n, h, w, 3)` as means over cells, `(n, rows, columns, 3)` float32. The last row and column of cells take
     the pixels that are left over."""
@@ -142,7 +161,8 @@ def _cells(pixels: np.ndarray) -> np.ndarray:
 def _without_content(segment: VideoSegment | AudioSegment) -> DroppedSegment:
     """What stands for a segment that does not go to the model."""
     if isinstance(segment, VideoSegment):
-        nothing = msgspec.structs.replace(segment, pixels=np.zeros((len(segment.pixels), 0, 0, 3), np.uint8))
+        empty = np.zeros((len(segment.pixels), 0, 0, 3), np.uint8)
+        nothing = msgspec.structs.replace(segment, pixels=empty, smaller=None)
     else:
         nothing = msgspec.structs.replace(segment, samples=np.zeros(0, np.float32), lead=0, power=None)
     return DroppedSegment(segment.seq, segment.index, nothing)

@@ -53,6 +53,17 @@ def check_sides(height: int, width: int) -> None:
         )
 
 
+def smaller_rule(rule: SizeRule, most: int) -> SizeRule:
+    """The rule for frames that have at most `most` pixels each. InputError where `rule` gives none such, and where it
+    gives no others."""
+    least = math.ceil(rule.min_pixels / rule.counted)
+    if not least <= most <= rule.largest:
+        raise InputError(
+            f"video_pixels_idle: expected {least} to {rule.largest}, what a frame of this stream may have, got {most}"
+        )
+    return msgspec.structs.replace(rule, max_pixels=most * min(rule.frames, rule.counted))
+
+
 def _check_empty(height: int, width: int) -> None:
     if height < 1 or width < 1:
         raise InputError(f"picture: expected at least 1 pixel on each side, got {width} x {height}")

@@ -20,7 +20,7 @@ from .event import Dropped, Held
 from .order import LIVE, FrameSource, Order
 from .segment import DroppedSegment, ImageSegment, MediaSpec, Segment, Sifted, UnitSegment
 from .sieve import Demand, Sieve
-from .size import fit, video_rule
+from .size import fit, smaller_rule, video_rule
 from .tracks import Tracks
 from .unit import Units
 from .video import Pictures, Resize, Sampler, VideoPatches
@@ -49,8 +49,9 @@ class Timeline:
     `audio_in_video` makes units of pictures and sound. With `lateness_us` L frames are first put in the order of
     media time, pictures before sound and then by input number, and wait until media more than L newer has come; 0
     takes them as they arrive. `still_us`: what shows or says nothing new is dropped, but for one piece in so much media
-    time (None: nothing is). `idle_fps`: the rate of video while nothing happens (None: always the same), as `Sieve` has
-    it; `demand` may be set before each call. `resize` and `resampler` default to those of `codecs`.
+    time (None: nothing is). `idle_fps`, `idle_pixels`: the rate of video while nothing happens, and the most pixels of
+    a frame then (None: always the same), as `Sieve` has it; `demand` may be set before each call. `resize` and
+    `resampler` default to those of `codecs`.
 
     Without a lateness a frame that is older than the newest says that its clock was set back, and begins a new grid.
     With one, the second piece of media in a row that is older than the lateness allows says so; the first is late.
@@ -69,10 +70,11 @@ class Timeline:
         lateness_us: int = 0,
         still_us: int | None = None,
         idle_fps: float | None = None,
+        idle_pixels: int | None = None,
         resize: Resize | None = None,
         resampler: MakeResampler | None = None,
     ) -> None:
-        """InputError where the model cannot take `audio_in_video`, or not at this rate."""
+        """InputError where the model cannot take `audio_in_video`, or not at this rate, or frames of `idle_pixels`."""
         self._spec = spec
         self.demand = Demand.IDLE
         self._resize = resize or _resize
@@ -83,9 +85,13 @@ class Timeline:
         make_resampler = resampler or _resampler
         fps = spec.video_fps if video_fps is None else video_fps
         idle_us = None if idle_fps is None else _idle_us(spec, fps, idle_fps)
-        self._sieve = None if still_us is None and idle_us is None else Sieve(spec.audio_rate, still_us, idle_us)
+        self._sieve, smaller = None, None
+        if any(rule is not None for rule in (still_us, idle_us, idle_pixels)):
+            self._sieve = Sieve(spec.audio_rate, still_us, idle_us)
         if spec.video is not None:
-            self._pictures = Pictures(video_rule(spec, expected_frames), self._resize)
+            rule = video_rule(spec, expected_frames)
+            self._pictures = Pictures(rule, self._resize)
+            smaller = None if idle_pixels is None else Pictures(smaller_rule(rule, idle_pixels), self._resize)
         if audio_in_video:
             if self._pictures is None:
                 raise InputError(f"audio in video: expected a model that takes video, got one for {self._takes()}")
@@ -93,7 +99,7 @@ class Timeline:
             return
         patches = sounds = None
         if self._pictures is not None:
-            patches = VideoPatches(Sampler(fps), self._pictures, spec.temporal_patch, ordered=lateness_us > 0)
+            patches = VideoPatches(Sampler(fps), self._pictures, spec.temporal_patch, lateness_us > 0, smaller)
         if spec.audio_rate:
             sounds = AudioBlocks(spec, make_resampler, once=lateness_us > 0)
         self._rooms = Tracks(patches, sounds)

@@ -132,11 +132,23 @@ class Pictures:
         """Height and width that the rule gives the frame's source. InputError where no size fits it."""
         return fit(self._rule, *frame.pixels.shape[:2])
 
+    def fitted(self, frame: Pixels) -> np.ndarray:
+        """The frame's pixels at the size that the rule gives it."""
+        return self.at(frame, self.size(frame))
+
     def at(self, frame: Pixels, size: tuple[int, int]) -> np.ndarray:
         """The frame's pixels at `size`, `(height, width, 3)` uint8."""
         if self._last is None or self._last[0] is not frame or self._last[1].shape[:2] != size:
             self._last = frame, self._resize(frame.pixels, *size)
         return self._last[1]
+
+
+class FittedFrame(msgspec.Struct, frozen=True, eq=False):
+    """A picked frame at the model's size, `(h, w, 3)`, and its media time; `smaller`: the same at its other size."""
+
+    pixels: np.ndarray
+    smaller: np.ndarray | None
+    at_us: int
 
 
 class VideoPatches:
@@ -145,16 +157,23 @@ class VideoPatches:
     The size is fixed at the first frame. A source of another size, or a new grid of the sampler, ends the run: the
     open patch is completed by repeating its last frame, and the size is fixed again. A segment's times are those of
     the first and the last frame in it. `ordered`: frames come in the order of their times, so that one which is older
-    than the newest came too late.
+    than the newest came too late. `smaller`: what makes frames of another size, which segments have too.
     """
 
-    def __init__(self, sampler: Sampler, pictures: Pictures, patch: int, ordered: bool = False) -> None:
+    def __init__(
+        self,
+        sampler: Sampler,
+        pictures: Pictures,
+        patch: int,
+        ordered: bool = False,
+        smaller: Pictures | None = None,
+    ) -> None:
         self._sampler = sampler
         self._ordered = ordered
-        self._pictures = pictures
+        self._pictures, self._smaller = pictures, smaller
         self._patch = patch
         self._run: tuple[int, int, int] | None = None
-        self._open: list[tuple[np.ndarray, int]] = []
+        self._open: list[FittedFrame] = []
 
     @property
     def held(self) -> int:
@@ -164,7 +183,7 @@ class VideoPatches:
     @property
     def held_from_us(self) -> int | None:
         """Media time of the first frame that waits; None where none does."""
-        return self._open[0][1] if self._open else None
+        return self._open[0].at_us if self._open else None
 
     @property
     def patience_us(self) -> int:
@@ -192,8 +211,9 @@ class VideoPatches:
             if self._run != (run := (pick.grid, height, width)):
                 segments += self._close()
                 self._run = run
-            pixels = self._pictures.at(pick.frame, self._pictures.size(pick.frame))
-            self._open.append((pixels, pick.frame.pts_us))
+            pixels = self._pictures.fitted(pick.frame)
+            smaller = None if self._smaller is None else self._smaller.fitted(pick.frame)
+            self._open.append(FittedFrame(pixels, smaller, pick.frame.pts_us))
             if len(self._open) == self._patch:
                 segments += self._close()
         return segments
@@ -201,8 +221,10 @@ class VideoPatches:
     def _close(self) -> list[VideoSegment]:
         if not self._open:
             return []
-        pixels = whole_patches([pixels for pixels, _ in self._open], self._patch)
-        segment = VideoSegment(0, 0, pixels, self._open[0][1], self._open[-1][1])
+        pixels = whole_patches([shown.pixels for shown in self._open], self._patch)
+        others = [shown.smaller for shown in self._open if shown.smaller is not None]
+        smaller = whole_patches(others, self._patch) if others else None
+        segment = VideoSegment(0, 0, pixels, self._open[0].at_us, self._open[-1].at_us, smaller=smaller)
         self._open = []
         return [segment]
 

@@ -1,6 +1,6 @@
-"""What streams take in of the films that they are shown, counted, with or without leaving out what shows nothing new.
+"""What streams take in of the films that they are shown, counted, with or without options that let them take less.
 
-In: a house (doors.py) and a request's `drop_still`. Out: the same house, which counts. It knows no questions.
+In: a house (doors.py) and what its requests say of that. Out: the same house, which counts. It knows no questions.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from .world import Scene
 
 class SceneLine(NamedTuple):
     """One line of the table of scenes: `kind` says of which. `right`: the share of the `questions` that were answered
-    right; `rows`: of media, for each second of film; `frames` and `sound`: how many frames and seconds of sound of each
-    second were left out."""
+    right; `rows` and `video`: rows of media and, among them, of pictures, for each second of film; `frames` and
+    `sound`: how many frames and seconds of sound of each second were left out."""
 
     kind: str
     seconds: float
     questions: int
     right: float
     rows: float
+    video: float
     frames: float
     sound: float
 
@@ -34,13 +35,14 @@ class Taken:
     def __init__(self) -> None:
         self.seconds = 0.0
         self.marks: list[bool] = []
-        self.rows = self.frames = self.sound_us = 0
+        self.rows = self.video = self.frames = self.sound_us = 0
 
     def note(self, event: Event) -> None:
         """An event of a stream that is shown such a film."""
         if isinstance(event, Appended):
             self.rows += event.rows
-        elif isinstance(event, Dropped) and event.reason == "still":
+            self.video += event.rows if event.modality == "video" else 0
+        elif isinstance(event, Dropped) and event.reason in ("still", "rate"):
             if event.modality == "video":
                 self.frames += event.count
             else:
@@ -49,7 +51,7 @@ class Taken:
     def line(self, scenes: str) -> SceneLine:
         """Of all that was noted."""
         right, each = sum(self.marks) / max(1, len(self.marks)), max(self.seconds, 1e-9)
-        shares = (self.rows / each, self.frames / each, self.sound_us / 1e6 / each)
+        shares = (self.rows / each, self.video / each, self.frames / each, self.sound_us / 1e6 / each)
         return SceneLine(scenes, self.seconds, len(self.marks), right, *shares)
 
 
@@ -80,13 +82,13 @@ class CountedStream:
 
 
 class CountingHouse:
-    """A house whose streams note what they take in, and leave out what shows nothing new where `drop_still` says so."""
+    """A house whose streams note what they take in. `sparing`: fields of their requests, by which they take less."""
 
-    def __init__(self, house: Any, drop_still: float | None, taken: Taken) -> None:
-        self._house, self._drop_still, self._taken = house, drop_still, taken
+    def __init__(self, house: Any, sparing: dict[str, Any], taken: Taken) -> None:
+        self._house, self._sparing, self._taken = house, sparing, taken
 
     async def stream(self, request: Request) -> CountedStream:
-        sparing = msgspec.structs.replace(request, drop_still=self._drop_still)
+        sparing = msgspec.structs.replace(request, **self._sparing)
         return CountedStream(await self._house.stream(sparing), self._taken)
 
     async def generate(self, request: Request, params: SamplingParams | None = None) -> str:
@@ -95,12 +97,15 @@ class CountingHouse:
 
 def table(lines: Sequence[SceneLine]) -> str:
     """The lines under one another, with a head."""
-    head = f"{'scenes':22} {'s':>5} {'asked':>5} {'right':>7} {'rows/s':>7} {'left out: frames/s':>19} {'sound s/s':>9}"
+    head = (
+        f"{'scenes':22} {'s':>5} {'asked':>5} {'right':>7} {'rows/s':>7} {'of video':>8} {'left out: frames/s':>19} "
+        f"{'sound s/s':>9}"
+    )
     return "\n".join(
         [head]
         + [
             f"{line.kind:22} {line.seconds:5.0f} {line.questions:5} {line.right:7.1%} {line.rows:7.1f} "
-            f"{line.frames:19.2f} {line.sound:9.2f}"
+            f"{line.video:8.1f} {line.frames:19.2f} {line.sound:9.2f}"
             for line in lines
         ]
     )

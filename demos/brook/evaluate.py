@@ -17,7 +17,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from penstock import Event, PenstockError, ReplyDone, Request, SamplingParams, VideoBytes, connect
@@ -111,11 +111,12 @@ async def answer(
     film: bytes | None,
     seconds: float,
     score: Score,
-    drop_still: float | None = None,
+    sparing: dict[str, Any],
 ) -> None:
-    """Show a film of `seconds` through a door and ask every question."""
+    """Show a film of `seconds` through a door, to streams whose requests have the fields `sparing`, and ask every
+    question."""
     taken = score.taken[sort_of(paper.scene)]
-    counting = CountingHouse(house, drop_still, taken)
+    counting = CountingHouse(house, sparing, taken)
     given = await DOORS[door](counting, film, seconds, [question for _, question in paper.questions])
     taken.seconds += seconds
     for (kind, question), words in zip(paper.questions, given, strict=True):
@@ -208,9 +209,10 @@ async def examine(options: argparse.Namespace, score: Score) -> None:
         async with places, house() as inside:
             paper, other = papers[number], papers[number - 1]
             scene = _shown(options.media, paper.scene, other.scene)
+            scene = None if scene is None else scene.after(options.watched)
             film = None if scene is None else await filmed(scene)
             seconds = 0.0 if scene is None else scene.seconds
-            await answer(inside, options.door, paper, film, seconds, score, options.drop_still)
+            await answer(inside, options.door, paper, film, seconds, score, _sparing(options))
 
     lanes = asyncio.Semaphore(options.lanes)
 
@@ -233,8 +235,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.after and (options.url is not None or options.door != "frames"):
         parser.error("--after: expected --door frames and no --url")
-    if options.drop_still is not None and (options.door != "frames" or options.after):
-        parser.error("--drop-still: expected --door frames and no --after")
+    if _sparing(options) and (options.door != "frames" or options.after):
+        parser.error("--drop-still, --fps-idle, --pixels-idle: expected --door frames and no --after")
     if options.dusk and options.camera:
         parser.error("--dusk: expected no --camera, got both")
     score = Score()
@@ -258,6 +260,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(words, file=sys.stderr)
     _show(score, options)
     return 0
+
+
+def _sparing(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a request that let a stream take less."""
+    given = {
+        "drop_still": options.drop_still,
+        "video_fps_idle": options.fps_idle,
+        "video_pixels_idle": options.pixels_idle,
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _show(score: Score, options: argparse.Namespace) -> None:
@@ -291,6 +303,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dusk", action="store_true", help="in each film the light goes slowly")
     parser.add_argument(
         "--drop-still", type=float, metavar="SECONDS", help="leave out what shows nothing new (door frames)"
+    )
+    parser.add_argument(
+        "--fps-idle", type=float, metavar="FPS", help="the rate of video while nothing happens (door frames)"
+    )
+    parser.add_argument(
+        "--pixels-idle", type=int, metavar="PIXELS", help="the size of frames while nothing happens (door frames)"
+    )
+    parser.add_argument(
+        "--watched", type=float, default=0.0, metavar="SECONDS", help="for so long nothing happens before each film"
     )
     parser.add_argument("--pace", type=float, default=1.0, help="how fast films are played for narration (default 1)")
     parser.add_argument("--lanes", type=int, default=4, help="films narrated at a time (default 4)")

@@ -95,6 +95,13 @@ class Scene(NamedTuple):
     cuts: tuple[float, ...] = ()
     foreign_first: bool = True
 
+    def after(self, seconds: float) -> Scene:
+        """The same scene, in which for so many seconds nothing has happened yet."""
+        changes = (c._replace(start=c.start + seconds, stop=c.stop + seconds) for c in self.changes)
+        sounds = (s._replace(start=s.start + seconds, stop=s.stop + seconds) for s in self.sounds)
+        cuts = tuple(cut + seconds for cut in self.cuts)
+        return self._replace(seconds=self.seconds + seconds, changes=tuple(changes), sounds=tuple(sounds), cuts=cuts)
+
     def foreign_at(self, time: float) -> str:
         """What kind of foreign picture there is at `time`, or ""."""
         known = self.cuts and (time < self.cuts[0]) != self.foreign_first

@@ -182,6 +182,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         the scene has not just changed. With the policy "latest" it is also the rate while earlier media waits for more
         than a second, before any is lost. What is left out comes as `Dropped` events, "rate". Not with
         `audio_in_video`. `None`: the rate is always the same (docs/formats.md).
+    video_pixels_idle: the most pixels that a frame has while nothing happens, and while earlier media waits for more
+        than a second as above. A question, a reply and another scene give frames their full size at once.
+        `Appended.rows` says which size went in. InputError for a number that the model's processor cannot give, for a
+        model whose frames all have one number of rows, and together with `audio_in_video`. `None`: frames always have
+        their full size (docs/formats.md).
     expected_frames: how many frames the video will have, if that is known. Then frames have the size that the model's
         processor gives such a video.
     audio_in_video: sound and picture are one source and go in as interleaved units of the model. InputError if the
@@ -214,6 +219,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     lookback: float | None = None
     video_fps: float | None = None
     video_fps_idle: float | None = None
+    video_pixels_idle: int | None = None
     expected_frames: int | None = None
     audio_in_video: bool = False
     positions: str = "max"
@@ -244,8 +250,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         for name, fps in (("video_fps", self.video_fps), ("video_fps_idle", self.video_fps_idle)):
             if fps is not None and not FPS[0] <= fps <= FPS[1]:
                 raise InputError(f"{name}: expected a number in [{FPS[0]:g}, {FPS[1]:g}], got {fps}")
-        if self.video_fps_idle is not None and self.audio_in_video:
-            raise InputError("video_fps_idle: expected none with audio_in_video, whose units always go in; got both")
+        for name, idle in (("video_fps_idle", self.video_fps_idle), ("video_pixels_idle", self.video_pixels_idle)):
+            if idle is not None and self.audio_in_video:
+                raise InputError(f"{name}: expected none with audio_in_video, whose units always go in whole; got both")
         if self.drop_still is not None and not STILL_SECONDS[0] <= self.drop_still <= STILL_SECONDS[1]:
             least, most = STILL_SECONDS
             raise InputError(f"drop_still: expected a number in [{least:g}, {most:g}], got {self.drop_still}")

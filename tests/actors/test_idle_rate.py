@@ -1,4 +1,5 @@
-"""What asks for a camera's media, and how much of it the machine can take, decides the rate of its video."""
+"""What asks for a camera's media, and how much of it the machine can take, decides the rate of its video and how large
+its frames are."""
 
 from __future__ import annotations
 
@@ -77,6 +78,30 @@ def test_a_camera_has_its_lower_rate_before_anything_is_lost(
             else:  # a pair of frames in four seconds
                 assert {event.start_us for event in reader.of(Appended)} == {0, 4_000_000, 8_000_000}
                 assert left_out == {("rate", second * 1_000_000) for second in (1, 2, 3, 5, 6, 7)}
+
+    house.run(work())
+
+
+def test_a_camera_has_smaller_frames_before_anything_is_lost(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each frame shows another scene, and a question waits: frames are smaller all the same."""
+
+    async def work() -> None:
+        slow, towers = slowed(house.loaded)
+        request = Request(format="turns", policy="latest", video_pixels_idle=3136)
+        async with house.engine(slow) as engine, await engine.stream(request) as stream:
+            reader, film = Reader(stream), shots(1, 6)
+            for frame in film[:2]:
+                await stream.append(frame)
+            await until(towers.begun.is_set)
+            asking = asyncio.create_task(stream.ask(WORDS, SamplingParams(max_tokens=2)))
+            monkeypatch.setattr(decode, "_WAITS_LONG_US", 0)  # what waits for the encoder now waits too long
+            for frame in film[2:]:
+                await stream.append(frame)
+            await until(lambda: engine.statistics()["mailboxes"]["decode"]["data"] == 0)
+            towers.go.set()
+            await (await asking).text()
+            rows = [event.rows for event in await reader.see(Appended, 3)]
+            assert rows == [6, 2, 2] and not reader.of(Dropped)
 
     house.run(work())
 

@@ -14,12 +14,12 @@ from penstock.codecs import decoders
 from penstock.engine.command import Accept, TextInput
 from penstock.engine.family import Loaded
 from penstock.streams.event import Appended, Dropped
-from penstock.streams.item import AudioChunk, Image, VideoFrame
+from penstock.streams.item import AudioChunk, Image, Item, VideoFrame
 from penstock.streams.requests.request import Request, SamplingParams
 
 from tests.actors.conftest import House
 from tests.actors.watch import FRAME_US, Reader, ids, until
-from tests.reference.media import picture
+from tests.reference.media import frames, picture, sound
 
 COUNT = 30
 SHORT = SamplingParams(max_tokens=4)
@@ -130,6 +130,44 @@ def test_camera_faster_than_encode(house: House, policy: str) -> None:
             assert appended == sorted(appended) and appended[-1] == seqs[-1]
             assert len(appended) + lost == COUNT
             assert (lost > 0) == (policy == "latest")
+
+    house.run(work())
+
+
+@pytest.mark.parametrize("kind", ["video", "audio"])
+def test_what_is_dropped_for_newer_media_takes_its_time(house: House, kind: str) -> None:
+    """What went in, and the words behind it, stand where they do if nothing is dropped."""
+    film = frames(1, 2 * COUNT)
+
+    def piece(number: int) -> list[Item]:
+        if kind == "audio":
+            return [AudioChunk(sound(number, 2.0)[None], 16_000, number * 2_000_000)]
+        return [VideoFrame(film[place], place * FRAME_US) for place in (2 * number, 2 * number + 1)]
+
+    async def seen(policy: str) -> tuple[dict[int | None, int], list[list[int]], int]:
+        slow, towers = slowed(house.loaded)
+        request = Request(policy=policy, format="turns", window=None)
+        async with house.engine(slow) as engine:
+            stream = await engine.stream(request)
+            reader = Reader(stream)
+            for number in range(COUNT):
+                for item in piece(number):
+                    await stream.append(item)
+                await until(lambda: engine.statistics()["mailboxes"]["decode"]["data"] == 0)
+            await until(lambda: engine.statistics()["mailboxes"]["encode"]["data"] >= COUNT - 2)
+            towers.go.set()
+            await (await stream.ask("What?", SHORT)).text()
+            last = (await stream.transcript())[-1].positions
+            await stream.close()
+        await reader.task
+        lost = sum(event.count for event in reader.of(Dropped))
+        return {event.start_us: event.position for event in reader.of(Appended)}, last, lost
+
+    async def work() -> None:
+        (some, after, lost), (every, after_every, nothing) = await seen("latest"), await seen("block")
+        assert len(some) + lost == len(every) and lost > 0 and nothing == 0
+        assert some == {start: every[start] for start in some}
+        assert after == after_every
 
     house.run(work())
 

@@ -3,8 +3,10 @@ and then."""
 
 from __future__ import annotations
 
+import copy
 import itertools
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,6 +17,7 @@ from penstock.streams.event import Dropped
 from penstock.streams.requests.request import Request
 from penstock.streams.segment import AudioSegment, DroppedSegment, MediaSpec, Segment, Sifted, SizeRule, VideoSegment
 from penstock.streams.sieve import Demand, Sieve
+from penstock.streams.size import fit
 from penstock.streams.timeline import Timeline
 
 SIDE = 64
@@ -208,3 +211,66 @@ def test_both_rules_together_tell_which_it_was() -> None:
         piece = VideoSegment(0, 0, frame[None], number * SECOND_US, number * SECOND_US)
         reasons.append([notice.reason for notice in sieve.sift([piece], number)[1]])
     assert reasons == [[]] + [["still"]] * 7 + [[]] + [["rate"]] * 3 + [[]] + [["rate"]] * 3
+
+
+def by_size(steps: list[tuple[int, Demand]], copied: int = -1) -> list[bool]:
+    """Which pieces, one a second, go in at their full size; from number `copied` on, a copy of the sieve decides."""
+    sieve, full = Sieve(1000, None), []
+    for number, (seed, demand) in enumerate(steps):
+        sieve = copy.deepcopy(sieve) if number == copied else sieve
+        frames = moving(number, seed)[None]
+        piece = VideoSegment(0, 0, frames, number * SECOND_US, number * SECOND_US, smaller=frames[:, ::2, ::2])
+        (through,), dropped = sieve.sift([piece], number, demand)
+        assert isinstance(through, VideoSegment) and through.smaller is None and not dropped
+        full.append(through.pixels.shape == frames.shape)
+    return full
+
+
+def test_frames_are_smaller_while_nothing_happens() -> None:
+    """For five seconds after another scene has come and after something was asked, they keep their full size."""
+    demands = [Demand.ASKED if number in (12, 13) else Demand.IDLE for number in range(30)]
+    full = by_size([(number // 22, demand) for number, demand in enumerate(demands)])
+    assert [number for number, one in enumerate(full) if one] == [*range(5), *range(12, 18), *range(22, 27)]
+
+
+def test_while_media_waits_too_long_frames_are_smaller_whatever_they_show() -> None:
+    """And for five seconds after that, since a change of size would come again and again."""
+    demands = [Demand.LOADED if number in (2, 3) else Demand.ASKED for number in range(10)]
+    full = by_size(list(enumerate(demands)))
+    assert [number for number, one in enumerate(full) if not one] == list(range(2, 8))
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(Demand)), min_size=1, max_size=40), st.integers(0, 39))
+def test_sizes_follow_what_is_asked_and_change_seldom(steps: list[tuple[int, Demand]], copied: int) -> None:
+    full = by_size(steps)
+    assert by_size(steps, copied) == full
+    for number, ((seed, demand), one) in enumerate(zip(steps, full, strict=True)):
+        recent = steps[max(0, number - 4) : number + 1]
+        if any(earlier is Demand.LOADED for _, earlier in recent):
+            assert not one
+        else:
+            new = number < 5 or any(earlier != seed for earlier, _ in steps[number - 5 : number + 1])
+            assert one == (new or any(earlier is Demand.ASKED for _, earlier in recent)) or demand is Demand.LOADED
+    for number in range(1, len(full)):
+        if full[number - 1] > full[number] and steps[number][1] is not Demand.LOADED:
+            assert all(full[max(0, number - 5) : number])
+
+
+@given(st.integers(1, 3), st.sampled_from([(64, 64), (40, 90), (33, 47)]), st.integers(64, 4096))
+def test_smaller_frames_are_those_of_the_processor_with_these_pixels(
+    patch: int, shape: tuple[int, int], most: int
+) -> None:
+    """With a bound on each frame, and with one for a patch of them."""
+    for frames in (1, patch):
+        rule = SizeRule(4, 64 * frames, 4096 * frames, frames, frames)
+        spec = msgspec.structs.replace(SPEC, video=rule, temporal_patch=patch)
+        bound = msgspec.structs.replace(rule, max_pixels=most * frames)
+        there = Timeline(msgspec.structs.replace(spec, video=bound), video_fps=1.0)
+        shots = [Pixels(np.resize(scene(), (*shape, 3)), number * SECOND_US) for number in range(9 * patch)]
+        line = Timeline(spec, video_fps=1.0, idle_pixels=most)
+        ours, theirs = (
+            [segment.pixels for segment in one.feed(1, shots).segments if isinstance(segment, VideoSegment)]
+            for one in (line, there)
+        )
+        assert len(ours) == 9 and ours[0].shape[1:3] == fit(rule, *shape)
+        assert np.array_equal(ours[-1], theirs[-1]) and ours[-1][0, ..., 0].size <= most
