@@ -86,6 +86,7 @@ class StreamState:
         self.asked = 0  # the first row of the newest question
         self.turns: list[int] = []  # the row behind each of its first turns, as many as are pinned
         self.media = MediaLife.EXPECTED
+        self.left_us: int | None = None  # media up to this time has left its window
         self.losses = Losses()
         # `Layout.ready`, for the input that acts next.
         self.ready: dict[tuple[str, bool], list[int]] | None = {} if spell_apart else None
