@@ -269,8 +269,8 @@ class StreamState:
         if edit.pages:
             self.changes.edits.append(TableEdit(self.slot, edit.index, edit.pages))
         self.returns = self.returns and table.length < self.rows
-        draws = self.reply is not None and table.length == self.rows and not self.pausing
-        draw = self.reply.draw() if draws and self.reply is not None else None
+        speaks = self.reply if table.length == self.rows and not self.pausing else None
+        draw = None if speaks is None else speaks.draw()
         if self.fronts is None:
             return Feed(self.id, self.slot, first, rows, draw), edit.copies
         base = table.base
