@@ -23,6 +23,7 @@ class Speech:
         self.reason: str | None = None  # how it ended; None while it runs
         self.error: PenstockError | None = None  # what its stream ended with, if the reply ended with it
         self.rest = ""  # what follows its last token: text that a stop string had held back
+        self.since_us: int | None = None  # media before this time had left the window when it ended
         self._tokens: list[Token] = []
         self._more = asyncio.Event()
 
@@ -62,8 +63,8 @@ class Speech:
         self._tokens.append(token)
         self._more.set()
 
-    def _end(self, reason: str, rest: str, error: PenstockError | None) -> None:
-        self.reason, self.rest, self.error = reason, rest, error
+    def _end(self, reason: str, rest: str, error: PenstockError | None, since_us: int | None) -> None:
+        self.reason, self.rest, self.error, self.since_us = reason, rest, error, since_us
         self._more.set()
 
 
@@ -79,6 +80,8 @@ class Reply(Speech):
     error: the error that its stream ended with, if the reply ended with it, otherwise `None`.
     taken: how many of its tokens somebody has read. An interrupt without `at` keeps so many.
     rest: words that follow its last token. They were held back because they could have become a stop string.
+    since_us: media before this time had left the stream's window when the reply ended, in microseconds on the stream's
+        clock. `None` while it runs, and if no media had left (`ReplyDone`).
     """
 
     seq: int
@@ -117,13 +120,20 @@ class Reply(Speech):
         self._held = self._tokens[place:] + self._held
         del self._tokens[place:]
 
-    def end(self, reason: str, keep: int | None = None, rest: str = "", error: PenstockError | None = None) -> None:
+    def end(
+        self,
+        reason: str,
+        keep: int | None = None,
+        rest: str = "",
+        error: PenstockError | None = None,
+        since_us: int | None = None,
+    ) -> None:
         """It has ended with `keep` tokens (None: those that were told) and the words `rest` after them."""
         if keep is not None:
             self._tokens = (self._tokens + self._held)[: max(0, keep - self._first)]
             self.taken = min(self.taken, keep)
         self._held = []
-        self._end(reason, rest, error)
+        self._end(reason, rest, error, since_us)
 
     def token(self, place: int) -> Token | None:
         """As of any speech, and it is marked as read."""

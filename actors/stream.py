@@ -294,7 +294,7 @@ class Stream(Talk[Reply]):
                     if token.index < tokens:  # the interrupt came too late
                         self._outbox.put(token)
                 if reply in self._replies:
-                    self._replies.pop(reply).end(reason, tokens, text)
+                    self._replies.pop(reply).end(reason, tokens, text, since_us=event.since_us)
                 if self.reply is not None and self.reply.id == reply:
                     self.reply = None
             case Error(code, message, seq, fatal):

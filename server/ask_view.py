@@ -113,6 +113,7 @@ class TextView:
         self._newest = ""  # The end of what was said, as long as `_UNKNOWN`.
         self._unknown = False  # It was said.
         self._damaged: dict[str, _Damage] = {}  # By modality.
+        self._since_us: int | None = None  # What was before this had left when the newest reply ended.
         self._fresh = True  # The cursor is at the start of a line of stdout.
 
     def waiting(self, what: str) -> None:
@@ -148,14 +149,14 @@ class TextView:
             case Dropped(reason="damaged"):
                 self._damaged.setdefault(event.modality, _Damage()).add(event)
             case ReplyDone():
-                self._speaking = False
+                self._speaking, self._since_us = False, event.since_us
                 print(event.text, end="" if self._fresh and not event.text else "\n", flush=True)
                 self._fresh = True
         self._count()
 
     def close(self) -> None:
-        """The counts stay, as a last line; after them stand what was damaged, and what Brook knows, where it did not
-        know."""
+        """The counts stay, as a last line; after them stand what was damaged, what had left the window, and what Brook
+        knows, where it did not know."""
         if not self._fresh:
             print(flush=True)
         if self._counts and self._rows:
@@ -166,6 +167,9 @@ class TextView:
         if self._damaged:
             lost = "; ".join(damage.told(modality) for modality, damage in self._damaged.items())
             print(f"penstock: the media is damaged, and the model did not get all of it: {lost}", file=sys.stderr)
+        if self._since_us is not None and not self._live:
+            gone = f"media before {self._since_us / 1e6:.1f} s had left the stream's window when the answer ended"
+            print(f"penstock: {gone}", file=sys.stderr, flush=True)
         if self._brook and self._unknown:
             print(f"penstock: {_HINT}", file=sys.stderr, flush=True)
 

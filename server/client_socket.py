@@ -132,7 +132,7 @@ class LastingSocket:
     async def _again(self) -> bool:
         """One try. False where the server does not have the connection any more."""
         assert self._kept is not None
-        socket, _ = await self._connected()
+        socket, _ = await self._connected(again=True)
         try:
             message = wire.Resume(token=self._kept.token, received=self._received)
             await socket.send(wire.encode_command(message))
@@ -153,11 +153,12 @@ class LastingSocket:
         self.resumed += 1
         return True
 
-    async def _connected(self) -> tuple[ClientConnection, wire.Welcome]:
+    async def _connected(self, again: bool = False) -> tuple[ClientConnection, wire.Welcome]:
+        mark = ("&resume" if "?" in self.url else "?resume") if again else ""
         host = urlsplit(self.url).hostname or ""
         proxy = None if is_loopback(host) else True
         try:
-            socket = await open_socket(self.url, compression=None, max_size=None, proxy=proxy, **self._key)
+            socket = await open_socket(self.url + mark, compression=None, max_size=None, proxy=proxy, **self._key)
         except InvalidStatus as error:
             status, why = error.response.status_code, _why(error.response.body)
             raise ConnectionLostError(f"{self.url}: refused with {status} {why}".strip(), status) from None

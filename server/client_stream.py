@@ -61,12 +61,12 @@ class ClientReply(Speech):
     def done(self, event: events.ReplyDone) -> None:
         """The reply has ended and keeps its first `event.tokens` tokens."""
         del self._tokens[event.tokens :]
-        self._end(event.reason, event.text, None)
+        self._end(event.reason, event.text, None, event.since_us)
 
     def fail(self, error: PenstockError | None) -> None:
         """Its stream has ended before it; None: because its client closed it."""
         if self.reason is None:
-            self._end("error" if error else "interrupted", "", error)
+            self._end("error" if error else "interrupted", "", error, None)
 
 
 class ClientStream(Talk[ClientReply]):

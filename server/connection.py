@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -70,7 +70,8 @@ class Moved(Exception):
 
 class ServedSocket:
     """One client. `run` is its whole life; `drain` asks it to come to an end. `kept`: the server's connections that may
-    be gone on with, by token."""
+    be gone on with, by token. `room`: given where it was let into a full server to go on with one of these; whether
+    there is a place for it by now, if it does something else."""
 
     def __init__(
         self,
@@ -81,10 +82,12 @@ class ServedSocket:
         door: Door,
         kept: dict[str, ServedSocket],
         account: Account,
+        room: Callable[[], bool] | None = None,
     ) -> None:
         self._websocket = websocket
         self._kept = kept
         self._account = account
+        self._room = room
         self._token: str | None = None  # by which it may be gone on with
         self._received = 0  # messages of the client since it has that
         self._lost = False  # its client has no WebSocket
@@ -109,6 +112,11 @@ class ServedSocket:
     def waits(self) -> bool:
         """Whether its WebSocket was lost, and it waits for its client."""
         return self._lost
+
+    @property
+    def guest(self) -> bool:
+        """Whether it has no place of its own: it was let in to go on with another one."""
+        return self._room is not None
 
     def drain(self, code: int, reason: str) -> None:
         """Take nothing new; when the running replies have ended, or after `drain_seconds`, close with this code and
@@ -162,12 +170,20 @@ class ServedSocket:
             match part:
                 case bytes():
                     self._outbox.put(part)
-                case KeepConnection():
-                    self._keep()
                 case ResumeConnection(token=token, received=received):
                     self._go_on_with(token, received)
+                case KeepConnection():
+                    self._take_place()
+                    self._keep()
                 case _:
+                    self._take_place()
                     work.take(part)
+
+    def _take_place(self) -> None:
+        """It is a connection like any other from now on. HangUp where the server is full."""
+        if self._room is not None and not self._room():
+            raise HangUp(1013, f"connections: at most {self._config.max_connections}, got one more")
+        self._room = None
 
     # ---- another WebSocket ----
     def _keep(self) -> None:
@@ -186,6 +202,8 @@ class ServedSocket:
             raise ResumeError(
                 "resume: expected the token of a connection that is kept, as the first message, got another"
             )
+        if older.waits:  # else its place is free in the same moment
+            self._take_place()
         older._go_on(self._websocket, received)
         raise Moved(older)
 

@@ -107,10 +107,9 @@ class Service:
         self._count += 1
         number = self._count
         path = websocket.scope["path"]
-        door = DOORS[path](self.engine.info, self.config)
-        connection = ServedSocket(
-            websocket, self.engine, self.config, number, door, self._kept, self._account(websocket)
-        )
+        door, account = DOORS[path](self.engine.info, self.config), self._account(websocket)
+        room = self._has_room if not self._has_room() else None
+        connection = ServedSocket(websocket, self.engine, self.config, number, door, self._kept, account, room)
         self._connections[number] = connection
         self.meter.connected.labels(path).inc()
         self.meter.connections.labels(path).inc()
@@ -145,9 +144,19 @@ class Service:
             return 503, _FAILED
         if self.draining:
             return 503, "the server is going down"
-        if sum(not connection.waits for connection in self._connections.values()) >= self.config.max_connections:
+        # A client that comes back may come before the loss of its WebSocket, which has a place, is noticed.
+        unnoticed = sum(not connection.waits for connection in self._kept.values())
+        back = "resume" in client.query_params and self._guests() < unnoticed
+        if not back and not self._has_room():
             return 503, f"connections: at most {self.config.max_connections}, got one more"
         return None
+
+    def _has_room(self) -> bool:
+        taken = sum(not (connection.waits or connection.guest) for connection in self._connections.values())
+        return taken < self.config.max_connections
+
+    def _guests(self) -> int:
+        return sum(connection.guest for connection in self._connections.values())
 
     async def drain(self, code: int = 1012, reason: str = "the server is going down") -> None:
         """Take nothing new, end replies that rest, let those that speak finish for `drain_seconds`, close all streams

@@ -106,6 +106,8 @@ class ReplyDone(msgspec.Struct, frozen=True, tag="done"):
         empty.
     cached: how many of the rows before the reply were not computed for this stream, because they were in the prefix
         cache when it began (docs/memory.md).
+    since_us: media before this time had left the stream's window when the reply ended (docs/windows.md). `None` if no
+        media had left, or if the stream ended before the reply.
     """
 
     reply: int
@@ -113,6 +115,7 @@ class ReplyDone(msgspec.Struct, frozen=True, tag="done"):
     tokens: int
     text: str = ""
     cached: int = 0
+    since_us: int | None = None
     number: int = 0
 
 

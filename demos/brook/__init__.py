@@ -17,6 +17,7 @@ table of accuracy comes out. Nothing here imports the engine; what examines need
     doors.py       how a film comes to a model, and a question about it is asked
     counted.py     what streams take in of a film, counted
     late.py        streams that have lived for a while before a film is shown
+    gone.py        `python -m penstock.demos.brook.gone`: examines Brook about what its window no longer holds
     evaluate.py    `python -m penstock.demos.brook.evaluate`: examines a server by its URL, or Brook
     checkpoint.py  Brook's configuration, tokenizer and processor
     words.py       the sentences that the tokenizer is made from

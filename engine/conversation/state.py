@@ -86,6 +86,7 @@ class StreamState:
         self.asked = 0  # the first row of the newest question
         self.turns: list[int] = []  # the row behind each of its first turns, as many as are pinned
         self.media = MediaLife.EXPECTED
+        self.left_us: int | None = None  # media up to this time has left its window
         self.losses = Losses()
         # `Layout.ready`, for the input that acts next.
         self.ready: dict[tuple[str, bool], list[int]] | None = {} if spell_apart else None
@@ -268,8 +269,8 @@ class StreamState:
         if edit.pages:
             self.changes.edits.append(TableEdit(self.slot, edit.index, edit.pages))
         self.returns = self.returns and table.length < self.rows
-        draws = self.reply is not None and table.length == self.rows and not self.pausing
-        draw = self.reply.draw() if draws and self.reply is not None else None
+        speaks = self.reply if table.length == self.rows and not self.pausing else None
+        draw = None if speaks is None else speaks.draw()
         if self.fronts is None:
             return Feed(self.id, self.slot, first, rows, draw), edit.copies
         base = table.base

@@ -199,6 +199,8 @@ class Sliding:
         seen = [run.seen for run in gone if run.seen is not None]
         first = min((one.start_us for one in seen if one.start_us is not None), default=None)
         stop = max((one.stop_us for one in seen if one.stop_us is not None), default=None)
+        if stop is not None:
+            stream.left_us = max(stop, stream.left_us or 0)
         stream.events.append(Evicted(begin, row - begin, recalled, first, stop))
 
     def _pinned(self) -> Fronts:

@@ -72,7 +72,10 @@ class Way:
         except ContextOverflowError as error:
             if not await self._lives_on(error):
                 return None
-            await self._take([pair], [frames])
+            try:
+                await self._take([pair], [frames])
+            except ContextOverflowError as again:
+                raise self._too_small(again) from None
         self.asked = False
         return (time.perf_counter() - began) * 1e3
 
@@ -83,7 +86,12 @@ class Way:
         try:
             return (await self._answer() - began) * 1e3
         except ContextOverflowError as error:
-            return (await self._answer() - began) * 1e3 if await self._lives_on(error) else None
+            if not await self._lives_on(error):
+                return None
+            try:
+                return (await self._answer() - began) * 1e3
+            except ContextOverflowError as again:
+                raise self._too_small(again) from None
 
     async def _take(self, numbers: list[int], pairs: Iterable[Pair]) -> None:
         """Show pairs and wait until all are in. Raises what the stream says instead."""
@@ -114,6 +122,13 @@ class Way:
         numbers = [pair for pair, _ in again]
         await self._take(numbers, map(self._noise.pair, numbers))
         return True
+
+    def _too_small(self, error: PenstockError) -> PenstockError:
+        """What to do where a new stream has no room for what the old one had none for."""
+        return PenstockError(
+            f"--beside {self.name}: expected room in a new stream of {self._rows} rows, got none; give --window more "
+            f"rows. {error}"
+        )
 
     async def _answer(self) -> float:
         """When the first token came."""

@@ -3,8 +3,8 @@
 // knows neither the stream's own replies nor how answers are shown.
 
 /**
- * `heard` has `began(reply)`, `token(reply, text, seen_us)`, `ended(reply, reason)`, `refused(reply, text)` and
- * `failed(text)`, as that of a talk, and `over(aside)`: no more comes of it.
+ * `heard` has `began(reply)`, `token(reply, text, seen_us)`, `ended(reply, reason, since_us)`, `refused(reply, text)`
+ * and `failed(text)`, as that of a talk, and `over(aside)`: no more comes of it.
  */
 export class Aside {
   name;
@@ -63,14 +63,14 @@ export class Aside {
     for (const message of this.#early.splice(0)) if (message.reply === id) this.#said(message);
   }
 
-  #said({ type, text, seen, reason }) {
+  #said({ type, text, seen, reason, since_us }) {
     const { reply } = this;
     if (text) {
       reply.told += 1;
       this.#heard.token(reply, text, seen?.stop_us ?? reply.seen_us);
     }
     if (type !== "done") return;
-    this.#heard.ended(reply, reason);
+    this.#heard.ended(reply, reason, since_us);
     this.close();
   }
 

@@ -90,7 +90,7 @@ export class Link {
       return [401, ""]; // characters that no header has, and so no key of a server
     }
     try {
-      const answer = await fetch(new URL("v1/access", document.baseURI), {
+      const answer = await fetch(this.#address("v1/access"), {
         headers,
         cache: "no-store",
         signal: AbortSignal.timeout(ANSWER_MS),
@@ -102,8 +102,13 @@ export class Link {
     }
   }
 
+  /** An address of the server; it is told where a connection is gone on with, so that it lets us in when it is full. */
+  #address(path) {
+    return new URL(this.#kept === null ? path : `${path}?resume`, document.baseURI);
+  }
+
   #open() {
-    const address = new URL("v1/stream", document.baseURI);
+    const address = this.#address("v1/stream");
     address.protocol = address.protocol.replace("http", "ws");
     const socket = new WebSocket(address, subprotocols(this.#key));
     this.#socket = socket;

@@ -10,7 +10,7 @@ import { Sound, SOUND_WORKS } from "./sound.js";
 import { Sources } from "./sources.js";
 import { showFigures, Status } from "./status.js";
 import { Talk } from "./talk.js";
-import { Told } from "./told.js";
+import { seconds, Told } from "./told.js";
 import { Tools } from "./tools.js";
 import { Trouble } from "./trouble.js";
 
@@ -106,7 +106,7 @@ function begin() {
       told.rested(reply);
       show();
     },
-    ended: (reply, reason) => ended(mine, reply, reason),
+    ended: (reply, reason, since_us = null) => ended(mine, reply, reason, listed(mine, since_us)),
     refused: (reply, text) => {
       told.refused(reply, text);
       if (reply.kind === "narration") at("narrate").checked = false;
@@ -123,12 +123,13 @@ function begin() {
   show();
 }
 
-function ended(mine, reply, reason) {
+function ended(mine, reply, reason, since_us) {
   const answer = reply.kind === "question";
   const cut = reason === "interrupted" && reply.cut;
   if (cut) told.note("Interrupted.", reply);
   if (answer && reason === "overtaken") told.note("The next question has ended this answer.", reply);
   else if (answer && reply.told === 0) told.note("That question got no answer.", reply);
+  else if (answer && since_us !== null) told.note(`It no longer saw what came before ${seconds(since_us)}.`, reply);
   told.ended(reply);
   if (reply.beside) return;
   if (mine.newest !== null || !at("narrate").checked) return;

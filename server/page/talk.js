@@ -18,8 +18,9 @@ const REFUSALS = {
 let streams = 0;
 
 /**
- * `heard` has `opened()`, `began(reply)`, `token(reply, text, seen_us)`, `rested(reply)`, `ended(reply, reason)`,
- * `refused(reply, text)` (what was asked and will have no answer), `failed(text)`, `full()` and `closed(reason)`.
+ * `heard` has `opened()`, `began(reply)`, `token(reply, text, seen_us)`, `rested(reply)`,
+ * `ended(reply, reason, since_us)`, `refused(reply, text)` (what was asked and will have no answer), `failed(text)`,
+ * `full()` and `closed(reason)`.
  *
  * A reply is `{kind, question, beside, seen_us, told, resting, cut}`: `kind` as it was asked with, `beside` whether a
  * copy of the stream gives it, `seen_us` what the model had seen when it was asked, `told` the number of its tokens,
@@ -234,13 +235,13 @@ export class Talk {
     this.#heard.rested(this.reply);
   }
 
-  #done({ reason, text }) {
+  #done({ reason, text, since_us }) {
     const { reply } = this;
     window.clearTimeout(this.#quiet);
     this.reply = null;
     if (reply === null) return;
     if (text) this.#heard.token(reply, text, this.figures.seen_us); // it was held back until now
-    this.#heard.ended(reply, reason);
+    this.#heard.ended(reply, reason, since_us);
   }
 
   #error(message) {

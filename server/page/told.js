@@ -172,6 +172,7 @@ function time(seen, time_us) {
   return time_us === null ? "" : seconds(latest(seen, time_us));
 }
 
-function seconds(time_us) {
+/** A time as it is shown. */
+export function seconds(time_us) {
   return `${(time_us / 1e6).toFixed(1)} s`;
 }

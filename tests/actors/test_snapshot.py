@@ -57,8 +57,8 @@ async def _goes_on(stream: Stream) -> list[Any]:
     for frame in shots(2, 2, first=3):
         await stream.append(frame)
     await stream.append(AudioChunk(sound(5, 1.0)[None], 16_000))
-    answer = await ids(await stream.ask("And now?", SamplingParams(temperature=0.9, seed=7, max_tokens=12)))
-    return [answer, stream.next_seq(), msgspec.to_builtins(await stream.transcript())]
+    reply = await stream.ask("And now?", SamplingParams(temperature=0.9, seed=7, max_tokens=12))
+    return [await ids(reply), reply.since_us, stream.next_seq(), msgspec.to_builtins(await stream.transcript())]
 
 
 def test_a_slid_stream_goes_on(house: House, tmp_path: Path) -> None:
@@ -78,6 +78,7 @@ def test_a_slid_stream_goes_on(house: House, tmp_path: Path) -> None:
             await reader.see(Evicted)
             await stream.snapshot(tmp_path / "slid")
             expected = await _goes_on(stream)
+            assert expected[1] is not None  # the time before which media has left
             async with await engine.restore(tmp_path / "slid") as again:
                 # Nothing of it has been fed: its pages are in host memory, also while it is copied once more.
                 await again.snapshot(tmp_path / "away")

@@ -196,6 +196,26 @@ def test_a_slide_counts_on_from_what_the_client_knows() -> None:
     assert [run.row for run in rows] == sorted(run.row for run in rows)
 
 
+def test_a_reply_says_from_when_on_all_media_was_there() -> None:
+    """So nobody takes what it says of the past for more than it saw. A copy knows it too."""
+    rig = rig_of("omni")
+    session = rig.open(format="turns", window=SMALL)
+    live_on(rig, session, "pair", 8)
+    left, told = None, []
+    for event in session.events:
+        if isinstance(event, Evicted):
+            left = event.stop_us if left is None or event.stop_us is None else max(left, event.stop_us)
+        elif isinstance(event, ReplyDone):
+            assert event.since_us == left
+            told.append(event.since_us)
+    held = [run.seen.start_us or 0 for run in rig.core.scheduler.transcript(session.stream) if run.seen is not None]
+    assert told[0] is None and None not in told[-2:] and told[-2] < told[-1] <= min(held)
+    twin = rig.fork(session)
+    Client(twin).do("ask", 0, max_tokens=4, hold=False)
+    rig.run()
+    assert twin.of(ReplyDone)[-1].since_us >= told[-1]
+
+
 def test_the_question_of_a_narration_stays_and_what_was_said_is_text_memory() -> None:
     rig = rig_of("omni")
     session = rig.open(format="live", window=Window(rows=160, text_rows=24))

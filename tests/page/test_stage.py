@@ -355,3 +355,13 @@ _CONTRAST = """(element) => {
   const shades = [getComputedStyle(element).color, getComputedStyle(behind).backgroundColor].map(shade);
   return (Math.max(...shades) + 0.05) / (Math.min(...shades) + 0.05);
 }"""
+
+
+def test_an_answer_says_from_when_on_it_saw(wired: Wired) -> None:
+    """What has left the model's window it may be wrong about."""
+    wired.narrate("I see a circle.", 1.0)
+    wired.question("What did you see at the start?")
+    wired.answer(0, "a star.", seen_s=30.0, reason="")
+    (copy, _), *_ = wired.beside
+    wired.say("done", stream=copy, reply=2, reason="stop", tokens=1, text="", since_us=12_500_000)
+    expect(wired.page.locator("#told li.note")).to_have_text("It no longer saw what came before 12.5 s.")

@@ -18,6 +18,7 @@ class Wire:
         self._there = (host, int(port))
         self._breaks = breaks
         self._ends: list[asyncio.StreamWriter] = []
+        self._gone: list[asyncio.StreamWriter] = []
         self.broken = 0
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -36,10 +37,16 @@ class Wire:
                     if left <= 0:
                         self.broken += 1
                         break
-            for end in ends:
+            for end in ends if writer not in self._gone else ():
                 end.transport.abort() if left <= 0 else end.close()
 
         await asyncio.gather(pump(reader, on), pump(there, writer))
+
+    def lose(self) -> None:
+        """Break all connections now, for the clients only: the server notices nothing."""
+        self._gone += self._ends[::2]
+        for end in self._gone:
+            end.transport.abort()
 
     def cut(self) -> None:
         """Break all connections now."""

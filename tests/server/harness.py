@@ -103,9 +103,9 @@ class RawClient:
 
 
 @contextlib.asynccontextmanager
-async def raw_client(url: str, **options: Any) -> AsyncIterator[RawClient]:
+async def raw_client(url: str, query: str = "", **options: Any) -> AsyncIterator[RawClient]:
     """A raw connection whose welcome has been read."""
-    address = url.replace("http", "ws", 1) + "/v1/stream"
+    address = url.replace("http", "ws", 1) + "/v1/stream" + query
     async with open_socket(address, compression=None, proxy=None, **options) as socket:
         client = RawClient(socket)
         client.welcome = await client.receive()

@@ -49,6 +49,18 @@ def test_what_brook_does_not_know_is_found_in_any_tokens(before: str, after: str
     assert any("Brook knows" in line for line in lines) == (UNKNOWN in text)
 
 
+@pytest.mark.parametrize(("live", "since_us"), [(False, 12_500_000), (False, None), (True, 12_500_000)])
+def test_an_answer_that_media_had_left_before_says_so(
+    live: bool, since_us: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Narration has told what it saw while it was there."""
+    view = TextView(live)
+    view.event(ReplyDone(1, "stop", 3, since_us=since_us))
+    view.close()
+    expected = "penstock: media before 12.5 s had left the stream's window when the answer ended\n"
+    assert capsys.readouterr().err == (expected if since_us is not None and not live else "")
+
+
 def test_what_was_said_is_not_kept() -> None:
     """A watch may last for days."""
     view = TextView(live=True)

@@ -121,6 +121,14 @@ def test_endless(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     assert (tmp_path / "endless.svg").read_text().count("<path d=") > 20
 
 
+def test_a_window_that_is_too_small_to_be_filled_again_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    """A picture has 16 rows. Of 100, seven eighths are shown again, and a question needs some, too."""
+    code = main(["bench", "endless", "--fps=0.5", "--minutes=1", "--window=100", "--beside", "refill"])
+    told = capsys.readouterr().err
+    assert code == 2 and "--beside refill: expected room in a new stream of 100 rows" in told
+    assert "give --window more rows" in told
+
+
 def test_a_trend_is_what_rises_and_how_sure_that_is() -> None:
     even, ragged = ([(hour / 10, 100 + 5 * hour / 10 + bend * (-1) ** hour) for hour in range(10)] for bend in (0, 3))
     assert endless.trend(even[:2]) is None

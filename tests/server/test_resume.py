@@ -18,7 +18,7 @@ from penstock.server.outbox import HangUp, SendQueue
 from penstock.streams.event import Event
 from penstock.streams.item import Text, VideoFrame
 from penstock.streams.requests.request import Request, SamplingParams
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 
 async def opened(client: RawClient) -> str:
@@ -130,6 +130,45 @@ def test_another_socket_takes_over_before_the_loss_is_noticed() -> None:
                 while True:
                     assert (await first.receive())["type"] != "accepted"
             assert len(engine.streams[0].items) == 2
+
+    run(main)
+
+
+@pytest.mark.parametrize("noticed", [True, False])
+def test_a_full_server_lets_a_client_in_that_comes_back(noticed: bool) -> None:
+    """The old WebSocket is none more to the server, or it still is the only one that may be open."""
+
+    async def main() -> None:
+        async with serving(FakeEngine(), max_connections=1) as url, line(url, []) as (there, wire):
+            async with connect(there) as connection, await connection.stream(Request(format="live")) as stream:
+                assert await stream.append(Text("Look.")) == 1
+                wire.cut() if noticed else wire.lose()
+                assert await stream.append(Text("And?")) == 2
+                assert connection.resumed == 1
+
+    run(main)
+
+
+def test_who_only_says_that_it_comes_back_is_let_in_once_and_may_do_nothing() -> None:
+    async def main() -> None:
+        async with serving(FakeEngine(), max_connections=1) as url:
+            with pytest.raises(InvalidStatus):
+                async with raw_client(url, "?resume"):
+                    pass  # nobody is there to be gone on with, but there is a place
+                async with raw_client(url), raw_client(url, "?resume"):
+                    pass  # the only one cannot be gone on with
+            async with raw_client(url) as first:
+                await opened(first)
+                async with raw_client(url, "?resume") as second:
+                    with pytest.raises(InvalidStatus):
+                        async with raw_client(url, "?resume"):
+                            pass
+                    await second.send(type="open", stream="b")
+                    with pytest.raises(ConnectionClosed):
+                        await second.receive()
+                    assert second.socket.close_code == 1013
+                await first.send(type="text", stream="a", text="one", ref="1")  # nothing has happened to it
+                await first.receive_until("accepted")
 
     run(main)
 
