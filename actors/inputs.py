@@ -93,6 +93,7 @@ def check_prompt(request: Request, rows: int) -> None:
                 f"messages: the cache holds {rows} rows: expected at most {rows} messages and parts, got {pieces}"
             )
         check_text("messages", "".join(_said(request.messages)), rows)
+        check_text("tools", "".join(_strings(request.tools)), rows)
 
 
 def _said(messages: list[Any]) -> Iterator[str]:

@@ -75,3 +75,26 @@ def key_of(headers: Mapping[str, str], subprotocols: Sequence[str], config: Serv
 def _raw(header: str) -> bytes:
     """The bytes of a header's value, of which each character stands for one."""
     return header.encode("latin-1", "backslashreplace")
+
+
+def cross_origin(headers: Mapping[str, str], config: ServerConfig) -> dict[str, str]:
+    """What lets a page of an origin of `allow_origins` read an answer."""
+    origin = headers.get("origin", "")
+    if origin.rstrip("/") not in {allowed.rstrip("/") for allowed in config.allow_origins}:
+        return {}
+    exposed = "retry-after"
+    return {"access-control-allow-origin": origin, "access-control-expose-headers": exposed, "vary": "origin"}
+
+
+def preflight(headers: Mapping[str, str], config: ServerConfig) -> dict[str, str]:
+    """What a browser is told before it asks for such a page: all headers that it names may come."""
+    allowed = cross_origin(headers, config)
+    if not allowed:
+        return {"vary": "origin"}
+    asked = headers.get("access-control-request-headers", "authorization, content-type")
+    return {
+        **allowed,
+        "access-control-allow-methods": "GET, POST, OPTIONS",
+        "access-control-allow-headers": asked,
+        "access-control-max-age": "600",
+    }

@@ -148,7 +148,7 @@ async def serve(
 
 
 def _uvicorn_config(app: Starlette, config: ServerConfig) -> uvicorn.Config:
-    sockets = http.Sockets(config.max_connections + http.SPARE_SOCKETS)
+    sockets = http.Sockets(config.max_connections + http.SPARE_SOCKETS, config.unread_seconds)
     return uvicorn.Config(
         app,
         http=cast(Any, sockets.protocol),

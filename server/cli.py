@@ -81,6 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     )
 
 
+# Options that are fields of `EngineConfig`.
+_ENGINE = ("device", "dtype", "quantize", "threads", "cuda_graphs", "chat_template")
+
+
 def server_config(options: argparse.Namespace) -> ServerConfig:
     """The configuration that the options of `serve` and the environment give, checked."""
     limits: dict[str, Any] = {name: getattr(options, name) for name in LIMITS}
@@ -95,6 +99,8 @@ def server_config(options: argparse.Namespace) -> ServerConfig:
         stay=options.stay,
         snapshots=options.snapshots,
         allow_origins=tuple(options.allow_origin),
+        fetch_urls=options.fetch_urls,
+        allow_urls=tuple(options.allow_url),
         **limits,
     )
     config.check()
@@ -169,7 +175,7 @@ def _config(options: argparse.Namespace) -> int:
 def engine_config(options: argparse.Namespace) -> EngineConfig:
     """What the options of `serve`, `plan` and `ask` say about the model's device, type and size, and about its
     processor; what fits where they say nothing."""
-    given = {name: getattr(options, name) for name in ("device", "dtype", "quantize", "threads", "cuda_graphs")}
+    given = {name: getattr(options, name) for name in _ENGINE}
     given = {name: value for name, value in given.items() if value is not None}
     return msgspec.structs.replace(FITTING, processor=dict(options.processor), **given)
 
@@ -229,11 +235,10 @@ def _plan(options: argparse.Namespace) -> int:
 def _ask(options: argparse.Namespace) -> int:
     from . import ask
 
-    names = ("revision", "device", "dtype", "quantize", "threads", "cuda_graphs")
-    if options.url is not None and any(getattr(options, name) is not None for name in names):
+    if options.url is not None and any(getattr(options, name) is not None for name in ("revision", *_ENGINE)):
         raise ConfigError(
-            "--revision, --device, --dtype, --quantize, --threads, --no-cuda-graphs: expected a model that is loaded "
-            "here, got --url"
+            "--revision, --device, --dtype, --quantize, --threads, --no-cuda-graphs, --chat-template: expected a model "
+            "that is loaded here, got --url"
         )
     return ask.main(options, None if options.url is None else _api_key(options), engine_config(options))
 

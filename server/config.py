@@ -29,7 +29,9 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
         everyone is let in, which beyond this machine needs `insecure`.
     tls_cert, tls_key: PEM files; both or neither.
     allow_origins: web origins ("https://example.org") whose pages may connect, beside the server's own.
-    max_connections: open WebSockets; max_streams: open streams of one socket.
+    fetch_urls: media may be named by http(s) URLs, which the server fetches from public addresses; allow_urls: only
+        from these hosts, also without `fetch_urls`.
+    max_connections: open WebSockets and requests for replies; max_streams: open streams of one socket.
     max_message_bytes: one message of a client; max_text_bytes: one text message, question and conversation included.
     waiting_bytes: inputs of one stream that are received but not yet accepted by the engine.
     unread_bytes, unread_seconds: output that a client has not read; past either its connection is closed.
@@ -48,6 +50,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     tls_cert: str | None = None
     tls_key: str | None = None
     allow_origins: tuple[str, ...] = ()
+    fetch_urls: bool = False
+    allow_urls: tuple[str, ...] = ()
     max_connections: int = 64
     max_streams: int = 8
     max_message_bytes: int = 16 * 2**20

@@ -32,6 +32,12 @@ class MessageError(PenstockError):
         self.ref = ref
 
 
+class ModelNameError(MessageError):
+    """A request for another model than the one that is served."""
+
+    code = "model_not_found"
+
+
 class UnknownStreamError(PenstockError):
     """A message for a stream that is not open on this connection."""
 

@@ -1,8 +1,9 @@
 """uvicorn's HTTP protocol with bounds: how many sockets are open, and how long one may take over a request.
 
-A request is answered in full within `REQUEST_SECONDS`, counted from the opening of its socket or from the end of the
-answer before it; a socket that takes longer is closed. Of too many sockets that one goes which has waited longest
-without a request. A WebSocket leaves the deadline behind with its handshake, and goes on being counted.
+A request has come in full within `REQUEST_SECONDS`, counted from the opening of its socket or from the end of the
+answer before it, and a second more for each `BODY_BYTES_A_SECOND` bytes; a socket that takes longer is closed. So is
+one that leaves an answer unread for `unread_seconds`. Of too many sockets that one goes which has waited longest
+without a request. A WebSocket leaves these bounds behind with its handshake, and goes on being counted.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from .answer import refusal_body
 
 REQUEST_SECONDS = 10.0
+# The slowest that a large request may come.
+BODY_BYTES_A_SECOND = 1 << 17
 # Sockets for the page and for health checks, beside those of `max_connections`.
 SPARE_SOCKETS = 16
 
@@ -25,8 +28,9 @@ SPARE_SOCKETS = 16
 class Sockets:
     """The open sockets of one server: at most `most`, those that are WebSockets by now included."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, unread_seconds: float) -> None:
         self.most = most
+        self.unread_seconds = unread_seconds
         self.plain: dict[BoundedProtocol, None] = {}  # Not WebSockets; the longest without a request first.
 
     def protocol(self, **arguments: Any) -> BoundedProtocol:
@@ -41,6 +45,8 @@ class BoundedProtocol(H11Protocol):
         super().__init__(**arguments)
         self._sockets = sockets
         self._deadline: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
+        self._received = 0  # bytes since it waits for a request
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Count the socket; where there are too many, refuse the one that has waited longest."""
@@ -53,7 +59,36 @@ class BoundedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the socket."""
         self._leave()
+        self._read()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come; the deadline is over once it is a whole request."""
+        self._received += len(data)
+        super().data_received(data)
+
+    def handle_events(self) -> None:
+        """The same for what came while the request before was answered."""
+        super().handle_events()
+        if self.answering and not self.cycle.more_body:
+            self._leave()
+
+    def shutdown(self) -> None:
+        """The server ends: what is not answered by now is cut."""
+        if self.answering:
+            self.transport.abort()
+        else:
+            super().shutdown()
+
+    def pause_writing(self) -> None:
+        """The client leaves its answer unread."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self._sockets.unread_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self._read()
+        super().resume_writing()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         """Hand the socket to the WebSocket's protocol."""
@@ -78,7 +113,7 @@ class BoundedProtocol(H11Protocol):
         """Say why, and close. In the middle of an answer the socket is just closed."""
         self._leave()
         self.connections.discard(self)
-        if self.answering:
+        if self.answering and self.cycle.response_started:
             self.transport.abort()
             return
         body = msgspec.json.encode(refusal_body(status, why))
@@ -94,11 +129,26 @@ class BoundedProtocol(H11Protocol):
         if self.transport.is_closing():
             return
         self._sockets.plain[self] = None
-        late = f"expected a request within {REQUEST_SECONDS:g} s, got none or a part of one"
-        self._deadline = self.loop.call_later(REQUEST_SECONDS, self.refuse, 408, late)
+        self._received = 0
+        self._deadline = self.loop.call_later(REQUEST_SECONDS, self._late, self.loop.time())
+
+    def _late(self, since: float) -> None:
+        """Refuse the client, unless what it has sent gives it more time."""
+        more = self._received // BODY_BYTES_A_SECOND
+        seconds = REQUEST_SECONDS + more
+        left = since + seconds - self.loop.time()
+        if more and left > 0:
+            self._deadline = self.loop.call_later(left, self._late, since)
+        else:
+            self.refuse(408, f"expected a request within {seconds:g} s, got none or a part of one")
 
     def _leave(self) -> None:
         self._sockets.plain.pop(self, None)
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _read(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None

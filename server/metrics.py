@@ -41,8 +41,8 @@ class Meter:
         def histogram(name: str, what: str, buckets: tuple[float, ...], labels: Iterable[str] = ()) -> Histogram:
             return Histogram(f"penstock_{name}_seconds", what, labels, buckets=buckets, registry=registry)
 
-        self.connections = gauge("connections", "Open WebSockets.", ["door"])
-        self.connected = counter("connections_opened", "WebSockets that were opened.", ["door"])
+        self.connections = gauge("connections", "Open WebSockets, and requests that are answered.", ["door"])
+        self.connected = counter("connections_opened", "WebSockets that were opened, and requests that came.", ["door"])
         self.resumed = counter("connections_resumed", "Lost connections that their clients went on with.")
         self.handshakes_refused = counter("handshakes_refused", "WebSockets that were refused, by status.", ["status"])
         self.streams = gauge("streams", "Open streams of clients.")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from .bench.options import Numbers, add_benches
 from .config import LIMITS, ServerConfig
 from .logs import FORMS as LOG_FORMS
 from .settings import OneLineParser, SettingsParser
+from .version import version
 
 Commands = Mapping[str, Callable[[argparse.Namespace], int]]
 
@@ -82,7 +82,7 @@ def make_parser(commands: Commands) -> argparse.ArgumentParser:
         epilog=_EXAMPLES[""],
     )
     parser.set_defaults(command=None)
-    parser.add_argument("--version", action="version", version=f"penstock {_version()}")
+    parser.add_argument("--version", action="version", version=f"penstock {version()}")
     children = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_settings(children, commands)
     plan = children.add_parser(
@@ -246,6 +246,14 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 def _add_media(media: argparse._ArgumentGroup) -> None:
     media.add_argument(
+        "--fetch-urls",
+        action="store_true",
+        help="fetch media that a request names by an http(s) URL, from public hosts",
+    )
+    media.add_argument(
+        "--allow-url", action="append", default=[], metavar="HOST", help="fetch, but only from HOST; may be repeated"
+    )
+    media.add_argument(
         "--decode",
         choices=("workers", "inline"),
         default="workers",
@@ -280,6 +288,9 @@ def _add_place(parser: argparse._ArgumentGroup) -> None:
         "--dtype",
         choices=("auto", "float32", "bfloat16", "float16"),
         help="default auto: the checkpoint's own, on a CPU only where that is fast",
+    )
+    parser.add_argument(
+        "--chat-template", metavar="FILE", help="a chat template, in Jinja, in place of the checkpoint's own"
     )
     parser.add_argument("--quantize", choices=("int8",), help="keep the decoder's linear layers as int8")
     parser.add_argument(
@@ -378,10 +389,3 @@ def _add_trace(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", help="a model's name or folder; without one Brook")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--tokens", type=_whole, default=2, help="length of the reply (default 2)")
-
-
-def _version() -> str:
-    try:
-        return metadata.version("penstock")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"

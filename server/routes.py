@@ -1,4 +1,5 @@
-"""What each path of the server answers: health, figures, access, the WebSocket `/v1/stream`, the page; errors as JSON.
+"""What each path of the server answers: health, figures, access, the WebSocket `/v1/stream`, the HTTP doors, the page;
+errors as JSON.
 
 In come an engine and a `ServerConfig`; out goes a Starlette app (`create_app`). Knows neither the wire's messages nor
 how the server is run.
@@ -9,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4 as METRICS_TYPE
@@ -23,15 +26,23 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from .access import host_allowed, key_of, origin_allowed
+from .access import cross_origin, host_allowed, key_of, origin_allowed, preflight
 from .account import Account
-from .answer import json_answer, refusal
+from .answer import json_answer, model_name, refusal
 from .config import ServerConfig
 from .connection import Door, ServedSocket
+from .doors.openai_chat import ChatDoor
+from .doors.openai_completions import CompletionsDoor
+from .doors.openai_responses import ResponsesDoor
 from .doors.stream import StreamDoor
 from .engine_metrics import EngineCollector
+from .fetching import Fetcher
+from .http_request import MakeDoor, ServedRequest
 from .metrics import Meter
+from .openai_words import RequestMark, failure, model_card
+from .openapi import document
 from .static import page_routes
+from .version import version
 
 if TYPE_CHECKING:
     from ..actors.engine import Engine
@@ -40,7 +51,14 @@ log = logging.getLogger("penstock.server")
 
 # The WebSockets of the server, each with the door that serves it.
 DOORS: dict[str, Callable[[Any, ServerConfig], Door]] = {"/v1/stream": StreamDoor}
+# The paths that take a POST, each with the door that serves it.
+HTTP_DOORS: dict[str, MakeDoor] = {
+    "/v1/chat/completions": ChatDoor,
+    "/v1/completions": CompletionsDoor,
+    "/v1/responses": ResponsesDoor,
+}
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+_FOREIGN = "foreign origin: expected the server's own or one of --allow-origin"
 _FAILED = "the engine has failed; the server's log says why"
 
 
@@ -51,7 +69,9 @@ class Service:
         self.engine = engine
         self.config = config
         self.draining = False
-        self._connections: dict[int, ServedSocket] = {}
+        self._connections: dict[int, ServedSocket | ServedRequest] = {}
+        self._began = int(time.time())
+        self._fetcher = _fetcher(config)
         self._count = 0
         self._gone = asyncio.Event()  # A connection has ended.
         self._kept: dict[str, ServedSocket] = {}  # Those that a client may go on with, by token.
@@ -89,7 +109,9 @@ class Service:
 
     async def access(self, request: Request) -> Response:
         """204 where a WebSocket with these headers is let in, else its refusal, which a browser hides from pages."""
-        refused = self._refusal(request, ())
+        refused, full = self._refusal(request, ()), self._full(request)
+        if refused is None and full is not None:
+            refused = 503, full
         return Response(status_code=204) if refused is None else refusal(*refused)
 
     async def not_upgraded(self, request: Request) -> Response:
@@ -100,6 +122,9 @@ class Service:
     async def stream(self, websocket: WebSocket) -> None:
         """The WebSocket route: refuse the handshake, or serve one connection to its end."""
         refused = self._refusal(websocket, websocket.scope["subprotocols"])
+        full = self._full(websocket)
+        if refused is None and full is not None:
+            refused = 503, full
         if refused is not None:
             self.meter.handshakes_refused.labels(str(refused[0])).inc()
             await _deny(websocket, *refused)
@@ -137,19 +162,23 @@ class Service:
 
     def _refusal(self, client: HTTPConnection, subprotocols: Sequence[str]) -> tuple[int, str] | None:
         if not origin_allowed(client.headers, self.config):
-            return 403, "foreign origin: expected the server's own or one of --allow-origin"
+            return 403, _FOREIGN
         if key_of(client.headers, subprotocols, self.config) is None:
             return 401, "expected an API key: Authorization: Bearer <key>"
         if self.engine.failed is not None:
             return 503, _FAILED
         if self.draining:
             return 503, "the server is going down"
+        return None
+
+    def _full(self, client: HTTPConnection) -> str | None:
+        """Why there is no room for this client."""
         # A client that comes back may come before the loss of its WebSocket, which has a place, is noticed.
         unnoticed = sum(not connection.waits for connection in self._kept.values())
         back = "resume" in client.query_params and self._guests() < unnoticed
-        if not back and not self._has_room():
-            return 503, f"connections: at most {self.config.max_connections}, got one more"
-        return None
+        if back or self._has_room():
+            return None
+        return f"connections: at most {self.config.max_connections}, got one more"
 
     def _has_room(self) -> bool:
         taken = sum(not (connection.waits or connection.guest) for connection in self._connections.values())
@@ -157,6 +186,59 @@ class Service:
 
     def _guests(self) -> int:
         return sum(connection.guest for connection in self._connections.values())
+
+    # ---- HTTP doors ----
+    async def models(self, request: Request) -> Response:
+        """The list of the one model, or what is said of it under its own path."""
+        headers = cross_origin(request.headers, self.config)
+        refused = self._refusal(request, ())
+        if refused is not None:
+            return _openai_refusal(*refused, headers)
+        card = model_card(model_name(self.engine.info.model), self._began)
+        asked = request.path_params.get("model")
+        if asked is None:
+            return json_answer(200, {"object": "list", "data": [card]}, headers)
+        if asked != card["id"]:
+            return _openai_refusal(404, f"model: expected {card['id']!r}, got {_shown(asked)}", headers, "model")
+        return json_answer(200, card, headers)
+
+    async def describe(self, request: Request) -> Response:
+        """The OpenAPI document of the HTTP doors."""
+        return json_answer(200, document(version()), cross_origin(request.headers, self.config))
+
+    async def preflight(self, request: Request) -> Response:
+        """What a browser asks before a page of another origin may ask."""
+        if not origin_allowed(request.headers, self.config):
+            return _openai_refusal(403, _FOREIGN, {})
+        return Response(status_code=204, headers=preflight(request.headers, self.config))
+
+    async def ask(self, request: Request) -> ASGIApp:
+        """A request for replies, which its door answers."""
+        headers = cross_origin(request.headers, self.config)
+        refused = self._refusal(request, ())
+        if refused is not None:
+            return _openai_refusal(*refused, headers)
+        full = self._full(request)
+        if full is not None:
+            return _openai_refusal(429, full, {**headers, "retry-after": "1"})
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            self._count += 1
+            number = self._count
+            path, account = scope["path"], self._account(request)
+            served = ServedRequest(request, self.engine, self.config, number, account, self._fetcher)
+            self._connections[number] = served
+            self.meter.connected.labels(path).inc()
+            self.meter.connections.labels(path).inc()
+            mark = RequestMark(secrets.token_hex(12), int(time.time()))
+            try:
+                await served.run(HTTP_DOORS[path], mark, headers, send)
+            finally:
+                del self._connections[number]
+                self.meter.connections.labels(path).dec()
+                self._gone.set()
+
+        return answer
 
     async def drain(self, code: int = 1012, reason: str = "the server is going down") -> None:
         """Take nothing new, end replies that rest, let those that speak finish for `drain_seconds`, close all streams
@@ -182,6 +264,7 @@ def create_app(engine: Engine, config: ServerConfig) -> Starlette:
             Route("/v1/access", service.access),
             *(Route(path, service.not_upgraded, methods=_METHODS) for path in DOORS),
             *(WebSocketRoute(path, service.stream) for path in DOORS),
+            *_http_doors(service),
             *page_routes(),
         ],
         middleware=[Middleware(_OwnHost, config)],
@@ -190,6 +273,29 @@ def create_app(engine: Engine, config: ServerConfig) -> Starlette:
     app.state.service = service
     app.router.default = _elsewhere
     return app
+
+
+def _http_doors(service: Service) -> list[Route]:
+    """The routes of OpenAI's interface."""
+    asks = [Route(path, service.ask, methods=["POST"]) for path in HTTP_DOORS]
+    reads = [Route(path, service.models) for path in ("/v1/models", "/v1/models/{model:path}")]
+    reads.append(Route("/openapi.json", service.describe))
+    before = [Route(route.path, service.preflight, methods=["OPTIONS"]) for route in (*asks, *reads)]
+    return [*asks, *reads, *before]
+
+
+def _fetcher(config: ServerConfig) -> Fetcher | None:
+    """What fetches media by its URL, where that is allowed."""
+    if not (config.fetch_urls or config.allow_urls):
+        return None
+    hosts = frozenset(host.lower().rstrip(".") for host in config.allow_urls) or None
+    return Fetcher(hosts, config.max_message_bytes)
+
+
+def _openai_refusal(status: int, why: str, headers: Mapping[str, str], param: str | None = None) -> Response:
+    """A refusal in OpenAI's shape."""
+    codes = {401: "invalid_api_key", 404: "model_not_found" if param else "not_found", 429: "server_limit"}
+    return json_answer(status, failure(status, why, param, codes.get(status)).body, headers)
 
 
 async def _elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
@@ -225,17 +331,26 @@ async def _http_error(request: Request, error: Exception) -> Response:
     path = _shown(request.url.path)
     match error.status_code:
         case 404:
-            why = f"expected /, /health, /ready, /metrics or the WebSocket {', '.join(DOORS)}, got {path}"
+            paths = ", ".join(("/", "/health", "/ready", "/metrics", *HTTP_DOORS))
+            why = f"expected {paths} or the WebSocket {', '.join(DOORS)}, got {path}"
         case 405:
             allowed = (error.headers or {}).get("Allow", "GET")
             why = f"{path}: expected {allowed}, got {request.method}"
         case _:
             why = error.detail
+    if _is_openai(request.url.path):
+        return _openai_refusal(error.status_code, why, error.headers or {})
     return refusal(error.status_code, why, error.headers)
 
 
 async def _fault(request: Request, error: Exception) -> Response:
-    return refusal(500, "internal error; the server's log says more")
+    why = "internal error; the server's log says more"
+    return _openai_refusal(500, why, {}) if _is_openai(request.url.path) else refusal(500, why)
+
+
+def _is_openai(path: str) -> bool:
+    """Whether clients of OpenAI's interface ask on this path."""
+    return path.startswith("/v1/") and path not in ("/v1/access", *DOORS)
 
 
 async def _deny(websocket: WebSocket, status: int, why: str) -> None:

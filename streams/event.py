@@ -108,6 +108,7 @@ class ReplyDone(msgspec.Struct, frozen=True, tag="done"):
         cache when it began (docs/memory.md).
     since_us: media before this time had left the stream's window when the reply ended (docs/windows.md). `None` if no
         media had left, or if the stream ended before the reply.
+    rows: how many rows of the stream came before the reply: its prompt, media included.
     """
 
     reply: int
@@ -116,6 +117,7 @@ class ReplyDone(msgspec.Struct, frozen=True, tag="done"):
     text: str = ""
     cached: int = 0
     since_us: int | None = None
+    rows: int = 0
     number: int = 0
 
 

@@ -99,7 +99,18 @@ def _rendered(processor: Any, content: Content, spelling: Spelling) -> str:
             else message
             for message in messages
         ]
-    return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return rendered(processor, messages, content, spelling)
+
+
+def rendered(template: Any, messages: list[dict[str, Any]], content: Content, spelling: Spelling) -> str:
+    """The text of a processor's or tokenizer's chat template, ready for a reply. InputError where the content has tools
+    and the template does not write them."""
+    if not content.tools:
+        return template.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    if "tools" not in str(template.chat_template):
+        raise InputError("tools: expected a model whose chat template writes them, got one that leaves them out")
+    tools = content.tools if content.control_tokens else spelling.cover_all(content.tools)
+    return template.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=True)
 
 
 def _check_kinds(source: ProcessorFacts, content: Content) -> None:

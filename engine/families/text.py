@@ -24,7 +24,7 @@ from ..span import Rows, Span
 from ..words.spelling import spelling_of
 from ..words.template import begins, learn
 from .opened import open_model
-from .prompt import conversation
+from .prompt import conversation, rendered
 
 
 class NoTowers:
@@ -64,7 +64,7 @@ class NoTowers:
         for message in messages:
             if not isinstance(message["content"], str):
                 raise InputError(f"messages: expected text as content, got {type(message['content']).__name__}")
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        text = rendered(self.tokenizer, messages, content, spelling)
         return spelling.ids(text)
 
     def timed(self, span: Span) -> Span:

@@ -21,6 +21,7 @@ from ..runner.library import transformers
 from ..runner.out_of_memory import is_out_of_memory
 from ..runner.takeover import take_over
 from ..runner.turning import with_turning
+from ..words.template import chosen_template
 from .checkpoint import Checkpoint, find
 from .fingerprint import fingerprint
 from .int8 import quantize
@@ -77,7 +78,8 @@ def _load(checkpoint: Checkpoint, config: EngineConfig) -> Loaded:
     weights = read(checkpoint.fetch_weights())
     placement = place(config, weights)
     check_room(weights, placement)
-    loaded: Loaded = load_family(checkpoint.folder, getattr(torch, placement.dtype), torch.device(placement.device))
+    with chosen_template(config.chat_template):
+        loaded: Loaded = load_family(checkpoint.folder, getattr(torch, placement.dtype), torch.device(placement.device))
     loaded.family.data = msgspec.structs.replace(loaded.family.data, model=checkpoint.name)
     make_small(loaded, config)
     own = fingerprint(loaded.text, loaded.head, loaded.config)

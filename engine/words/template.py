@@ -6,10 +6,15 @@ whatever stands between two of them is the template's own.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os.path
+from collections.abc import Iterator
+from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
+import jinja2
 import msgspec
 
 from ...errors import InputError, ModelError
@@ -19,6 +24,31 @@ from .spelling import spelling_of
 _SYSTEM, _USER, _ASSISTANT, _AGAIN = "SystemMark", "UserMark", "AssistantMark", "AgainMark"
 _SPACE = "\t \t"
 TEXT, EDGE = "text", ""  # kinds of items in a user turn beside those of media; the edge is where it opens or closes
+
+
+# The chat template of the checkpoint that is being loaded, where it is not the checkpoint's own.
+_CHOSEN: ContextVar[str | None] = ContextVar("chat_template", default=None)
+
+
+@contextlib.contextmanager
+def chosen_template(file: str | None) -> Iterator[None]:
+    """What is learnt inside is learnt from the template in this file, and prompts are written by it; None: from the
+    checkpoint's own. ModelError where it cannot be read, or is no template."""
+    chosen = None
+    if file is not None:
+        try:
+            chosen = Path(file).read_text(encoding="utf-8")
+            jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(chosen)
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise ModelError(f"chat_template: expected a file that can be read, got {file}: {why}") from None
+        except jinja2.TemplateSyntaxError as error:
+            raise ModelError(f"chat_template: expected Jinja, got {file}, line {error.lineno}: {error}") from None
+    token = _CHOSEN.set(chosen)
+    try:
+        yield
+    finally:
+        _CHOSEN.reset(token)
 
 
 class Turns(msgspec.Struct, frozen=True):
@@ -59,6 +89,10 @@ def learn(template: Any, tokenizer: Any, generation: Any, media: dict[str, str] 
     `template` is the processor, or the tokenizer of a text model; `generation` the model's generation configuration;
     `media` maps each modality to the placeholder that the template writes for it.
     """
+
+    chosen = _CHOSEN.get()
+    if chosen is not None:
+        template.chat_template = tokenizer.chat_template = chosen
 
     def render(messages: list[dict[str, Any]], prompt: bool) -> str:
         return template.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)

@@ -1,6 +1,10 @@
 """The doors of the server: each turns one wire's messages into a session's commands, and its answers into messages.
 
-No door knows another one, a socket or the engine. `server/connection.py` says what a door over a WebSocket has to have.
+No door knows another one, a socket or the engine. `server/connection.py` says what a door over a WebSocket has to have,
+`server/http_request.py` what one over HTTP.
 
-stream  `/v1/stream`: the wire of Penstock, whose messages are in `server/wire.py`
+stream              `/v1/stream`: the wire of Penstock, whose messages are in `server/wire.py`
+openai_chat         `/v1/chat/completions`
+openai_completions  `/v1/completions`
+openai_responses    `/v1/responses`
 """

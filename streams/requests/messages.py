@@ -15,6 +15,7 @@ KINDS = ("image", "video", "audio")
 TAKEN = "a PIL image, an array, bytes, a path, a data: URL or an item"
 _OPENAI = {"image_url": "image", "video_url": "video", "audio_url": "audio", "input_audio": "audio"}
 _MESSAGE = "{'role': ..., 'content': text or a list of parts}"
+_TOOL = "{'type': 'function', 'function': {'name': ..., ...}}"
 _SHOWN = 40
 
 
@@ -48,6 +49,19 @@ def check_messages(messages: Any) -> None:
             raise InputError(f"{place}.content: expected text or a list of parts, got {described(content)}")
     for place, part in parts(messages):
         check_part(place, part)
+
+
+def check_tools(tools: Any) -> None:
+    """Raise InputError where these are no functions as OpenAI writes them; says at which place."""
+    if not isinstance(tools, list | tuple):
+        raise InputError(f"tools: expected a list of {_TOOL}, got {described(tools)}")
+    for number, tool in enumerate(tools):
+        place = f"tools[{number}]"
+        if not isinstance(tool, dict) or tool.get("type") != "function" or not isinstance(tool.get("function"), dict):
+            raise InputError(f"{place}: expected {_TOOL}, got {described(tool)}")
+        name = _field(tool["function"], "name")
+        if not isinstance(name, str) or not name:
+            raise InputError(f"{place}.function.name: expected a name, got {described(name)}")
 
 
 def parts(messages: Sequence[Any]) -> Iterator[tuple[str, Any]]:

@@ -44,7 +44,7 @@ Piece = Media | Image | VideoBytes | AudioBytes | AudioChunk
 class Content(msgspec.Struct, frozen=True, eq=False, tag="content"):
     """What a reply starts from: one of `messages` (parts of media hold no value), `text` and `ids`, and the media in
     order. The other fields are those of the request, but `video_fps` of decoded content is never None: where the
-    request has none it is the model's own rate.
+    request has none it is the model's own rate. `places`: where in the request each piece of media stood, for errors.
     """
 
     media: list[Piece]
@@ -56,6 +56,8 @@ class Content(msgspec.Struct, frozen=True, eq=False, tag="content"):
     audio_in_video: bool = False
     options: dict[str, Any] = {}
     control_tokens: bool = False
+    tools: list[dict[str, Any]] = []
+    places: list[str] = []
 
     @property
     def name(self) -> str:
@@ -113,6 +115,9 @@ def gather(request: Any, limits: MediaLimits) -> Content:
         request.audio_in_video,
         dict(request.processor),
         request.control_tokens,
+        request.tools,
+        [value_of(place, part).place for place, part in parts(request.messages or []) if part["type"] != "text"]
+        or [f"media[{number}]" for number in range(len(media))],
     )
 
 

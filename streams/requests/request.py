@@ -9,7 +9,7 @@ import msgspec
 
 from ...errors import InputError
 from ..format import BY_NAME
-from .messages import check_messages, check_unicode
+from .messages import check_messages, check_tools, check_unicode
 from .window import Window
 
 FORMATS = ("auto", *BY_NAME)
@@ -19,7 +19,7 @@ FPS = (0.01, 60.0)
 MOST_LATENESS_US = 60_000_000
 STILL_SECONDS = (0.1, 3600.0)
 LOOKBACK_SECONDS = (0.1, 600.0)
-_UNTYPED = ("media", "messages", "params", "processor")  # looked at elsewhere
+_UNTYPED = ("media", "messages", "params", "processor", "tools")  # looked at elsewhere
 
 
 def _check_types(given: SamplingParams | Request) -> None:
@@ -150,6 +150,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     messages: a conversation; a reply to it starts at once. A list of `{"role": ..., "content": ...}`, where the content
         is text, or a list of parts as Hugging Face or OpenAI write them. At most one of `messages`, `prompt` and
         `prompt_ids` is given.
+    tools: functions that the model may call, each `{"type": "function", "function": {"name": ..., "description": ...,
+        "parameters": JSON schema}}`, as OpenAI writes them. The model's chat template writes them into the prompt, so
+        they come with `messages`. What the model calls comes as words of the reply.
     prompt: the text of the model with its placeholders, ready for a reply, which starts at once.
     prompt_ids: its token ids, with one placeholder for each piece of media. A reply starts at once.
     media: what the placeholders of `prompt` or `prompt_ids` stand for, in order: PIL images, arrays (`(h, w, 3)` or
@@ -206,6 +209,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     system: str | None = None
     messages: list[dict[str, Any]] | None = None
+    tools: list[dict[str, Any]] = []
     prompt: str | None = None
     prompt_ids: list[int] | None = None
     media: list[Any] = []
@@ -240,6 +244,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             raise InputError(f"media: expected a list, got {type(self.media).__name__}")
         if self.messages is not None:
             check_messages(self.messages)
+        check_tools(self.tools)
         for name, value, allowed in (
             ("format", self.format, FORMATS),
             ("policy", self.policy, ("block", "latest")),
@@ -285,6 +290,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         given = [name for name in ("messages", "prompt", "prompt_ids") if getattr(self, name) is not None]
         if len(given) > 1:
             raise InputError(f"{given[1]}: expected one of messages, prompt and prompt_ids, got {' and '.join(given)}")
+        if self.tools and self.messages is None:
+            raise InputError("tools: expected messages beside them, got none")
         if self.media and given not in (["prompt"], ["prompt_ids"]):
             got = given[0] if given else "neither"
             raise InputError(f"media: expected prompt or prompt_ids beside them, got {got}")

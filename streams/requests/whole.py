@@ -12,7 +12,7 @@ import numpy as np
 from ...codecs.decoders import Decoders
 from ...codecs.frame import Frame, Lost, Samples
 from ...codecs.limits import MediaLimits
-from ...errors import DamagedError, InputError, LimitError
+from ...errors import DamagedError, InputError, LimitError, MediaError
 from ..audio import SECOND_US, TOLERANCE_US, split
 from ..item import AudioBytes, AudioChunk, Image, VideoBytes
 from ..segment import MediaSpec
@@ -31,8 +31,15 @@ def decoded(content: Content, decoders: Decoders, spec: MediaSpec) -> Content:
     """
     whole = msgspec.structs.replace(content, video_fps=content.video_fps or spec.video_fps)
     budget = _Budget(decoders.limits)
-    media = [part for piece in content.media for part in _decoded(piece, decoders, whole, spec, budget)]
-    return msgspec.structs.replace(whole, media=media)
+    media: list[Media] = []
+    for number, piece in enumerate(content.media):
+        try:
+            media += _decoded(piece, decoders, whole, spec, budget)
+        except (MediaError, InputError) as error:
+            if number < len(content.places):
+                raise type(error)(f"{content.places[number]}: {error}") from error
+            raise
+    return msgspec.structs.replace(whole, media=media, places=[])
 
 
 class _Budget:

@@ -86,7 +86,21 @@ PURE = {
     "server/commands.py": {"streams"},
     "server/session.py": {"streams", "errors", "server.commands", "server.errors"},
 }
-DOOR = {"streams", "errors", "server.commands", "server.errors", "server.wire", "server.answer", "server.config"}
+_OPENAI = {f"server.openai_{name}" for name in ("inputs", "messages", "output", "params", "replies", "words")}
+_OPENAI |= {"server.tool_calls"}
+PURE |= {
+    f"{name.replace('.', '/')}.py": {"streams", "errors", "server.commands", "server.errors"} | _OPENAI
+    for name in _OPENAI
+}
+DOOR = {
+    "streams",
+    "errors",
+    "server.commands",
+    "server.errors",
+    "server.wire",
+    "server.answer",
+    "server.config",
+} | _OPENAI
 
 
 @pytest.mark.parametrize("path", modules("server"), ids=lambda path: str(path.relative_to(ROOT)))

@@ -54,6 +54,10 @@ class FakeStream:
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._replies: dict[int, asyncio.Task[None]] = {}
         self._seen: Seen | None = None
+        if request.starts and engine.words is not None:
+            reply = FakeReply(next(engine.reply_numbers), next(self._seq))
+            task = asyncio.create_task(self._speak(reply, len(engine.words)), name=f"fake reply {reply.id}")
+            self._replies[reply.id] = task
         self._asked = int(request.starts)  # the newest input that asks for a reply
         self._cut = 0  # a reply to an input up to this number is cut as it begins
 
@@ -100,11 +104,13 @@ class FakeStream:
                     await self._engine.gate.acquire()
                 else:
                     await asyncio.sleep(0)
-                self.emit(Token(reply.id, index, 100 + index, f"w{index} ", self._seen))
+                words = self._engine.words
+                text = f"w{index} " if words is None else words[index]
+                self.emit(Token(reply.id, index, 100 + index, text, self._seen))
                 said += 1
         except asyncio.CancelledError:
             reason = "interrupted"
-        self.emit(ReplyDone(reply.id, reason, said))
+        self.emit(ReplyDone(reply.id, "stop" if reason == "length" and self._engine.words else reason, said, rows=7))
         del self._replies[reply.id]
 
     async def interrupt(self, at: int | None = None) -> None:
@@ -170,6 +176,7 @@ class FakeEngine:
         self.hold_ask: asyncio.Event | None = None  # Replies wait for it to begin; so do their questions.
         self.refuse: Callable[[Item], None] | None = None  # May raise.
         self.break_events = False
+        self.words: list[str] | None = None  # What is said to a request's own prompt; None: nothing.
         self.reply_numbers = itertools.count(1)
         self.streams: list[FakeStream] = []
         self.open: set[FakeStream] = set()

@@ -19,7 +19,13 @@ from penstock.server import app, http, routes, websocket
 from penstock.server.config import ServerConfig
 
 HERE = Path(__file__).parent
-ASYNCIO = {"connection_made", "connection_lost"}  # of any asyncio.Protocol
+ASYNCIO = {
+    "connection_made",
+    "connection_lost",
+    "data_received",
+    "pause_writing",
+    "resume_writing",
+}  # of any asyncio.Protocol
 PUBLIC = {"config", "should_exit", "serve"}
 
 # Of each class: what it takes from uvicorn, by the test that fails without it.
@@ -29,6 +35,8 @@ JSON = "test_refusals.test_a_refusal_is_json_that_says_what_was_expected"
 LOG = "test_refusals.test_a_refusal_is_at_most_one_line_in_the_log"
 LATE = "test_sockets.test_a_request_that_does_not_end_is_ended"
 MANY = "test_sockets.test_sockets_are_counted_and_the_longest_without_a_request_goes_first"
+LONG = "test_http_doors.test_a_reply_may_take_longer_than_a_request"
+MUCH = "test_http_doors.test_what_is_too_much_is_refused_in_the_shape_of_the_door"
 TLS = "test_tls.test_a_handshake_that_does_not_end_is_ended"
 SIGNALS = "test_cli.test_a_second_signal_ends_the_server_at_once"
 NEEDED = {
@@ -55,6 +63,8 @@ NEEDED = {
     "BoundedProtocol.loop": LATE,
     "BoundedProtocol.transport": LATE,
     "BoundedProtocol.on_response_complete": LATE,
+    "BoundedProtocol.handle_events": LONG,
+    "BoundedProtocol.shutdown": MUCH,
     "BoundedProtocol.handle_websocket_upgrade": LATE,
     "BoundedProtocol.cycle": MANY,
     "BoundedProtocol.connections": MANY,

@@ -1,0 +1,105 @@
+"""Conversations and tools as OpenAI's clients write them, made into those of a `Request`. In: a list of messages. Out:
+messages for the model's chat template, or MessageError with the place. Nothing is decoded, nothing is fetched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ..errors import InputError
+from ..streams.requests.messages import check_messages, check_tools, described
+from .errors import MessageError
+
+_FIELDS = {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content"}
+# What clients send back of an answer that they have had, and what says nothing to a template.
+_ECHOED = {"refusal", "annotations", "id", "index"}
+_MEDIA = ("image_url", "video_url", "audio_url", "input_audio")
+
+
+def checked_messages(given: list[Any], parts: bool) -> list[dict[str, Any]]:
+    """A conversation for a `Request`. `parts`: the model takes content as a list of parts; else texts are joined."""
+    messages = []
+    for number, message in enumerate(given):
+        place = f"messages[{number}]"
+        if not isinstance(message, dict):
+            raise MessageError(f"{place}: expected {{'role': ..., 'content': ...}}, got {described(message)}", place)
+        messages.append(_message(place, message, parts))
+    try:
+        check_messages(messages)
+    except InputError as error:
+        raise MessageError(str(error), str(error).partition(": ")[0]) from None
+    return messages
+
+
+def checked_tools(given: list[Any], choice: Any) -> list[dict[str, Any]]:
+    """The tools for a `Request`: none where the choice is "none"."""
+    try:
+        check_tools(given)
+    except InputError as error:
+        raise MessageError(str(error), str(error).partition(": ")[0]) from None
+    if choice not in (None, "auto", "none"):
+        raise MessageError(
+            f"tool_choice: expected 'auto' or 'none', got {described(choice)}: this server does not force a call",
+            "tool_choice",
+        )
+    if choice == "auto" and not given:
+        raise MessageError("tool_choice: expected tools beside it, got none", "tool_choice")
+    return [] if choice == "none" else given
+
+
+def _message(place: str, message: dict[str, Any], parts: bool) -> dict[str, Any]:
+    for name, value in message.items():
+        if name not in _FIELDS | _ECHOED and value:
+            raise MessageError(f"{place}.{name}: expected no such field, got {described(value)}", f"{place}.{name}")
+    made = {name: value for name, value in message.items() if name in _FIELDS and value is not None}
+    if made.get("role") == "developer":
+        made["role"] = "system"
+    if "tool_calls" in made:
+        made["tool_calls"] = _calls(f"{place}.tool_calls", made["tool_calls"])
+        made.setdefault("content", "")
+    content = made.get("content")
+    if isinstance(content, list):
+        made["content"] = content = [_part(f"{place}.content[{number}]", part) for number, part in enumerate(content)]
+        texts = all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content)
+        if texts and (not parts or made.get("role") == "tool"):
+            made["content"] = "\n".join(part["text"] for part in content)
+    return made
+
+
+def _part(place: str, part: Any) -> Any:
+    """A content part without what the engine does not know."""
+    if not isinstance(part, dict):
+        return part
+    if part.get("type") == "refusal" and isinstance(part.get("refusal"), str):
+        return {"type": "text", "text": part["refusal"]}
+    name = part.get("type")
+    if name in _MEDIA and part.get(name) is None and part.get("uuid") is not None:
+        raise MessageError(
+            f"{place}.{name}: expected the media beside its uuid, got none: this server knows what it has seen by its "
+            "content, not by a name",
+            f"{place}.{name}",
+        )
+    return {name: value for name, value in part.items() if name not in ("uuid", "cache_control")}
+
+
+def _calls(place: str, calls: Any) -> list[dict[str, Any]]:
+    """Calls of tools with arguments as an object, as chat templates expect them."""
+    if not isinstance(calls, list):
+        raise MessageError(f"{place}: expected a list of calls, got {described(calls)}", place)
+    made = []
+    for number, call in enumerate(calls):
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            at = f"{place}[{number}]"
+            raise MessageError(
+                f"{at}: expected {{'function': {{'name': ..., 'arguments': ...}}}}, got {described(call)}", at
+            )
+        arguments = function.get("arguments", "")
+        if isinstance(arguments, str):
+            try:
+                arguments = msgspec.json.decode(arguments.encode()) if arguments.strip() else {}
+            except (msgspec.DecodeError, UnicodeError, RecursionError):
+                pass  # a model wrote it so: the template gets it as it is
+        made.append({**call, "type": "function", "function": {"name": function["name"], "arguments": arguments}})
+    return made
