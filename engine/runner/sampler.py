@@ -1,10 +1,10 @@
 """Drawing tokens from logits. Stateless: a draw depends on the row's logits and its `Draw` alone, so it can be
 repeated, alone and among any others.
 
-Before all else what the reply has said is held against it, by penalties; then come biases and barred tokens. Then
-filters (filters.py) leave each token a weight. The draw is the Gumbel-max trick, twice: first on the sums of blocks of
-neighbouring tokens, then on the tokens of the block that was drawn. So noise is made for a small part of the
-vocabulary. It is a hash of the token's own seed and of the place that it is for.
+Before all else what the reply has said is held against it, by penalties; then come biases, barred tokens and tokens
+that are not allowed. Then filters (filters.py) leave each token a weight. The draw is the Gumbel-max trick, twice:
+first on the sums of blocks of neighbouring tokens, then on the tokens of the block that was drawn. So noise is made for
+a small part of the vocabulary. It is a hash of the token's own seed and of the place that it is for.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def likeliest(logits: torch.Tensor, tokens: list[int], draws: list[Draw]) -> lis
 
 
 def _changes(draw: Draw) -> bool:
-    return bool(draw.said or draw.bias or draw.barred)
+    return bool(draw.said or draw.bias or draw.barred or draw.allowed)
 
 
 def _sound(tokens: torch.Tensor, most: torch.Tensor) -> torch.Tensor:
@@ -98,8 +98,8 @@ def _sampled(logits: torch.Tensor, draws: list[Draw]) -> torch.Tensor:
 
 
 def _weighed(logits: torch.Tensor, draws: list[Draw]) -> torch.Tensor:
-    """The logits `(rows, vocabulary)` after penalties, biases and what is barred."""
-    for change in (_penalised, _biased, _barred):
+    """The logits `(rows, vocabulary)` after penalties, biases, what is barred and what is not allowed."""
+    for change in (_penalised, _biased, _barred, _within):
         logits = change(logits, draws)
     return logits
 
@@ -138,6 +138,23 @@ def _barred(logits: torch.Tensor, draws: list[Draw]) -> torch.Tensor:
         return logits
     rows, ids = zip(*barred, strict=True)
     return logits.index_put(_places(rows, ids, logits.device), logits.new_full((), _NOTHING))
+
+
+def _within(logits: torch.Tensor, draws: list[Draw]) -> torch.Tensor:
+    """Without the tokens that a draw does not allow."""
+    rows = [row for row, draw in enumerate(draws) if draw.allowed]
+    if not rows:
+        return logits
+    packed = upload(
+        torch.from_numpy(np.stack([np.frombuffer(draws[row].allowed, np.uint8) for row in rows])), logits.device
+    )
+    places = 2 ** torch.arange(8, dtype=torch.uint8, device=logits.device)
+    allowed = (packed[:, :, None] & places).flatten(1)[:, : logits.shape[1]] != 0
+    nothing = logits.new_full((), _NOTHING)
+    if len(rows) == len(draws):
+        return torch.where(allowed, logits, nothing)
+    index = upload(torch.tensor(rows), logits.device)
+    return logits.index_copy(0, index, torch.where(allowed, logits[index], nothing))
 
 
 def _places(rows: tuple[int, ...], ids: tuple[int, ...], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
