@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 
-class Order:
+class CallOrder:
     """The calls of one stream that wait. `check` raises when the stream has ended."""
 
     def __init__(self, check: Callable[[], None]) -> None:

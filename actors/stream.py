@@ -22,7 +22,7 @@ from .inputs import check_item, check_question, check_text, item_bytes, own_copy
 from .lookback import Clip
 from .messages import Tell, Transcribe
 from .on_way import OnWay
-from .order import Order
+from .order import CallOrder
 from .outbox import Outbox
 from .ports import Host
 from .reply import Reply
@@ -71,7 +71,7 @@ class Stream(Talk[Reply]):
         self._snapshots: Answers[Snapshot] = Answers()
         self._tickets = itertools.count(1)
         self._on_way = OnWay(id, engine.decode, prompt if known is None else None)
-        self._order = Order(self._check_open)
+        self._order = CallOrder(self._check_open)
         self._cut = False  # the question whose grammar is being compiled was interrupted
         self._fault: PenstockError | None = None  # of the reply that runs
         self._parked = False
