@@ -129,7 +129,7 @@ class Grammars:
         try:
             grammar = _grammar(llguidance, name, text)
         except ValueError as error:
-            raise InputError(f"{place}: {error}") from None
+            raise InputError(f"{place}: {_said(str(error))}") from None
         matcher = llguidance.LLMatcher(self._as_words(), grammar, limits=limits, log_level=0)
         matcher.compute_bitmask()  # the first takes longest, and here nobody waits for it
         if matcher.is_error():
@@ -181,5 +181,5 @@ def _grammar(llguidance: Any, name: str, text: str) -> str:
 
 
 def _said(error: str) -> str:
-    """What llguidance says, without what it adds for its own makers."""
-    return error.removesuffix("<non-verbose/>").split("\n<state>")[0].strip()
+    """What llguidance says, in one line, without what it adds for its own makers."""
+    return " ".join(error.removesuffix("<non-verbose/>").split())
