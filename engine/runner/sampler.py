@@ -18,6 +18,9 @@ from .filters import first_tokens, weights
 from .upload import upload
 
 _NOTHING = float("-inf")
+# What is added to the logits of eight neighbours, by the byte that says which are allowed, the lowest bit first.
+_ADDED = np.where(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], 1, bitorder="little"), 0, -np.inf)
+_ADDED = _ADDED.astype(np.float32)
 # So many logits are worked on at once, and more rows than these make after them: on a CPU so many as its caches hold.
 _ON_CPU, _ELSEWHERE = 1 << 20, 1 << 25
 # Places of noise: those of a block's tokens are their ids, and those of blocks begin here.
@@ -141,20 +144,17 @@ def _barred(logits: torch.Tensor, draws: list[Draw]) -> torch.Tensor:
 
 
 def _within(logits: torch.Tensor, draws: list[Draw]) -> torch.Tensor:
-    """Without the tokens that a draw does not allow."""
+    """Minus infinity where a draw does not allow a token; added, which on a CPU is the fastest way."""
     rows = [row for row, draw in enumerate(draws) if draw.allowed]
     if not rows:
         return logits
-    packed = upload(
-        torch.from_numpy(np.stack([np.frombuffer(draws[row].allowed, np.uint8) for row in rows])), logits.device
-    )
-    places = 2 ** torch.arange(8, dtype=torch.uint8, device=logits.device)
-    allowed = (packed[:, :, None] & places).flatten(1)[:, : logits.shape[1]] != 0
-    nothing = logits.new_full((), _NOTHING)
+    packed = np.frombuffer(b"".join(draws[row].allowed for row in rows), np.uint8).astype(np.int32)
+    of_bytes = upload(torch.from_numpy(_ADDED), logits.device)
+    added = of_bytes.index_select(0, upload(torch.from_numpy(packed), logits.device)).view(len(rows), -1)
+    added = added[:, : logits.shape[1]]
     if len(rows) == len(draws):
-        return torch.where(allowed, logits, nothing)
-    index = upload(torch.tensor(rows), logits.device)
-    return logits.index_copy(0, index, torch.where(allowed, logits[index], nothing))
+        return logits + added
+    return logits.index_add(0, upload(torch.tensor(rows), logits.device), added)
 
 
 def _places(rows: tuple[int, ...], ids: tuple[int, ...], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
