@@ -241,14 +241,15 @@ def test_a_fork_goes_on_by_itself(omni_loaded: Loaded) -> None:
     rig = Rig(omni_loaded, page_tokens=16)
     client = Client(rig.open(format="live"))
     client.do("pair")
-    client.do("ask", structured=PAIR, max_tokens=40, hold=False, temperature=2.0, seed=3)
+    form = "(a[0-9]{2}|b[c-z]{2}){9}"  # what may come next depends on what was said
+    client.do("ask", structured=Structured(regex=form), max_tokens=40, hold=False, temperature=2.0, seed=3)
     rig.step(5)
     twin = rig.fork(client.session)
     third = rig.fork(client.session)
     client.do("image", 1)
     rig.run()
     assert said(twin) == said(third) != said(client.session)
-    assert all(WORD.fullmatch(said(session)) for session in (client.session, twin, third))
+    assert all(re.fullmatch(form, said(session)) for session in (client.session, twin, third))
 
 
 def test_a_reply_that_was_cut_leaves_nothing_behind(omni_loaded: Loaded) -> None:
