@@ -18,7 +18,7 @@ from ...streams.requests.structured import Structured
 _KEPT = 64  # compiled grammars that are kept
 # What one grammar may cost: about a second to compile, and milliseconds for the ids that may come next.
 _LIMITS = {
-    "max_items_in_row": 1000,
+    "max_items_in_row": 2000,
     "initial_lexer_fuel": 500_000,
     "step_lexer_fuel": 50_000,
     "step_max_items": 20_000,

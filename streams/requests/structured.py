@@ -47,7 +47,8 @@ class Structured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         try:
             msgspec.convert({name: values[name]}, Structured)
         except msgspec.ValidationError as error:
-            raise InputError(f"structured.{name}: {str(error).partition(' - at ')[0].lower()}") from None
+            what = str(error).partition(" - at ")[0]
+            raise InputError(f"structured.{name}: {what[:1].lower()}{what[1:]}") from None
         except RecursionError:
             raise InputError(f"structured.{name}: expected less deep nesting, got more") from None
         if name == "choice":
@@ -80,4 +81,6 @@ class Structured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         if not 1 <= len(choice) <= MOST_CHOICES:
             raise InputError(f"structured.choice: expected 1 to {MOST_CHOICES} texts, got {len(choice)}")
         if not all(choice):
-            raise InputError(f"structured.choice: expected texts that are not empty, got {choice.index('')} as ''")
+            raise InputError(
+                f"structured.choice: expected texts that are not empty, got one at {choice.index('')} that is"
+            )
