@@ -314,7 +314,7 @@ def test_a_held_reply_says_value_after_value(omni_loaded: Loaded, format: str) -
     rig = Rig(omni_loaded, page_tokens=16)
     client = Client(rig.open(format=format, unit_tokens=3))
     client.do("ask", structured=PAIR, max_tokens=600, temperature=1.0, seed=4)
-    for _ in range(24):
+    for _ in range(14):
         client.do("unit" if format == "units" else "pair")
         rig.step(5)
     client.session.end()

@@ -49,5 +49,12 @@ def test_what_is_wrong_is_said_with_its_place(given: dict[str, Any], error: str)
 
 
 def test_what_is_right_passes() -> None:
-    for given in ({"json_schema": {}}, {"json_schema": "{"}, {"json_object": True}, {"choice": ["ü"]}, {"regex": "a"}):
+    right: list[dict[str, Any]] = [
+        {"json_schema": {}},
+        {"json_schema": "{"},
+        {"json_object": True},
+        {"choice": ["ü"]},
+        {"regex": "a"},
+    ]
+    for given in right:
         SamplingParams(structured=Structured(**given)).check()
