@@ -46,6 +46,7 @@ from .streams.event import (
 )
 from .streams.item import AudioBytes, AudioChunk, Embedding, Image, Item, Text, VideoBytes, VideoFrame
 from .streams.requests.request import Request, Sampling, SamplingParams
+from .streams.requests.structured import Structured
 from .streams.requests.window import Window
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ __all__ = (
     "Seen",
     "Stream",
     "StreamClosedError",
+    "Structured",
     "Text",
     "Token",
     "VideoBytes",

@@ -23,7 +23,7 @@ from ..streams.requests.prompt import Content, check_counts, check_most, gather
 from ..streams.requests.request import Request, SamplingParams
 from . import oneshot
 from .info import EngineInfo
-from .inputs import check_fits, check_params
+from .inputs import check_fits
 from .messages import Bring, Converse, Forget, Tell
 from .snapshots import Snapshots
 from .stream import Stream
@@ -108,10 +108,9 @@ class Engine:
         self._streams: dict[int, Stream] = {}
         self._ends: dict[int, asyncio.Future[None]] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
-        self._wiring = Wiring(loaded, config, self._limits, observer, self._told, self._broken, memory)
-        self.decode, self.keeping = self._wiring.decode.mailbox, self._wiring.keeping
-        self._schedule = self._wiring.schedule.mailbox
-        self._generate = self._wiring.generate.mailbox
+        wiring = self._wiring = Wiring(loaded, config, self._limits, observer, self._told, self._broken, memory)
+        self.decode, self.keeping, self.compiling = wiring.decode.mailbox, wiring.keeping, wiring.compiling
+        self._schedule, self._generate = wiring.schedule.mailbox, wiring.generate.mailbox
         self._stopping: asyncio.Task[None] | None = None
         self._halted = False  # the mailboxes are closed
 
@@ -195,6 +194,7 @@ class Engine:
         """
         self.check_alive()
         snapshot = await self._snapshots.read(Path(file))
+        await self.compiling.compile(snapshot.frozen.structured)
         self.check_alive()
         stream, base = Stream(self, next(_IDS), snapshot.frozen.request, snapshot.frozen), next(_BASES)
         self._streams[stream.id] = stream
@@ -280,7 +280,7 @@ class Engine:
     async def fork(self, stream: Stream, again: SamplingParams | None, back: Back | None) -> Stream:
         """A twin of a stream of which nothing is in decode or encode."""
         if again is not None:
-            check_params(again, self.info.vocabulary)
+            await self.compiling.check(again)
         return await self._open(stream.request, stream, again, back)
 
     def freeze(self, id: int, frozen: Frozen) -> int:
@@ -310,8 +310,8 @@ class Engine:
         if timer is not None:
             timer.cancel()
         if parked:
-            loop = asyncio.get_running_loop()
-            self._timers[id] = loop.call_later(self._parked_seconds, self.end_stream, id, "slow reader")
+            later = asyncio.get_running_loop().call_later
+            self._timers[id] = later(self._parked_seconds, self.end_stream, id, "slow reader")
 
     async def _open(
         self,
@@ -321,7 +321,7 @@ class Engine:
         back: Back | None = None,
     ) -> Stream:
         request.check()
-        check_params(request.params, self.info.vocabulary)
+        await self.compiling.check(request.params)
         request = with_defaults(request, self._config.processor, self._spec)
         check_fits(request, self.info, self._spec)
         content = await self._gathered(request) if request.starts else None
@@ -331,8 +331,8 @@ class Engine:
         prompt = 1 if content is not None or again is not None else None
         begun = twin_of.frozen(goes_back=True) if twin_of is not None and back is not None else twin_of
         stream = self._streams[id] = Stream(self, id, plain, begun, prompt)
-        again = None if again is None else again.seeded()
-        first = Open(id, plain) if twin_of is None else Fork(twin_of.id, id, twin_of.next_seq(), again, back)
+        seeded = again and again.seeded()
+        first = Open(id, plain) if twin_of is None else Fork(twin_of.id, id, twin_of.next_seq(), seeded, back)
         self.decode.put_control(first)
         self._schedule.put_control(first)
         if content is not None and prompt is not None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from ..engine.command import Back
     from ..engine.frozen import Frozen, Snapshot
+    from .grammars import Compiling
     from .lookback import Keeping
     from .mailbox import Mailbox
     from .messages import DecodeMessage
@@ -47,6 +48,9 @@ class Host(Protocol):
 
     @property
     def keeping(self) -> Keeping: ...
+
+    @property
+    def compiling(self) -> Compiling: ...
 
     def send(self, message: Any) -> None:
         """A control message to schedule; lost where the engine has failed or is stopped."""

@@ -21,7 +21,7 @@ class Speech:
         self.seq = seq  # the number of the question among the stream's inputs, once it is known
         self.held = held  # it does not end by itself while media is expected
         self.reason: str | None = None  # how it ended; None while it runs
-        self.error: PenstockError | None = None  # what its stream ended with, if the reply ended with it
+        self.error: PenstockError | None = None  # what it ended with
         self.rest = ""  # what follows its last token: text that a stop string had held back
         self.since_us: int | None = None  # media before this time had left the window when it ended
         self._tokens: list[Token] = []
@@ -30,7 +30,7 @@ class Speech:
     def __aiter__(self) -> AsyncIterator[Token]:
         """The tokens from the first on, as `Token`. The loop ends when the reply does.
 
-        Raises the error of the stream if the reply ended with one. A cancelled wait has taken no token. An interrupt
+        Raises the error that the reply ended with, if it did. A cancelled wait has taken no token. An interrupt
         may still cut a token that was read: `ReplyDone` says how many the reply keeps.
         """
         return _Reader(self)
@@ -77,7 +77,7 @@ class Reply(Speech):
     seq: the number of the question that it answers.
     held: the reply is held open: it does not end by itself while media is expected.
     reason: why it ended: "stop", "length", "interrupted", "overtaken" or "error" (`ReplyDone`). `None` while it runs.
-    error: the error that its stream ended with, if the reply ended with it, otherwise `None`.
+    error: the error that it ended with, which mostly is that of its stream, otherwise `None`.
     taken: how many of its tokens somebody has read. An interrupt without `at` keeps so many.
     rest: words that follow its last token. They were held back because they could have become a stop string.
     since_us: media before this time had left the stream's window when the reply ended, in microseconds on the stream's

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -24,6 +22,7 @@ from .inputs import check_item, check_question, check_text, item_bytes, own_copy
 from .lookback import Clip
 from .messages import Tell, Transcribe
 from .on_way import OnWay
+from .order import CallOrder
 from .outbox import Outbox
 from .ports import Host
 from .reply import Reply
@@ -72,8 +71,9 @@ class Stream(Talk[Reply]):
         self._snapshots: Answers[Snapshot] = Answers()
         self._tickets = itertools.count(1)
         self._on_way = OnWay(id, engine.decode, prompt if known is None else None)
-        self._forks = 0  # forks that wait for what is on its way; new inputs wait for them
-        self._changed = asyncio.Event()  # something that a call may wait for
+        self._order = CallOrder(self._check_open)
+        self._cut = False  # the question whose grammar is being compiled was interrupted
+        self._fault: PenstockError | None = None  # of the reply that runs
         self._parked = False
         self._lookback = engine.keeping.begin(request, begun._lookback if isinstance(begun, Stream) else begun)
 
@@ -88,7 +88,7 @@ class Stream(Talk[Reply]):
         check_item(item, self._engine.info.modalities)
         if isinstance(item, Text):
             check_text("text", item.text, self._engine.info.kv_tokens)
-            await self._until(lambda: not self._forks)
+            await self._order.turn()
             seq = self._accept(TextInput(self._seq + 1, item.text, not self._shown, *self._taken()))
             if self._shown:
                 self._on_way.flush(seq)
@@ -97,7 +97,7 @@ class Stream(Talk[Reply]):
         arrived_us, item = clock.now_us(), own_copy(item)
         size = item_bytes(item)
         waits = self.request.policy == "block" or not isinstance(item, VideoFrame | AudioChunk)
-        await self._until(lambda: not self._forks and not (waits and self._on_way and self.credit_bytes < size))
+        await self._order.until(lambda: self._order.free and not (waits and self._on_way and self.credit_bytes < size))
         self._check_media()
         self._lookback.take(item)
         asked = bool(self._asked) or (self.reply is not None and not self.reply.rests)
@@ -122,19 +122,26 @@ class Stream(Talk[Reply]):
         lookback: the last so many seconds of what is kept (`Request.lookback`) come before the question once more, as a
             video of its own at its full frame rate; all of a stream that is younger. InputError if fewer are kept.
 
-        Raises InputError or ContextOverflowError if the question is refused. After a cancelled wait it is asked anyway.
+        Raises InputError or ContextOverflowError if the question is refused. After a cancelled wait it is asked anyway,
+        unless `params.structured` was still being compiled.
         """
         self._check_open()
         params = (params or self.request.params).seeded()
         if hold is not None:
             params = msgspec.structs.replace(params, hold=hold)
         check_question(question, params, self._engine.info.kv_tokens, self._engine.info.vocabulary)
-        await self._until(lambda: not self._forks)
+        await self._order.turn()
+        self._cut = False
+        if not self._engine.compiling.ready(params):
+            await self._order.compile(self._engine.compiling.check(params))
         if lookback is not None:
             self._put(self._lookback.clip(lookback), 0, clock.now_us())  # its bytes are those that are kept
         asked, taken = asyncio.get_running_loop().create_future(), self._taken()
         seq = self._accept(Question(self._seq + 1, question, params, not self._shown, *taken, ignore_failed))
         self._asked[seq] = asked
+        if self._cut:
+            self._cut = False
+            await self.interrupt()
         if self._shown:
             self._on_way.flush(seq)
             if wait_ms is not None:
@@ -158,6 +165,7 @@ class Stream(Talk[Reply]):
         """
         self._check_open()
         if self.reply is None:
+            self._cut = self._order.compiling > 0 and not self._asked
             self._silent = self._seq
             self._engine.send(Interrupt(self.id, self._seq, at=-1))
             return
@@ -169,7 +177,7 @@ class Stream(Talk[Reply]):
     async def end(self) -> None:
         """No more media will come, so a reply that is held open may end. After a cancelled wait it is not said."""
         self._check_open()
-        await self._until(lambda: not self._forks)
+        await self._order.turn()
         if not self._ended:
             self._ended = True
             if self.reply is not None:
@@ -193,7 +201,8 @@ class Stream(Talk[Reply]):
             reply that ran there is closed. InputError, which says what is held, for a place that is not held.
         """
         back = place_of(again, back_to, back_to_us)
-        async with self._encoded():
+        self._check_open()
+        async with self._order.fork(lambda: not self._on_way):
             return await self._engine.fork(self, again, back)
 
     async def snapshot(self, file: str | Path) -> None:
@@ -203,7 +212,8 @@ class Stream(Talk[Reply]):
         shown: keep it as you would keep that. A file of that name is replaced. Raises InputError if the file cannot be
         written, OutOfMemoryError if host memory ran out. After a cancelled wait there may be a file, which is whole.
         """
-        async with self._encoded():
+        self._check_open()
+        async with self._order.fork(lambda: not self._on_way):
             snapshot = await self._snapshots.wait(self._engine.freeze(self.id, self.frozen()))
         await self._engine.save(snapshot, Path(file))
 
@@ -218,7 +228,7 @@ class Stream(Talk[Reply]):
         """End the stream and free what it holds. May be called again. After a cancelled wait it ends all the same."""
         if not self._closing:
             self._closing = True
-            self._changed.set()
+            self._order.changed()
             self._engine.end_stream(self.id, "closed")
         await self._engine.closed(self.id)
 
@@ -262,7 +272,7 @@ class Stream(Talk[Reply]):
             self._snapshots.tell(snapshot.twin, snapshot)
         if message.resolved:
             self._on_way.arrived(message.resolved)
-            self._changed.set()
+            self._order.changed()
             self._outbox.put(Credit(self._on_way.credit_bytes, self._on_way.credit_us))
         self._watch_reader()
 
@@ -294,11 +304,13 @@ class Stream(Talk[Reply]):
                     if token.index < tokens:  # the interrupt came too late
                         self._outbox.put(token)
                 if reply in self._replies:
-                    self._replies.pop(reply).end(reason, tokens, text, since_us=event.since_us)
+                    error = self._fault if reason == "error" else None
+                    self._replies.pop(reply).end(reason, tokens, text, error, event.since_us)
                 if self.reply is not None and self.reply.id == reply:
                     self.reply = None
             case Error(code, message, seq, fatal):
-                self._fail(error_of(code, message), seq, fatal)
+                self._fault = error_of(code, message)
+                self._fail(self._fault, seq, fatal)
             case Closed(reason):
                 self._fail(StreamClosedError(f"the stream has ended: {reason}"), None, True)
         self._outbox.put(event)
@@ -333,7 +345,7 @@ class Stream(Talk[Reply]):
         self.reply = None
         self._lookback.clear()
         self._closing = True
-        self._changed.set()
+        self._order.changed()
 
     def _accept(self, input: Input) -> int:
         """Send the next input on."""
@@ -368,24 +380,6 @@ class Stream(Talk[Reply]):
             self._parked = behind
             self._engine.send(Park(self.id, behind))
             self._engine.park(self.id, behind)
-
-    @asynccontextmanager
-    async def _encoded(self) -> AsyncIterator[None]:
-        """Inside, all that was appended before is encoded, and other inputs wait."""
-        self._check_open()
-        self._forks += 1
-        try:
-            await self._until(lambda: not self._on_way)
-            yield
-        finally:
-            self._forks -= 1
-            self._changed.set()
-
-    async def _until(self, ready: Callable[[], bool]) -> None:
-        while not ready():
-            self._changed.clear()
-            await self._changed.wait()
-            self._check_open()
 
     def _check_media(self) -> None:
         if self._ended:

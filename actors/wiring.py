@@ -25,6 +25,7 @@ from .copies import Copies
 from .decode import Decode
 from .encode import Encode
 from .generate import Generate
+from .grammars import Compiling
 from .lookback import Keeping
 from .mailbox import Mailbox, Observer
 from .messages import DecodeMessage, EncodeMessage, GenerateMessage, ScheduleMessage, Tell
@@ -62,6 +63,7 @@ class Wiring:
         generate: Mailbox[GenerateMessage] = mailbox("generate")
         chosen = choose_threads(config)
         self.keeping = Keeping(limits.max_lookback_bytes, limits.max_lookback_total_bytes, loaded.family.video_rate)
+        self.compiling = Compiling(loaded.family.grammars, loaded.family.data.vocabulary)
         self._crew = None if chosen.said or loaded.device.type != "cpu" else Crew(chosen.count)
         self._compute_threads = chosen.count
         self._gate = gate = Gate(device=loaded.device, crew=self._crew)
@@ -120,7 +122,7 @@ class Wiring:
 
     def _release(self) -> None:
         """Let go of what the actors own; no task of theirs runs any more."""
-        for thread in self._threads:
+        for thread in (*self._threads, self.compiling):
             thread.stop()
         self._gate.stop()  # after the encoder, which may wait for a pass
         self.decode.stop()

@@ -22,6 +22,7 @@ from ..streams.size import smaller_rule, video_rule
 from .embeddings import EncodedPrompt, EncodedSpan, Features
 from .positions import Clock
 from .span import Span, Stored
+from .words.grammar import Grammars
 from .words.spelling import spelling_of
 from .words.template import Turns
 
@@ -86,6 +87,7 @@ class Family:
         self.endings = endings or {}
         self.tokenizer = tokenizer
         self.spelling = spelling_of(tokenizer)
+        self.grammars = Grammars(tokenizer, data.vocabulary, data.stop_ids)
         self.spec = data.spec
         self.turns = data.turns
         self.turn_ids = {name: self.spelling.ids(text) for name, text in data.turns.wrappers.items()}

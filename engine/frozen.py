@@ -8,6 +8,7 @@ import msgspec
 
 from ..streams.event import Error
 from ..streams.requests.request import Request
+from ..streams.requests.structured import Structured
 
 
 class Frozen(msgspec.Struct, frozen=True):
@@ -17,6 +18,7 @@ class Frozen(msgspec.Struct, frozen=True):
     appended; ended: no more will come. media: what decode holds for it. loudest: the loudest sound so far, where towers
     ask for it. state: its conversation and what its rows are, as `conversation/freezing.py` writes them. entries: the
     embeddings that its rows still name. pages: how many pages its rows take, of `page_tokens` rows each.
+    structured: the grammars that its reply and its questions ask for.
     """
 
     request: Request
@@ -31,6 +33,7 @@ class Frozen(msgspec.Struct, frozen=True):
     entries: list[int] = []
     pages: int = 0
     page_tokens: int = 0
+    structured: list[Structured] = []
 
 
 class Snapshot(msgspec.Struct, frozen=True, eq=False, tag="snapshot"):

@@ -18,7 +18,8 @@ class Draw(msgspec.Struct, frozen=True, gc=False):
     """How the next token of a row is drawn. `seed` already belongs to this token; temperature 0 takes the likeliest.
 
     `said`: the reply's tokens so far, where a penalty counts them. `bias`: (id, what is added). `barred`: ids that are
-    not drawn. `logprobs`: how many of the likeliest tokens are reported; None: nothing is.
+    not drawn. `logprobs`: how many of the likeliest tokens are reported; None: nothing is. `allowed`: a bit for each id
+    that may be drawn, that of id 0 the lowest of the first byte; empty: any may be.
     """
 
     temperature: float = 0.0
@@ -33,6 +34,7 @@ class Draw(msgspec.Struct, frozen=True, gc=False):
     bias: tuple[tuple[int, float], ...] = ()
     barred: tuple[int, ...] = ()
     logprobs: int | None = None
+    allowed: bytes = b""
 
 
 class Front(msgspec.Struct, frozen=True, gc=False):

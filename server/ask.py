@@ -23,6 +23,7 @@ from ..engine.config import EngineConfig
 from ..errors import InputError, PenstockError, StreamClosedError
 from ..streams.event import Closed, Error, ReplyDone, ReplyStarted
 from ..streams.requests.request import Request, SamplingParams
+from ..streams.requests.structured import Structured
 from . import demo_model
 from .ask_view import JsonView, TextView, View
 from .capture import Camera, Microphone
@@ -137,12 +138,26 @@ async def _ask(
         max_tokens=options.max_tokens or (_LIVE_TOKENS if options.live else _ANSWER_TOKENS),
         temperature=options.temperature,
         hold=options.live,
+        structured=_structured(options),
     )
     request.check()
     params.check()
     async with hosting as host, await host.opener.stream(request) as stream:
         view.started(host.model, stream.format, stream.why)
         await _Talk(stream, view, options).run(sources, question, params)
+
+
+def _structured(options: argparse.Namespace) -> Structured | None:
+    """What the options say of the reply's form. Raises InputError where the schema cannot be read."""
+    if options.json_schema is not None:
+        try:
+            return Structured(json_schema=options.json_schema.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"--json-schema: expected a file that can be read, got {options.json_schema}: {error}"
+            ) from None
+    choice = None if options.choice is None else options.choice.split(",")
+    return None if choice is None and options.regex is None else Structured(choice=choice, regex=options.regex)
 
 
 class _Talk:

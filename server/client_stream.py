@@ -58,10 +58,10 @@ class ClientReply(Speech):
         """Take a token."""
         self._put(token)
 
-    def done(self, event: events.ReplyDone) -> None:
-        """The reply has ended and keeps its first `event.tokens` tokens."""
+    def done(self, event: events.ReplyDone, error: PenstockError | None) -> None:
+        """The reply has ended, where it failed with `error`, and keeps its first `event.tokens` tokens."""
         del self._tokens[event.tokens :]
-        self._end(event.reason, event.text, None, event.since_us)
+        self._end(event.reason, event.text, error if event.reason == "error" else None, event.since_us)
 
     def fail(self, error: PenstockError | None) -> None:
         """Its stream has ended before it; None: because its client closed it."""
@@ -92,6 +92,7 @@ class ClientStream(Talk[ClientReply]):
         self._closing = False  # This side has asked for the end.
         self._closed: str | None = None  # Why, once it is.
         self._error: PenstockError | None = None  # What has ended it.
+        self._fault: PenstockError | None = None  # The newest error.
         self._refusal: PenstockError | None = None  # Why the request's prompt has no reply.
 
     async def append(self, item: items.Item) -> int:
@@ -219,12 +220,14 @@ class ClientStream(Talk[ClientReply]):
             case events.Token() if self._asking or event.reply in self._replies:
                 self._reply(event.reply).put(event)
             case events.ReplyDone() if self._asking or event.reply in self._replies:
-                self._reply(event.reply).done(event)
+                self._reply(event.reply).done(event, self._fault)
                 self._let_go()
-            case events.Error() if self._answers_prompt(event.seq) and not event.fatal:
-                self._refusal = error_from_code(event.code, event.message)
-            case events.Error() if event.fatal:
-                self._error = error_from_code(event.code, event.message)
+            case events.Error():
+                self._fault = error_from_code(event.code, event.message)
+                if event.fatal:
+                    self._error = self._fault
+                elif self._answers_prompt(event.seq):
+                    self._refusal = self._fault
             case events.Closed():
                 self._closed = event.reason
                 error = self._error or StreamClosedError(f"the stream has ended: {event.reason}")

@@ -342,6 +342,10 @@ def _add_ask(parser: argparse.ArgumentParser) -> None:
     reply.add_argument("--system", metavar="TEXT", help="the system prompt")
     reply.add_argument("--max-tokens", type=_count, metavar="N", help="at most so many (default 256, with --live 4000)")
     reply.add_argument("--temperature", type=_number, help="0 takes the likeliest token (default: as the model has it)")
+    form = reply.add_mutually_exclusive_group()
+    form.add_argument("--json-schema", type=Path, metavar="FILE", help="JSON that is valid by the schema in this file")
+    form.add_argument("--choice", metavar="A,B", help="one of these texts, separated by commas")
+    form.add_argument("--regex", metavar="R", help="a text that this regular expression matches as a whole")
     reply.add_argument("--json", action="store_true", help="the stream's events, one JSON object a line")
 
 

@@ -100,7 +100,8 @@ class ReplyDone(msgspec.Struct, frozen=True, tag="done"):
     """A reply has ended.
 
     reason: "stop" (the model, a stop string or a stop token ended it), "length" (it has `max_tokens`, or the stream is
-        full), "interrupted", "overtaken" (a later question ended it while it spoke) or "error" (the stream failed).
+        full), "interrupted", "overtaken" (a later question ended it while it spoke) or "error" (the stream failed, or
+        the grammar of `SamplingParams.structured` had no way on: an `Error` event before it says why).
     tokens: how many tokens it keeps. Tokens after these were cut, also those that a client has read.
     text: words that follow its last token. They were held back because they could have become a stop string. Usually
         empty.

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import msgspec
 
-from ...errors import PenstockError
+from ...errors import InputError, PenstockError
 from ...streams.event import Dropped, Error, ReplyDone, ReplyStarted, Resting, Token
 from ...streams.format import State
 from ...streams.requests.request import SamplingParams
@@ -25,7 +25,7 @@ from ..words.spelling import Unspelled
 from .kept import Kept
 from .laying import Limits, lay_within
 from .layout import Layout
-from .reply import ReplyState
+from .reply import ReplyState, how_likely
 from .rules import Does, Life, MediaLife, What, after
 from .state import Begun, StreamState
 from .taking import mid_character, takes, unit_of
@@ -127,15 +127,19 @@ class Conversation:
         self._happens(What.TOKEN)
         reply.drawn()
         stays_open = self.stream.stays_open(reply.params)
-        if reply.ended_by(id):
-            silent = stays_open and id not in reply.params.stop_token_ids
-            self._happens(What.SILENCE if silent else What.STOP)
+        end = reply.ended_by(id, stays_open)
+        if end is What.FAULT:
+            self.stream.events.append(Error(InputError.code, f"params.structured: {reply.fault}", reply.seq))
+        if end is not None:
+            self._happens(end)
             return
         index = len(reply.ids)
         text = reply.text.push(id)
         reply.ids.append(id)
         self._lay_token(reply, id)
-        self.stream.events.append(Token(reply.id, index, id, text, self.stream.newest, *self._likely(likely)))
+        self.stream.events.append(
+            Token(reply.id, index, id, text, self.stream.newest, *how_likely(likely, self.family.tokenizer))
+        )
         stopped = reply.text.stopped
         if stopped is not None:
             self._cut(reply.text.kept(stopped), What.STOP)
@@ -160,16 +164,11 @@ class Conversation:
             self._finish(reply, rule.does.reason, close=what is not What.QUESTION)
 
     def _tell_rest(self, reply: ReplyState) -> None:
-        """Its client is told once for what was said."""
+        """Its client is told once for what was said. What it says next is another value of its grammar."""
         if reply.rest_told != len(reply.ids):
             reply.rest_told = len(reply.ids)
+            reply.guided(self.family.grammars, True)
             self.stream.events.append(Resting(reply.id, len(reply.ids)))
-
-    def _likely(self, likely: Likely | None) -> tuple[float | None, tuple[tuple[int, str, float], ...]]:
-        if likely is None:
-            return None, ()
-        words = self.family.tokenizer.decode
-        return likely.logprob, tuple((id, words([id]), logprob) for id, logprob in likely.top)
 
     def _lay_token(self, reply: ReplyState, id: int) -> None:
         rows = self.stream.layout.token(id)
@@ -391,10 +390,10 @@ class Conversation:
 
     def begin(self, seq: int, params: SamplingParams) -> None:
         """A reply to input `seq` begins after the rows that are laid."""
-        stream = self.stream
+        stream, family = self.stream, self.family
         stream.replies += 1
-        text = Detokenizer(self.family.tokenizer, params.stop)
-        cursor = stream.layout.cursor.copy()
-        ends, own = self.family.stop_ids, self.family.data.sampling
+        text, cursor = Detokenizer(family.tokenizer, params.stop), stream.layout.cursor.copy()
+        ends, own = family.stop_ids, family.data.sampling
         stream.reply = ReplyState(stream.replies, seq, params, text, stream.rows, cursor, ends, own)
-        stream.events.append(ReplyStarted(stream.replies, seq, stream.stays_open(params)))
+        stream.reply.guided(family.grammars, held := stream.stays_open(params))
+        stream.events.append(ReplyStarted(stream.replies, seq, held))

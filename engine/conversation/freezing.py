@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ...streams import event, format, segment
-from ...streams.requests import request, window
+from ...streams.requests import request, structured, window
 from .. import command, pages, plan, positions, span
 from ..family import Family
 from ..graph import Graph
@@ -16,10 +16,11 @@ from ..words.detokenize import Detokenizer, decoder
 from . import fronts, keys, layout, marks, reply, rules, state, waiting
 from .fronts import Fronts
 from .layout import Layout
+from .reply import ReplyState
 from .state import StreamState
 
 _HOMES = (
-    *(event, format, segment, request, window, command, pages, plan, positions, span, detokenize),
+    *(event, format, segment, request, structured, window, command, pages, plan, positions, span, detokenize),
     *(fronts, keys, layout, marks, reply, rules, state, waiting),
 )
 
@@ -28,7 +29,7 @@ _HOMES = (
 _GIVEN = (
     *((StreamState, "id"), (StreamState, "slots"), (StreamState, "request"), (StreamState, "changes")),
     *((Layout, "family"), (Layout, "format"), (PageTable, "pool"), (Detokenizer, "_text_of")),
-    *((Fronts, "tables"), (Fronts, "seen"), (StreamState, "unspelled")),
+    *((Fronts, "tables"), (Fronts, "seen"), (StreamState, "unspelled"), (ReplyState, "guide")),
 )
 
 
@@ -43,7 +44,7 @@ def thaw(data: bytes, like: StreamState, family: Family, base: int) -> StreamSta
     that `freeze` has not written."""
     values = (
         *(like.id, like.slots, like.request, like.changes),
-        *(family, like.layout.format, like.table.pool, decoder(family.tokenizer), like.slots[1:], (), None),
+        *(family, like.layout.format, like.table.pool, decoder(family.tokenizer), like.slots[1:], (), None, None),
     )
     stored = {Stored: lambda one: msgspec.structs.replace(one, id=base + one.id) if one.id >= 0 else one}
     stream = Graph(_HOMES, dict(zip(_GIVEN, values, strict=True)), stored).read(data)
@@ -51,6 +52,8 @@ def thaw(data: bytes, like: StreamState, family: Family, base: int) -> StreamSta
         raise ValueError(f"expected a stream, got a {type(stream).__name__}")
     if stream.fronts is not None:
         stream.fronts.stand(stream.fronts.position)
+    if stream.reply is not None:
+        stream.reply.find_guide(family.grammars)
     return stream
 
 

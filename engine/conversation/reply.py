@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from typing import Any
 
 import msgspec
 
 from ...streams.requests.request import Sampling, SamplingParams
-from ..plan import Draw
+from ..plan import Draw, Likely
 from ..positions import Cursor
 from ..runner.sampler import seed_of
 from ..span import Span
 from ..words.detokenize import Detokenizer
-from .rules import Life
+from ..words.grammar import Grammars, Guide
+from .rules import Life, What
 
 _GREEDY = Draw()
 
@@ -31,6 +33,9 @@ class ReplyState:
     first token, whether it is there yet or not, and `cursor` the stream's where the reply began. `ends` are the model's
     end tokens, `own` is how its checkpoint wants to be sampled. A cut keeps `least` tokens: of what was spliced in
     before them the embeddings have been let go.
+
+    `guide` says what its grammar allows, None where it has none (`guided`). A reply that may rest says one value of the
+    grammar after the other: the newest begins with token `value`.
 
     `life` follows the table in rules.py.
     """
@@ -69,12 +74,31 @@ class ReplyState:
         penalties = (self._way.repetition_penalty, params.presence_penalty, params.frequency_penalty)
         self._penalised = penalties != (1, 0, 0)
         self._seed = params.seed if params.seed is not None else id * 1_000_003 + seq
+        self.guide: Guide | None = None
+        self.value = 0
+        self._may_rest = False
+
+    def guided(self, grammars: Grammars, may_rest: bool) -> None:
+        """A new value begins, where it has a grammar. `may_rest`: it may be silent instead, as media is expected.
+        Raises InputError where the grammar cannot be compiled."""
+        self.value, self._may_rest = len(self.ids), may_rest
+        self.find_guide(grammars)
+
+    def find_guide(self, grammars: Grammars) -> None:
+        """As it was, in another engine. Raises as `guided` does."""
+        if self.params.structured is not None:
+            self.guide = grammars.guide(self.params.structured)
 
     def draw(self) -> Draw:
         """How the next token is drawn."""
         params, way, place = self.params, self._way, len(self.ids)
         barred = tuple(self._ends) if len(self.ids) < params.min_tokens else ()
-        if way.temperature == 0 and not (self._penalised or self._bias or barred):
+        allowed = b""
+        if self.guide is not None:
+            self.guide.follow(self.ids[self.value :])
+            allowed, only_ends = self.guide.allowed(self._ends, self._may_rest and place == self.value)
+            barred = () if only_ends else barred
+        elif way.temperature == 0 and not (self._penalised or self._bias or barred):
             return _GREEDY if params.logprobs is None else Draw(logprobs=params.logprobs)
         return Draw(
             way.temperature,
@@ -89,6 +113,7 @@ class ReplyState:
             self._bias,
             barred,
             params.logprobs,
+            allowed,
         )
 
     def redraw(self) -> None:
@@ -111,9 +136,18 @@ class ReplyState:
         self.since += 1
         self.unit = None
 
-    def ended_by(self, id: int) -> bool:
-        """Whether this token ends the reply instead of being part of it."""
-        return id in self._ends
+    def ended_by(self, id: int, stays_open: bool) -> What | None:
+        """How this token ends the reply instead of being part of it, which may stay open; None: it does not."""
+        if self.fault:
+            return What.FAULT
+        if id not in self._ends:
+            return None
+        return What.SILENCE if stays_open and id not in self.params.stop_token_ids else What.STOP
+
+    @property
+    def fault(self) -> str:
+        """Why its grammar does not let it go on; empty where it does."""
+        return "" if self.guide is None else self.guide.fault
 
     def cut(self, keep: int) -> tuple[int, Cursor, list[Splice]]:
         """Keep the first `keep` tokens. Returns (rows that stay, the cursor after them, splices after the cut)."""
@@ -144,4 +178,12 @@ class ReplyState:
         for name in ("ids", "places", "positions", "splices"):
             setattr(twin, name, list(getattr(self, name)))
         twin.text = self.text.copy()
+        twin.guide = None if self.guide is None else self.guide.copy()
         return twin
+
+
+def how_likely(likely: Likely | None, tokenizer: Any) -> tuple[float | None, tuple[tuple[int, str, float], ...]]:
+    """What a `Token` says of it: its log probability, and (id, text, log probability) of the likeliest."""
+    if likely is None:
+        return None, ()
+    return likely.logprob, tuple((id, tokenizer.decode([id]), logprob) for id, logprob in likely.top)

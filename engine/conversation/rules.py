@@ -52,6 +52,7 @@ class What(StrEnum):
     SILENCE = "the model ends it"  # while it is held open and media is expected
     STOP = "stop"  # an end token, or a stop string
     LENGTH = "length"  # the most tokens, or no room for more
+    FAULT = "its grammar has no way on"
     MEDIA = "media goes in"
     MISSED = "media does not fit"
     TEXT = "text goes in"
@@ -78,6 +79,7 @@ class Does(StrEnum):
     LENGTH = "end: length"
     INTERRUPTED = "end: interrupted"
     OVERTAKEN = "end: overtaken"
+    FAILED = "end: error"
 
     @property
     def reason(self) -> str:
@@ -107,6 +109,7 @@ RULES: dict[tuple[Life, What], Rule] = {
     (Life.SPEAKING, What.SILENCE): Rule(Life.RESTING, Does.TELL),
     (Life.SPEAKING, What.STOP): Rule(Life.DONE, Does.STOP),
     (Life.SPEAKING, What.LENGTH): Rule(Life.DONE, Does.LENGTH),
+    (Life.SPEAKING, What.FAULT): Rule(Life.DONE, Does.FAILED),
     (Life.SPEAKING, What.MEDIA): Rule(Life.SPEAKING),
     (Life.SPEAKING, What.MISSED): Rule(Life.SPEAKING),
     (Life.SPEAKING, What.TEXT): Rule(Life.SPEAKING),

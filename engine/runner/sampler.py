@@ -1,10 +1,10 @@
 """Drawing tokens from logits. Stateless: a draw depends on the row's logits and its `Draw` alone, so it can be
 repeated, alone and among any others.
 
-Before all else what the reply has said is held against it, by penalties; then come biases and barred tokens. Then
-filters (filters.py) leave each token a weight. The draw is the Gumbel-max trick, twice: first on the sums of blocks of
-neighbouring tokens, then on the tokens of the block that was drawn. So noise is made for a small part of the
-vocabulary. It is a hash of the token's own seed and of the place that it is for.
+Before all else what the reply has said is held against it, by penalties; then come biases, barred tokens and tokens
+that are not allowed. Then filters (filters.py) leave each token a weight. The draw is the Gumbel-max trick, twice:
+first on the sums of blocks of neighbouring tokens, then on the tokens of the block that was drawn. So noise is made for
+a small part of the vocabulary. It is a hash of the token's own seed and of the place that it is for.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from .filters import first_tokens, weights
 from .upload import upload
 
 _NOTHING = float("-inf")
+# What is added to the logits of eight neighbours, by the byte that says which are allowed, the lowest bit first.
+_ADDED = np.where(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], 1, bitorder="little"), 0, -np.inf)
+_ADDED = _ADDED.astype(np.float32)
 # So many logits are worked on at once, and more rows than these make after them: on a CPU so many as its caches hold.
 _ON_CPU, _ELSEWHERE = 1 << 20, 1 << 25
 # Places of noise: those of a block's tokens are their ids, and those of blocks begin here.
@@ -69,7 +72,7 @@ def likeliest(logits: torch.Tensor, tokens: list[int], draws: list[Draw]) -> lis
 
 
 def _changes(draw: Draw) -> bool:
-    return bool(draw.said or draw.bias or draw.barred)
+    return bool(draw.said or draw.bias or draw.barred or draw.allowed)
 
 
 def _sound(tokens: torch.Tensor, most: torch.Tensor) -> torch.Tensor:
@@ -98,8 +101,8 @@ def _sampled(logits: torch.Tensor, draws: list[Draw]) -> torch.Tensor:
 
 
 def _weighed(logits: torch.Tensor, draws: list[Draw]) -> torch.Tensor:
-    """The logits `(rows, vocabulary)` after penalties, biases and what is barred."""
-    for change in (_penalised, _biased, _barred):
+    """The logits `(rows, vocabulary)` after penalties, biases, what is barred and what is not allowed."""
+    for change in (_penalised, _biased, _barred, _within):
         logits = change(logits, draws)
     return logits
 
@@ -138,6 +141,20 @@ def _barred(logits: torch.Tensor, draws: list[Draw]) -> torch.Tensor:
         return logits
     rows, ids = zip(*barred, strict=True)
     return logits.index_put(_places(rows, ids, logits.device), logits.new_full((), _NOTHING))
+
+
+def _within(logits: torch.Tensor, draws: list[Draw]) -> torch.Tensor:
+    """Minus infinity where a draw does not allow a token; added, which on a CPU is the fastest way."""
+    rows = [row for row, draw in enumerate(draws) if draw.allowed]
+    if not rows:
+        return logits
+    packed = np.frombuffer(b"".join(draws[row].allowed for row in rows), np.uint8).astype(np.int32)
+    of_bytes = upload(torch.from_numpy(_ADDED), logits.device)
+    added = of_bytes.index_select(0, upload(torch.from_numpy(packed), logits.device)).view(len(rows), -1)
+    added = added[:, : logits.shape[1]]
+    if len(rows) == len(draws):
+        return logits + added
+    return logits.index_add(0, upload(torch.tensor(rows), logits.device), added)
 
 
 def _places(rows: tuple[int, ...], ids: tuple[int, ...], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,6 +12,7 @@ ways        ways in which a camera lives on, which `endless` compares
 overhead    `penstock bench overhead`: what many live streams cost beside the model, and where the time goes
 compare     `penstock bench compare`: latency and throughput of several engines in turn
 append      `penstock bench append`: one append and one decode step, by length of history
+grammar     `penstock bench grammar`: what structured replies cost
 alone       cases on Penstock alone
 cases       what is run, and how rounds are interleaved
 arithmetic  from times to figures

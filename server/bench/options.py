@@ -22,6 +22,7 @@ _EXAMPLES = {
     "overhead": "penstock bench overhead --streams 32,128 --flame profile.json",
     "compare": "penstock bench compare --model random:0.2b --dtype bfloat16 --vllm ~/vllm/bin/python",
     "append": "penstock bench append --rounds 5",
+    "grammar": "penstock bench grammar --streams 1,8,32",
 }
 
 
@@ -53,6 +54,7 @@ def add_benches(parser: argparse.ArgumentParser, command: Callable[[argparse.Nam
         ("overhead", "what many live streams cost beside the model, and where the time goes", _overhead),
         ("compare", "latency and throughput beside transformers and vLLM, in turn", _compare),
         ("append", "time per append and per decode step, by history", _append),
+        ("grammar", "structured replies: compiling, tokens that may come next, longer steps", _grammar),
     ):
         bench = benches.add_parser(name, help=what, epilog=f"example:\n  {_EXAMPLES[name]}")
         bench.set_defaults(command=command, bench=name)
@@ -170,10 +172,24 @@ def _append(parser: argparse.ArgumentParser, read: Numbers) -> None:
     parser.add_argument("--histories", type=read.wholes, default=(1_000, 20_000), help="tokens, separated by commas")
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
+def _grammar(parser: argparse.ArgumentParser, read: Numbers) -> None:
+    _add_model(parser, "a tiny model with a vocabulary of 152,064 tokens")
+    _add_rounds(parser, read, 3)
+    parser.add_argument(
+        "--streams",
+        type=read.counts,
+        default=(1, 8, 32),
+        metavar="N,N",
+        help="how many replies at once have a grammar, separated by commas (default 1,8,32)",
+    )
+    _add_tokens(parser, read, 2000, "tokens in each round whose masks are timed, for each kind of grammar")
+
+
+def _add_model(parser: argparse.ArgumentParser, default: str = "Brook") -> None:
     parser.add_argument(
         "--model",
-        help="a folder, an id, or random weights at a real shape: random:0.2b, random:3b, random:7b (default Brook)",
+        help="a folder, an id, or random weights at a real shape: random:0.2b, random:3b, random:7b "
+        f"(default {default})",
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default auto)")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")

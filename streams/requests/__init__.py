@@ -1,6 +1,7 @@
 """What a request says: a conversation, a prompt and its media, how replies are sampled. Message formats, no media time.
 
 request.py     how a stream is opened, how a reply is sampled
+structured.py  what a reply has to look like
 window.py      how much of its past a stream keeps
 messages.py    a conversation and its parts, checked
 data_url.py    data: URLs and base64

@@ -10,6 +10,7 @@ import msgspec
 from ...errors import InputError
 from ..format import BY_NAME
 from .messages import check_messages, check_tools, check_unicode
+from .structured import Structured
 from .window import Window
 
 FORMATS = ("auto", *BY_NAME)
@@ -65,8 +66,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     `top_k`, `top_p`, `min_p` or `repetition_penalty` is `None`, the value of the checkpoint's generation_config.json
     holds; if that has none, the defaults of `Sampling`.
 
-    The order: penalties on the reply's own tokens so far, `logit_bias`, no end token before `min_tokens`, then
-    `temperature`, `top_k`, `top_p`, `min_p`.
+    The order: penalties on the reply's own tokens so far, `logit_bias`, no end token before `min_tokens`, what
+    `structured` allows, then `temperature`, `top_k`, `top_p`, `min_p`.
 
     max_tokens: the most tokens of the reply, at least 1. It then ends with the reason "length".
     temperature: 0 to 100. 0 takes the likeliest token (greedy).
@@ -87,6 +88,9 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     ignore_eos: the end tokens of the model are words like others.
     logprobs: k from 0 to 20: each token comes with its log probability and the k likeliest tokens with theirs, by the
         model, before penalties, biases and filters. `None`: without.
+    structured: what the words of the reply have to be (`Structured`, docs/structured.md). End tokens, those of
+        `stop_token_ids` too, are drawn only where they are complete, and there also before `min_tokens` if nothing else
+        may follow. Not with `ignore_eos`. `None`: anything.
     """
 
     max_tokens: int = 256
@@ -105,6 +109,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     min_tokens: int = 0
     ignore_eos: bool = False
     logprobs: int | None = None
+    structured: Structured | None = None
 
     def seeded(self) -> SamplingParams:
         """The same params with a seed: a new random one if they have none."""
@@ -139,6 +144,12 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         for name, fits, expected, got in rules:
             if not fits:
                 raise InputError(f"{name}: expected {expected}, got {got!r}")
+        if self.structured is not None:
+            self.structured.check()
+            if self.ignore_eos:
+                raise InputError(
+                    "ignore_eos: expected false with structured, whose replies end with an end token, got true"
+                )
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

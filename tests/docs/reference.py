@@ -49,6 +49,7 @@ PAGES = {
     "sampling-params": Page(
         "`SamplingParams`", "streams/requests/request.py", {"SamplingParams": ("check",), "Sampling": ()}
     ),
+    "structured": Page("`Structured`", "streams/requests/structured.py", {"Structured": ("check",)}),
     "engine-config": Page("`EngineConfig`", "engine/config.py", {"EngineConfig": ()}),
 }
 

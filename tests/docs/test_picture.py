@@ -11,6 +11,7 @@ from pages import ROOT
 from penstock.engine.command import Accept, Question
 from penstock.engine.config import EngineConfig
 from penstock.engine.conversation.reply import ReplyState
+from penstock.engine.conversation.rules import What
 from penstock.engine.core import Core
 from penstock.engine.family import Loaded
 from penstock.engine.loading.open import load
@@ -71,7 +72,8 @@ def play(core: Core, format: str, words: int) -> list[Event]:
 @pytest.mark.parametrize("format", sorted(BY_NAME))
 def test_the_boxes_are_the_rows_of_the_cache(loaded: Loaded, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     draws = itertools.count(1)
-    monkeypatch.setattr(ReplyState, "ended_by", lambda reply, id: next(draws) in SILENT_DRAWS.get(format, ()))
+    silent = SILENT_DRAWS.get(format, ())
+    monkeypatch.setattr(ReplyState, "ended_by", lambda reply, id, open: What.SILENCE if next(draws) in silent else None)
     core, family = Core(loaded, CONFIG), loaded.family
     drawn = boxes(format)
     events = play(core, format, words=40 if format in ("per-frame", "units") else 8)

@@ -62,10 +62,10 @@ def test_every_life_but_a_refused_question_s_comes_to_its_end() -> None:
 
 
 def test_a_reply_ends_with_a_reason_and_only_then() -> None:
-    ending = {Does.STOP, Does.LENGTH, Does.INTERRUPTED, Does.OVERTAKEN}
+    ending = {Does.STOP, Does.LENGTH, Does.INTERRUPTED, Does.OVERTAKEN, Does.FAILED}
     for rule in RULES.values():
         assert (rule.life is Life.DONE) == (rule.does in ending)
-    assert {does.reason for does in ending} == {"stop", "length", "interrupted", "overtaken"}
+    assert {does.reason for does in ending} == {"stop", "length", "interrupted", "overtaken", "error"}
 
 
 def test_the_end_of_the_media_is_never_taken_back() -> None:

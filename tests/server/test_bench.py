@@ -242,3 +242,14 @@ def test_append(capsys: pytest.CaptureFixture[str]) -> None:
     assert [latency["others"] for latency in latencies] == [0, 8]
     assert [latency["tokens"] for latency in latencies] == [30, 30]
     assert latencies[1]["frames_appended"] >= 8
+
+
+def test_grammar(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model", str(model_path("qwen2_5_vl")), "--rounds", "2", "--streams", "1,2", "--tokens", "20"]
+    _, figures, code = bench(capsys, "bench", "grammar", *words)
+    steps = {(f"{count} streams", f"step, {way}") for count in (1, 2) for way in ("any words", "with a grammar")}
+    assert code == 0 and {key[:2] for key in figures if "step" in key[1]} == steps
+    masks = {case for case, what, _ in figures if what == "mask, worst"}
+    assert len(masks) == 7 and all(
+        value > 0 for one in figures.values() for value in one["rounds"] if "mask" in one["what"]
+    )

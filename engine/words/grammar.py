@@ -1,0 +1,185 @@
+"""What a reply may say next, by a schema, a regular expression, a choice or a grammar. `llguidance` does the work.
+
+In: a tokenizer, what is asked for, and the ids that were said. Out: for each id of the vocabulary whether it may come
+next. It knows no logits and no streams.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from ...errors import InputError
+from ...streams.requests.structured import Structured
+
+_KEPT = 64  # compiled grammars that are kept
+# What one grammar may cost: about a second to compile, and milliseconds for the ids that may come next.
+_LIMITS = {
+    "max_items_in_row": 2000,
+    "initial_lexer_fuel": 500_000,
+    "step_lexer_fuel": 50_000,
+    "step_max_items": 20_000,
+    "max_lexer_states": 20_000,
+    "max_grammar_size": 200_000,
+}
+# Between the parts of a JSON value stands one space or none: with any number of them a reply may never end.
+_JSON = {"whitespace_pattern": "[ ]?"}
+
+
+class Allowed(NamedTuple):
+    """Which ids may come next: a bit for each, that of id 0 the lowest of the first byte. `only_ends`: end tokens and
+    nothing else."""
+
+    bits: bytes
+    only_ends: bool
+
+
+class Guide:
+    """How far one reply is in its grammar.
+
+    `fault`: why it cannot go on, empty while it can. It allows the end tokens then.
+    """
+
+    def __init__(self, matcher: Any) -> None:
+        self._matcher = matcher
+        self._followed = 0
+        self.fault = ""
+
+    def follow(self, ids: list[int]) -> None:
+        """The ids that were said so far, of which it has seen the first ones before."""
+        if len(ids) > self._followed:
+            self._matcher.consume_tokens(ids[self._followed :])
+            self._followed = len(ids)
+            self._note_fault()
+
+    def allowed(self, ends: Iterable[int], may_end: bool) -> Allowed:
+        """What may come next. `ends` end the reply: they may come where the words are complete, or where it `may_end`
+        all the same."""
+        bits = bytearray(self._matcher.compute_bitmask())
+        self._note_fault()
+        for id in ends:
+            bits[id >> 3] &= ~(1 << (id & 7))
+        only_ends = bits.count(0) == len(bits)
+        complete = may_end or self._matcher.is_accepting()
+        if only_ends and not (complete or self.fault):
+            self.fault = "no token of this model goes on from here"
+        if self.fault:
+            bits, only_ends = bytearray(len(bits)), True
+        if complete or self.fault:
+            for id in ends:
+                bits[id >> 3] |= 1 << (id & 7)
+        return Allowed(bytes(bits), only_ends)
+
+    def copy(self) -> Guide:
+        twin = Guide(self._matcher.deep_copy())
+        twin._followed, twin.fault = self._followed, self.fault
+        return twin
+
+    def _note_fault(self) -> None:
+        if self._matcher.is_error() and not self.fault:
+            self.fault = _said(self._matcher.get_error())
+
+
+class Grammars:
+    """The compiled grammars of one tokenizer, kept by what they say. Any thread may use it.
+
+    `vocabulary`: how many ids the model has; `ends` are its end tokens.
+    """
+
+    def __init__(self, tokenizer: Any, vocabulary: int, ends: Iterable[int]) -> None:
+        self._tokenizer, self._vocabulary, self._ends = tokenizer, vocabulary, sorted(ends)
+        self._lock = threading.Lock()
+        self._known: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        self._words: Any = None  # the tokenizer as llguidance has it
+
+    def has(self, structured: Structured) -> bool:
+        """Whether it is compiled: then `guide` costs nothing."""
+        return structured.source() in self._known
+
+    def compile(self, structured: Structured) -> None:
+        """It takes up to a second, and the first time as long again for the tokenizer. InputError, which names the
+        place, for what cannot be compiled and where the package or the tokenizer does not allow it."""
+        self._matcher(structured)
+
+    def guide(self, structured: Structured) -> Guide:
+        """For a reply that has said nothing yet. Raises as `compile` does, which it does where it has to."""
+        return Guide(self._matcher(structured).deep_copy())
+
+    def _matcher(self, structured: Structured) -> Any:
+        source = structured.source()
+        with self._lock:
+            known = self._known.get(source)
+            if known is not None:
+                self._known.move_to_end(source)
+                return known
+        made = self._made(*source)
+        with self._lock:
+            self._known[source] = made
+            if len(self._known) > _KEPT:
+                self._known.popitem(last=False)
+        return made
+
+    def _made(self, name: str, text: str) -> Any:
+        llguidance = _library()
+        place = f"params.structured.{name}"
+        limits = llguidance.LLParserLimits(verbose_errors=False, **_LIMITS)
+        try:
+            grammar = _grammar(llguidance, name, text)
+        except ValueError as error:
+            raise InputError(f"{place}: {_said(str(error))}") from None
+        matcher = llguidance.LLMatcher(self._as_words(), grammar, limits=limits, log_level=0)
+        matcher.compute_bitmask()  # the first takes longest, and here nobody waits for it
+        if matcher.is_error():
+            raise InputError(f"{place}: {_said(matcher.get_error())}")
+        return matcher
+
+    def _as_words(self) -> Any:
+        """The tokenizer as llguidance has it, made once; it takes about a second for a large one."""
+        if self._words is None:
+            from llguidance.hf import from_tokenizer
+
+            vocabulary = max(self._vocabulary, len(self._tokenizer))
+            try:
+                if not self._ends:
+                    raise ValueError("it has no end token")
+                self._words = from_tokenizer(self._tokenizer, n_vocab=vocabulary, eos_token=self._ends)
+            except Exception as error:  # whatever it is, this model has no structured replies
+                kind = type(self._tokenizer).__name__
+                raise InputError(
+                    f"params.structured: expected a tokenizer that llguidance can read, got a {kind}: {error}"
+                ) from None
+        return self._words
+
+
+def _library() -> Any:
+    try:
+        import llguidance
+    except ImportError:
+        raise InputError(
+            'params.structured: expected the package llguidance: pip install "penstock[grammar]"'
+        ) from None
+    return llguidance
+
+
+def _grammar(llguidance: Any, name: str, text: str) -> str:
+    matcher = llguidance.LLMatcher
+    match name:
+        case "json_schema":
+            return matcher.grammar_from_json_schema(text, _JSON)
+        case "json_object":
+            return matcher.grammar_from_json_schema('{"type": "object"}', _JSON)
+        case "regex":
+            return matcher.grammar_from_regex(text)
+        case "choice":
+            texts = (json.dumps(one, ensure_ascii=False) for one in json.loads(text))
+            return matcher.grammar_from_lark("start: " + " | ".join(texts))
+        case _:
+            return matcher.grammar_from_lark(text)
+
+
+def _said(error: str) -> str:
+    """What llguidance says, in one line, without what it adds for its own makers."""
+    return " ".join(error.removesuffix("<non-verbose/>").split())
