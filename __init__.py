@@ -42,10 +42,13 @@ from .streams.event import (
     ReplyStarted,
     Resting,
     Seen,
+    SpeechStarted,
+    SpeechStopped,
     Token,
 )
 from .streams.item import AudioBytes, AudioChunk, Embedding, Image, Item, Text, VideoBytes, VideoFrame
 from .streams.requests.request import Request, Sampling, SamplingParams
+from .streams.requests.turns import TurnDetection
 from .streams.requests.window import Window
 
 if TYPE_CHECKING:
@@ -101,10 +104,13 @@ __all__ = (
     "Sampling",
     "SamplingParams",
     "Seen",
+    "SpeechStarted",
+    "SpeechStopped",
     "Stream",
     "StreamClosedError",
     "Text",
     "Token",
+    "TurnDetection",
     "VideoBytes",
     "VideoFrame",
     "Window",

@@ -15,6 +15,7 @@
     wiring.py thread.py     the actors of one engine, made and stopped together; threads that own a model's work
     reply.py stream.py engine.py     the public API; info.py is what an engine says of itself
     on_way.py answers.py    what of a stream is on its way into the cache; what it has asked and waits for
+    calls.py                calls of a stream that wait, also for a copy of it
     snapshots.py    frozen streams to files and back
     talk.py         what a stream in process and one over the network have in common; reply.py has it of replies
     ports.py        what a stream may ask of its engine

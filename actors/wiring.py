@@ -77,7 +77,14 @@ class Wiring:
         self._supervisor = Supervisor(broken)
         self._threads = [WorkThread("penstock-encode"), WorkThread("penstock-words")]
         self.decode = Decode(
-            loaded.family.spec, Decoders(limits, pool), self._supervisor, threads, decode, encode, schedule
+            loaded.family.spec,
+            Decoders(limits, pool),
+            self._supervisor,
+            threads,
+            decode,
+            encode,
+            schedule,
+            loaded.family.live_trained,
         )
         encoder = Encoder(loaded.towers, config.encoder_cache_bytes, language.spans, gate)
         self.encode = Encode(encoder, self._threads[0], encode, decode, schedule)

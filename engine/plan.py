@@ -5,6 +5,8 @@ Plain data: embeddings are named as rows of the span store. Whoever has the same
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from .span import Rows, Stored
@@ -128,6 +130,10 @@ class Likely(msgspec.Struct, frozen=True):
 
     logprob: float
     top: list[tuple[int, float]]
+
+    def told(self, words: Callable[[list[int]], str]) -> tuple[float, tuple[tuple[int, str, float], ...]]:
+        """The same as a client is told it."""
+        return self.logprob, tuple((id, words([id]), logprob) for id, logprob in self.top)
 
 
 class Result(msgspec.Struct, frozen=True, tag="result"):

@@ -30,7 +30,7 @@ class ReplyState:
     `places[i]` and `positions[i]` are the row and the position of token `gone + i` in the stream; `row` is that of the
     first token, whether it is there yet or not, and `cursor` the stream's where the reply began. `ends` are the model's
     end tokens, `own` is how its checkpoint wants to be sampled. A cut keeps `least` tokens: of what was spliced in
-    before them the embeddings have been let go.
+    before them the embeddings have been let go. `turn`: the turn of the user that it answers; 0: a question.
 
     `life` follows the table in rules.py.
     """
@@ -45,8 +45,10 @@ class ReplyState:
         cursor: Cursor,
         ends: frozenset[int],
         own: Sampling,
+        turn: int = 0,
     ) -> None:
         self.id = id
+        self.turn = turn
         self.seq = seq
         self.params = params
         self.text = text

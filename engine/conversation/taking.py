@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..command import MediaInput
+import itertools
+
+from ..command import MediaInput, Question, TextInput
 from ..span import Span
 from .rules import Life
 from .state import StreamState
@@ -40,6 +42,14 @@ def takes(stream: StreamState, span: Span, between: int) -> bool:
     if reply.life.rests:
         return unit is None or _is_whole(stream, unit)
     return unit is not None and reply.unit is not None and unit <= reply.unit
+
+
+def words_that_cut(stream: StreamState) -> TextInput | Question | None:
+    """The first words before which all media has come, where the format says that they cut the running reply."""
+    cuts = stream.layout.format.cuts
+    come = itertools.takewhile(lambda input: input.done, stream.inputs) if cuts else ()
+    words = next((input.input for input in come if input.input.event in cuts), None)
+    return words if isinstance(words, TextInput | Question) else None
 
 
 def _is_whole(stream: StreamState, unit: int) -> bool:
