@@ -205,6 +205,9 @@ class Timeline:
                 _extend(segments, dropped, self._rooms.audio(seq, one, source))
                 continue
             self._speech.append(one)
+            if isinstance(one, SpeechStarted) and self.ear.turns.interrupt:
+                # In one piece of sound somebody has gone on to speak: a reply to what was before would be cut at once.
+                segments[:] = [piece for piece in segments if not isinstance(piece, TurnEnd)]
             if isinstance(one, SpeechStopped) and not self.ear.passes:
                 _extend(segments, dropped, self._rooms.flush(seq))
                 if self.ear.turns.respond:

@@ -13,7 +13,7 @@ from ..audio import SECOND_US, TOLERANCE_US, LostSound, MakeResampler, Resamplin
 from ..event import SpeechStarted, SpeechStopped
 from ..requests.turns import TurnDetection
 from .detectors import RATE, WINDOW, Detector
-from .rule import SpeechRule, Turning
+from .rule import SpeechEdge, SpeechRule
 
 _WINDOW_MS = WINDOW * 1000 / RATE
 # Silence is told when speech ends it, or when there is so much of it.
@@ -84,9 +84,9 @@ class Ear:
         threshold = self._detector.threshold if turns.threshold is None else turns.threshold
         starts = _windows(max(turns.speech_ms, turns.interrupt_ms) if asked else turns.speech_ms)
         match self._rule.step(likely, threshold, starts, _windows(turns.silence_ms)):
-            case Turning.STARTS:
+            case SpeechEdge.STARTS:
                 return self._start(seq, line)
-            case Turning.STOPS:
+            case SpeechEdge.STOPS:
                 return [*self._give(line, line.heard), self._stop(seq, line.us(line.heard), "silence")]
         return self._waited(seq, line, asked)
 

@@ -12,7 +12,7 @@ _BAND = 0.15
 _GAP = 3
 
 
-class Turning(StrEnum):
+class SpeechEdge(StrEnum):
     """What a window changes."""
 
     STARTS = "starts"
@@ -32,7 +32,7 @@ class SpeechRule(msgspec.Struct):
     loud: int = 0
     quiet: int = 0
 
-    def step(self, likely: float, threshold: float, starts: int, stops: int) -> Turning | None:
+    def step(self, likely: float, threshold: float, starts: int, stops: int) -> SpeechEdge | None:
         """Take the likelihood of the next window. Speech starts after `starts` windows with speech, in which few are
         without, and stops after `stops` windows in a row without."""
         speech, none = likely >= threshold, likely < threshold - _BAND
@@ -44,12 +44,12 @@ class SpeechRule(msgspec.Struct):
             self.quiet += 1
         if self.speaking and self.quiet >= stops:
             self.clear()
-            return Turning.STOPS
+            return SpeechEdge.STOPS
         if not self.speaking and self.quiet > _GAP:
             self.clear()
         if not self.speaking and self.back and self.loud >= starts:
             self.speaking = True
-            return Turning.STARTS
+            return SpeechEdge.STARTS
         return None
 
     def clear(self) -> None:

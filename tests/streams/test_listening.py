@@ -81,14 +81,15 @@ def test_silero_hears_through_loud_noise(level: float) -> None:
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-@pytest.mark.parametrize("sound", [silence(5), noise(5, 0.01), noise(5, 0.3), clicks(5)], ids=str)
+@pytest.mark.parametrize(
+    "sound", [silence(5), noise(5, 0.01), noise(5, 0.3), clicks(5)], ids=["silence", "quiet", "loud", "clicks"]
+)
 def test_nobody_speaks_in_noise(name: str, sound: np.ndarray) -> None:
     assert not spans(heard(sound, ear(name)))
 
 
-@pytest.mark.parametrize("sound", [music(5), rumble(5, 0.3)], ids=["music", "rumble"])
-def test_silero_takes_neither_music_nor_rumble_for_speech(sound: np.ndarray) -> None:
-    assert not spans(heard(sound, ear("silero")))
+def test_silero_takes_neither_music_nor_rumble_for_speech() -> None:
+    assert not spans(heard(music(5), ear("silero"))) and not spans(heard(rumble(5, 0.3), ear("silero")))
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -106,11 +107,8 @@ def test_what_goes_on_and_what_is_lost_are_all_of_the_sound() -> None:
     sound = np.concatenate([silence(2), said, silence(13), said, silence(2)])
     listening = ear(prefix_ms=300)
     given = heard(sound, listening, range(0, len(sound), 1600))
-    pieces = [
-        (piece.pts_us, piece.pts_us + piece.samples.shape[1] * 125 // 2)
-        for piece in given
-        if isinstance(piece, Samples)
-    ]
+    sounds = [piece for piece in given if isinstance(piece, Samples)]
+    pieces = [(piece.pts_us, piece.pts_us + piece.samples.shape[1] * 125 // 2) for piece in sounds]
     lost = [(loss.start_us, loss.stop_us) for loss in listening.lost]
     edges = sorted([*pieces, *lost])
     assert edges[0][0] == 0 and edges[-1][1] == len(sound) * 125 // 2
@@ -118,9 +116,8 @@ def test_what_goes_on_and_what_is_lost_are_all_of_the_sound() -> None:
     assert all(loss.reason == "silence" for loss in listening.lost)
     assert [round((stop - start) / 1e6, 1) for start, stop in lost][1] == 10.0  # a long pause is told as it lasts
     for start, stop in spans(given):
-        assert any(piece[0] == round(start * 1e6) for piece in pieces) and any(
-            piece[1] == round(stop * 1e6) for piece in pieces
-        )
+        assert any(piece[0] == round(start * 1e6) for piece in pieces)
+        assert any(piece[1] == round(stop * 1e6) for piece in pieces)
 
 
 @given(st.lists(st.integers(1, 90_000), max_size=12), st.sampled_from([16_000, 24_000, 8_000]))
