@@ -81,10 +81,10 @@ async def _one(source: Stream, cuts: bool) -> float:
 
 
 async def _speak(stream: Stream) -> float:
-    """Half a second of a tone and the silence that ends it, at the pace of a microphone. Returns when the last of it
+    """A second of a tone and the silence that ends it, at the pace of a microphone. Returns when the last of it
     was handed in."""
-    times = np.arange(_RATE * 11 // 10)
-    sound = (np.sin(times / 6) * 0.3 * (times < _RATE // 2)).astype(np.float32)
+    times = np.arange(_RATE * 16 // 10)
+    sound = (np.sin(times / 6) * 0.3 * (times < _RATE)).astype(np.float32)
     began = last = time.perf_counter()
     for start in range(0, len(sound), _CHUNK):
         await asyncio.sleep(began + (start + _CHUNK) / _RATE - time.perf_counter())
