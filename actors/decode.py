@@ -20,6 +20,7 @@ from ..engine.runner.threads import compute_alone
 from ..errors import PenstockError, code_of
 from ..streams.event import Dropped, Error, Held
 from ..streams.item import AudioChunk, Image, VideoFrame
+from ..streams.listening.detectors import Hearing
 from ..streams.requests.request import Request
 from ..streams.requests.whole import decoded
 from ..streams.segment import AudioSegment, DroppedSegment, MediaSpec, Sifted, TurnEnd, UnitSegment
@@ -102,11 +103,10 @@ class Decode(Actor[DecodeMessage]):
         mailbox: Mailbox[DecodeMessage],
         encode: Mailbox[EncodeMessage],
         schedule: Mailbox[ScheduleMessage],
-        live_trained: bool = False,
+        hearing: Hearing,
     ) -> None:
-        """`live_trained`: the model is, so that its streams are `live` if they do not say."""
         self._spec = spec
-        self._live_trained = live_trained
+        self._hearing = hearing
         self._decoders = decoders
         self._supervisor = supervisor
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="penstock-decode", initializer=compute_alone)
@@ -121,10 +121,10 @@ class Decode(Actor[DecodeMessage]):
     async def handle(self, message: DecodeMessage) -> None:
         match message:
             case Open(stream, request):
-                what = self._spec, request, self._decoders, self._live_trained
+                what = self._spec, request, self._decoders, self._hearing
                 await self._open(stream, message, lambda: Intake(*what))
             case Thaw(stream, frozen):
-                what = self._spec, frozen.request, self._decoders, self._live_trained
+                what = self._spec, frozen.request, self._decoders, self._hearing
                 await self._open(stream, message, lambda: thaw(frozen.media, *what))
             case Freeze(stream):
                 if stream in self._lanes:

@@ -13,6 +13,7 @@ from ..codecs.decoders import Decoders
 from ..engine.graph import Graph
 from ..streams import audio, event, order, segment, sieve, size, timeline, tracks, unit, video
 from ..streams.listening import ear, rule
+from ..streams.listening.detectors import Hearing
 from ..streams.requests import turns
 from ..streams.requests.request import Request
 from ..streams.segment import MediaSpec
@@ -27,9 +28,9 @@ def freeze(stream: Intake) -> bytes:
     return Graph(_HOMES, dict.fromkeys(_given(stream))).write(stream.fork())
 
 
-def thaw(data: bytes, spec: MediaSpec, request: Request, decoders: Decoders, live_trained: bool) -> Intake:
+def thaw(data: bytes, spec: MediaSpec, request: Request, decoders: Decoders, hearing: Hearing) -> Intake:
     """The intake that `freeze` wrote, for a stream with the same request. Raises ValueError for other bytes."""
-    thawed = Graph(_HOMES, _given(Intake(spec, request, decoders, live_trained))).read(data)
+    thawed = Graph(_HOMES, _given(Intake(spec, request, decoders, hearing))).read(data)
     if not isinstance(thawed, Intake):
         raise ValueError(f"expected an intake, got a {type(thawed).__name__}")
     return thawed
@@ -39,13 +40,16 @@ def _given(stream: Intake) -> dict[tuple[type, str], Any]:
     """What an intake has of its engine."""
     line, hears = stream._timeline, {}
     if line.ear is not None:
-        hears = {(ear.Ear, "_detector"): line.ear._detector, (ear.Ear, "_make_resampler"): intake.StreamResampler}
+        heard = line.ear
+        own = {"_detector": heard._detector, "_ends": heard._ends, "_make_resampler": intake.StreamResampler}
+        hears = {(ear.Ear, name): value for name, value in own.items()}
     return {
         **hears,
         (Intake, "_decoders"): stream._decoders,
         (Intake, "_spec"): stream._spec,
         (Intake, "_request"): stream._request,
         (Intake, "_live"): stream._live,
+        (Intake, "_hearing"): stream._hearing,
         (Intake, "_sized"): stream._sized,
         (timeline.Timeline, "_resize"): line._resize,
         (video.Pictures, "_resize"): line._resize,

@@ -24,7 +24,7 @@ from ..errors import InputError, LimitError, MediaError, PenstockError
 from ..streams.event import Dropped
 from ..streams.format import choose
 from ..streams.item import AudioBytes, AudioChunk, Buffer, Image, Item, VideoBytes, VideoFrame
-from ..streams.listening.detectors import find
+from ..streams.listening.detectors import Hearing, find, find_ends
 from ..streams.listening.ear import Ear
 from ..streams.order import FrameSource
 from ..streams.requests.options import sized
@@ -56,11 +56,11 @@ class StreamResampler(Resampler):
 class Intake:
     """The decoders and the timeline of one stream."""
 
-    def __init__(self, spec: MediaSpec, request: Request, decoders: Decoders, live_trained: bool = False) -> None:
+    def __init__(self, spec: MediaSpec, request: Request, decoders: Decoders, hearing: Hearing | None = None) -> None:
         self._decoders = decoders
-        self._live_trained = live_trained
+        self._hearing = hearing = hearing or Hearing()
         # The model hears what comes while it speaks, and decides by itself.
-        self._live = choose(request.format, live_trained)[0].holds
+        self._live = choose(request.format, hearing.live_trained)[0].holds
         self._sized = sized(spec, request.processor)
         self._timeline = Timeline(
             self._sized,
@@ -119,7 +119,7 @@ class Intake:
 
     def fresh(self) -> Intake:
         """An intake for the same request that has taken nothing. Media without a time goes after what this one had."""
-        twin = Intake(self._spec, self._request, self._decoders, self._live_trained)
+        twin = Intake(self._spec, self._request, self._decoders, self._hearing)
         twin._frame_end_us, twin._sound_end_us = self._frame_end_us, self._sound_end_us
         return twin
 
@@ -141,11 +141,12 @@ class Intake:
         if line.ear is None:
             line.ear = self._ear(turns)
         else:
-            line.ear.change(turns, find(turns.detector))
+            line.ear.change(turns, find(turns.detector), find_ends(turns, self._hearing.turn_model))
         return Output([], [], line.held)
 
     def _ear(self, turns: TurnDetection) -> Ear:
-        return Ear(turns, find(turns.detector), self._spec.audio_rate, StreamResampler, self._live)
+        ends = find_ends(turns, self._hearing.turn_model)
+        return Ear(turns, find(turns.detector), ends, self._spec.audio_rate, StreamResampler, self._live)
 
     def close(self) -> None:
         for container, _ in self._containers.values():

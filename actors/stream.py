@@ -164,7 +164,7 @@ class Stream(Talk[Reply]):
 
         Raises InputError as `Engine.stream` does for it. After a cancelled wait nothing has changed."""
         self._check_open()
-        check_turns(turn_detection, self._engine.info.modalities, self.format)
+        check_turns(turn_detection, self._engine.info, self.format)
         await self._calls.turn()
         self.request = msgspec.structs.replace(self.request, turn_detection=turn_detection)
         self._shown = True

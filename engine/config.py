@@ -47,6 +47,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     processor: options of the model's processor, by name, for requests that do not set them (`Request.processor`).
     limits_per_request: how many pieces of media one prompt may have: "image", "video", "audio" and a number. A kind
         that is not named has no limit.
+    turn_model: the file of smart-turn v3 (ONNX), which hears whether somebody has finished (`TurnDetection.semantic`).
+        `None`: the one that the package pipecat-ai has, if it is installed.
     record: a folder in which the run is written to a file, for `penstock replay`. What clients say and show can be made
         out from it. `None`: nothing is written.
     """
@@ -75,6 +77,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     decode: str = "inline"
     processor: dict[str, bool | int | float] = {}
     limits_per_request: dict[str, int] = {}
+    turn_model: str | None = None
     record: str | None = None
 
 

@@ -183,8 +183,10 @@ def sized_config(options: argparse.Namespace) -> EngineConfig:
 def served_config(options: argparse.Namespace) -> EngineConfig:
     """The same with what `serve` alone says."""
     own = {"decode": options.decode, "limits_per_request": dict(options.limit), "prefix_cache": options.prefix_cache}
-    record = None if options.record is None else str(options.record)
-    return msgspec.structs.replace(sized_config(options), **own, admit=options.admit, record=record)
+    for name in ("record", "turn_model"):
+        given = getattr(options, name)
+        own[name] = None if given is None else str(given)
+    return msgspec.structs.replace(sized_config(options), **own, admit=options.admit)
 
 
 def _facts(url: str, info: EngineInfo, config: ServerConfig, own: bool) -> list[tuple[str, str]]:

@@ -253,6 +253,12 @@ def _add_media(media: argparse._ArgumentGroup) -> None:
     )
     _add_processor(media)
     media.add_argument(
+        "--turn-model",
+        type=Path,
+        metavar="FILE",
+        help="smart-turn v3 (ONNX), which hears whether somebody has finished (default: pipecat-ai's, if installed)",
+    )
+    media.add_argument(
         "--limit",
         type=_setting,
         action="append",

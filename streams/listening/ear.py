@@ -11,13 +11,16 @@ import numpy as np
 from ...codecs.frame import Samples
 from ..audio import SECOND_US, TOLERANCE_US, LostSound, MakeResampler, Resampling
 from ..event import SpeechStarted, SpeechStopped
-from ..requests.turns import TurnDetection
-from .detectors import RATE, WINDOW, Detector
+from ..requests.turns import EAGERNESS, TurnDetection
+from .detectors import RATE, WINDOW, Detector, Ends
 from .rule import SpeechEdge, SpeechRule
 
 _WINDOW_MS = WINDOW * 1000 / RATE
 # Silence is told when speech ends it, or when there is so much of it.
 _TELL_US = 10_000_000
+# After pauses of so many windows it is asked whether somebody has finished: of a longer one the model does not know
+# what to make. By the newest so many windows, and from which likelihood on they have.
+_ASKED, _MOST_SAID, _FINISHED = (8, 24, 40), 250, 0.5
 # A turn in which nobody spoke has at least so much sound.
 _LEAST_MS = 100
 
@@ -27,15 +30,24 @@ Heard = Samples | SpeechStarted | SpeechStopped
 class Ear:
     """Listens to the sound of one stream as `turns` says.
 
-    rate: the model's, by which lost samples are counted. passes: all sound goes on, and speech is only told.
+    ends: hears whether somebody has finished (None: silence alone counts). rate: the model's, by which lost samples are
+    counted. passes: all sound goes on, and speech is only told.
     """
 
     def __init__(
-        self, turns: TurnDetection, detector: Detector, rate: int, make_resampler: MakeResampler, passes: bool
+        self,
+        turns: TurnDetection,
+        detector: Detector,
+        ends: Ends | None,
+        rate: int,
+        make_resampler: MakeResampler,
+        passes: bool,
     ) -> None:
         self.turns = turns
         self.lost: list[LostSound] = []
         self._detector = detector
+        self._ends = ends
+        self._said: list[np.ndarray] = []  # the newest windows of the turn, or before it; with `ends` only
         self._rate = rate
         self._make_resampler = make_resampler
         self.passes = passes
@@ -47,11 +59,11 @@ class Ear:
         self._lost_from_us: int | None = None  # where sound was lost that is not told yet
         self._lost_to_us = 0
 
-    def change(self, turns: TurnDetection, detector: Detector) -> None:
+    def change(self, turns: TurnDetection, detector: Detector, ends: Ends | None) -> None:
         """Listen in another way from here on. Speech that has started goes on."""
         if detector.name != self._detector.name:
             self._memory = None
-        self.turns, self._detector = turns, detector
+        self.turns, self._detector, self._ends = turns, detector, ends
 
     def hear(self, seq: int, sound: Samples, asked: bool) -> list[Heard]:
         """Take the next sound, of input `seq`. `asked`: a question waits for its reply, or a reply speaks."""
@@ -83,14 +95,29 @@ class Ear:
         likely, self._memory = self._detector.hear(window, self._memory)
         threshold = self._detector.threshold if turns.threshold is None else turns.threshold
         starts = _windows(max(turns.speech_ms, turns.interrupt_ms) if asked else turns.speech_ms)
-        match self._rule.step(likely, threshold, starts, _windows(turns.silence_ms)):
-            case SpeechEdge.STARTS:
-                return self._start(seq, line)
-            case SpeechEdge.STOPS:
-                return [*self._give(line, line.heard), self._stop(seq, line.us(line.heard), "silence")]
+        longest_ms = turns.silence_ms if turns.semantic is None else EAGERNESS[turns.semantic]
+        edge = self._rule.step(likely, threshold, starts, _windows(longest_ms))
+        finished = self._has_finished(window)
+        if edge is SpeechEdge.STARTS:
+            return self._start(seq, line)
+        if edge is SpeechEdge.STOPS or finished:
+            reason = "finished" if finished else "silence"
+            return [*self._give(line, line.heard), self._stop(seq, line.us(line.heard), reason)]
         return self._waited(seq, line, asked)
 
+    def _has_finished(self, window: np.ndarray) -> bool:
+        """Whether somebody pauses here and has finished."""
+        if self._ends is None:
+            return False
+        rule = self._rule
+        most = _MOST_SAID if rule.back else _windows(self.turns.prefix_ms)
+        self._said = [*self._said[-most + 1 :], window] if most > 1 else [window]
+        asks = rule.speaking and rule.quiet in _ASKED
+        return asks and self._ends.finished(np.concatenate(self._said)) >= _FINISHED
+
     def _start(self, seq: int, line: _Line) -> list[Heard]:
+        if self._ends is not None:
+            self._ends.load()
         self._lose(line, line.heard - self._back(line))
         self._tell_lost()
         self._turn += 1
@@ -99,7 +126,7 @@ class Ear:
 
     def _stop(self, seq: int, at_us: int, reason: str) -> SpeechStopped:
         self._rule.clear()
-        self._idle = 0
+        self._idle, self._said = 0, []
         return SpeechStopped(self._turn, seq, at_us, reason)
 
     def _waited(self, seq: int, line: _Line, asked: bool) -> list[Heard]:

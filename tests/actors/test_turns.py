@@ -105,6 +105,7 @@ def test_speech_cuts_a_reply_where_it_was_taken_and_feeds_nothing_twice(house: H
                 await until(lambda: reply.reason is not None)
                 taken = reply.taken
                 await until(lambda: stream.reply is not None)
+                assert stream.reply is not None
                 answer = await ids(stream.reply)
                 assert reply.reason == "interrupted" and len([token async for token in reply]) == taken == 21
                 rows = await held(engine, stream)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from penstock.codecs.frame import Samples
 from penstock.codecs.resample import Resampler
 from penstock.codecs.silero import SileroDetector, weights_file
+from penstock.codecs.smart_turn import can_run, installed_file
 from penstock.demos.brook.sound import RATE
 from penstock.errors import InputError
 from penstock.streams.event import SpeechStarted, SpeechStopped
@@ -25,8 +28,8 @@ QUESTION = "what is the colour of the sky"
 DETECTORS = ("silero", "energy")
 
 
-def ear(name: str = "energy", **ways: object) -> Ear:
-    return Ear(TurnDetection(detector=name, **ways), detectors.find(name), RATE, Resampler, passes=False)
+def ear(name: str = "energy", ends: detectors.Ends | None = None, **ways: Any) -> Ear:
+    return Ear(TurnDetection(detector=name, **ways), detectors.find(name), ends, RATE, Resampler, passes=False)
 
 
 def heard(sound: np.ndarray, ears: Ear, cuts: Sequence[int] = (), asked: bool = False, rate: int = RATE) -> list[Heard]:
@@ -149,13 +152,53 @@ def test_nobody_has_spoken_for_long_is_told_once() -> None:
     assert not spans(heard(silence(3), ear(idle_ms=1000), asked=True))
 
 
+class Finishes:
+    """Says that somebody has finished once it has been asked so often; keeps how long what it was asked about was."""
+
+    def __init__(self, after: int) -> None:
+        self.after, self.lengths = after, list[int]()
+
+    def finished(self, sound: np.ndarray) -> float:
+        self.lengths.append(len(sound))
+        return float(len(self.lengths) > self.after)
+
+    def load(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("after", "reason", "waits_us"), [(0, "finished", 256_000), (2, "finished", 1_280_000), (99, "silence", 2_016_000)]
+)
+def test_who_has_not_finished_may_pause(after: int, reason: str, waits_us: int) -> None:
+    """The model is asked after a quarter of a second and twice again; then the longest wait ends it."""
+    said, ends = words(QUESTION), Finishes(after)
+    given = heard(np.concatenate([silence(1), said, silence(3)]), ear(ends=ends, semantic="high"))
+    (stopped,) = (event for event in given if isinstance(event, SpeechStopped))
+    assert stopped.reason == reason and abs(stopped.at_us - waits_us - 1_000_000 - len(said) * 125 // 2) < 40_000
+    assert len(ends.lengths) == min(after + 1, 3) and abs(ends.lengths[0] - len(said) - 0.556 * RATE) < 0.05 * RATE
+
+
+@pytest.mark.slow
+def test_smart_turn_hears_who_has_finished() -> None:
+    """With onnxruntime and the weights of pipecat-ai; $PENSTOCK_TURN_MODEL names another file of them."""
+    file = os.environ.get("PENSTOCK_TURN_MODEL") or installed_file()
+    if file is None or not can_run():
+        pytest.skip("onnxruntime or the weights of smart-turn v3 are not installed")
+    turns = TurnDetection(detector="energy", semantic="auto")
+    ends = detectors.find_ends(turns, file)
+    for said, reason in (("what is the colour of the sky", "finished"), ("I went to the shop and then I", "silence")):
+        given = heard(np.concatenate([silence(1), words(said), silence(5)]), ear(ends=ends, semantic="auto"))
+        assert [event.reason for event in given if isinstance(event, SpeechStopped)] == [reason]
+
+
 def test_silero_in_numpy_is_silero() -> None:
     if weights_file() is None:
         pytest.skip("silero-vad is not installed")
     import torch
     from silero_vad import load_silero_vad
 
-    model, mine, memory = load_silero_vad(), SileroDetector(), None
+    model: Any = load_silero_vad()
+    mine, memory = SileroDetector(), None
     sound = np.concatenate([silence(0.3), words(QUESTION), noise(0.5, 0.1)])
     for start in range(0, len(sound) - 511, 512):
         window = sound[start : start + 512]
@@ -167,5 +210,11 @@ def test_silero_in_numpy_is_silero() -> None:
 def test_a_detector_that_is_not_installed_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detectors, "weights_file", lambda: None)
     with pytest.raises(InputError, match=r'pip install "penstock\[vad\]"'):
-        detectors.check_installed("silero")
+        detectors.check_installed(TurnDetection(detector="silero"), None)
+    monkeypatch.setattr(detectors, "can_run", lambda: False)
+    with pytest.raises(InputError, match=r'pip install "penstock\[turn\]"'):
+        detectors.check_installed(TurnDetection(detector="energy", semantic="low"), "file")
+    monkeypatch.setattr(detectors, "can_run", lambda: True)
+    with pytest.raises(InputError, match="--turn-model FILE"):
+        detectors.check_installed(TurnDetection(detector="energy", semantic="low"), None)
     assert detectors.find.__wrapped__("auto").name == "energy" == EnergyDetector.name
