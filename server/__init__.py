@@ -4,6 +4,7 @@ cli         the command `penstock`
 options     its parser; settings: options from a file and the environment; progress: what shows that a model is loaded
 plan        `penstock plan`: how a model would share out memory
 ask         `penstock ask`; ask_view: what it prints; sources: files and stdin; capture: cameras and microphones
+watch       `penstock watch`: what is seen, told by itself as JSON
 devices     `penstock devices`: which cameras, microphones, codecs and computers there are
 demo_model  `penstock fetch-demo-model`
 completion  `penstock completion`

@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
             "config": _config,
             "plan": _plan,
             "ask": _ask,
+            "watch": _ask,
             "devices": _devices,
             "trace": _trace,
             "replay": _replay,
@@ -229,7 +230,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _ask(options: argparse.Namespace) -> int:
-    from . import ask
+    from . import ask, watch
 
     names = ("revision", "device", "dtype", "quantize", "threads", "cuda_graphs")
     if options.url is not None and any(getattr(options, name) is not None for name in names):
@@ -237,7 +238,8 @@ def _ask(options: argparse.Namespace) -> int:
             "--revision, --device, --dtype, --quantize, --threads, --no-cuda-graphs: expected a model that is loaded "
             "here, got --url"
         )
-    return ask.main(options, None if options.url is None else _api_key(options), engine_config(options))
+    run = watch.main if options.watches else ask.main
+    return run(options, None if options.url is None else _api_key(options), engine_config(options))
 
 
 def _devices(options: argparse.Namespace) -> int:

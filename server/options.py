@@ -42,6 +42,7 @@ examples:
   penstock serve                           serve Brook, with a page at http://127.0.0.1:8000
   penstock COMMAND --help                  the options of a command
 """,
+    "watch": '\nexample:\n  penstock watch camera "Tell me when a red thing comes in." --jsonl alerts.jsonl',
     "ask": """
 examples:
   penstock ask clip.mp4 "What happens?"
@@ -90,10 +91,11 @@ def make_parser(commands: Commands) -> argparse.ArgumentParser:
     )
     plan.set_defaults(command=commands["plan"])
     _add_plan(plan)
-    usage = "penstock ask [options] [MEDIA ...] QUESTION"
-    ask = children.add_parser("ask", help="show media to a model and ask", usage=usage, epilog=_EXAMPLES["ask"])
-    ask.set_defaults(command=commands["ask"])
-    _add_ask(ask)
+    for name, what in (("ask", "show media to a model and ask"), ("watch", "tell of what is seen by itself, as JSON")):
+        usage = f"penstock {name} [options] [MEDIA ...] QUESTION"
+        asks = children.add_parser(name, help=what, usage=usage, epilog=_EXAMPLES[name])
+        asks.set_defaults(command=commands[name], watches=name == "watch")
+        _add_ask(asks, name == "watch")
     devices = children.add_parser("devices", help="what can compute, see and hear here")
     devices.set_defaults(command=commands["devices"])
     devices.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -309,7 +311,7 @@ def _add_key(parser: argparse._ArgumentGroup, what: str) -> None:
     key.add_argument("--api-key-file", type=Path, help="file whose first line is the key")
 
 
-def _add_ask(parser: argparse.ArgumentParser) -> None:
+def _add_ask(parser: argparse.ArgumentParser, watches: bool) -> None:
     parser.add_argument(
         "words",
         nargs="+",
@@ -324,20 +326,23 @@ def _add_ask(parser: argparse.ArgumentParser) -> None:
     _add_key(model, "the server's key")
     media = parser.add_argument_group("how media is shown")
     _add_processor(media)
-    media.add_argument("--live", action="store_true", help="ask at the start; the model speaks while it watches")
-    media.add_argument("--pace", action="store_true", help="play files at their own pace, as --live does")
-    media.add_argument(
-        "--seconds",
-        type=_positive,
-        help="how long a camera or microphone is watched (default 5, with --live until Ctrl-C)",
-    )
+    if not watches:
+        media.add_argument("--live", action="store_true", help="ask at the start; the model speaks while it watches")
+        media.add_argument("--pace", action="store_true", help="play files at their own pace, as --live does")
+    seconds = "how long a camera or microphone is watched (default 5, with --live until Ctrl-C)"
+    media.add_argument("--seconds", type=_positive, help=seconds)
     media.add_argument("--format", choices=FORMATS, help="default turns, with --live live")
     media.add_argument("--fps", type=_number, help="frames a second that the model gets (default: the model's own)")
     reply = parser.add_argument_group("the reply")
     reply.add_argument("--system", metavar="TEXT", help="the system prompt")
     reply.add_argument("--max-tokens", type=_count, metavar="N", help="at most so many (default 256, with --live 4000)")
     reply.add_argument("--temperature", type=_number, help="0 takes the likeliest token (default: as the model has it)")
-    reply.add_argument("--json", action="store_true", help="the stream's events, one JSON object a line")
+    where = reply.add_mutually_exclusive_group()
+    if watches:
+        where.add_argument("--jsonl", type=Path, metavar="FILE", help="add the objects to this file (default: stdout)")
+        where.add_argument("--webhook", metavar="URL", help="post each object to this address")
+    else:
+        reply.add_argument("--json", action="store_true", help="the stream's events, one JSON object a line")
 
 
 def _whole(text: str) -> int:
