@@ -42,11 +42,14 @@ from .streams.event import (
     ReplyStarted,
     Resting,
     Seen,
+    SpeechStarted,
+    SpeechStopped,
     Token,
 )
 from .streams.item import AudioBytes, AudioChunk, Embedding, Image, Item, Text, VideoBytes, VideoFrame
 from .streams.requests.request import Request, Sampling, SamplingParams
 from .streams.requests.structured import Structured
+from .streams.requests.turns import TurnDetection
 from .streams.requests.window import Window
 
 if TYPE_CHECKING:
@@ -102,11 +105,14 @@ __all__ = (
     "Sampling",
     "SamplingParams",
     "Seen",
+    "SpeechStarted",
+    "SpeechStopped",
     "Stream",
     "StreamClosedError",
     "Structured",
     "Text",
     "Token",
+    "TurnDetection",
     "VideoBytes",
     "VideoFrame",
     "Window",

@@ -10,6 +10,12 @@ from ..errors import PenstockError
 A = TypeVar("A")
 
 
+def settle(future: asyncio.Future[A], value: A) -> None:
+    """What waits for the future gets this value, if it still waits."""
+    if not future.done():
+        future.set_result(value)
+
+
 def refuse(future: asyncio.Future, error: PenstockError) -> None:
     """What waits for the future gets this error; nobody has to."""
     if not future.done():

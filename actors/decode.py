@@ -20,9 +20,10 @@ from ..engine.runner.threads import compute_alone
 from ..errors import PenstockError, code_of
 from ..streams.event import Dropped, Error, Held
 from ..streams.item import AudioChunk, Image, VideoFrame
+from ..streams.listening.detectors import Hearing
 from ..streams.requests.request import Request
 from ..streams.requests.whole import decoded
-from ..streams.segment import AudioSegment, DroppedSegment, MediaSpec, Sifted, UnitSegment
+from ..streams.segment import AudioSegment, DroppedSegment, MediaSpec, Sifted, TurnEnd, UnitSegment
 from ..streams.sieve import Demand
 from ..streams.timeline import Output
 from . import clock
@@ -39,6 +40,7 @@ from .messages import (
     EncodeMessage,
     Flush,
     Forget,
+    Hear,
     Notice,
     ScheduleMessage,
     Segments,
@@ -57,7 +59,7 @@ _LATEST_SOUND_BYTES = 1 << 20
 
 def segment_bytes(segment: Sifted) -> int:
     """Bytes of pixels and samples that a segment holds."""
-    if isinstance(segment, DroppedSegment):
+    if isinstance(segment, DroppedSegment | TurnEnd):
         return 0
     if isinstance(segment, AudioSegment):
         return segment.samples.nbytes + (0 if segment.power is None else segment.power.nbytes)
@@ -71,7 +73,7 @@ class _Lane:
     def __init__(self, request: Request, intake: Intake) -> None:
         self.request = request
         self.intake = intake
-        self.work: deque[Take | Flush | Converse] = deque()
+        self.work: deque[Take | Flush | Hear | Converse] = deque()
         self.running = False
         self.ended = False
         self.ahead_bytes = 0
@@ -101,8 +103,10 @@ class Decode(Actor[DecodeMessage]):
         mailbox: Mailbox[DecodeMessage],
         encode: Mailbox[EncodeMessage],
         schedule: Mailbox[ScheduleMessage],
+        hearing: Hearing,
     ) -> None:
         self._spec = spec
+        self._hearing = hearing
         self._decoders = decoders
         self._supervisor = supervisor
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="penstock-decode", initializer=compute_alone)
@@ -117,10 +121,11 @@ class Decode(Actor[DecodeMessage]):
     async def handle(self, message: DecodeMessage) -> None:
         match message:
             case Open(stream, request):
-                await self._open(stream, message, lambda: Intake(self._spec, request, self._decoders))
+                what = self._spec, request, self._decoders, self._hearing
+                await self._open(stream, message, lambda: Intake(*what))
             case Thaw(stream, frozen):
-                what = frozen.media, self._spec, frozen.request, self._decoders
-                await self._open(stream, message, lambda: thaw(*what))
+                what = self._spec, frozen.request, self._decoders, self._hearing
+                await self._open(stream, message, lambda: thaw(frozen.media, *what))
             case Freeze(stream):
                 if stream in self._lanes:
                     await self._freeze(message, self._lanes[stream].intake)
@@ -139,7 +144,7 @@ class Decode(Actor[DecodeMessage]):
                     lane.ahead_bytes -= size
                     lane.ahead.popleft()
                     lane.room.set()
-            case Take() | Flush() | Converse():
+            case Take() | Flush() | Hear() | Converse():
                 if message.stream in self._lanes:
                     self._put(message.stream, self._lanes[message.stream], message)
             case _:
@@ -180,7 +185,7 @@ class Decode(Actor[DecodeMessage]):
             return
         self._encode.put_control(message)
 
-    def _put(self, stream: int, lane: _Lane, work: Take | Flush | Converse) -> None:
+    def _put(self, stream: int, lane: _Lane, work: Take | Flush | Hear | Converse) -> None:
         lane.work.append(work)
         if lane.request.policy == "latest":
             self._drop_oldest(stream, lane)
@@ -231,7 +236,7 @@ class Decode(Actor[DecodeMessage]):
         await self._call(lane.intake.close)
         self._ending.discard(lane)
 
-    async def _decode(self, stream: int, lane: _Lane, work: Take | Flush | Converse) -> None:
+    async def _decode(self, stream: int, lane: _Lane, work: Take | Flush | Hear | Converse) -> None:
         """Send on what an input gives; what is wrong with it is an event, and what was good before that stays."""
         try:
             if isinstance(work, Converse):
@@ -253,9 +258,12 @@ class Decode(Actor[DecodeMessage]):
             return
         await self._encode.put(Segments(stream, work.seq, [], True))
 
-    async def _segments(self, stream: int, lane: _Lane, work: Take | Flush) -> None:
+    async def _segments(self, stream: int, lane: _Lane, work: Take | Flush | Hear) -> None:
         if isinstance(work, Flush):
-            await self._send(stream, lane, work, await self._call(lane.intake.flush, work.seq))
+            await self._send(stream, lane, work, await self._call(lane.intake.flush, work.seq, work.ends))
+            return
+        if isinstance(work, Hear):
+            await self._send(stream, lane, work, await self._call(lane.intake.listen, work.seq, work.turns))
             return
         outputs = lane.intake.take(work.seq, work.item, lane.demand(work, clock.now_us()))
         if isinstance(work.item, Image | VideoFrame | AudioChunk):  # one output, for which one call is enough
@@ -268,8 +276,8 @@ class Decode(Actor[DecodeMessage]):
                 await self._call(outputs.close)
                 return
 
-    async def _send(self, stream: int, lane: _Lane, work: Take | Flush, output: Output) -> None:
-        for event in output.dropped:
+    async def _send(self, stream: int, lane: _Lane, work: Take | Flush | Hear, output: Output) -> None:
+        for event in (*output.speech, *output.dropped):
             self._schedule.put_control(Notice(stream, event))
         if output.held != lane.held:
             lane.held = output.held
@@ -281,7 +289,7 @@ class Decode(Actor[DecodeMessage]):
                 await lane.room.wait()
             if lane.ended:
                 return
-            if not isinstance(segment, DroppedSegment):
+            if not isinstance(segment, DroppedSegment | TurnEnd):
                 lane.ahead_bytes += size
                 lane.ahead.append(work.arrived_us)
             await self._encode.put(Segments(stream, work.seq, [segment], False, work.arrived_us), size)

@@ -5,17 +5,19 @@ streams.
 from __future__ import annotations
 
 import logging
+import random
 from typing import assert_never
 
 import msgspec
+import numpy as np
 
 from ..engine.command import Fork, Freeze, LaidOut, Open, Resolved, Spans, Thaw
 from ..engine.runner.encoder import Encoder
 from ..engine.runner.out_of_memory import is_out_of_memory, let_go
-from ..engine.span import Span
+from ..engine.span import Span, Turn
 from ..errors import InputError, MediaError, OutOfMemoryError, PenstockError
 from ..streams.event import Error
-from ..streams.segment import AudioSegment, DroppedSegment, Segment, VideoSegment
+from ..streams.segment import AudioSegment, DroppedSegment, Segment, TurnEnd, VideoSegment
 from .actor import Actor
 from .decode import segment_bytes
 from .mailbox import Mailbox
@@ -58,7 +60,7 @@ class Encode(Actor[EncodeMessage]):
         self._waiting: dict[Key, Segment] = {}
         self._left: dict[tuple[int, int], int] = {}  # segments of an input that still wait
         self._last: set[tuple[int, int]] = set()  # inputs whose last segment has come
-        self._behind: dict[Key, list[Span]] = {}  # what stands for dropped media, behind a segment that waits
+        self._behind: dict[Key, list[Span]] = {}  # what is no segment, behind one that waits
         self.mailbox = mailbox
         self._decode = decode
         self._schedule = schedule
@@ -112,6 +114,9 @@ class Encode(Actor[EncodeMessage]):
             if isinstance(segment, DroppedSegment):
                 self._pass((stream, seq, segment.index), [self._encoder.passed(segment)])
                 continue
+            if isinstance(segment, TurnEnd):
+                self._pass((stream, seq, segment.index), [_turn(segment)])
+                continue
             self._waiting[stream, seq, segment.index] = segment
             self._left[stream, seq] += 1
             rows = self._encoder.rows(segment)
@@ -124,7 +129,7 @@ class Encode(Actor[EncodeMessage]):
         self._resolve(stream, seq)
 
     def _pass(self, key: Key, spans: list[Span]) -> None:
-        """What stands for dropped media goes on behind the segments before it."""
+        """What stands for dropped media, or for the end of a turn, goes on behind the segments before it."""
         before = [other for other in self._waiting if other[:2] == key[:2] and other < key]
         if before:
             self._behind.setdefault(max(before), []).extend(spans)
@@ -204,6 +209,12 @@ class Encode(Actor[EncodeMessage]):
         for pair in [pair for pair in self._left if pair[0] == stream]:
             del self._left[pair]
         self._last = {pair for pair in self._last if pair[0] != stream}
+
+
+def _turn(end: TurnEnd) -> Span:
+    """The place at which a reply begins."""
+    turn = Turn(end.turn, random.getrandbits(63))
+    return Span(end.seq, end.index, "audio", np.zeros(0, np.int64), (0, 0, 0), 0, 0, None, end.stop_us, turn=turn)
 
 
 def _without_traceback(error: Exception) -> Exception:

@@ -77,7 +77,7 @@ class Engine:
         """
         from ..engine.core import fit
         from ..engine.runner.threads import choose_threads
-        from .wiring import Wiring
+        from .wiring import Wiring, turn_model
 
         check_options(config.processor, loaded.family.spec)
         check_most(config.limits_per_request)
@@ -98,8 +98,9 @@ class Engine:
             sampling=data.sampling,
             memory=memory,
             threads=str(choose_threads(config)) if loaded.device.type == "cpu" else "",
+            turn_model=turn_model(config),
         )
-        self.ready = False
+        self.ready = self._halted = False  # halted: the mailboxes are closed
         self.failed: BaseException | None = None
         self._broke = asyncio.Event()
         self._parked_seconds = parked_seconds
@@ -112,7 +113,6 @@ class Engine:
         self.decode, self.keeping, self.compiling = wiring.decode.mailbox, wiring.keeping, wiring.compiling
         self._schedule, self._generate = wiring.schedule.mailbox, wiring.generate.mailbox
         self._stopping: asyncio.Task[None] | None = None
-        self._halted = False  # the mailboxes are closed
 
     @classmethod
     async def load(

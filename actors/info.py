@@ -27,6 +27,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     why: why these two were chosen. Empty if they were asked for.
     sampling: how a reply is drawn if its params do not say.
     memory: how the memory of the device is shared out.
+    turn_model: the file of the model that hears whether somebody has finished; `None`: there is none.
     threads: how many threads compute on a CPU, and why so many. Empty elsewhere.
     """
 
@@ -44,3 +45,4 @@ class EngineInfo(msgspec.Struct, frozen=True):
     sampling: Sampling
     memory: Memory
     threads: str = ""
+    turn_model: str | None = None

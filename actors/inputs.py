@@ -10,12 +10,16 @@ import numpy as np
 
 from ..engine.command import Back
 from ..errors import ContextOverflowError, InputError
+from ..streams.format import BY_NAME, choose
 from ..streams.item import MEDIA, AudioBytes, AudioChunk, Buffer, Embedding, Image, Item, Text, VideoBytes, VideoFrame
+from ..streams.listening.detectors import check_installed
 from ..streams.requests.request import Request, SamplingParams
+from ..streams.requests.turns import TurnDetection
 from ..streams.segment import MediaSpec
 
 if TYPE_CHECKING:
     from .info import EngineInfo
+    from .ports import Facts
 
 _MODALITY = {
     Image: "image",
@@ -144,12 +148,30 @@ def item_bytes(item: Item) -> int:
     return len(item.data) if isinstance(item.data, bytes | bytearray) else item.data.nbytes
 
 
+def check_turns(turns: TurnDetection | None, info: Facts, format: str) -> None:
+    """Raise InputError where a stream of this format cannot listen for speech in this way, or not on this machine."""
+    if turns is None:
+        return
+    turns.check()
+    if "audio" not in info.modalities:
+        taken = ", ".join(("text", *info.modalities))
+        raise InputError(f"turn_detection: expected a model that hears, got one that takes {taken}")
+    check_installed(turns, info.turn_model)
+    if turns.acts and BY_NAME[format].holds:
+        raise InputError(
+            f"turn_detection: in the format {format!r} the model decides when it speaks: expected respond=False and "
+            f"interrupt=False, or the format 'turns' or 'interrupt', got respond={turns.respond} and "
+            f"interrupt={turns.interrupt}"
+        )
+
+
 def check_fits(request: Request, info: EngineInfo, spec: MediaSpec) -> None:
     """Raise InputError or ContextOverflowError for a request that this model and its cache cannot serve."""
     if request.audio_in_video and "unit" not in info.modalities:
         raise InputError(f"audio_in_video: {info.family} does not take sound inside video")
     if request.audio_in_video and request.video_fps is not None and request.video_fps < 1:
         raise InputError(f"audio_in_video: expected at least 1 frame a second, got {request.video_fps}")
+    check_turns(request.turn_detection, info, choose(request.format, info.live_trained)[0].name)
     check_prompt(request, info.kv_tokens)
     least, rule = request.processor.get("min_pixels", 0), spec.image or spec.video
     if rule is not None and least // rule.factor**2 > info.kv_tokens:

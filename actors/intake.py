@@ -22,10 +22,14 @@ from ..codecs.reading import Reading
 from ..codecs.resample import Resampler
 from ..errors import InputError, LimitError, MediaError, PenstockError
 from ..streams.event import Dropped
+from ..streams.format import choose
 from ..streams.item import AudioBytes, AudioChunk, Buffer, Image, Item, VideoBytes, VideoFrame
+from ..streams.listening.detectors import Hearing, find, find_ends
+from ..streams.listening.ear import Ear
 from ..streams.order import FrameSource
 from ..streams.requests.options import sized
 from ..streams.requests.request import Request
+from ..streams.requests.turns import TurnDetection
 from ..streams.requests.whole import file_frames
 from ..streams.segment import AudioSegment, MediaSpec, UnitSegment
 from ..streams.sieve import Demand
@@ -52,8 +56,11 @@ class StreamResampler(Resampler):
 class Intake:
     """The decoders and the timeline of one stream."""
 
-    def __init__(self, spec: MediaSpec, request: Request, decoders: Decoders) -> None:
+    def __init__(self, spec: MediaSpec, request: Request, decoders: Decoders, hearing: Hearing | None = None) -> None:
         self._decoders = decoders
+        self._hearing = hearing = hearing or Hearing()
+        # The model hears what comes while it speaks, and decides by itself.
+        self._live = choose(request.format, hearing.live_trained)[0].holds
         self._sized = sized(spec, request.processor)
         self._timeline = Timeline(
             self._sized,
@@ -74,6 +81,8 @@ class Intake:
         self._sound_end_us = 0
         self._containers: dict[str, tuple[Reading, FrameSource]] = {}  # the file of each kind that is being read
         self._files = 0
+        if request.turn_detection is not None:
+            self._timeline.ear = self._ear(request.turn_detection)
 
     def take(self, seq: int, item: Item | Clip, demand: Demand = Demand.IDLE) -> Generator[Output, None, None]:
         """Decode one item or clip, piece by piece. Raises MediaError or InputError; the stream can go on."""
@@ -91,7 +100,8 @@ class Intake:
                 yield from self._file(seq, "video", item)
             case AudioBytes():
                 small = len(item.data) <= _CLIP_BYTES
-                if small and self._spec.audio_rate and self._is_whole("audio", item):
+                alone = small and self._spec.audio_rate and self._timeline.ear is None
+                if alone and self._is_whole("audio", item):
                     yield from self._clip(seq, item)
                 else:
                     yield from self._file(seq, "audio", item)
@@ -109,14 +119,34 @@ class Intake:
 
     def fresh(self) -> Intake:
         """An intake for the same request that has taken nothing. Media without a time goes after what this one had."""
-        twin = Intake(self._spec, self._request, self._decoders)
+        twin = Intake(self._spec, self._request, self._decoders, self._hearing)
         twin._frame_end_us, twin._sound_end_us = self._frame_end_us, self._sound_end_us
         return twin
 
-    def flush(self, seq: int) -> Output:
-        """What is held goes in for the words that flush it."""
+    def flush(self, seq: int, ends: bool = False) -> Output:
+        """What is held goes in for the words that flush it. `ends`: no more media will come."""
         self._timeline.demand = Demand.ASKED
-        return self._timeline.flush(seq)
+        if not ends or self._timeline.ear is None:
+            return self._timeline.flush(seq)
+        return _joined(self._timeline.unheard(seq), self._timeline.flush(seq))
+
+    def listen(self, seq: int, turns: TurnDetection | None) -> Output:
+        """Listen for speech in this way from here on, or not any more. Then what has been said goes in."""
+        line = self._timeline
+        self._request = msgspec.structs.replace(self._request, turn_detection=turns)
+        if turns is None:
+            output = line.unheard(seq)
+            line.ear = None
+            return output
+        if line.ear is None:
+            line.ear = self._ear(turns)
+        else:
+            line.ear.change(turns, find(turns.detector), find_ends(turns, self._hearing.turn_model))
+        return Output([], [], line.held)
+
+    def _ear(self, turns: TurnDetection) -> Ear:
+        ends = find_ends(turns, self._hearing.turn_model)
+        return Ear(turns, find(turns.detector), ends, self._spec.audio_rate, StreamResampler, self._live)
 
     def close(self) -> None:
         for container, _ in self._containers.values():
@@ -279,6 +309,11 @@ class Intake:
         if isinstance(item.data, np.ndarray) or item.encoding == "picture":
             return self._picture(item.data)
         return raw_picture(item.data, item.encoding, item.width, item.height, self._decoders.limits)
+
+
+def _joined(first: Output, second: Output) -> Output:
+    pieces, dropped = [*first.pieces, *second.pieces], [*first.dropped, *second.dropped]
+    return Output(pieces, dropped, second.held, [*first.speech, *second.speech])
 
 
 def _of_clip(output: Output, fps: float, first: int, held: Output) -> Output:

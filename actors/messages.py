@@ -2,7 +2,7 @@
 
 Commands (`engine/command.py`) go to schedule as they are; they are marked with a star.
 
-client    -> decode     Open*, Fork*, Forget (control), Take, Flush, Converse (data)
+client    -> decode     Open*, Fork*, Forget (control), Take, Flush, Hear, Converse (data)
 client    -> decode     Freeze*, Thaw* (control)
 client    -> schedule   Open*, Accept*, Fork*, Thaw*, Interrupt*, Hurry*, Park*, Close*, Transcribe (control)
 client    -> generate   Bring (control)
@@ -28,6 +28,7 @@ from ..engine.plan import Plan, Result
 from ..streams.event import Event, TranscriptRow
 from ..streams.item import Item
 from ..streams.requests.prompt import Content
+from ..streams.requests.turns import TurnDetection
 from ..streams.segment import Sifted
 from .lookback import Clip
 
@@ -47,10 +48,21 @@ class Take(msgspec.Struct, frozen=True, tag=True, eq=False):
 
 
 class Flush(msgspec.Struct, frozen=True, tag=True):
-    """Words, a question or the end of the media: what is held goes out as segments of input `seq`."""
+    """Words, a question or the end of the media: what is held goes out as segments of input `seq`. `ends`: no more
+    media will come."""
 
     stream: int
     seq: int
+    arrived_us: int
+    ends: bool = False
+
+
+class Hear(msgspec.Struct, frozen=True, tag=True):
+    """From input `seq` on, listen for speech in this way, or not any more."""
+
+    stream: int
+    seq: int
+    turns: TurnDetection | None
     arrived_us: int
 
 
@@ -169,7 +181,7 @@ class Tell(msgspec.Struct, frozen=True, tag=True):
     transcripts: list[tuple[int, list[TranscriptRow]]] = []
 
 
-DecodeMessage = Open | Fork | Freeze | Thaw | Forget | Take | Flush | Converse | Encoded
+DecodeMessage = Open | Fork | Freeze | Thaw | Forget | Take | Flush | Hear | Converse | Encoded
 EncodeMessage = Segments | Converse | Open | Fork | Freeze | Thaw | Forget | Grant | Discard
 ScheduleMessage = Command | Snapshot | Transcribe | Announce | Failed | Notice | Result | Rouse | Broken
 GenerateMessage = Plan | Snapshot | Bring

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from ..streams.item import AudioChunk, Item, VideoFrame
 from . import clock
-from .messages import Flush, Take
+from .messages import Flush, Hear, Take
 
 if TYPE_CHECKING:
+    from ..streams.requests.turns import TurnDetection
     from .lookback import Clip
     from .mailbox import Mailbox
     from .messages import DecodeMessage
@@ -37,10 +38,15 @@ class OnWay:
             self._times[seq] = item.pts_us
         self._decode.put_now(Take(self._id, seq, item, arrived_us, asked), size)
 
-    def flush(self, seq: int) -> None:
-        """Send on that what is held goes out with input `seq`."""
+    def flush(self, seq: int, ends: bool = False) -> None:
+        """Send on that what is held goes out with input `seq`. `ends`: no more media will come."""
         self._bytes[seq] = 0
-        self._decode.put_now(Flush(self._id, seq, clock.now_us()))
+        self._decode.put_now(Flush(self._id, seq, clock.now_us(), ends))
+
+    def listen(self, seq: int, turns: TurnDetection | None) -> None:
+        """Send on how to listen from input `seq` on."""
+        self._bytes[seq] = 0
+        self._decode.put_now(Hear(self._id, seq, turns, clock.now_us()))
 
     def arrived(self, seqs: list[int]) -> None:
         """These are in neither any more."""

@@ -7,20 +7,24 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from .on_way import OnWay
+
 
 class CallOrder:
     """The calls of one stream that wait. `check` raises when the stream has ended."""
 
-    def __init__(self, check: Callable[[], None]) -> None:
+    def __init__(self, on_way: OnWay, check: Callable[[], None]) -> None:
+        self._on_way = on_way
         self._check = check
         self._changed = asyncio.Event()
         self._forks = 0
-        self.compiling = 0  # questions
+        self._compiling = 0  # questions
+        self.interrupted = False  # the question whose grammar is being compiled
 
     @property
     def free(self) -> bool:
         """Whether the next input may take its number."""
-        return not (self._forks or self.compiling)
+        return not (self._forks or self._compiling)
 
     def changed(self) -> None:
         """Something has happened that a call may wait for."""
@@ -38,23 +42,25 @@ class CallOrder:
         await self.until(lambda: self.free)
 
     @asynccontextmanager
-    async def fork(self, arrived: Callable[[], bool]) -> AsyncIterator[None]:
+    async def fork(self) -> AsyncIterator[None]:
         """Inside, all that was appended before has arrived, and other inputs wait."""
-        await self.until(lambda: not self.compiling)
+        self._check()
+        await self.until(lambda: not self._compiling)
         self._forks += 1
         try:
-            await self.until(arrived)
+            await self.until(lambda: not self._on_way)
             yield
         finally:
             self._forks -= 1
             self.changed()
 
-    async def compile(self, work: Awaitable[None]) -> None:
-        """Others wait for `work`; the caller takes its number as soon as this returns."""
-        self.compiling += 1
+    async def compile(self, work: Awaitable[None]) -> bool:
+        """Others wait for `work`; the caller takes its number as soon as this returns. Whether it was interrupted."""
+        self._compiling, self.interrupted = self._compiling + 1, False
         try:
             await work
         finally:
-            self.compiling -= 1
+            self._compiling -= 1
             self.changed()
         self._check()
+        return self.interrupted

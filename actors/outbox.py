@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 import msgspec
 
@@ -25,6 +26,7 @@ class Outbox:
         self._events: deque[Event] = deque()
         self._numbers = 0
         self._tokens = 0
+        self._held: dict[int, list[Token]] = {}  # by reply: tokens after an interrupt
         self._readable = asyncio.Event()
         self.attached = False  # somebody reads the events
         self.closed = False
@@ -60,8 +62,23 @@ class Outbox:
         self.closed = isinstance(event, Closed)
         self._readable.set()
 
-    def cut(self, reply: int, keep: int) -> list[Token]:
-        """Take back the unread tokens of `reply` from number `keep` on; returns them."""
+    def hold(self, reply: int, keep: int) -> None:
+        """Take back the unread tokens of `reply` from number `keep` on, until it is known where it ends."""
+        held = self._held.setdefault(reply, [])
+        held[:0] = self._cut(reply, keep)
+
+    def hold_back(self, token: Token) -> None:
+        """The same with a token that has come."""
+        self._held.setdefault(token.reply, []).append(token)
+
+    def settle(self, reply: int, keep: int) -> None:
+        """A reply has ended with its first `keep` tokens: these are told, also where they were held, and no others."""
+        self._cut(reply, keep)
+        for token in self._held.pop(reply, []):
+            if token.index < keep:  # the interrupt came too late
+                self.put(token)
+
+    def _cut(self, reply: int, keep: int) -> list[Token]:
         return self._keep(lambda event: not (isinstance(event, Token) and event.reply == reply and event.index >= keep))
 
     async def get(self) -> Event | None:
@@ -109,3 +126,21 @@ def _together(first: Event, second: Dropped) -> Dropped | None:
         start_us=min(starts, default=None),
         stop_us=max(stops, default=None),
     )
+
+
+class ReaderWatch:
+    """Whether the client of one stream reads. `park` is told when it is far behind, and when it is not any more."""
+
+    def __init__(self, outbox: Outbox, park: Callable[[bool], None]) -> None:
+        self._outbox = outbox
+        self._park = park
+        self._parked = False
+
+    def look(self, unread: int) -> None:
+        """`unread`: how many tokens of the running reply nobody has read."""
+        if self._outbox.closed:
+            return
+        behind = self._outbox.behind(unread, 2 if self._parked else 1)
+        if behind != self._parked:
+            self._parked = behind
+            self._park(behind)

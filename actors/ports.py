@@ -33,6 +33,9 @@ class Facts(Protocol):
     @property
     def kv_tokens(self) -> int: ...
 
+    @property
+    def turn_model(self) -> str | None: ...
+
 
 class Host(Protocol):
     """The engine of a stream."""

@@ -38,7 +38,7 @@ from ..engine.scheduling.granting import Announced, Granting
 from ..engine.scheduling.pace import Pace, StepPace
 from ..engine.scheduling.scheduler import Scheduler
 from ..errors import ContextOverflowError, NotFiniteError, OutOfMemoryError, PenstockError
-from ..streams.event import Closed, Dropped, Error, Event, ReplyStarted, Resting
+from ..streams.event import Closed, Dropped, Error, Event, ReplyStarted, Resting, SpeechStarted, SpeechStopped
 from . import clock
 from .actor import Actor
 from .copies import Copies
@@ -104,7 +104,10 @@ class Schedule(Actor[ScheduleMessage]):
     async def handle(self, message: ScheduleMessage) -> None:
         """One message; when no more wait, the next step."""
         if self._plan is not None and not isinstance(message, Result | Broken):
-            self._later.append(message)
+            if isinstance(message, Notice) and isinstance(message.event, SpeechStarted | SpeechStopped):
+                self._tell(Tell(message.stream, [message.event]))  # now: the end of the step may be an interrupt's
+            else:
+                self._later.append(message)
             return
         self._act(message)
         while self._plan is None and self._later:

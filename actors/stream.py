@@ -12,18 +12,19 @@ import msgspec
 from ..engine.command import Accept, Hurry, Input, Interrupt, MediaEnd, MediaInput, Park, Question, TextInput
 from ..engine.frozen import Frozen, Snapshot
 from ..errors import InputError, PenstockError, StreamClosedError, error_of
-from ..streams.event import Closed, Credit, Error, Event, ReplyDone, ReplyStarted, Resting, Token, TranscriptRow
+from ..streams import event as events
 from ..streams.format import BY_NAME
 from ..streams.item import AudioChunk, Item, Text, VideoFrame
 from ..streams.requests.request import Request, SamplingParams
+from ..streams.requests.turns import TurnDetection
 from . import clock
-from .answers import Answers, refuse
-from .inputs import check_item, check_question, check_text, item_bytes, own_copy, place_of
+from .answers import Answers, refuse, settle
+from .inputs import check_item, check_question, check_text, check_turns, item_bytes, own_copy, place_of
 from .lookback import Clip
 from .messages import Tell, Transcribe
 from .on_way import OnWay
 from .order import CallOrder
-from .outbox import Outbox
+from .outbox import Outbox, ReaderWatch
 from .ports import Host
 from .reply import Reply
 from .talk import Talk
@@ -49,8 +50,7 @@ class Stream(Talk[Reply]):
         known = begun.frozen() if isinstance(begun, Stream) else begun
         future = asyncio.get_running_loop().create_future
         self._engine = engine
-        self.id = id
-        self.request = request
+        self.id, self.request = id, request
         self.format = self.why = ""  # in force, once the stream is open
         self.trained = engine.info.live_trained
         self.reply: Reply | None = None  # the one that runs
@@ -60,21 +60,17 @@ class Stream(Talk[Reply]):
         self._closing = False
         self._outbox = Outbox()
         self._opened: asyncio.Future[None] = future()
-        self._prompted: asyncio.Future[Reply] | None = None
-        self._asked: dict[int, asyncio.Future[Reply]] = {}
-        if prompt is not None:
-            self._prompted = self._asked[prompt] = future()
+        self._asked: dict[int, asyncio.Future[Reply]] = {} if prompt is None else {prompt: future()}
+        self._prompted = None if prompt is None else self._asked[prompt]
         self._replies: dict[int, Reply] = {}
-        self._held: dict[int, list[Token]] = {}  # by reply: token events after an interrupt
         self._silent = 0  # the next reply was interrupted before it began if it answers an input up to this number
-        self._transcripts: Answers[list[TranscriptRow]] = Answers()
+        self._transcripts: Answers[list[events.TranscriptRow]] = Answers()
         self._snapshots: Answers[Snapshot] = Answers()
         self._tickets = itertools.count(1)
         self._on_way = OnWay(id, engine.decode, prompt if known is None else None)
-        self._order = CallOrder(self._check_open)
-        self._cut = False  # the question whose grammar is being compiled was interrupted
+        self._order = CallOrder(self._on_way, self._check_open)
         self._fault: PenstockError | None = None  # of the reply that runs
-        self._parked = False
+        self._watch = ReaderWatch(self._outbox, self._park)
         self._lookback = engine.keeping.begin(request, begun._lookback if isinstance(begun, Stream) else begun)
 
     async def append(self, item: Item) -> int:
@@ -131,22 +127,20 @@ class Stream(Talk[Reply]):
             params = msgspec.structs.replace(params, hold=hold)
         check_question(question, params, self._engine.info.kv_tokens, self._engine.info.vocabulary)
         await self._order.turn()
-        self._cut = False
-        if not self._engine.compiling.ready(params):
-            await self._order.compile(self._engine.compiling.check(params))
+        ready = self._engine.compiling.ready(params)
+        cut = not ready and await self._order.compile(self._engine.compiling.check(params))
         if lookback is not None:
             self._put(self._lookback.clip(lookback), 0, clock.now_us())  # its bytes are those that are kept
         asked, taken = asyncio.get_running_loop().create_future(), self._taken()
         seq = self._accept(Question(self._seq + 1, question, params, not self._shown, *taken, ignore_failed))
         self._asked[seq] = asked
-        if self._cut:
-            self._cut = False
+        if cut:
             await self.interrupt()
         if self._shown:
             self._on_way.flush(seq)
-            if wait_ms is not None:
-                timer = asyncio.get_running_loop().call_later(wait_ms / 1000, self._engine.send, Hurry(self.id, seq))
-                asked.add_done_callback(lambda _: timer.cancel())
+        if self._shown and wait_ms is not None:
+            timer = asyncio.get_running_loop().call_later(wait_ms / 1000, self._engine.send, Hurry(self.id, seq))
+            asked.add_done_callback(lambda _: timer.cancel())
         return await asyncio.shield(asked)
 
     async def prompted(self) -> Reply:
@@ -165,14 +159,20 @@ class Stream(Talk[Reply]):
         """
         self._check_open()
         if self.reply is None:
-            self._cut = self._order.compiling > 0 and not self._asked
+            self._order.interrupted = not self._asked
             self._silent = self._seq
-            self._engine.send(Interrupt(self.id, self._seq, at=-1))
-            return
-        keep = self.reply.taken if at is None else max(0, at + 1)
-        self.reply.held = False
-        self._hold(self.reply, keep)
-        self._engine.send(Interrupt(self.id, self.reply.seq, self.reply.id, keep - 1))
+        self._cut(at, self._seq if self.reply is None else self.reply.seq)
+
+    async def listen(self, turn_detection: TurnDetection | None) -> None:
+        """Listen for speech in this way from here on. `None`: no longer; what is being said then ends here.
+
+        Raises InputError as `Engine.stream` does for it. After a cancelled wait nothing has changed."""
+        self._check_open()
+        check_turns(turn_detection, self._engine.info, self.format)
+        await self._order.turn()
+        self.request = msgspec.structs.replace(self.request, turn_detection=turn_detection)
+        self._shown = True
+        self._on_way.listen(self._accept(MediaInput(self._seq + 1)), turn_detection)
 
     async def end(self) -> None:
         """No more media will come, so a reply that is held open may end. After a cancelled wait it is not said."""
@@ -184,7 +184,7 @@ class Stream(Talk[Reply]):
                 self.reply.held = False
             seq = self._accept(MediaEnd(self._seq + 1, not self._shown))
             if self._shown:
-                self._on_way.flush(seq)
+                self._on_way.flush(seq, ends=True)
 
     async def fork(
         self, again: SamplingParams | None = None, *, back_to: int | None = None, back_to_us: int | None = None
@@ -201,8 +201,7 @@ class Stream(Talk[Reply]):
             reply that ran there is closed. InputError, which says what is held, for a place that is not held.
         """
         back = place_of(again, back_to, back_to_us)
-        self._check_open()
-        async with self._order.fork(lambda: not self._on_way):
+        async with self._order.fork():
             return await self._engine.fork(self, again, back)
 
     async def snapshot(self, file: str | Path) -> None:
@@ -212,12 +211,11 @@ class Stream(Talk[Reply]):
         shown: keep it as you would keep that. A file of that name is replaced. Raises InputError if the file cannot be
         written, OutOfMemoryError if host memory ran out. After a cancelled wait there may be a file, which is whole.
         """
-        self._check_open()
-        async with self._order.fork(lambda: not self._on_way):
+        async with self._order.fork():
             snapshot = await self._snapshots.wait(self._engine.freeze(self.id, self.frozen()))
         await self._engine.save(snapshot, Path(file))
 
-    async def transcript(self) -> list[TranscriptRow]:
+    async def transcript(self) -> list[events.TranscriptRow]:
         """What the KV cache holds of this stream, in order, rows moved out for others included. Safe to cancel."""
         self._check_open()
         ticket = next(self._tickets)
@@ -232,14 +230,14 @@ class Stream(Talk[Reply]):
             self._engine.end_stream(self.id, "closed")
         await self._engine.closed(self.id)
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> events.Event:
         """The next event, for one reader; they end after `Closed`. A cancelled wait has taken nothing. Who has begun to
         read has to go on: after 512 unread tokens or 1,024 unread events nothing is computed for the stream, and after
         a minute it is closed ("slow reader"). Who reads no events has to read the reply instead."""
         event = await self._outbox.get()
         if event is None:
             raise StopAsyncIteration
-        if isinstance(event, Token) and event.reply in self._replies:
+        if isinstance(event, events.Token) and event.reply in self._replies:
             reply = self._replies[event.reply]
             reply.taken = max(reply.taken, event.index + 1)
         self._watch_reader()
@@ -259,11 +257,11 @@ class Stream(Talk[Reply]):
         """News from the engine."""
         if message.opened is not None:
             self.format, self.why = message.opened
-            if not self._opened.done():
-                self._opened.set_result(None)
+            settle(self._opened, None)
         if message.running is not None:
             id, seq, first = message.running
-            self._begin(id, seq, any(isinstance(event, ReplyStarted) and event.held for event in message.events), first)
+            begun = (event for event in message.events if isinstance(event, events.ReplyStarted))
+            self._begin(id, seq, any(event.held for event in begun), first)
         for event in message.events:
             self._event(event)
         for ticket, rows in message.transcripts:
@@ -273,7 +271,7 @@ class Stream(Talk[Reply]):
         if message.resolved:
             self._on_way.arrived(message.resolved)
             self._order.changed()
-            self._outbox.put(Credit(self._on_way.credit_bytes, self._on_way.credit_us))
+            self._outbox.put(events.Credit(self._on_way.credit_bytes, self._on_way.credit_us))
         self._watch_reader()
 
     async def opened(self) -> None:
@@ -288,30 +286,29 @@ class Stream(Talk[Reply]):
         """The number that the next input will have."""
         return self._seq + 1
 
-    def _event(self, event: Event) -> None:
+    def _event(self, event: events.Event) -> None:
         match event:
-            case ReplyStarted(id, seq, held):
+            case events.ReplyStarted(id, seq, held):
                 self._begin(id, seq, held)
-            case Resting(reply) if reply in self._replies:
+            case events.Resting(reply) if reply in self._replies:
                 self._replies[reply].rests = True
-            case Token(reply):
+            case events.Token(reply):
                 if reply in self._replies and not self._replies[reply].put(event):
-                    self._held.setdefault(reply, []).append(event)
+                    self._outbox.hold_back(event)
                     return
-            case ReplyDone(reply, reason, tokens, text):
-                self._outbox.cut(reply, tokens)
-                for token in self._held.pop(reply, []):
-                    if token.index < tokens:  # the interrupt came too late
-                        self._outbox.put(token)
+            case events.ReplyDone(reply, reason, tokens, text):
+                self._outbox.settle(reply, tokens)
                 if reply in self._replies:
                     error = self._fault if reason == "error" else None
                     self._replies.pop(reply).end(reason, tokens, text, error, event.since_us)
                 if self.reply is not None and self.reply.id == reply:
                     self.reply = None
-            case Error(code, message, seq, fatal):
+            case events.SpeechStarted(turn, seq):
+                self._hear(turn, seq)
+            case events.Error(code, message, seq, fatal):
                 self._fault = error_of(code, message)
                 self._fail(self._fault, seq, fatal)
-            case Closed(reason):
+            case events.Closed(reason):
                 self._fail(StreamClosedError(f"the stream has ended: {reason}"), None, True)
         self._outbox.put(event)
 
@@ -321,9 +318,8 @@ class Stream(Talk[Reply]):
             if seq <= self._silent:
                 self._hold(self.reply, 0)
             self._silent = 0
-            asked = self._asked.pop(seq, None)
-            if asked is not None and not asked.done():
-                asked.set_result(self.reply)
+            if seq in self._asked:
+                settle(self._asked.pop(seq), self.reply)
 
     def _fail(self, error: PenstockError, seq: int | None, fatal: bool) -> None:
         """Input `seq` has come to nothing; fatal: the stream has."""
@@ -335,16 +331,15 @@ class Stream(Talk[Reply]):
         if not fatal:
             return
         refuse(self._opened, error)
-        self._transcripts.refuse(error)
-        self._snapshots.refuse(error)
+        for answers in (self._transcripts, self._snapshots):
+            answers.refuse(error)
         calm = isinstance(error, StreamClosedError) and self._closing
         for reply in self._replies.values():
             reply.end("interrupted" if calm else "error", error=None if calm else error)
-            self._outbox.put(ReplyDone(reply.id, reply.reason or "", reply.count))
+            self._outbox.put(events.ReplyDone(reply.id, reply.reason or "", reply.count))
         self._replies.clear()
-        self.reply = None
         self._lookback.clear()
-        self._closing = True
+        self.reply, self._closing = None, True
         self._order.changed()
 
     def _accept(self, input: Input) -> int:
@@ -368,18 +363,32 @@ class Stream(Talk[Reply]):
     def _hold(self, reply: Reply, keep: int) -> None:
         """Tell no token of `reply` after its first `keep`, until it is known where it ends."""
         reply.hold(keep)
-        held = self._held.setdefault(reply.id, [])
-        held[:0] = self._outbox.cut(reply.id, keep)
+        self._outbox.hold(reply.id, keep)
+
+    def _cut(self, at: int | None, until: int, turn: int | None = None) -> None:
+        """End the running reply as `interrupt` does; `until` and `turn` as `Interrupt` has them."""
+        if self.reply is None:
+            self._engine.send(Interrupt(self.id, until, at=-1, turn=turn))
+            return
+        keep = self.reply.taken if at is None else max(0, at + 1)
+        self.reply.held = False
+        self._hold(self.reply, keep)
+        self._engine.send(Interrupt(self.id, until, self.reply.id, keep - 1, turn))
+
+    def _hear(self, turn: int, seq: int) -> None:
+        """Somebody begins to speak in input `seq`: a question before it gets what was taken of its reply, no more."""
+        turns = self.request.turn_detection
+        if turns is not None and turns.interrupt and (self.reply is None or self.reply.seq <= seq):
+            if self.reply is None:
+                self._silent = max(self._silent, seq - 1)
+            self._cut(None, seq, turn)
 
     def _watch_reader(self) -> None:
-        """Park a stream whose client does not read; let it go on when it does."""
-        if self.closed:
-            return
-        behind = self._outbox.behind(self.reply.unread if self.reply else 0, 2 if self._parked else 1)
-        if behind != self._parked:
-            self._parked = behind
-            self._engine.send(Park(self.id, behind))
-            self._engine.park(self.id, behind)
+        self._watch.look(self.reply.unread if self.reply else 0)
+
+    def _park(self, parked: bool) -> None:
+        self._engine.send(Park(self.id, parked))
+        self._engine.park(self.id, parked)
 
     def _check_media(self) -> None:
         if self._ended:

@@ -10,6 +10,7 @@ from typing import Generic, Self, TypeVar
 
 from ..streams.event import Event
 from ..streams.requests.request import SamplingParams
+from ..streams.requests.turns import TurnDetection
 from .reply import Speech
 
 R = TypeVar("R", bound=Speech)
@@ -34,6 +35,10 @@ class Talk(ABC, Generic[R]):
     @abstractmethod
     async def interrupt(self, at: int | None = None) -> None:
         """End the running reply."""
+
+    @abstractmethod
+    async def listen(self, turn_detection: TurnDetection | None) -> None:
+        """Listen for speech in this way, or no longer."""
 
     @abstractmethod
     async def fork(

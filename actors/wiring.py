@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 from ..codecs.decoders import Decoders
 from ..codecs.limits import MediaLimits
+from ..codecs.smart_turn import installed_file
 from ..codecs.worker import WorkerPool
 from ..engine.config import EngineConfig
 from ..engine.core import make_parts
@@ -20,6 +22,8 @@ from ..engine.runner.gate import Gate
 from ..engine.runner.threads import Crew, choose_threads
 from ..engine.scheduling.admission import Admission
 from ..engine.scheduling.pace import Pace, StepPace
+from ..errors import InputError
+from ..streams.listening.detectors import Hearing
 from .actor import Actor, Supervisor
 from .copies import Copies
 from .decode import Decode
@@ -34,6 +38,14 @@ from .thread import WorkThread
 from .words import Words
 
 _LANE_BYTES = 256 << 20
+
+
+def turn_model(config: EngineConfig) -> str | None:
+    """The file of the model that hears whether somebody has finished, where there is one. InputError where the one that
+    is named is not there."""
+    if config.turn_model is not None and not Path(config.turn_model).is_file():
+        raise InputError(f"turn_model: expected a file, got {config.turn_model}")
+    return config.turn_model or installed_file()
 
 
 class Wiring:
@@ -79,7 +91,14 @@ class Wiring:
         self._supervisor = Supervisor(broken)
         self._threads = [WorkThread("penstock-encode"), WorkThread("penstock-words")]
         self.decode = Decode(
-            loaded.family.spec, Decoders(limits, pool), self._supervisor, threads, decode, encode, schedule
+            loaded.family.spec,
+            Decoders(limits, pool),
+            self._supervisor,
+            threads,
+            decode,
+            encode,
+            schedule,
+            Hearing(loaded.family.live_trained, turn_model(config)),
         )
         encoder = Encoder(loaded.towers, config.encoder_cache_bytes, language.spans, gate)
         self.encode = Encode(encoder, self._threads[0], encode, decode, schedule)

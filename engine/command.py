@@ -41,7 +41,7 @@ class TextInput(msgspec.Struct, frozen=True, tag="text"):
 
 class Question(msgspec.Struct, frozen=True, tag="ask"):
     """A question: a reply to it begins. `despite`: also where all media before it came to nothing. Without `params` the
-    request's are taken."""
+    request's are taken. `turn`: what was said in this turn of the user is the question; 0: it is one of its own."""
 
     event: ClassVar[str] = "ask"
     seq: int
@@ -51,6 +51,7 @@ class Question(msgspec.Struct, frozen=True, tag="ask"):
     at: int | None = None
     reply: int | None = None
     despite: bool = False
+    turn: int = 0
 
 
 class MediaEnd(msgspec.Struct, frozen=True, tag="end"):
@@ -169,13 +170,16 @@ class Interrupt(msgspec.Struct, frozen=True, tag=True):
 
     It acts only where that reply answers an input up to number `until` (None: whichever runs). `at` counts tokens of
     reply number `reply` (None: of the one that runs); of another one its client had taken none. Where no reply runs,
-    the first question up to `until` that waits is cut as soon as its reply begins.
+    the first question up to `until` that waits is cut as soon as its reply begins. `turn`: somebody has begun to speak,
+    in turn number `turn` of the stream's user: turns before it ask for no reply any more, and one that answers this
+    turn or a later one goes on.
     """
 
     stream: int
     until: int | None = None
     reply: int | None = None
     at: int | None = None
+    turn: int | None = None
 
 
 class Hurry(msgspec.Struct, frozen=True, tag=True):

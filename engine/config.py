@@ -49,6 +49,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         that is not named has no limit.
     chat_template: a file with the chat template, in Jinja, in place of the checkpoint's own: it writes what stands
         around turns and where media goes. `None`: the checkpoint's own.
+    turn_model: the file of smart-turn v3 (ONNX), which hears whether somebody has finished (`TurnDetection.semantic`).
+        `None`: the one that the package pipecat-ai has, if it is installed.
     record: a folder in which the run is written to a file, for `penstock replay`. What clients say and show can be made
         out from it. `None`: nothing is written.
     """
@@ -78,6 +80,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     processor: dict[str, bool | int | float] = {}
     limits_per_request: dict[str, int] = {}
     chat_template: str | None = None
+    turn_model: str | None = None
     record: str | None = None
 
 

@@ -18,7 +18,7 @@ from ..streams.requests.options import with_defaults
 from ..streams.requests.prompt import check_counts, gather
 from ..streams.requests.request import Request, SamplingParams
 from ..streams.requests.whole import decoded
-from ..streams.segment import DroppedSegment, Sifted
+from ..streams.segment import DroppedSegment, Sifted, TurnEnd
 from .command import (
     Accept,
     Close,
@@ -131,11 +131,12 @@ class Core:
         self.give(stream, MediaEnd(seq, done=False), flushed)
 
     def give(self, stream: int, input: Input, segments: Sequence[Sifted]) -> None:
-        """An input with all its segments, which are encoded at once."""
+        """An input with all its segments, which are encoded at once. Turns of speech are not told here."""
         self.scheduler.apply(Accept(stream, input))
-        whole = [segment for segment in segments if not isinstance(segment, DroppedSegment)]
-        encoded = iter(self.encoder.encode([(stream, segment) for segment in whole]))
-        spans = [self.encoder.passed(one) if isinstance(one, DroppedSegment) else next(encoded) for one in segments]
+        pieces = [segment for segment in segments if not isinstance(segment, TurnEnd)]
+        whole = [(stream, piece) for piece in pieces if not isinstance(piece, DroppedSegment)]
+        encoded = iter(self.encoder.encode(whole))
+        spans = [self.encoder.passed(one) if isinstance(one, DroppedSegment) else next(encoded) for one in pieces]
         self.scheduler.apply(Spans(stream, spans))
         self.scheduler.apply(Resolved(stream, input.seq))
 

@@ -33,6 +33,14 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
         return Stored(self.id, self.start + start, self.start + stop, self.row_bytes)
 
 
+class Turn(msgspec.Struct, frozen=True, gc=False):
+    """Somebody has stopped to speak: a reply begins, drawn with `seed` where the request has none. `number` counts the
+    turns of a stream's user."""
+
+    number: int
+    seed: int
+
+
 class Span(msgspec.Struct, frozen=True, eq=False, tag="span"):
     """A segment after its encoder: `n` rows that still need positions.
 
@@ -41,7 +49,8 @@ class Span(msgspec.Struct, frozen=True, eq=False, tag="span"):
     `after` are ids that stand around these rows alone, as their time; such a span never counts on from the one before
     it. `stored` names its embeddings, once the store has them. `content` as in `Rows`. `clip_fps` as in `VideoSegment`.
 
-    A span without ids stands for a piece that was dropped (`Encoder.passed`).
+    A span without ids stands for a piece that was dropped (`Encoder.passed`), or with a `turn` for the place where a
+    reply begins.
     """
 
     seq: int
@@ -58,6 +67,7 @@ class Span(msgspec.Struct, frozen=True, eq=False, tag="span"):
     stored: Stored | None = None
     content: bytes | None = None
     clip_fps: float | None = None
+    turn: Turn | None = None
 
     @property
     def seen(self) -> Seen:

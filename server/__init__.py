@@ -1,9 +1,11 @@
 """The wire and its server: WebSocket and HTTP in front of `actors.engine.Engine`. Only `bench` knows torch.
 
 cli         the command `penstock`
-options     its parser; settings: options from a file and the environment; progress: what shows that a model is loaded
+options     its parser; examples: those of --help; settings: options from a file and the environment
+progress    what shows that a model is loaded
 plan        `penstock plan`: how a model would share out memory
 ask         `penstock ask`; ask_view: what it prints; sources: files and stdin; capture: cameras and microphones
+watch       `penstock watch`: what is seen, told by itself as JSON
 devices     `penstock devices`: which cameras, microphones, codecs and computers there are
 demo_model  `penstock fetch-demo-model`
 completion  `penstock completion`

@@ -41,9 +41,9 @@ _INTERRUPT_SECONDS = 5.0
 _AHEAD = 4  # Pieces that are read before they are sent.
 
 
-def main(options: argparse.Namespace, api_key: str | None, setup: EngineConfig) -> int:
-    """Ask, where there is no URL a model that is loaded as `setup` says; 0 when the answer is there. PenstockError with
-    one line for what goes wrong, KeyboardInterrupt on Ctrl-C.
+def main(options: argparse.Namespace, api_key: str | None, setup: EngineConfig, view: View | None = None) -> int:
+    """Ask, where there is no URL a model that is loaded as `setup` says; 0 when the answer is there. `view` shows it;
+    None: as the options say. PenstockError with one line for what goes wrong, KeyboardInterrupt on Ctrl-C.
     """
     *words, question = options.words
     if os.path.exists(question) or (not words and _MEDIA.fullmatch(question)):
@@ -53,7 +53,7 @@ def main(options: argparse.Namespace, api_key: str | None, setup: EngineConfig) 
         source.check()
     if not sources and options.url is None and options.model is None:
         options.model = demo_model.for_words()
-    view = JsonView() if options.json else TextView(options.live)
+    view = view or (JsonView() if options.json else TextView(options.live))
     try:
         asyncio.run(_ask(options, _host(options, api_key, setup, view), sources, question, view))
     except BaseExceptionGroup as group:

@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
             "config": _config,
             "plan": _plan,
             "ask": _ask,
+            "watch": _ask,
             "devices": _devices,
             "trace": _trace,
             "replay": _replay,
@@ -189,8 +190,10 @@ def sized_config(options: argparse.Namespace) -> EngineConfig:
 def served_config(options: argparse.Namespace) -> EngineConfig:
     """The same with what `serve` alone says."""
     own = {"decode": options.decode, "limits_per_request": dict(options.limit), "prefix_cache": options.prefix_cache}
-    record = None if options.record is None else str(options.record)
-    return msgspec.structs.replace(sized_config(options), **own, admit=options.admit, record=record)
+    for name in ("record", "turn_model"):
+        given = getattr(options, name)
+        own[name] = None if given is None else str(given)
+    return msgspec.structs.replace(sized_config(options), **own, admit=options.admit)
 
 
 def _facts(url: str, info: EngineInfo, config: ServerConfig, own: bool) -> list[tuple[str, str]]:
@@ -233,14 +236,15 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _ask(options: argparse.Namespace) -> int:
-    from . import ask
+    from . import ask, watch
 
     if options.url is not None and any(getattr(options, name) is not None for name in ("revision", *_ENGINE)):
         raise ConfigError(
             "--revision, --device, --dtype, --quantize, --threads, --no-cuda-graphs, --chat-template: expected a model "
             "that is loaded here, got --url"
         )
-    return ask.main(options, None if options.url is None else _api_key(options), engine_config(options))
+    run = watch.main if options.watches else ask.main
+    return run(options, None if options.url is None else _api_key(options), engine_config(options))
 
 
 def _devices(options: argparse.Namespace) -> int:

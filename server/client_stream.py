@@ -22,6 +22,7 @@ from ..errors import InputError, PenstockError, StreamClosedError
 from ..streams import event as events
 from ..streams import item as items
 from ..streams.requests.request import SamplingParams
+from ..streams.requests.turns import TurnDetection
 from . import wire
 from .errors import ConnectionLostError, error_from_code
 from .inline import interleaved, png
@@ -153,6 +154,10 @@ class ClientStream(Talk[ClientReply]):
         await self._call(wire.InterruptMessage, at=at)
         for reply in self._replies.values():
             reply.held = False
+
+    async def listen(self, turn_detection: TurnDetection | None) -> None:
+        """Listen for speech in this way from here on, as the in-process `listen` does. `None`: no longer."""
+        await self._call(wire.ListenMessage, turn_detection=turn_detection)
 
     async def end(self) -> None:
         """Say that no more media will come."""

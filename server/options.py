@@ -14,6 +14,7 @@ from ..engine.config import EngineConfig
 from ..streams.requests.request import FORMATS
 from .bench.options import Numbers, add_benches
 from .config import LIMITS, ServerConfig
+from .examples import EXAMPLES
 from .logs import FORMS as LOG_FORMS
 from .settings import OneLineParser, SettingsParser
 from .version import version
@@ -34,73 +35,34 @@ _LIMIT_HELP = {
 }
 
 
-_EXAMPLES = {
-    "": """
-examples:
-  penstock ask clip.mp4 "What happens?"    show a film to Brook, the small model that comes along
-  penstock ask --model Qwen/Qwen2.5-VL-3B-Instruct photo.jpg "What is on the table?"
-  penstock serve                           serve Brook, with a page at http://127.0.0.1:8000
-  penstock COMMAND --help                  the options of a command
-""",
-    "ask": """
-examples:
-  penstock ask clip.mp4 "What happens?"
-  penstock ask --model Qwen/Qwen2.5-VL-3B-Instruct photo.jpg "What is on the table?"
-  penstock ask --url 127.0.0.1:8000 first.mp4 second.mp4 "What has changed?"
-  penstock ask --live camera "Tell me what happens."
-  ffmpeg -i rtsp://door.local/stream -c copy -f mpegts - | penstock ask --live - "Who comes?"
-""",
-    "serve": """
-examples:
-  penstock serve                                        Brook, on this machine only
-  penstock serve Qwen/Qwen2.5-VL-3B-Instruct --port 8080
-  PENSTOCK_API_KEY=change-me penstock serve --host 0.0.0.0
-""",
-    "config": """
-examples:
-  penstock config                                       what penstock serve would do here, and why
-  penstock config --config /etc/penstock.toml --json
-""",
-    "replay": """
-examples:
-  penstock serve --record records          then, with a file that it has written:
-  penstock replay records/penstock-20261128-170012-4711.record
-""",
-    "plan": """
-examples:
-  penstock plan Qwen/Qwen2.5-VL-3B-Instruct                   on this machine
-  penstock plan Qwen/Qwen2.5-VL-3B-Instruct --device-gib 24 --max-pixels 1000000
-""",
-}
-
-
 def make_parser(commands: Commands) -> argparse.ArgumentParser:
     """The parser; each command's namespace has its function of `commands` as `command`, and none without a command."""
     parser = OneLineParser(
         prog="penstock",
         description="Media appended to the KV cache of the request that is running.",
-        epilog=_EXAMPLES[""],
+        epilog=EXAMPLES[""],
     )
     parser.set_defaults(command=None)
     parser.add_argument("--version", action="version", version=f"penstock {version()}")
     children = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_settings(children, commands)
     plan = children.add_parser(
-        "plan", help="how a model would share out memory, without its weights", epilog=_EXAMPLES["plan"]
+        "plan", help="how a model would share out memory, without its weights", epilog=EXAMPLES["plan"]
     )
     plan.set_defaults(command=commands["plan"])
     _add_plan(plan)
-    usage = "penstock ask [options] [MEDIA ...] QUESTION"
-    ask = children.add_parser("ask", help="show media to a model and ask", usage=usage, epilog=_EXAMPLES["ask"])
-    ask.set_defaults(command=commands["ask"])
-    _add_ask(ask)
+    for name, what in (("ask", "show media to a model and ask"), ("watch", "tell of what is seen by itself, as JSON")):
+        usage = f"penstock {name} [options] [MEDIA ...] QUESTION"
+        asks = children.add_parser(name, help=what, usage=usage, epilog=EXAMPLES[name])
+        asks.set_defaults(command=commands[name], watches=name == "watch")
+        _add_ask(asks, name == "watch")
     devices = children.add_parser("devices", help="what can compute, see and hear here")
     devices.set_defaults(command=commands["devices"])
     devices.add_argument("--json", action="store_true", help="one JSON object a line")
     trace = children.add_parser("trace", help="show the messages of one frame from socket to token")
     trace.set_defaults(command=commands["trace"])
     _add_trace(trace)
-    replay = children.add_parser("replay", help="do once more what a server has recorded", epilog=_EXAMPLES["replay"])
+    replay = children.add_parser("replay", help="do once more what a server has recorded", epilog=EXAMPLES["replay"])
     replay.set_defaults(command=commands["replay"])
     replay.add_argument("file", type=Path, help="a record that `penstock serve --record` has written")
     replay.add_argument("--model", help="the model's name or folder, where it is not where it was")
@@ -122,7 +84,7 @@ def _add_settings(children: Any, commands: Commands) -> None:
         ("serve", "serve a model over WebSocket"),
         ("config", "options of serve, and why they hold"),
     ):
-        child = children.add_parser(name, help=what, epilog=_EXAMPLES[name])
+        child = children.add_parser(name, help=what, epilog=EXAMPLES[name])
         _add_serve(child)
         if name == "config":
             child.add_argument("--json", action="store_true", help="one JSON object")
@@ -261,6 +223,12 @@ def _add_media(media: argparse._ArgumentGroup) -> None:
     )
     _add_processor(media)
     media.add_argument(
+        "--turn-model",
+        type=Path,
+        metavar="FILE",
+        help="smart-turn v3 (ONNX), which hears whether somebody has finished (default: pipecat-ai's, if installed)",
+    )
+    media.add_argument(
         "--limit",
         type=_setting,
         action="append",
@@ -314,7 +282,7 @@ def _add_key(parser: argparse._ArgumentGroup, what: str) -> None:
     key.add_argument("--api-key-file", type=Path, help="file whose first line is the key")
 
 
-def _add_ask(parser: argparse.ArgumentParser) -> None:
+def _add_ask(parser: argparse.ArgumentParser, watches: bool) -> None:
     parser.add_argument(
         "words",
         nargs="+",
@@ -329,13 +297,11 @@ def _add_ask(parser: argparse.ArgumentParser) -> None:
     _add_key(model, "the server's key")
     media = parser.add_argument_group("how media is shown")
     _add_processor(media)
-    media.add_argument("--live", action="store_true", help="ask at the start; the model speaks while it watches")
-    media.add_argument("--pace", action="store_true", help="play files at their own pace, as --live does")
-    media.add_argument(
-        "--seconds",
-        type=_positive,
-        help="how long a camera or microphone is watched (default 5, with --live until Ctrl-C)",
-    )
+    if not watches:
+        media.add_argument("--live", action="store_true", help="ask at the start; the model speaks while it watches")
+        media.add_argument("--pace", action="store_true", help="play files at their own pace, as --live does")
+    seconds = "how long a camera or microphone is watched (default 5, with --live until Ctrl-C)"
+    media.add_argument("--seconds", type=_positive, help=seconds)
     media.add_argument("--format", choices=FORMATS, help="default turns, with --live live")
     media.add_argument("--fps", type=_number, help="frames a second that the model gets (default: the model's own)")
     reply = parser.add_argument_group("the reply")
@@ -346,7 +312,12 @@ def _add_ask(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--json-schema", type=Path, metavar="FILE", help="JSON that is valid by the schema in this file")
     form.add_argument("--choice", metavar="A,B", help="one of these texts, separated by commas")
     form.add_argument("--regex", metavar="R", help="a text that this regular expression matches as a whole")
-    reply.add_argument("--json", action="store_true", help="the stream's events, one JSON object a line")
+    where = reply.add_mutually_exclusive_group()
+    if watches:
+        where.add_argument("--jsonl", type=Path, metavar="FILE", help="add the objects to this file (default: stdout)")
+        where.add_argument("--webhook", metavar="URL", help="post each object to this address")
+    else:
+        reply.add_argument("--json", action="store_true", help="the stream's events, one JSON object a line")
 
 
 def _whole(text: str) -> int:

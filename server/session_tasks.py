@@ -188,6 +188,8 @@ class SessionTasks:
                     live.meter.asked(reply, asked)
                 case c.InterruptReply():
                     await stream.interrupt(command.at)
+                case c.Listen():
+                    await stream.listen(command.turn_detection)
                 case c.EndMedia():
                     await stream.end()
                 case c.CloseStream():

@@ -17,6 +17,7 @@ from ..streams import item as items
 from ..streams.event import Event
 from ..streams.requests.prompt import check_inline
 from ..streams.requests.request import Request, SamplingParams
+from ..streams.requests.turns import TurnDetection
 from .errors import MessageError
 from .wire_headers import (
     AudioHeader,
@@ -82,6 +83,13 @@ class InterruptMessage(StreamMessage, frozen=True, kw_only=True, tag="interrupt"
     at: Count | None = None
 
 
+class ListenMessage(StreamMessage, frozen=True, kw_only=True, tag="listen"):
+    """Listen for speech in this way from here on, as `turn_detection` of `open` has it; null: no longer. Answered with
+    `accepted`."""
+
+    turn_detection: TurnDetection | None
+
+
 class End(StreamMessage, frozen=True, kw_only=True, tag="end"):
     """No more media will come."""
 
@@ -126,7 +134,7 @@ class Input(msgspec.Struct, frozen=True, eq=False):
     bytes: int
 
 
-_OfStream = Ask | InterruptMessage | End | ForkMessage | SnapshotMessage | RestoreMessage | CloseMessage
+_OfStream = Ask | InterruptMessage | ListenMessage | End | ForkMessage | SnapshotMessage | RestoreMessage | CloseMessage
 Command = OpenMessage | _OfStream | Ping | Keep | Resume | Input
 
 

@@ -8,6 +8,7 @@ size.py        the size at which a picture goes in
 video.py       the causal sampler and temporal patches
 audio.py       runs of sound and their blocks
 unit.py        a video and its sound, interleaved
+listening/     when somebody speaks
 order.py       frames and sound by media time, as far as the lateness reaches
 sieve.py       what need not go to the model left out
 tracks.py      frames and sound side by side, in the order in which they were sent

@@ -146,4 +146,14 @@ class DroppedSegment(msgspec.Struct, frozen=True, eq=False, tag="dropped"):
     piece: VideoSegment | AudioSegment
 
 
-Sifted = Segment | DroppedSegment
+class TurnEnd(msgspec.Struct, frozen=True, eq=False, tag="turn"):
+    """No media: a place among segments. Somebody has stopped to speak there, at `stop_us`, in turn number `turn`, and a
+    reply begins."""
+
+    seq: int
+    index: int
+    turn: int
+    stop_us: int
+
+
+Sifted = Segment | DroppedSegment | TurnEnd

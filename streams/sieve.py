@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from .event import Dropped
-from .segment import AudioSegment, DroppedSegment, Segment, Sifted, VideoSegment
+from .segment import AudioSegment, DroppedSegment, Segment, Sifted, TurnEnd, VideoSegment
 
 # A picture is compared in cells of so many pixels a side, by the mean of each colour: a camera's noise averages out.
 _CELL = 4
@@ -57,7 +57,7 @@ class Sieve:
         self._demand_us: dict[Demand, int] = {}  # when the newest piece began for which there was this demand
 
     def sift(
-        self, segments: Iterable[Segment], seq: int, demand: Demand = Demand.IDLE
+        self, segments: Iterable[Segment | TurnEnd], seq: int, demand: Demand = Demand.IDLE
     ) -> tuple[list[Sifted], list[Dropped]]:
         """The segments, those of them as `DroppedSegment` that do not go through; and notices of these, whose input is
         `seq`."""
@@ -72,7 +72,7 @@ class Sieve:
                 sifted.append(self._sized(segment) if isinstance(segment, VideoSegment) else segment)
         return sifted, dropped
 
-    def _reason(self, segment: Segment, demand: Demand) -> str:
+    def _reason(self, segment: Segment | TurnEnd, demand: Demand) -> str:
         """Why a segment is left out; empty: it goes through."""
         match segment:
             case VideoSegment():

@@ -16,9 +16,10 @@ import numpy as np
 from ..codecs.frame import Frame, Pixels, Samples
 from ..errors import InputError
 from .audio import AudioBlocks, MakeResampler, Resampling
-from .event import Dropped, Held
+from .event import Dropped, Held, SpeechStarted, SpeechStopped
+from .listening.ear import Ear, Heard
 from .order import LIVE, FrameSource, Order
-from .segment import DroppedSegment, ImageSegment, MediaSpec, Segment, Sifted, UnitSegment
+from .segment import DroppedSegment, ImageSegment, MediaSpec, Segment, Sifted, TurnEnd, UnitSegment
 from .sieve import Demand, Sieve
 from .size import fit, smaller_rule, video_rule
 from .tracks import Tracks
@@ -27,19 +28,21 @@ from .video import Pictures, Resize, Sampler, VideoPatches
 
 
 class Output(msgspec.Struct, frozen=True, eq=False):
-    """What one call gave: new pieces in order, notices of media that does not go to the model, and what waits for more.
+    """What one call gave: new pieces in order, notices of media that does not go to the model, what waits for more, and
+    who speaks.
 
-    The pieces are segments, and what stands for those that were dropped.
+    The pieces are segments, what stands for those that were dropped, and the places where a reply begins.
     """
 
     pieces: list[Sifted]
     dropped: list[Dropped]
     held: Held
+    speech: list[SpeechStarted | SpeechStopped] = []
 
     @property
     def segments(self) -> list[Segment]:
         """What goes to the model."""
-        return [piece for piece in self.pieces if not isinstance(piece, DroppedSegment)]
+        return [piece for piece in self.pieces if not isinstance(piece, DroppedSegment | TurnEnd)]
 
 
 class Timeline:
@@ -50,7 +53,8 @@ class Timeline:
     media time, pictures before sound and then by input number, and wait until media more than L newer has come; 0
     takes them as they arrive. `still_us`: what shows or says nothing new is dropped, but for one piece in so much media
     time (None: nothing is). `idle_fps`, `idle_pixels`: the rate of video while nothing happens, and the most pixels of
-    a frame then (None: always the same), as `Sieve` has it; `demand` may be set before each call. `resize` and
+    a frame then (None: always the same), as `Sieve` has it; `demand` may be set before each call. `ear`, which may be
+    set between calls: of the sound, speech goes on, and a place where a reply begins behind it. `resize` and
     `resampler` default to those of `codecs`.
 
     Without a lateness a frame that is older than the newest says that its clock was set back, and begins a new grid.
@@ -77,6 +81,8 @@ class Timeline:
         """InputError where the model cannot take `audio_in_video`, or not at this rate, or frames of `idle_pixels`."""
         self._spec = spec
         self.demand = Demand.IDLE
+        self.ear: Ear | None = None
+        self._speech: list[SpeechStarted | SpeechStopped] = []
         self._resize = resize or _resize
         self._order = Order(lateness_us)
         self._pictures: Pictures | None = None
@@ -104,12 +110,22 @@ class Timeline:
             sounds = AudioBlocks(spec, make_resampler, once=lateness_us > 0)
         self._rooms = Tracks(patches, sounds)
 
+    def unheard(self, seq: int) -> Output:
+        """What the ear holds goes on where it is speech, since nobody listens any more or no more media will come.
+        There is an ear."""
+        segments: list[Segment | TurnEnd] = []
+        dropped: list[Dropped] = []
+        self._take(self._order.all(), segments, dropped)
+        assert self.ear is not None
+        self._hear(seq, self.ear.end(seq, "end"), LIVE, segments, dropped)
+        return self._output(seq, segments, dropped)
+
     def feed(self, seq: int, frames: Sequence[Frame], source: FrameSource = LIVE) -> Output:
         """Take decoded frames of input `seq`. InputError for a modality or a size that the model does not take."""
         for frame in frames:
             self._check(frame)
         self._order.check(frames)
-        segments: list[Segment] = []
+        segments: list[Segment | TurnEnd] = []
         dropped: list[Dropped] = []
         for frame in frames:
             if isinstance(frame, Samples) and not frame.samples.shape[1]:
@@ -130,7 +146,7 @@ class Timeline:
         if self._spec.image is None:
             raise self._refusal("image")
         size = fit(self._spec.image, *pixels.shape[:2])
-        segments: list[Segment] = []
+        segments: list[Segment | TurnEnd] = []
         dropped: list[Dropped] = []
         self._give_all(seq, segments, dropped)
         segments.append(ImageSegment(0, 0, self._resize(pixels, *size), pts_us, pts_us))
@@ -140,7 +156,7 @@ class Timeline:
         """Take a complete sound: a run of its own, given out whole. Inside units of video it is fed like any other."""
         if not isinstance(self._rooms, Tracks) or not self._spec.audio_rate:
             return self.feed(seq, sounds)
-        segments: list[Segment] = []
+        segments: list[Segment | TurnEnd] = []
         dropped: list[Dropped] = []
         self._take(self._order.all(), segments, dropped)
         _extend(segments, dropped, self._rooms.clip(seq, sounds))
@@ -148,27 +164,58 @@ class Timeline:
 
     def flush(self, seq: int) -> Output:
         """Give out all that is held: an odd frame, a short block, an open unit. Runs of sound end; video goes on."""
-        segments: list[Segment] = []
+        segments: list[Segment | TurnEnd] = []
         dropped: list[Dropped] = []
         self._give_all(seq, segments, dropped)
         return self._output(seq, segments, dropped)
 
-    def _give_all(self, seq: int, segments: list[Segment], dropped: list[Dropped]) -> None:
+    def _give_all(self, seq: int, segments: list[Segment | TurnEnd], dropped: list[Dropped]) -> None:
         """All that is held, what came first first."""
         self._take(self._order.all(), segments, dropped)
         _extend(segments, dropped, self._rooms.flush(seq))
 
     def _take(
-        self, frames: Iterator[tuple[int, Frame, FrameSource]], segments: list[Segment], dropped: list[Dropped]
+        self,
+        frames: Iterator[tuple[int, Frame, FrameSource]],
+        segments: list[Segment | TurnEnd],
+        dropped: list[Dropped],
     ) -> None:
         """Lead frames that are in their final order through the rooms after it."""
         for seq, frame, source in frames:
             if isinstance(frame, Pixels):
                 _extend(segments, dropped, self._rooms.video(seq, frame, source))
+            elif self.ear is not None:
+                heard = self.ear.hear(seq, frame, self.demand is Demand.ASKED)
+                self._hear(seq, heard, source, segments, dropped)
             else:
                 _extend(segments, dropped, self._rooms.audio(seq, frame, source))
 
-    def _output(self, seq: int, segments: list[Segment], dropped: list[Dropped]) -> Output:
+    def _hear(
+        self,
+        seq: int,
+        heard: list[Heard],
+        source: FrameSource,
+        segments: list[Segment | TurnEnd],
+        dropped: list[Dropped],
+    ) -> None:
+        """What the ear gives. Where speech stops, what is held goes out, and a reply may begin."""
+        assert self.ear is not None
+        for one in heard:
+            if isinstance(one, Samples):
+                _extend(segments, dropped, self._rooms.audio(seq, one, source))
+                continue
+            self._speech.append(one)
+            if isinstance(one, SpeechStarted) and self.ear.turns.interrupt:
+                # In one piece of sound somebody has gone on to speak: a reply to what was before would be cut at once.
+                segments[:] = [piece for piece in segments if not isinstance(piece, TurnEnd)]
+            if isinstance(one, SpeechStopped) and not self.ear.passes:
+                _extend(segments, dropped, self._rooms.flush(seq))
+                if self.ear.turns.respond:
+                    segments.append(TurnEnd(0, 0, one.turn, one.at_us))
+        lost, self.ear.lost = self.ear.lost, []
+        dropped += [loss.event(seq) for loss in lost]
+
+    def _output(self, seq: int, segments: list[Segment | TurnEnd], dropped: list[Dropped]) -> Output:
         sifted: list[Sifted] = [*segments]
         if self._sieve is not None:
             sifted, left_out = self._sieve.sift(segments, seq, self.demand)
@@ -177,9 +224,12 @@ class Timeline:
             self._seq, self._count = seq, 0
         numbered = [_numbered(segment, seq, self._count + offset) for offset, segment in enumerate(sifted)]
         self._count += len(sifted)
-        return Output(numbered, _merged(dropped), self._held())
+        speech, self._speech = self._speech, []
+        return Output(numbered, _merged(dropped), self.held, speech)
 
-    def _held(self) -> Held:
+    @property
+    def held(self) -> Held:
+        """What waits for more."""
         frames, samples = self._order.held(self._spec.audio_rate)
         return Held(frames + self._rooms.held_frames, samples + self._rooms.held_samples)
 
@@ -207,7 +257,7 @@ def _idle_us(spec: MediaSpec, fps: float, idle_fps: float) -> int:
 
 
 def _extend(
-    segments: list[Segment], dropped: list[Dropped], given: tuple[Sequence[Segment], Sequence[Dropped]]
+    segments: list[Segment | TurnEnd], dropped: list[Dropped], given: tuple[Sequence[Segment], Sequence[Dropped]]
 ) -> None:
     segments += given[0]
     dropped += given[1]

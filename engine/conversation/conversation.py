@@ -6,7 +6,6 @@ stream's state, and events. Inputs act in order; each waits for its spans and fo
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -28,7 +27,7 @@ from .layout import Layout
 from .reply import ReplyState, how_likely
 from .rules import Does, Life, MediaLife, What, after
 from .state import Begun, StreamState
-from .taking import mid_character, takes, unit_of
+from .taking import mid_character, question_of, takes, unit_of, words_that_cut
 from .waiting import MOST_CHARACTERS, MOST_WORDS, Losses, Waiting, hurry, too_many
 from .window import Sliding, Unfed
 
@@ -99,13 +98,17 @@ class Conversation:
         hurry(self.stream.inputs, seq)
         self.advance()
 
-    def interrupt(self, at: int | None, reply: int | None, until: int | None) -> None:
+    def interrupt(self, at: int | None, reply: int | None, until: int | None, turn: int | None = None) -> None:
         """End the running reply after its token `at` (None: its last), where it answers an input up to number `until`
         (None: whichever runs). `at` counts tokens of reply number `reply`: of another one its client had taken none.
 
-        Where none runs, the first question up to `until` that waits is cut as soon as its reply begins.
+        Where none runs, the first question up to `until` that waits is cut as soon as its reply begins. `turn`: turns
+        of the user before this one ask for no reply, and a reply to this one or a later one goes on.
         """
         running = self.stream.reply
+        self.stream.turn = max(self.stream.turn, turn or 0)
+        if running is not None and turn is not None and running.turn >= turn:
+            return
         if running is None:
             for input in self.stream.inputs:
                 if until is not None and input.asks and input.seq <= until and input.life is not Life.REFUSED:
@@ -137,9 +140,8 @@ class Conversation:
         text = reply.text.push(id)
         reply.ids.append(id)
         self._lay_token(reply, id)
-        self.stream.events.append(
-            Token(reply.id, index, id, text, self.stream.newest, *how_likely(likely, self.family.tokenizer))
-        )
+        told = how_likely(likely, self.family.tokenizer)
+        self.stream.events.append(Token(reply.id, index, id, text, self.stream.newest, *told))
         stopped = reply.text.stopped
         if stopped is not None:
             self._cut(reply.text.kept(stopped), What.STOP)
@@ -156,19 +158,14 @@ class Conversation:
         rule = after(reply.life, what)
         reply.life = rule.life
         match rule.does:
-            case Does.TELL:
-                self._tell_rest(reply)
+            case Does.TELL if reply.rest_told != len(reply.ids):  # its client is told once for what was said
+                reply.rest_told = len(reply.ids)
+                reply.guided(self.family.grammars, True)  # what it says next is another value of its grammar
+                self.stream.events.append(Resting(reply.id, len(reply.ids)))
             case Does.REDRAW:
                 reply.redraw()
         if rule.life is Life.DONE:
             self._finish(reply, rule.does.reason, close=what is not What.QUESTION)
-
-    def _tell_rest(self, reply: ReplyState) -> None:
-        """Its client is told once for what was said. What it says next is another value of its grammar."""
-        if reply.rest_told != len(reply.ids):
-            reply.rest_told = len(reply.ids)
-            reply.guided(self.family.grammars, True)
-            self.stream.events.append(Resting(reply.id, len(reply.ids)))
 
     def _lay_token(self, reply: ReplyState, id: int) -> None:
         rows = self.stream.layout.token(id)
@@ -250,12 +247,8 @@ class Conversation:
 
     def _cut_for_words(self) -> None:
         """Where the format says so, words cut the running reply when all media before them has come."""
-        reply, cuts = self.stream.reply, self.stream.layout.format.cuts
-        if reply is None or not cuts:
-            return
-        come = itertools.takewhile(lambda input: input.done, self.stream.inputs)
-        words = next((input.input for input in come if input.input.event in cuts), None)
-        if isinstance(words, TextInput | Question):
+        reply = self.stream.reply
+        if reply is not None and (words := words_that_cut(self.stream)) is not None:
             at = words.at if words.reply == reply.id else None  # what was taken of another reply says nothing
             self._cut(self._keep(reply, at), What.INTERRUPT)
 
@@ -276,6 +269,11 @@ class Conversation:
 
     def _lay_media(self, input: Waiting) -> bool:
         while input.spans and takes(self.stream, span := input.spans[0], self.between):
+            if span.turn is not None:
+                input.spans.popleft()
+                if span.turn.number >= self.stream.turn:  # else somebody has gone on to speak since
+                    self._lay_words(input, question_of(span.turn, input.seq, self.stream.request.params))
+                continue
             if not len(span.ids):
                 self.stream.layout.passes(input.spans.popleft())
                 self.stream.marks.shown(span.stop_us)
@@ -321,7 +319,7 @@ class Conversation:
         if prompt is None:
             return input.done
         if self._laid(input.seq, lambda layout: layout.prompt(prompt)):
-            self._start(input)
+            self._start(input, input.input)
         return True
 
     def _lay_words(self, input: Waiting, words: TextInput | Question) -> bool:
@@ -348,7 +346,7 @@ class Conversation:
         elif self._asked(input.seq, words.text):
             if reply is not None:
                 self._happens(What.QUESTION)
-            self._start(input)
+            self._start(input, words)
         return True
 
     def _end_media(self) -> bool:
@@ -378,22 +376,22 @@ class Conversation:
         make_room = None if self.sliding is None else self.sliding.make_room
         self.kept.add(lay_within(self.stream, self.limits, lay, self.reserve, make_room))
 
-    def _start(self, input: Waiting) -> None:
-        asked = input.input
+    def _start(self, input: Waiting, asked: Input) -> None:
         assert isinstance(asked, Question | PromptInput)
         if isinstance(asked, PromptInput):
             self.stream.begun = Begun(input.seq, self.stream.rows, self.stream.layout.copy())
         self.stream.losses = Losses()
-        self.begin(input.seq, asked.params or self.stream.request.params)
+        turn = asked.turn if isinstance(asked, Question) else 0
+        self.begin(input.seq, asked.params or self.stream.request.params, turn)
         if after(input.life, What.TURN).life is Life.DONE:
             self._cut(0, What.INTERRUPT)
 
-    def begin(self, seq: int, params: SamplingParams) -> None:
-        """A reply to input `seq` begins after the rows that are laid."""
+    def begin(self, seq: int, params: SamplingParams, turn: int = 0) -> None:
+        """A reply to input `seq`, or to what was said up to there in this turn, begins after the rows that are laid."""
         stream, family = self.stream, self.family
         stream.replies += 1
         text, cursor = Detokenizer(family.tokenizer, params.stop), stream.layout.cursor.copy()
         ends, own = family.stop_ids, family.data.sampling
-        stream.reply = ReplyState(stream.replies, seq, params, text, stream.rows, cursor, ends, own)
+        stream.reply = ReplyState(stream.replies, seq, params, text, stream.rows, cursor, ends, own, turn)
         stream.reply.guided(family.grammars, held := stream.stays_open(params))
         stream.events.append(ReplyStarted(stream.replies, seq, held))

@@ -32,7 +32,7 @@ class ReplyState:
     `places[i]` and `positions[i]` are the row and the position of token `gone + i` in the stream; `row` is that of the
     first token, whether it is there yet or not, and `cursor` the stream's where the reply began. `ends` are the model's
     end tokens, `own` is how its checkpoint wants to be sampled. A cut keeps `least` tokens: of what was spliced in
-    before them the embeddings have been let go.
+    before them the embeddings have been let go. `turn`: the turn of the user that it answers; 0: a question.
 
     `guide` says what its grammar allows, None where it has none (`guided`). A reply that may rest says one value of the
     grammar after the other: the newest begins with token `value`.
@@ -50,8 +50,10 @@ class ReplyState:
         cursor: Cursor,
         ends: frozenset[int],
         own: Sampling,
+        turn: int = 0,
     ) -> None:
         self.id = id
+        self.turn = turn
         self.seq = seq
         self.params = params
         self.text = text

@@ -82,6 +82,7 @@ class StreamState:
         self.newest: Seen | None = None  # the newest span among the fed rows
         self.reply: ReplyState | None = None
         self.replies = 0
+        self.turn = 0  # somebody has begun to speak in this turn of the user: turns before it ask nothing
         self.begun: Begun | None = None  # the reply to the request's prompt
         self.asked = 0  # the first row of the newest question
         self.turns: list[int] = []  # the row behind each of its first turns, as many as are pinned

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from ..command import MediaInput
-from ..span import Span
+import itertools
+
+import msgspec
+
+from ...streams.requests.request import SamplingParams
+from ..command import MediaInput, Question, TextInput
+from ..span import Span, Turn
 from .rules import Life
 from .state import StreamState
 
@@ -40,6 +45,20 @@ def takes(stream: StreamState, span: Span, between: int) -> bool:
     if reply.life.rests:
         return unit is None or _is_whole(stream, unit)
     return unit is not None and reply.unit is not None and unit <= reply.unit
+
+
+def words_that_cut(stream: StreamState) -> TextInput | Question | None:
+    """The first words before which all media has come, where the format says that they cut the running reply."""
+    cuts = stream.layout.format.cuts
+    come = itertools.takewhile(lambda input: input.done, stream.inputs) if cuts else ()
+    words = next((input.input for input in come if input.input.event in cuts), None)
+    return words if isinstance(words, TextInput | Question) else None
+
+
+def question_of(turn: Turn, seq: int, own: SamplingParams) -> Question:
+    """What asks for a reply when somebody has stopped to speak, in input `seq` of a stream with these params."""
+    params = own if own.seed is not None else msgspec.structs.replace(own, seed=turn.seed)
+    return Question(seq, params=params, despite=True, turn=turn.number)
 
 
 def _is_whole(stream: StreamState, unit: int) -> bool:

@@ -23,7 +23,7 @@ def tell(talk: Conversation, command: Accept | Spans | LaidOut | Resolved | Refu
             talk.refuse(error)
         case Hurry(_, seq):
             talk.hurry(seq)
-        case Interrupt(_, until, reply, at):
-            talk.interrupt(at, reply, until)
+        case Interrupt(_, until, reply, at, turn):
+            talk.interrupt(at, reply, until, turn)
         case _:
             assert_never(command)

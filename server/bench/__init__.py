@@ -11,6 +11,7 @@ pairs       the frames of both
 ways        ways in which a camera lives on, which `endless` compares
 overhead    `penstock bench overhead`: what many live streams cost beside the model, and where the time goes
 compare     `penstock bench compare`: latency and throughput of several engines in turn
+bargein     `penstock bench bargein`: first tokens after somebody has spoken into a reply
 append      `penstock bench append`: one append and one decode step, by length of history
 grammar     `penstock bench grammar`: what structured replies cost
 alone       cases on Penstock alone

@@ -21,6 +21,7 @@ _EXAMPLES = {
     "asides": "penstock bench asides --asides 1000 --replays 8",
     "overhead": "penstock bench overhead --streams 32,128 --flame profile.json",
     "compare": "penstock bench compare --model random:0.2b --dtype bfloat16 --vllm ~/vllm/bin/python",
+    "bargein": "penstock bench bargein --histories 1000,20000",
     "append": "penstock bench append --rounds 5",
     "grammar": "penstock bench grammar --streams 1,8,32",
 }
@@ -53,6 +54,7 @@ def add_benches(parser: argparse.ArgumentParser, command: Callable[[argparse.Nam
         ("asides", "many questions at once about one camera, aside or on streams of their own", _asides),
         ("overhead", "what many live streams cost beside the model, and where the time goes", _overhead),
         ("compare", "latency and throughput beside transformers and vLLM, in turn", _compare),
+        ("bargein", "first tokens after somebody has spoken into a reply, and otherwise", _bargein),
         ("append", "time per append and per decode step, by history", _append),
         ("grammar", "structured replies: compiling, tokens that may come next, longer steps", _grammar),
     ):
@@ -161,6 +163,19 @@ def _compare(parser: argparse.ArgumentParser, read: Numbers) -> None:
     _add_rounds(parser, read, 3)
     _add_frames(parser, read)
     _add_requests(parser, read)
+
+
+def _bargein(parser: argparse.ArgumentParser, read: Numbers) -> None:
+    _add_model(parser)
+    _add_rounds(parser, read, 5)
+    parser.add_argument(
+        "--histories",
+        type=read.counts,
+        default=(1_000, 20_000),
+        metavar="N,N",
+        help="rows that the stream has before, separated by commas (default 1000,20000)",
+    )
+    _add_tokens(parser, read, 8, "tokens of each reply")
 
 
 def _append(parser: argparse.ArgumentParser, read: Numbers) -> None:

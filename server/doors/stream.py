@@ -120,6 +120,8 @@ def _command(heard: wire.Command, size: int) -> c.Command:
             )
         case wire.InterruptMessage():
             return c.InterruptReply(at=heard.at, **address)
+        case wire.ListenMessage():
+            return c.Listen(turn_detection=heard.turn_detection, **address)
         case wire.End():
             return c.EndMedia(**address)
         case wire.SnapshotMessage():

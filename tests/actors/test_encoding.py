@@ -18,13 +18,14 @@ from penstock.engine.encoding import decoder, encode
 from penstock.engine.frozen import Frozen, Snapshot
 from penstock.engine.plan import Draw, Feed, Likely, Plan, Result, TableEdit
 from penstock.engine.scheduling.journal import Entry, Made
-from penstock.engine.span import Prompt, Rows, Span, Stored
+from penstock.engine.span import Prompt, Rows, Span, Stored, Turn
 from penstock.streams import event as e
 from penstock.streams import item as i
 from penstock.streams import segment as s
 from penstock.streams.event import TranscriptRow
 from penstock.streams.requests.prompt import Content, Media
 from penstock.streams.requests.request import Request, SamplingParams
+from penstock.streams.requests.turns import TurnDetection
 
 PIXELS = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
 SAMPLES = np.linspace(-1, 1, 10, dtype=np.float32)
@@ -47,6 +48,9 @@ MESSAGES: list[msgspec.Struct] = [
     m.Take(1, 2, i.AudioBytes(b""), 7),
     m.Take(1, 2, Clip((i.VideoFrame(b"jpeg", 5), i.AudioChunk(SAMPLES[None], 16_000, 5)), 10.0), 7),
     m.Flush(1, 3, 7),
+    m.Flush(1, 3, 7, True),
+    m.Hear(1, 3, TurnDetection(silence_ms=300), 7),
+    m.Hear(1, 3, None, 7),
     m.Converse(1, 1, Content([Media("image", PIXELS), i.AudioBytes(b"x", True)], [{"role": "user", "content": [{}]}])),
     m.Converse(1, 1, Content([Media("audio", SAMPLES, 8000)], ids=[1, 2], video_fps=1.0, options={"max_pixels": 4})),
     c.Fork(1, 2, 9),
@@ -79,6 +83,12 @@ MESSAGES: list[msgspec.Struct] = [
     c.Accept(1, c.PromptInput(1, PARAMS)),
     c.Interrupt(1, 1, 4, 2),
     c.Interrupt(1, 5, at=-1),
+    c.Interrupt(1, 5, 4, 2, 3),
+    c.Accept(1, c.Question(2, "", PARAMS, turn=3)),
+    c.Spans(1, [Span(2, 1, "audio", np.zeros(0, np.int64), (0, 0, 0), 0, 0, None, 9, turn=Turn(3, 2**62))]),
+    m.Segments(1, 2, [s.TurnEnd(2, 0, 3, 9)], False, 7),
+    m.Tell(1, [e.SpeechStarted(3, 2, 9, "energy")]),
+    m.Tell(1, [e.SpeechStopped(3, 2, 9, "silence")]),
     c.Refuse(1, e.Error("media", "no", 2)),
     c.AppendRows(64),
     c.Yield([1, 2]),

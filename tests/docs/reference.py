@@ -33,9 +33,10 @@ class Page(NamedTuple):
 
 
 ENGINE = ("load", "stream", "restore", "generate", "generate_all", "close", "until_failed", "statistics", "check")
-STREAM = ("append", "ask", "watch", "prompted", "interrupt", "end", "fork", "aside", "snapshot", "transcript", "close")
-TOLD = ("Appended", "ReplyStarted", "Token", "Resting", "ReplyDone", "Dropped", "Credit", "Held", "Evicted", "Error")
-EVENTS = (*TOLD, "Closed")
+TALK = ("append", "ask", "watch", "prompted", "interrupt", "listen", "end", "fork", "aside")
+STREAM = (*TALK, "snapshot", "transcript", "close")
+TOLD = ("Appended", "ReplyStarted", "Token", "Resting", "ReplyDone", "Dropped", "Credit", "Held", "Evicted")
+EVENTS = (*TOLD, "SpeechStarted", "SpeechStopped", "Error", "Closed")
 PARTS = ("Seen", "TranscriptRow")
 ITEMS = ("Text", "Image", "VideoFrame", "VideoBytes", "AudioChunk", "AudioBytes", "Embedding")
 PAGES = {
@@ -46,6 +47,7 @@ PAGES = {
     "items": Page("Items", "streams/item.py", dict.fromkeys(ITEMS, ()), introduced=True),
     "request": Page("`Request`", "streams/requests/request.py", {"Request": ("check",)}),
     "window": Page("`Window`", "streams/requests/window.py", {"Window": ("check",)}),
+    "turn-detection": Page("`TurnDetection`", "streams/requests/turns.py", {"TurnDetection": ("check",)}),
     "sampling-params": Page(
         "`SamplingParams`", "streams/requests/request.py", {"SamplingParams": ("check",), "Sampling": ()}
     ),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
-from penstock.engine.command import Interrupt, MediaInput, Question, Refuse, Resolved, TextInput
+from penstock.engine.command import Interrupt, MediaInput, Question, Refuse, Resolved, Spans, TextInput
 from penstock.engine.family import Loaded
+from penstock.engine.span import Span, Turn
 from penstock.streams.event import Appended, Dropped, Error, ReplyDone, ReplyStarted, Resting, Token
 from penstock.streams.requests.request import SamplingParams
 
@@ -66,6 +68,55 @@ def test_an_interrupt_while_nothing_runs_or_waits_does_nothing(omni_loaded: Load
     driven.accept(Question(2, "Who?", LONG))
     driven.run()
     assert ends(driven) == [(1, "length", 40)]
+
+
+# Turns of a user who is heard.
+
+
+def turn(driven: Driven, number: int) -> None:
+    """Two frames, then the place where the user's turn `number` ends, as input `number`."""
+    driven.accept(MediaInput(number))
+    driven.pair_of(number, number)
+    end = Span(number, 9, "audio", np.zeros(0, np.int64), (0, 0, 0), 0, 0, None, number, turn=Turn(number, 7))
+    driven.scheduler.apply(Spans(driven.stream, [end]))
+    driven.scheduler.apply(Resolved(driven.stream, number))
+
+
+def test_a_turn_asks_unless_its_user_has_gone_on_to_speak(omni_loaded: Loaded) -> None:
+    """Turn 1 runs, and 2 waits for its end. Turn 3 begins before 2 is answered: 1 is cut, 2 asks nothing."""
+    driven = Driven(omni_loaded, params=LONG)
+    turn(driven, 1)
+    turn(driven, 2)
+    driven.run(10)
+    driven.scheduler.apply(Interrupt(driven.stream, 3, 1, 4, turn=3))
+    turn(driven, 3)
+    driven.run()
+    assert ends(driven) == [(1, "interrupted", 5), (2, "length", 40)]
+    assert [event.seq for event in driven.of(ReplyStarted)] == [1, 3]
+
+
+def test_speech_cuts_no_reply_to_itself(omni_loaded: Loaded) -> None:
+    """Its start is told so late that its own reply runs, or one to a later question."""
+    driven = Driven(omni_loaded, params=LONG)
+    turn(driven, 1)
+    driven.accept(Question(2, "Who?", LONG))
+    driven.run(10)
+    driven.scheduler.apply(Interrupt(driven.stream, 1, at=-1, turn=1))
+    driven.run(50)
+    driven.scheduler.apply(Interrupt(driven.stream, 1, at=-1, turn=1))
+    driven.run()
+    assert ends(driven) == [(1, "length", 40), (2, "length", 40)]
+
+
+def test_a_turn_of_which_nothing_came_is_told(omni_loaded: Loaded) -> None:
+    driven = Driven(omni_loaded)
+    driven.accept(MediaInput(1))
+    end = Span(1, 0, "audio", np.zeros(0, np.int64), (0, 0, 0), 0, 0, None, 9, turn=Turn(1, 7))
+    driven.scheduler.apply(Spans(driven.stream, [end]))
+    driven.scheduler.apply(Resolved(driven.stream, 1))
+    driven.run()
+    (error,) = driven.of(Error)
+    assert (error.code, error.seq) == ("input", 1) and not driven.of(ReplyStarted)
 
 
 # Rests.

@@ -50,6 +50,14 @@ FIRST_AND_BETWEEN = ("first token", "between tokens")
 TAKEN_AND_ASKED = ("taking in a picture", "question to first token")
 
 
+def test_bargein(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--rounds", "1", "--histories", "64", "--tokens", "2"]
+    _, figures, code = bench(capsys, "bench", "bargein", *words)
+    ordinary, cut = figures.values()
+    assert code == 0 and cut["against"] == "ordinary" and len(cut["ratios"]) == 1
+    assert ordinary["rounds"][0] > 0 < cut["rounds"][0]
+
+
 def test_throughput(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--model", str(model_path("qwen2_5_vl")), "--rounds", "1", "--requests", "1,3"]
     setting, figures, code = bench(capsys, "bench", "throughput", *words, "--tokens", "24", "--image-tokens", "3")

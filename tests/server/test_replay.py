@@ -6,9 +6,21 @@ import asyncio
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from harness import run, serving
-from penstock import Engine, EngineConfig, Request, SamplingParams, Text, VideoFrame
+from penstock import (
+    AudioChunk,
+    Engine,
+    EngineConfig,
+    ReplyDone,
+    Request,
+    SamplingParams,
+    Text,
+    Token,
+    TurnDetection,
+    VideoFrame,
+)
 from penstock.demos.film import draw
 from penstock.engine import record as records
 from penstock.engine.plan import Result
@@ -17,10 +29,27 @@ from penstock.engine.runner.spans import SpanStore
 from penstock.engine.scheduling.journal import Made
 from penstock.errors import InputError
 from penstock.server.cli import main
-from penstock.server.client import connect
+from penstock.server.client import Connection, connect
 
 FRAME_US = 500_000
 DRAWN = SamplingParams(max_tokens=12, temperature=0.9, hold=False)
+
+
+async def listened(connection: Connection) -> str:
+    """What a stream is told that hears a sound, and replies by itself when it has stopped."""
+    turns = TurnDetection(detector="energy", prefix_ms=100)
+    async with await connection.stream(Request(format="turns", params=SamplingParams(max_tokens=8))) as stream:
+        await stream.listen(turns)
+        times = np.arange(16_000)
+        tone = (np.sin(times / 6) * 0.3 * (times < 5000)).astype(np.float32)
+        for start in range(0, 16_000, 1600):
+            await stream.append(AudioChunk(tone[None, start : start + 1600], 16_000, start * 125 // 2))
+        text = ""
+        async for event in stream:
+            text += event.text if isinstance(event, Token | ReplyDone) else ""
+            if isinstance(event, ReplyDone):
+                return text
+    raise AssertionError("expected a reply, got none")
 
 
 async def watched(url: str, seconds: int) -> list[str]:
@@ -35,10 +64,11 @@ async def watched(url: str, seconds: int) -> list[str]:
             for number in range(4, 2 * seconds):
                 await live.append(VideoFrame(draw(number / 2), pts_us=number * FRAME_US))
             said = await asked.text()
+            heard = await listened(connection)
             await live.end()
             told = "".join([token.text async for token in narration])
             question = await live.ask("How many things are there?", SamplingParams(max_tokens=8))
-            return [said, told, await question.text()]
+            return [said, told, heard, await question.text()]
 
 
 @pytest.fixture(scope="module")
