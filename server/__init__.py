@@ -26,6 +26,7 @@ session_tasks  carries out on an engine what a session decides
 doors       one module a wire: its messages to commands of a session, answers of the session to its messages
 connection  one client: receive, send, idle, lost, drain
 outbox      what a client has not read yet, bounded
+tool_calls  calls of tools, read from the words of a reply
 wire        messages of `/v1/stream`, typed both ways; wire_headers: those of binary messages; wire_keep: those about a
             connection that is lost
 websocket   uvicorn's protocol, with a cut

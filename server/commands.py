@@ -13,6 +13,7 @@ import msgspec
 from ..streams.event import Event
 from ..streams.item import Item
 from ..streams.requests.request import Request, SamplingParams
+from ..streams.requests.turns import TurnDetection
 
 
 # ---- From a client ---------------------------------------------------------------------------------------------------
@@ -72,6 +73,12 @@ class InterruptReply(_Command, frozen=True, kw_only=True, eq=False):
     at: int | None = None
 
 
+class Listen(_Command, frozen=True, kw_only=True, eq=False):
+    """Listen for speech in this way from here on; None: no longer."""
+
+    turn_detection: TurnDetection | None
+
+
 class EndMedia(_Command, frozen=True, kw_only=True, eq=False):
     """No more media will come."""
 
@@ -95,7 +102,7 @@ class ResumeConnection(msgspec.Struct, frozen=True, kw_only=True):
 # What is about the connection itself; its streams know nothing of it.
 Moving = KeepConnection | ResumeConnection
 # Those that an open stream carries out.
-Carried = ForkStream | SnapshotStream | AppendItem | AskQuestion | InterruptReply | EndMedia | CloseStream
+Carried = ForkStream | SnapshotStream | AppendItem | AskQuestion | InterruptReply | Listen | EndMedia | CloseStream
 Command = OpenStream | RestoreStream | Carried
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4 as METRICS_TYPE
@@ -28,6 +28,7 @@ from .account import Account
 from .answer import json_answer, refusal
 from .config import ServerConfig
 from .connection import Door, ServedSocket
+from .doors.realtime.door import RealtimeDoor
 from .doors.stream import StreamDoor
 from .engine_metrics import EngineCollector
 from .metrics import Meter
@@ -38,8 +39,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("penstock.server")
 
-# The WebSockets of the server, each with the door that serves it.
-DOORS: dict[str, Callable[[Any, ServerConfig], Door]] = {"/v1/stream": StreamDoor}
+# The WebSockets of the server, each with the door that serves it: made of what the engine serves, how the server is run
+# and the query of the handshake.
+DOORS: dict[str, Callable[[Any, ServerConfig, Mapping[str, str]], Door]] = {
+    "/v1/stream": StreamDoor,
+    "/v1/realtime": RealtimeDoor,
+}
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _FAILED = "the engine has failed; the server's log says why"
 
@@ -107,7 +112,7 @@ class Service:
         self._count += 1
         number = self._count
         path = websocket.scope["path"]
-        door = DOORS[path](self.engine.info, self.config)
+        door = DOORS[path](self.engine.info, self.config, websocket.query_params)
         connection = ServedSocket(
             websocket, self.engine, self.config, number, door, self._kept, self._account(websocket)
         )

@@ -106,6 +106,7 @@ class ReplyDone(msgspec.Struct, frozen=True, tag="done"):
         empty.
     cached: how many of the rows before the reply were not computed for this stream, because they were in the prefix
         cache when it began (docs/memory.md).
+    rows: how many rows of the stream came before the reply: its prompt, media included.
     """
 
     reply: int
@@ -113,6 +114,7 @@ class ReplyDone(msgspec.Struct, frozen=True, tag="done"):
     tokens: int
     text: str = ""
     cached: int = 0
+    rows: int = 0
     number: int = 0
 
 
@@ -137,8 +139,8 @@ class Dropped(msgspec.Struct, frozen=True, tag="dropped"):
         counts pieces, and for damaged video it counts packets.
     reason: "late" (older than what came before it, by more than `Request.lateness_us`), "latest" (newer media took its
         place), "short" (too little sound for the model), "damaged" (broken packets), "still" (nothing new to see or to
-        hear: `Request.drop_still`), "rate" (video has its lower rate: `Request.video_fps_idle`) or "full" (the stream
-        holds no more).
+        hear: `Request.drop_still`), "rate" (video has its lower rate: `Request.video_fps_idle`), "silence" (nobody
+        speaks: `Request.turn_detection`) or "full" (the stream holds no more).
     """
 
     seq: int
@@ -190,6 +192,37 @@ class Evicted(msgspec.Struct, frozen=True, tag="evicted"):
     number: int = 0
 
 
+class SpeechStarted(msgspec.Struct, frozen=True, tag="speech_started"):
+    """Somebody has begun to speak (`Request.turn_detection`).
+
+    turn: the number of the turn that begins: 1, 2, 3, ...
+    at_us: the media time from which on sound goes in: the speech, and what came just before it.
+    detector: which one heard it, "silero" or "energy".
+    """
+
+    turn: int
+    seq: int
+    at_us: int
+    detector: str
+    number: int = 0
+
+
+class SpeechStopped(msgspec.Struct, frozen=True, tag="speech_stopped"):
+    """Nobody speaks any more. If the request says so, the stream asks for a reply, and `seq` is its question.
+
+    turn: the number of the turn that ends.
+    at_us: the media time up to which sound went in: the speech, and the silence that ended it.
+    reason: "silence", "gap" (the sound broke off), "end" (no more media will come, or nobody listens any more) or
+        "idle" (nobody spoke for long: `TurnDetection.idle_ms`; there was no `SpeechStarted`).
+    """
+
+    turn: int
+    seq: int
+    at_us: int
+    reason: str
+    number: int = 0
+
+
 class Error(msgspec.Struct, frozen=True, tag="error"):
     """Something was refused or failed.
 
@@ -216,4 +249,18 @@ class Closed(msgspec.Struct, frozen=True, tag="closed"):
     number: int = 0
 
 
-Event = Appended | ReplyStarted | Token | Resting | ReplyDone | Dropped | Credit | Held | Evicted | Error | Closed
+Event = (
+    Appended
+    | ReplyStarted
+    | Token
+    | Resting
+    | ReplyDone
+    | Dropped
+    | Credit
+    | Held
+    | Evicted
+    | SpeechStarted
+    | SpeechStopped
+    | Error
+    | Closed
+)

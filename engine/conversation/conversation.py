@@ -189,8 +189,8 @@ class Conversation:
     def _finish(self, reply: ReplyState, reason: str, close: bool) -> None:
         """`close`: its turn is closed here; a question that overtakes it closes it by itself."""
         self.stream.reply = None
-        tokens, cached = len(reply.ids), min(self.stream.found, reply.row)
-        self.stream.events.append(ReplyDone(reply.id, reason, tokens, reply.text.finish(tokens), cached))
+        tokens, row, cached = len(reply.ids), reply.row, min(self.stream.found, reply.row)
+        self.stream.events.append(ReplyDone(reply.id, reason, tokens, reply.text.finish(tokens), cached, row))
         if close:
             self.stream.lay(self.stream.layout.end())
             self.stream.marks.add(reply.seq, self.stream.rows, self.stream.layout)

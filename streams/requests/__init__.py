@@ -2,6 +2,7 @@
 
 request.py     how a stream is opened, how a reply is sampled
 window.py      how much of its past a stream keeps
+turns.py       when it listens for speech, and what it does then
 messages.py    a conversation and its parts, checked
 data_url.py    data: URLs and base64
 prompt.py      what a whole prompt is given from, as plain data

@@ -10,6 +10,7 @@ import msgspec
 from ...errors import InputError
 from ..format import BY_NAME
 from .messages import check_messages, check_unicode
+from .turns import TurnDetection
 from .window import Window
 
 FORMATS = ("auto", *BY_NAME)
@@ -196,6 +197,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         with InputError. `None`: nothing is reserved, and the stream may use the cache as far as there is room.
     cache_salt: streams share pages of the prefix cache only if they have the same salt (docs/memory.md). `None`: they
         share with all that have none.
+    turn_detection: the stream hears when somebody speaks, replies when they stop and falls silent when they start
+        (`TurnDetection`). `None`: its client asks and interrupts.
     params: how replies are drawn if a question does not say.
     """
 
@@ -221,6 +224,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     window: Window | None = Window()
     reserve_tokens: int | None = None
     cache_salt: str | None = None
+    turn_detection: TurnDetection | None = None
     params: SamplingParams = SamplingParams()
 
     def check(self) -> None:
@@ -268,6 +272,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         self.params.check()
         if self.window is not None:
             self.window.check()
+        if self.turn_detection is not None:
+            self.turn_detection.check()
+            if self.audio_in_video:
+                raise InputError("turn_detection: expected no audio_in_video beside it, got both")
 
     @property
     def starts(self) -> bool:

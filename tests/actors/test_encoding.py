@@ -79,6 +79,8 @@ MESSAGES: list[msgspec.Struct] = [
     c.Accept(1, c.PromptInput(1, PARAMS)),
     c.Interrupt(1, 1, 4, 2),
     c.Interrupt(1, 5, at=-1),
+    m.Tell(1, [e.SpeechStarted(3, 2, 9, "energy")]),
+    m.Tell(1, [e.SpeechStopped(3, 2, 9, "silence")]),
     c.Refuse(1, e.Error("media", "no", 2)),
     c.AppendRows(64),
     c.Yield([1, 2]),
