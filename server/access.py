@@ -57,8 +57,8 @@ def host_allowed(headers: Mapping[str, str], config: ServerConfig) -> bool:
 
 
 def key_of(headers: Mapping[str, str], subprotocols: Sequence[str], config: ServerConfig) -> ApiKey | None:
-    """The key that a handshake shows: `Authorization: Bearer <key>`, or the subprotocol `penstock.key.<key>`
-    or `openai-insecure-api-key.<key>`. None: it shows none of the server's. A server without keys takes everyone for the
+    """The key that a handshake shows: `Authorization: Bearer <key>`, or the subprotocol `penstock.key.<key>` or
+    `openai-insecure-api-key.<key>`. None: it shows none of the server's. A server without keys takes everyone for the
     client of one key without limits.
 
     The subprotocol is for browsers, which cannot set headers; it cannot hold every character, so the key may be

@@ -7,9 +7,12 @@ import base64
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import pytest
+from fake_engine import FakeEngine
+from harness import run, serving
 from openai import AsyncOpenAI
 from realtime_client import Talking, beeps, picture, sound, talking, text, words_of
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 COLOUR, SHAPE, HEARD = text("What colour is the square?"), text("What shape is it?"), text("What do you hear?")
 ORDER = """response.created response.output_item.added conversation.item.added response.content_part.added
@@ -210,10 +213,16 @@ def test_a_transcription_session_is_refused(brook_url: str) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("name", ["openai-insecure-api-key.secret", "penstock.key.secret"])
-def test_a_browser_shows_its_key_among_the_subprotocols(name: str) -> None:
-    from penstock.server.access import key_allowed
-    from penstock.server.config import ServerConfig
+def test_a_browser_shows_its_key_among_the_subprotocols() -> None:
+    async def main() -> None:
+        async with serving(FakeEngine(), api_key="secret") as url:
+            address = url.replace("http", "ws", 1) + "/v1/realtime?model=gpt-realtime"
+            for key in ("openai-insecure-api-key.secret", "openai-insecure-api-key.wrong"):
+                try:
+                    async with connect(address, subprotocols=["realtime", key], proxy=None) as socket:  # pyright: ignore
+                        assert socket.subprotocol == "realtime" and key.endswith("secret")
+                        assert '"session.created"' in str(await socket.recv())
+                except InvalidStatus as error:
+                    assert error.response.status_code == 401 and key.endswith("wrong")
 
-    config = ServerConfig(api_key="secret")
-    assert key_allowed({}, ["realtime", name], config) and not key_allowed({}, ["realtime", name + "s"], config)
+    run(main)

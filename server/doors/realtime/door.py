@@ -17,7 +17,7 @@ from .replies import Replies, Told
 from .settings import RealtimeSettings
 from .talk import RealtimeTalk
 from .turns import HeardSound, detection_of
-from .wire import Fault, encode, encode_error, new_id
+from .wire import Fault, encode, encode_error, new_id, openai_code
 
 if TYPE_CHECKING:
     from ....actors.info import EngineInfo
@@ -194,7 +194,7 @@ class RealtimeDoor:
             case c.CarriedOut(stream=stream, ref=("item", id), seq=int(seq)) if id in self._event_ids:
                 self._inputs[stream, seq] = id
             case c.Refused(ref=("sound", _)) if not answer.fatal:
-                yield encode_error(answer.message, answer.code, "audio")
+                yield encode_error(answer.message, openai_code(answer.code), "audio")
             case c.Refused(ref=("item", id)):
                 yield self._refused_item(id, answer.code, answer.message)
                 if answer.fatal and answer.stream is not None:
@@ -205,7 +205,7 @@ class RealtimeDoor:
                 if answer.fatal:
                     yield from self._replies.lost(stream, answer.message)
             case c.Refused():
-                yield encode_error(answer.message, answer.code, answer.path, answer.ref)
+                yield encode_error(answer.message, openai_code(answer.code), answer.path, answer.ref)
 
     def _wrong(self, stream: str, error: Error) -> Iterator[Told]:
         """An input, or the whole stream, has come to nothing."""
@@ -224,7 +224,7 @@ class RealtimeDoor:
         item = self._conversation.find(id)
         if item is not None:
             item.failed = True
-        return encode_error(f"item {id}: {message}", code, "item", self._event_ids.pop(id, None))
+        return encode_error(f"item {id}: {message}", openai_code(code), "item", self._event_ids.pop(id, None))
 
 
 def _error(fault: Fault, event_id: str | None) -> bytes:

@@ -19,7 +19,7 @@ from .response import RealtimeResponse
 from .settings import RealtimeSettings, check_modalities, checked_choice, checked_tools
 from .talk import AskedReply, RealtimeTalk
 from .usage import Usage
-from .wire import Fault, ReferenceSaid, ResponseSaid, encode, new_id
+from .wire import Fault, ReferenceSaid, ResponseSaid, encode, new_id, openai_code
 
 Told = bytes | c.Command
 # What a response was that ended for one of these reasons.
@@ -191,7 +191,7 @@ class Replies:
         one = self._running.get(stream)
         if one is not None:
             kind = "server_error" if code == "internal" else "invalid_request_error"
-            details = {"type": "failed", "error": {"type": kind, "code": code, "message": message}}
+            details = {"type": "failed", "error": {"type": kind, "code": openai_code(code), "message": message}}
             yield from self._end(one, "failed", details, None)
 
     def lost(self, stream: str, message: str = "") -> Iterator[Told]:

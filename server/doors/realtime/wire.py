@@ -180,13 +180,22 @@ def encode(kind: str, **fields: Any) -> bytes:
     return msgspec.json.encode({"type": kind, "event_id": new_id("event"), **fields})
 
 
+# What OpenAI's clients know an error by, where that is not our own code.
+_CODES = {"quota": "insufficient_quota", "rate_limit": "rate_limit_exceeded", "input": "invalid_value"}
+
+
+def openai_code(code: str) -> str:
+    """The code of an error of the session or of a stream, as OpenAI's clients know it."""
+    return _CODES.get(code, code)
+
+
 def encode_error(
     message: str,
     code: str | None = None,
     param: str | None = None,
     event_id: str | None = None,
-    kind: str = "invalid_request_error",
 ) -> bytes:
     """An `error`; `event_id` is that of the client's event which it is about."""
+    kind = "server_error" if code == "internal" else "invalid_request_error"
     error = {"type": kind, "message": message, "code": code, "param": param, "event_id": event_id}
     return encode("error", error=error)
