@@ -4,6 +4,7 @@ Runs in an environment of its own. Arguments: the server's address, a file of ra
 Prints one line of JSON for each answer.
 """
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import asyncio

@@ -193,8 +193,9 @@ class RealtimeDoor:
                 yield from self._replies.event(stream, event)
             case c.CarriedOut(stream=stream, ref=("item", id), seq=int(seq)) if id in self._event_ids:
                 self._inputs[stream, seq] = id
-            case c.Refused(ref=("sound", _)) if not answer.fatal:
-                yield encode_error(answer.message, openai_code(answer.code), "audio")
+            case c.Refused(ref=("sound" | "listen" as what, _)) if not answer.fatal:
+                place = "audio" if what == "sound" else "session.audio.input.turn_detection"
+                yield encode_error(answer.message, openai_code(answer.code), place)
             case c.Refused(ref=("item", id)):
                 yield self._refused_item(id, answer.code, answer.message)
                 if answer.fatal and answer.stream is not None:

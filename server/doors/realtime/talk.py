@@ -138,7 +138,7 @@ class RealtimeTalk:
         if self.name is None or wanted == self._listens:
             return []
         self._listens = wanted
-        return [c.Listen(stream=self.name, turn_detection=wanted)]
+        return [c.Listen(stream=self.name, turn_detection=wanted, ref=("listen", 0))]
 
     def _wanted(self) -> TurnDetection | None:
         wanted = self.detection
