@@ -212,8 +212,9 @@ class SpeechStopped(msgspec.Struct, frozen=True, tag="speech_stopped"):
 
     turn: the number of the turn that ends.
     at_us: the media time up to which sound went in: the speech, and the silence that ended it.
-    reason: "silence", "gap" (the sound broke off), "end" (no more media will come, or nobody listens any more) or
-        "idle" (nobody spoke for long: `TurnDetection.idle_ms`; there was no `SpeechStarted`).
+    reason: "silence", "finished" (by what was said: `TurnDetection.semantic`), "gap" (the sound broke off), "end" (no
+        more media will come, or nobody listens any more) or "idle" (nobody spoke for long: `TurnDetection.idle_ms`;
+        there was no `SpeechStarted`).
     """
 
     turn: int

@@ -7,6 +7,8 @@ import msgspec
 from ...errors import InputError
 
 DETECTORS = ("auto", "silero", "energy")
+# How long a pause may be at the most, in milliseconds, if somebody has not finished.
+EAGERNESS = {"low": 8_000, "medium": 4_000, "high": 2_000, "auto": 4_000}
 MOST_MS = 60_000
 _LEAST_SILENCE_MS = 100
 
@@ -23,6 +25,9 @@ class TurnDetection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     threshold: from which likelihood on, 0.05 to 0.95, sound is speech. `None`: as the detector has it.
     prefix_ms: so many milliseconds before the speech go in with it, 0 to 60,000.
     silence_ms: speech has stopped after so many milliseconds without any, 100 to 60,000. They go in with it.
+    semantic: a small model hears whether somebody has finished or only pauses, instead of `silence_ms` (the extra
+        `turn`, docs/turns.md). It says how long a pause may be at the most: "low" 8 s, "medium" 4 s, "high" 2 s, "auto"
+        4 s. `None`: silence alone counts.
     speech_ms: shorter sounds are no speech, 32 to 60,000: clicks do not count.
     interrupt_ms: the same while a question waits or a reply speaks, so that "hmm" does not count, 32 to 60,000.
     respond: ask for a reply when speech has stopped. Media up to there stands before the reply.
@@ -36,6 +41,7 @@ class TurnDetection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     threshold: float | None = None
     prefix_ms: int = 300
     silence_ms: int = 500
+    semantic: str | None = None
     speech_ms: int = 160
     interrupt_ms: int = 500
     respond: bool = True
@@ -46,6 +52,10 @@ class TurnDetection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         """Raise InputError where a value is not one of those above; says which are."""
         if self.detector not in DETECTORS:
             raise InputError(f"turn_detection.detector: expected one of {', '.join(DETECTORS)}, got {self.detector!r}")
+        if self.semantic not in (None, *EAGERNESS):
+            raise InputError(
+                f"turn_detection.semantic: expected one of {', '.join(EAGERNESS)} or None, got {self.semantic!r}"
+            )
         if self.threshold is not None and not 0.05 <= self.threshold <= 0.95:
             raise InputError(f"turn_detection.threshold: expected a number in [0.05, 0.95], got {self.threshold}")
         for name, least, most, number in (
