@@ -180,6 +180,8 @@ def test_pictures_are_spliced_into_the_running_response(brook_url: str) -> None:
         await rest(client)
         await client.add(picture("blue"))
         await rest(client)
+        await client.add(COLOUR)
+        await rest(client)
         await client.connection.response.cancel()
         cut = (await client.until("response.done"))["response"]
         assert cut["status_details"] == {"type": "cancelled", "reason": "client_cancelled"}
@@ -189,7 +191,7 @@ def test_pictures_are_spliced_into_the_running_response(brook_url: str) -> None:
         seen = [event["penstock"]["seen"]["seq"] for event in deltas]
         assert seen == sorted(seen) and len(set(seen)) == 2
         words = "".join(event["delta"] for event in deltas)
-        assert "red" in words and "blue" in words.partition("red")[2], words
+        assert "red" in words and "blue" in words.partition("red")[2] and words.endswith("blue."), words
 
     talk(brook_url, main)
 
