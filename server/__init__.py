@@ -33,6 +33,7 @@ openai_words  OpenAI's errors, usage and events; openai_params: how replies are 
 openapi     the document of the HTTP doors; version: which Penstock this is
 tool_calls  calls of tools, read from a reply while it comes
 outbox      what a client has not read yet, bounded
+tool_calls  calls of tools, read from the words of a reply
 wire        messages of `/v1/stream`, typed both ways; wire_headers: those of binary messages; wire_keep: those about a
             connection that is lost
 websocket   uvicorn's protocol, with a cut

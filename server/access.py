@@ -10,6 +10,8 @@ from .config import ServerConfig, is_loopback
 from .keys import ApiKey, find_key
 from .wire import KEY_SUBPROTOCOL
 
+# Before a key among the subprotocols: of our own wire, and of OpenAI's clients in browsers.
+_BEFORE_KEY = (KEY_SUBPROTOCOL, "openai-insecure-api-key.")
 _PORTS = {"http": 80, "https": 443}
 EVERYONE = ApiKey(name="everyone")  # of a server without keys
 
@@ -55,8 +57,9 @@ def host_allowed(headers: Mapping[str, str], config: ServerConfig) -> bool:
 
 
 def key_of(headers: Mapping[str, str], subprotocols: Sequence[str], config: ServerConfig) -> ApiKey | None:
-    """The key that a handshake shows: `Authorization: Bearer <key>`, or the subprotocol `penstock.key.<key>`. None: it
-    shows none of the server's. A server without keys takes everyone for the client of one key without limits.
+    """The key that a handshake shows: `Authorization: Bearer <key>`, or the subprotocol `penstock.key.<key>` or
+    `openai-insecure-api-key.<key>`. None: it shows none of the server's. A server without keys takes everyone for the
+    client of one key without limits.
 
     The subprotocol is for browsers, which cannot set headers; it cannot hold every character, so the key may be
     percent-encoded in it.
@@ -66,8 +69,9 @@ def key_of(headers: Mapping[str, str], subprotocols: Sequence[str], config: Serv
     scheme, _, word = headers.get("authorization", "").partition(" ")
     shown = [_raw(word.strip(" \t"))] if scheme.lower() == "bearer" else []
     for name in subprotocols:
-        if name.startswith(KEY_SUBPROTOCOL):
-            plain = name.removeprefix(KEY_SUBPROTOCOL)
+        before = next((before for before in _BEFORE_KEY if name.startswith(before)), None)
+        if before is not None:
+            plain = name.removeprefix(before)
             shown += [_raw(plain), unquote_to_bytes(plain)]
     return find_key(config.all_keys, shown)
 

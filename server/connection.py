@@ -55,8 +55,8 @@ class Door(Protocol):
         means nothing; a MessageError names its stream and its `ref`."""
         ...
 
-    def tell(self, answer: Answer) -> Iterable[bytes]:
-        """The messages that tell the client of an answer of its session."""
+    def tell(self, answer: Answer) -> Iterable[bytes | Command]:
+        """The messages that tell the client of an answer of its session, and the commands that follow from it."""
         ...
 
 
@@ -209,7 +209,8 @@ class ServedSocket:
 
     def _go_on(self, websocket: WebSocket, received: int) -> None:
         """Its client is here again, and has received so many messages."""
-        frames = b"".join(self._door.tell(ConnectionResumed(received=self._received)))
+        told = self._door.tell(ConnectionResumed(received=self._received))
+        frames = b"".join(part for part in told if isinstance(part, bytes))
         if not self._outbox.rewind(received, frames):
             raise ResumeError(f"resume: expected a number of messages that are still kept, got {received}")
         before, self._websocket = self._websocket, websocket
@@ -241,9 +242,15 @@ class ServedSocket:
             return False
         return not self._ended
 
-    def _tell(self, answer: Answer) -> None:
-        for frame in self._door.tell(answer):
-            self._outbox.put(frame)
+    def _tell(self, answer: Answer) -> list[Command]:
+        """Tell the client of an answer; the commands that its door makes of it."""
+        commands: list[Command] = []
+        for part in self._door.tell(answer):
+            if isinstance(part, bytes):
+                self._outbox.put(part)
+            else:
+                commands.append(part)
+        return commands
 
     # ---- the sender ----
     async def _send(self) -> None:
@@ -306,7 +313,8 @@ class ServedSocket:
                 stream, ref = (error.stream, error.ref) if isinstance(error, MessageError) else (None, None)
                 refused = refusal(error, stream, ref)
                 self._account.meter.errors.labels(refused.code).inc()
-                self._tell(refused)
+                for command in self._tell(refused):
+                    work.take(command)
 
     # ---- the life of the connection ----
     async def _watch(self, work: SessionTasks) -> None:

@@ -34,6 +34,7 @@ from .connection import Door, ServedSocket
 from .doors.openai_chat import ChatDoor
 from .doors.openai_completions import CompletionsDoor
 from .doors.openai_responses import ResponsesDoor
+from .doors.realtime.door import RealtimeDoor
 from .doors.stream import StreamDoor
 from .engine_metrics import EngineCollector
 from .fetching import Fetcher
@@ -49,8 +50,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("penstock.server")
 
-# The WebSockets of the server, each with the door that serves it.
-DOORS: dict[str, Callable[[Any, ServerConfig], Door]] = {"/v1/stream": StreamDoor}
+# The WebSockets of the server, each with the door that serves it: made of what the engine serves, how the server is run
+# and the query of the handshake.
+DOORS: dict[str, Callable[[Any, ServerConfig, Mapping[str, str]], Door]] = {
+    "/v1/stream": StreamDoor,
+    "/v1/realtime": RealtimeDoor,
+}
 # The paths that take a POST, each with the door that serves it.
 HTTP_DOORS: dict[str, MakeDoor] = {
     "/v1/chat/completions": ChatDoor,
@@ -132,7 +137,7 @@ class Service:
         self._count += 1
         number = self._count
         path = websocket.scope["path"]
-        door, account = DOORS[path](self.engine.info, self.config), self._account(websocket)
+        door, account = DOORS[path](self.engine.info, self.config, websocket.query_params), self._account(websocket)
         room = self._has_room if not self._has_room() else None
         connection = ServedSocket(websocket, self.engine, self.config, number, door, self._kept, account, room)
         self._connections[number] = connection

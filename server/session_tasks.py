@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,15 +70,16 @@ class _Live:
 
 
 class SessionTasks:
-    """The tasks of one session, in a task group of their owner. `tell` gets each answer; it never waits, and may raise
-    HangUp, which ends the group. When the group has ended, `close` has to be called.
+    """The tasks of one session, in a task group of their owner. `tell` gets each answer, and gives the commands that
+    follow from it, if there are any; it never waits, and may raise HangUp, which ends the group. When the group has
+    ended, `close` has to be called.
     """
 
     def __init__(
         self,
         session: Session,
         engine: Engine,
-        tell: Callable[[c.Answer], None],
+        tell: Callable[[c.Answer], Iterable[c.Command] | None],
         tasks: asyncio.TaskGroup,
         label: str,
         account: Account,
@@ -110,32 +111,41 @@ class SessionTasks:
         The tasks of jobs start in the order in which they are made: an event loop calls what is scheduled with it first
         in, first out. Inputs and questions take their numbers in the first step of their calls, hence in that order.
         """
-        for action in self._session.actions():
-            match action:
-                case c.Begin():
-                    self._start(action.job, action.channel, self._begin(action))
-                case c.Carry():
-                    self._start(action.job, action.channel, self._carry(action))
-                case c.Cancel():
-                    task = self._jobs.pop(action.job, None)
-                    if task is not None:
-                        task.cancel()
-                case c.StopMedia():
-                    live = self._live[action.channel]
-                    self._tasks.create_task(self._end_media(live), name=f"{live.label} end")
-                case c.Shut():
-                    live = self._live[action.channel]
-                    self._tasks.create_task(_close(live), name=f"{live.label} close")
-                case c.Refused():
-                    self._meter.errors.labels(action.code).inc()
-                    self._tell(action)
-                case _:
-                    self._tell(action)
+        while actions := self._session.actions():
+            follow: list[c.Command] = []
+            for action in actions:
+                follow += self._do(action) or ()
+            for command in follow:
+                self._session.take(command)
         busy = self._session.busy
         if busy or self._was_busy:
             self.busy_until = asyncio.get_running_loop().time()
         self._was_busy = busy
         self.changed.set()
+
+    def _do(self, action: c.Action) -> Iterable[c.Command] | None:
+        """Carry out one action; the commands that follow from an answer."""
+        match action:
+            case c.Begin():
+                self._start(action.job, action.channel, self._begin(action))
+            case c.Carry():
+                self._start(action.job, action.channel, self._carry(action))
+            case c.Cancel():
+                task = self._jobs.pop(action.job, None)
+                if task is not None:
+                    task.cancel()
+            case c.StopMedia():
+                live = self._live[action.channel]
+                self._tasks.create_task(self._end_media(live), name=f"{live.label} end")
+            case c.Shut():
+                live = self._live[action.channel]
+                self._tasks.create_task(_close(live), name=f"{live.label} close")
+            case c.Refused():
+                self._meter.errors.labels(action.code).inc()
+                return self._tell(action)
+            case _:
+                return self._tell(action)
+        return None
 
     async def close(self) -> None:
         """Close all streams, whatever state they are in, once the task group has ended. Never raises."""

@@ -4,6 +4,7 @@ No door knows another one, a socket or the engine. `server/connection.py` says w
 `server/http_request.py` what one over HTTP.
 
 stream              `/v1/stream`: the wire of Penstock, whose messages are in `server/wire.py`
+realtime            `/v1/realtime`: OpenAI's Realtime API
 openai_chat         `/v1/chat/completions`
 openai_completions  `/v1/completions`
 openai_responses    `/v1/responses`

@@ -6,7 +6,7 @@ the engine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from .. import commands as c
@@ -23,7 +23,7 @@ class StreamDoor:
 
     subprotocol = wire.SUBPROTOCOL
 
-    def __init__(self, info: EngineInfo, config: ServerConfig) -> None:
+    def __init__(self, info: EngineInfo, config: ServerConfig, query: Mapping[str, str] | None = None) -> None:
         self._info = info
         self._config = config
 

@@ -23,7 +23,11 @@ def request(line: str, *headers: str) -> bytes:
 
 LOCAL = "Host: localhost"
 REFUSED = {
-    "a WebSocket elsewhere": (handshake("/stream"), 404, "expected a WebSocket on /v1/stream, got one on /stream"),
+    "a WebSocket elsewhere": (
+        handshake("/stream"),
+        404,
+        "expected a WebSocket on /v1/stream, /v1/realtime, got one on /stream",
+    ),
     "a WebSocket on health": (handshake("/health"), 404, "/v1/stream"),
     "a path with a line feed": (handshake("/a%0Ab"), 404, "got one on /a\\nb"),
     "a path that is none": (handshake("*"), 404, "/v1/stream"),
@@ -59,7 +63,7 @@ def test_a_client_is_told_the_words_of_the_refusal() -> None:
     async def main() -> None:
         async with serving(FakeEngine()) as url:
             with pytest.raises(
-                ConnectionLostError, match="refused with 404 expected a WebSocket on /v1/stream, got one"
+                ConnectionLostError, match="refused with 404 expected a WebSocket on /v1/stream, /v1/realtime, got one"
             ):
                 await connect(f"{url}/v2")
 

@@ -39,7 +39,7 @@ class ToyDoor:
 
     subprotocol = None
 
-    def __init__(self, info: Any, config: ServerConfig) -> None:
+    def __init__(self, info: Any, config: ServerConfig, query: Any = None) -> None:
         self._formats = info.formats
 
     def greet(self) -> Iterator[c.Command]:

@@ -1,0 +1,14 @@
+"""The door `/v1/realtime`: OpenAI's Realtime API (GA), text out, over the one session of the house.
+
+door      what a client says to commands of the session, and the session's answers to the server's events
+wire      the client's events and items as JSON, errors, and how an event is written
+settings  the configuration of a session, and what an update makes of it
+sound     PCM and G.711
+hearing   the input audio buffer where there is no turn detection
+turns     turn detection: the sound of a session, and the items of what was said in it
+items     the items of the conversation, as they are shown, appended and prompted
+talk      which items the cache holds, and the commands that bring a stream to a response
+replies   the responses that run
+response  the events of one response, in their order
+usage     tokens of a response, by kind, and those that the cache held
+"""

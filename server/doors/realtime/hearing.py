@@ -1,0 +1,51 @@
+"""The input audio buffer of a session without turn detection: what a client has sent and not yet committed.
+
+It is held here, so that `clear` can take it back; with `commit` it is an item. In: sound as the client writes it. Out:
+pieces of items. It knows no stream.
+"""
+
+from __future__ import annotations
+
+from .items import ContentPart, RealtimeItem, check_sound
+from .sound import SoundFormat
+from .wire import Fault, new_id
+
+# The most bytes that are held for a commit: 5 minutes of PCM.
+MOST_HELD = 15 * 2**20
+
+
+class SoundBuffer:
+    """The buffer."""
+
+    def __init__(self) -> None:
+        self._held: list[bytes] = []
+        self._bytes = 0
+        self._form: SoundFormat | None = None
+
+    def append(self, data: bytes, form: SoundFormat) -> None:
+        """Hold more sound. Fault where it is too much, or not written as what is held."""
+        check_sound(data, form, "audio")
+        if self._bytes + len(data) > MOST_HELD:
+            got = self._bytes + len(data)
+            raise Fault(
+                f"audio: at most {MOST_HELD} bytes wait for a commit, got {got}", "input_audio_buffer_full", "audio"
+            )
+        if self._held and form != self._form:
+            raise Fault("audio: expected the format in which the buffer began; commit or clear it first", param="audio")
+        self._held.append(data)
+        self._bytes += len(data)
+        self._form = form
+
+    def commit(self) -> RealtimeItem:
+        """What is held, as an item. Fault where nothing is."""
+        if not self._bytes or self._form is None:
+            raise Fault("Error committing input audio buffer: the buffer is empty.", "input_audio_buffer_commit_empty")
+        item = RealtimeItem(
+            new_id("item"), "message", "user", [ContentPart("audio", data=b"".join(self._held), form=self._form)]
+        )
+        self.clear()
+        return item
+
+    def clear(self) -> None:
+        """Forget what is held."""
+        self._held, self._bytes = [], 0

@@ -1,0 +1,256 @@
+"""The items of a Realtime conversation: what a client said, as items for a stream, as messages for a prompt, and as
+the wire shows them again. It knows no stream and no session.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ....errors import InputError
+from ....streams.item import Image, Item, Text
+from ....streams.requests.data_url import from_data_url, is_data_url
+from .sound import SoundFormat
+from .wire import CallSaid, Fault, ItemSaid, MessageSaid, OutputSaid, PartSaid, new_id
+
+# The most bytes of media that a conversation keeps, to be shown to the model again where its past is changed.
+KEPT_BYTES = 64 * 2**20
+ITEM_ID_CHARACTERS = 128
+
+
+class ContentPart(NamedTuple):
+    """One content part: words, or media as the client sent it. `form`: how its sound is written."""
+
+    kind: str  # "text", "image" or "audio"
+    text: str = ""
+    data: bytes = b""
+    form: SoundFormat | None = None
+    transcript: str | None = None
+
+    def item(self) -> Item:
+        """It, for a stream."""
+        match self.kind:
+            case "image":
+                return Image(self.data)
+            case "audio":
+                assert self.form is not None
+                return self.form.chunk(self.data)
+        return Text(self.text)
+
+    def part(self) -> dict[str, Any]:
+        """It, for a message of a prompt."""
+        return (
+            {"type": "text", "text": self.text} if self.kind == "text" else {"type": self.kind, self.kind: self.item()}
+        )
+
+    def shown(self, role: str, whole: bool) -> dict[str, Any]:
+        """It, on the wire. Media are left out, but for the sound of a retrieved item (`whole`)."""
+        match self.kind:
+            case "image":
+                return {"type": "input_image"}
+            case "audio":
+                told = {"type": "input_audio", "transcript": self.transcript}
+                return {**told, "audio": base64.b64encode(self.data).decode()} if whole else told
+        return {"type": "output_text" if role == "assistant" else "input_text", "text": self.text}
+
+
+class RealtimeItem:
+    """One item. `kind`: "message", "function_call" or "function_call_output"; `status`: as on the wire."""
+
+    def __init__(self, id: str, kind: str, role: str = "", pieces: Sequence[ContentPart] = (), **call: str) -> None:
+        self.id = id
+        self.kind = kind
+        self.role = role
+        self.pieces = list(pieces)
+        self.call = call  # `call_id` with `name` and `arguments`, or with `output`
+        self.status = "completed"
+        self.failed = False  # its media came to nothing: the model does not see it
+        self.forgotten = False  # its media is no longer kept
+
+    @property
+    def appends(self) -> bool:
+        """Whether an open stream takes it as it is: what the user says and shows."""
+        return self.kind == "message" and self.role == "user"
+
+    @property
+    def media_bytes(self) -> int:
+        return sum(len(piece.data) for piece in self.pieces)
+
+    @property
+    def text(self) -> str:
+        """All its words."""
+        return "".join(piece.text or piece.transcript or "" for piece in self.pieces)
+
+    def shown(self, whole: bool = False) -> dict[str, Any]:
+        """It, on the wire; `whole`: with its sound."""
+        head = {"id": self.id, "object": "realtime.item", "type": self.kind, "status": self.status}
+        if self.kind != "message":
+            return {**head, **self.call}
+        return {**head, "role": self.role, "content": [piece.shown(self.role, whole) for piece in self.pieces]}
+
+
+def item_of(said: ItemSaid, form: SoundFormat) -> RealtimeItem:
+    """The item that a client describes. Fault where it cannot be one; nothing is decoded yet but base64."""
+    id = said.id or new_id("item")
+    if len(id) > ITEM_ID_CHARACTERS:
+        raise Fault(f"item.id: expected at most {ITEM_ID_CHARACTERS} characters, got {len(id)}", param="item.id")
+    match said:
+        case MessageSaid(role=role, content=content):
+            pieces = [_piece(role, part, form, f"item.content[{place}]") for place, part in enumerate(content)]
+            return RealtimeItem(id, "message", role, pieces)
+        case CallSaid():
+            call_id = said.call_id or new_id("call")
+            return RealtimeItem(id, "function_call", call_id=call_id, name=said.name, arguments=said.arguments)
+        case OutputSaid():
+            return RealtimeItem(id, "function_call_output", call_id=said.call_id, output=said.output)
+
+
+_TEXTS = {
+    "user": ("input_text",),
+    "system": ("input_text",),
+    "assistant": ("output_text", "text", "output_audio", "input_text"),
+}
+
+
+def _piece(role: str, part: PartSaid, form: SoundFormat, place: str) -> ContentPart:
+    if part.type in _TEXTS[role]:
+        text = part.transcript if part.type == "output_audio" else part.text
+        return ContentPart("text", _needed(text, f"{place}.text"))
+    if role == "user" and part.type == "input_audio":
+        data = _needed(part.audio, f"{place}.audio")
+        check_sound(data, form, f"{place}.audio")
+        return ContentPart("audio", data=data, form=form, transcript=part.transcript)
+    if role == "user" and part.type == "input_image":
+        where = f"{place}.image_url"
+        url = _needed(part.image_url, where)
+        if not is_data_url(url):
+            raise Fault(f"{where}: expected a data: URL, got {url[:20]!r}: this server fetches nothing", param=where)
+        try:
+            return ContentPart("image", data=from_data_url(url))
+        except InputError as error:
+            raise Fault(f"{where}: {error}", param=where) from None
+    allowed = (*_TEXTS[role], "input_image", "input_audio") if role == "user" else _TEXTS[role]
+    where = f"{place}.type"
+    raise Fault(f"{where}: a {role} item has {', '.join(allowed)}, got {part.type[:40]!r}", param=where)
+
+
+def _needed(value: Any, place: str) -> Any:
+    if value is None:
+        raise Fault(f"{place}: expected a value, got none", "missing_required_parameter", place)
+    return value
+
+
+def check_sound(data: bytes, form: SoundFormat, place: str) -> None:
+    """Fault where these are no whole samples."""
+    if len(data) % form.width:
+        raise Fault(f"{place}: expected whole samples of {form.width} bytes, got {len(data)} bytes", param=place)
+
+
+class RealtimeConversation:
+    """The items, in order. Media is kept up to `KEPT_BYTES`; of what is older, its words."""
+
+    def __init__(self) -> None:
+        self._items: list[RealtimeItem] = []
+
+    def __iter__(self) -> Iterator[RealtimeItem]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def find(self, id: str) -> RealtimeItem | None:
+        return next((item for item in self._items if item.id == id), None)
+
+    def needed(self, id: str, code: str, place: str = "item_id") -> RealtimeItem:
+        """The item of this id. Fault where there is none."""
+        item = self.find(id)
+        if item is None:
+            raise Fault(f"{place}: expected an item of the conversation, got {id[:80]!r}", code, place)
+        return item
+
+    def before(self, item: RealtimeItem) -> str | None:
+        """The id of the item before it."""
+        place = self._items.index(item)
+        return self._items[place - 1].id if place else None
+
+    def add(self, item: RealtimeItem, after: str | None = None) -> None:
+        """Put an item after another ("root": first; None: last). Fault where that is not there or its id is taken."""
+        if self.find(item.id) is not None:
+            raise Fault(
+                f"item.id: expected an id that is free, got {item.id!r}", "item_create_invalid_item_id", "item.id"
+            )
+        if after is None:
+            self._items.append(item)
+        elif after == "root":
+            self._items.insert(0, item)
+        else:
+            before = self.needed(after, "item_create_invalid_previous_item_id", "previous_item_id")
+            self._items.insert(self._items.index(before) + 1, item)
+        self._forget_oldest()
+
+    def remove(self, item: RealtimeItem) -> None:
+        self._items.remove(item)
+
+    def _forget_oldest(self) -> None:
+        kept = sum(item.media_bytes for item in self._items)
+        for item in self._items:
+            if kept <= KEPT_BYTES:
+                return
+            if item.media_bytes:
+                kept -= item.media_bytes
+                item.pieces = [piece._replace(data=b"") for piece in item.pieces]
+                item.forgotten = True
+
+
+def _as_object(arguments: str) -> Any:
+    """The arguments of a call, as chat templates expect them; as they are where they are no JSON."""
+    try:
+        return msgspec.json.decode(arguments)
+    except msgspec.DecodeError:
+        return arguments
+
+
+# ---- for a prompt ----------------------------------------------------------------------------------------------------
+def opening(instructions: str, items: Iterable[RealtimeItem]) -> tuple[str | None, list[RealtimeItem]]:
+    """The system prompt of a conversation, which has the system items that it begins with, and the other items."""
+    said, rest = [instructions] if instructions else [], list(items)
+    while rest and rest[0].role == "system":
+        said.append(rest.pop(0).text)
+    return "\n\n".join(said) or None, rest
+
+
+def messages_of(items: Iterable[RealtimeItem]) -> list[dict[str, Any]]:
+    """The items as messages for a chat template. What a user says item by item is one turn, as in a stream; so are the
+    words and the calls of one response. Fault where media is needed that is no longer kept."""
+    messages: list[dict[str, Any]] = []
+    for item in items:
+        if item.failed or item.status == "in_progress":
+            continue
+        if item.forgotten:
+            raise Fault(
+                f"item {item.id}: its media is needed again, since the conversation before it was changed, and is no "
+                f"longer kept: expected at most {KEPT_BYTES} bytes of newer media. Delete it, or begin a new session",
+                "conversation_not_kept",
+            )
+        last: dict[str, Any] = messages[-1] if messages else {"role": ""}
+        match item.kind:
+            case "message" if item.role == "user" and last["role"] == "user":
+                last["content"] += [piece.part() for piece in item.pieces]
+            case "message" if item.role == "user":
+                messages.append({"role": "user", "content": [piece.part() for piece in item.pieces]})
+            case "message":
+                messages.append({"role": item.role, "content": item.text})
+            case "function_call":
+                if last["role"] != "assistant":
+                    last = {"role": "assistant", "content": ""}
+                    messages.append(last)
+                call = {"name": item.call["name"], "arguments": _as_object(item.call["arguments"])}
+                called = {"id": item.call["call_id"], "type": "function", "function": call}
+                last["tool_calls"] = [*last.get("tool_calls", []), called]
+            case _:
+                message = {"role": "tool", "tool_call_id": item.call["call_id"], "content": item.call["output"]}
+                messages.append(message)
+    return messages

@@ -1,0 +1,266 @@
+"""The configuration of a Realtime session: what it is at first, what a `session.update` makes of it, what is in force.
+
+In: the `session` of a client. Out: the whole configuration in force, or `Fault` and nothing changed. What this server
+does not do (voices, tracing, transcription beside the reply) is taken without an error and is not in what is in force.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ....streams.requests.request import Request, SamplingParams
+from ...answer import model_name
+from .sound import FORMATS, PCM, SoundFormat
+from .wire import Fault
+
+if TYPE_CHECKING:
+    from ....actors.info import EngineInfo
+
+# The most tokens of a response that names no number ("inf").
+MOST_TOKENS = 4096
+EXTENSIONS = {"format": "auto or a format of the model", "seen": "true or false", "rest": "true or false"}
+
+
+def _first(session_id: str, model: str, hears: bool) -> dict[str, Any]:
+    sound_in = {"format": PCM.described, "transcription": None, "noise_reduction": None}
+    sound_in["turn_detection"] = dict(_VAD) if hears else None
+    return {
+        "type": "realtime",
+        "object": "realtime.session",
+        "id": session_id,
+        "model": model,
+        "output_modalities": ["text"],
+        "instructions": "",
+        "tools": [],
+        "tool_choice": "auto",
+        "max_output_tokens": "inf",
+        "audio": {"input": sound_in, "output": {"format": PCM.described}},
+        "truncation": "auto",
+        "prompt": None,
+        "tracing": None,
+        "include": None,
+    }
+
+
+class RealtimeSettings:
+    """What is in force. `config` is what `session.created` and `session.updated` say."""
+
+    def __init__(self, session_id: str, info: EngineInfo) -> None:
+        self._info = info
+        self.config = _first(session_id, model_name(info.model), "audio" in info.modalities)
+
+    # ---- what the other modules read ----
+    @property
+    def instructions(self) -> str:
+        return self.config["instructions"]
+
+    @property
+    def tools(self) -> list[dict[str, Any]]:
+        """The functions that a model may call; none where the choice is none."""
+        return [] if self.config["tool_choice"] == "none" else self.config["tools"]
+
+    @property
+    def sound(self) -> SoundFormat:
+        return FORMATS[self.config["audio"]["input"]["format"]["type"]]
+
+    @property
+    def turn_detection(self) -> dict[str, Any] | None:
+        return self.config["audio"]["input"]["turn_detection"]
+
+    @property
+    def format(self) -> str:
+        """The engine's format: turns unless the client has opted in to another."""
+        return self._extension("format", "turns")
+
+    @property
+    def model_decides(self) -> bool:
+        """The model itself decides when it speaks, for all that its format shows it."""
+        live = self.format == "auto" and self._info.live_trained
+        return live or self.format in ("live", "per-frame", "units")
+
+    @property
+    def tells_seen(self) -> bool:
+        return self._extension("seen", False)
+
+    @property
+    def holds(self) -> bool:
+        """Replies are held open, and their rests are told."""
+        return self._extension("rest", False)
+
+    @property
+    def whole(self) -> bool:
+        """The oldest media may not leave the stream."""
+        return self.config["truncation"] == "disabled"
+
+    def params(self, most: int | str) -> SamplingParams:
+        """How a reply is drawn; `most`: its `max_output_tokens`."""
+        most = checked_most(most, "response.max_output_tokens")
+        return SamplingParams(max_tokens=MOST_TOKENS if isinstance(most, str) else most, hold=self.holds)
+
+    def _extension(self, name: str, otherwise: Any) -> Any:
+        return self.config.get("penstock", {}).get(name, otherwise)
+
+    # ---- what a client changes ----
+    def update(self, said: Mapping[str, Any]) -> None:
+        """Change what is said, and only that. Fault: nothing has changed."""
+        config = copy.deepcopy(self.config)
+        if said.get("type", "realtime") != "realtime":
+            raise Fault(
+                f"session.type: expected 'realtime', got {said['type']!r}: this server has no transcription sessions",
+                "invalid_value",
+                "session.type",
+            )
+        if said.get("instructions") is not None:
+            config["instructions"] = checked_text(said["instructions"], "session.instructions")
+        if said.get("max_output_tokens") is not None:
+            config["max_output_tokens"] = checked_most(said["max_output_tokens"], "session.max_output_tokens")
+        if said.get("tools") is not None:
+            config["tools"] = checked_tools(said["tools"], "session.tools")
+        if said.get("tool_choice") is not None:
+            config["tool_choice"] = checked_choice(said["tool_choice"], "session.tool_choice")
+        if said.get("output_modalities") is not None:
+            check_modalities(said["output_modalities"], "session.output_modalities")
+        if said.get("truncation") is not None:
+            config["truncation"] = "disabled" if said["truncation"] == "disabled" else "auto"
+        if "penstock" in said:
+            config["penstock"] = self._extended(config.get("penstock", {}), said["penstock"])
+        heard = _inside(_inside(said, "audio", "session"), "input", "session.audio")
+        _update_sound(config["audio"]["input"], heard, "audio" in self._info.modalities)
+        self.config = config
+
+    def _extended(self, known: dict[str, Any], said: Any) -> dict[str, Any]:
+        if not isinstance(said, dict):
+            raise Fault("session.penstock: expected an object, got another value", param="session.penstock")
+        for name, value in said.items():
+            place = f"session.penstock.{name}"
+            if name not in EXTENSIONS:
+                raise Fault(f"{place}: expected one of {', '.join(EXTENSIONS)}, got {name[:40]!r}", param=place)
+            allowed: tuple[Any, ...] = ("auto", *self._info.formats) if name == "format" else (True, False)
+            if value not in allowed or isinstance(value, bool) == (name == "format"):
+                raise Fault(f"{place}: expected {' or '.join(map(str, allowed))}, got {value!r:.40}", param=place)
+        return {**known, **said}
+
+
+def _inside(said: Mapping[str, Any], name: str, place: str) -> Mapping[str, Any]:
+    found = said.get(name)
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise Fault(f"{place}.{name}: expected an object, got another value", param=f"{place}.{name}")
+    return found
+
+
+def _update_sound(config: dict[str, Any], said: Mapping[str, Any], hears: bool) -> None:
+    place = "session.audio.input"
+    form = _inside(said, "format", place)
+    if form:
+        name, rate = form.get("type"), form.get("rate")
+        if not isinstance(name, str) or name not in FORMATS or rate not in (None, FORMATS[name].rate):
+            got = f"{name!r:.40} at {rate!r:.20}"
+            expected = ", ".join(f"{known.name} at {known.rate}" for known in FORMATS.values())
+            raise Fault(f"{place}.format: expected {expected}, got {got}", param=f"{place}.format")
+        config["format"] = FORMATS[name].described
+    if "turn_detection" in said:
+        if said["turn_detection"] is not None and not hears:
+            where = f"{place}.turn_detection"
+            raise Fault(f"{where}: expected null, since this model hears nothing, got an object", param=where)
+        config["turn_detection"] = merged_detection(config["turn_detection"], said["turn_detection"])
+
+
+_VAD: dict[str, Any] = {
+    "type": "server_vad",
+    "threshold": 0.5,
+    "prefix_padding_ms": 300,
+    "silence_duration_ms": 500,
+    "idle_timeout_ms": None,
+    "create_response": True,
+    "interrupt_response": True,
+}
+# How long nobody speaks before a turn has ended, where a client asks for semantic_vad: words are not looked at.
+_EAGERNESS_MS = {"low": 2000, "medium": 1000, "auto": 1000, "high": 500}
+
+
+def merged_detection(known: dict[str, Any] | None, said: Any) -> dict[str, Any] | None:
+    """The turn detection in force after an update: fields that are not said stay. A `semantic_vad` is in force as the
+    `server_vad` that waits as long as its eagerness says."""
+    place = "session.audio.input.turn_detection"
+    if said is None:
+        return None
+    if not isinstance(said, dict):
+        raise Fault(f"{place}: expected an object or null, got another value", param=place)
+    kind, eagerness = said.get("type", "server_vad"), said.get("eagerness") or "auto"
+    if kind not in ("server_vad", "semantic_vad"):
+        expected = f"{place}.type: expected server_vad or semantic_vad, got {kind!r:.40}"
+        raise Fault(expected, param=f"{place}.type")
+    if not isinstance(eagerness, str) or eagerness not in _EAGERNESS_MS:
+        expected = f"{place}.eagerness: expected {', '.join(_EAGERNESS_MS)}, got {eagerness!r:.40}"
+        raise Fault(expected, param=f"{place}.eagerness")
+    merged = {**_VAD, **(known or {})}
+    if kind == "semantic_vad":
+        merged["silence_duration_ms"] = _EAGERNESS_MS[eagerness]
+    merged |= {name: value for name, value in said.items() if name in _VAD and name != "type" and value is not None}
+    if said.get("idle_timeout_ms", 0) is None:
+        merged["idle_timeout_ms"] = None
+    for name, fits in _FITS.items():
+        if not fits(merged[name]):
+            where = f"{place}.{name}"
+            raise Fault(f"{where}: expected a value in its range, got {merged[name]!r:.40}", param=where)
+    return merged
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "threshold": lambda value: _number(value) and 0 <= value <= 1,
+    "prefix_padding_ms": lambda value: _number(value) and 0 <= value <= 60_000,
+    "silence_duration_ms": lambda value: _number(value) and 0 < value <= 60_000,
+    "idle_timeout_ms": lambda value: value is None or (_number(value) and 0 < value <= 3_600_000),
+    "create_response": lambda value: isinstance(value, bool),
+    "interrupt_response": lambda value: isinstance(value, bool),
+}
+
+
+# ---- what a session and a response say in the same way ----
+def checked_text(value: Any, place: str) -> str:
+    """Words."""
+    if not isinstance(value, str):
+        raise Fault(f"{place}: expected text, got another value", param=place)
+    return value
+
+
+def checked_most(value: Any, place: str) -> int | str:
+    """`max_output_tokens`."""
+    if value == "inf" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise Fault(f"{place}: expected a whole number of at least 1 or 'inf', got {value!r:.40}", param=place)
+
+
+def check_modalities(value: Any, place: str) -> None:
+    """`output_modalities`; this server answers in text, whichever of them is asked for."""
+    if value not in (["text"], ["audio"]):
+        raise Fault(f"{place}: expected ['text'] or ['audio'], got {value!r:.40}", param=place)
+
+
+def checked_choice(value: Any, place: str) -> Any:
+    """`tool_choice` as it is in force: a model is not forced to call a function."""
+    if value in ("auto", "none", "required") or (isinstance(value, dict) and value.get("type") in ("function", "mcp")):
+        return "none" if value == "none" else "auto"
+    raise Fault(f"{place}: expected auto, none, required or a function, got {value!r:.40}", param=place)
+
+
+def checked_tools(value: Any, place: str) -> list[dict[str, Any]]:
+    """The functions that a model may call."""
+    if not isinstance(value, list):
+        raise Fault(f"{place}: expected a list, got another value", param=place)
+    for number, tool in enumerate(value):
+        where = f"{place}[{number}]"
+        if not isinstance(tool, dict) or tool.get("type") != "function" or not isinstance(tool.get("name"), str):
+            raise Fault(f"{where}: expected a function with a name, got another value", param=where)
+    if value and "tools" not in Request.__struct_fields__:
+        raise Fault(f"{place}: this server calls no functions; expected none, got {len(value)}", param=place)
+    known = ("type", "name", "description", "parameters")
+    return [{name: tool[name] for name in known if tool.get(name) is not None} for tool in value]

@@ -1,0 +1,221 @@
+"""The streams of one Realtime connection: which items the KV cache holds, and what a stream is told so that a response
+has all that is before it. In: the conversation and the settings. Out: commands of the session.
+
+One stream holds the conversation. What the user says and shows is appended to it as it comes. Where the past is changed
+(an item deleted or put in between, other instructions, a turn that the client brings) the cache does not hold the
+conversation any more: the next response begins a new stream with all of it, whose words the prefix cache may have. So
+what the model sees is always the conversation as it is.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ....streams.item import AudioChunk, Item
+from ....streams.requests.request import Request, SamplingParams
+from ....streams.requests.turns import TurnDetection
+from ....streams.requests.window import Window
+from ... import commands as c
+from .items import RealtimeConversation, RealtimeItem, messages_of, opening
+from .settings import RealtimeSettings
+
+
+class Terms(NamedTuple):
+    """What a stream is opened with, beside the conversation. A stream of another one does not serve a response."""
+
+    instructions: str
+    tools: list[dict[str, Any]]
+    format: str
+    whole: bool
+
+    def request(self, system: str | None, **fields: Any) -> Request:
+        """The request of such a stream."""
+        tools = {"tools": [_for_template(tool) for tool in self.tools]} if self.tools else {}
+        window = None if self.whole else Window()
+        return Request(system=system, format=self.format, window=window, **tools, **fields)
+
+
+class AskedReply(NamedTuple):
+    """The stream in which a response is to begin, and how it is brought there. `prompt`: the kinds of the media that
+    come with its prompt; None: the stream goes on."""
+
+    stream: str
+    commands: list[c.Command]
+    prompt: list[str] | None
+
+
+class RealtimeTalk:
+    """The stream that holds the conversation, and those beside it for responses of their own."""
+
+    def __init__(self, conversation: RealtimeConversation, settings: RealtimeSettings) -> None:
+        self._conversation = conversation
+        self._settings = settings
+        self._numbers = itertools.count(1)
+        self.name: str | None = None
+        self._terms: Terms | None = None
+        self._held: list[str] = []  # ids of the items in the cache, in their order
+        self.dirty = False  # the cache holds what is not in the conversation
+        self.detection: TurnDetection | None = None  # what the client wants to be listened for
+        self._listens: TurnDetection | None = None  # what the stream listens for
+
+    def terms(self, instructions: str | None = None, tools: list[dict[str, Any]] | None = None) -> Terms:
+        """What the settings ask for, or a response for itself."""
+        settings = self._settings
+        said = settings.instructions if instructions is None else instructions
+        return Terms(said, settings.tools if tools is None else tools, settings.format, settings.whole)
+
+    def fresh(self) -> bool:
+        """Whether the stream holds the conversation, so that a reply which it begins by itself is one to it."""
+        return self._rest(self.terms()) == []
+
+    def keep_up(self) -> list[c.Command]:
+        """Append what the user has said and shown since; open the stream at the first of it."""
+        terms, commands = self.terms(), list[c.Command]()
+        if self.name is None and len(self._conversation) and not terms.tools:
+            system, rest = opening(terms.instructions, self._items())
+            if rest and all(item.appends for item in rest):
+                commands.append(self._open(terms, terms.request(system)))
+                self._held = [item.id for item in self._items() if item not in rest]
+        return commands + self._append(self._rest(terms) or [])
+
+    def ask(self, terms: Terms, params: SamplingParams, ref: Any) -> AskedReply:
+        """Begin a response to the conversation. Fault where it needs media that is no longer kept."""
+        rest = self._rest(terms)
+        if self.name is not None and rest is not None and self._user_speaks():
+            question = c.AskQuestion(stream=self.name, params=params, ref=ref)
+            return AskedReply(self.name, [*self._append(rest), question], None)
+        items = self._items()
+        request = _prompt(terms, items, params)
+        commands = [*self.leave(), self._open(terms, request, ref)]
+        self._held = [item.id for item in items]
+        assert self.name is not None
+        return AskedReply(self.name, commands, _media_kinds(items))
+
+    def aside(
+        self, terms: Terms, params: SamplingParams, ref: Any, items: Sequence[RealtimeItem] | None, busy: bool
+    ) -> AskedReply:
+        """Begin a response in a stream of its own: to these items, or to the conversation as it is. Then it is a copy
+        of the conversation's stream, unless a reply runs there (`busy`) or the past was changed."""
+        name, rest = f"talk {next(self._numbers)}", self._rest(terms)
+        if items is None and self.name is not None and rest is not None and self._user_speaks() and not busy:
+            fork = c.ForkStream(stream=self.name, copy=name, ref=ref)
+            question = c.AskQuestion(stream=name, params=params, ref=ref)
+            return AskedReply(name, [*self._append(rest), fork, question], None)
+        shown = self._items() if items is None else items
+        opened = c.OpenStream(stream=name, request=_prompt(terms, shown, params), ref=ref)
+        return AskedReply(name, [opened], _media_kinds(shown))
+
+    def hold(self, item: RealtimeItem) -> None:
+        """A response in the stream writes this item, which is in the conversation."""
+        before = self._conversation.before(item)
+        self._held.insert(self._held.index(before) + 1 if before in self._held else 0, item.id)
+
+    # ---- sound that is heard as it comes ----
+    def hear(self, sound: AudioChunk) -> list[c.Command]:
+        """Append sound in which the stream listens for speech. Where it cannot hold the conversation yet, since that
+        has turns which only a prompt can have, a stream listens that holds nothing else."""
+        commands: list[c.Command] = []
+        if self.name is None:
+            terms = self.terms()._replace(tools=[])
+            commands.append(self._open(terms, terms.request(terms.instructions or None)))
+            self._held, self.dirty = [], len(self._conversation) > 0
+        if self._listens is None:
+            commands += self.listen()
+        return [*commands, self.append(sound, len(sound.data), ("sound", 0))]
+
+    def heard(self, item: RealtimeItem) -> None:
+        """The stream has what was said, which is an item of the conversation now: its last."""
+        self._held.append(item.id)
+
+    def listen(self) -> list[c.Command]:
+        """Let the stream listen for what is wanted. While it does not hold the conversation it does not reply by
+        itself."""
+        wanted = self._wanted()
+        if self.name is None or wanted == self._listens:
+            return []
+        self._listens = wanted
+        return [c.Listen(stream=self.name, turn_detection=wanted, ref=("listen", 0))]
+
+    def _wanted(self) -> TurnDetection | None:
+        wanted = self.detection
+        if wanted is None or not wanted.respond or self.fresh():
+            return wanted
+        return msgspec.structs.replace(wanted, respond=False)
+
+    @property
+    def replies_by_itself(self) -> bool:
+        """Whether the stream asks when speech has stopped."""
+        return self._listens is not None and self._listens.respond
+
+    def lost(self, stream: str) -> None:
+        """A stream has ended."""
+        if stream == self.name:
+            self.name = None
+
+    def leave(self) -> list[c.Command]:
+        """Close the stream that holds the conversation, if there is one."""
+        if self.name is None:
+            return []
+        name, self.name = self.name, None
+        return [c.CloseStream(stream=name)]
+
+    def _rest(self, terms: Terms) -> list[RealtimeItem] | None:
+        """The items that the stream has yet to get; None: it cannot go on to hold the conversation."""
+        items = self._items()
+        failed = {item.id for item in self._conversation if item.failed}
+        held = [id for id in self._held if id not in failed]
+        rest = items[len(held) :]
+        same = self.name is not None and not self.dirty and terms == self._terms
+        if not same or [item.id for item in items[: len(held)]] != held or not all(item.appends for item in rest):
+            return None
+        return rest
+
+    def _user_speaks(self) -> bool:
+        """Whether the newest is what the user has said or shown, so that a reply can go on from there."""
+        items = self._items()
+        return bool(items) and items[-1].appends
+
+    def _items(self) -> list[RealtimeItem]:
+        """The conversation, without what came to nothing and what a response still writes."""
+        return [item for item in self._conversation if not item.failed]
+
+    def _append(self, items: Iterable[RealtimeItem]) -> list[c.Command]:
+        commands: list[c.Command] = []
+        for item in items:
+            self._held.append(item.id)
+            ref = ("item", item.id)
+            commands += [self.append(piece.item(), len(piece.data), ref) for piece in item.pieces]
+        return commands
+
+    def append(self, item: Item, size: int, ref: Any = None) -> c.Command:
+        """Append to the stream, which is open."""
+        assert self.name is not None
+        return c.AppendItem(stream=self.name, item=item, size=size, ref=ref)
+
+    def _open(self, terms: Terms, request: Request, ref: Any = None) -> c.Command:
+        self.name, self._terms, self.dirty = f"talk {next(self._numbers)}", terms, False
+        self._listens = None
+        return c.OpenStream(stream=self.name, request=request, ref=ref)
+
+
+def _prompt(terms: Terms, items: Sequence[RealtimeItem], params: SamplingParams) -> Request:
+    """The request of a stream that begins with a response to these items."""
+    system, rest = opening(terms.instructions, items)
+    messages = messages_of(rest)
+    if messages:
+        return terms.request(system, messages=messages, params=params)
+    first = {"role": "system", "content": system} if system else {"role": "user", "content": ""}
+    return terms.request(None, messages=[first], params=params)
+
+
+def _media_kinds(items: Iterable[RealtimeItem]) -> list[str]:
+    return [piece.kind for item in items for piece in item.pieces if piece.kind != "text"]
+
+
+def _for_template(tool: dict[str, Any]) -> dict[str, Any]:
+    """A function as chat templates write it."""
+    return {"type": "function", "function": {name: value for name, value in tool.items() if name != "type"}}

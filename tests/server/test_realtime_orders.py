@@ -1,0 +1,463 @@
+"""The door of `/v1/realtime` without a socket and without an engine, under what clients and engines do in any order.
+
+The laws: no event is outside OpenAI's; every `response.created` has one `response.done`, and between them the order
+holds; and what the model gets before a response is the conversation as the client knows it then.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from fake_engine import FakeEngine
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from openai.types.realtime import RealtimeServerEvent
+from penstock.server import commands as c
+from penstock.server.config import ServerConfig
+from penstock.server.doors.realtime.door import RealtimeDoor
+from penstock.server.session import Session
+from penstock.streams.event import (
+    Closed,
+    Error,
+    Event,
+    ReplyDone,
+    ReplyStarted,
+    SpeechStarted,
+    SpeechStopped,
+    Token,
+)
+from penstock.streams.item import AudioChunk, Image, Text
+from penstock.streams.requests.request import Request
+from penstock.streams.requests.turns import TurnDetection
+from pydantic import TypeAdapter
+
+ADAPTER: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
+FACTS = c.StreamFacts(id=1, format="turns", why="asked for", trained=False)
+Said = tuple[str, str]  # a role and words
+
+
+class Stream:
+    """A stream of an engine that does what a test tells it."""
+
+    def __init__(self, said: Sequence[Said] = ()) -> None:
+        self.said: list[Said] = list(said)
+        self.asked: list[int] = []  # questions without a reply yet
+        self.reply: list[str] | None = None
+        self.waits: list[Said] = []  # what came while a reply ran
+        self.replies = 0
+        self.seq = 0
+        self.listens: TurnDetection | None = None
+        self.cut = False
+
+    def put(self, said: Said) -> None:
+        (self.said if self.reply is None and not self.asked else self.waits).append(said)
+
+
+class Room:
+    """A door, its session and an engine that a test steps. `told`: the events of the server; `known`: the conversation
+    as a client has it from them."""
+
+    def __init__(self, **query: str) -> None:
+        self.door = RealtimeDoor(FakeEngine().info, ServerConfig(), query)  # pyright: ignore[reportArgumentType]
+        self.session = Session(max_streams=8, waiting_bytes=1 << 20)
+        self.streams: dict[int, Stream] = {}
+        self.told: list[dict[str, Any]] = []
+        self.requests: list[Request] = []
+        self.known: list[dict[str, Any]] = []
+        self.expected: dict[str, list[Said]] = {}  # what a response to the conversation answers, by its id
+        self.seen: dict[str, list[Said]] = {}  # what the model had before it
+        self.ids: list[str] = []
+        self.instructions = ""
+        self.alone = False  # what is asked for now is to its own input
+        self._hear(self.door.greet())
+
+    def say(self, kind: str, **fields: Any) -> None:
+        self._hear(self.door.hear(json.dumps({"type": kind, **fields})))
+
+    def _hear(self, parts: Any) -> None:
+        for part in list(parts):
+            if isinstance(part, bytes):
+                self._tell(part)
+            else:
+                self.session.take(part)
+        self.work()
+
+    def _tell(self, frame: bytes) -> None:
+        event = json.loads(frame)
+        ADAPTER.validate_python(event)
+        assert event["type"] == "error" or len(frame) < 1 << 20
+        self.told.append(event)
+        match event["type"]:
+            case "conversation.item.added":
+                before = event["previous_item_id"]
+                place = next((n + 1 for n, item in enumerate(self.known) if item["id"] == before), 0)
+                assert before is None or place, "expected an item that is known before it"
+                self.known.insert(place, event["item"])
+                self.ids.append(event["item"]["id"])
+            case "conversation.item.done":
+                place = next(n for n, item in enumerate(self.known) if item["id"] == event["item"]["id"])
+                self.known[place] = event["item"]
+            case "conversation.item.deleted":
+                self.known = [item for item in self.known if item["id"] != event["item_id"]]
+            case "response.created" if not self.alone:
+                said = [said for item in self.known for said in words(item)]
+                first = [("system", self.instructions)] if self.instructions else []
+                self.expected[event["response"]["id"]] = joined([*first, *said])
+            case "session.updated":
+                self.instructions = event["session"]["instructions"]
+
+    def work(self) -> None:
+        """Carry out what the session wants, all of it at once."""
+        while actions := self.session.actions():
+            for action in actions:
+                match action:
+                    case c.Begin(job=job, channel=channel, command=c.OpenStream(request=request)):
+                        self.requests.append(request)
+                        stream = self.streams[channel] = Stream()
+                        if request.system:
+                            stream.said.append(("system", request.system))
+                        for message in request.messages or ():
+                            content = message["content"]
+                            said = [content] if isinstance(content, str) else map(part_words, content)
+                            stream.said += [(message["role"], text) for text in said]
+                        if request.starts:
+                            self._asked(stream, ref=action.command.ref)
+                        self.session.opened(job, FACTS)
+                    case c.Carry():
+                        self._carry(action)
+                    case c.Shut(channel=channel):
+                        self._end(channel)
+                    case c.Cancel() | c.StopMedia() | c.Begin():
+                        pass
+                    case _:
+                        for part in list(self.door.tell(action)):
+                            if isinstance(part, bytes):
+                                self._tell(part)
+                            else:
+                                self.session.take(part)
+
+    def _asked(self, stream: Stream, ref: Any) -> None:
+        stream.seq += 1
+        stream.asked.append(stream.seq)
+        if ref is not None:
+            self.seen[ref[1]] = list(stream.said)
+
+    def _carry(self, action: c.Carry) -> None:
+        stream = self.streams.get(action.channel)
+        if stream is None:  # it is broken
+            return
+        match action.command:
+            case c.AppendItem(item=item):
+                stream.seq += 1
+                if not isinstance(item, AudioChunk) or item.pts_us is None:
+                    stream.put(("user", item_words(item)))
+            case c.AskQuestion(ref=ref):
+                self._asked(stream, ref)
+            case c.InterruptReply():
+                stream.cut = bool(stream.asked) or stream.reply is not None
+            case c.Listen(turn_detection=wanted):
+                stream.listens = wanted
+            case c.ForkStream():
+                self.streams[action.copy] = Stream(stream.said)
+                self.session.opened(action.job, FACTS)
+                return
+            case c.CloseStream():
+                self.session.done(action.job)
+                self._end(action.channel)
+                return
+        self.session.done(action.job, seq=stream.seq)
+
+    def _end(self, channel: int) -> None:
+        if self.streams.pop(channel, None):
+            self.session.event(channel, Closed("closed"))
+            self.session.ended(channel)
+
+    def emit(self, channel: int, event: Event) -> None:
+        self.session.event(channel, event)
+        self.work()
+
+    def step(self, choice: int) -> bool:
+        """One step of a reply, in one of the streams that have one; False where none has."""
+        busy = [(number, one) for number, one in self.streams.items() if one.asked or one.reply is not None]
+        if not busy:
+            return False
+        channel, stream = busy[choice % len(busy)]
+        if stream.reply is None:
+            stream.reply, stream.replies = [], stream.replies + 1
+            self.emit(channel, ReplyStarted(stream.replies, stream.asked.pop(0)))
+        elif stream.cut or len(stream.reply) > choice % 4:
+            self.finish(channel, stream, "interrupted" if stream.cut else ("stop", "length")[choice % 2])
+        else:
+            stream.reply.append(f"w{choice} ")
+            self.emit(channel, Token(stream.replies, len(stream.reply) - 1, 1, f"w{choice} ", None))
+        return True
+
+    def finish(self, channel: int, stream: Stream, reason: str) -> None:
+        reply, stream.reply, stream.cut = stream.reply or [], None, False
+        if reply:
+            stream.said.append(("assistant", "".join(reply)))
+        stream.said, stream.waits = stream.said + stream.waits, []
+        self.emit(channel, ReplyDone(stream.replies, reason, len(reply), rows=9))
+
+    def listening(self) -> list[tuple[int, Stream]]:
+        return [(number, one) for number, one in self.streams.items() if one.listens is not None]
+
+
+def part_words(part: dict[str, Any]) -> str:
+    return part["text"] if part["type"] == "text" else item_words(part[part["type"]])
+
+
+def item_words(item: Any) -> str:
+    match item:
+        case Text(text=text):
+            return text
+        case Image():
+            return "image"
+    return "audio"
+
+
+def words(item: dict[str, Any]) -> list[Said]:
+    """What an item is for a model."""
+    texts = [part.get("text", part["type"].removeprefix("input_")) for part in item.get("content", ())]
+    return [(item.get("role", ""), text) for text in texts if text or item.get("role") != "assistant"]
+
+
+def joined(said: Sequence[Said]) -> list[Said]:
+    """The system prompt in one piece, as a prompt has it."""
+    front = list(itertools.takewhile(lambda one: one[0] == "system", said))
+    return [*([("system", "\n\n".join(text for _, text in front))] if front else []), *said[len(front) :]]
+
+
+def message(role: str, *texts: str, **more: str) -> dict[str, Any]:
+    kind = "output_text" if role == "assistant" else "input_text"
+    return {"type": "message", "role": role, "content": [{"type": kind, "text": text} for text in texts], **more}
+
+
+numbers = st.integers(0, 7)
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("user"), numbers),
+        st.tuples(st.just("picture"), numbers),
+        st.tuples(st.sampled_from(["assistant", "system"]), numbers),
+        st.tuples(st.just("between"), numbers),
+        st.tuples(st.just("delete"), numbers),
+        st.tuples(st.sampled_from(["respond", "respond", "aside", "input", "cancel", "instruct"]), numbers),
+        st.tuples(st.sampled_from(["step", "step", "step"]), numbers),
+        st.tuples(st.sampled_from(["break", "nonsense", "commit"]), numbers),
+    ),
+    min_size=8,
+    max_size=40,
+)
+
+
+def carry_out(room: Room, what: str, number: int) -> None:
+    match what:
+        case "user" | "assistant" | "system":
+            room.say("conversation.item.create", item=message(what, f"{what} {number}"))
+        case "picture":
+            part = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
+            room.say("conversation.item.create", item={"type": "message", "role": "user", "content": [part]})
+        case "between":
+            after = room.ids[number % len(room.ids)] if room.ids and number else "root"
+            room.say("conversation.item.create", item=message("user", f"between {number}"), previous_item_id=after)
+        case "delete":
+            room.say("conversation.item.delete", item_id=room.ids[number % len(room.ids)] if room.ids else "none")
+        case "respond":
+            room.say("response.create", response={"metadata": {"n": str(number)}})
+        case "aside":
+            room.say("response.create", response={"conversation": "none"})
+        case "input":
+            room.alone = True
+            room.say("response.create", response={"conversation": "none", "input": [message("user", "alone")]})
+            room.alone = False
+        case "cancel":
+            room.say("response.cancel")
+        case "instruct":
+            room.say("session.update", session={"type": "realtime", "instructions": f"Do {number}."})
+        case "step":
+            room.step(number)
+        case "break":
+            for channel in list(room.streams)[:1] if number == 7 else ():
+                del room.streams[channel]
+                room.emit(channel, Error("not_finite", "broken", None, True))
+                room.emit(channel, Closed("error"))
+                room.session.ended(channel)
+                room.work()
+        case "nonsense":
+            room.say(f"response.sing{number}", event_id="x")
+            assert room.told[-1]["error"]["event_id"] == "x"
+        case "commit":
+            room.say("input_audio_buffer.commit")
+
+
+def check(room: Room) -> None:
+    """The laws, once nothing runs any more."""
+    created = [event["response"]["id"] for event in room.told if event["type"] == "response.created"]
+    done = [event["response"] for event in room.told if event["type"] == "response.done"]
+    assert sorted(created) == sorted(response["id"] for response in done)
+    for response in done:
+        told = [event for event in room.told if event.get("response_id", "") == response["id"]]
+        kinds = [event["type"].removeprefix("response.") for event in told if "delta" not in event["type"]]
+        if kinds:
+            a, z = ["output_item.added", "content_part.added"], ["output_text.done", "content_part.done"]
+            assert kinds == [*a, *z, "output_item.done"]
+            deltas = "".join(event.get("delta", "") for event in told)
+            assert deltas == response["output"][0]["content"][0]["text"]
+    for id, expected in room.expected.items():
+        said = room.seen.get(id)
+        assert said is None or [one for one in said if one != ("user", "")] == expected
+
+
+@settings(max_examples=60)
+@given(steps)
+@example([("user", 1), ("instruct", 2), ("respond", 1)])
+def test_any_order_keeps_the_laws(done: list[tuple[str, int]]) -> None:
+    room = Room()
+    for what, number in done:
+        carry_out(room, what, number)
+    while room.step(0):
+        pass
+    check(room)
+    room.say("conversation.item.create", item=message("user", "Are you there?"))
+    assert room.told[-1]["type"] == "conversation.item.done"
+
+
+def test_speech_has_its_order() -> None:
+    """The stream hears speech, cuts the response, and answers by itself; the client is told in OpenAI's order."""
+    room = Room()
+    room.say("conversation.item.create", item=message("user", "Hello"))
+    room.say("response.create")
+    room.step(3)
+    room.step(3)
+    second = base64.b64encode(bytes(48_000)).decode()
+    room.say("input_audio_buffer.append", audio=second)
+    ((channel, stream),) = room.listening()
+    assert stream.listens is not None and stream.listens.respond and stream.listens.interrupt
+    room.told.clear()
+    room.emit(channel, SpeechStarted(1, 3, 200_000, "energy"))
+    room.finish(channel, stream, "interrupted")
+    room.say("input_audio_buffer.append", audio=second)
+    room.emit(channel, SpeechStopped(1, 4, 1_500_000, "silence"))
+    stream.asked.append(4)
+    for choice in (0, 1, 0):
+        room.step(choice)
+    kinds = [event["type"].replace("input_audio_buffer", "sound") for event in room.told]
+    first = kinds.index("response.done")
+    assert kinds[0] == "sound.speech_started" and "sound.speech_stopped" not in kinds[:first]
+    assert kinds[first + 1 : first + 6] == [
+        "sound.speech_stopped",
+        "sound.committed",
+        "conversation.item.added",
+        "conversation.item.done",
+        "response.created",
+    ]
+    assert room.told[first]["response"]["status_details"] == {"type": "cancelled", "reason": "turn_detected"}
+    start, stop, committed = room.told[0], room.told[first + 1], room.told[first + 2]
+    assert (start["audio_start_ms"], stop["audio_end_ms"]) == (200, 1500)
+    assert start["item_id"] == stop["item_id"] == committed["item_id"]
+    room.say("conversation.item.retrieve", item_id=committed["item_id"])
+    assert len(base64.b64decode(room.told[-1]["item"]["content"][0]["audio"])) == 1300 * 48
+
+
+def test_speech_is_answered_where_only_a_prompt_holds_the_past() -> None:
+    """A client brings turns along, as one does that connects again: the stream only listens, and each turn that it
+    hears is answered with all that was before."""
+    room = Room()
+    room.say("conversation.item.create", item=message("user", "My name is Ann."))
+    room.say("conversation.item.create", item=message("assistant", "Hello, Ann."))
+    room.say("input_audio_buffer.append", audio=base64.b64encode(bytes(48_000)).decode())
+    ((channel, stream),) = room.listening()
+    assert stream.listens is not None and not stream.listens.respond
+    room.emit(channel, SpeechStarted(1, 1, 0, "energy"))
+    room.emit(channel, SpeechStopped(1, 2, 900_000, "silence"))
+    assert room.told[-1]["type"] == "response.created"
+    assert list(room.seen.values())[-1] == [
+        ("user", "My name is Ann."),
+        ("assistant", "Hello, Ann."),
+        ("user", "audio"),
+    ]
+    ((_, stream),) = room.listening()
+    assert stream.listens is not None and stream.listens.respond
+    while room.step(0):
+        pass
+    assert room.told[-1]["response"]["status"] == "completed"
+
+
+@pytest.mark.skipif("tools" not in Request.__struct_fields__, reason="this engine takes no tools")
+def test_functions_are_called_and_their_outputs_come_back() -> None:
+    room = Room()
+    look = {"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}}
+    room.say("session.update", session={"type": "realtime", "tools": [look]})
+    room.say("conversation.item.create", item=message("user", "What is there?"))
+    room.say("response.create")
+    assert room.requests[-1].tools[0]["function"]["name"] == "look"  # pyright: ignore
+    ((channel, stream),) = room.streams.items()
+    call = ["I look. ", "<tool_", 'call>{"name": "look", "argu', 'ments": {"at": 1}}</tool_call>']
+    stream.asked.pop(0)
+    room.emit(channel, ReplyStarted(1, 1))
+    for index, words in enumerate(call):
+        room.emit(channel, Token(1, index, 1, words, None))
+    room.told.clear()
+    room.emit(channel, ReplyDone(1, "stop", 4, rows=9))
+    response = room.told[-1]["response"]
+    assert [item["type"] for item in response["output"]] == ["message", "function_call"]
+    called = response["output"][1]
+    assert (called["name"], json.loads(called["arguments"])) == ("look", {"at": 1})
+    kinds = [event["type"] for event in room.told]
+    assert kinds == [
+        "response.function_call_arguments.done",
+        "response.output_item.done",
+        "conversation.item.done",
+        "response.done",
+    ]
+    output = {"type": "function_call_output", "call_id": called["call_id"], "output": "A red square."}
+    room.say("conversation.item.create", item=output)
+    assert room.told[-1]["type"] == "conversation.item.done"
+    room.say("response.create")
+    messages = room.requests[-1].messages or []
+    assert [message["role"] for message in messages] == ["user", "assistant", "tool"]
+    assert messages[1]["tool_calls"][0]["function"] == {"name": "look", "arguments": {"at": 1}}
+    assert messages[2]["content"] == "A red square." and messages[2]["tool_call_id"] == called["call_id"]
+
+
+def test_updates_merge_deeply() -> None:
+    room = Room()
+
+    def update(**heard: Any) -> dict[str, Any]:
+        room.say("session.update", session={"type": "realtime", "audio": {"input": heard}})
+        return room.told[-1]["session"]["audio"]["input"]
+
+    assert room.told[0]["session"]["audio"]["input"]["turn_detection"]["type"] == "server_vad"
+    assert update(turn_detection={"threshold": 0.8})["turn_detection"]["silence_duration_ms"] == 500
+    heard = update(turn_detection={"silence_duration_ms": 300}, transcription={"model": "gpt-4o-mini-transcribe"})
+    assert heard["turn_detection"]["threshold"] == 0.8 and heard["transcription"] is None
+    assert update(format={"type": "audio/pcmu"}) == {**heard, "format": {"type": "audio/pcmu"}}
+    assert (
+        update(turn_detection={"type": "semantic_vad", "eagerness": "low"})["turn_detection"]["silence_duration_ms"]
+        > 1000
+    )
+    assert update(turn_detection=None)["turn_detection"] is None
+    assert update()["turn_detection"] is None
+    room.say(
+        "session.update", session={"type": "realtime", "audio": {"input": {"format": {"type": "audio/pcm", "rate": 8}}}}
+    )
+    assert room.told[-1]["error"]["param"] == "session.audio.input.format"
+
+
+@pytest.mark.parametrize("name", ["mulaw", "alaw"])
+def test_g711_is_what_ffmpeg_decodes(name: str) -> None:
+    import av
+    import numpy as np
+    from penstock.server.doors.realtime.sound import FORMATS
+
+    codes = bytes(range(256))
+    decoder = av.CodecContext.create(f"pcm_{name}", "r")
+    decoder.sample_rate, decoder.layout = 8000, "mono"  # pyright: ignore[reportAttributeAccessIssue]
+    (frame,) = decoder.decode(av.Packet(codes))  # pyright: ignore[reportAttributeAccessIssue]
+    chunk = FORMATS["audio/pcmu" if name == "mulaw" else "audio/pcma"].chunk(codes)
+    assert np.array_equal(np.frombuffer(chunk.data, "<i2"), frame.to_ndarray().ravel()) and chunk.rate == 8000
