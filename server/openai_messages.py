@@ -38,11 +38,6 @@ def checked_tools(given: list[Any], choice: Any) -> list[dict[str, Any]]:
         check_tools(given)
     except InputError as error:
         raise MessageError(str(error), str(error).partition(": ")[0]) from None
-    if choice not in (None, "auto", "none"):
-        raise MessageError(
-            f"tool_choice: expected 'auto' or 'none', got {described(choice)}: this server does not force a call",
-            "tool_choice",
-        )
     if choice == "auto" and not given:
         raise MessageError("tool_choice: expected tools beside it, got none", "tool_choice")
     return [] if choice == "none" else given

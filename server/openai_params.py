@@ -3,14 +3,12 @@ the client's own name of the field."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import msgspec
 
 from ..errors import InputError
 from ..streams.requests.messages import described
 from ..streams.requests.request import SamplingParams
+from ..streams.requests.structured import Structured
 from .errors import MessageError
 from .openai_words import as_places
 
@@ -47,10 +45,10 @@ def sampling(
     limit: str,
     logprobs: int | None = None,
     likely: str = "top_logprobs",
-    form: Mapping[str, Any] = {},
+    form: Structured | None = None,
 ) -> SamplingParams:
     """How each reply is drawn. `most`: its longest, from the field `limit`; `logprobs` come from the field `likely`;
-    `form`: what `structured` gives."""
+    `form`: what it has to be."""
     try:
         bias = {int(id): value for id, value in body.logit_bias.items()}
     except ValueError:
@@ -73,12 +71,12 @@ def sampling(
         min_tokens=body.min_tokens,
         ignore_eos=body.ignore_eos,
         logprobs=logprobs,
-        **form,
+        structured=form,
     )
     try:
         params.check()
     except InputError as error:
-        raise as_places(error, {"max_tokens": limit, "logprobs": likely}) from None
+        raise as_places(error, {"max_tokens": limit, "logprobs": likely, "structured": "response_format"}) from None
     return params
 
 
@@ -87,14 +85,3 @@ def check_number(body: Drawing, prompts: int, most: int) -> None:
     if not 1 <= body.n * prompts <= most:
         each = "" if prompts == 1 else f" for {prompts} prompts"
         raise MessageError(f"n: expected 1 to {most // prompts or 1}{each}, got {body.n}", "n")
-
-
-def structured(given: Any, place: str) -> dict[str, Any]:
-    """What a reply has to be, as `response_format` says: fields of `SamplingParams`, none for text."""
-    kind = given.get("type") if isinstance(given, dict) else None
-    if given is not None and kind != "text":
-        raise MessageError(
-            f"{place}.type: expected 'text', got {described(kind)}: this server does not hold replies to a grammar",
-            f"{place}.type",
-        )
-    return {}

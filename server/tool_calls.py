@@ -7,7 +7,7 @@ call and is none comes out as the words that it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -37,6 +37,22 @@ class ToolCallArguments(msgspec.Struct, frozen=True):
 
 
 ReplyPart = TextDelta | ToolCallStarted | ToolCallArguments
+
+
+def call_schema(functions: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """The JSON schema of a call of one of these functions, as a reply that is nothing but the call. `functions`: the
+    schema of each one's arguments. ValueError where two of them define the same name under `$defs` in two ways."""
+    defined: dict[str, Any] = {}
+    calls = []
+    for name, given in functions.items():
+        arguments = {"type": "object", **given}
+        for word in ("$defs", "definitions"):
+            for key, schema in arguments.pop(word, {}).items():
+                if defined.setdefault(word, {}).setdefault(key, schema) != schema:
+                    raise ValueError(f"expected one definition of {key!r} in all functions, got several")
+        call = {"name": {"const": name}, "arguments": arguments}
+        calls.append({"type": "object", "properties": call, "required": [*call], "additionalProperties": False})
+    return {"anyOf": calls, **defined}
 
 
 class ToolCallReader:

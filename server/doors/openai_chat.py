@@ -18,8 +18,9 @@ from .. import commands as c
 from ..answer import model_name
 from ..config import ServerConfig
 from ..errors import MessageError
+from ..openai_form import reply_form
 from ..openai_messages import checked_messages, checked_tools
-from ..openai_params import DEFAULT_TOKENS, Drawing, check_number, sampling, structured
+from ..openai_params import DEFAULT_TOKENS, Drawing, check_number, sampling
 from ..openai_replies import Began, Ended, Happened, PartSaid, Replies, Whole
 from ..openai_words import DONE, Failure, RequestMark, check_model, finish_reason, read_body, sse, usage
 from ..tool_calls import TextDelta, ToolCallArguments, ToolCallReader, ToolCallStarted
@@ -191,7 +192,8 @@ def _request(asked: ChatBody, info: EngineInfo) -> Request:
             f"modalities: expected ['text'], got {list(asked.modalities)}: replies are text", "modalities"
         )
     tools = checked_tools(asked.tools, asked.tool_choice)
-    if tools and not asked.parallel_tool_calls:
+    form = reply_form(asked.response_format, "response_format", tools, asked.tool_choice)
+    if tools and form is None and not asked.parallel_tool_calls:
         raise MessageError(
             "parallel_tool_calls: expected true, got false: this server does not bound how often a model calls",
             "parallel_tool_calls",
@@ -206,7 +208,7 @@ def _request(asked: ChatBody, info: EngineInfo) -> Request:
             DEFAULT_TOKENS if most is None else most,
             limit,
             (asked.top_logprobs or 1) if asked.logprobs else None,
-            form=structured(asked.response_format, "response_format"),
+            form=form,
         ),
     )
 

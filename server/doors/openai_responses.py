@@ -17,10 +17,11 @@ from .. import commands as c
 from ..answer import model_name
 from ..config import ServerConfig
 from ..errors import MessageError
+from ..openai_form import reply_form
 from ..openai_inputs import conversation_of, tools_of
 from ..openai_messages import checked_messages, checked_tools
 from ..openai_output import ResponseOutput
-from ..openai_params import DEFAULT_TOKENS, Drawing, sampling, structured
+from ..openai_params import DEFAULT_TOKENS, Drawing, sampling
 from ..openai_replies import Began, Ended, PartSaid, Replies
 from ..openai_words import Failure, RequestMark, at_place, at_places, check_model, read_body, sse
 from ..tool_calls import ToolCallReader
@@ -179,9 +180,9 @@ _BEGINNING = ("created", "in_progress")
 
 def _request(asked: ResponseBody, info: EngineInfo) -> tuple[Request, list[str]]:
     """The request, and where in the body each of its messages came from."""
-    form = structured(asked.text.format if asked.text else None, "text.format")
     tools = checked_tools(tools_of(asked.tools), asked.tool_choice)
-    if tools and not asked.parallel_tool_calls:
+    form = reply_form(asked.text.format if asked.text else None, "text.format", tools, asked.tool_choice)
+    if tools and form is None and not asked.parallel_tool_calls:
         raise MessageError(
             "parallel_tool_calls: expected true, got false: this server does not bound how often a model calls",
             "parallel_tool_calls",

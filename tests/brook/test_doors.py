@@ -34,7 +34,7 @@ def films(bank: Bank) -> list[Shown]:
 async def examined(house: House, door: str, films: list[Shown]) -> evaluate.Score:
     score = evaluate.Score()
     for paper, film in films:
-        await evaluate.answer(house, door, paper, film, paper.scene.seconds, score)
+        await evaluate.answer(house, door, paper, film, paper.scene.seconds, score, {})
     return score
 
 
@@ -72,7 +72,7 @@ def test_a_film_is_answered_of_which_little_goes_in(bank: Bank) -> None:
     async def main() -> tuple[evaluate.Score, Taken]:
         score = evaluate.Score()
         async with await Engine.load() as engine:
-            await evaluate.answer(engine, "frames", paper, film.film, paper.scene.seconds, score, 60.0)
+            await evaluate.answer(engine, "frames", paper, film.film, paper.scene.seconds, score, {"drop_still": 60.0})
         return score, score.taken["still"]
 
     score, taken = asyncio.run(main())
@@ -88,7 +88,7 @@ def test_without_a_film_no_door_knows_more(films: list[Shown]) -> None:
         score = evaluate.Score()
         async with await Engine.load() as engine:
             for paper, _ in films:
-                await evaluate.answer(engine, "messages", paper, None, 0.0, score)
+                await evaluate.answer(engine, "messages", paper, None, 0.0, score, {})
         return score
 
     given = [answer for answers in asyncio.run(main()).answers.values() for answer in answers]

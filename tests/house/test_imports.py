@@ -86,7 +86,7 @@ PURE = {
     "server/commands.py": {"streams"},
     "server/session.py": {"streams", "errors", "server.commands", "server.errors"},
 }
-_OPENAI = {f"server.openai_{name}" for name in ("inputs", "messages", "output", "params", "replies", "words")}
+_OPENAI = {f"server.openai_{name}" for name in ("form", "inputs", "messages", "output", "params", "replies", "words")}
 _OPENAI |= {"server.tool_calls"}
 PURE |= {
     f"{name.replace('.', '/')}.py": {"streams", "errors", "server.commands", "server.errors"} | _OPENAI

@@ -388,7 +388,6 @@ def test_speech_is_answered_where_only_a_prompt_holds_the_past() -> None:
     assert room.told[-1]["response"]["status"] == "completed"
 
 
-@pytest.mark.skipif("tools" not in Request.__struct_fields__, reason="this engine takes no tools")
 def test_functions_are_called_and_their_outputs_come_back() -> None:
     room = Room()
     look = {"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}}

@@ -9,13 +9,11 @@ import shutil
 import numpy as np
 import pytest
 from harness import running_engine, serving
-from penstock import Stream
 from penstock.demos.brook.sound import say
 from realtime_client import RATE, Talking, talking, text
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed: no words can be said"),
-    pytest.mark.skipif(not hasattr(Stream, "listen"), reason="this engine does not listen for speech"),
 ]
 ORDER = """input_audio_buffer.speech_started input_audio_buffer.speech_stopped input_audio_buffer.committed
 conversation.item.added conversation.item.done""".split()

@@ -53,13 +53,13 @@ def test_a_reply_over_the_network_tells_what_one_in_process_tells() -> None:
 
 def test_the_rest_of_a_reply_comes_over_the_network() -> None:
     reply = ClientReply(1)
-    reply.done(ReplyDone(1, "length", 0, "held"))
+    reply.done(ReplyDone(1, "length", 0, "held"), None)
     assert reply.rest == "held" and reply.since_us is None
 
 
 def test_from_when_on_a_reply_saw_comes_over_the_network() -> None:
     reply = ClientReply(1)
-    reply.done(ReplyDone(1, "stop", 0, since_us=7))
+    reply.done(ReplyDone(1, "stop", 0, since_us=7), None)
     assert reply.since_us == 7
 
 

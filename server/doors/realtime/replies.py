@@ -10,13 +10,15 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from ....errors import StreamClosedError
 from ....streams.event import Event, ReplyDone, Resting, Token
 from ... import commands as c
 from ...tool_calls import ReplyPart, TextDelta, ToolCallReader, ToolCallStarted
 from .items import RealtimeConversation, RealtimeItem, item_of
 from .response import RealtimeResponse
-from .settings import RealtimeSettings, check_modalities, checked_choice, checked_tools
+from .settings import RealtimeSettings, check_modalities, checked_choice, checked_tools, forced_call
 from .talk import AskedReply, RealtimeTalk
 from .usage import Usage
 from .wire import Fault, ReferenceSaid, ResponseSaid, encode, new_id, openai_code
@@ -74,11 +76,15 @@ class Replies:
         if said.output_modalities is not None:
             check_modalities(said.output_modalities, "response.output_modalities")
         tools = None if said.tools is None else checked_tools(said.tools, "response.tools")
-        if said.tool_choice is not None and checked_choice(said.tool_choice, "response.tool_choice") == "none":
+        choice = self._settings.config["tool_choice"]
+        if said.tool_choice is not None:
+            choice = checked_choice(said.tool_choice, "response.tool_choice")
+        if choice == "none":
             tools = []
         most = self._settings.config["max_output_tokens"] if said.max_output_tokens is None else said.max_output_tokens
         params = self._settings.params(most)
         terms = self._talk.terms(said.instructions, tools)
+        params = msgspec.structs.replace(params, structured=forced_call(terms.tools, choice))
         response = self._response(most, said.metadata, where == "auto")
         ref = ("response", response.id)
         items = None if said.input is None else self._input(said)

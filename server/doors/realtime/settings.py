@@ -10,8 +10,11 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ....streams.requests.request import Request, SamplingParams
+from ....errors import InputError
+from ....streams.requests.request import SamplingParams
+from ....streams.requests.structured import Structured
 from ...answer import model_name
+from ...tool_calls import call_schema
 from .sound import FORMATS, PCM, SoundFormat
 from .wire import Fault
 
@@ -246,10 +249,30 @@ def check_modalities(value: Any, place: str) -> None:
 
 
 def checked_choice(value: Any, place: str) -> Any:
-    """`tool_choice` as it is in force: a model is not forced to call a function."""
-    if value in ("auto", "none", "required") or (isinstance(value, dict) and value.get("type") in ("function", "mcp")):
-        return "none" if value == "none" else "auto"
+    """`tool_choice`: a word, or a function by its name."""
+    if value in ("auto", "none", "required"):
+        return value
+    if isinstance(value, dict) and value.get("type") == "function" and isinstance(value.get("name"), str):
+        return {"type": "function", "name": value["name"]}
     raise Fault(f"{place}: expected auto, none, required or a function, got {value!r:.40}", param=place)
+
+
+def forced_call(tools: list[dict[str, Any]], choice: Any) -> Structured | None:
+    """What a reply has to be so that it is a call that `choice` wants; None: it wants none. Fault where it wants one
+    that is not among `tools`."""
+    if choice in ("auto", "none"):
+        return None
+    functions = {tool["name"]: tool.get("parameters") or {} for tool in tools}
+    if choice != "required":
+        functions = {name: given for name, given in functions.items() if name == choice["name"]}
+    if not functions:
+        raise Fault("tool_choice: expected one of the tools, got none of them", param="tool_choice")
+    try:
+        form = Structured(json_schema=call_schema(functions))
+        form.check()
+    except (ValueError, InputError) as error:
+        raise Fault(f"tools: {error}", param="tools") from None
+    return form
 
 
 def checked_tools(value: Any, place: str) -> list[dict[str, Any]]:
@@ -260,7 +283,5 @@ def checked_tools(value: Any, place: str) -> list[dict[str, Any]]:
         where = f"{place}[{number}]"
         if not isinstance(tool, dict) or tool.get("type") != "function" or not isinstance(tool.get("name"), str):
             raise Fault(f"{where}: expected a function with a name, got another value", param=where)
-    if value and "tools" not in Request.__struct_fields__:
-        raise Fault(f"{place}: this server calls no functions; expected none, got {len(value)}", param=place)
     known = ("type", "name", "description", "parameters")
     return [{name: tool[name] for name in known if tool.get(name) is not None} for tool in value]
