@@ -90,15 +90,9 @@ class Wiring:
         pool = WorkerPool(threads, limits) if config.decode == "workers" else None
         self._supervisor = Supervisor(broken)
         self._threads = [WorkThread("penstock-encode"), WorkThread("penstock-words")]
+        hearing = Hearing(loaded.family.live_trained, turn_model(config))
         self.decode = Decode(
-            loaded.family.spec,
-            Decoders(limits, pool),
-            self._supervisor,
-            threads,
-            decode,
-            encode,
-            schedule,
-            Hearing(loaded.family.live_trained, turn_model(config)),
+            loaded.family.spec, Decoders(limits, pool), self._supervisor, threads, decode, encode, schedule, hearing
         )
         encoder = Encoder(loaded.towers, config.encoder_cache_bytes, language.spans, gate)
         self.encode = Encode(encoder, self._threads[0], encode, decode, schedule)

@@ -56,7 +56,8 @@ def main(options: argparse.Namespace, api_key: str | None, setup: EngineConfig) 
     """Watch until the media ends or until Ctrl-C; 0, or 1 where alerts were lost. Raises as `ask.main` does."""
     options.live, options.json, options.pace = True, False, False
     outlet = Webhook(options.webhook) if options.webhook is not None else Lines(options.jsonl)
-    ask.main(options, api_key, setup, Sentences(outlet))
+    whole = any(getattr(options, name) is not None for name in ("json_schema", "regex", "choice"))
+    ask.main(options, api_key, setup, Sentences(outlet, whole))
     return 1 if outlet.lost else 0
 
 
@@ -142,11 +143,12 @@ class Webhook:
 
 
 class Sentences:
-    """A view of a stream that cuts what is said into alerts: at the end of each sentence, and where the reply rests or
-    ends."""
+    """A view of a stream that cuts what is said into alerts: where the reply rests or ends, and, unless each is to be
+    `whole`, at the end of each sentence."""
 
-    def __init__(self, outlet: Outlet) -> None:
+    def __init__(self, outlet: Outlet, whole: bool = False) -> None:
         self._outlet = outlet
+        self._whole = whole
         self._watch = uuid.uuid4().hex
         self._said: list[Token] = []
 
@@ -165,7 +167,7 @@ class Sentences:
         match event:
             case Token():
                 self._said.append(event)
-                if _SENTENCE.search(self._text()):
+                if not self._whole and _SENTENCE.search(self._text()):
                     self._tell()
             case Resting():
                 self._tell()

@@ -73,6 +73,16 @@ def test_sentences_are_cut_where_they_end_and_where_the_reply_rests(tmp_path: Pa
     assert [(one["start_us"], one["stop_us"]) for one in alerts] == [(0, 20), (20, 40), (50, 60)]
 
 
+def test_what_is_to_be_whole_is_cut_at_no_sentence(tmp_path: Path) -> None:
+    view = Sentences(Lines(tmp_path / "file"), whole=True)
+    for index, word in enumerate(('{"seen": "A circle. ', 'A square."}')):
+        view.event(Token(1, index, 5, word, None))
+    view.event(ReplyDone(1, "stop", 2))
+    view.close()
+    (line,) = (tmp_path / "file").read_text().splitlines()
+    assert json.loads(json.loads(line)["text"]) == {"seen": "A circle. A square."}
+
+
 def test_a_webhook_is_tried_again_and_keeps_the_order() -> None:
     with address(503, 429) as (url, got):
         hook = Webhook(url, wait_seconds=0.01)
