@@ -13,7 +13,7 @@ from ...config import ServerConfig
 from . import wire
 from .hearing import SoundBuffer
 from .items import RealtimeConversation, RealtimeItem, item_of
-from .replies import Replies, Told
+from .replies import Responses, Told
 from .settings import RealtimeSettings
 from .talk import RealtimeTalk
 from .turns import HeardSound, detection_of
@@ -33,7 +33,7 @@ class RealtimeDoor:
         self._settings = RealtimeSettings(new_id("sess"), info)
         self._conversation = RealtimeConversation()
         self._talk = RealtimeTalk(self._conversation, self._settings)
-        self._replies = Replies(self._conversation, self._settings, self._talk)
+        self._replies = Responses(self._conversation, self._settings, self._talk)
         self._buffer = SoundBuffer()
         self._heard = HeardSound()
         self._event_ids: dict[str, str | None] = {}  # of what created an item, while its media may yet be refused

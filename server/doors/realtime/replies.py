@@ -40,7 +40,7 @@ class _Running:
         self.begun = False  # its reply has begun
 
 
-class Replies:
+class Responses:
     """The responses of one connection. Of the conversation at most one runs."""
 
     def __init__(self, conversation: RealtimeConversation, settings: RealtimeSettings, talk: RealtimeTalk) -> None:

@@ -89,7 +89,7 @@ class RealtimeSettings:
 
     @property
     def holds(self) -> bool:
-        """Replies are held open, and their rests are told."""
+        """Responses are held open, and their rests are told."""
         return self._extension("rest", False)
 
     @property

@@ -24,7 +24,7 @@ class Fault(Exception):
 
 
 # ---- items, as clients write them ------------------------------------------------------------------------------------
-class PartSaid(msgspec.Struct, frozen=True, kw_only=True):
+class ContentSaid(msgspec.Struct, frozen=True, kw_only=True):
     """One content part; which fields it needs depends on its `type`."""
 
     type: str
@@ -36,7 +36,7 @@ class PartSaid(msgspec.Struct, frozen=True, kw_only=True):
 
 class MessageSaid(msgspec.Struct, frozen=True, kw_only=True, tag="message"):
     role: Literal["user", "assistant", "system"]
-    content: list[PartSaid]
+    content: list[ContentSaid]
     id: str | None = None
 
 
