@@ -14,7 +14,7 @@ from ....errors import InputError
 from ....streams.item import Image, Item, Text
 from ....streams.requests.data_url import from_data_url, is_data_url
 from .sound import SoundFormat
-from .wire import CallSaid, Fault, ItemSaid, MessageSaid, OutputSaid, ContentSaid, new_id
+from .wire import CallSaid, ContentSaid, Fault, ItemSaid, MessageSaid, OutputSaid, new_id
 
 # The most bytes of media that a conversation keeps, to be shown to the model again where its past is changed.
 KEPT_BYTES = 64 * 2**20
