@@ -28,12 +28,12 @@ session_tasks  carries out on an engine what a session decides
 doors       one module a wire: its messages to commands of a session, answers of the session to its messages
 connection  one client: receive, send, idle, lost, drain
 http_request  one HTTP request that asks for replies; fetching: media that it names by a URL
-openai_words  OpenAI's errors, usage and events; openai_params: how replies are drawn; openai_messages: conversations
-            and tools; openai_inputs, openai_output: those of `/v1/responses`; openai_replies: those of one request
+openai_words  OpenAI's errors, usage and events; openai_params: how replies are drawn; openai_form: what they have to
+            be; openai_messages: conversations and tools; openai_inputs, openai_output: those of `/v1/responses`;
+            openai_replies: those of one request
 openapi     the document of the HTTP doors; version: which Penstock this is
 tool_calls  calls of tools, read from a reply while it comes
 outbox      what a client has not read yet, bounded
-tool_calls  calls of tools, read from the words of a reply
 wire        messages of `/v1/stream`, typed both ways; wire_headers: those of binary messages; wire_keep: those about a
             connection that is lost
 websocket   uvicorn's protocol, with a cut

@@ -34,7 +34,7 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_
 # What OpenAI's clients know an error by, where that is not our own code.
 _CODES = {"context_overflow": "context_length_exceeded", "input": "invalid_value", "message": "invalid_value"}
 _ROOTS = "|".join(("messages", "tools", "prompt", "prompt_ids", "media", *SamplingParams.__struct_fields__))
-_PLACE = re.compile(rf"((?:{_ROOTS})\b(?:\[\d+\])*(?:\.[a-z_]+(?:\[\d+\])*)*): ")
+_PLACE = re.compile(rf"(?:params\.)?((?:{_ROOTS})\b(?:\[\d+\])*(?:\.[a-z_]+(?:\[\d+\])*)*): ")
 _MESSAGE = re.compile(r"^messages\[(\d+)\]")
 _FINISH = {"stop": "stop", "length": "length", "overtaken": "stop", "interrupted": "stop"}
 # What says nothing about the answer: it is taken and not looked at.
@@ -78,6 +78,8 @@ def failed(code: str, message: str, path: str | None = None) -> Failure:
     """An error of the engine or of the session: `param` is the place that it names."""
     place = _PLACE.match(message)
     param = path or (place[1] if place else None)
+    if param is not None and param.startswith("structured"):
+        param = "response_format"
     return failure(_STATUS.get(code, 400), message, param, _CODES.get(code, code))
 
 

@@ -120,7 +120,12 @@ class ResponsesDoor:
     def failure(self) -> Failure | None:
         """What has come between."""
         failure = self._replies.failure
-        return None if failure is None else at_places(failure, self._places)
+        if failure is None:
+            return None
+        error = failure.body["error"]
+        if error["param"] == "response_format":  # as chats call it
+            error["param"] = "text.format"
+        return at_places(failure, self._places)
 
     def greet(self) -> Iterator[c.Command]:
         """What the session is to do."""

@@ -129,6 +129,24 @@ def test_several_replies_to_one_prompt(client: OpenAI, shown: dict[str, Any], st
     assert len(set(texts)) == 3
 
 
+def test_a_reply_of_a_form(client: OpenAI, shown: dict[str, Any]) -> None:
+    seen = {"shape": {"enum": ["square", "circle", "star"]}, "colour": {"enum": ["red", "blue", "green", "yellow"]}}
+    schema = {"type": "object", "properties": seen, "required": ["shape", "colour"], "additionalProperties": False}
+    form: Any = {"type": "json_schema", "json_schema": {"name": "seen", "schema": schema}}
+    messages: Any = asked(shown["picture"], "What do you see?")
+    reply = client.chat.completions.create(model="brook", messages=messages, response_format=form)
+    found = json.loads(reply.choices[0].message.content or "")
+    assert (found["colour"], found["shape"]) in {("red", "circle"), ("yellow", "square")}
+    flat: Any = {"format": {"type": "json_schema", "name": "seen", "schema": schema}}
+    parts: Any = [{"type": "input_text", "text": "What do you see?"}]
+    whole = client.responses.create(model="brook", input=[{"role": "user", "content": parts}], text=flat)
+    assert set(json.loads(whole.output_text)) == {"shape", "colour"}
+    flat["format"]["schema"] = {"$ref": "#/nowhere"}
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.responses.create(model="brook", input="x", text=flat)
+    assert refused.value.param == "text.format"
+
+
 WRONG: dict[str, tuple[dict[str, Any], type[openai.APIStatusError], str | None, str]] = {
     "temperature": ({"temperature": -1}, openai.BadRequestError, "temperature", "expected in [0, 100], got -1.0"),
     "length": ({"max_completion_tokens": 0}, openai.BadRequestError, "max_completion_tokens", "at least 1"),
@@ -140,6 +158,12 @@ WRONG: dict[str, tuple[dict[str, Any], type[openai.APIStatusError], str | None, 
         openai.BadRequestError,
         "tools",
         "expected a model whose chat template writes them",
+    ),
+    "form": (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#/nowhere"}}}},
+        openai.BadRequestError,
+        "response_format",
+        "json_schema",
     ),
     "media": (
         {"messages": asked("x", {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}})},
