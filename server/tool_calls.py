@@ -63,6 +63,7 @@ class ToolCallReader:
         self._make_id = make_id
         self._held = ""  # read, and not yet known to be words or a call
         self._begun = False  # something but white space has come
+        self._space: str | None = None  # white space since the newest call; None: words have come since, or no call
         self.calls = 0
 
     def feed(self, text: str) -> list[ReplyPart]:
@@ -105,9 +106,10 @@ class ToolCallReader:
         return not bare or bare[0] in "{["
 
     def _words(self, text: str, found: list[ReplyPart]) -> None:
-        if self.calls and not text.strip():
-            return  # what stands between calls
-        if text:
+        if self._space is not None and not text.strip():
+            self._space += text  # no words, if a call or the end comes next
+        elif text:
+            text, self._space = (self._space or "") + text, None
             self._begun = True
             found.append(TextDelta(text))
 
@@ -117,7 +119,7 @@ class ToolCallReader:
         if not calls:
             self._words(whole, found)
             return
-        self._begun = True
+        self._begun, self._space = True, ""
         for name, arguments in calls:
             found.append(ToolCallStarted(self.calls, self._make_id(self.calls), name))
             found.append(ToolCallArguments(self.calls, arguments))
