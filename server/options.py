@@ -149,6 +149,11 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "--log", choices=LOG_FORMS, default="text", help="how lines of the log are written (default text)"
     )
     running.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    running.add_argument(
+        "--otel",
+        action="store_true",
+        help="send an OpenTelemetry trace of each reply to the collector that OTEL_EXPORTER_OTLP_ENDPOINT names",
+    )
 
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:

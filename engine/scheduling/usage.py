@@ -54,7 +54,7 @@ class Usages:
 
     def stepped(self, plan: Plan, seconds: float, streams: Mapping[int, StreamState]) -> None:
         """A step has been carried out and is not committed yet. Each stream bears a part of its time by its rows."""
-        counts = [sum(map(len, feed.rows)) for feed in plan.feeds]
+        counts = [sum(len(run.ids) for run in feed.rows) for feed in plan.feeds]
         total = sum(counts)
         if not total:
             return
