@@ -130,6 +130,7 @@ def _serve(options: argparse.Namespace) -> int:
 
     import asyncio
 
+    from .answer import model_name
     from .app import bind, new_loop, serve, settle
     from .progress import loading, on_terminal
 
@@ -143,7 +144,7 @@ def _serve(options: argparse.Namespace) -> int:
             loaded = await Engine.load(options.model, revision=options.revision, config=setup, observer=observer)
         settle()
         if telemetry is not None:
-            telemetry.begin(loaded.info.model)
+            telemetry.begin(model_name(loaded.info.model))
         async with loaded as engine:
 
             def drains() -> None:

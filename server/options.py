@@ -145,6 +145,10 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="write what happens to a file in FOLDER, for `penstock replay`; it tells what clients said and showed",
     )
+    _add_reports(running)
+
+
+def _add_reports(running: argparse._ArgumentGroup) -> None:
     running.add_argument(
         "--log", choices=LOG_FORMS, default="text", help="how lines of the log are written (default text)"
     )

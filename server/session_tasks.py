@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..actors.stream import Stream
 
 log = logging.getLogger("penstock.server")
+_SECONDS = ("encode_seconds", "step_seconds")
 
 
 class _Live:
@@ -70,7 +71,9 @@ class _Live:
 
     def end(self) -> None:
         """Log the end."""
-        counts = " ".join(f"{name}={count}" for name, count in self.counts.items())
+        costs = _costs(self.usage)
+        told = self.counts | {name: costs[name] for name in _SECONDS if name in costs}
+        counts = " ".join(f"{name}={count}" for name, count in told.items())
         seconds, id = time.monotonic() - self._started, self.stream.id
         self.meter.end(self.reason)
         self.account.close()
@@ -79,7 +82,7 @@ class _Live:
             "key": self.account.name,
             "reason": self.reason,
             "seconds": round(seconds, 1),
-            **_costs(self.usage),
+            **costs,
             **self.counts,
         }
         words = "stream end %s id=%d reason=%r seconds=%.1f %s"
@@ -91,8 +94,7 @@ def _costs(usage: Usage | None) -> dict[str, Any]:
     if usage is None:
         return {}
     costs = msgspec.structs.asdict(usage)
-    seconds = {name: round(costs[name], 3) for name in ("encode_seconds", "step_seconds")}
-    return {**costs, **seconds}
+    return costs | {name: round(costs[name], 3) for name in _SECONDS}
 
 
 class SessionTasks:
