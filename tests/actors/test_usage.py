@@ -57,7 +57,7 @@ def total(usages: list[Usage]) -> Usage:
     for usage in usages:
         rows.update(usage.rows)
     names = ("refed", "cached", "tokens", "encode_seconds", "step_seconds")
-    sums = {name: sum(getattr(usage, name) for usage in usages) for name in names}
+    sums: dict[str, Any] = {name: sum(getattr(usage, name) for usage in usages) for name in names}
     return Usage(rows=dict(rows), **sums)
 
 
