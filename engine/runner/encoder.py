@@ -53,6 +53,7 @@ class Encoder:
         self._mine = nullcontext if gate is None else gate.mine
         self._first = next(_FIRST)
         self._limit = cache_bytes
+        self._waited = 0.0  # seconds, for what passes had launched
         self._cache: OrderedDict[bytes, Span | _Made] = OrderedDict()
         self._bytes = 0
         self.hits = 0
@@ -95,7 +96,7 @@ class Encoder:
         new = [(self._first + stream, segment) for stream, segment in (batch[place] for place in fresh.values())]
         with self._mine(), self._spends({place: self.rows(batch[place][1]) for place in fresh.values()}):
             encoded = self._towers.encode(new) if new else []
-            _check_finite([one.embeds for one in encoded])
+            self._wait([one.embeds for one in encoded])
         self.encoded += len(fresh)
         self.hits += len(batch) - len(fresh)
         found = dict(zip(fresh, map(self._spans.span, encoded), strict=True))
@@ -126,7 +127,7 @@ class Encoder:
                 prompt = self._towers.prompt(content, known.features)
             else:
                 prompt = self._towers.prompt(content)
-            _check_finite([part for part in prompt.embeds if part is not None])
+            self._wait([part for part in prompt.embeds if part is not None])
         if prompt.features is not None and contents.whole is not None:
             self._keep(contents.whole, known or _Made(prompt.features, _nbytes(prompt.features)))
         named = zip(prompt.rows, contents.runs(prompt), strict=True)
@@ -166,7 +167,15 @@ class Encoder:
 
     def _seconds(self) -> float:
         """How long passes have taken so far; without a gate all of this thread's time is theirs."""
-        return time.perf_counter() if self._gate is None else self._gate.pass_seconds
+        return time.perf_counter() if self._gate is None else self._gate.pass_seconds + self._waited
+
+    def _wait(self, embeds: list[Embeddings]) -> None:
+        """On CUDA a pass has ended before what it launched is computed; here that is waited for."""
+        begun = time.perf_counter()
+        try:
+            _check_finite(embeds)
+        finally:
+            self._waited += time.perf_counter() - begun
 
     def _keep(self, key: bytes, found: Span | _Made) -> None:
         """This is the newest of the cache; the oldest go where it holds too much."""
