@@ -34,6 +34,7 @@ from .messages import (
     Notice,
     ScheduleMessage,
     Segments,
+    Spent,
 )
 from .thread import WorkThread
 
@@ -148,14 +149,18 @@ class Encode(Actor[EncodeMessage]):
         batch = [(key[0], self._waiting[key]) for key in keys]
         if not batch:
             return
+        spent: dict[int, float] = {}
         try:
             spans = await self._thread.run(self._encoder.encode, batch)
         except Exception as error:  # a tower refused the batch: find whose segment it was
             if not isinstance(error, PenstockError):
                 log.exception("encoding %d segments failed", len(batch))
             spans = [_without_traceback(error)]
+        self._share(spent, [stream for stream, _ in batch])
         if len(spans) < len(batch):
-            spans = [await self._alone(*entry) for entry in batch]
+            spans = [await self._alone(*entry, spent) for entry in batch]
+        if spent:
+            self._schedule.put_control(Spent([*spent.items()]))
         for key, span in zip(keys, spans, strict=True):
             if isinstance(span, Span):
                 self._schedule.put_control(Spans(key[0], [span]))
@@ -163,12 +168,19 @@ class Encode(Actor[EncodeMessage]):
                 self._schedule.put_control(Failed(*key, *_told(span)))
             self._done(key, self._waiting.pop(key))
 
-    async def _alone(self, stream: int, segment: Segment) -> Span | Exception:
+    async def _alone(self, stream: int, segment: Segment, spent: dict[int, float]) -> Span | Exception:
         let_go()
         try:
             return (await self._thread.run(self._encoder.encode, [(stream, segment)]))[0]
         except Exception as error:
             return _without_traceback(error)
+        finally:
+            self._share(spent, [stream])
+
+    def _share(self, spent: dict[int, float], streams: list[int]) -> None:
+        """Add to each stream what the towers have spent for it; `streams`: of the segments, by their places."""
+        for place, seconds in self._encoder.spent.items():
+            spent[streams[place]] = spent.get(streams[place], 0.0) + seconds
 
     async def _converse(self, message: Converse) -> None:
         stream = message.stream
@@ -184,6 +196,7 @@ class Encode(Actor[EncodeMessage]):
             if code == InputError.code:
                 text = f"expected what the model's own processor takes, got its refusal: {str(error) or text}"
             self._schedule.put_control(Notice(stream, Error(code, f"{message.content.name}: {text}", message.seq)))
+        self._schedule.put_control(Spent([(stream, seconds) for seconds in self._encoder.spent.values()]))
         self._schedule.put_control(Resolved(stream, message.seq))
 
     def _done(self, key: Key, segment: Segment) -> None:

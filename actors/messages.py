@@ -10,7 +10,7 @@ decode    -> encode     Segments, Converse (data), Open*, Fork*, Freeze*, Thaw*,
 encode    -> schedule   Freeze* (control)
 decode    -> schedule   Resolved*, Close*, Notice (control)
 encode    -> decode     Encoded (control)
-encode    -> schedule   Spans*, LaidOut*, Resolved*, Announce, Failed, Notice (control)
+encode    -> schedule   Spans*, LaidOut*, Resolved*, Announce, Failed, Notice, Spent (control)
 schedule  -> encode     Grant, Discard (control)
 schedule  -> generate   Plan, Snapshot; generate -> schedule   Result (its reply), Snapshot, Broken
 schedule  -> client     Tell
@@ -139,6 +139,12 @@ class Notice(msgspec.Struct, frozen=True, tag=True):
     event: Event
 
 
+class Spent(msgspec.Struct, frozen=True, tag=True):
+    """The towers have worked so many seconds for each of these streams: (stream, seconds)."""
+
+    shares: list[tuple[int, float]]
+
+
 class Transcribe(msgspec.Struct, frozen=True, tag=True):
     """Tell what the cache holds of a stream; `ticket` comes back with it."""
 
@@ -183,6 +189,6 @@ class Tell(msgspec.Struct, frozen=True, tag=True):
 
 DecodeMessage = Open | Fork | Freeze | Thaw | Forget | Take | Flush | Hear | Converse | Encoded
 EncodeMessage = Segments | Converse | Open | Fork | Freeze | Thaw | Forget | Grant | Discard
-ScheduleMessage = Command | Snapshot | Transcribe | Announce | Failed | Notice | Result | Rouse | Broken
+ScheduleMessage = Command | Snapshot | Transcribe | Announce | Failed | Notice | Spent | Result | Rouse | Broken
 GenerateMessage = Plan | Snapshot | Bring
 Message = DecodeMessage | EncodeMessage | ScheduleMessage | GenerateMessage | Tell

@@ -37,8 +37,19 @@ from ..engine.scheduling.admission import Admission
 from ..engine.scheduling.granting import Announced, Granting
 from ..engine.scheduling.pace import Pace, StepPace
 from ..engine.scheduling.scheduler import Scheduler
+from ..engine.scheduling.usage import Usages
 from ..errors import ContextOverflowError, NotFiniteError, OutOfMemoryError, PenstockError
-from ..streams.event import Closed, Dropped, Error, Event, ReplyStarted, Resting, SpeechStarted, SpeechStopped
+from ..streams.event import (
+    Closed,
+    Dropped,
+    Error,
+    Event,
+    ReplyStarted,
+    Resting,
+    SpeechStarted,
+    SpeechStopped,
+    Usage,
+)
 from . import clock
 from .actor import Actor
 from .copies import Copies
@@ -54,6 +65,7 @@ from .messages import (
     Notice,
     Rouse,
     ScheduleMessage,
+    Spent,
     Tell,
     Transcribe,
 )
@@ -90,6 +102,7 @@ class Schedule(Actor[ScheduleMessage]):
         self._pace = steps  # of rows that a step appends
         self._granting = Granting(scheduler.streams, turns)
         self._admission = admission
+        self._usages = Usages()
         self._stepped_ms = 0.0  # what steps took since the encoder began with what it works on
         self._plan: Plan | None = None  # the step in flight
         self._later: deque[ScheduleMessage] = deque()  # what came while it ran
@@ -133,6 +146,7 @@ class Schedule(Actor[ScheduleMessage]):
             "stepping": int(self._plan is not None),
             "live_load": self._admission.load(self._granting.cameras(clock.now_us())),
             **self._granting.times.statistics(),
+            **self._usages.statistics(),
         }
 
     def check(self) -> None:
@@ -141,7 +155,7 @@ class Schedule(Actor[ScheduleMessage]):
 
     def _act(self, message: ScheduleMessage) -> None:
         """Do what a message says. What goes wrong in one stream's own message ends that stream, not the engine."""
-        if isinstance(message, Result | Broken | Rouse):
+        if isinstance(message, Result | Broken | Rouse | Spent):
             self._perform(message)
             return
         try:
@@ -163,6 +177,7 @@ class Schedule(Actor[ScheduleMessage]):
                 assert self._plan is not None
                 plan, self._plan = self._plan, None
                 self._timed(plan, message.ms)
+                self._usages.stepped(plan, message.ms / 1000, scheduler.streams)
                 for stream, error in scheduler.commit(plan, message):
                     self._fail(stream, error)
                 for stream in message.failed:
@@ -175,6 +190,9 @@ class Schedule(Actor[ScheduleMessage]):
                 raise EngineBroken(reason)
             case Rouse():
                 pass  # the next step is planned after it
+            case Spent(shares):
+                for stream, seconds in shares:
+                    self._usages.encoded(stream, seconds)
             case Open() | Fork() | Thaw():
                 self._begin(message)
             case Snapshot(stream, twin):
@@ -229,6 +247,7 @@ class Schedule(Actor[ScheduleMessage]):
         state = self._scheduler.streams[id]
         told = Tell(id, [], (state.layout.format.name, state.why))
         reply = state.reply
+        self._usages.begin(id, isinstance(message, Open))
         if isinstance(message, Fork):
             self._granting.fork(message.stream, id)
         else:
@@ -242,7 +261,7 @@ class Schedule(Actor[ScheduleMessage]):
         self._told[id] = told
 
     def _refuse(self, stream: int, error: PenstockError) -> None:
-        self._told[stream] = Tell(stream, [Error(error.code, str(error), fatal=True), Closed("error")])
+        self._told[stream] = Tell(stream, [Error(error.code, str(error), fatal=True), Closed("error", Usage())])
 
     def _fail(self, stream: int, error: PenstockError) -> None:
         if stream in self._scheduler.streams:
@@ -261,7 +280,7 @@ class Schedule(Actor[ScheduleMessage]):
         if stream in self._scheduler.streams:
             self._collect()
             self._scheduler.apply(Close(stream, reason))
-            self._news(stream).events.append(Closed(reason))
+            self._news(stream).events.append(Closed(reason, self._usages.end(stream)))
         self._granting.forget(stream)
         self._admission.forget(stream)
 
@@ -338,6 +357,7 @@ class Schedule(Actor[ScheduleMessage]):
 
     def _happened(self, stream: int, event: Event) -> None:
         """The stream's client will be told of this, with what was measured."""
+        self._usages.note(stream, event)
         self._news(stream).events.append(self._granting.times.tell(stream, event, clock.now_us()))
 
     def _collect(self) -> None:

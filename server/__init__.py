@@ -9,6 +9,7 @@ watch       `penstock watch`: what is seen, told by itself as JSON
 devices     `penstock devices`: which cameras, microphones, codecs and computers there are
 demo_model  `penstock fetch-demo-model`
 completion  `penstock completion`
+telemetry   OpenTelemetry traces of replies, for `serve --otel`
 trace       `penstock trace`: the messages of one frame from socket to token
 replay      `penstock replay`: a recorded run once more
 bench       `penstock bench`, a folder of its own

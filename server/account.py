@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image as Pictures
 
-from ..streams.event import Appended, Event, Token
+from ..streams.event import Appended, Closed, Event, Token
 from ..streams.item import Image, Item, VideoFrame
 from .errors import QuotaError, RateLimitError
 from .keys import ApiKey
@@ -100,6 +100,9 @@ class Account:
                 self._use(1)
             case Appended():
                 self._use(event.rows)
+            case Closed(usage=usage) if usage is not None:
+                self.meter.key_encode.labels(self.name).inc(usage.encode_seconds)
+                self.meter.key_steps.labels(self.name).inc(usage.step_seconds)
 
     def _take_bytes(self, size: int) -> None:
         if self._bytes is not None:

@@ -8,6 +8,7 @@ and uvicorn only in the command that needs them.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import os
 import sys
@@ -29,6 +30,7 @@ from .settings import SettingsParser, in_force
 if TYPE_CHECKING:
     from ..actors.info import EngineInfo
     from ..engine.loading.memory import Memory
+    from .telemetry import Telemetry
 
 _TAKES = {"unit": "sound inside video"}
 
@@ -128,17 +130,21 @@ def _serve(options: argparse.Namespace) -> int:
 
     import asyncio
 
+    from .answer import model_name
     from .app import bind, new_loop, serve, settle
     from .progress import loading, on_terminal
 
     listener = bind(config)  # Before the model is loaded: a port that is taken should not cost a minute.
     from ..actors.engine import Engine
 
-    async def run() -> None:
+    async def run(telemetry: Telemetry | None) -> None:
+        observer = None if telemetry is None else telemetry.put
         setup = served_config(options)
         async with loading(options.model or "Brook", on_terminal):
-            loaded = await Engine.load(options.model, revision=options.revision, config=setup)
+            loaded = await Engine.load(options.model, revision=options.revision, config=setup, observer=observer)
         settle()
+        if telemetry is not None:
+            telemetry.begin(model_name(loaded.info.model))
         async with loaded as engine:
 
             def drains() -> None:
@@ -156,9 +162,17 @@ def _serve(options: argparse.Namespace) -> int:
 
             await serve(engine, config, listener=listener, on_listening=announce, on_draining=drains)
 
-    with listener, asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(run())
+    with listener, _telemetry(options) as telemetry, asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(run(telemetry))
     return 0
+
+
+def _telemetry(options: argparse.Namespace) -> contextlib.AbstractContextManager[Telemetry | None]:
+    if not options.otel:
+        return contextlib.nullcontext()
+    from .telemetry import exported
+
+    return exported()
 
 
 def _config(options: argparse.Namespace) -> int:

@@ -26,6 +26,12 @@ _COUNTERS = (
     ("prefix_cache_queries", "prefix_queries", "Rows with which streams began."),
     ("prefix_cache_hits", "prefix_hits", "Of these, rows that the prefix cache held."),
 )
+# The same of what streams have cost.
+_COSTS = (
+    ("step_seconds", "step_seconds", "Seconds that steps took."),
+    ("encode_seconds", "encode_seconds", "Seconds that the towers worked."),
+    ("rows_refed", "refed", "Rows that were computed once more."),
+)
 _LANES = ("control", "data")
 
 
@@ -48,6 +54,8 @@ class EngineCollector(Collector):
             yield _gauge(name, what, numbers.get(key))
         for name, key, what in _COUNTERS:
             yield CounterMetricFamily(f"penstock_{name}", what, value=numbers.get(key))
+        for name, key, what in _COSTS:
+            yield CounterMetricFamily(f"penstock_{name}", what, value=numbers.get("usage", {}).get(key))
         held = 1 - numbers["pages_free"] / numbers["pages"] if numbers.get("pages") else None
         yield _gauge("kv_cache_usage_ratio", "The share of the KV cache's pages that somebody holds.", held)
         synchrony = numbers.get("timeliness", {}).get("synchrony")

@@ -58,6 +58,12 @@ class Meter:
         self.evicted = counter("rows_evicted", "Rows that have left the windows of streams.")
         self.key_bytes = counter("key_media_bytes", "Bytes of media that the clients of a key handed in.", ["key"])
         self.key_tokens = counter("key_tokens", "Tokens of replies and rows of media of the clients of a key.", ["key"])
+        self.key_encode = counter(
+            "key_encode_seconds", "Seconds that the towers worked for the streams of a key that have ended.", ["key"]
+        )
+        self.key_steps = counter(
+            "key_step_seconds", "The part of the steps' time of the streams of a key that have ended.", ["key"]
+        )
         self.errors = counter("errors", "Errors that clients were told of, by code.", ["code"])
         self.first_token = histogram("time_to_first_token", "From a question to the first token of its reply.", _LONG)
         self.between = histogram("inter_token_latency", "Between two tokens of a reply that does not rest.", _SHORT)

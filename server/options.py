@@ -145,10 +145,19 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="write what happens to a file in FOLDER, for `penstock replay`; it tells what clients said and showed",
     )
+    _add_reports(running)
+
+
+def _add_reports(running: argparse._ArgumentGroup) -> None:
     running.add_argument(
         "--log", choices=LOG_FORMS, default="text", help="how lines of the log are written (default text)"
     )
     running.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    running.add_argument(
+        "--otel",
+        action="store_true",
+        help="send an OpenTelemetry trace of each reply to the collector that OTEL_EXPORTER_OTLP_ENDPOINT names",
+    )
 
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:

@@ -12,8 +12,10 @@ from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from ..errors import InputError, PenstockError
-from ..streams.event import Closed, Event, ReplyStarted, Token
+from ..streams.event import Closed, Event, ReplyStarted, Token, Usage
 from . import commands as c
 from .account import Account
 from .outbox import HangUp
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from ..actors.stream import Stream
 
 log = logging.getLogger("penstock.server")
+_SECONDS = ("encode_seconds", "step_seconds")
 
 
 class _Live:
@@ -35,6 +38,7 @@ class _Live:
         self.meter = account.meter.stream()
         self.label = label  # For the log: never the client's own words.
         self.reason = "client gone"
+        self.usage: Usage | None = None  # what it has cost, once it has ended
         self.counts = {"inputs": 0, "bytes": 0, "replies": 0, "tokens": 0}
         self._started = time.monotonic()
         extra = {"stream": stream.id, "key": account.name, "format": stream.format}
@@ -50,11 +54,26 @@ class _Live:
             case ReplyStarted():
                 self.counts["replies"] += 1
             case Closed():
-                self.reason = event.reason
+                self.reason, self.usage = event.reason, event.usage
+
+    async def settle(self) -> None:
+        """Close the stream, whose client has gone, and count what it has cost. Never raises."""
+        await _close(self)
+        if not self.stream.closed:
+            return
+        try:
+            async for event in self.stream:
+                if isinstance(event, Closed):
+                    self.account.note(event)
+                    self.usage = event.usage
+        except Exception:
+            log.exception("no account of %s", self.label)
 
     def end(self) -> None:
         """Log the end."""
-        counts = " ".join(f"{name}={count}" for name, count in self.counts.items())
+        costs = _costs(self.usage)
+        told = self.counts | {name: costs[name] for name in _SECONDS if name in costs}
+        counts = " ".join(f"{name}={count}" for name, count in told.items())
         seconds, id = time.monotonic() - self._started, self.stream.id
         self.meter.end(self.reason)
         self.account.close()
@@ -63,10 +82,19 @@ class _Live:
             "key": self.account.name,
             "reason": self.reason,
             "seconds": round(seconds, 1),
+            **costs,
             **self.counts,
         }
         words = "stream end %s id=%d reason=%r seconds=%.1f %s"
         log.info(words, self.label, id, self.reason, seconds, counts, extra=extra)
+
+
+def _costs(usage: Usage | None) -> dict[str, Any]:
+    """What a stream has cost, as the log has it; its tokens are counted there as they are told."""
+    if usage is None:
+        return {}
+    costs = msgspec.structs.asdict(usage)
+    return costs | {name: round(costs[name], 3) for name in _SECONDS}
 
 
 class SessionTasks:
@@ -151,8 +179,10 @@ class SessionTasks:
         """Close all streams, whatever state they are in, once the task group has ended. Never raises."""
         self._session.close()
         for live in list(self._live.values()):
-            live.end()
-            await _close(live)
+            try:
+                await live.settle()
+            finally:
+                live.end()
 
     # ---- jobs ----
     def _start(self, job: int, channel: int, work: Coroutine[Any, Any, None]) -> None:

@@ -244,13 +244,39 @@ class Error(msgspec.Struct, frozen=True, tag="error"):
     number: int = 0
 
 
+class Usage(msgspec.Struct, frozen=True):
+    """What a stream has cost, from when it was opened, forked or restored until it ended. A fork and a restored stream
+    have accounts of their own, which begin empty. The sums over all streams are the engine's
+    (`Engine.statistics()["usage"]`).
+
+    rows: rows that were computed for it, each once: of words ("text": the tokens of replies and what the format and the
+        template add are among them), and of media by modality.
+    refed: rows that were computed once more: its pages had gone to other streams, or an interrupt moved media up.
+    cached: rows with which it began that were in the prefix cache, and were not computed.
+    tokens: tokens of its replies, also those that were cut later.
+    encode_seconds: how long the towers worked for its media. Media that was encoded before costs nothing.
+    step_seconds: its part of the time of the steps, by its share of the rows of each.
+    dropped: media that the model did not see, by modality and reason, counted as `Dropped.count` does.
+    """
+
+    rows: dict[str, int] = {}
+    refed: int = 0
+    cached: int = 0
+    tokens: int = 0
+    encode_seconds: float = 0.0
+    step_seconds: float = 0.0
+    dropped: dict[str, dict[str, int]] = {}
+
+
 class Closed(msgspec.Struct, frozen=True, tag="closed"):
     """The stream has ended. This is always the last event.
 
     reason: "closed" (by its client), "error", "slow reader" (its client left events unread) or "engine stopped".
+    usage: what the stream has cost. `None` where nobody can tell: the engine has failed, or the connection is lost.
     """
 
     reason: str
+    usage: Usage | None = None
     number: int = 0
 
 

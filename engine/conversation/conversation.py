@@ -206,6 +206,7 @@ class Conversation:
         assert reply is not None
         keep = max(keep, reply.least)
         if keep < len(reply.ids):
+            again = reply.again(keep, self.stream.past)
             row, cursor, behind = reply.cut(keep)
             self.kept.remove(self.stream.cut(row))
             self.stream.layout.back_to(cursor)
@@ -214,6 +215,7 @@ class Conversation:
                 rows = layout.media(splice.input) if isinstance(splice.input, Span) else layout.text(splice.input)
                 self.stream.lay(rows)
                 self.kept.add(rows)
+            self.stream.again = max(self.stream.again, min(again, self.stream.rows))
         self._happens(what)
 
     def advance(self) -> None:

@@ -162,6 +162,14 @@ class ReplyState:
         position = self.positions[-1] + 1
         return self.places[-1] + 1, Cursor(position, position), behind
 
+    def again(self, keep: int, past: int) -> int:
+        """Before which row a cut to `keep` tokens will lay once more what was fed, where rows before `past` have been;
+        0 where it will lay nothing so."""
+        first = max(0, keep - self.gone)
+        row = self.places[first - 1] + 1 if keep else self.row
+        tokens = max(0, bisect_left(self.places, past) - first)
+        return past - tokens if past - tokens > row else 0
+
     def let_go(self, row: int) -> None:
         """The embeddings of the rows from `row` on, a run that was spliced in, are kept no longer; or the rows before
         it have left the window."""

@@ -96,6 +96,7 @@ class StreamState:
         self.away = 0  # pages in host memory; its tables have none then
         self.returns = False  # its rows are to be in the cache although nothing new is to be fed
         self.cold = 0  # rows [0, cold) were in the cache
+        self.again = 0  # rows [0, again) were too, or hold what was there before a cut
         self.since = 0  # age of its need
         self.whole = True  # every span that was laid is still kept
         self.kept_from = 0  # entries of `laid` before this have let their embeddings go
@@ -313,7 +314,7 @@ class StreamState:
         self.marks.cut(row)
         self.found = min(self.found, row)
         self.announced = min(self.announced, row)
-        self.cold = min(self.cold, row)
+        self.cold, self.again = min(self.cold, row), min(self.again, row)
         self.head = min(self.head, keep)
         self.kept_from = min(self.kept_from, keep)
         fed = (self.laid[place].seen for place in range(self.head - 1, -1, -1))

@@ -7,8 +7,10 @@ the cache's life. Sound of a stream is not kept: its features hang on what the s
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import OrderedDict
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import count
 from typing import NamedTuple
 
@@ -47,13 +49,17 @@ class Encoder:
     def __init__(self, towers: Towers, cache_bytes: int, spans: SpanStore, gate: Gate | None = None) -> None:
         self._towers = towers
         self._spans = spans
+        self._gate = gate
         self._mine = nullcontext if gate is None else gate.mine
         self._first = next(_FIRST)
         self._limit = cache_bytes
+        self._waited = 0.0  # seconds, for what passes had launched
         self._cache: OrderedDict[bytes, Span | _Made] = OrderedDict()
         self._bytes = 0
         self.hits = 0
         self.encoded = 0  # segments that went through a tower
+        # The seconds that the newest call's passes took, by the places of its segments; those of a prompt have place 0.
+        self.spent: dict[int, float] = {}
 
     def rows(self, segment: Segment) -> int:
         """How many rows the segment will have."""
@@ -80,6 +86,7 @@ class Encoder:
     def encode(self, batch: list[tuple[int, Segment]]) -> list[Span]:
         """Spans of (stream, segment) pairs, in their order. Raises NotFiniteError where a tower gives NaN or infinity:
         in the cache they would reach every later token."""
+        self.spent = {}
         keys = [_key(segment) for _, segment in batch]
         known = {key: span for key in keys if key and isinstance(span := self._cache.get(key), Span)}
         fresh: dict[bytes | int, int] = {}  # content (or, where it has no key, the place) -> first place
@@ -87,9 +94,9 @@ class Encoder:
             if key not in known:
                 fresh.setdefault(place if key is None else key, place)
         new = [(self._first + stream, segment) for stream, segment in (batch[place] for place in fresh.values())]
-        with self._mine():
+        with self._mine(), self._spends({place: self.rows(batch[place][1]) for place in fresh.values()}):
             encoded = self._towers.encode(new) if new else []
-        _check_finite([one.embeds for one in encoded])
+            self._wait([one.embeds for one in encoded])
         self.encoded += len(fresh)
         self.hits += len(batch) - len(fresh)
         found = dict(zip(fresh, map(self._spans.span, encoded), strict=True))
@@ -112,14 +119,15 @@ class Encoder:
     def prompt(self, content: Content) -> Prompt:
         """A whole prompt, as the model's own processor has it. Where one with the same media was before, no tower runs.
         Raises NotFiniteError as `encode` does."""
+        self.spent = {}
         contents = Contents(content)
         known = None if contents.whole is None else self._cache.get(contents.whole)
-        with self._mine():
+        with self._mine(), self._spends({0: 1}):
             if isinstance(known, _Made):
                 prompt = self._towers.prompt(content, known.features)
             else:
                 prompt = self._towers.prompt(content)
-        _check_finite([part for part in prompt.embeds if part is not None])
+            self._wait([part for part in prompt.embeds if part is not None])
         if prompt.features is not None and contents.whole is not None:
             self._keep(contents.whole, known or _Made(prompt.features, _nbytes(prompt.features)))
         named = zip(prompt.rows, contents.runs(prompt), strict=True)
@@ -145,6 +153,29 @@ class Encoder:
     def cached_bytes(self) -> int:
         """Bytes of embeddings that the cache holds."""
         return self._bytes
+
+    @contextmanager
+    def _spends(self, rows: dict[int, int]) -> Iterator[None]:
+        """Inside, towers work: `spent` will say how long, shared out by the rows of each place."""
+        before, total = self._seconds(), sum(rows.values())
+        try:
+            yield
+        finally:
+            if total:
+                each = (self._seconds() - before) / total
+                self.spent = {place: each * count for place, count in rows.items()}
+
+    def _seconds(self) -> float:
+        """How long passes have taken so far; without a gate all of this thread's time is theirs."""
+        return time.perf_counter() if self._gate is None else self._gate.pass_seconds + self._waited
+
+    def _wait(self, embeds: list[Embeddings]) -> None:
+        """On CUDA a pass has ended before what it launched is computed; here that is waited for."""
+        begun = time.perf_counter()
+        try:
+            _check_finite(embeds)
+        finally:
+            self._waited += time.perf_counter() - begun
 
     def _keep(self, key: bytes, found: Span | _Made) -> None:
         """This is the newest of the cache; the oldest go where it holds too much."""

@@ -48,6 +48,8 @@ class Gate:
         self._cuda = device is not None and device.type == "cuda"
         self._waiting: list[float] = []  # the patience of each step that waits
         self._ended = 0.0  # when the last step ended
+        self.pass_seconds = 0.0  # how long the slices of all passes have taken
+        self._counted = 0.0  # up to when
         self._pass: greenlet | None = None  # what computes now, if it is a slice
         self._state: tuple[Any, ...] = ()  # of torch in this thread, when the slice began
         self._stopping = False
@@ -90,7 +92,7 @@ class Gate:
         It runs in torch's inference mode.
         """
         future: Future[R] = Future()
-        self._pool.submit(self._begin, partial(_run, future, partial(work, *args, **kwargs)))
+        self._pool.submit(self._begin, partial(_run, future, partial(self._whole, partial(work, *args, **kwargs))))
         try:
             return future.result()
         finally:
@@ -135,17 +137,31 @@ class Gate:
 
     def _go_on(self, tower: greenlet) -> None:
         """One slice of a pass. The modes of torch are those of this thread; they end with the slice, for the step."""
-        begun = time.perf_counter()
+        begun = self._counted = time.perf_counter()
         with torch.inference_mode():
             self._pass, self._state = tower, _state()
             tower.switch()
             self._pass = None
-        self._computed(time.perf_counter() - begun)
+        self._count()
+        self._computed(self._counted - begun)
         if not tower.dead:
             try:
                 self._pool.submit(self._go_on, tower)
             except RuntimeError:  # stopped meanwhile
                 self._go_on(tower)
+
+    def _whole(self, work: Callable[[], R]) -> R:
+        """A whole pass; its time is counted before anybody is told that it has ended."""
+        try:
+            return work()
+        finally:
+            self._count()
+
+    def _count(self) -> None:
+        """The pass that runs has taken the time since it was counted last."""
+        now = time.perf_counter()
+        self.pass_seconds += now - self._counted
+        self._counted = now
 
     def _computed(self, seconds: float) -> None:
         """So long a step or a slice took. Never while one is at work: its layers keep their threads."""

@@ -10,6 +10,7 @@ precedence.py   whose rows go into a step before older ones
 finding.py      which pages a stream goes on with instead of computing its first rows
 granting.py     which segments the encoder begins next, and which are dropped; how much time is left for them
 timeliness.py   how timely media is, measured
+usage.py        what streams have cost
 admission.py    whether the machine keeps up with one more live stream
 pace.py         how many rows fit into a time
 journal.py      what happened, so that a run can be repeated

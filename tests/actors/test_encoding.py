@@ -38,6 +38,7 @@ PARAMS = SamplingParams(max_tokens=3, stop=("a", "b"), stop_token_ids=(1, 2), se
 FROZEN = Frozen(Request(system="Look."), 4, True, False, "live", "so", b"media", -1.5, b"state", [9], 2, 16)
 LAYERS = [(torch.ones(2, 16, 1, 4), torch.zeros(2, 16, 1, 4))]
 TAKEN = Snapshot(1, 2, FROZEN, LAYERS, {9: (torch.ones(3, 4), None)}, e.Error("no", "no"))
+USAGE = e.Usage({"text": 3}, 1, 2, 4, 0.5, 0.25, {"video": {"late": 1}})
 MESSAGES: list[msgspec.Struct] = [
     c.Open(1, Request(system="Look.", params=PARAMS)),
     m.Take(1, 2, i.Image(b"jpeg"), 7),
@@ -90,6 +91,7 @@ MESSAGES: list[msgspec.Struct] = [
     m.Tell(1, [e.SpeechStarted(3, 2, 9, "energy")]),
     m.Tell(1, [e.SpeechStopped(3, 2, 9, "silence")]),
     c.Refuse(1, e.Error("media", "no", 2)),
+    m.Spent([(1, 0.5)]),
     c.AppendRows(64),
     c.Yield([1, 2]),
     c.Due([2, 1]),
@@ -103,7 +105,7 @@ MESSAGES: list[msgspec.Struct] = [
     m.Tell(1, [e.Token(1, 0, 5, "a", SEEN, -0.5, ((5, "a", -0.5),))]),
     m.Tell(1, [e.ReplyStarted(1, 2, True), e.Resting(1, 4)]),
     m.Tell(1, [e.ReplyDone(1, "stop", 3), e.Held(1, 0), e.Credit(5, 6), e.Evicted(0, 1)], resolved=[1, 2]),
-    m.Tell(1, [e.Error("input", "no", 3), e.Closed("closed")], running=(1, 2, 3)),
+    m.Tell(1, [e.Error("input", "no", 3), e.Closed("closed", USAGE)], running=(1, 2, 3)),
     m.Tell(1, [], transcripts=[(1, [TranscriptRow(0, [1, 2], [[0, 1], [0, 1], [0, 1]], SEEN)])]),
     Plan(1, [(1, [2])], [(0, 1)], [TableEdit(0, 0, [1])], [(2, [5])], [7], [Feed(1, 0, 4, [ROWS], DRAW)], [(9, 2)]),
     Result(1, [5, 6]),

@@ -37,7 +37,7 @@ TALK = ("append", "ask", "watch", "prompted", "interrupt", "listen", "end", "for
 STREAM = (*TALK, "snapshot", "transcript", "close")
 TOLD = ("Appended", "ReplyStarted", "Token", "Resting", "ReplyDone", "Dropped", "Credit", "Held", "Evicted")
 EVENTS = (*TOLD, "SpeechStarted", "SpeechStopped", "Error", "Closed")
-PARTS = ("Seen", "TranscriptRow")
+PARTS = ("Seen", "TranscriptRow", "Usage")
 ITEMS = ("Text", "Image", "VideoFrame", "VideoBytes", "AudioChunk", "AudioBytes", "Embedding")
 PAGES = {
     "engine": Page("`Engine`", "actors/engine.py", {"Engine": ENGINE, "EngineInfo": ()}),

@@ -20,7 +20,7 @@ from .items import RealtimeConversation, RealtimeItem, item_of
 from .response import RealtimeResponse
 from .settings import RealtimeSettings, check_modalities, checked_choice, checked_tools, forced_call
 from .talk import AskedReply, RealtimeTalk
-from .usage import Usage
+from .usage import ResponseUsage
 from .wire import Fault, ReferenceSaid, ResponseSaid, encode, new_id, openai_code
 
 Told = bytes | c.Command
@@ -49,7 +49,7 @@ class Responses:
         self._talk = talk
         self._conversation_id = new_id("conv")
         self._running: dict[str, _Running] = {}  # by stream
-        self._usage: dict[str, Usage] = {}  # by stream
+        self._usage: dict[str, ResponseUsage] = {}  # by stream
 
     @property
     def active(self) -> RealtimeResponse | None:
@@ -121,7 +121,7 @@ class Responses:
         reader = ToolCallReader(tools, lambda _: new_id("call")) if tools else None
         self._running[begun.stream] = _Running(response, begun.stream, reader, own)
         if begun.prompt is not None:
-            self._usage[begun.stream] = Usage(begun.prompt)
+            self._usage[begun.stream] = ResponseUsage(begun.prompt)
         elif own and self._talk.name in self._usage:
             self._usage[begun.stream] = copy.deepcopy(self._usage[self._talk.name])
 
@@ -141,7 +141,7 @@ class Responses:
 
     def event(self, stream: str, event: Event) -> Iterator[Told]:
         """An event of a stream."""
-        self._usage.setdefault(stream, Usage()).note(event)
+        self._usage.setdefault(stream, ResponseUsage()).note(event)
         one = self._running.get(stream)
         if one is None:
             return

@@ -21,7 +21,7 @@ class _MediaRun(NamedTuple):
     kind: str  # "image" or "audio"
 
 
-class Usage:
+class ResponseUsage:
     """The rows of one stream. `prompt`: the kinds of the media in its prompt, in their order."""
 
     def __init__(self, prompt: Sequence[str] = ()) -> None:

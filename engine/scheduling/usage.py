@@ -1,0 +1,105 @@
+"""What streams have cost: rows, tokens, seconds of steps and of towers, and what was dropped. Times come from the
+caller, in seconds.
+
+What it keeps of a stream does not grow: sums, by modality and by reason.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from ...streams.event import Dropped, Event, Token, Usage
+from ..conversation.state import StreamState
+from ..plan import Plan
+
+
+class _Used:
+    """The sums of one stream, or of all. `found`: it has fed nothing yet, and may have found its first rows."""
+
+    def __init__(self, found: bool = False) -> None:
+        self.found = found
+        self.text = 0
+        self.media: Counter[str] = Counter()
+        self.refed = self.cached = self.tokens = 0
+        self.encode_seconds = self.step_seconds = 0.0
+        self.dropped: Counter[tuple[str, str]] = Counter()  # (modality, reason)
+
+    def usage(self) -> Usage:
+        """As they are now."""
+        dropped: dict[str, dict[str, int]] = {}
+        for (modality, reason), count in self.dropped.items():
+            dropped.setdefault(modality, {})[reason] = count
+        rows = {"text": self.text, **self.media}
+        return Usage(rows, self.refed, self.cached, self.tokens, self.encode_seconds, self.step_seconds, dropped)
+
+
+class Usages:
+    """Of all streams. A stream is known from `begin` to `end`; what comes for it later counts for all alone."""
+
+    def __init__(self) -> None:
+        self._all = _Used()
+        self._streams: dict[int, _Used] = {}
+
+    def begin(self, stream: int, opened: bool) -> None:
+        """A stream begins, with an account that is empty. `opened`: it has no rows, as a fork or a restored one has."""
+        self._streams[stream] = _Used(opened)
+
+    def end(self, stream: int) -> Usage:
+        """A stream has ended."""
+        return self._streams.pop(stream, _Used()).usage()
+
+    def stepped(self, plan: Plan, seconds: float, streams: Mapping[int, StreamState]) -> None:
+        """A step has been carried out and is not committed yet. Each stream bears a part of its time by its rows."""
+        counts = [sum(len(run.ids) for run in feed.rows) for feed in plan.feeds]
+        total = sum(counts)
+        if not total:
+            return
+        everyone, each = self._all, seconds / total
+        everyone.step_seconds += seconds
+        for feed, count in zip(plan.feeds, counts, strict=True):
+            state, used = streams[feed.stream], self._streams[feed.stream]
+            first = state.fed - count
+            used.step_seconds += each * count
+            if used.found:
+                used.found, used.cached = False, first
+                everyone.cached += first
+            if count == 1 and feed.rows[0].seen is None and first >= state.again and first >= state.cold:
+                used.text += 1  # a token: most feeds are
+                everyone.text += 1
+                continue
+            again = min(count, max(0, max(state.again, state.cold) - first))
+            used.refed += again
+            everyone.refed += again
+            for run in feed.rows:
+                new = len(run) - min(again, len(run))
+                again -= len(run) - new
+                if run.seen is None:
+                    used.text += new
+                    everyone.text += new
+                elif new:
+                    used.media[run.seen.modality] += new
+                    everyone.media[run.seen.modality] += new
+
+    def encoded(self, stream: int, seconds: float) -> None:
+        """The towers have worked so long for a stream."""
+        self._all.encode_seconds += seconds
+        if stream in self._streams:
+            self._streams[stream].encode_seconds += seconds
+
+    def note(self, stream: int, event: Event) -> None:
+        """The client of a stream is told of this."""
+        if isinstance(event, Token | Dropped):
+            known = self._streams.get(stream)
+            for used in (self._all,) if known is None else (self._all, known):
+                if isinstance(event, Token):
+                    used.tokens += 1
+                else:
+                    used.dropped[event.modality, event.reason] += event.count
+
+    def statistics(self) -> dict[str, Any]:
+        """Of all streams that there have been."""
+        return {"usage": msgspec.structs.asdict(self._all.usage())}
