@@ -45,6 +45,7 @@ from .streams.event import (
     SpeechStarted,
     SpeechStopped,
     Token,
+    Usage,
 )
 from .streams.item import AudioBytes, AudioChunk, Embedding, Image, Item, Text, VideoBytes, VideoFrame
 from .streams.requests.request import Request, Sampling, SamplingParams
@@ -113,6 +114,7 @@ __all__ = (
     "Text",
     "Token",
     "TurnDetection",
+    "Usage",
     "VideoBytes",
     "VideoFrame",
     "Window",
