@@ -34,6 +34,7 @@ from .connection import Door, ServedSocket
 from .doors.openai_chat import ChatDoor
 from .doors.openai_completions import CompletionsDoor
 from .doors.openai_responses import ResponsesDoor
+from .doors.openai_transcription import TranscriptionDoor, TranslationDoor
 from .doors.realtime.door import RealtimeDoor
 from .doors.stream import StreamDoor
 from .engine_metrics import EngineCollector
@@ -61,6 +62,8 @@ HTTP_DOORS: dict[str, MakeDoor] = {
     "/v1/chat/completions": ChatDoor,
     "/v1/completions": CompletionsDoor,
     "/v1/responses": ResponsesDoor,
+    "/v1/audio/transcriptions": TranscriptionDoor,
+    "/v1/audio/translations": TranslationDoor,
 }
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _FOREIGN = "foreign origin: expected the server's own or one of --allow-origin"
