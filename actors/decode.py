@@ -244,9 +244,8 @@ class Decode(Actor[DecodeMessage]):
                 async with self._prompts:
                     content = await self._call(decoded, work.content, self._decoders, self._spec)
                 if sounds := content.by_kind()["audio"]:
-                    sound_us = sum(
-                        len(sound.data) * SECOND_US // (sound.rate or self._spec.audio_rate) for sound in sounds
-                    )
+                    own = self._spec.audio_rate
+                    sound_us = sum(len(sound.data) * SECOND_US // (sound.rate or own) for sound in sounds)
                     self._schedule.put_control(Notice(stream, MediaDecoded(work.seq, sound_us)))
                 await self._encode.put(msgspec.structs.replace(work, content=content))
                 return

@@ -21,7 +21,7 @@ from ..streams.requests.options import check_options, with_defaults
 from ..streams.requests.prompt import Content, check_counts, check_most, gather
 from ..streams.requests.request import Request, SamplingParams
 from . import oneshot
-from .info import info_of
+from .info import EngineInfo, info_of
 from .inputs import check_fits
 from .messages import Bring, Converse, Forget, Tell
 from .snapshots import Snapshots
@@ -80,7 +80,7 @@ class Engine:
         check_options(config.processor, loaded.family.spec)
         check_most(config.limits_per_request)
         memory = memory or fit(loaded, config)
-        self.info = info_of(loaded, config, memory)
+        self.info: EngineInfo = info_of(loaded, config, memory)
         self.ready = self._halted = False  # halted: the mailboxes are closed
         self.failed: BaseException | None = None
         self._broke = asyncio.Event()

@@ -16,14 +16,13 @@ import msgspec
 from ...errors import InputError
 from ...streams.event import Appended, MediaDecoded
 from ...streams.item import AudioBytes
-from ...streams.requests.messages import check_unicode
 from ...streams.requests.request import Request, SamplingParams
 from ...streams.requests.transcription import Transcription, WordReader
 from .. import commands as c
 from ..answer import model_name
 from ..config import ServerConfig
 from ..errors import MessageError
-from ..form import read_form
+from ..multipart import read_form
 from ..openai_params import DEFAULT_TOKENS
 from ..openai_replies import Ended, PartSaid, Replies
 from ..openai_words import Failure, RequestBody, RequestMark, as_places, check_model, failure, read_fields, sse
@@ -99,10 +98,11 @@ class TranslationDoor:
         if failed is None:
             return None
         error = failed.body["error"]
-        if (place := _FILE.match(error["message"])) is None:
-            return failed
-        message = "file" + error["message"][place.end() :]
-        return Failure(failed.status, {"error": error | {"message": message, "param": "file"}})
+        if (place := _FILE.match(error["message"])) is not None:
+            error |= {"message": "file" + error["message"][place.end() :], "param": "file"}
+        elif error["code"] == "context_length_exceeded":
+            error |= {"param": "file"}  # the rest of the prompt is short
+        return Failure(failed.status, {"error": error})
 
     def greet(self) -> Iterator[c.Command]:
         """What the session is to do."""
@@ -194,24 +194,17 @@ def _read(body: RequestBody, form: type[TranslationForm]) -> TranslationForm:
             raw[name] = value if name == "file" else value.decode()
         except UnicodeDecodeError as error:
             raise MessageError(f"{name[:80]}: expected UTF-8, got {error}", name[:80]) from None
-    asked = read_fields({name: value or None for name, value in raw.items()}, form, _REFUSES, strict=False)
-    for place, text in (("prompt", asked.prompt), ("model", asked.model)):
-        check_unicode(place, text or "")
-    return asked
+    return read_fields({name: value or None for name, value in raw.items()}, form, _REFUSES, strict=False)
 
 
 def _wording(info: EngineInfo) -> Transcription:
+    name = model_name(info.model)
     if "audio" not in info.modalities:
         takes = ", ".join(kind for kind in info.modalities if kind != "unit") or "nothing but text"
-        raise MessageError(
-            f"model: expected one that hears, got {model_name(info.model)!r}, which takes {takes}", "model"
-        )
+        raise MessageError(f"model: expected one that hears, got {name!r}, which takes {takes}", "model")
     if info.transcription is None:
-        raise MessageError(
-            f"model: expected one whose config.json or family says how it is asked for words (transcription), got "
-            f"{model_name(info.model)!r}",
-            "model",
-        )
+        why = "model: expected one whose family, or transcription in its config.json, says how it is asked for words"
+        raise MessageError(f"{why}, got {name!r}", "model")
     return info.transcription
 
 
