@@ -33,7 +33,8 @@ _STATUS = {
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 # What OpenAI's clients know an error by, where that is not our own code.
 _CODES = {"context_overflow": "context_length_exceeded", "input": "invalid_value", "message": "invalid_value"}
-_ROOTS = "|".join(("messages", "tools", "prompt", "prompt_ids", "media", *SamplingParams.__struct_fields__))
+_OWN = ("messages", "tools", "prompt", "prompt_ids", "media", "language", "model")
+_ROOTS = "|".join((*_OWN, *SamplingParams.__struct_fields__))
 _PLACE = re.compile(rf"(?:params\.)?((?:{_ROOTS})\b(?:\[\d+\])*(?:\.[a-z_]+(?:\[\d+\])*)*): ")
 _MESSAGE = re.compile(r"^messages\[(\d+)\]")
 _FINISH = {"stop": "stop", "length": "length", "overtaken": "stop", "interrupted": "stop"}

@@ -35,7 +35,7 @@ from .doors.openai_chat import ChatDoor
 from .doors.openai_completions import CompletionsDoor
 from .doors.openai_responses import ResponsesDoor
 from .doors.openai_transcription import TranscriptionDoor, TranslationDoor
-from .doors.realtime.door import RealtimeDoor
+from .doors.realtime.door import realtime_door
 from .doors.stream import StreamDoor
 from .engine_metrics import EngineCollector
 from .fetching import Fetcher
@@ -55,7 +55,7 @@ log = logging.getLogger("penstock.server")
 # and the query of the handshake.
 DOORS: dict[str, Callable[[Any, ServerConfig, Mapping[str, str]], Door]] = {
     "/v1/stream": StreamDoor,
-    "/v1/realtime": RealtimeDoor,
+    "/v1/realtime": realtime_door,
 }
 # The paths that take a POST, each with the door that serves it.
 HTTP_DOORS: dict[str, MakeDoor] = {

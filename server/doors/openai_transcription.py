@@ -77,8 +77,14 @@ class TranslationDoor:
                 "response_format: expected json or text beside stream, got verbose_json", "response_format"
             )
         self.media_type = "text/plain; charset=utf-8" if self._format == "text" else "application/json"
-        self._language, system, question = self._question(asked)
-        self._replies = Replies([_request(asked, system, question)], 1)
+        # Where a request does not say otherwise its likeliest words are taken.
+        params = SamplingParams(max_tokens=DEFAULT_TOKENS, temperature=asked.temperature or 0.0)
+        try:
+            params.check()
+            self._language, messages = self._asks(asked, AudioBytes(asked.file, final=True))
+        except InputError as error:
+            raise as_places(error, {}) from None
+        self._replies = Replies([Request(messages=messages, params=params)], 1)
         self._size = len(body.data)
         self._reader = WordReader(self._wording.word)
         self._text = ""
@@ -159,12 +165,9 @@ class TranslationDoor:
             "input_token_details": {"audio_tokens": self._rows, "text_tokens": replies.rows - self._rows},
         }
 
-    def _question(self, asked: TranslationForm) -> tuple[str, str, str]:
-        """The language of the words as answers name it, the system message, and the question."""
-        wording = self._wording
-        if not wording.translate:
-            raise MessageError("model: expected one that translates speech, got one that only writes it down", "model")
-        return "english", wording.translate_system, _hinted(wording, asked) + wording.translate
+    def _asks(self, asked: TranslationForm, sound: AudioBytes) -> tuple[str, list[dict[str, Any]]]:
+        """The language of the words as answers name it, and the conversation."""
+        return "english", self._wording.translating(sound, asked.prompt or "")
 
 
 class TranscriptionDoor(TranslationDoor):
@@ -172,17 +175,11 @@ class TranscriptionDoor(TranslationDoor):
 
     form = TranscriptionForm
 
-    def _question(self, asked: TranslationForm) -> tuple[str, str, str]:
+    def _asks(self, asked: TranslationForm, sound: AudioBytes) -> tuple[str, list[dict[str, Any]]]:
         assert isinstance(asked, TranscriptionForm)
-        wording, code = self._wording, (asked.language or "").lower()
-        known = wording.languages
-        if code and (code not in known or not wording.in_language):
-            may = ", ".join(known) if wording.in_language and known else "none, since this model is not told it"
-            raise MessageError(f"language: expected {may}, got {code[:80]!a}", "language")
-        only = next(iter(known.values())) if len(known) == 1 else "unknown"
-        name = known[code] if code else only
-        question = wording.in_language.replace("{language}", name) if code else wording.question
-        return name.lower(), wording.system, _hinted(wording, asked) + question
+        language = asked.language or ""
+        messages = self._wording.messages(sound, language, asked.prompt or "")
+        return self._wording.name(language).lower() or "unknown", messages
 
 
 def _read(body: RequestBody, form: type[TranslationForm]) -> TranslationForm:
@@ -206,25 +203,3 @@ def _wording(info: EngineInfo) -> Transcription:
         why = "model: expected one whose family, or transcription in its config.json, says how it is asked for words"
         raise MessageError(f"{why}, got {name!r}", "model")
     return info.transcription
-
-
-def _hinted(wording: Transcription, asked: TranslationForm) -> str:
-    """What stands before the question."""
-    if not asked.prompt:
-        return ""
-    if not wording.hint:
-        raise MessageError("prompt: expected none, since this model takes no hints beside the sound, got one", "prompt")
-    return wording.hint.replace("{prompt}", asked.prompt) + "\n"
-
-
-def _request(asked: TranslationForm, system: str, question: str) -> Request:
-    """The conversation. Where a request does not say otherwise its likeliest words are taken."""
-    params = SamplingParams(max_tokens=DEFAULT_TOKENS, temperature=asked.temperature or 0.0)
-    try:
-        params.check()
-    except InputError as error:
-        raise as_places(error, {}) from None
-    sound = {"type": "audio", "audio": AudioBytes(asked.file, final=True)}
-    messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
-    messages.append({"role": "user", "content": [sound, {"type": "text", "text": question}]})
-    return Request(messages=messages, params=params)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import msgspec
 
 from ...errors import InputError
+from ..item import Item
 
 
 class Transcription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,6 +32,39 @@ class Transcription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     translate: str = ""
     translate_system: str = ""
     word: str = ""
+
+    def name(self, language: str) -> str:
+        """The name of a language by its code; without a code that of the only one. Empty where there are several.
+        InputError for one that the checkpoint is not told."""
+        known = self.languages
+        if not language:
+            return next(iter(known.values())) if len(known) == 1 else ""
+        code = language.lower()
+        if code not in known or not self.in_language:
+            may = ", ".join(known) if known and self.in_language else "none, since this model is not told it"
+            raise InputError(f"language: expected {may}, got {language[:80]!a}")
+        return known[code]
+
+    def messages(self, sound: Item, language: str = "", prompt: str = "") -> list[dict[str, Any]]:
+        """The conversation that asks for the words of a sound, in the language of this code. `prompt`: words that
+        belong to it. InputError where the checkpoint takes no such thing."""
+        question = self.in_language.replace("{language}", self.name(language)) if language else self.question
+        return self._asked(sound, self.system, question, prompt)
+
+    def translating(self, sound: Item, prompt: str = "") -> list[dict[str, Any]]:
+        """The conversation that asks for the words of a sound in English. InputError as `messages`."""
+        if not self.translate:
+            raise InputError("model: expected one that translates speech, got one that only writes it down")
+        return self._asked(sound, self.translate_system, self.translate, prompt)
+
+    def _asked(self, sound: Item, system: str, question: str, prompt: str) -> list[dict[str, Any]]:
+        if prompt and not self.hint:
+            raise InputError("prompt: expected none, since this model takes no hints beside the sound, got one")
+        if prompt:
+            question = self.hint.replace("{prompt}", prompt) + "\n" + question
+        messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+        content = [{"type": "audio", "audio": sound}, {"type": "text", "text": question}]
+        return [*messages, {"role": "user", "content": content}]
 
     def check(self) -> None:
         """Raise InputError for a wording that asks for nothing, or a pattern that is none."""

@@ -125,6 +125,7 @@ def test_refused(client: OpenAI, param: str, fields: dict[str, Any]) -> None:
     assert f" {param}: " in refused.value.message
 
 
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # the SDK says so of its translations
 def test_what_is_no_form(client: OpenAI, brook_url: str) -> None:
     for kind, body in (
         ("application/json", b"{}"),
