@@ -19,10 +19,12 @@ from harness import serving
 from hypothesis import given
 from hypothesis import strategies as st
 from openai import AsyncOpenAI, OpenAI
+from openai.types.audio import TranscriptionTextDoneEvent
 from penstock import Engine
 from penstock.demos.brook.sound import RATE
 from penstock.engine.config import EngineConfig
 from penstock.engine.families.transcription import WORDINGS
+from penstock.server.commands import OpenStream
 from penstock.server.config import ServerConfig
 from penstock.server.doors.openai_transcription import TranscriptionDoor, TranslationDoor
 from penstock.server.errors import MessageError
@@ -53,12 +55,16 @@ def wav(sound: np.ndarray) -> bytes:
 
 def as_mp3(wav: bytes) -> bytes:
     out = io.BytesIO()
-    with av.open(io.BytesIO(wav)) as source, av.open(out, "w", format="mp3") as target:
+    with av.open(io.BytesIO(wav), "r") as source, av.open(out, "w", format="mp3") as target:
         track = target.add_stream("libmp3lame", rate=RATE)
         for frame in source.decode(audio=0):
             target.mux(track.encode(frame))
         target.mux(track.encode(None))
     return out.getvalue()
+
+
+def sound_tokens(usage: Any) -> int:
+    return usage.input_token_details.audio_tokens
 
 
 def seconds(wav: bytes) -> float:
@@ -77,7 +83,7 @@ def test_whole(client: OpenAI) -> None:
         told = ask(model="brook", file=(name, sound), language="en", temperature=0)
         assert told.text == "one two"
         assert told.usage is not None and told.usage.type == "tokens"
-        assert told.usage.input_tokens > (told.usage.input_token_details.audio_tokens or 0) > 12 * 2
+        assert told.usage.input_tokens > sound_tokens(told.usage) > 12 * 2
         assert told.usage.total_tokens == told.usage.input_tokens + told.usage.output_tokens
     assert ask(model="brook", file=spoken("blue"), response_format="text") == "blue"
     assert ask(model="brook", file=spoken()).text == ""
@@ -93,12 +99,11 @@ def test_verbose(client: OpenAI) -> None:
 
 def test_streamed(client: OpenAI) -> None:
     ask = client.audio.transcriptions.create
-    *deltas, done = list(ask(model="brook", file=spoken("blue", "three", "red"), stream=True))
-    assert [(event.type, event.delta) for event in deltas] == [
-        ("transcript.text.delta", word) for word in ("blue", " three", " red")
-    ]
-    assert (done.type, done.text) == ("transcript.text.done", "blue three red")
-    assert done.usage is not None and done.usage.input_token_details.audio_tokens
+    *deltas, done = [event.to_dict() for event in ask(model="brook", file=spoken("blue", "three", "red"), stream=True)]
+    assert deltas == [{"type": "transcript.text.delta", "delta": word} for word in ("blue", " three", " red")]
+    TranscriptionTextDoneEvent.model_validate(done)
+    assert (done["type"], done["text"]) == ("transcript.text.done", "blue three red")
+    assert done["usage"] and done["usage"]["input_token_details"]["audio_tokens"]  # pyright: ignore
 
 
 @pytest.mark.parametrize(
@@ -184,7 +189,8 @@ def test_a_model_is_asked_as_its_makers_ask_it() -> None:
     def asked(door: type[TranslationDoor], **fields: str) -> tuple[str, str]:
         info: Any = _Info()
         (command,) = door(info, ServerConfig(), form(file="sound", **fields), RequestMark("1", 1)).greet()
-        system, user = command.request.messages  # pyright: ignore[reportAttributeAccessIssue]
+        assert isinstance(command, OpenStream) and command.request.messages
+        system, user = command.request.messages
         sound, text = user["content"]
         assert sound["audio"].data == b"sound" and sound["audio"].final
         return system["content"], text["text"]
