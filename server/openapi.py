@@ -100,7 +100,7 @@ def document(version: str) -> dict[str, Any]:
     schemas |= {"Error": _ERROR, "Model": _CARD}
     paths: dict[str, Any] = {}
     for (path, (kind, what)), body in zip(BODIES.items(), bodies, strict=True):
-        answer = {"description": "The answer, whole or as server-sent events.", "content": _ANSWER}
+        answer = {"description": "The answer, whole or as server-sent events.", "content": _ANSWER | (_TEXT if kind in _FORMS else {})}
         paths[path] = {
             "post": {
                 "summary": what,
@@ -124,6 +124,7 @@ def document(version: str) -> dict[str, Any]:
 
 
 _ANSWER = {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": {}}}
+_TEXT = {"text/plain": {"schema": {"type": "string"}}}
 
 
 def _type(kind: type[msgspec.Struct]) -> str:
