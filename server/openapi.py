@@ -100,7 +100,8 @@ def document(version: str) -> dict[str, Any]:
     schemas |= {"Error": _ERROR, "Model": _CARD}
     paths: dict[str, Any] = {}
     for (path, (kind, what)), body in zip(BODIES.items(), bodies, strict=True):
-        answer = {"description": "The answer, whole or as server-sent events.", "content": _ANSWER | (_TEXT if kind in _FORMS else {})}
+        content = _ANSWER | (_TEXT if kind in _FORMS else {})
+        answer = {"description": "The answer, whole or as server-sent events.", "content": content}
         paths[path] = {
             "post": {
                 "summary": what,
