@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import shutil
+from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from realtime_client import Talking, beeps, talking, text
+from fake_engine import FakeEngine
+from hypothesis import given
+from hypothesis import strategies as st
+from penstock.engine.families.transcription import WORDINGS, transcription_of
+from penstock.errors import ModelError
+from penstock.server import commands as c
+from penstock.server.doors.realtime.transcribing import TranscribingDoor
+from penstock.streams.event import ReplyDone
+from realtime_client import ADAPTER, Talking, beeps, talking, text
+from test_realtime_hostile import changed, places, values
 from test_realtime_voice import speak, spoken
 
 pytestmark = [
@@ -80,3 +92,47 @@ def test_what_is_refused_changes_nothing(brook_url: str) -> None:
             assert (await update(client))["turn_detection"] is not None
 
     asyncio.run(main())
+
+
+GOOD: list[dict[str, Any]] = [
+    {"type": "session.update", "session": {"type": "transcription", "audio": {"input": {"turn_detection": None}}}},
+    {"type": "session.update", "session": {"audio": {"input": {"transcription": {"language": "en", "prompt": "a"}}}}},
+    {"type": "session.update", "session": {"audio": {"input": {"format": {"type": "audio/pcmu"}}}}},
+    {"type": "input_audio_buffer.append", "audio": "AAAA"},
+    {"type": "input_audio_buffer.commit"},
+    {"type": "input_audio_buffer.clear"},
+    {"type": "response.create"},
+]
+PLACES = [(number, path) for number, event in enumerate(GOOD) for path in places(event)]
+wrong = st.builds(lambda place, value: changed(place, value, GOOD), st.sampled_from(PLACES), values)
+
+
+@given(st.lists(st.one_of(wrong, st.sampled_from(GOOD), st.sampled_from(GOOD)), max_size=40))
+def test_no_message_breaks_a_session_and_each_utterance_has_an_end(said: list[Any]) -> None:
+    door, told = TranscribingDoor(FakeEngine().info, WORDINGS["qwen2_5_omni"]), list[dict[str, Any]]()  # pyright: ignore
+
+    def take(parts: Iterable[bytes | c.Command]) -> None:
+        for part in list(parts):
+            if isinstance(part, bytes):
+                told.append(json.loads(part))
+                ADAPTER.validate_python(told[-1])
+            elif isinstance(part, c.OpenStream) and part.request.messages:
+                done = ReplyDone(1, ("stop", "length", "error")[len(told) % 3], 3)
+                take(door.tell(c.StreamEvent(stream=part.stream, event=done)))
+
+    take(door.greet())
+    for event in said:
+        take(door.hear(json.dumps(event)))
+    kinds = [event["type"] for event in told]
+    assert kinds.count(HEARD[0]) == kinds.count(f"{WORDS}.completed") + kinds.count(f"{WORDS}.failed")
+
+
+def test_a_wording_that_is_none_is_refused_with_its_place() -> None:
+    wrong = {
+        "question": {"word": "x"},
+        "transcription.question": {"question": ""},
+        "word": {"question": "?", "word": "("},
+    }
+    for place, wording in wrong.items():
+        with pytest.raises(ModelError, match=rf"config.json: transcription: .*{place}"):
+            transcription_of(SimpleNamespace(transcription=wording), "qwen2_5_omni")
