@@ -294,5 +294,7 @@ def checked_tools(value: Any, place: str) -> list[dict[str, Any]]:
         where = f"{place}[{number}]"
         if not isinstance(tool, dict) or tool.get("type") != "function" or not isinstance(tool.get("name"), str):
             raise Fault(f"{where}: expected a function with a name, got another value", param=where)
+        if not isinstance(tool.get("description"), str | None):
+            raise Fault(f"{where}.description: expected text, got another value", param=f"{where}.description")
     known = ("type", "name", "description", "parameters")
     return [{name: tool[name] for name in known if tool.get(name) is not None} for tool in value]
