@@ -18,7 +18,8 @@ from ..codecs.decoders import Decoders
 from ..engine.command import Close, Fork, Freeze, Open, Resolved, Thaw
 from ..engine.runner.threads import compute_alone
 from ..errors import PenstockError, code_of
-from ..streams.event import Dropped, Error, Held
+from ..streams.audio import SECOND_US
+from ..streams.event import Dropped, Error, Held, MediaDecoded
 from ..streams.item import AudioChunk, Image, VideoFrame
 from ..streams.listening.detectors import Hearing
 from ..streams.requests.request import Request
@@ -242,6 +243,10 @@ class Decode(Actor[DecodeMessage]):
             if isinstance(work, Converse):
                 async with self._prompts:
                     content = await self._call(decoded, work.content, self._decoders, self._spec)
+                if sounds := content.by_kind()["audio"]:
+                    own = self._spec.audio_rate
+                    sound_us = sum(len(sound.data) * SECOND_US // (sound.rate or own) for sound in sounds)
+                    self._schedule.put_control(Notice(stream, MediaDecoded(work.seq, sound_us)))
                 await self._encode.put(msgspec.structs.replace(work, content=content))
                 return
             await self._segments(stream, lane, work)

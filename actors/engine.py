@@ -17,12 +17,11 @@ from ..engine.command import Accept, Back, Close, Fork, Freeze, Open, PromptInpu
 from ..engine.config import FITTING, EngineConfig
 from ..errors import StreamClosedError
 from ..streams.event import Closed, Error
-from ..streams.format import BY_NAME
 from ..streams.requests.options import check_options, with_defaults
 from ..streams.requests.prompt import Content, check_counts, check_most, gather
 from ..streams.requests.request import Request, SamplingParams
 from . import oneshot
-from .info import EngineInfo
+from .info import EngineInfo, info_of
 from .inputs import check_fits
 from .messages import Bring, Converse, Forget, Tell
 from .snapshots import Snapshots
@@ -76,30 +75,12 @@ class Engine:
         processor that the model does not have.
         """
         from ..engine.core import fit
-        from ..engine.runner.threads import choose_threads
-        from .wiring import Wiring, turn_model
+        from .wiring import Wiring
 
         check_options(config.processor, loaded.family.spec)
         check_most(config.limits_per_request)
         memory = memory or fit(loaded, config)
-        data = loaded.family.data
-        self.info = EngineInfo(
-            model=data.model,
-            family=data.name,
-            modalities=loaded.family.modalities,
-            formats=tuple(BY_NAME),
-            live_trained=data.live_trained,
-            max_positions=data.max_positions,
-            vocabulary=data.vocabulary,
-            kv_tokens=memory.tokens,
-            device=str(loaded.device),
-            dtype=str(loaded.dtype).removeprefix("torch."),
-            why=loaded.why,
-            sampling=data.sampling,
-            memory=memory,
-            threads=str(choose_threads(config)) if loaded.device.type == "cpu" else "",
-            turn_model=turn_model(config),
-        )
+        self.info: EngineInfo = info_of(loaded, config, memory)
         self.ready = self._halted = False  # halted: the mailboxes are closed
         self.failed: BaseException | None = None
         self._broke = asyncio.Event()

@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ..streams.format import BY_NAME
 from ..streams.requests.request import Sampling
+from ..streams.requests.transcription import Transcription
 
 if TYPE_CHECKING:
+    from ..engine.config import EngineConfig
+    from ..engine.family import Loaded
     from ..engine.loading.memory import Memory
 
 
@@ -28,6 +32,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     sampling: how a reply is drawn if its params do not say.
     memory: how the memory of the device is shared out.
     turn_model: the file of the model that hears whether somebody has finished; `None`: there is none.
+    transcription: how the model is asked for the words of a sound; `None`: that is not known, or it does not hear.
     threads: how many threads compute on a CPU, and why so many. Empty elsewhere.
     """
 
@@ -46,3 +51,30 @@ class EngineInfo(msgspec.Struct, frozen=True):
     memory: Memory
     threads: str = ""
     turn_model: str | None = None
+    transcription: Transcription | None = None
+
+
+def info_of(loaded: Loaded, config: EngineConfig, memory: Memory) -> EngineInfo:
+    """What an engine of this model, with this configuration and its memory shared out so, serves."""
+    from ..engine.runner.threads import choose_threads
+    from .wiring import turn_model
+
+    data = loaded.family.data
+    return EngineInfo(
+        model=data.model,
+        family=data.name,
+        modalities=loaded.family.modalities,
+        formats=tuple(BY_NAME),
+        live_trained=data.live_trained,
+        max_positions=data.max_positions,
+        vocabulary=data.vocabulary,
+        kv_tokens=memory.tokens,
+        device=str(loaded.device),
+        dtype=str(loaded.dtype).removeprefix("torch."),
+        why=loaded.why,
+        sampling=data.sampling,
+        memory=memory,
+        threads=str(choose_threads(config)) if loaded.device.type == "cpu" else "",
+        turn_model=turn_model(config),
+        transcription=data.transcription,
+    )

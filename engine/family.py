@@ -17,6 +17,7 @@ from ..streams.format import Format, State
 from ..streams.requests.options import sized
 from ..streams.requests.prompt import Content
 from ..streams.requests.request import Request, Sampling
+from ..streams.requests.transcription import Transcription
 from ..streams.segment import MediaSpec, Segment
 from ..streams.size import smaller_rule, video_rule
 from .embeddings import EncodedPrompt, EncodedSpan, Features
@@ -45,7 +46,8 @@ class FamilyData(msgspec.Struct, frozen=True):
     window_rows: how many rows the streams of a camera have that the checkpoint was trained on; 0: it does not say.
     library_rule: where the library goes on after a block (`Block.leave`). unit_marks_share: the two marks before and
     after sound inside video stand at one position. frame_rows: how many rows a frame of video has in a model with one
-    axis; 0 where frames tell their time in words.
+    axis; 0 where frames tell their time in words. transcription: how it is asked for the words of a sound; None: that
+    is not known.
     """
 
     name: str
@@ -69,6 +71,7 @@ class FamilyData(msgspec.Struct, frozen=True):
     unit_marks_share: bool = True
     ending_ids: dict[str, list[int]] = {}
     frame_rows: int = 0
+    transcription: Transcription | None = None
 
 
 class Family:

@@ -31,7 +31,7 @@ connection  one client: receive, send, idle, lost, drain
 http_request  one HTTP request that asks for replies; fetching: media that it names by a URL
 openai_words  OpenAI's errors, usage and events; openai_params: how replies are drawn; openai_form: what they have to
             be; openai_messages: conversations and tools; openai_inputs, openai_output: those of `/v1/responses`;
-            openai_replies: those of one request
+            openai_replies: those of one request; multipart: forms with files
 openapi     the document of the HTTP doors; version: which Penstock this is
 tool_calls  calls of tools, read from a reply while it comes
 outbox      what a client has not read yet, bounded

@@ -23,7 +23,7 @@ from .config import ServerConfig
 from .errors import DrainingError, PenstockError
 from .fetching import Fetcher, refuse_urls
 from .metrics import Meter
-from .openai_words import Failure, RequestMark, failure, refused
+from .openai_words import Failure, RequestBody, RequestMark, failure, refused
 from .outbox import HangUp
 from .session import Session, refusal
 from .session_tasks import SessionTasks
@@ -41,6 +41,7 @@ class HttpDoor(Protocol):
     """One request of one client, after its body."""
 
     streams: bool  # the answer is server-sent events
+    media_type: str  # of the whole answer
 
     @property
     def done(self) -> bool:
@@ -69,7 +70,7 @@ class HttpDoor(Protocol):
         ...
 
 
-MakeDoor = Callable[["EngineInfo", ServerConfig, bytes, RequestMark], HttpDoor]
+MakeDoor = Callable[["EngineInfo", ServerConfig, RequestBody, RequestMark], HttpDoor]
 
 
 class ServedRequest:
@@ -123,7 +124,8 @@ class ServedRequest:
         answer = _AnswerWriter(headers, send, self._account.meter)
         try:
             try:
-                door = make(self._engine.info, self._config, await self._body(), mark)
+                body = RequestBody(await self._body(), self._request.headers.get("content-type", ""))
+                door = make(self._engine.info, self._config, body, mark)
             except _TooLarge as error:
                 await answer.fail(failure(413, str(error), None, "request_too_large"))
             except PenstockError as error:
@@ -240,7 +242,7 @@ class ServedRequest:
             await answer.events(b"".join([*self._ready, *door.end()]))
             await answer.finish()
         else:
-            await answer.whole(200, door.body())
+            await answer.whole(200, door.body(), door.media_type)
 
     async def _until_gone(self) -> None:
         """Wait until the client has gone."""
@@ -267,9 +269,9 @@ class _AnswerWriter:
         self._send = send
         self.begun = False
 
-    async def whole(self, status: int, body: bytes) -> None:
+    async def whole(self, status: int, body: bytes, media_type: str = "application/json") -> None:
         """The answer in one piece."""
-        await self._begin(status, {"content-type": "application/json", "content-length": str(len(body))})
+        await self._begin(status, {"content-type": media_type, "content-length": str(len(body))})
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def fail(self, failure: Failure) -> None:

@@ -33,7 +33,8 @@ _STATUS = {
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 # What OpenAI's clients know an error by, where that is not our own code.
 _CODES = {"context_overflow": "context_length_exceeded", "input": "invalid_value", "message": "invalid_value"}
-_ROOTS = "|".join(("messages", "tools", "prompt", "prompt_ids", "media", *SamplingParams.__struct_fields__))
+_OWN = ("messages", "tools", "prompt", "prompt_ids", "media", "language", "model")
+_ROOTS = "|".join((*_OWN, *SamplingParams.__struct_fields__))
 _PLACE = re.compile(rf"(?:params\.)?((?:{_ROOTS})\b(?:\[\d+\])*(?:\.[a-z_]+(?:\[\d+\])*)*): ")
 _MESSAGE = re.compile(r"^messages\[(\d+)\]")
 _FINISH = {"stop": "stop", "length": "length", "overtaken": "stop", "interrupted": "stop"}
@@ -52,6 +53,13 @@ HARMLESS = {
 DONE = b"data: [DONE]\n\n"
 
 Body = TypeVar("Body", bound=msgspec.Struct)
+
+
+class RequestBody(NamedTuple):
+    """The body of a request, and its `content-type`; empty where it has none."""
+
+    data: bytes
+    content_type: str
 
 
 class RequestMark(NamedTuple):
@@ -122,14 +130,19 @@ def sse(body: Any, event: str | None = None) -> bytes:
 
 
 def read_body(data: bytes, kind: type[Body], refuses: Mapping[str, str] = {}) -> Body:
-    """The fields of a request's body. MessageError for what is no JSON object, for a field that is not known, with its
-    name, and for one of another type. `refuses`: fields that are not served, and why; off they do no harm."""
+    """The fields of a request's body. MessageError for what is no JSON object, and as `read_fields`."""
     try:
         raw = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MessageError(f"expected a JSON object, got no JSON: {error}") from None
     if not isinstance(raw, dict):
         raise MessageError(f"expected a JSON object, got {described(raw)}")
+    return read_fields(raw, kind, refuses)
+
+
+def read_fields(raw: Mapping[str, Any], kind: type[Body], refuses: Mapping[str, str] = {}, strict: bool = True) -> Body:
+    """The fields of a request. MessageError for a field that is not known, with its name, and for one of another type.
+    `refuses`: fields that are not served, and why; off they do no harm. `strict` false: numbers may come as text."""
     known = {field.encode_name for field in msgspec.structs.fields(kind)}
     for name, value in raw.items():
         if name in known | HARMLESS or value is None or (name in refuses and not value):
@@ -138,7 +151,7 @@ def read_body(data: bytes, kind: type[Body], refuses: Mapping[str, str] = {}) ->
         raise MessageError(f"{name[:80]}: expected no such field, got {described(value)}: {why}", name[:80])
     given = {name: value for name, value in raw.items() if value is not None and name in known}
     try:
-        return msgspec.convert(given, kind)
+        return msgspec.convert(given, kind, strict=strict)
     except msgspec.ValidationError as error:
         what, _, path = str(error).partition(" - at ")
         place = path.strip("`").removeprefix("key in `").removeprefix("$").lstrip(".") or None

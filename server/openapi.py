@@ -10,12 +10,16 @@ import msgspec
 from .doors.openai_chat import ChatBody
 from .doors.openai_completions import CompletionBody
 from .doors.openai_responses import ResponseBody
+from .doors.openai_transcription import TranscriptionForm, TranslationForm
 
 BODIES: dict[str, tuple[type[msgspec.Struct], str]] = {
     "/v1/chat/completions": (ChatBody, "Reply to a conversation of words and media."),
     "/v1/completions": (CompletionBody, "Continue a text."),
     "/v1/responses": (ResponseBody, "Reply to a conversation, in the form of OpenAI's responses."),
+    "/v1/audio/transcriptions": (TranscriptionForm, "The words of a sound."),
+    "/v1/audio/translations": (TranslationForm, "The words of a sound, in English."),
 }
+_FORMS = (TranscriptionForm, TranslationForm)
 _REFUSED = {
     "400": "The request is wrong; `param` is the place.",
     "401": "No key, or a wrong one.",
@@ -91,14 +95,17 @@ def document(version: str) -> dict[str, Any]:
     for kind in kinds:
         _finish(schemas[kind.__name__])
     schemas["ChatBody"]["properties"]["messages"]["items"] = _MESSAGE
+    for form in _FORMS:
+        schemas[form.__name__]["properties"]["file"] = {"type": "string", "format": "binary"}
     schemas |= {"Error": _ERROR, "Model": _CARD}
     paths: dict[str, Any] = {}
-    for (path, (_, what)), body in zip(BODIES.items(), bodies, strict=True):
-        answer = {"description": "The answer, whole or as server-sent events.", "content": _ANSWER}
+    for (path, (kind, what)), body in zip(BODIES.items(), bodies, strict=True):
+        content = _ANSWER | (_TEXT if kind in _FORMS else {})
+        answer = {"description": "The answer, whole or as server-sent events.", "content": content}
         paths[path] = {
             "post": {
                 "summary": what,
-                "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+                "requestBody": {"required": True, "content": {_type(kind): {"schema": body}}},
                 "responses": {"200": answer, **_refusals()},
             }
         }
@@ -118,6 +125,12 @@ def document(version: str) -> dict[str, Any]:
 
 
 _ANSWER = {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": {}}}
+_TEXT = {"text/plain": {"schema": {"type": "string"}}}
+
+
+def _type(kind: type[msgspec.Struct]) -> str:
+    """The content type of a body."""
+    return "multipart/form-data" if kind in _FORMS else "application/json"
 
 
 def _finish(schema: dict[str, Any]) -> None:

@@ -34,7 +34,8 @@ from .connection import Door, ServedSocket
 from .doors.openai_chat import ChatDoor
 from .doors.openai_completions import CompletionsDoor
 from .doors.openai_responses import ResponsesDoor
-from .doors.realtime.door import RealtimeDoor
+from .doors.openai_transcription import TranscriptionDoor, TranslationDoor
+from .doors.realtime.door import realtime_door
 from .doors.stream import StreamDoor
 from .engine_metrics import EngineCollector
 from .fetching import Fetcher
@@ -54,13 +55,15 @@ log = logging.getLogger("penstock.server")
 # and the query of the handshake.
 DOORS: dict[str, Callable[[Any, ServerConfig, Mapping[str, str]], Door]] = {
     "/v1/stream": StreamDoor,
-    "/v1/realtime": RealtimeDoor,
+    "/v1/realtime": realtime_door,
 }
 # The paths that take a POST, each with the door that serves it.
 HTTP_DOORS: dict[str, MakeDoor] = {
     "/v1/chat/completions": ChatDoor,
     "/v1/completions": CompletionsDoor,
     "/v1/responses": ResponsesDoor,
+    "/v1/audio/transcriptions": TranscriptionDoor,
+    "/v1/audio/translations": TranslationDoor,
 }
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _FOREIGN = "foreign origin: expected the server's own or one of --allow-origin"

@@ -47,6 +47,17 @@ class Appended(msgspec.Struct, frozen=True, tag="appended"):
     number: int = 0
 
 
+class MediaDecoded(msgspec.Struct, frozen=True, tag="decoded"):
+    """The media of the request's prompt is decoded, and there is sound in it.
+
+    sound_us: how long all of that sound lasts together, in microseconds.
+    """
+
+    seq: int
+    sound_us: int
+    number: int = 0
+
+
 class ReplyStarted(msgspec.Struct, frozen=True, tag="reply"):
     """The reply to the question with the number `seq` has begun. The request's prompt has the number 1.
 
@@ -282,6 +293,7 @@ class Closed(msgspec.Struct, frozen=True, tag="closed"):
 
 Event = (
     Appended
+    | MediaDecoded
     | ReplyStarted
     | Token
     | Resting

@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from .senses import BINS, BLOCK_FRAMES, HOP, PATCH, SIDE, WINDOW
+from .world import WORDS
 
 SILENCE = "<|silence|>"
 SPECIAL = (
@@ -190,5 +191,12 @@ def _config(ids: dict[str, int]) -> dict[str, Any]:
         "pad_token_id": ids["<|endoftext|>"],
         "live_trained": True,  # Penstock's `format="auto"` takes `live`
         "window_rows": 320,  # twelve seconds of picture and sound: hardly a lesson is longer
+        # The question of `sounds.py`; its answer is read as in "one, two and red." and "nothing."
+        "transcription": {
+            "question": "Which words did you hear?",
+            "in_language": "Which words did you hear?",
+            "languages": {"en": "English"},
+            "word": rf"\b(?:{'|'.join(WORDS)})\b",
+        },
         "splice_tokens": 24,  # an answer or a sentence is said whole before the next piece of media comes
     }

@@ -27,6 +27,7 @@ from ..span import Span
 from ..words.template import learn
 from .opened import open_model
 from .towers import Pictures, PictureTowers, with_towers
+from .transcription import transcription_of
 
 _TURNS = ("seconds_per_chunk", "position_id_per_seconds")
 _CLASSES = {"image": "A", "video": "A", "audio": "B", "unit": "B"}
@@ -273,8 +274,9 @@ def load_omni(
     towers = make_towers(model, processor)
     learnt = learn(processor, tokenizer, model.generation_config, towers.placeholders())
     learnt["blocks"]["unit"] = _unit_block(processor, {config.video_token_id, config.audio_token_id})
+    name = config.model_type.removesuffix("_thinker")
     fields = {
-        "name": config.model_type.removesuffix("_thinker"),
+        "name": name,
         "model": str(path),
         "spec": omni_spec(towers, config, unit_us(config)),
         **learnt,
@@ -286,6 +288,7 @@ def load_omni(
         "live_trained": bool(getattr(config, "live_trained", False)),
         "splice_tokens": int(getattr(config, "splice_tokens", 1)),
         "window_rows": int(getattr(config, "window_rows", 0)),
+        "transcription": transcription_of(config, name),
     }
     family = Family(FamilyData(**fields | rules), tokenizer)
     decoder = getattr(model.model, "language_model", model.model)

@@ -8,4 +8,5 @@ realtime            `/v1/realtime`: OpenAI's Realtime API
 openai_chat         `/v1/chat/completions`
 openai_completions  `/v1/completions`
 openai_responses    `/v1/responses`
+openai_transcription  `/v1/audio/transcriptions`, `/v1/audio/translations`
 """

@@ -22,7 +22,7 @@ from ..openai_form import reply_form
 from ..openai_messages import checked_messages, checked_tools
 from ..openai_params import DEFAULT_TOKENS, Drawing, check_number, sampling
 from ..openai_replies import Began, Ended, Happened, PartSaid, Replies, Whole
-from ..openai_words import DONE, Failure, RequestMark, check_model, finish_reason, read_body, sse, usage
+from ..openai_words import DONE, Failure, RequestBody, RequestMark, check_model, finish_reason, read_body, sse, usage
 from ..tool_calls import TextDelta, ToolCallArguments, ToolCallReader, ToolCallStarted
 
 if TYPE_CHECKING:
@@ -62,10 +62,12 @@ class ChatBody(Drawing, kw_only=True):
 class ChatDoor:
     """One request. `MessageError` where its body is refused."""
 
-    def __init__(self, info: EngineInfo, config: ServerConfig, body: bytes, mark: RequestMark) -> None:
+    media_type = "application/json"
+
+    def __init__(self, info: EngineInfo, config: ServerConfig, body: RequestBody, mark: RequestMark) -> None:
         self._mark = mark
         self._model = model_name(info.model)
-        asked = read_body(body, ChatBody, _REFUSES)
+        asked = read_body(body.data, ChatBody, _REFUSES)
         check_model(asked.model, self._model)
         check_number(asked, 1, config.max_streams)
         self.streams = asked.stream
@@ -77,7 +79,7 @@ class ChatDoor:
         def reader(choice: int) -> ToolCallReader:
             return ToolCallReader(names, lambda call: f"call_{mark.id}{choice:02d}{call:02d}")
 
-        self._size = len(body)
+        self._size = len(body.data)
         self._replies = Replies([request], asked.n, reader if names else None)
         self._whole = [Whole() for _ in range(asked.n)]
         self._began: set[int] = set()

@@ -19,7 +19,7 @@ from ..config import ServerConfig
 from ..errors import MessageError
 from ..openai_params import Drawing, check_number, sampling
 from ..openai_replies import Ended, PartSaid, Replies, Whole
-from ..openai_words import DONE, Failure, RequestMark, check_model, finish_reason, read_body, sse, usage
+from ..openai_words import DONE, Failure, RequestBody, RequestMark, check_model, finish_reason, read_body, sse, usage
 from ..tool_calls import TextDelta
 
 if TYPE_CHECKING:
@@ -47,10 +47,12 @@ class CompletionBody(Drawing, kw_only=True):
 class CompletionsDoor:
     """One request. `MessageError` where its body is refused."""
 
-    def __init__(self, info: EngineInfo, config: ServerConfig, body: bytes, mark: RequestMark) -> None:
+    media_type = "application/json"
+
+    def __init__(self, info: EngineInfo, config: ServerConfig, body: RequestBody, mark: RequestMark) -> None:
         self._mark = mark
         self._model = model_name(info.model)
-        asked = read_body(body, CompletionBody, _REFUSES)
+        asked = read_body(body.data, CompletionBody, _REFUSES)
         check_model(asked.model, self._model)
         prompts = _prompts(asked.prompt)
         check_number(asked, len(prompts), config.max_streams)
@@ -66,7 +68,7 @@ class CompletionsDoor:
         self._counts = bool(asked.stream_options and asked.stream_options.include_usage)
         self._logprobs = asked.logprobs is not None
         self._said_before = [_echoed(asked, prompt) for prompt in prompts for _ in range(asked.n)]
-        self._size = len(body)
+        self._size = len(body.data)
         self._replies = Replies(requests, asked.n)
         self._whole = [Whole() for _ in self._said_before]
         self._offsets = [len(text) for text in self._said_before]

@@ -23,7 +23,7 @@ from ..openai_messages import checked_messages, checked_tools
 from ..openai_output import ResponseOutput
 from ..openai_params import DEFAULT_TOKENS, Drawing, sampling
 from ..openai_replies import Began, Ended, PartSaid, Replies
-from ..openai_words import Failure, RequestMark, at_place, at_places, check_model, read_body, sse
+from ..openai_words import Failure, RequestBody, RequestMark, at_place, at_places, check_model, read_body, sse
 from ..tool_calls import ToolCallReader
 
 if TYPE_CHECKING:
@@ -67,8 +67,10 @@ class ResponseBody(msgspec.Struct, kw_only=True):
 class ResponsesDoor:
     """One request. `MessageError` where its body is refused."""
 
-    def __init__(self, info: EngineInfo, config: ServerConfig, body: bytes, mark: RequestMark) -> None:
-        asked = read_body(body, ResponseBody, _REFUSES)
+    media_type = "application/json"
+
+    def __init__(self, info: EngineInfo, config: ServerConfig, body: RequestBody, mark: RequestMark) -> None:
+        asked = read_body(body.data, ResponseBody, _REFUSES)
         model = model_name(info.model)
         check_model(asked.model, model)
         if asked.truncation != "disabled":
@@ -83,7 +85,7 @@ class ResponsesDoor:
         def reader(choice: int) -> ToolCallReader:
             return ToolCallReader(names, lambda call: f"call_{mark.id}{call:02d}")
 
-        self._size = len(body)
+        self._size = len(body.data)
         self._replies = Replies([request], 1, reader if names else None)
         self._output = ResponseOutput(mark.id)
         self._sequence = 0

@@ -18,7 +18,7 @@ import numpy as np
 from ...codecs.limits import MediaLimits
 from ...codecs.pcm import check_samples
 from ...errors import InputError, LimitError
-from ..item import AudioBytes, AudioChunk, Image, VideoBytes
+from ..item import MEDIA, AudioBytes, AudioChunk, Image, VideoBytes
 from .data_url import from_base64, from_data_url, is_data_url
 from .messages import KINDS, TAKEN, check_messages, described, parts, value_of
 
@@ -148,6 +148,7 @@ def check_inline(messages: list[dict[str, Any]] | None, media: Sequence[Any]) ->
         if isinstance(part, dict):
             value = value_of(place, part)
             at, found, inline = value.place, value.found, value.base64
+        inline |= isinstance(found, MEDIA)  # a door has put it there
         if not inline and not (isinstance(found, str) and is_data_url(found)):
             raise InputError(f"{at}: expected media over the wire as a data: URL or base64, got {described(found)}")
 

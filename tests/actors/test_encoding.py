@@ -105,6 +105,7 @@ MESSAGES: list[msgspec.Struct] = [
     m.Tell(1, [e.Token(1, 0, 5, "a", SEEN, -0.5, ((5, "a", -0.5),))]),
     m.Tell(1, [e.ReplyStarted(1, 2, True), e.Resting(1, 4)]),
     m.Tell(1, [e.ReplyDone(1, "stop", 3), e.Held(1, 0), e.Credit(5, 6), e.Evicted(0, 1)], resolved=[1, 2]),
+    m.Tell(1, [e.MediaDecoded(1, 9)]),
     m.Tell(1, [e.Error("input", "no", 3), e.Closed("closed", USAGE)], running=(1, 2, 3)),
     m.Tell(1, [], transcripts=[(1, [TranscriptRow(0, [1, 2], [[0, 1], [0, 1], [0, 1]], SEEN)])]),
     Plan(1, [(1, [2])], [(0, 1)], [TableEdit(0, 0, [1])], [(2, [5])], [7], [Feed(1, 0, 4, [ROWS], DRAW)], [(9, 2)]),

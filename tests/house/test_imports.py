@@ -100,6 +100,7 @@ DOOR = {
     "server.wire",
     "server.answer",
     "server.config",
+    "server.multipart",
 } | _OPENAI
 
 

@@ -30,6 +30,7 @@ class FakeInfo(msgspec.Struct, frozen=True, kw_only=True):
     kv_tokens: int = 4096
     device: str = "cpu"
     dtype: str = "float32"
+    transcription: None = None
 
 
 class FakeReply:

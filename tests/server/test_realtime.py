@@ -205,12 +205,12 @@ async def rest(client: Talking) -> None:
             return
 
 
-def test_a_transcription_session_is_refused(brook_url: str) -> None:
+def test_a_transcription_session_needs_a_model_that_is_asked_for_words() -> None:
     async def main() -> None:
-        client = AsyncOpenAI(api_key="none", base_url=f"{brook_url}/v1")
-        async with client.realtime.connect(extra_query={"intent": "transcription"}) as connection:
-            told = [await connection.recv(), await connection.recv()]
-            assert told[1].type == "error" and "transcription" in told[1].error.message
+        async with serving(FakeEngine()) as url, AsyncOpenAI(api_key="none", base_url=f"{url}/v1") as client:
+            async with client.realtime.connect(extra_query={"intent": "transcription"}) as connection:
+                told = [await connection.recv(), await connection.recv()]
+                assert told[1].type == "error" and "transcription" in told[1].error.message
 
     asyncio.run(main())
 

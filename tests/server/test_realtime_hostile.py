@@ -86,10 +86,10 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 PLACES = [(number, path) for number, event in enumerate(GOOD) for path in places(event)]
 
 
-def changed(place: tuple[int, tuple[Any, ...]], value: Any) -> dict[str, Any]:
+def changed(place: tuple[int, tuple[Any, ...]], value: Any, good: list[dict[str, Any]] = GOOD) -> dict[str, Any]:
     """A good event with another value in one place."""
     number, path = place
-    event = inner = copy.deepcopy(GOOD[number])
+    event = inner = copy.deepcopy(good[number])
     for key in path[:-1]:
         inner = inner[key]
     inner[path[-1]] = value

@@ -10,5 +10,6 @@ items     the items of the conversation, as they are shown, appended and prompte
 talk      which items the cache holds, and the commands that bring a stream to a response
 replies   the responses that run
 response  the events of one response, in their order
+transcribing  a session in which nobody replies: what is said, as words
 usage     tokens of a response, by kind, and those that the cache held
 """

@@ -16,11 +16,19 @@ from .items import RealtimeConversation, RealtimeItem, item_of
 from .replies import Responses, Told
 from .settings import RealtimeSettings
 from .talk import RealtimeTalk
+from .transcribing import TranscribingDoor
 from .turns import HeardSound, detection_of
 from .wire import Fault, encode, encode_error, new_id, openai_code
 
 if TYPE_CHECKING:
     from ....actors.info import EngineInfo
+
+
+def realtime_door(info: EngineInfo, config: ServerConfig, query: Mapping[str, str]) -> RealtimeDoor | TranscribingDoor:
+    """The door for a client with this query: a conversation, or words alone where the model can be asked for them."""
+    if query.get("intent") == "transcription" and "audio" in info.modalities and info.transcription is not None:
+        return TranscribingDoor(info, info.transcription)
+    return RealtimeDoor(info, config, query)
 
 
 class RealtimeDoor:
@@ -44,7 +52,7 @@ class RealtimeDoor:
         yield encode("session.created", session=self._settings.config)
         if self._transcribes:
             yield encode_error(
-                "intent: this server has no transcription sessions: expected a conversation, got intent=transcription",
+                "intent: this model does not say how it is asked for words: expected a conversation, got transcription",
                 "invalid_value",
                 "intent",
             )

@@ -26,9 +26,18 @@ MOST_TOKENS = 4096
 EXTENSIONS = {"format": "auto or a format of the model", "seen": "true or false", "rest": "true or false"}
 
 
+def first_sound(hears: bool) -> dict[str, Any]:
+    """How sound comes in a session that nobody has changed."""
+    detection = dict(_VAD) if hears else None
+    return {
+        "format": PCM.described,
+        "transcription": None,
+        "noise_reduction": None,
+        "turn_detection": detection,
+    }
+
+
 def _first(session_id: str, model: str, hears: bool) -> dict[str, Any]:
-    sound_in = {"format": PCM.described, "transcription": None, "noise_reduction": None}
-    sound_in["turn_detection"] = dict(_VAD) if hears else None
     return {
         "type": "realtime",
         "object": "realtime.session",
@@ -39,7 +48,7 @@ def _first(session_id: str, model: str, hears: bool) -> dict[str, Any]:
         "tools": [],
         "tool_choice": "auto",
         "max_output_tokens": "inf",
-        "audio": {"input": sound_in, "output": {"format": PCM.described}},
+        "audio": {"input": first_sound(hears), "output": {"format": PCM.described}},
         "truncation": "auto",
         "prompt": None,
         "tracing": None,
@@ -111,7 +120,7 @@ class RealtimeSettings:
         config = copy.deepcopy(self.config)
         if said.get("type", "realtime") != "realtime":
             raise Fault(
-                f"session.type: expected 'realtime', got {said['type']!r}: this server has no transcription sessions",
+                f"session.type: expected 'realtime', got {said['type']!r}: connect with ?intent=transcription for one",
                 "invalid_value",
                 "session.type",
             )
@@ -129,8 +138,8 @@ class RealtimeSettings:
             config["truncation"] = "disabled" if said["truncation"] == "disabled" else "auto"
         if "penstock" in said:
             config["penstock"] = self._extended(config.get("penstock", {}), said["penstock"])
-        heard = _inside(_inside(said, "audio", "session"), "input", "session.audio")
-        _update_sound(config["audio"]["input"], heard, "audio" in self._info.modalities)
+        heard = inside(inside(said, "audio", "session"), "input", "session.audio")
+        update_sound(config["audio"]["input"], heard, "audio" in self._info.modalities)
         self.config = config
 
     def _extended(self, known: dict[str, Any], said: Any) -> dict[str, Any]:
@@ -146,7 +155,8 @@ class RealtimeSettings:
         return {**known, **said}
 
 
-def _inside(said: Mapping[str, Any], name: str, place: str) -> Mapping[str, Any]:
+def inside(said: Mapping[str, Any], name: str, place: str) -> Mapping[str, Any]:
+    """An object in what a client says; empty where it is not there."""
     found = said.get(name)
     if found is None:
         return {}
@@ -155,9 +165,10 @@ def _inside(said: Mapping[str, Any], name: str, place: str) -> Mapping[str, Any]
     return found
 
 
-def _update_sound(config: dict[str, Any], said: Mapping[str, Any], hears: bool) -> None:
+def update_sound(config: dict[str, Any], said: Mapping[str, Any], hears: bool) -> None:
+    """Change format and turn detection as a client says. Fault where they cannot be so."""
     place = "session.audio.input"
-    form = _inside(said, "format", place)
+    form = inside(said, "format", place)
     if form:
         name, rate = form.get("type"), form.get("rate")
         if not isinstance(name, str) or name not in FORMATS or rate not in (None, FORMATS[name].rate):
@@ -283,5 +294,7 @@ def checked_tools(value: Any, place: str) -> list[dict[str, Any]]:
         where = f"{place}[{number}]"
         if not isinstance(tool, dict) or tool.get("type") != "function" or not isinstance(tool.get("name"), str):
             raise Fault(f"{where}: expected a function with a name, got another value", param=where)
+        if not isinstance(tool.get("description"), str | None):
+            raise Fault(f"{where}.description: expected text, got another value", param=f"{where}.description")
     known = ("type", "name", "description", "parameters")
     return [{name: tool[name] for name in known if tool.get(name) is not None} for tool in value]
