@@ -15,7 +15,7 @@ import random
 import struct
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection
@@ -103,8 +103,8 @@ class Guest:
 
 
 @contextlib.asynccontextmanager
-async def vanishing(socket: ClientConnection, way: str) -> Any:
-    """The connection; whoever vanishes or leaves is gone at the end without a word."""
+async def vanishing(socket: ClientConnection, way: str) -> AsyncIterator[None]:
+    """At its end whoever vanishes is gone without a word."""
     try:
         yield
     finally:
