@@ -2,8 +2,9 @@
 
 A request has come in full within `REQUEST_SECONDS`, counted from the opening of its socket or from the end of the
 answer before it, and a second more for each `BODY_BYTES_A_SECOND` bytes; a socket that takes longer is closed. So is
-one that leaves an answer unread for `unread_seconds`. Of too many sockets that one goes which has waited longest
-without a request. A WebSocket leaves these bounds behind with its handshake, and goes on being counted.
+one that leaves an answer unread for `unread_seconds`, and one that sends more than `WAITING_BYTES` behind a request
+that is not answered yet. Of too many sockets that one goes which has waited longest without a request. A WebSocket
+leaves these bounds behind with its handshake, and goes on being counted.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from .answer import refusal_body
 REQUEST_SECONDS = 10.0
 # The slowest that a large request may come.
 BODY_BYTES_A_SECOND = 1 << 17
+# What may come of further requests before the answer to one is complete.
+WAITING_BYTES = 1 << 16
 # Sockets for the page and for health checks, beside those of `max_connections`.
 SPARE_SOCKETS = 16
 
@@ -72,6 +75,7 @@ class BoundedProtocol(H11Protocol):
         super().handle_events()
         if self.answering and not self.cycle.more_body:
             self._leave()
+            self._go_on_reading()
 
     def shutdown(self) -> None:
         """The server ends: what is not answered by now is cut."""
@@ -123,6 +127,15 @@ class BoundedProtocol(H11Protocol):
         )
         self.transport.write(head.encode() + body)
         self.transport.close()
+
+    def _go_on_reading(self) -> None:
+        """uvicorn reads no more where a second request comes before the answer to the first. Then nobody would notice
+        that the client has gone."""
+        waiting = len(self.conn.trailing_data[0])
+        if waiting > WAITING_BYTES:
+            self.refuse(400, f"expected at most {WAITING_BYTES} bytes behind a request without its answer, got more")
+        elif self.flow.read_paused:
+            self.flow.resume_reading()
 
     def _wait(self) -> None:
         self._leave()

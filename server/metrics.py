@@ -70,6 +70,7 @@ class Meter:
         self.whole = histogram("e2e_request_latency", "From a question to the end of its reply.", _WHOLE)
         self.lag = histogram("media_lag", "From when media is handed in until it is in the KV cache.", _LONG)
         self.age = histogram("token_media_age", "How old the newest media is that a token could see.", _LONG)
+        self.tasks = gauge("tasks", "Tasks that serve clients, and the server's own.")
         self.reach = gauge("window_reach_seconds", "Seconds of media in a stream's window.", ["of"])
         self._open: dict[StreamMeter, None] = {}
 

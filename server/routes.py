@@ -113,6 +113,7 @@ class Service:
 
     async def metrics(self, request: Request) -> Response:
         """Figures for Prometheus."""
+        self.meter.tasks.set(len(asyncio.all_tasks()))
         return Response(self.meter.text(), media_type=METRICS_TYPE)
 
     async def access(self, request: Request) -> Response:

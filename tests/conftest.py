@@ -9,6 +9,7 @@ tests.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import random
 import subprocess
@@ -68,6 +69,14 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     if slow_are_asked_for(item.config) and getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
         item.add_marker(pytest.mark.slow)
         item.add_marker(pytest.mark.timeout(3600))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """A test that may take longer than `faulthandler_timeout` is bounded by its own time alone."""
+    own = item.get_closest_marker("timeout")
+    if own is not None and own.args[0] > float(item.config.getini("faulthandler_timeout")):
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(scope="session")

@@ -76,3 +76,12 @@ def test_what_is_no_template_is_refused_before_weights_are_read(tmp_path: Path) 
             file.unlink()
         with pytest.raises(ModelError, match=f"chat_template: expected .*{words}"):
             load(model_path("omni"), EngineConfig(chat_template=str(file)))
+
+
+def test_a_template_reaches_nothing_but_what_it_is_given(tmp_path: Path) -> None:
+    """It is run in the sandbox of `transformers`, whether it is the checkpoint's or one's own."""
+    for text in ("{{ ''.__class__.__mro__ }}", "{{ cycler.__init__.__globals__ }}", "{{ messages.append(1) }}"):
+        file = tmp_path / "a.jinja"
+        file.write_text(text + OWN)
+        with pytest.raises(ModelError, match="SecurityError: access to attribute"):
+            load(model_path("omni"), EngineConfig(chat_template=str(file)))

@@ -92,6 +92,27 @@ def test_a_client_that_goes_leaves_nothing(stream: bool, loop: str) -> None:
     run(main, loop)
 
 
+def test_a_client_that_has_asked_twice_and_goes_leaves_nothing() -> None:
+    """What comes behind a request is not looked at until that one is answered; the end of the client is."""
+    engine = FakeEngine()
+    engine.words, engine.gate = ["a"], asyncio.Semaphore(0)
+    twice = request(ask()).replace(b"Connection: close\r\n", b"") * 2
+
+    async def main() -> None:
+        async with serving(engine) as url:
+            for more in (b"", b"x" * (http.WAITING_BYTES + 1)):
+                client = await opened(url, twice)
+                await until(lambda: bool(engine.open))
+                if more:
+                    client.writer.write(more)
+                    assert b"400 Bad Request" in await client.reader.read()
+                client.writer.transport.abort()
+                await until(lambda: not engine.open)
+        assert len(engine.streams) == 2
+
+    run(main)
+
+
 def test_a_reply_may_take_longer_than_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "REQUEST_SECONDS", 0.2)
     engine = FakeEngine()

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_realtime_orders import Room, message
@@ -116,3 +117,24 @@ def test_no_message_breaks_a_session(said: list[Any]) -> None:
     assert done.count("response.created") == done.count("response.done")
     room.say("conversation.item.create", item=message("user", "Are you there?"))
     assert room.told[-1]["type"] == "conversation.item.done"
+
+
+@pytest.mark.parametrize("depth", [99, 200, 700, 960, 990, 100_000])
+@pytest.mark.parametrize("field", ["tools", "response", "audio"])
+def test_what_lies_too_deep_is_refused(field: str, depth: int) -> None:
+    """Said twice: the second time what was kept is copied."""
+    room = Room()
+    deep = "[" * (depth - 4) + "]" * (depth - 4)
+    tool = f'{json.dumps(LOOK)[:-1]}, "x": {deep}}}'
+    event = {
+        "tools": f'{{"type": "session.update", "session": {{"tools": [{tool}]}}}}',
+        "response": f'{{"type": "response.create", "response": {{"conversation": "none", "tools": [{tool}]}}}}',
+        "audio": f'{{"type": "session.update", "session": {{"audio": {{"input": {{"x": {deep}}}}}}}}}',
+    }[field]
+    for _ in range(2):
+        before = len(room.told)
+        room._hear(room.door.hear(event))
+        kind = room.told[before]["type"]
+        assert kind == ("error" if depth > 99 else "response.created" if field == "response" else "session.updated")
+    while room.step(0):
+        pass

@@ -37,6 +37,7 @@ LATE = "test_sockets.test_a_request_that_does_not_end_is_ended"
 MANY = "test_sockets.test_sockets_are_counted_and_the_longest_without_a_request_goes_first"
 LONG = "test_http_doors.test_a_reply_may_take_longer_than_a_request"
 MUCH = "test_http_doors.test_what_is_too_much_is_refused_in_the_shape_of_the_door"
+TWICE = "test_http_doors.test_a_client_that_has_asked_twice_and_goes_leaves_nothing"
 TLS = "test_tls.test_a_handshake_that_does_not_end_is_ended"
 SIGNALS = "test_cli.test_a_second_signal_ends_the_server_at_once"
 NEEDED = {
@@ -68,6 +69,9 @@ NEEDED = {
     "BoundedProtocol.handle_websocket_upgrade": LATE,
     "BoundedProtocol.cycle": MANY,
     "BoundedProtocol.connections": MANY,
+    # The end of a client that has sent a second request is noticed: uvicorn reads no more before the first is answered.
+    "BoundedProtocol.conn": TWICE,
+    "BoundedProtocol.flow": TWICE,
     "BoundedProtocol.send_400_response": JSON,
     # How long a TLS handshake may take: uvicorn has no option, so the sockets are opened here.
     "_Server.startup": TLS,

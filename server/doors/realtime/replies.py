@@ -113,7 +113,7 @@ class Responses:
         self._begin(response, AskedReply(self._talk.name, [], None), names, False)
         return list(response.created())
 
-    def _response(self, most: int | str, metadata: dict[str, Any] | None, in_conversation: bool) -> RealtimeResponse:
+    def _response(self, most: int | str, metadata: dict[str, str] | None, in_conversation: bool) -> RealtimeResponse:
         conversation = self._conversation if in_conversation else None
         return RealtimeResponse(conversation, self._conversation_id, most, metadata, self._settings.tells_seen)
 

@@ -25,7 +25,7 @@ class RealtimeResponse:
         conversation: RealtimeConversation | None,
         conversation_id: str,
         most: int | str,
-        metadata: dict[str, Any] | None,
+        metadata: dict[str, str] | None,
         tells_seen: bool,
     ) -> None:
         self.id = new_id("resp")

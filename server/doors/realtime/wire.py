@@ -11,6 +11,8 @@ import msgspec
 
 # A message of the server stays below what clients with the defaults of their libraries take (1 MiB).
 MOST_BYTES = 1_000_000
+# Objects and lists inside each other in what is kept as a client wrote it. Schemas of tools stay far below.
+MOST_NESTED = 100
 
 
 class Fault(Exception):
@@ -109,7 +111,7 @@ class ResponseSaid(msgspec.Struct, frozen=True, kw_only=True):
     input: list[ItemSaid | ReferenceSaid] | None = None
     instructions: str | None = None
     max_output_tokens: int | str | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: dict[str, str] | None = None
     output_modalities: list[str] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: Any = None
@@ -150,21 +152,38 @@ def decode(message: str | bytes) -> ClientEvent:
     if isinstance(message, bytes):
         raise Fault("expected a text message with a JSON event, got a binary message", "invalid_json")
     try:
-        return _DECODER.decode(message)
+        said = _DECODER.decode(message)
     except msgspec.ValidationError as error:
         what, _, path = str(error).partition(" - at ")
         place = path.strip("`").removeprefix("$").lstrip(".")
         code = "unknown_event" if place == "type" else "invalid_value"
         raise Fault(f"{place or 'event'}: {what[:1].lower()}{what[1:]}", code, place or None) from None
+    except RecursionError:
+        raise Fault(f"event: expected at most {MOST_NESTED} values inside each other, got more") from None
     except (msgspec.DecodeError, UnicodeError):
         raise Fault(f"expected a JSON event, got {message[:20]!r}", "invalid_json") from None
+    match said:
+        case UpdateSession(session=session):
+            _check_nesting(session, "session")
+        case CreateResponse(response=ResponseSaid(tools=tools, tool_choice=choice)):
+            _check_nesting([tools, choice], "response")
+    return said
+
+
+def _check_nesting(value: Any, place: str, left: int = MOST_NESTED) -> None:
+    """Fault where values lie so deep inside each other that a copy, or an answer that has them, could fail."""
+    if isinstance(value, dict | list):
+        if left == 0:
+            raise Fault(f"{place}: expected at most {MOST_NESTED} values inside each other, got more", param=place)
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_nesting(inner, place, left - 1)
 
 
 def event_id_of(message: str | bytes) -> str | None:
     """The id that a client gave its event, if it can be read."""
     try:
         found = _ID.decode(message).get("event_id")
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     return found if isinstance(found, str) else None
 
