@@ -31,6 +31,7 @@ from .account import Account
 from .answer import json_answer, model_name, refusal
 from .config import ServerConfig
 from .connection import Door, ServedSocket
+from .doors.gemini.door import GeminiDoor
 from .doors.openai_chat import ChatDoor
 from .doors.openai_completions import CompletionsDoor
 from .doors.openai_responses import ResponsesDoor
@@ -50,11 +51,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("penstock.server")
 
+GEMINI = [
+    f"/ws/google.ai.generativelanguage.{version}.GenerativeService.BidiGenerateContent"
+    for version in ("v1", "v1beta", "v1alpha")
+]
 # The WebSockets of the server, each with the door that serves it: made of what the engine serves, how the server is run
 # and the query of the handshake.
 DOORS: dict[str, Callable[[Any, ServerConfig, Mapping[str, str]], Door]] = {
     "/v1/stream": StreamDoor,
     "/v1/realtime": RealtimeDoor,
+    **dict.fromkeys(GEMINI, GeminiDoor),
 }
 # The paths that take a POST, each with the door that serves it.
 HTTP_DOORS: dict[str, MakeDoor] = {
@@ -159,7 +165,7 @@ class Service:
 
     def _account(self, client: HTTPConnection) -> Account:
         """The account of a client that has been let in."""
-        key = key_of(client.headers, client.scope.get("subprotocols", ()), self.config)
+        key = key_of(client.headers, client.scope.get("subprotocols", ()), self.config, _key_in_url(client))
         assert key is not None
         if key.name not in self._accounts:
             self._accounts[key.name] = Account(key, self.meter)
@@ -168,7 +174,7 @@ class Service:
     def _refusal(self, client: HTTPConnection, subprotocols: Sequence[str]) -> tuple[int, str] | None:
         if not origin_allowed(client.headers, self.config):
             return 403, _FOREIGN
-        if key_of(client.headers, subprotocols, self.config) is None:
+        if key_of(client.headers, subprotocols, self.config, _key_in_url(client)) is None:
             return 401, "expected an API key: Authorization: Bearer <key>"
         if self.engine.failed is not None:
             return 503, _FAILED
@@ -280,6 +286,11 @@ def create_app(engine: Engine, config: ServerConfig) -> Starlette:
     return app
 
 
+def _key_in_url(client: HTTPConnection) -> str | None:
+    """The key that Google's clients in JavaScript show."""
+    return client.query_params.get("key") if client.scope["path"] in GEMINI else None
+
+
 def _http_doors(service: Service) -> list[Route]:
     """The routes of OpenAI's interface."""
     asks = [Route(path, service.ask, methods=["POST"]) for path in HTTP_DOORS]
@@ -317,13 +328,17 @@ def _shown(path: str) -> str:
 
 
 class _OwnHost:
-    """Lets through what is for a host of this server; a page that was loaded from a foreign name reads nothing."""
+    """Lets through what is for a host of this server; a page that was loaded from a foreign name reads nothing. A path
+    that begins with several slashes is taken for the same with one."""
 
     def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
         self._app = app
         self._config = config
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if path.startswith("//"):  # as Google's clients in JavaScript write it
+            scope = {**scope, "path": "/" + path.lstrip("/"), "raw_path": None}
         if scope["type"] != "http" or host_allowed(Headers(scope=scope), self._config):
             await self._app(scope, receive, send)
             return
