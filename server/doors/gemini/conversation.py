@@ -103,7 +103,9 @@ class GeminiConversation:
 
     def _check_activity(self, name: str, active: bool) -> None:
         if self._setup.detection is not None:
-            raise GeminiFault(f"realtimeInput.{name}: expected automaticActivityDetection to be disabled, it is in force")
+            raise GeminiFault(
+                f"realtimeInput.{name}: expected automaticActivityDetection to be disabled, it is in force"
+            )
         if self._active != active:
             goes_on = "an activity that goes on" if active else "none that goes on"
             raise GeminiFault(f"realtimeInput.{name}: expected {goes_on}")

@@ -60,7 +60,9 @@ class GeminiEntry:
 
     def part(self) -> dict[str, Any]:
         """It, for a message of a prompt."""
-        return {"type": "text", "text": self.text} if self.media is None else {"type": self.kind, self.kind: self.item()}
+        return (
+            {"type": "text", "text": self.text} if self.media is None else {"type": self.kind, self.kind: self.item()}
+        )
 
 
 class GeminiHistory:
@@ -91,7 +93,7 @@ class GeminiHistory:
         """All of it, as messages for a chat template. What a user says piece by piece is one turn, as in a stream."""
         messages: list[dict[str, Any]] = []
         for entry in _joined(self.entries):
-            last = messages[-1] if messages else {"role": ""}
+            last: dict[str, Any] = messages[-1] if messages else {"role": ""}
             match entry.role:
                 case "model" if entry.running:
                     pass

@@ -37,8 +37,8 @@ def _function(said: Any, place: str) -> dict[str, Any]:
     return {"type": "function", "function": made}
 
 
-_SCHEMA = """type description title format enum items properties required nullable anyOf minimum maximum minItems maxItems
-minLength maxLength minProperties maxProperties pattern default example propertyOrdering""".split()
+_SCHEMA = """type description title format enum items properties required nullable anyOf minimum maximum
+minItems maxItems minLength maxLength minProperties maxProperties pattern default example propertyOrdering""".split()
 _COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
 
 

@@ -1,5 +1,5 @@
 """The `setup` of a Gemini Live connection. In: the client's first message. Out: what holds for the connection, or
-`GeminiFault` with the field that this server does not serve. Nothing that would change an answer is left out in silence.
+`GeminiFault` with the field that this server does not serve. Nothing that would change an answer is left out silently.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from .wire import POLICY, GeminiFault, choice_of, expected, fields, flag_of, lis
 
 # The most tokens of a reply where the client names no number.
 MOST_TOKENS = 4096
-_SETUP = """model generationConfig systemInstruction tools sessionResumption contextWindowCompression realtimeInputConfig
-historyConfig labels""".split()
+_SETUP = """model generationConfig systemInstruction tools sessionResumption contextWindowCompression
+realtimeInputConfig historyConfig labels""".split()
 _GENERATION = """temperature topP topK maxOutputTokens seed stopSequences presencePenalty frequencyPenalty
 responseModalities candidateCount mediaResolution speechConfig""".split()
 _LOW_START = 0.7  # from which likelihood on sound is speech where a client wants few starts

@@ -1,5 +1,5 @@
-"""One turn of the model: its messages, in their order. In: the tokens of a reply and how it ends. Out: encoded messages,
-and what the history keeps of it.
+"""One turn of the model: its messages, in their order. In: the tokens of a reply and how it ends. Out: encoded
+messages, and what the history keeps of it.
 
 A turn that is not cut tells `generationComplete` and then `turnComplete`; one that is cut tells `interrupted` and then
 `turnComplete`. A turn that calls functions tells `toolCall`, and is complete with the reply to what they return.

@@ -27,7 +27,7 @@ class UsageMetadata:
             case Appended(modality="prompt"):
                 kind = self._prompt.pop(0) if self._prompt else "image"
                 self._runs.append((event.row, event.rows, _KINDS[kind]))
-            case Appended():
+            case Appended() if event.modality in _KINDS:
                 self._runs.append((event.row, event.rows, _KINDS[event.modality]))
             case Evicted():
                 self._gone += event.rows - event.recalled
