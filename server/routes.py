@@ -62,6 +62,7 @@ DOORS: dict[str, Callable[[Any, ServerConfig, Mapping[str, str]], Door]] = {
     "/v1/realtime": RealtimeDoor,
     **dict.fromkeys(GEMINI, GeminiDoor),
 }
+_SOCKETS = ", ".join(path for path in DOORS if path not in GEMINI)
 # The paths that take a POST, each with the door that serves it.
 HTTP_DOORS: dict[str, MakeDoor] = {
     "/v1/chat/completions": ChatDoor,
@@ -318,7 +319,7 @@ async def _elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
     """404: nothing is on this path, or no WebSocket is."""
     if scope["type"] != "websocket":
         raise HTTPException(404)
-    why = f"expected a WebSocket on {', '.join(DOORS)}, got one on {_shown(scope['path'])}"
+    why = f"expected a WebSocket on {_SOCKETS}, got one on {_shown(scope['path'])}"
     await _deny(WebSocket(scope, receive, send), 404, why)
 
 
@@ -352,7 +353,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     match error.status_code:
         case 404:
             paths = ", ".join(("/", "/health", "/ready", "/metrics", *HTTP_DOORS))
-            why = f"expected {paths} or the WebSocket {', '.join(DOORS)}, got {path}"
+            why = f"expected {paths} or the WebSocket {_SOCKETS}, got {path}"
         case 405:
             allowed = (error.headers or {}).get("Allow", "GET")
             why = f"{path}: expected {allowed}, got {request.method}"

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from ...outbox import HangUp
+from ...errors import HangUp
 
 # The most bytes of the reason of a close frame (RFC 6455, 5.5).
 REASON_BYTES = 123
