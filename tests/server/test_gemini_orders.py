@@ -18,10 +18,21 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from penstock.server import commands as c
 from penstock.server.config import ServerConfig
+from penstock.server.doors.gemini import history
 from penstock.server.doors.gemini.door import GeminiDoor
 from penstock.server.doors.gemini.wire import GeminiFault
 from penstock.server.session import Session
-from penstock.streams.event import Closed, Event, ReplyDone, ReplyStarted, SpeechStarted, SpeechStopped, Token
+from penstock.streams.event import (
+    Closed,
+    Dropped,
+    Error,
+    Event,
+    ReplyDone,
+    ReplyStarted,
+    SpeechStarted,
+    SpeechStopped,
+    Token,
+)
 from penstock.streams.item import AudioChunk, Text
 from penstock.streams.requests.turns import TurnDetection
 
@@ -385,6 +396,50 @@ def test_functions_return_into_the_turn() -> None:
     room.say(clientContent=content("Is it?", True))
     last = [message for message in room.requests[-1].messages if message["role"] == "assistant"][-2]
     assert "tool_calls" not in last and CALL in last["content"], "expected the cancelled call as what was said"
+
+
+def test_a_full_context_ends_the_connection() -> None:
+    """Media that the model will not see is not lost in silence; nor are media that the reply would need once more."""
+    for event in (Dropped(2, "image", 1, None, None, "full"), Error("media_damaged", "no picture", 2)):
+        room = Room()
+        room.say(realtimeInput={"video": {"data": PICTURE, "mimeType": "image/jpeg"}})
+        with pytest.raises(GeminiFault, match=r"1008 the context is full|1007 media_damaged: no picture"):
+            room.emit(*room.streams, event)
+
+
+def test_media_that_is_no_longer_kept_is_not_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "KEPT_BYTES", 4)
+    room = Room()
+    for _ in range(2):
+        room.say(realtimeInput={"video": {"data": PICTURE, "mimeType": "image/jpeg"}})
+    room.say(clientContent=content("What is there?", True))
+    while room.step(0):
+        pass
+    room.say(clientContent=content("A red square.", False, "model"))
+    with pytest.raises(GeminiFault, match="1008 the history has to be read again"):
+        room.say(clientContent=content("And now?", True))
+
+
+NAMES = """setup model generationConfig temperature topK responseModalities tools functionDeclarations name parameters
+properties type clientContent turns turn_complete role parts text inlineData data mimeType realtimeInput audio video
+activityStart mediaChunks toolResponse functionResponses id realtimeInputConfig automaticActivityDetection""".split()
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(), st.sampled_from(NAMES)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(NAMES), inner, max_size=3)),
+    max_leaves=12,
+)
+messages = st.dictionaries(st.sampled_from(["setup", "clientContent", "realtimeInput", "toolResponse"]), values)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.one_of(messages, messages.map(json.dumps), st.text(), st.binary()), max_size=4), st.booleans())
+def test_nothing_but_a_reason_ends_a_connection(said: list[Any], begins: bool) -> None:
+    door = GeminiDoor(FakeEngine().info, ServerConfig(), {})  # pyright: ignore[reportArgumentType]
+    try:
+        for message in [{"setup": {}}, *said] if begins else said:
+            list(door.hear(json.dumps(message) if isinstance(message, dict) else message))
+    except GeminiFault as fault:
+        assert fault.reason and len(fault.reason.encode()) <= 123
 
 
 SETUP: dict[str, Any] = {"model": "models/any"}

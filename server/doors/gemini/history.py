@@ -5,6 +5,7 @@ It knows neither a stream nor the wire.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -70,7 +71,8 @@ class GeminiHistory:
 
     def __init__(self) -> None:
         self.entries: list[GeminiEntry] = []
-        self._bytes = 0
+        self._kept: deque[GeminiEntry] = deque()  # those whose media is kept, oldest first
+        self._bytes = 0  # of it
         self.forgets = False  # media has gone that a prompt would need
 
     def __len__(self) -> int:
@@ -80,10 +82,12 @@ class GeminiHistory:
         """Put an entry in a place; None: last."""
         self.entries.insert(len(self) if place is None else place, entry)
         self._bytes += len(entry.media or b"")
-        for old in self.entries if self._bytes > KEPT_BYTES else ():
-            if old.media and self._bytes > KEPT_BYTES:
-                self._bytes -= len(old.media)
-                old.media, self.forgets = b"", True
+        if entry.media:
+            self._kept.append(entry)
+        while self._bytes > KEPT_BYTES:
+            old = self._kept.popleft()
+            self._bytes -= len(old.media or b"")
+            old.media, self.forgets = b"", True
 
     def media_kinds(self) -> list[str]:
         """The kinds of the media of a prompt, in order."""
