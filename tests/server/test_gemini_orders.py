@@ -451,6 +451,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"setup": {**SETUP, "inputAudioTranscription": {}}}, "inputAudioTranscription"),
     ({"setup": {**SETUP, "sessionResumption": {"handle": "x"}}}, "sessionResumption.handle"),
     ({"setup": {**SETUP, "proactivity": {"proactiveAudio": True}}}, "proactivity"),
+    ({"setup": {**SETUP, "generationConfig": {"seed": 1e300}}}, "generationConfig.seed"),
+    ({"setup": {**SETUP, "tools": [{"functionDeclarations": [{"name": "a", "parametersJsonSchema": "x"}]}]}}, "Schema"),
     ({"clientContent": {}}, "setup first"),
     ({"setup": {}, "clientContent": {}}, "expected one of"),
 ]
@@ -460,6 +462,7 @@ REFUSED_LATER: list[tuple[dict[str, Any], str]] = [
     ({"clientContent": {"turns": [], "turnComplete": True}}, "got none"),
     ({"clientContent": {"turns": [{"parts": [{"fileData": {"fileUri": "x"}}]}]}}, "parts[0].fileData"),
     ({"clientContent": {"turns": [{"parts": [{"inlineData": {"data": "?", "mimeType": "image/png"}}]}]}}, "base64"),
+    ({"realtimeInput": {}}, "realtimeInput"),
     ({"realtimeInput": {"activityStart": {}}}, "activityStart"),
     ({"realtimeInput": {"audio": {"data": "AAAA", "mimeType": "audio/pcm"}}}, "whole samples"),
     ({"realtimeInput": {"audio": {"data": "AAA=", "mimeType": "audio/opus"}}}, "audio/opus"),

@@ -61,6 +61,8 @@ class GeminiDoor:
                 yield from self._talks.say([entry for turn in entries for entry in turn], complete)
             case "realtimeInput":
                 given = fields(value, kind, _REALTIME)
+                if not given:
+                    raise expected(kind, f"one of {', '.join(_REALTIME)}", value)
                 for name in _REALTIME:
                     if name in given:
                         yield from self._realtime(self._talks, name, given[name], f"{kind}.{name}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .wire import GeminiFault, choice_of, fields, list_of, text_of
+from .wire import GeminiFault, choice_of, expected, fields, list_of, text_of
 
 _FUNCTION = ("name", "description", "parameters", "parametersJsonSchema", "behavior", "response", "responseJsonSchema")
 
@@ -33,6 +33,8 @@ def _function(said: Any, place: str) -> dict[str, Any]:
     if "description" in given:
         made["description"] = text_of(given["description"], f"{place}.description")
     schema = given.get("parametersJsonSchema") or json_schema(given.get("parameters") or {}, f"{place}.parameters")
+    if not isinstance(schema, dict):
+        raise expected(f"{place}.parametersJsonSchema", "an object", schema)
     made["parameters"] = schema or {"type": "object", "properties": {}}
     return {"type": "function", "function": made}
 

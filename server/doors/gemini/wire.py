@@ -95,8 +95,8 @@ def whole_of(value: Any, place: str, least: int) -> int:
     if isinstance(value, str) and value.isdecimal() and len(value) < 20:
         value = int(value)
     number = number_of(value, place)
-    if number != int(number) or number < least:
-        raise expected(place, f"a whole number of at least {least}", value)
+    if number != int(number) or not least <= number < 2**63:
+        raise expected(place, f"a whole number of at least {least} and less than 2^63", value)
     return int(number)
 
 
