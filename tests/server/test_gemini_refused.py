@@ -1,4 +1,4 @@
-"""What the door `BidiGenerateContent` does not serve, and any message at all: nothing but a reason ends a connection."""
+"""What the door `BidiGenerateContent` does not serve, and any message at all: only a reason ends a connection."""
 
 from __future__ import annotations
 
