@@ -56,10 +56,12 @@ def host_allowed(headers: Mapping[str, str], config: ServerConfig) -> bool:
         return False
 
 
-def key_of(headers: Mapping[str, str], subprotocols: Sequence[str], config: ServerConfig) -> ApiKey | None:
-    """The key that a handshake shows: `Authorization: Bearer <key>`, or the subprotocol `penstock.key.<key>` or
-    `openai-insecure-api-key.<key>`. None: it shows none of the server's. A server without keys takes everyone for the
-    client of one key without limits.
+def key_of(
+    headers: Mapping[str, str], subprotocols: Sequence[str], config: ServerConfig, in_url: str | None = None
+) -> ApiKey | None:
+    """The key that a handshake shows: `Authorization: Bearer <key>`, `x-goog-api-key: <key>`, the subprotocol
+    `penstock.key.<key>` or `openai-insecure-api-key.<key>`, or `in_url`, where its path takes one there. None: it shows
+    none of the server's. A server without keys takes everyone for the client of one key without limits.
 
     The subprotocol is for browsers, which cannot set headers; it cannot hold every character, so the key may be
     percent-encoded in it.
@@ -73,6 +75,10 @@ def key_of(headers: Mapping[str, str], subprotocols: Sequence[str], config: Serv
         if before is not None:
             plain = name.removeprefix(before)
             shown += [_raw(plain), unquote_to_bytes(plain)]
+    if "x-goog-api-key" in headers:
+        shown.append(_raw(headers["x-goog-api-key"]))
+    if in_url is not None:
+        shown.append(in_url.encode(errors="surrogateescape"))
     return find_key(config.all_keys, shown)
 
 

@@ -170,7 +170,11 @@ class ConnectionResumed(msgspec.Struct, frozen=True, kw_only=True):
     received: int
 
 
-Answer = StreamOpened | CarriedOut | Refused | StreamEvent | ConnectionKept | ConnectionResumed
+class GoingDown(msgspec.Struct, frozen=True, kw_only=True):
+    """The server goes down: it takes nothing new, and what runs has as long as the configuration says."""
+
+
+Answer = StreamOpened | CarriedOut | Refused | StreamEvent | ConnectionKept | ConnectionResumed | GoingDown
 
 
 # ---- For whoever holds the engine ------------------------------------------------------------------------------------

@@ -22,8 +22,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from .account import Account
 from .commands import Answer, Command, ConnectionKept, ConnectionResumed, KeepConnection, Moving, ResumeConnection
 from .config import ServerConfig
-from .errors import MessageError, PenstockError, ResumeError, ServerLimitError
-from .outbox import HangUp, SendQueue
+from .errors import HangUp, MessageError, PenstockError, ResumeError, ServerLimitError
+from .outbox import SendQueue
 from .session import Session, refusal
 from .session_tasks import SessionTasks
 

@@ -8,6 +8,15 @@ from __future__ import annotations
 from ..errors import PenstockError, error_of
 
 
+class HangUp(Exception):
+    """Ends a connection: the close code and the reason that its client is told."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"{code} {reason}")
+        self.code = code
+        self.reason = reason
+
+
 class ConfigError(PenstockError):
     """A server configuration that is refused before anything starts."""
 

@@ -20,11 +20,10 @@ from ..streams.requests.prompt import check_inline
 from .account import Account
 from .commands import Answer, Command, OpenStream
 from .config import ServerConfig
-from .errors import DrainingError, PenstockError
+from .errors import DrainingError, HangUp, PenstockError
 from .fetching import Fetcher, refuse_urls
 from .metrics import Meter
 from .openai_words import Failure, RequestBody, RequestMark, failure, refused
-from .outbox import HangUp
 from .session import Session, refusal
 from .session_tasks import SessionTasks
 

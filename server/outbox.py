@@ -10,14 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-
-class HangUp(Exception):
-    """Ends a connection: the close code and the reason that its client is told."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(f"{code} {reason}")
-        self.code = code
-        self.reason = reason
+from .errors import HangUp
 
 
 class SendQueue:

@@ -31,6 +31,7 @@ from .account import Account
 from .answer import json_answer, model_name, refusal
 from .config import ServerConfig
 from .connection import Door, ServedSocket
+from .doors.gemini.door import GeminiDoor
 from .doors.openai_chat import ChatDoor
 from .doors.openai_completions import CompletionsDoor
 from .doors.openai_responses import ResponsesDoor
@@ -51,12 +52,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("penstock.server")
 
+GEMINI = [
+    f"/ws/google.ai.generativelanguage.{version}.GenerativeService.BidiGenerateContent"
+    for version in ("v1", "v1beta", "v1alpha")
+]
 # The WebSockets of the server, each with the door that serves it: made of what the engine serves, how the server is run
 # and the query of the handshake.
 DOORS: dict[str, Callable[[Any, ServerConfig, Mapping[str, str]], Door]] = {
     "/v1/stream": StreamDoor,
     "/v1/realtime": realtime_door,
+    **dict.fromkeys(GEMINI, GeminiDoor),
 }
+_SOCKETS = ", ".join(path for path in DOORS if path not in GEMINI)
 # The paths that take a POST, each with the door that serves it.
 HTTP_DOORS: dict[str, MakeDoor] = {
     "/v1/chat/completions": ChatDoor,
@@ -163,7 +170,7 @@ class Service:
 
     def _account(self, client: HTTPConnection) -> Account:
         """The account of a client that has been let in."""
-        key = key_of(client.headers, client.scope.get("subprotocols", ()), self.config)
+        key = key_of(client.headers, client.scope.get("subprotocols", ()), self.config, _key_in_url(client))
         assert key is not None
         if key.name not in self._accounts:
             self._accounts[key.name] = Account(key, self.meter)
@@ -172,7 +179,7 @@ class Service:
     def _refusal(self, client: HTTPConnection, subprotocols: Sequence[str]) -> tuple[int, str] | None:
         if not origin_allowed(client.headers, self.config):
             return 403, _FOREIGN
-        if key_of(client.headers, subprotocols, self.config) is None:
+        if key_of(client.headers, subprotocols, self.config, _key_in_url(client)) is None:
             return 401, "expected an API key: Authorization: Bearer <key>"
         if self.engine.failed is not None:
             return 503, _FAILED
@@ -284,6 +291,11 @@ def create_app(engine: Engine, config: ServerConfig) -> Starlette:
     return app
 
 
+def _key_in_url(client: HTTPConnection) -> str | None:
+    """The key that Google's clients in JavaScript show."""
+    return client.query_params.get("key") if client.scope["path"] in GEMINI else None
+
+
 def _http_doors(service: Service) -> list[Route]:
     """The routes of OpenAI's interface."""
     asks = [Route(path, service.ask, methods=["POST"]) for path in HTTP_DOORS]
@@ -311,7 +323,7 @@ async def _elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
     """404: nothing is on this path, or no WebSocket is."""
     if scope["type"] != "websocket":
         raise HTTPException(404)
-    why = f"expected a WebSocket on {', '.join(DOORS)}, got one on {_shown(scope['path'])}"
+    why = f"expected a WebSocket on {_SOCKETS}, got one on {_shown(scope['path'])}"
     await _deny(WebSocket(scope, receive, send), 404, why)
 
 
@@ -321,13 +333,17 @@ def _shown(path: str) -> str:
 
 
 class _OwnHost:
-    """Lets through what is for a host of this server; a page that was loaded from a foreign name reads nothing."""
+    """Lets through what is for a host of this server; a page that was loaded from a foreign name reads nothing. A path
+    that begins with several slashes is taken for the same with one."""
 
     def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
         self._app = app
         self._config = config
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if path.startswith("//"):  # as Google's clients in JavaScript write it
+            scope = {**scope, "path": "/" + path.lstrip("/"), "raw_path": None}
         if scope["type"] != "http" or host_allowed(Headers(scope=scope), self._config):
             await self._app(scope, receive, send)
             return
@@ -341,7 +357,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     match error.status_code:
         case 404:
             paths = ", ".join(("/", "/health", "/ready", "/metrics", *HTTP_DOORS))
-            why = f"expected {paths} or the WebSocket {', '.join(DOORS)}, got {path}"
+            why = f"expected {paths} or the WebSocket {_SOCKETS}, got {path}"
         case 405:
             allowed = (error.headers or {}).get("Allow", "GET")
             why = f"{path}: expected {allowed}, got {request.method}"

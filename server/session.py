@@ -183,6 +183,7 @@ class Session:
     def drain(self) -> None:
         """Take no more streams and questions; let replies that are held open end, since no more media will come."""
         self._draining = True
+        self._actions.append(c.GoingDown())
         self._actions += [c.StopMedia(channel=channel.number) for channel in self._names.values() if channel.is_open]
 
     def finish(self) -> None:

@@ -18,7 +18,7 @@ from ..errors import InputError, PenstockError
 from ..streams.event import Closed, Event, ReplyStarted, Token, Usage
 from . import commands as c
 from .account import Account
-from .outbox import HangUp
+from .errors import HangUp
 from .session import Session
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ No door knows another one, a socket or the engine. `server/connection.py` says w
 
 stream              `/v1/stream`: the wire of Penstock, whose messages are in `server/wire.py`
 realtime            `/v1/realtime`: OpenAI's Realtime API
+gemini              `BidiGenerateContent`: Google's Gemini Live API
 openai_chat         `/v1/chat/completions`
 openai_completions  `/v1/completions`
 openai_responses    `/v1/responses`

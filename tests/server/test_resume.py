@@ -14,7 +14,8 @@ from harness import RawClient, raw_client, run, serving, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock.server.client import Connection, connect
-from penstock.server.outbox import HangUp, SendQueue
+from penstock.server.errors import HangUp
+from penstock.server.outbox import SendQueue
 from penstock.streams.event import Event
 from penstock.streams.item import Text, VideoFrame
 from penstock.streams.requests.request import Request, SamplingParams

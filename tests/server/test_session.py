@@ -364,7 +364,7 @@ def test_a_session_that_drains_takes_no_streams_and_no_questions_but_finishes() 
     player = Player()
     for step in (("take", c.OpenStream(stream="a")), ("finish", "a", 0), ("take", c.OpenStream(stream="b"))):
         player.play(step)
-    assert player.play(("drain",)) == [c.StopMedia(channel=1)]
+    assert player.play(("drain",)) == [c.GoingDown(), c.StopMedia(channel=1)]
     for command in (
         c.OpenStream(stream="c", ref=1),
         c.AskQuestion(stream="a", ref=1),

@@ -1,0 +1,441 @@
+"""The door `BidiGenerateContent` without a socket and without an engine, under what both sides do in any order.
+
+The laws: each turn ends once, by `generationComplete` and `turnComplete`, or by `interrupted` and `turnComplete`; no
+question is asked while another waits or is answered; and what the model has before the last reply is all that was said,
+in order.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from typing import Any
+
+import pytest
+from fake_engine import FakeEngine
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from penstock.server import commands as c
+from penstock.server.config import ServerConfig
+from penstock.server.doors.gemini import history
+from penstock.server.doors.gemini.door import GeminiDoor
+from penstock.server.doors.gemini.wire import GeminiFault
+from penstock.server.session import Session
+from penstock.streams.event import (
+    Closed,
+    Dropped,
+    Error,
+    Event,
+    ReplyDone,
+    ReplyStarted,
+    SpeechStarted,
+    SpeechStopped,
+    Token,
+)
+from penstock.streams.item import AudioChunk, Text
+from penstock.streams.requests.turns import TurnDetection
+
+FACTS = c.StreamFacts(id=1, format="turns", why="asked for", trained=False)
+CALL = '<tool_call>{"name": "look", "arguments": {"at": 1}}</tool_call>'
+LOOK = {"name": "look", "parameters": {"type": "OBJECT", "properties": {"at": {"type": "INTEGER"}}}}
+SOUND = base64.urlsafe_b64encode(b"\xff\xfb" * 16_000).decode()
+PICTURE = base64.urlsafe_b64encode(b"\xff\xd8\xff\xfb").decode()
+
+
+class Stream:
+    """A stream of an engine that does what a test tells it."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, str]] = []
+        self.waits: list[tuple[str, str]] = []  # what came while a reply ran
+        self.asked: list[int] = []
+        self.reply: list[str] | None = None
+        self.seq = self.replies = self.turns = 0
+        self.cut = False
+        self.listens: TurnDetection | None = None
+
+    @property
+    def busy(self) -> bool:
+        return self.reply is not None or bool(self.asked)
+
+    def put(self, role: str, words: str) -> None:
+        (self.waits if self.reply is not None else self.said).append((role, words))
+
+
+def words_of(item: Any) -> str:
+    return item.text if isinstance(item, Text) else "sound" if isinstance(item, AudioChunk) else "picture"
+
+
+class Room:
+    """A door, its session and an engine that a test steps. `told`: the server's messages."""
+
+    def __init__(self, **setup: Any) -> None:
+        self.door = GeminiDoor(FakeEngine().info, ServerConfig(), {})  # pyright: ignore[reportArgumentType]
+        self.session = Session(max_streams=4, waiting_bytes=1 << 20)
+        self.streams: dict[int, Stream] = {}
+        self.told: list[dict[str, Any]] = []
+        self.requests: list[Any] = []
+        self.sent: list[str] = []  # all that the user said and showed
+        self.seen: list[tuple[str, str]] = []  # what the model had before the newest reply
+        self.active = False
+        self.say(setup={"model": "models/any", **setup})
+        assert "sessionId" in self.told[0]["setupComplete"]
+
+    def say(self, **message: Any) -> None:
+        self._pass(self.door.hear(json.dumps(message)))
+        self.work()
+
+    def _pass(self, parts: Any) -> None:
+        for part in parts:
+            if isinstance(part, bytes):
+                self.told.append(json.loads(part))
+            else:
+                self.session.take(part)
+
+    def work(self) -> None:
+        while actions := self.session.actions():
+            for action in actions:
+                match action:
+                    case c.Begin(job=job, channel=channel, command=c.OpenStream(request=request)):
+                        request.check()
+                        self.requests.append(request)
+                        stream = self.streams[channel] = Stream()
+                        for message in request.messages or ():
+                            content, role = message["content"], message["role"]
+                            parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+                            for part in parts:
+                                kind = part["type"]
+                                stream.said.append((role, part[kind] if kind == "text" else words_of(part[kind])))
+                        if request.starts:
+                            self._asked(stream)
+                        self.session.opened(job, FACTS)
+                    case c.Carry():
+                        self._carry(action)
+                    case c.Shut(channel=channel):
+                        self._end(channel)
+                    case c.Cancel() | c.StopMedia() | c.Begin():
+                        pass
+                    case _:
+                        self._pass(self.door.tell(action))
+
+    def _asked(self, stream: Stream) -> None:
+        assert not stream.busy, "expected no question while another waits or is answered"
+        stream.seq += 1
+        stream.asked.append(stream.seq)
+
+    def _carry(self, action: c.Carry) -> None:
+        stream = self.streams[action.channel]
+        match action.command:
+            case c.AppendItem(item=item):
+                stream.seq += 1
+                if not isinstance(item, AudioChunk) or item.pts_us is None:
+                    stream.put("user", words_of(item))
+            case c.AskQuestion():
+                self._asked(stream)
+            case c.InterruptReply():
+                stream.cut = stream.busy
+            case c.Listen(turn_detection=wanted):
+                stream.listens = wanted
+            case c.CloseStream():
+                self.session.done(action.job)
+                self._end(action.channel)
+                return
+        self.session.done(action.job, seq=stream.seq)
+
+    def _end(self, channel: int) -> None:
+        if self.streams.pop(channel, None):
+            self.session.event(channel, Closed("closed"))
+            self.session.ended(channel)
+
+    def emit(self, channel: int, event: Event) -> None:
+        self.session.event(channel, event)
+        self.work()
+
+    def step(self, choice: int) -> bool:
+        """One step of a reply; False where none runs or waits."""
+        busy = [(channel, stream) for channel, stream in self.streams.items() if stream.busy]
+        if not busy:
+            return False
+        ((channel, stream),) = busy
+        if stream.reply is None:
+            stream.reply, stream.replies = [], stream.replies + 1
+            self.seen = list(stream.said)
+            self.emit(channel, ReplyStarted(stream.replies, stream.asked.pop(0)))
+        elif stream.cut:
+            self.finish(channel, stream, "interrupted")
+        elif len(stream.reply) > choice % 4:
+            if choice == 7 and self.requests[-1].tools:
+                self.token(channel, stream, CALL)
+            self.finish(channel, stream, ("stop", "length")[choice % 2])
+        else:
+            self.token(channel, stream, f"w{choice} ")
+        return True
+
+    def token(self, channel: int, stream: Stream, words: str) -> None:
+        assert stream.reply is not None
+        stream.reply.append(words)
+        self.emit(channel, Token(stream.replies, len(stream.reply) - 1, 1, words, None))
+
+    def finish(self, channel: int, stream: Stream, reason: str) -> None:
+        reply, stream.reply, stream.cut = stream.reply or [], None, False
+        stream.said += [("assistant", "".join(reply)), *stream.waits]
+        stream.waits = []
+        self.emit(channel, ReplyDone(stream.replies, reason, len(reply), rows=9))
+
+    def speak(self) -> None:
+        """Somebody speaks; the stream does what it was told to."""
+        self.say(realtimeInput={"audio": {"data": SOUND, "mimeType": "audio/pcm"}})
+        found = [(channel, stream) for channel, stream in self.streams.items() if stream.listens is not None]
+        if not found:
+            return
+        ((channel, stream),) = found
+        assert stream.listens is not None
+        stream.turns += 1
+        self.emit(channel, SpeechStarted(stream.turns, 1, 0, "energy"))
+        if stream.listens.interrupt and stream.busy:
+            stream.cut = True
+            while stream.busy:
+                self.step(0)
+        if channel not in self.streams:
+            return  # the stream that heard it has gone: another one hears it
+        self.sent.append("sound")
+        stream.seq += 1
+        stream.put("user", "sound")
+        if stream.listens.respond:
+            stream.asked.append(stream.seq)
+        self.emit(channel, SpeechStopped(stream.turns, stream.seq, 900_000, "silence"))
+
+    @property
+    def pending(self) -> list[str]:
+        """The ids of the calls that wait, as the client knows them."""
+        ids: list[str] = []
+        for message in self.told:
+            ids += [call["id"] for call in message.get("toolCall", {}).get("functionCalls", [])]
+            ids = [id for id in ids if id not in message.get("toolCallCancellation", {}).get("ids", [])]
+        return [id for id in ids if id not in self.returned]
+
+    returned: frozenset[str] = frozenset()
+
+    def give_back(self, ids: list[str]) -> None:
+        self.returned |= frozenset(ids)
+        responses = [{"id": id, "name": "look", "response": {"output": id}} for id in ids]
+        self.say(tool_response={"function_responses": responses})
+
+
+def content(words: str, complete: bool, role: str = "user") -> dict[str, Any]:
+    return {"turns": [{"role": role, "parts": [{"text": words}]}], "turnComplete": complete}
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from("say say add model write show speak activity return step step step step step".split()),
+        st.integers(0, 7),
+    ),
+    max_size=40,
+)
+SETUPS: list[dict[str, Any]] = [
+    {},
+    {"tools": [{"functionDeclarations": [LOOK]}]},
+    {"realtimeInputConfig": {"activityHandling": "NO_INTERRUPTION"}, "tools": [{"function_declarations": [LOOK]}]},
+    {"realtime_input_config": {"automatic_activity_detection": {"disabled": True}}},
+]
+
+
+def carry_out(room: Room, what: str, number: int, automatic: bool) -> None:
+    words = f"{what} {number} {len(room.sent)} "
+    match what:
+        case "say" | "add":
+            room.sent.append(words)
+            room.say(client_content=content(words, what == "say"))
+        case "model":
+            room.say(clientContent=content("brought ", False, "model"))
+        case "write":
+            room.sent.append(words)
+            room.say(realtimeInput={"text": words})
+        case "show":
+            room.sent.append("picture")
+            room.say(realtimeInput={"video": {"data": PICTURE, "mime_type": "image/jpeg"}})
+        case "speak" if automatic:
+            room.speak()
+        case "activity" if not automatic and (room.active or room.sent):
+            room.active = not room.active
+            room.say(realtime_input={"activity_start" if room.active else "activityEnd": {}})
+        case "return" if room.pending:
+            room.give_back(room.pending[: 1 + number % 2])
+        case "step":
+            room.step(number)
+
+
+def joined(said: list[str]) -> list[str]:
+    """Sounds that follow each other as one, as a prompt has them."""
+    return [words for place, words in enumerate(said) if words != "sound" or said[place - 1 : place] != ["sound"]]
+
+
+def check_turns(told: list[dict[str, Any]]) -> list[str]:
+    """Each turn ends once, in the right order; the words of the turns."""
+    turns, words, before = [], "", ""
+    for message in told:
+        served = message.get("serverContent", {})
+        if "modelTurn" in served:
+            words += served["modelTurn"]["parts"][0]["text"]
+            kind = "words"
+        else:
+            kind = next(iter(served or message))
+        if kind == "turnComplete":
+            assert before in ("generationComplete", "interrupted"), told[-5:]
+            assert "usageMetadata" in message or before == "interrupted"
+            turns.append(words)
+            words = ""
+        else:
+            assert before not in ("generationComplete", "interrupted"), told[-5:]
+            assert kind != "toolCallCancellation" or before != "words"
+        before = kind
+    assert not words and before in ("turnComplete", "toolCall", "toolCallCancellation", "setupComplete")
+    return turns
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps, st.integers(0, len(SETUPS) - 1))
+@example([("say", 0), ("step", 1), ("step", 1), ("show", 1), ("say", 1)], 0)
+@example([("say", 0), ("step", 7), *[("step", 7)] * 5, ("show", 0), ("return", 0), ("step", 1)], 1)
+@example([("say", 0), *[("step", 7)] * 6, ("speak", 0), ("step", 1)], 2)
+def test_any_order_keeps_the_laws(done: list[tuple[str, int]], which: int) -> None:
+    room = Room(**SETUPS[which])
+    for what, number in done:
+        carry_out(room, what, number, which != 3)
+    while room.step(0):
+        pass
+    if room.active:
+        room.say(realtimeInput={"activityEnd": {}})
+    while room.pending:
+        room.give_back(room.pending)
+        while room.step(0):
+            pass
+    room.sent.append("end")
+    room.say(clientContent=content("end", True))
+    assert room.step(0), "expected a reply to the last turn"
+    said = [words for role, words in room.seen if role == "user"]
+    assert joined(said) == joined(room.sent)
+    while room.step(0):
+        pass
+    turns = [*map(str.split, check_turns(room.told))]
+    heard = [re.sub(CALL, "", words).split() for role, words in room.seen if role == "assistant"]
+    spoken = [word for words in heard for word in words if word != "brought"]
+    assert spoken == [word for words in turns[:-1] for word in words]
+    calls = [call["id"] for message in room.told for call in message.get("toolCall", {}).get("functionCalls", [])]
+    cancelled = [id for message in room.told for id in message.get("toolCallCancellation", {}).get("ids", [])]
+    returned = [words for role, words in room.seen if role == "tool"]
+    assert returned == [json.dumps({"output": id}, separators=(",", ":")) for id in calls if id not in cancelled]
+
+
+def test_speech_cuts_the_turn_and_is_answered() -> None:
+    room = Room()
+    room.say(clientContent=content("Hello", True))
+    room.step(3)
+    room.step(3)
+    room.say(realtimeInput={"audio": {"data": SOUND, "mimeType": "audio/pcm;rate=16000"}})
+    ((_, stream),) = room.streams.items()
+    assert stream.listens is not None and stream.listens.respond and stream.listens.interrupt
+    del room.told[:]
+    room.speak()
+    assert room.told[0] == {"serverContent": {"interrupted": True}}
+    assert room.told[1]["serverContent"] == {"turnComplete": True}
+    while room.step(1):
+        pass
+    assert room.seen == [("user", "Hello"), ("assistant", "w3 "), ("user", "sound")]
+
+
+def test_a_new_stream_hears_the_speech_that_goes_on() -> None:
+    """The history changes while somebody speaks: the stream that holds the new one gets what was said so far."""
+    room = Room()
+    room.say(realtimeInput={"audio": {"data": SOUND, "mimeType": "audio/pcm"}})
+    ((channel, _),) = room.streams.items()
+    room.emit(channel, SpeechStarted(1, 1, 0, "energy"))
+    room.say(clientContent=content("So it is.", False, "model"))
+    room.say(clientContent=content("Is it?", True))
+    ((other, stream),) = room.streams.items()
+    assert other != channel and stream.listens is not None and stream.listens.respond and stream.seq == 2
+
+
+def test_what_a_client_says_cuts_the_turn() -> None:
+    room = Room()
+    room.say(clientContent=content("Hello", True))
+    room.step(3)
+    room.step(3)
+    room.say(clientContent=content("Stop", True))
+    room.step(3)
+    assert room.told[-2:] == [
+        {"serverContent": {"interrupted": True}},
+        {"serverContent": {"turnComplete": True}, "usageMetadata": room.told[-1]["usageMetadata"]},
+    ]
+    room.step(3)
+    assert room.seen == [("user", "Hello"), ("assistant", "w3 "), ("user", "Stop")]
+
+
+def test_functions_return_into_the_turn() -> None:
+    room = Room(tools=[{"functionDeclarations": [LOOK]}])
+    room.say(clientContent=content("What is there?", True))
+    assert room.requests[-1].tools[0]["function"]["parameters"]["properties"]["at"] == {"type": "integer"}
+    for _ in range(6):
+        room.step(7)
+    (call,) = room.told[-1]["toolCall"]["functionCalls"]
+    assert (call["name"], call["args"]) == ("look", {"at": 1}) and "usageMetadata" in room.told[-1]
+    room.say(realtimeInput={"video": {"data": PICTURE, "mimeType": "image/jpeg"}})
+    room.give_back([call["id"]])
+    roles = [message["role"] for message in room.requests[-1].messages]
+    assert roles == ["user", "assistant", "tool", "user"]
+    assert room.requests[-1].messages[1]["tool_calls"][0]["function"] == {"name": "look", "arguments": {"at": 1}}
+    for _ in range(6):
+        room.step(7)
+    assert "toolCall" in room.told[-1]
+    del room.told[:]
+    room.say(clientContent=content("Never mind.", False))
+    assert "toolCallCancellation" in room.told[0] and room.told[1] == {"serverContent": {"interrupted": True}}
+    room.say(clientContent=content("So it is.", False, "model"))
+    room.say(clientContent=content("Is it?", True))
+    last = [message for message in room.requests[-1].messages if message["role"] == "assistant"][-2]
+    assert "tool_calls" not in last and CALL in last["content"], "expected the cancelled call as what was said"
+
+
+def test_a_full_context_ends_the_connection() -> None:
+    """Media that the model will not see is not lost in silence; nor are media that the reply would need once more."""
+    for event in (Dropped(2, "image", 1, None, None, "full"), Error("media_damaged", "no picture", 2)):
+        room = Room()
+        room.say(realtimeInput={"video": {"data": PICTURE, "mimeType": "image/jpeg"}})
+        with pytest.raises(GeminiFault, match=r"1008 the context is full|1007 media_damaged: no picture"):
+            room.emit(next(iter(room.streams)), event)
+
+
+def test_media_that_is_no_longer_kept_is_not_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "KEPT_BYTES", 4)
+    room = Room()
+    for _ in range(2):
+        room.say(realtimeInput={"video": {"data": PICTURE, "mimeType": "image/jpeg"}})
+    room.say(clientContent=content("What is there?", True))
+    while room.step(0):
+        pass
+    room.say(clientContent=content("A red square.", False, "model"))
+    with pytest.raises(GeminiFault, match="1008 the history has to be read again"):
+        room.say(clientContent=content("And now?", True))
+
+
+def test_a_setup_is_what_holds() -> None:
+    detection = {"startOfSpeechSensitivity": "START_SENSITIVITY_LOW", "silence_duration_ms": 800, "prefixPaddingMs": 40}
+    room = Room(
+        generationConfig={"temperature": 0.5, "topK": 4.0, "maxOutputTokens": 9, "seed": 3, "stop_sequences": ["x"]},
+        systemInstruction={"parts": [{"text": "Be short."}]},
+        realtimeInputConfig={"automatic_activity_detection": detection},
+        contextWindowCompression={"trigger_tokens": "4000", "sliding_window": {"target_tokens": "2000"}},
+        sessionResumption={},
+    )
+    assert room.told[1] == {"sessionResumptionUpdate": {"resumable": False}}
+    room.say(clientContent=content("Hello", False))
+    (request,) = room.requests
+    params = request.params
+    assert (params.temperature, params.top_k, params.max_tokens, params.seed, params.stop) == (0.5, 4, 9, 3, ("x",))
+    assert request.system == "Be short." and request.window.rows == 4000
+    room.speak()
+    ((_, stream),) = room.streams.items()
+    assert stream.listens is not None and (stream.listens.silence_ms, stream.listens.speech_ms) == (800, 40)
+    assert Room().requests == []
