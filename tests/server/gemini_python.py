@@ -3,6 +3,7 @@
 Arguments: the server's address, a picture (JPEG), sound (PCM of 16 bits at 24 kHz).
 """
 
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 import asyncio
 import json
 import sys
