@@ -80,7 +80,8 @@ class StreamClosedError(PenstockError):
 
 
 class OverloadError(PenstockError):
-    """The machine would not keep up with the frames that this stream declares; says what is needed and what is left."""
+    """There is no room for one more stream now: as many are open as may be, or the machine would not keep up with the
+    frames that it declares. Says what is needed and what is left."""
 
     code = "overload"
 

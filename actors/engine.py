@@ -154,8 +154,8 @@ class Engine:
 
         request: `None` is `Request()`.
 
-        Raises InputError if the request does not fit the model or no more streams may be open, OverloadError for a live
-        stream that this machine would not keep up with, ContextOverflowError for a prompt that the cache cannot hold,
+        Raises InputError if the request does not fit the model, OverloadError if no more streams may be open and for a
+        live stream that this machine would not keep up with, ContextOverflowError for a prompt that is too long,
         LimitError for a file that is too large, StreamClosedError if the engine is closed or has failed. A cancelled
         call leaves no stream open.
         """
@@ -170,8 +170,8 @@ class Engine:
 
         file: read only files that you have written, or that come from someone whom you trust.
 
-        Raises InputError for a file that is not there, is damaged or does not fit, and where no more streams may be
-        open; OverloadError as `stream` does. A cancelled call leaves no stream open.
+        Raises InputError for a file that is not there, is damaged or does not fit, and OverloadError as `stream` does.
+        A cancelled call leaves no stream open.
         """
         self.check_alive()
         snapshot = await self._snapshots.read(Path(file))

@@ -193,7 +193,7 @@ class Stream(Talk[Reply]):
 
         It waits until what was appended before is encoded, and other inputs wait for it. A reply that runs goes on in
         both: in the copy it is `copy.reply`, from its next token on. Of a file that is being sent, what is decoded is
-        copied. InputError if no more streams may be open. After a cancelled wait there is no copy.
+        copied. OverloadError if no more streams may be open. After a cancelled wait there is no copy.
 
         again: the copy begins the reply to the prompt again, drawn with these. InputError if there is none to begin.
         back_to: the copy is as this stream was when this input, by its number, had gone in, and a question had been

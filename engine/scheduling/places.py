@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...errors import InputError
+from ...errors import InputError, OverloadError
 from ...streams.requests.request import Request
 from ..conversation.laying import Limits
 from ..plan import TABLES
@@ -18,9 +18,9 @@ class Places:
         self._reserved: dict[int, int] = {}  # rows that streams have declared as their most
 
     def check(self) -> None:
-        """Raise InputError where no more streams may be open."""
+        """Raise OverloadError where no more streams may be open."""
         if not self._free:
-            raise InputError(f"expected at most {self._slots} open streams, got one more")
+            raise OverloadError(f"expected at most {self._slots} open streams, got one more")
 
     def limits(self, request: Request) -> Limits:
         """The limits of a stream with this request."""
@@ -29,7 +29,7 @@ class Places:
 
     def take(self, id: int, request: Request) -> tuple[list[int], Limits]:
         """The numbers of a new stream's page tables, and its limits. What it declares as its most is reserved. Raises
-        InputError with the numbers where that is more than is left."""
+        OverloadError as `check` does, and InputError with the numbers where that is more than is left."""
         self.check()
         declared = request.reserve_tokens
         if declared is not None:

@@ -13,7 +13,7 @@ from penstock.codecs import decoders
 from penstock.codecs.feeding import Decoded
 from penstock.codecs.reading import Reading
 from penstock.engine.family import Loaded
-from penstock.errors import InputError, PenstockError, StreamClosedError
+from penstock.errors import OverloadError, PenstockError, StreamClosedError
 from penstock.streams.event import Appended, Closed, Error, ReplyDone
 from penstock.streams.item import AudioBytes, AudioChunk, Image, Item, VideoBytes, VideoFrame
 from penstock.streams.requests.request import Request, SamplingParams
@@ -268,9 +268,9 @@ def test_no_more_streams_than_slots(house: House) -> None:
     async def work() -> None:
         async with house.engine(slots=1) as engine:
             first = await engine.stream()
-            with pytest.raises(InputError, match="expected at most 1 open streams"):
+            with pytest.raises(OverloadError, match="expected at most 1 open streams"):
                 await engine.stream()
-            with pytest.raises(InputError, match="expected at most 1 open streams"):
+            with pytest.raises(OverloadError, match="expected at most 1 open streams"):
                 await first.fork()
             await first.close()
             async with await engine.stream() as second:

@@ -11,7 +11,7 @@ from penstock.engine.config import EngineConfig
 from penstock.engine.family import Loaded
 from penstock.engine.loading.open import load
 from penstock.engine.plan import Plan
-from penstock.errors import InputError
+from penstock.errors import InputError, OverloadError
 from penstock.streams.requests.request import Request, SamplingParams
 
 from tests.actors.conftest import House
@@ -136,7 +136,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_left(house: House) -> None:
                 await engine.generate_all(asked(), 0)
             with pytest.raises(InputError, match="expected a request with messages or a prompt"):
                 await engine.generate_all(Request(), 2)
-            with pytest.raises(InputError, match="expected at most 3 open streams"):
+            with pytest.raises(OverloadError, match="expected at most 3 open streams"):
                 await engine.generate_all(asked(max_tokens=4), 5)
             call = asyncio.create_task(engine.generate_all(asked(max_tokens=400), 3))
             await until(lambda: engine.statistics()["streams"] == 3)

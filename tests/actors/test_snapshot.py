@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from penstock.actors.engine import Engine
 from penstock.actors.stream import Stream
 from penstock.engine.family import Loaded
-from penstock.errors import InputError, PenstockError
+from penstock.errors import InputError, OverloadError, PenstockError
 from penstock.streams.event import Evicted, Token
 from penstock.streams.item import AudioChunk, Text
 from penstock.streams.requests.request import Request, SamplingParams
@@ -175,7 +175,7 @@ def test_what_does_not_fit_is_refused(house: House, tmp_path: Path) -> None:
         async with house.engine(slots=1) as engine:
             async with await engine.restore(path) as again:
                 assert again.why == why
-                with pytest.raises(InputError, match="at most 1 open streams"):
+                with pytest.raises(OverloadError, match="at most 1 open streams"):
                     await engine.restore(path)
                 await ids(await again.ask(WORDS, most(1)))
                 await until(lambda: not engine._wiring.generate._language._host)
