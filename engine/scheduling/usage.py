@@ -21,7 +21,7 @@ class _Used:
     """The sums of one stream, or of all. `found`: it has fed nothing yet, and may have found its first rows."""
 
     def __init__(self, found: bool = False) -> None:
-        self.found = found
+        self.joins = found
         self.text = 0
         self.media: Counter[str] = Counter()
         self.refed = self.cached = self.tokens = 0
@@ -64,8 +64,8 @@ class Usages:
             state, used = streams[feed.stream], self._streams[feed.stream]
             first = state.fed - count
             used.step_seconds += each * count
-            if used.found:
-                used.found, used.cached = False, first
+            if used.joins:
+                used.joins, used.cached = False, first
                 everyone.cached += first
             if count == 1 and feed.rows[0].seen is None and first >= state.again and first >= state.cold:
                 used.text += 1  # a token: most feeds are
