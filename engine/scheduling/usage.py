@@ -18,10 +18,10 @@ from ..plan import Plan
 
 
 class _Used:
-    """The sums of one stream, or of all. `found`: it has fed nothing yet, and may have found its first rows."""
+    """The sums of one stream, or of all. `joins`: it has fed nothing yet, and may join pages that others hold."""
 
-    def __init__(self, found: bool = False) -> None:
-        self.joins = found
+    def __init__(self, joins: bool = False) -> None:
+        self.joins = joins
         self.text = 0
         self.media: Counter[str] = Counter()
         self.refed = self.cached = self.tokens = 0
