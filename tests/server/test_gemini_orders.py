@@ -13,214 +13,19 @@ import re
 from typing import Any
 
 import pytest
-from fake_engine import FakeEngine
+from gemini_room import CALL, SOUND, GeminiRoom
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from penstock.server import commands as c
-from penstock.server.config import ServerConfig
 from penstock.server.doors.gemini import history
-from penstock.server.doors.gemini.door import GeminiDoor
 from penstock.server.doors.gemini.wire import GeminiFault
-from penstock.server.session import Session
 from penstock.streams.event import (
-    Closed,
     Dropped,
     Error,
-    Event,
-    ReplyDone,
-    ReplyStarted,
     SpeechStarted,
-    SpeechStopped,
-    Token,
 )
-from penstock.streams.item import AudioChunk, Text
-from penstock.streams.requests.turns import TurnDetection
 
-FACTS = c.StreamFacts(id=1, format="turns", why="asked for", trained=False)
-CALL = '<tool_call>{"name": "look", "arguments": {"at": 1}}</tool_call>'
 LOOK = {"name": "look", "parameters": {"type": "OBJECT", "properties": {"at": {"type": "INTEGER"}}}}
-SOUND = base64.urlsafe_b64encode(b"\xff\xfb" * 16_000).decode()
 PICTURE = base64.urlsafe_b64encode(b"\xff\xd8\xff\xfb").decode()
-
-
-class Stream:
-    """A stream of an engine that does what a test tells it."""
-
-    def __init__(self) -> None:
-        self.said: list[tuple[str, str]] = []
-        self.waits: list[tuple[str, str]] = []  # what came while a reply ran
-        self.asked: list[int] = []
-        self.reply: list[str] | None = None
-        self.seq = self.replies = self.turns = 0
-        self.cut = False
-        self.listens: TurnDetection | None = None
-
-    @property
-    def busy(self) -> bool:
-        return self.reply is not None or bool(self.asked)
-
-    def put(self, role: str, words: str) -> None:
-        (self.waits if self.reply is not None else self.said).append((role, words))
-
-
-def words_of(item: Any) -> str:
-    return item.text if isinstance(item, Text) else "sound" if isinstance(item, AudioChunk) else "picture"
-
-
-class Room:
-    """A door, its session and an engine that a test steps. `told`: the server's messages."""
-
-    def __init__(self, **setup: Any) -> None:
-        self.door = GeminiDoor(FakeEngine().info, ServerConfig(), {})  # pyright: ignore[reportArgumentType]
-        self.session = Session(max_streams=4, waiting_bytes=1 << 20)
-        self.streams: dict[int, Stream] = {}
-        self.told: list[dict[str, Any]] = []
-        self.requests: list[Any] = []
-        self.sent: list[str] = []  # all that the user said and showed
-        self.seen: list[tuple[str, str]] = []  # what the model had before the newest reply
-        self.active = False
-        self.say(setup={"model": "models/any", **setup})
-        assert "sessionId" in self.told[0]["setupComplete"]
-
-    def say(self, **message: Any) -> None:
-        self._pass(self.door.hear(json.dumps(message)))
-        self.work()
-
-    def _pass(self, parts: Any) -> None:
-        for part in parts:
-            if isinstance(part, bytes):
-                self.told.append(json.loads(part))
-            else:
-                self.session.take(part)
-
-    def work(self) -> None:
-        while actions := self.session.actions():
-            for action in actions:
-                match action:
-                    case c.Begin(job=job, channel=channel, command=c.OpenStream(request=request)):
-                        request.check()
-                        self.requests.append(request)
-                        stream = self.streams[channel] = Stream()
-                        for message in request.messages or ():
-                            content, role = message["content"], message["role"]
-                            parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-                            for part in parts:
-                                kind = part["type"]
-                                stream.said.append((role, part[kind] if kind == "text" else words_of(part[kind])))
-                        if request.starts:
-                            self._asked(stream)
-                        self.session.opened(job, FACTS)
-                    case c.Carry():
-                        self._carry(action)
-                    case c.Shut(channel=channel):
-                        self._end(channel)
-                    case c.Cancel() | c.StopMedia() | c.Begin():
-                        pass
-                    case _:
-                        self._pass(self.door.tell(action))
-
-    def _asked(self, stream: Stream) -> None:
-        assert not stream.busy, "expected no question while another waits or is answered"
-        stream.seq += 1
-        stream.asked.append(stream.seq)
-
-    def _carry(self, action: c.Carry) -> None:
-        stream = self.streams[action.channel]
-        match action.command:
-            case c.AppendItem(item=item):
-                stream.seq += 1
-                if not isinstance(item, AudioChunk) or item.pts_us is None:
-                    stream.put("user", words_of(item))
-            case c.AskQuestion():
-                self._asked(stream)
-            case c.InterruptReply():
-                stream.cut = stream.busy
-            case c.Listen(turn_detection=wanted):
-                stream.listens = wanted
-            case c.CloseStream():
-                self.session.done(action.job)
-                self._end(action.channel)
-                return
-        self.session.done(action.job, seq=stream.seq)
-
-    def _end(self, channel: int) -> None:
-        if self.streams.pop(channel, None):
-            self.session.event(channel, Closed("closed"))
-            self.session.ended(channel)
-
-    def emit(self, channel: int, event: Event) -> None:
-        self.session.event(channel, event)
-        self.work()
-
-    def step(self, choice: int) -> bool:
-        """One step of a reply; False where none runs or waits."""
-        busy = [(channel, stream) for channel, stream in self.streams.items() if stream.busy]
-        if not busy:
-            return False
-        ((channel, stream),) = busy
-        if stream.reply is None:
-            stream.reply, stream.replies = [], stream.replies + 1
-            self.seen = list(stream.said)
-            self.emit(channel, ReplyStarted(stream.replies, stream.asked.pop(0)))
-        elif stream.cut:
-            self.finish(channel, stream, "interrupted")
-        elif len(stream.reply) > choice % 4:
-            if choice == 7 and self.requests[-1].tools:
-                self.token(channel, stream, CALL)
-            self.finish(channel, stream, ("stop", "length")[choice % 2])
-        else:
-            self.token(channel, stream, f"w{choice} ")
-        return True
-
-    def token(self, channel: int, stream: Stream, words: str) -> None:
-        assert stream.reply is not None
-        stream.reply.append(words)
-        self.emit(channel, Token(stream.replies, len(stream.reply) - 1, 1, words, None))
-
-    def finish(self, channel: int, stream: Stream, reason: str) -> None:
-        reply, stream.reply, stream.cut = stream.reply or [], None, False
-        stream.said += [("assistant", "".join(reply)), *stream.waits]
-        stream.waits = []
-        self.emit(channel, ReplyDone(stream.replies, reason, len(reply), rows=9))
-
-    def speak(self) -> None:
-        """Somebody speaks; the stream does what it was told to."""
-        self.say(realtimeInput={"audio": {"data": SOUND, "mimeType": "audio/pcm"}})
-        found = [(channel, stream) for channel, stream in self.streams.items() if stream.listens is not None]
-        if not found:
-            return
-        ((channel, stream),) = found
-        assert stream.listens is not None
-        stream.turns += 1
-        self.emit(channel, SpeechStarted(stream.turns, 1, 0, "energy"))
-        if stream.listens.interrupt and stream.busy:
-            stream.cut = True
-            while stream.busy:
-                self.step(0)
-        if channel not in self.streams:
-            return  # the stream that heard it has gone: another one hears it
-        self.sent.append("sound")
-        stream.seq += 1
-        stream.put("user", "sound")
-        if stream.listens.respond:
-            stream.asked.append(stream.seq)
-        self.emit(channel, SpeechStopped(stream.turns, stream.seq, 900_000, "silence"))
-
-    @property
-    def pending(self) -> list[str]:
-        """The ids of the calls that wait, as the client knows them."""
-        ids: list[str] = []
-        for message in self.told:
-            ids += [call["id"] for call in message.get("toolCall", {}).get("functionCalls", [])]
-            ids = [id for id in ids if id not in message.get("toolCallCancellation", {}).get("ids", [])]
-        return [id for id in ids if id not in self.returned]
-
-    returned: frozenset[str] = frozenset()
-
-    def give_back(self, ids: list[str]) -> None:
-        self.returned |= frozenset(ids)
-        responses = [{"id": id, "name": "look", "response": {"output": id}} for id in ids]
-        self.say(tool_response={"function_responses": responses})
 
 
 def content(words: str, complete: bool, role: str = "user") -> dict[str, Any]:
@@ -242,7 +47,7 @@ SETUPS: list[dict[str, Any]] = [
 ]
 
 
-def carry_out(room: Room, what: str, number: int, automatic: bool) -> None:
+def carry_out(room: GeminiRoom, what: str, number: int, automatic: bool) -> None:
     words = f"{what} {number} {len(room.sent)} "
     match what:
         case "say" | "add":
@@ -301,7 +106,7 @@ def check_turns(told: list[dict[str, Any]]) -> list[str]:
 @example([("say", 0), ("step", 7), *[("step", 7)] * 5, ("show", 0), ("return", 0), ("step", 1)], 1)
 @example([("say", 0), *[("step", 7)] * 6, ("speak", 0), ("step", 1)], 2)
 def test_any_order_keeps_the_laws(done: list[tuple[str, int]], which: int) -> None:
-    room = Room(**SETUPS[which])
+    room = GeminiRoom(**SETUPS[which])
     for what, number in done:
         carry_out(room, what, number, which != 3)
     while room.step(0):
@@ -330,7 +135,7 @@ def test_any_order_keeps_the_laws(done: list[tuple[str, int]], which: int) -> No
 
 
 def test_speech_cuts_the_turn_and_is_answered() -> None:
-    room = Room()
+    room = GeminiRoom()
     room.say(clientContent=content("Hello", True))
     room.step(3)
     room.step(3)
@@ -348,7 +153,7 @@ def test_speech_cuts_the_turn_and_is_answered() -> None:
 
 def test_a_new_stream_hears_the_speech_that_goes_on() -> None:
     """The history changes while somebody speaks: the stream that holds the new one gets what was said so far."""
-    room = Room()
+    room = GeminiRoom()
     room.say(realtimeInput={"audio": {"data": SOUND, "mimeType": "audio/pcm"}})
     ((channel, _),) = room.streams.items()
     room.emit(channel, SpeechStarted(1, 1, 0, "energy"))
@@ -359,7 +164,7 @@ def test_a_new_stream_hears_the_speech_that_goes_on() -> None:
 
 
 def test_what_a_client_says_cuts_the_turn() -> None:
-    room = Room()
+    room = GeminiRoom()
     room.say(clientContent=content("Hello", True))
     room.step(3)
     room.step(3)
@@ -374,7 +179,7 @@ def test_what_a_client_says_cuts_the_turn() -> None:
 
 
 def test_functions_return_into_the_turn() -> None:
-    room = Room(tools=[{"functionDeclarations": [LOOK]}])
+    room = GeminiRoom(tools=[{"functionDeclarations": [LOOK]}])
     room.say(clientContent=content("What is there?", True))
     assert room.requests[-1].tools[0]["function"]["parameters"]["properties"]["at"] == {"type": "integer"}
     for _ in range(6):
@@ -401,7 +206,7 @@ def test_functions_return_into_the_turn() -> None:
 def test_a_full_context_ends_the_connection() -> None:
     """Media that the model will not see is not lost in silence; nor are media that the reply would need once more."""
     for event in (Dropped(2, "image", 1, None, None, "full"), Error("media_damaged", "no picture", 2)):
-        room = Room()
+        room = GeminiRoom()
         room.say(realtimeInput={"video": {"data": PICTURE, "mimeType": "image/jpeg"}})
         with pytest.raises(GeminiFault, match=r"1008 the context is full|1007 media_damaged: no picture"):
             room.emit(next(iter(room.streams)), event)
@@ -409,7 +214,7 @@ def test_a_full_context_ends_the_connection() -> None:
 
 def test_media_that_is_no_longer_kept_is_not_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "KEPT_BYTES", 4)
-    room = Room()
+    room = GeminiRoom()
     for _ in range(2):
         room.say(realtimeInput={"video": {"data": PICTURE, "mimeType": "image/jpeg"}})
     room.say(clientContent=content("What is there?", True))
@@ -422,7 +227,7 @@ def test_media_that_is_no_longer_kept_is_not_left_out(monkeypatch: pytest.Monkey
 
 def test_a_setup_is_what_holds() -> None:
     detection = {"startOfSpeechSensitivity": "START_SENSITIVITY_LOW", "silence_duration_ms": 800, "prefixPaddingMs": 40}
-    room = Room(
+    room = GeminiRoom(
         generationConfig={"temperature": 0.5, "topK": 4.0, "maxOutputTokens": 9, "seed": 3, "stop_sequences": ["x"]},
         systemInstruction={"parts": [{"text": "Be short."}]},
         realtimeInputConfig={"automatic_activity_detection": detection},
@@ -438,4 +243,4 @@ def test_a_setup_is_what_holds() -> None:
     room.speak()
     ((_, stream),) = room.streams.items()
     assert stream.listens is not None and (stream.listens.silence_ms, stream.listens.speech_ms) == (800, 40)
-    assert Room().requests == []
+    assert GeminiRoom().requests == []

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_realtime_orders import Room, message
+from realtime_room import RealtimeRoom
+from test_realtime_orders import message
 
 PICTURE = {"type": "input_image", "image_url": "data:image/png;base64,AAAA", "detail": "low"}
 SOUND = {"type": "input_audio", "audio": "AAAA", "transcript": "a word"}
@@ -103,7 +104,7 @@ wrong = st.builds(changed, st.sampled_from(PLACES), values)
 @settings(max_examples=100)
 @given(st.lists(st.one_of(wrong, wrong, st.sampled_from(GOOD), values), min_size=5, max_size=20))
 def test_no_message_breaks_a_session(said: list[Any]) -> None:
-    room = Room()
+    room = RealtimeRoom()
     for each in said:
         room._hear(room.door.hear(json.dumps(each)))
         room.step(1)
@@ -123,7 +124,7 @@ def test_no_message_breaks_a_session(said: list[Any]) -> None:
 @pytest.mark.parametrize("field", ["tools", "response", "audio"])
 def test_what_lies_too_deep_is_refused(field: str, depth: int) -> None:
     """Said twice: the second time what was kept is copied."""
-    room = Room()
+    room = RealtimeRoom()
     deep = "[" * (depth - 4) + "]" * (depth - 4)
     tool = f'{json.dumps(LOOK)[:-1]}, "x": {deep}}}'
     event = {

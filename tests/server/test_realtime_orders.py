@@ -7,230 +7,29 @@ holds; and what the model gets before a response is the conversation as the clie
 from __future__ import annotations
 
 import base64
-import itertools
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from fake_engine import FakeEngine
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from openai.types.realtime import RealtimeServerEvent
 from penstock.server import commands as c
-from penstock.server.config import ServerConfig
-from penstock.server.doors.realtime.door import RealtimeDoor
-from penstock.server.session import Session
 from penstock.streams.event import (
     Closed,
     Error,
-    Event,
     ReplyDone,
     ReplyStarted,
     SpeechStarted,
     SpeechStopped,
     Token,
 )
-from penstock.streams.item import AudioChunk, Image, Text
-from penstock.streams.requests.request import Request
-from penstock.streams.requests.turns import TurnDetection
 from pydantic import TypeAdapter
+from realtime_room import RealtimeRoom
 
 ADAPTER: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 FACTS = c.StreamFacts(id=1, format="turns", why="asked for", trained=False)
 Said = tuple[str, str]  # a role and words
-
-
-class Stream:
-    """A stream of an engine that does what a test tells it."""
-
-    def __init__(self, said: Sequence[Said] = ()) -> None:
-        self.said: list[Said] = list(said)
-        self.asked: list[int] = []  # questions without a reply yet
-        self.reply: list[str] | None = None
-        self.waits: list[Said] = []  # what came while a reply ran
-        self.replies = 0
-        self.seq = 0
-        self.listens: TurnDetection | None = None
-        self.cut = False
-
-    def put(self, said: Said) -> None:
-        (self.said if self.reply is None and not self.asked else self.waits).append(said)
-
-
-class Room:
-    """A door, its session and an engine that a test steps. `told`: the events of the server; `known`: the conversation
-    as a client has it from them."""
-
-    def __init__(self, **query: str) -> None:
-        self.door = RealtimeDoor(FakeEngine().info, ServerConfig(), query)  # pyright: ignore[reportArgumentType]
-        self.session = Session(max_streams=8, waiting_bytes=1 << 20)
-        self.streams: dict[int, Stream] = {}
-        self.told: list[dict[str, Any]] = []
-        self.requests: list[Request] = []
-        self.known: list[dict[str, Any]] = []
-        self.expected: dict[str, list[Said]] = {}  # what a response to the conversation answers, by its id
-        self.seen: dict[str, list[Said]] = {}  # what the model had before it
-        self.ids: list[str] = []
-        self.instructions = ""
-        self.alone = False  # what is asked for now is to its own input
-        self._hear(self.door.greet())
-
-    def say(self, kind: str, **fields: Any) -> None:
-        self._hear(self.door.hear(json.dumps({"type": kind, **fields})))
-
-    def _hear(self, parts: Any) -> None:
-        for part in list(parts):
-            if isinstance(part, bytes):
-                self._tell(part)
-            else:
-                self.session.take(part)
-        self.work()
-
-    def _tell(self, frame: bytes) -> None:
-        event = json.loads(frame)
-        ADAPTER.validate_python(event)
-        assert event["type"] == "error" or len(frame) < 1 << 20
-        self.told.append(event)
-        match event["type"]:
-            case "conversation.item.added":
-                before = event["previous_item_id"]
-                place = next((n + 1 for n, item in enumerate(self.known) if item["id"] == before), 0)
-                assert before is None or place, "expected an item that is known before it"
-                self.known.insert(place, event["item"])
-                self.ids.append(event["item"]["id"])
-            case "conversation.item.done":
-                place = next(n for n, item in enumerate(self.known) if item["id"] == event["item"]["id"])
-                self.known[place] = event["item"]
-            case "conversation.item.deleted":
-                self.known = [item for item in self.known if item["id"] != event["item_id"]]
-            case "response.created" if not self.alone:
-                said = [said for item in self.known for said in words(item)]
-                first = [("system", self.instructions)] if self.instructions else []
-                self.expected[event["response"]["id"]] = joined([*first, *said])
-            case "session.updated":
-                self.instructions = event["session"]["instructions"]
-
-    def work(self) -> None:
-        """Carry out what the session wants, all of it at once."""
-        while actions := self.session.actions():
-            for action in actions:
-                match action:
-                    case c.Begin(job=job, channel=channel, command=c.OpenStream(request=request)):
-                        self.requests.append(request)
-                        stream = self.streams[channel] = Stream()
-                        if request.system:
-                            stream.said.append(("system", request.system))
-                        for message in request.messages or ():
-                            content = message["content"]
-                            said = [content] if isinstance(content, str) else map(part_words, content)
-                            stream.said += [(message["role"], text) for text in said]
-                        if request.starts:
-                            self._asked(stream, ref=action.command.ref)
-                        self.session.opened(job, FACTS)
-                    case c.Carry():
-                        self._carry(action)
-                    case c.Shut(channel=channel):
-                        self._end(channel)
-                    case c.Cancel() | c.StopMedia() | c.Begin():
-                        pass
-                    case _:
-                        for part in list(self.door.tell(action)):
-                            if isinstance(part, bytes):
-                                self._tell(part)
-                            else:
-                                self.session.take(part)
-
-    def _asked(self, stream: Stream, ref: Any) -> None:
-        stream.seq += 1
-        stream.asked.append(stream.seq)
-        if ref is not None:
-            self.seen[ref[1]] = list(stream.said)
-
-    def _carry(self, action: c.Carry) -> None:
-        stream = self.streams.get(action.channel)
-        if stream is None:  # it is broken
-            return
-        match action.command:
-            case c.AppendItem(item=item):
-                stream.seq += 1
-                if not isinstance(item, AudioChunk) or item.pts_us is None:
-                    stream.put(("user", item_words(item)))
-            case c.AskQuestion(ref=ref):
-                self._asked(stream, ref)
-            case c.InterruptReply():
-                stream.cut = bool(stream.asked) or stream.reply is not None
-            case c.Listen(turn_detection=wanted):
-                stream.listens = wanted
-            case c.ForkStream():
-                self.streams[action.copy] = Stream(stream.said)
-                self.session.opened(action.job, FACTS)
-                return
-            case c.CloseStream():
-                self.session.done(action.job)
-                self._end(action.channel)
-                return
-        self.session.done(action.job, seq=stream.seq)
-
-    def _end(self, channel: int) -> None:
-        if self.streams.pop(channel, None):
-            self.session.event(channel, Closed("closed"))
-            self.session.ended(channel)
-
-    def emit(self, channel: int, event: Event) -> None:
-        self.session.event(channel, event)
-        self.work()
-
-    def step(self, choice: int) -> bool:
-        """One step of a reply, in one of the streams that have one; False where none has."""
-        busy = [(number, one) for number, one in self.streams.items() if one.asked or one.reply is not None]
-        if not busy:
-            return False
-        channel, stream = busy[choice % len(busy)]
-        if stream.reply is None:
-            stream.reply, stream.replies = [], stream.replies + 1
-            self.emit(channel, ReplyStarted(stream.replies, stream.asked.pop(0)))
-        elif stream.cut or len(stream.reply) > choice % 4:
-            self.finish(channel, stream, "interrupted" if stream.cut else ("stop", "length")[choice % 2])
-        else:
-            stream.reply.append(f"w{choice} ")
-            self.emit(channel, Token(stream.replies, len(stream.reply) - 1, 1, f"w{choice} ", None))
-        return True
-
-    def finish(self, channel: int, stream: Stream, reason: str) -> None:
-        reply, stream.reply, stream.cut = stream.reply or [], None, False
-        if reply:
-            stream.said.append(("assistant", "".join(reply)))
-        stream.said, stream.waits = stream.said + stream.waits, []
-        self.emit(channel, ReplyDone(stream.replies, reason, len(reply), rows=9))
-
-    def listening(self) -> list[tuple[int, Stream]]:
-        return [(number, one) for number, one in self.streams.items() if one.listens is not None]
-
-
-def part_words(part: dict[str, Any]) -> str:
-    return part["text"] if part["type"] == "text" else item_words(part[part["type"]])
-
-
-def item_words(item: Any) -> str:
-    match item:
-        case Text(text=text):
-            return text
-        case Image():
-            return "image"
-    return "audio"
-
-
-def words(item: dict[str, Any]) -> list[Said]:
-    """What an item is for a model."""
-    texts = [part.get("text", part["type"].removeprefix("input_")) for part in item.get("content", ())]
-    return [(item.get("role", ""), text) for text in texts if text or item.get("role") != "assistant"]
-
-
-def joined(said: Sequence[Said]) -> list[Said]:
-    """The system prompt in one piece, as a prompt has it."""
-    front = list(itertools.takewhile(lambda one: one[0] == "system", said))
-    return [*([("system", "\n\n".join(text for _, text in front))] if front else []), *said[len(front) :]]
 
 
 def message(role: str, *texts: str, **more: str) -> dict[str, Any]:
@@ -255,7 +54,7 @@ steps = st.lists(
 )
 
 
-def carry_out(room: Room, what: str, number: int) -> None:
+def carry_out(room: RealtimeRoom, what: str, number: int) -> None:
     match what:
         case "user" | "assistant" | "system":
             room.say("conversation.item.create", item=message(what, f"{what} {number}"))
@@ -295,7 +94,7 @@ def carry_out(room: Room, what: str, number: int) -> None:
             room.say("input_audio_buffer.commit")
 
 
-def check(room: Room) -> None:
+def check(room: RealtimeRoom) -> None:
     """The laws, once nothing runs any more."""
     created = [event["response"]["id"] for event in room.told if event["type"] == "response.created"]
     done = [event["response"] for event in room.told if event["type"] == "response.done"]
@@ -317,7 +116,7 @@ def check(room: Room) -> None:
 @given(steps)
 @example([("user", 1), ("instruct", 2), ("respond", 1)])
 def test_any_order_keeps_the_laws(done: list[tuple[str, int]]) -> None:
-    room = Room()
+    room = RealtimeRoom()
     for what, number in done:
         carry_out(room, what, number)
     while room.step(0):
@@ -329,7 +128,7 @@ def test_any_order_keeps_the_laws(done: list[tuple[str, int]]) -> None:
 
 def test_speech_has_its_order() -> None:
     """The stream hears speech, cuts the response, and answers by itself; the client is told in OpenAI's order."""
-    room = Room()
+    room = RealtimeRoom()
     room.say("conversation.item.create", item=message("user", "Hello"))
     room.say("response.create")
     room.step(3)
@@ -367,7 +166,7 @@ def test_speech_has_its_order() -> None:
 def test_speech_is_answered_where_only_a_prompt_holds_the_past() -> None:
     """A client brings turns along, as one does that connects again: the stream only listens, and each turn that it
     hears is answered with all that was before."""
-    room = Room()
+    room = RealtimeRoom()
     room.say("conversation.item.create", item=message("user", "My name is Ann."))
     room.say("conversation.item.create", item=message("assistant", "Hello, Ann."))
     room.say("input_audio_buffer.append", audio=base64.b64encode(bytes(48_000)).decode())
@@ -389,7 +188,7 @@ def test_speech_is_answered_where_only_a_prompt_holds_the_past() -> None:
 
 
 def test_functions_are_called_and_their_outputs_come_back() -> None:
-    room = Room()
+    room = RealtimeRoom()
     look = {"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}}
     room.say("session.update", session={"type": "realtime", "tools": [look]})
     room.say("conversation.item.create", item=message("user", "What is there?"))
@@ -425,7 +224,7 @@ def test_functions_are_called_and_their_outputs_come_back() -> None:
 
 
 def test_updates_merge_deeply() -> None:
-    room = Room()
+    room = RealtimeRoom()
 
     def update(**heard: Any) -> dict[str, Any]:
         room.say("session.update", session={"type": "realtime", "audio": {"input": heard}})
