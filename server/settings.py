@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 import configargparse
 
@@ -70,7 +70,7 @@ class SettingsParser(OneLineParser, configargparse.ArgumentParser):
         """Let the environment set the options that have been added."""
         for action in self._actions:
             if action.option_strings and action.dest not in ("help", "config", *_READ_ELSEWHERE):
-                action.env_var = PREFIX + action.dest.upper()  # type: ignore[attr-defined]
+                cast(Any, action).env_var = PREFIX + action.dest.upper()  # a field of ConfigArgParse
 
     def check_names(self) -> None:
         """After parsing: raise ConfigError where the file has a name that is no option."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any
 
 import pytest
-from harness import get_bytes, run, serving
+from harness import get_bytes, run, serving, until
 from penstock.actors.engine import Engine
 from penstock.engine.config import EngineConfig
 from penstock.engine.loading.open import load
@@ -41,8 +40,7 @@ def test_the_sums_of_a_key_are_the_engines(caplog: pytest.LogCaptureFixture) -> 
                 async for event in stream:
                     if isinstance(event, Token):
                         break
-            while engine.statistics()["streams"] or len(ends()) < 2:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+            await until(lambda: not engine.statistics()["streams"] and len(ends()) == 2)
             known.update(engine.statistics()["usage"])
             _, body = await get_bytes(url, "/metrics")
             families = text_string_to_metric_families(body.decode())

@@ -112,7 +112,7 @@ async def soak(log: Path, clients: int, seconds: float, pace: float) -> None:
             await crowd.come(clients, seconds - MINUTE)
             last = await server.at_rest(before)
             for name in (RSS, OWN):
-                print(f"{name}: {first[name]:.0f} after the first minute, {last[name]:.0f} at the end")  # noqa: T201
+                sys.stdout.write(f"{name}: {first[name]:.0f} after the first minute, {last[name]:.0f} at the end\n")
                 assert last[name] <= 1.05 * first[name]
         else:
             await crowd.come(clients, seconds)
@@ -120,7 +120,9 @@ async def soak(log: Path, clients: int, seconds: float, pace: float) -> None:
         for door, firsts in crowd.firsts.items():
             firsts.sort()
             half, most = (1000 * firsts[round(part * (len(firsts) - 1))] for part in (0.5, 0.95))
-            print(f"{door}: first token after {half:.0f} ms (p50), {most:.0f} ms (p95), {len(firsts)} replies")  # noqa: T201
+            sys.stdout.write(
+                f"{door}: first token after {half:.0f} ms (p50), {most:.0f} ms (p95), {len(firsts)} replies\n"
+            )
         assert len(crowd.visits) == len(VISITS) * len(WAYS), crowd.visits
 
 

@@ -9,11 +9,11 @@ import os
 import shutil
 import subprocess
 import sys
-import venv
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from others import node_with, printed, python_with
 from realtime_client import beeps
 from test_gemini import jpeg
 from test_tls import CERT, KEY
@@ -46,31 +46,20 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             process.terminate()
 
 
-def made(command: list[str], folder: Path, **environment: str) -> list[str]:
-    """The lines that a command in a folder prints; its errors where it fails."""
-    ran = subprocess.run(command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True)
-    assert ran.returncode == 0, f"{' '.join(command)[:200]}\n{ran.stdout}\n{ran.stderr}"[-4000:]
-    return ran.stdout.splitlines()
-
-
 @pytest.mark.parametrize("served", ["https"], indirect=True)
 def test_google_genai_of_python(served: tuple[str, Path], tmp_path: Path) -> None:
     url, folder = served
-    venv.create(tmp_path / "venv", with_pip=True)
-    python = str(tmp_path / "venv" / "bin" / "python")
-    made([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "google-genai==3.*"], tmp_path)
-    script = [python, str(HERE / "gemini_python.py"), url, str(folder / "picture.jpg"), str(folder / "sound.pcm")]
-    said = made(script, tmp_path, PYTHONPATH="", SSL_CERT_FILE=str(folder / "cert.pem"))
-    assert [json.loads(line) for line in said] == [*EXPECTED, 1007]
+    python = python_with(tmp_path, "google-genai==3.*")
+    script = [python, HERE / "gemini_python.py", url, folder / "picture.jpg", folder / "sound.pcm"]
+    said = printed(script, tmp_path, SSL_CERT_FILE=str(folder / "cert.pem"))
+    assert [json.loads(line) for line in said.splitlines()] == [*EXPECTED, 1007]
 
 
 @pytest.mark.parametrize("served", ["http"], indirect=True)
 def test_google_genai_of_node(served: tuple[str, Path], tmp_path: Path) -> None:
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not installed")
+    node_with(tmp_path, "@google/genai")
     url, folder = served
-    made(["npm", "install", "--no-audit", "--no-fund", "@google/genai"], tmp_path)
     shutil.copy(HERE / "gemini_node.mjs", tmp_path / "client.mjs")
     media = [base64.b64encode((folder / name).read_bytes()).decode() for name in ("picture.jpg", "sound.pcm")]
-    *said, closed = map(json.loads, made(["node", "client.mjs", url, *media], tmp_path))
+    *said, closed = map(json.loads, printed(["node", "client.mjs", url, *media], tmp_path).splitlines())
     assert said == EXPECTED and closed[0] == 1007 and "media" in closed[1]

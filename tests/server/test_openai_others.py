@@ -4,14 +4,11 @@ Node, LangChain's `ChatOpenAI`, and schemathesis, which asks whatever `/openapi.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
 import pytest
+from others import node_with, printed, python_with
 
 SEES = "a red circle and a yellow square."
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -53,52 +50,22 @@ print("".join(str(chunk.content) for chunk in model.stream([HumanMessage(content
 """
 
 
-def environment(folder: Path, *packages: str) -> Path:
-    """The `bin` of a virtual environment with these packages; skips where they cannot be had."""
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    installed = subprocess.run(
-        [folder / "bin/python", "-m", "pip", "install", "-q", *packages], capture_output=True, text=True, check=False
-    )
-    if installed.returncode:
-        pytest.skip(f"cannot install {packages}: {installed.stderr[-300:]}")
-    return folder / "bin"
-
-
-def clean() -> dict[str, str]:
-    """The environment of a program that is not to find this package."""
-    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-
-
-def printed(command: list[str | Path], where: Path) -> str:
-    done = subprocess.run(
-        command, cwd=where, env=clean(), capture_output=True, text=True, check=False, timeout=600, encoding="utf-8"
-    )
-    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
-    return done.stdout
-
-
 def test_the_openai_package_of_node(brook_url: str, media: Path, tmp_path: Path) -> None:
-    if shutil.which("npm") is None:
-        pytest.skip("expected npm on this machine")
-    installed = subprocess.run(
-        ["npm", "install", "--silent", "openai"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    if installed.returncode:
-        pytest.skip(f"cannot install openai from npm: {installed.stderr[-300:]}")
+    node_with(tmp_path, "openai")
     (tmp_path / "ask.mjs").write_text(NODE)
     told = json.loads(printed(["node", "ask.mjs", brook_url, media / "picture.png"], tmp_path))
     assert told == {"text": SEES, "tokens": 8, "response": SEES, "refused": ["BadRequestError", 400, "temperature"]}
 
 
 def test_langchain(brook_url: str, media: Path, tmp_path: Path) -> None:
-    python = environment(tmp_path / "venv", "langchain-openai") / "python"
+    python = python_with(tmp_path, "langchain-openai")
     (tmp_path / "ask.py").write_text(LANGCHAIN)
     assert printed([python, "ask.py", brook_url, media / "picture.png"], tmp_path).splitlines() == [SEES, SEES]
 
 
 def test_whatever_the_document_allows_is_answered(brook_url: str, tmp_path: Path) -> None:
     """No answer is a 5xx or breaks off, each has a status and a shape that the document names; the server goes on."""
-    run = environment(tmp_path / "venv", "schemathesis") / "schemathesis"
+    run = python_with(tmp_path, "schemathesis").with_name("schemathesis")
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
     options = ["--checks", checks, "--max-examples", "150", "--request-timeout", "300", "--generation-database", "none"]
     printed([run, "run", f"{brook_url}/openapi.json", *options], tmp_path)

@@ -10,11 +10,11 @@ import os
 import shutil
 import subprocess
 import sys
-import venv
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from others import node_with, printed, python_with
 from PIL import Image
 from realtime_client import beeps, picture
 from test_tls import CERT, KEY
@@ -44,22 +44,13 @@ def tls_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
             process.terminate()
 
 
-def made(command: list[str], folder: Path, **environment: str) -> str:
-    """What a command in a folder prints; its errors where it fails."""
-    ran = subprocess.run(command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True)
-    assert ran.returncode == 0, f"{' '.join(command)[:200]}\n{ran.stdout}\n{ran.stderr}"[-4000:]
-    return ran.stdout
-
-
 def test_openai_of_node(tls_url: tuple[str, Path], tmp_path: Path) -> None:
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not installed")
+    node_with(tmp_path, "openai@7", "ws")
     url, cert = tls_url
-    made(["npm", "install", "--no-audit", "--no-fund", "openai@7", "ws"], tmp_path)
     script = tmp_path / "client.mjs"
     shutil.copy(HERE / "realtime_node.mjs", script)
     arguments = [picture("green")["image_url"], base64.b64encode(beeps(2)).decode()]
-    said = made(["node", str(script), url, *arguments], tmp_path, NODE_EXTRA_CA_CERTS=str(cert))
+    said = printed(["node", script, url, *arguments], tmp_path, NODE_EXTRA_CA_CERTS=str(cert))
     assert [json.loads(line) for line in said.splitlines()] == ["brook", "green.", "middle.", "two."]
 
 
@@ -76,10 +67,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 def in_its_own_environment(script: str, folder: Path, packages: list[str], *arguments: str) -> list[list[str]]:
     """What a script prints in an environment that has these packages, line by line."""
-    venv.create(folder / "venv", with_pip=True)
-    python = str(folder / "venv" / "bin" / "python")
-    made([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages], folder)
-    said = made([python, str(HERE / script), *arguments], folder, PYTHONPATH="")
+    said = printed([python_with(folder, *packages), HERE / script, *arguments], folder)
     return [json.loads(line) for line in said.splitlines() if line.startswith("[")]
 
 
