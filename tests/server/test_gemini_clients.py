@@ -57,7 +57,7 @@ def test_google_genai_of_python(served: tuple[str, Path], tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("served", ["http"], indirect=True)
 def test_google_genai_of_node(served: tuple[str, Path], tmp_path: Path) -> None:
-    node_with(tmp_path, "@google/genai")
+    node_with(tmp_path, "@google/genai@3")
     url, folder = served
     shutil.copy(HERE / "gemini_node.mjs", tmp_path / "client.mjs")
     media = [base64.b64encode((folder / name).read_bytes()).decode() for name in ("picture.jpg", "sound.pcm")]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from fake_engine import FakeEngine
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from penstock.engine.families.transcription import WORDINGS, transcription_of
 from penstock.errors import ModelError
@@ -23,9 +23,7 @@ from realtime_client import ADAPTER, Talking, beeps, talking, text
 from test_realtime_hostile import changed, places, values
 from test_realtime_voice import speak, spoken
 
-pytestmark = [
-    pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed: no words can be said"),
-]
+spoken_words = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed: no words")
 QUERY = {"intent": "transcription"}
 WORDS = "conversation.item.input_audio_transcription"
 HEARD = "input_audio_buffer.committed conversation.item.added conversation.item.done".split()
@@ -36,6 +34,7 @@ async def update(client: Talking, **heard: Any) -> dict[str, Any]:
     return (await client.until("session.updated"))["session"]["audio"]["input"]
 
 
+@spoken_words
 def test_each_utterance_becomes_words(brook_url: str) -> None:
     async def main() -> None:
         async with asyncio.timeout(60), talking(brook_url, extra_query=QUERY) as client:
@@ -56,6 +55,7 @@ def test_each_utterance_becomes_words(brook_url: str) -> None:
     asyncio.run(main())
 
 
+@spoken_words
 def test_a_commit_without_turn_detection(brook_url: str) -> None:
     """Utterances that come faster than their words get them in their order."""
 
@@ -98,7 +98,7 @@ GOOD: list[dict[str, Any]] = [
     {"type": "session.update", "session": {"type": "transcription", "audio": {"input": {"turn_detection": None}}}},
     {"type": "session.update", "session": {"audio": {"input": {"transcription": {"language": "en", "prompt": "a"}}}}},
     {"type": "session.update", "session": {"audio": {"input": {"format": {"type": "audio/pcmu"}}}}},
-    {"type": "input_audio_buffer.append", "audio": "AAAA"},
+    {"type": "input_audio_buffer.append", "audio": "AAAAAAAA"},
     {"type": "input_audio_buffer.commit"},
     {"type": "input_audio_buffer.clear"},
     {"type": "response.create"},
@@ -107,8 +107,14 @@ PLACES = [(number, path) for number, event in enumerate(GOOD) for path in places
 wrong = st.builds(lambda place, value: changed(place, value, GOOD), st.sampled_from(PLACES), values)
 
 
-@given(st.lists(st.one_of(wrong, st.sampled_from(GOOD), st.sampled_from(GOOD)), max_size=40))
+# The mark stands for an utterance: sound, and its commit.
+steps = st.lists(st.one_of(wrong, st.sampled_from(GOOD), st.just(None), st.just(None)), max_size=40)
+
+
+@given(steps)
+@example([None, GOOD[-1], None])
 def test_no_message_breaks_a_session_and_each_utterance_has_an_end(said: list[Any]) -> None:
+    """A whole utterance is always taken, whatever came before it, and has one end."""
     door, told = TranscribingDoor(FakeEngine().info, WORDINGS["qwen2_5_omni"]), list[dict[str, Any]]()  # pyright: ignore
 
     def take(parts: Iterable[bytes | c.Command]) -> None:
@@ -122,8 +128,10 @@ def test_no_message_breaks_a_session_and_each_utterance_has_an_end(said: list[An
 
     take(door.greet())
     for event in said:
-        take(door.hear(json.dumps(event)))
+        for part in [GOOD[0], *GOOD[3:5]] if event is None else [event]:
+            take(door.hear(json.dumps(part)))
     kinds = [event["type"] for event in told]
+    assert kinds.count(HEARD[0]) >= said.count(None)
     assert kinds.count(HEARD[0]) == kinds.count(f"{WORDS}.completed") + kinds.count(f"{WORDS}.failed")
 
 

@@ -125,7 +125,7 @@ def test_streamed(client: OpenAI) -> None:
 )
 def test_refused(client: OpenAI, param: str, fields: dict[str, Any]) -> None:
     with pytest.raises(openai.APIStatusError) as refused:
-        client.audio.transcriptions.create(**{"model": "brook", "file": spoken("one"), **fields})
+        client.audio.transcriptions.create(**{"model": "brook", "file": wav(silence(1)), **fields})
     assert refused.value.status_code == (404 if param == "model" else 400) and refused.value.param == param
     assert f" {param}: " in refused.value.message
 
@@ -145,7 +145,7 @@ def test_what_is_no_form(client: OpenAI, brook_url: str) -> None:
         assert answer.status == 400 and "expected" in json.loads(answer.read())["error"]["message"]
         line.close()
     with pytest.raises(openai.BadRequestError, match="translates") as error:
-        client.audio.translations.create(model="brook", file=spoken("one"))
+        client.audio.translations.create(model="brook", file=wav(silence(1)))
     assert error.value.param == "model"
 
 
