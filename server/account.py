@@ -14,8 +14,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image as Pictures
 
+from ..codecs.limits import DEFAULT_LIMITS
+from ..errors import PenstockError
 from ..streams.event import Appended, Closed, Event, Token
-from ..streams.item import Image, Item, VideoFrame
+from ..streams.item import Image, Item, Text, VideoFrame
+from ..streams.requests.messages import parts
+from ..streams.requests.prompt import gather
+from ..streams.requests.request import Request
 from .errors import QuotaError, RateLimitError
 from .keys import ApiKey
 from .metrics import Meter
@@ -63,14 +68,14 @@ class Account:
         self._day = self._tokens = 0
 
     @contextlib.contextmanager
-    def opening(self, size: int = 0) -> Iterator[None]:
-        """One more stream, whose message has `size` bytes, for as long as until `close`; none if the body raises.
-        RateLimitError or QuotaError where it is too much."""
+    def opening(self, size: int = 0, pixels: int = 0) -> Iterator[None]:
+        """One more stream, whose request brings so many bytes of media with so many pixels, until `close`; none if the
+        body raises. RateLimitError or QuotaError where it is too much."""
         self._check_day()
         most = self._key.streams
         if most is not None and self._streams >= most:
             raise RateLimitError(f"streams of key {self.name}: at most {most}, got one more")
-        self._take_bytes(size)
+        self._take(size, pixels)
         self._streams += 1
         try:
             yield
@@ -85,9 +90,13 @@ class Account:
     def append(self, item: Item, size: int) -> None:
         """An item of media whose message has `size` bytes. RateLimitError or QuotaError where it is too much."""
         self._check_day()
-        if self._pixels is not None:
-            self._pixels.take(pixels_of(item), f"pixels of key {self.name}")
-        self._take_bytes(size)
+        if not isinstance(item, Text):
+            self._take(size, 0 if self._pixels is None else pixels_of(item))
+
+    @property
+    def counts_pixels(self) -> bool:
+        """Whether its key has a limit on pixels, so that they have to be known."""
+        return self._pixels is not None
 
     def ask(self) -> None:
         """A question. QuotaError where the day's tokens are used up."""
@@ -104,7 +113,9 @@ class Account:
                 self.meter.key_encode.labels(self.name).inc(usage.encode_seconds)
                 self.meter.key_steps.labels(self.name).inc(usage.step_seconds)
 
-    def _take_bytes(self, size: int) -> None:
+    def _take(self, size: int, pixels: int) -> None:
+        if self._pixels is not None:
+            self._pixels.take(pixels, f"pixels of key {self.name}")
         if self._bytes is not None:
             self._bytes.take(size, f"bytes of key {self.name}")
         self.meter.key_bytes.labels(self.name).inc(size)
@@ -123,6 +134,23 @@ class Account:
             raise QuotaError(
                 f"tokens of key {self.name}: at most {most} a day (UTC), got {self._tokens}; more after midnight"
             )
+
+
+def brings_media(request: Request) -> bool:
+    """Whether a request has media of its own. What is no request is refused elsewhere."""
+    try:
+        return bool(request.media) or any(part.get("type") != "text" for _, part in parts(request.messages or ()))
+    except (AttributeError, KeyError, TypeError):
+        return False
+
+
+def pixels_of_request(request: Request) -> int:
+    """The pixels of the pictures in a request. It decodes base64, so it takes a while; 0 where the request is refused
+    elsewhere."""
+    try:
+        return sum(pixels_of(piece) for piece in gather(request, DEFAULT_LIMITS).media if isinstance(piece, Image))
+    except PenstockError:
+        return 0
 
 
 def pixels_of(item: Item) -> int:

@@ -25,7 +25,7 @@ from .config import LIMITS, ServerConfig
 from .errors import ConfigError, EngineFailedError
 from .keys import read_keys
 from .options import make_parser
-from .settings import SettingsParser, in_force
+from .settings import SettingsParser, in_force, key_in_environment
 
 if TYPE_CHECKING:
     from ..actors.info import EngineInfo
@@ -111,10 +111,11 @@ def server_config(options: argparse.Namespace) -> ServerConfig:
 
 
 def _api_key(options: argparse.Namespace) -> str | None:
-    if options.api_key is not None:
-        return options.api_key
+    key = key_in_environment(options)
+    if key is not None or options.api_key is not None:
+        return key or options.api_key
     if options.api_key_file is None:
-        return os.environ.get("PENSTOCK_API_KEY")
+        return None
     try:
         lines = options.api_key_file.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:

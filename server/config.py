@@ -85,6 +85,10 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError("api_key: expected characters that can be printed, got others")
         for key in self.keys:
             key.check()
+        names = [key.name for key in self.all_keys]
+        for name in set(names):
+            if names.count(name) > 1:
+                raise ConfigError(f"keys: expected one key of each name, got several called {name!r}")
         if not is_loopback(self.host) and not self.all_keys and not self.insecure:
             raise ConfigError(
                 f"host {self.host} can be reached from other machines: expected an API key (--api-key-file, "

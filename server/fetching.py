@@ -125,8 +125,9 @@ class Fetcher:
         self._seconds = seconds
         self._tls = ssl.create_default_context()
 
-    async def fill(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The messages, checked before, with what their URLs lead to. Cancelled, it leaves no socket open."""
+    async def fill(self, messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+        """The messages, checked before, with what their URLs lead to, and how many bytes that is. Cancelled, it leaves
+        no socket open."""
         found: dict[str, dict[str, Any]] = {}
         left = self._most
         try:
@@ -144,7 +145,7 @@ class Fetcher:
                     found[place] = {"type": part["type"], part["type"]: {"url": inline}}
         except TimeoutError:
             raise InputError(f"messages: expected media at its URLs within {self._seconds:g} s, got less") from None
-        return _filled(messages, found)
+        return _filled(messages, found), self._most - left
 
     async def _fetch(self, url: str, most: int) -> bytes:
         for _ in range(REDIRECTS + 1):
@@ -167,7 +168,7 @@ class Fetcher:
         """An address of a target. InputError where any that its name has is not public."""
         try:
             addresses = await self._resolve(target.host, target.port)
-        except OSError:
+        except (OSError, UnicodeError):  # the second for labels that no name can have
             addresses = []
         if not addresses:
             raise InputError(f"URL: expected a host that has an address, got {target.host[:_SHOWN]!r}")

@@ -16,13 +16,13 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Send
 
+from ..errors import code_of
 from ..streams.requests.prompt import check_inline
 from .account import Account
 from .commands import Answer, Command, OpenStream
 from .config import ServerConfig
 from .errors import DrainingError, HangUp, PenstockError
 from .fetching import Fetcher, refuse_urls
-from .metrics import Meter
 from .openai_words import Failure, RequestBody, RequestMark, failure, refused
 from .session import Session, refusal
 from .session_tasks import SessionTasks
@@ -120,14 +120,16 @@ class ServedRequest:
 
     async def run(self, make: MakeDoor, mark: RequestMark, headers: dict[str, str], send: Send) -> None:
         """Answer the request. It ends with its client; one that leaves too much of its answer unread gets no more."""
-        answer = _AnswerWriter(headers, send, self._account.meter)
+        answer = _AnswerWriter(headers, send)
         try:
             try:
                 body = RequestBody(await self._body(), self._request.headers.get("content-type", ""))
                 door = make(self._engine.info, self._config, body, mark)
             except _TooLarge as error:
+                self._count("request_too_large")
                 await answer.fail(failure(413, str(error), None, "request_too_large"))
             except PenstockError as error:
+                self._count(code_of(error))
                 await answer.fail(refused(refusal(error)))
             else:
                 await self._serve(door, answer)
@@ -183,7 +185,12 @@ class ServedRequest:
             for command in list(door.greet()):
                 work.take(await self._fetched(command))
         except PenstockError as error:
+            self._count(code_of(error))
             tell(refusal(error))
+
+    def _count(self, code: str) -> None:
+        """Count an error that the session knows nothing of."""
+        self._account.meter.errors.labels(code).inc()
 
     async def _fetched(self, command: Command) -> Command:
         """The command with its media in it. InputError where some is neither in the request nor may be fetched."""
@@ -192,11 +199,12 @@ class ServedRequest:
         messages = command.request.messages
         if self._fetcher is None:
             refuse_urls(messages)
+            fetched = 0
         else:
-            messages = await self._fetcher.fill(messages)
+            messages, fetched = await self._fetcher.fill(messages)
         check_inline(messages, ())
         request = msgspec.structs.replace(command.request, messages=messages)
-        return msgspec.structs.replace(command, request=request)
+        return msgspec.structs.replace(command, request=request, size=command.size + fetched)
 
     async def _go_on(self, door: HttpDoor, work: SessionTasks) -> None:
         """Until the answer is complete."""
@@ -262,8 +270,7 @@ class ServedRequest:
 class _AnswerWriter:
     """Writes one HTTP answer: a whole one, or events and then their end."""
 
-    def __init__(self, headers: dict[str, str], send: Send, meter: Meter) -> None:
-        self._meter = meter
+    def __init__(self, headers: dict[str, str], send: Send) -> None:
         self._headers = headers
         self._send = send
         self.begun = False
@@ -277,7 +284,6 @@ class _AnswerWriter:
         """An error in place of an answer."""
         code = str(failure.body["error"]["code"])
         log.info("request refused %d %s", failure.status, code)
-        self._meter.errors.labels(code).inc()
         await self.whole(failure.status, msgspec.json.encode(failure.body))
 
     async def events(self, events: bytes) -> None:

@@ -79,7 +79,12 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
         raise ConfigError(f"--keys: cannot read {path}: {error.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"--keys: {path}: expected a table for each key, such as [camera]: {error}") from None
-    keys = tuple(msgspec.structs.replace(key, name=name) for name, key in tables.items())
+    for title, key in tables.items():
+        if key.name:
+            raise ConfigError(
+                f"--keys: {path}: [{title}]: expected no name but the title of the table, got {key.name!r}"
+            )
+    keys = tuple(msgspec.structs.replace(key, name=title) for title, key in tables.items())
     if not keys:
         raise ConfigError(f"--keys: {path}: expected at least one key, got none")
     for key in keys:

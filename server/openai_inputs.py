@@ -7,8 +7,13 @@ from typing import Any
 
 from ..streams.requests.messages import described
 from .errors import MessageError
+from .openai_messages import check_known
 
 _ITEMS = "message, function_call, function_call_output"
+# What items and parts may have beside what they say; it changes nothing.
+_BESIDE = {"type", "id", "status", "object", "detail", "annotations", "logprobs", "phase", "created_by"}
+_VALUES = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
+_VALUES |= {"input_image": "image_url", "input_audio": "input_audio", "input_video": "video_url"}
 _PARTS = "input_text, output_text, refusal, input_image, input_audio, input_video"
 
 
@@ -50,15 +55,18 @@ def _message(place: str, item: Any) -> dict[str, Any]:
         raise MessageError(f"{place}: expected an item ({_ITEMS}), got {described(item)}", place)
     match item.get("type", "message"):
         case "message":
+            check_known(place, item, _BESIDE | {"role", "content"})
             content = item.get("content")
             if isinstance(content, list):
                 content = [_part(f"{place}.content[{number}]", part) for number, part in enumerate(content)]
             return {"role": item.get("role"), "content": content}
         case "function_call":
+            check_known(place, item, _BESIDE | {"name", "arguments", "call_id"})
             function = {"name": item.get("name"), "arguments": item.get("arguments", "")}
             call = {"id": item.get("call_id"), "type": "function", "function": function}
             return {"role": "assistant", "content": "", "tool_calls": [call]}
         case "function_call_output":
+            check_known(place, item, _BESIDE | {"call_id", "output"})
             output = item.get("output")
             if isinstance(output, list):
                 output = [_part(f"{place}.output[{number}]", part) for number, part in enumerate(output)]
@@ -69,6 +77,8 @@ def _message(place: str, item: Any) -> dict[str, Any]:
 
 def _part(place: str, part: Any) -> Any:
     kind = part.get("type") if isinstance(part, dict) else None
+    if isinstance(kind, str) and kind in _VALUES:
+        check_known(place, part, _BESIDE | {_VALUES[kind], "file_id"})
     match kind:
         case "input_text" | "output_text" | "text":
             return {"type": "text", "text": part.get("text")}

@@ -15,6 +15,9 @@ _FIELDS = {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_c
 # What clients send back of an answer that they have had, and what says nothing to a template.
 _ECHOED = {"refusal", "annotations", "id", "index"}
 _MEDIA = ("image_url", "video_url", "audio_url", "input_audio")
+# Beside its type and its value a part may have these, which change nothing.
+_BESIDE = {"type", "text", "uuid", "cache_control", "detail", "annotations", "logprobs", "sampling_rate"}
+_WITHIN = {"url", "data", "format", "detail"}
 
 
 def checked_messages(given: list[Any], parts: bool) -> list[dict[str, Any]]:
@@ -75,7 +78,20 @@ def _part(place: str, part: Any) -> Any:
             "content, not by a name",
             f"{place}.{name}",
         )
+    if not isinstance(name, str):
+        return part  # which is refused
+    check_known(place, part, _BESIDE | {name, "path", "url", "base64"})
+    if isinstance(part.get(name), dict):
+        check_known(f"{place}.{name}", part[name], _WITHIN)
     return {name: value for name, value in part.items() if name not in ("uuid", "cache_control")}
+
+
+def check_known(place: str, given: dict[Any, Any], known: set[Any]) -> None:
+    """MessageError where an object has a field that says something and is not known."""
+    for name, value in given.items():
+        if name not in known and value not in (None, "", [], {}):
+            at = f"{place}.{name}"[:120]
+            raise MessageError(f"{at}: expected no such field, got {described(value)}", at)
 
 
 def _calls(place: str, calls: Any) -> list[dict[str, Any]]:

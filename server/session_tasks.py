@@ -17,7 +17,7 @@ import msgspec
 from ..errors import InputError, PenstockError
 from ..streams.event import Closed, Event, ReplyStarted, Token, Usage
 from . import commands as c
-from .account import Account
+from .account import Account, brings_media, pixels_of_request
 from .errors import HangUp
 from .session import Session
 
@@ -195,7 +195,7 @@ class SessionTasks:
     async def _begin(self, action: c.Begin) -> None:
         asked = None
         try:
-            with self._account.opening(action.command.size):
+            with self._account.opening(*await self._brought(action.command)):
                 match action.command:
                     case c.OpenStream(request=request):
                         asked = self._meter.clock() if request.starts else None
@@ -206,6 +206,14 @@ class SessionTasks:
             self._failed(action.job, action.channel, error)
         else:
             self._opened(action.job, action.channel, stream, asked)
+
+    async def _brought(self, command: c.OpenStream | c.RestoreStream) -> tuple[int, int]:
+        """The bytes and pixels of media that come with a request."""
+        if not isinstance(command, c.OpenStream) or not brings_media(command.request):
+            return 0, 0
+        if not self._account.counts_pixels:
+            return command.size, 0
+        return command.size, await asyncio.to_thread(pixels_of_request, command.request)
 
     async def _carry(self, action: c.Carry) -> None:
         live, command = self._live[action.channel], action.command

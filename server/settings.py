@@ -70,7 +70,15 @@ class SettingsParser(OneLineParser, configargparse.ArgumentParser):
         """Let the environment set the options that have been added."""
         for action in self._actions:
             if action.option_strings and action.dest not in ("help", "config", *_READ_ELSEWHERE):
-                cast(Any, action).env_var = PREFIX + action.dest.upper()  # a field of ConfigArgParse
+                cast(Any, action).env_var = (
+                    PREFIX + _name(action).replace("-", "_").upper()
+                )  # a field of ConfigArgParse
+
+    def from_file(self, dest: str) -> bool:
+        """After parsing: whether the file says what this option is."""
+        found = self.get_source_to_settings_dict().items()
+        files = (settings for source, settings in found if source.startswith("config_file|"))
+        return any(action is not None and action.dest == dest for one in files for action, _ in one.values())
 
     def check_names(self) -> None:
         """After parsing: raise ConfigError where the file has a name that is no option."""
@@ -108,7 +116,22 @@ def in_force(parser: SettingsParser, options: argparse.Namespace) -> Iterator[In
     for action in parser._actions:
         if action.dest not in _NOT_TOLD:
             value = getattr(options, action.dest)
-            if action.dest == "api_key" and value is None and options.api_key_file is None and _KEY in os.environ:
+            if action.dest == "api_key" and key_in_environment(options) is not None:
                 value, sources[action.dest] = "", f"{_KEY} in the environment"
             told = "set" if action.dest == "api_key" and value is not None else value
-            yield InForce(action.dest.replace("_", "-"), told, sources[action.dest])
+            name = _name(action)
+            yield InForce(name, value is False if name.startswith("no-") else told, sources[action.dest])
+
+
+def key_in_environment(options: argparse.Namespace) -> str | None:
+    """The key that the environment says, where the command line says none: it goes before the file's."""
+    parser: SettingsParser | None = getattr(options, "settings", None)
+    for dest in ("api_key", "api_key_file"):
+        if getattr(options, dest) is not None and not (parser is not None and parser.from_file(dest)):
+            return None
+    return os.environ.get(_KEY)
+
+
+def _name(action: argparse.Action) -> str:
+    """What an option is called in the file."""
+    return action.option_strings[-1].lstrip("-") if action.option_strings else action.dest

@@ -7,6 +7,7 @@ each sentence of what the model says goes to a file or to a web address, with th
 from __future__ import annotations
 
 import argparse
+import http.client
 import queue
 import re
 import sys
@@ -103,12 +104,13 @@ class Webhook:
 
     def close(self) -> None:
         """Wait for what is not delivered yet, for half a minute at most."""
+        until = time.monotonic() + _CLOSING_SECONDS
         if self._thread.is_alive():
             try:
                 self._waiting.put(None, timeout=_CLOSING_SECONDS)
             except queue.Full:
                 pass
-            self._thread.join(_CLOSING_SECONDS)
+            self._thread.join(max(0.0, until - time.monotonic()))
         left = sum(alert is not None for alert in list(self._waiting.queue))
         for _ in range(left):
             self._lose("there was no more time")
@@ -130,16 +132,26 @@ class Webhook:
         """What went wrong, empty if nothing did, and whether another try may help."""
         request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=_PATIENCE_SECONDS):
+            with _OPENER.open(request, timeout=_PATIENCE_SECONDS):
                 return "", False
         except urllib.error.HTTPError as error:
             return f"status {error.code}", error.code >= 500 or error.code in (408, 429)
-        except OSError as error:
-            return str(getattr(error, "reason", error)), True
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            return str(getattr(error, "reason", error)) or type(error).__name__, isinstance(error, OSError)
 
     def _lose(self, why: str) -> None:
         self.lost += 1
         print(f"penstock watch: {self._url}: an alert is lost: {why}", file=sys.stderr, flush=True)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows none: what is posted would come as a request without it."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """None: the status is the answer."""
+
+
+_OPENER = urllib.request.build_opener(_Redirects)
 
 
 class Sentences:

@@ -187,6 +187,8 @@ def _read(body: RequestBody, form: type[TranslationForm]) -> TranslationForm:
     raw: dict[str, Any] = {}
     for name, value in read_form(body.data, body.content_type).items():
         name = name.removesuffix("[]")
+        if name in raw:
+            raise MessageError(f"{name[:80]}: expected one value, got two", name[:80])
         try:
             raw[name] = value if name == "file" else value.decode()
         except UnicodeDecodeError as error:

@@ -91,7 +91,8 @@ def test_what_a_url_names_takes_its_place() -> None:
     async def main() -> None:
         async with world() as made:
             made.answers["/b"] = moved("/a.png")
-            filled = await made.fetcher().fill(asking("data:,x", "http://pictures.example/b", URL))
+            filled, fetched = await made.fetcher().fill(asking("data:,x", "http://pictures.example/b", URL))
+            assert fetched == 2 * len(FILE)
             first, *others = [part["image_url"]["url"] for part in filled[0]["content"]]
             assert first == "data:,x"
             assert [base64.b64decode(url.partition(",")[2]) for url in others] == [FILE, FILE]
@@ -235,3 +236,18 @@ def test_a_server_fetches_only_where_it_was_told_to(monkeypatch: pytest.MonkeyPa
         assert message["content"][0]["image_url"]["url"].endswith(base64.b64encode(FILE).decode())
 
     run(main)
+
+
+def test_a_host_that_no_name_can_be_is_refused() -> None:
+    """With the resolver of the machine, which raises something of its own for such a name."""
+
+    async def main() -> None:
+        for host in ("a..b", "a" * 64 + ".org"):
+            with pytest.raises(InputError, match="a host that has an address"):
+                await Fetcher(None, 1000).fill([{"role": "user", "content": [shown(f"http://{host}/x")]}])
+
+    asyncio.run(main())
+
+
+def shown(url: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url}}

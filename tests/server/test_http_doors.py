@@ -242,7 +242,11 @@ def test_the_limits_of_a_key_hold() -> None:
         async with serving(engine, keys=keys) as url:
             sent = request(ask(), "Authorization: Bearer few")
             assert [(await answered(url, sent))[0] for _ in range(2)] == [200, 429]
-            status, _, told = await answered(url, request(ask("x" * 200), "Authorization: Bearer slow"))
+            slow = "Authorization: Bearer slow"
+            assert (await answered(url, request(ask("x" * 200), slow)))[0] == 200  # words are no media
+            image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "AAAA" * 50}}
+            shown = json.dumps({"messages": [{"role": "user", "content": [image]}]}).encode()
+            status, _, told = await answered(url, request(shown, slow))
             assert status == 429 and told["error"]["code"] == "rate_limit"
 
     run(main)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import io
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from penstock.errors import PenstockError
 from penstock.server.account import BURST_SECONDS, Account, pixels_of
 from penstock.server.client import connect
+from penstock.server.config import ServerConfig
 from penstock.server.errors import ConfigError, ConnectionLostError, QuotaError, RateLimitError
 from penstock.server.keys import ApiKey, read_keys
 from penstock.server.metrics import Meter
@@ -77,6 +79,7 @@ def test_each_key_lets_in_and_has_limits_of_its_own(tmp_path: Path) -> None:
         ("[a]\nkey = 'x'\nstreams = 0", "streams: expected at least 1, got 0"),
         ("[a]\nkey = 'x'\nsteams = 1", "steams"),
         ("[a\n", "expected a table for each key"),
+        ("[a]\nkey = 'x'\nname = 'b'", "no name but the title"),
     ],
 )
 def test_a_file_that_holds_no_keys_is_refused(tmp_path: Path, text: str, why: str) -> None:
@@ -148,3 +151,29 @@ def test_pixels_are_read_from_the_head_of_a_picture() -> None:
     account.append(Image(file.getvalue()), 1)
     with pytest.raises(RateLimitError, match="pixels of key a"):
         account.append(Image(file.getvalue()), 1)
+
+
+def test_a_name_is_that_of_one_key() -> None:
+    """Clients of two keys would else share one account, whose limits are those of whoever came first."""
+    keys = (ApiKey(name="default", key="a", streams=1),)
+    ServerConfig(keys=keys).check()
+    with pytest.raises(ConfigError, match="'default'"):
+        ServerConfig(api_key="b", keys=keys).check()
+
+
+def test_media_in_a_request_counts_and_words_do_not() -> None:
+    file = io.BytesIO()
+    Pictures.new("RGB", (64, 48)).save(file, "PNG")
+    url = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    picture = [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": url}}]
+    keys = (ApiKey(name="a", key="k", pixels_per_second=2000, bytes_per_second=10_000),)
+
+    async def main() -> None:
+        async with serving(FakeEngine(), keys=keys) as url, connect(url, "k") as client:
+            for content in ("x" * 100_000, picture):  # the second has 3072 pixels of 4000
+                async with await client.stream(Request(messages=[{"role": "user", "content": content}])):
+                    pass
+            with pytest.raises(RateLimitError, match="pixels of key a"):
+                await client.stream(Request(messages=[{"role": "user", "content": picture}]))
+
+    run(main)

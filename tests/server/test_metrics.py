@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 from fake_engine import FakeEngine
-from harness import get_bytes, run, serving
+from harness import get_bytes, run, serving, shot
 from penstock.actors.engine import Engine
 from penstock.engine.config import EngineConfig
 from penstock.engine.loading.open import load
 from penstock.errors import PenstockError
 from penstock.server.client import connect
+from penstock.server.keys import ApiKey
 from penstock.server.metrics import Meter, StreamMeter
 from penstock.streams.event import Appended, Evicted, ReplyDone, ReplyStarted, Resting, Token
 from penstock.streams.item import VideoFrame
@@ -69,6 +70,26 @@ def test_figures_are_what_the_clients_were_told_and_return_to_nothing() -> None:
         assert gone["penstock_streams"] == gone["penstock_requests_running"] == gone["penstock_requests_waiting"] == 0
         assert gone["penstock_streams_ended_total{reason=closed}"] == 1
         assert gone["penstock_connections_opened_total{door=/v1/stream}"] == 1
+
+    run(main)
+
+
+def test_an_error_over_http_counts_once() -> None:
+    """What the door refuses, and what the session does: a picture that is more than the key may show."""
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    good = {"messages": [{"role": "user", "content": [picture]}]}
+    keys = (ApiKey(name="a", key="k", bytes_per_second=1),)
+
+    async def main() -> None:
+        async with serving(FakeEngine(), keys=keys) as url:
+            for body, status in (({**good, "dry": 1}, b" 400 "), (good, b" 429 ")):
+                text = json.dumps(body).encode()
+                head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(text)}\r\n"
+                answer = await shot(url, f"{head}Authorization: Bearer k\r\nConnection: close\r\n\r\n".encode() + text)
+                assert status in answer.partition(b"\r\n")[0]
+            now = await told(url)
+        errors = {name: value for name, value in now.items() if name.startswith("penstock_errors_total")}
+        assert errors == {"penstock_errors_total{code=message}": 1, "penstock_errors_total{code=rate_limit}": 1}
 
     run(main)
 

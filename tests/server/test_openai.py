@@ -145,6 +145,9 @@ def test_a_reply_of_a_form(client: OpenAI, shown: dict[str, Any]) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         client.responses.create(model="brook", input="x", text=flat)
     assert refused.value.param == "text.format"
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.responses.create(model="brook", input=[{"role": "user", "content": "x", "name": "bob"}])  # pyright: ignore
+    assert refused.value.param == "input[0].name"
 
 
 WRONG: dict[str, tuple[dict[str, Any], type[openai.APIStatusError], str | None, str]] = {
@@ -188,6 +191,18 @@ WRONG: dict[str, tuple[dict[str, Any], type[openai.APIStatusError], str | None, 
         openai.BadRequestError,
         "messages[0].content[0].image_url",
         "expected the media beside its uuid",
+    ),
+    "beside": (
+        {"messages": asked({"type": "video_url", "video_url": {"url": "data:video/webm;base64,AAAA"}, "fps": 2})},
+        openai.BadRequestError,
+        "messages[0].content[0].fps",
+        "expected no such field",
+    ),
+    "within": (
+        {"messages": asked({"type": "video_url", "video_url": {"url": "data:video/webm;base64,AAAA", "fps": 2}})},
+        openai.BadRequestError,
+        "messages[0].content[0].video_url.fps",
+        "expected no such field",
     ),
     "role": ({"messages": [{"content": "x"}]}, openai.BadRequestError, "messages[0].role", "got nothing"),
     "long": ({"messages": asked("x" * 2_000_000)}, openai.BadRequestError, "messages", "the cache holds 32768 rows"),

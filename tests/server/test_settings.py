@@ -80,9 +80,34 @@ def test_what_cannot_be_meant_is_refused_in_one_line(
 
 def test_a_key_is_not_told(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PENSTOCK_API_KEY", "s3cret")
+    (here / "penstock.toml").write_text("[serve]\napi-key = 's3cret'\n")
     for source in ("PENSTOCK_API_KEY in the environment", "penstock.toml"):
         assert cli.main(["config"]) == 0
         out = capsys.readouterr().out
         assert "s3cret" not in out
         assert any(line.split(maxsplit=2) == ["api-key", "set", source] for line in out.splitlines())
-        (here / "penstock.toml").write_text("[serve]\napi-key = 's3cret'\n")
+        monkeypatch.delenv("PENSTOCK_API_KEY", raising=False)
+
+
+def test_each_option_is_called_the_same_everywhere(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the command line, in the environment, in the file and in what is told: `--no-prefix-cache` too."""
+    (here / "penstock.toml").write_text("[serve]\nno-cuda-graphs = true\n")
+    monkeypatch.setenv("PENSTOCK_NO_PREFIX_CACHE", "true")
+    monkeypatch.setenv("PENSTOCK_MODEL", "some/model")
+    now = told(capsys)
+    assert now["no-prefix-cache"] == {"value": True, "source": "PENSTOCK_NO_PREFIX_CACHE in the environment"}
+    assert now["no-cuda-graphs"] == {"value": True, "source": "penstock.toml"}
+    assert now["model"] == {"value": "some/model", "source": "PENSTOCK_MODEL in the environment"}
+    options = cli._parser().parse_args(["serve"])
+    assert (options.prefix_cache, options.cuda_graphs) == (False, False)
+
+
+def test_the_key_of_the_environment_goes_before_that_of_the_file(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "penstock.toml").write_text("[serve]\napi-key = 'old'\n")
+    parse = cli._parser().parse_args
+    assert cli.server_config(parse(["serve"])).api_key == "old"
+    monkeypatch.setenv("PENSTOCK_API_KEY", "new")
+    assert cli.server_config(parse(["serve"])).api_key == "new"
+    assert cli.server_config(parse(["serve", "--api-key", "own"])).api_key == "own"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,12 @@ def address(*answers: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         def do_POST(self) -> None:
             got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(left.pop(0) if left else 200)
+            self.send_header("Location", "/other")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            got.append({"stop_us": "a request without what was posted"})
+            self.send_response(200)
             self.end_headers()
 
         def log_message(self, format: str, *args: Any) -> None:
@@ -102,6 +109,30 @@ def test_what_a_webhook_does_not_take_is_counted_and_said(capsys: pytest.Capture
         assert [one["stop_us"] for one in got] == [0, 1, 1, 1, 1, 2] and hook.lost == 2
     told = capsys.readouterr().err.splitlines()
     assert [line.rpartition(": ")[2] for line in told] == ["status 400", "status 500"]
+
+
+def test_a_redirect_is_not_followed_and_what_speaks_no_http_loses_one_alert(capsys: pytest.CaptureFixture[str]) -> None:
+    with address(301) as (url, got):
+        hook = Webhook(url, wait_seconds=0.01)
+        for number in range(2):
+            hook.put(alert(number))
+        hook.close()
+        assert [one["stop_us"] for one in got] == [0, 1] and hook.lost == 1
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            with listener.accept()[0] as line:
+                line.recv(1 << 16)
+                line.sendall(b"good morning\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        hook = Webhook(f"http://127.0.0.1:{listener.getsockname()[1]}/", wait_seconds=0.01)
+        hook.put(alert(0))
+        hook.close()
+        thread.join()
+        assert hook.lost == 1
+    assert capsys.readouterr().err.count("an alert is lost") == 2
 
 
 def test_what_is_no_address_and_no_file_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
