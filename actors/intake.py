@@ -81,6 +81,7 @@ class Intake:
         self._sound_end_us = 0
         self._containers: dict[str, tuple[Reading, FrameSource]] = {}  # the file of each kind that is being read
         self._files = 0
+        self._turns = 0  # how many turns had begun when nobody listened any more
         if request.turn_detection is not None:
             self._timeline.ear = self._ear(request.turn_detection)
 
@@ -121,6 +122,9 @@ class Intake:
         """An intake for the same request that has taken nothing. Media without a time goes after what this one had."""
         twin = Intake(self._spec, self._request, self._decoders, self._hearing)
         twin._frame_end_us, twin._sound_end_us = self._frame_end_us, self._sound_end_us
+        twin._turns = self._begun()
+        if twin._timeline.ear is not None:
+            twin._timeline.ear.turn = twin._turns
         return twin
 
     def flush(self, seq: int, ends: bool = False) -> Output:
@@ -136,7 +140,7 @@ class Intake:
         self._request = msgspec.structs.replace(self._request, turn_detection=turns)
         if turns is None:
             output = line.unheard(seq)
-            line.ear = None
+            self._turns, line.ear = self._begun(), None
             return output
         if line.ear is None:
             line.ear = self._ear(turns)
@@ -146,7 +150,12 @@ class Intake:
 
     def _ear(self, turns: TurnDetection) -> Ear:
         ends = find_ends(turns, self._hearing.turn_model)
-        return Ear(turns, find(turns.detector), ends, self._spec.audio_rate, StreamResampler, self._live)
+        found = find(turns.detector)
+        return Ear(turns, found, ends, self._spec.audio_rate, StreamResampler, self._live, self._turns)
+
+    def _begun(self) -> int:
+        """How many turns of the stream have begun: they are counted on, whoever listens."""
+        return self._turns if self._timeline.ear is None else self._timeline.ear.turn
 
     def close(self) -> None:
         for container, _ in self._containers.values():

@@ -224,7 +224,7 @@ class Timeline:
             self._seq, self._count = seq, 0
         numbered = [_numbered(segment, seq, self._count + offset) for offset, segment in enumerate(sifted)]
         self._count += len(sifted)
-        speech, self._speech = self._speech, []
+        speech, self._speech = [_asking(one, seq) for one in self._speech], []
         return Output(numbered, _merged(dropped), self.held, speech)
 
     @property
@@ -295,3 +295,8 @@ def _resampler(rate: int) -> Resampling:
     from ..codecs.resample import Resampler
 
     return Resampler(rate)
+
+
+def _asking(speech: SpeechStarted | SpeechStopped, seq: int) -> SpeechStarted | SpeechStopped:
+    """Where speech stops a question may stand, which has the number of the input that is taken now."""
+    return msgspec.structs.replace(speech, seq=seq) if isinstance(speech, SpeechStopped) else speech

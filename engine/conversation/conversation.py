@@ -272,9 +272,10 @@ class Conversation:
     def _lay_media(self, input: Waiting) -> bool:
         while input.spans and takes(self.stream, span := input.spans[0], self.between):
             if span.turn is not None:
+                newest = span.turn.number >= self.stream.turn  # else somebody has gone on to speak since
+                if newest and not self._lay_words(input, question_of(span.turn, input.seq, self.stream.request.params)):
+                    return False
                 input.spans.popleft()
-                if span.turn.number >= self.stream.turn:  # else somebody has gone on to speak since
-                    self._lay_words(input, question_of(span.turn, input.seq, self.stream.request.params))
                 continue
             if not len(span.ids):
                 self.stream.layout.passes(input.spans.popleft())

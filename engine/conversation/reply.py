@@ -84,7 +84,10 @@ class ReplyState:
         """A new value begins, where it has a grammar. `may_rest`: it may be silent instead, as media is expected.
         Raises InputError where the grammar cannot be compiled."""
         self.value, self._may_rest = len(self.ids), may_rest
-        self.find_guide(grammars)
+        if self.guide is not None:
+            self.guide = self.guide.again()
+        else:
+            self.find_guide(grammars)
 
     def find_guide(self, grammars: Grammars) -> None:
         """As it was, in another engine. Raises as `guided` does."""

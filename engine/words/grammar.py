@@ -43,8 +43,10 @@ class Guide:
     `fault`: why it cannot go on, empty while it can. It allows the end tokens then.
     """
 
-    def __init__(self, matcher: Any) -> None:
-        self._matcher = matcher
+    def __init__(self, compiled: Any) -> None:
+        """`compiled`: a matcher that has seen nothing; it is not changed."""
+        self._compiled = compiled
+        self._matcher = compiled.deep_copy()
         self._followed = 0
         self.fault = ""
 
@@ -73,8 +75,13 @@ class Guide:
                 bits[id >> 3] |= 1 << (id & 7)
         return Allowed(bytes(bits), only_ends)
 
+    def again(self) -> Guide:
+        """For another value of the same grammar, which is not compiled again."""
+        return Guide(self._compiled)
+
     def copy(self) -> Guide:
-        twin = Guide(self._matcher.deep_copy())
+        twin = Guide(self._compiled)
+        twin._matcher = self._matcher.deep_copy()
         twin._followed, twin.fault = self._followed, self.fault
         return twin
 
@@ -97,7 +104,11 @@ class Grammars:
 
     def has(self, structured: Structured) -> bool:
         """Whether it is compiled: then `guide` costs nothing."""
-        return structured.source() in self._known
+        with self._lock:
+            source = structured.source()
+            if source in self._known:
+                self._known.move_to_end(source)
+            return source in self._known
 
     def compile(self, structured: Structured) -> None:
         """It takes up to a second, and the first time as long again for the tokenizer. InputError, which names the
@@ -106,7 +117,7 @@ class Grammars:
 
     def guide(self, structured: Structured) -> Guide:
         """For a reply that has said nothing yet. Raises as `compile` does, which it does where it has to."""
-        return Guide(self._matcher(structured).deep_copy())
+        return Guide(self._matcher(structured))
 
     def _matcher(self, structured: Structured) -> Any:
         source = structured.source()

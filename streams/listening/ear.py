@@ -6,6 +6,9 @@ A pure function of the sound and of `asked` for it: it does not depend on how th
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import numpy as np
 
 from ...codecs.frame import Samples
@@ -31,7 +34,7 @@ class Ear:
     """Listens to the sound of one stream as `turns` says.
 
     ends: hears whether somebody has finished (None: silence alone counts). rate: the model's, by which lost samples are
-    counted. passes: all sound goes on, and speech is only told.
+    counted. passes: all sound goes on, and speech is only told. turn: how many turns of the stream have begun.
     """
 
     def __init__(
@@ -42,8 +45,10 @@ class Ear:
         rate: int,
         make_resampler: MakeResampler,
         passes: bool,
+        turn: int = 0,
     ) -> None:
         self.turns = turns
+        self.turn = turn
         self.lost: list[LostSound] = []
         self._detector = detector
         self._ends = ends
@@ -54,10 +59,16 @@ class Ear:
         self._rule = SpeechRule()
         self._memory: np.ndarray | None = None  # the detector's
         self._line: _Line | None = None
-        self._turn = 0  # how many turns have begun
         self._idle: int | None = 0  # windows in which nobody spoke; None: they were told
         self._lost_from_us: int | None = None  # where sound was lost that is not told yet
         self._lost_to_us = 0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Ear:
+        """What hears keeps nothing between calls, so it is the same one for all copies."""
+        memo |= {id(shared): shared for shared in (self._detector, self._ends)}
+        twin = memo[id(self)] = object.__new__(Ear)
+        twin.__dict__ |= copy.deepcopy(self.__dict__, memo)
+        return twin
 
     def change(self, turns: TurnDetection, detector: Detector, ends: Ends | None) -> None:
         """Listen in another way from here on. Speech that has started goes on."""
@@ -120,14 +131,14 @@ class Ear:
             self._ends.load()
         self._lose(line, line.heard - self._back(line))
         self._tell_lost()
-        self._turn += 1
-        started = SpeechStarted(self._turn, seq, line.sent_us, self._detector.name)
+        self.turn += 1
+        started = SpeechStarted(self.turn, seq, line.sent_us, self._detector.name)
         return [started, *self._give(line, line.heard)]
 
     def _stop(self, seq: int, at_us: int, reason: str) -> SpeechStopped:
         self._rule.clear()
         self._idle, self._said = 0, []
-        return SpeechStopped(self._turn, seq, at_us, reason)
+        return SpeechStopped(self.turn, seq, at_us, reason)
 
     def _waited(self, seq: int, line: _Line, asked: bool) -> list[Heard]:
         """Nobody may have spoken for long."""
@@ -139,7 +150,7 @@ class Ear:
             return []
         self._lose(line, line.heard - max(self.turns.prefix_ms, _LEAST_MS) * RATE // 1000)
         self._tell_lost()
-        self._turn += 1
+        self.turn += 1
         heard = [*self._give(line, line.heard), self._stop(seq, line.us(line.heard), "idle")]
         self._idle = None
         return heard

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from penstock.actors.stream import Stream
@@ -15,6 +16,7 @@ from penstock.streams.event import Dropped, ReplyDone, ReplyStarted, SpeechStart
 from penstock.streams.item import AudioChunk
 from penstock.streams.requests.request import Request
 from penstock.streams.requests.turns import TurnDetection
+from penstock.streams.requests.window import Window
 
 from tests.actors.conftest import House
 from tests.actors.watch import Reader, ids, most, quiet, tokens, until
@@ -189,6 +191,75 @@ def test_listening_begins_and_ends_while_the_stream_is_open(house: House) -> Non
             assert len(reader.of(SpeechStarted)) == len(reader.of(SpeechStopped)) == len(reader.of(ReplyStarted)) == 1
             lost = sum(event.count for event in reader.of(Dropped) if event.reason == "silence")
             assert 0.5 * RATE < lost < 1.3 * RATE and stream.request.turn_detection is None
+
+    house.run(work())
+
+
+def test_turns_go_on_where_listening_began_again_and_where_a_copy_went_back(house: House) -> None:
+    """Each turn is replied to: the count of turns belongs to the stream and not to what listens just now."""
+
+    async def work() -> None:
+        async with house.engine() as engine, await engine.stream(asks()) as stream:
+            reader, at_us = Reader(stream), 0
+            for number in range(1, 4):
+                at_us = await say(stream, spoken(1.0, number), at_us)
+                await reader.see(ReplyDone, number)
+                if number == 2:
+                    await stream.listen(None)
+                    await stream.listen(LISTENS)
+            first = reader.of(ReplyStarted)[0].seq
+            async with await stream.fork(back_to=first) as copy:
+                other = Reader(copy)
+                await say(copy, spoken(1.0, 4), at_us)
+                await other.see(ReplyDone)
+            assert [event.turn for event in reader.of(SpeechStarted)] == [1, 2, 3]
+
+    house.run(work())
+
+
+def test_the_question_of_a_turn_has_the_number_that_is_told(house: House) -> None:
+    """Also where sound waits for what may come late, so that the end of speech is found in a later input."""
+
+    async def work() -> None:
+        request = msgspec.structs.replace(asks(), lateness_us=300_000)
+        async with house.engine() as engine, await engine.stream(request) as stream:
+            reader = Reader(stream)
+            await say(stream, spoken(1.0))
+            await say(stream, silence(1.0), round(len(spoken(1.0)) * 125 / 2))
+            await reader.see(ReplyDone)
+            assert [event.seq for event in reader.of(SpeechStopped)] == [event.seq for event in reader.of(ReplyStarted)]
+
+    house.run(work())
+
+
+def test_a_turn_is_replied_to_wherever_its_window_ends(house: House) -> None:
+    """The question has to make room, and waits until what is laid before it has been fed: it is not lost meanwhile."""
+
+    async def work() -> None:
+        async with house.engine() as engine:
+            for rows in range(64, 160, 8):
+                async with await engine.stream(msgspec.structs.replace(asks(), window=Window(rows=rows))) as stream:
+                    reader, at_us = Reader(stream), 0
+                    for number in range(1, 4):
+                        at_us = await say(stream, spoken(1.0, number), at_us)
+                        await reader.see(ReplyDone, number)
+
+    house.run(work())
+
+
+def test_a_turn_that_ends_while_a_reply_runs_is_replied_to_after_it(house: House) -> None:
+    async def work() -> None:
+        way = asks(interrupt=False)
+        async with house.engine() as engine, await engine.stream(way) as stream:
+            reader = Reader(stream)
+            at_us = await say(stream, spoken())
+            await reader.see(SpeechStopped)
+            reply = await stream.ask("What?", most(200))
+            await say(stream, spoken(1.0, 2), at_us)
+            await reader.see(SpeechStopped, 2)
+            await ids(reply)
+            await quiet(engine)
+            assert len(reader.of(ReplyStarted)) == len(reader.of(ReplyDone)) == 3
 
     house.run(work())
 

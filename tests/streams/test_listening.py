@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -219,3 +221,23 @@ def test_a_detector_that_is_not_installed_is_refused_by_name(monkeypatch: pytest
     with pytest.raises(InputError, match="--turn-model FILE"):
         detectors.check_installed(TurnDetection(detector="energy", semantic="low"), None)
     assert detectors.find.__wrapped__("auto").name == "energy" == EnergyDetector.name
+
+
+def test_a_copy_hears_with_the_same_detectors() -> None:
+    """They keep nothing between calls, and a model that is loaded cannot be copied."""
+
+    class Loaded:
+        def __init__(self) -> None:
+            self.session = threading.Lock()
+
+        def finished(self, sound: np.ndarray) -> float:
+            return 0.0
+
+        def load(self) -> None:
+            pass
+
+    first = ear(ends=Loaded())
+    heard(words(QUESTION), first)
+    twin = copy.deepcopy(first)
+    assert twin._detector is first._detector and twin._ends is first._ends
+    assert heard(silence(2), twin) == heard(silence(2), first)
