@@ -54,9 +54,16 @@ class StreamResampler(Resampler):
 
 
 class Intake:
-    """The decoders and the timeline of one stream."""
+    """The decoders and the timeline of one stream. turns: how many turns of the stream have begun."""
 
-    def __init__(self, spec: MediaSpec, request: Request, decoders: Decoders, hearing: Hearing | None = None) -> None:
+    def __init__(
+        self,
+        spec: MediaSpec,
+        request: Request,
+        decoders: Decoders,
+        hearing: Hearing | None = None,
+        turns: int = 0,
+    ) -> None:
         self._decoders = decoders
         self._hearing = hearing = hearing or Hearing()
         # The model hears what comes while it speaks, and decides by itself.
@@ -81,7 +88,7 @@ class Intake:
         self._sound_end_us = 0
         self._containers: dict[str, tuple[Reading, FrameSource]] = {}  # the file of each kind that is being read
         self._files = 0
-        self._turns = 0  # how many turns had begun when nobody listened any more
+        self._turns = turns  # how many turns had begun when nobody listened any more
         if request.turn_detection is not None:
             self._timeline.ear = self._ear(request.turn_detection)
 
@@ -120,11 +127,8 @@ class Intake:
 
     def fresh(self) -> Intake:
         """An intake for the same request that has taken nothing. Media without a time goes after what this one had."""
-        twin = Intake(self._spec, self._request, self._decoders, self._hearing)
+        twin = Intake(self._spec, self._request, self._decoders, self._hearing, self._begun())
         twin._frame_end_us, twin._sound_end_us = self._frame_end_us, self._sound_end_us
-        twin._turns = self._begun()
-        if twin._timeline.ear is not None:
-            twin._timeline.ear.turn = twin._turns
         return twin
 
     def flush(self, seq: int, ends: bool = False) -> Output:
