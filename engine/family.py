@@ -28,7 +28,7 @@ from .words.spelling import spelling_of
 from .words.template import Turns
 
 # Streamability classes that are served. Rows of an F model would change what is cached: not during a reply.
-CLASSES = ("A", "B", "D", "F")
+CLASSES = ("A", "B", "D", "E", "F")
 
 
 class FamilyData(msgspec.Struct, frozen=True):
@@ -38,7 +38,8 @@ class FamilyData(msgspec.Struct, frozen=True):
     between the rows of a block and the latter stand `ending_ids`. start_ids: what the tokenizer, not the template, sets
     before everything. stop_ids end a reply; `sampling` is how one is drawn where its params do not say. classes: the
     streamability class of each modality: "A" exact per patch, "B" exact per encoder window, "D" atomic: the rows of
-    one piece see one another, "F" new media changes what is cached (ModelError for any other).
+    one piece see one another, "E" exact per clip, in which media waits for the rest of it, "F" new
+    media changes what is cached (ModelError for any other).
     per_second: positions a second of video; 0 where the model has one axis. vocabulary: rows of the output. clock: how
     time in a video becomes positions, "seconds", "interval" (the product of rate and interval is rounded first) or
     "patches" (they are counted), "whole" (as "seconds", for rates at which a patch is a whole number of positions).
@@ -47,7 +48,7 @@ class FamilyData(msgspec.Struct, frozen=True):
     library_rule: where the library goes on after a block (`Block.leave`). unit_marks_share: the two marks before and
     after sound inside video stand at one position. frame_rows: how many rows a frame of video has in a model with one
     axis; 0 where frames tell their time in words. transcription: how it is asked for the words of a sound; None: that
-    is not known.
+    is not known. left_out: kinds of media that the model is not served with, each with the reason.
     """
 
     name: str
@@ -72,6 +73,7 @@ class FamilyData(msgspec.Struct, frozen=True):
     ending_ids: dict[str, list[int]] = {}
     frame_rows: int = 0
     transcription: Transcription | None = None
+    left_out: dict[str, str] = {}
 
 
 class Family:

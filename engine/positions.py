@@ -103,6 +103,12 @@ class Block(msgspec.Struct):
     def copy(self) -> Block:
         return msgspec.structs.replace(self)
 
+    def put(self, places: np.ndarray, behind: int) -> np.ndarray:
+        """Positions `(3, n)` of rows that stand at `places` from here on, `behind` which the next thing stands."""
+        positions = places + self.start
+        self.last, self.largest = self.start + behind - 1, int(positions.max())
+        return positions
+
     def extend(self, patches: int, audio_rows: int, clock: Clock) -> np.ndarray:
         """Positions `(3, n)` of `patches` further temporal patches, then `audio_rows` further rows of sound."""
         pieces = []

@@ -48,6 +48,8 @@ class Span(msgspec.Struct, frozen=True, eq=False, tag="span"):
     for sound; `audio_rows` of the rows, the last ones, are sound. `run` is the run of sound it belongs to. `before` and
     `after` are ids that stand around these rows alone, as their time; such a span never counts on from the one before
     it. `stored` names its embeddings, once the store has them. `content` as in `Rows`. `clip_fps` as in `VideoSegment`.
+    `places` `(3, n)` is where its rows stand by a rule of the model's own, counted from where the span begins, and what
+    follows stands `behind` that far on; None: the rule of its kind of block counts.
 
     A span without ids stands for a piece that was dropped (`Encoder.passed`), or with a `turn` for the place where a
     reply begins.
@@ -68,6 +70,8 @@ class Span(msgspec.Struct, frozen=True, eq=False, tag="span"):
     content: bytes | None = None
     clip_fps: float | None = None
     turn: Turn | None = None
+    places: np.ndarray | None = None
+    behind: int = 0
 
     @property
     def seen(self) -> Seen:

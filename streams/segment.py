@@ -54,6 +54,8 @@ class MediaSpec(msgspec.Struct, frozen=True, kw_only=True):
     # With a budget: one frame has at most so many pixels, whatever the number of frames; 0: no such bound.
     video_frame_pixels: int = 0
     temporal_patch: int = 2
+    # A piece that is shorter than a temporal patch has a multiple of so many frames; 0: as many as a temporal patch.
+    video_fill: int = 0
     video_fps: float = 2.0
     audio_rate: int = 0  # 0: no sound
     hop_samples: int = 160

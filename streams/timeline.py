@@ -105,7 +105,8 @@ class Timeline:
             return
         patches = sounds = None
         if self._pictures is not None:
-            patches = VideoPatches(Sampler(fps), self._pictures, spec.temporal_patch, lateness_us > 0, smaller)
+            ordered, patch = lateness_us > 0, spec.temporal_patch
+            patches = VideoPatches(Sampler(fps), self._pictures, patch, ordered, smaller, spec.video_fill)
         if spec.audio_rate:
             sounds = AudioBlocks(spec, make_resampler, once=lateness_us > 0)
         self._rooms = Tracks(patches, sounds)

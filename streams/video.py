@@ -157,7 +157,8 @@ class VideoPatches:
     The size is fixed at the first frame. A source of another size, or a new grid of the sampler, ends the run: the
     open patch is completed by repeating its last frame, and the size is fixed again. A segment's times are those of
     the first and the last frame in it. `ordered`: frames come in the order of their times, so that one which is older
-    than the newest came too late. `smaller`: what makes frames of another size, which segments have too.
+    than the newest came too late. `smaller`: what makes frames of another size, which segments have too. `fill`: an
+    open patch is completed to a multiple of so many frames; 0: to a whole patch.
     """
 
     def __init__(
@@ -167,8 +168,10 @@ class VideoPatches:
         patch: int,
         ordered: bool = False,
         smaller: Pictures | None = None,
+        fill: int = 0,
     ) -> None:
         self._sampler = sampler
+        self._fill = fill or patch
         self._ordered = ordered
         self._pictures, self._smaller = pictures, smaller
         self._patch = patch
@@ -221,9 +224,9 @@ class VideoPatches:
     def _close(self) -> list[VideoSegment]:
         if not self._open:
             return []
-        pixels = whole_patches([shown.pixels for shown in self._open], self._patch)
+        pixels = whole_patches([shown.pixels for shown in self._open], self._fill)
         others = [shown.smaller for shown in self._open if shown.smaller is not None]
-        smaller = whole_patches(others, self._patch) if others else None
+        smaller = whole_patches(others, self._fill) if others else None
         segment = VideoSegment(0, 0, pixels, self._open[0].at_us, self._open[-1].at_us, smaller=smaller)
         self._open = []
         return [segment]

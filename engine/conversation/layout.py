@@ -106,6 +106,7 @@ class Layout:
             self._open(span)
         if span.before:
             self._lay(msgspec.structs.replace(self._plain(span.before), mark="before"))
+        if span.before or span.places is not None:
             self.block = self._block(span)
         self._lay(self._in_block(span))
         if span.after:
@@ -316,7 +317,10 @@ class Layout:
         assert self.block is not None
         fps, family = span.clip_fps, self.family
         clock = self.clock if fps is None else family.clock(family.grid_seconds(fps))
-        positions = self.block.extend(span.grid[0], span.audio_rows, clock)
+        if span.places is not None:
+            positions = self.block.put(span.places, span.behind)
+        else:
+            positions = self.block.extend(span.grid[0], span.audio_rows, clock)
         # The cursor follows at once: whatever comes next, the block's closing or the check of limits, goes on from it.
         self.block.leave(self.cursor, self.rule)
         return Rows(span.ids, positions, span.stored, span.seen, self.family.atomic(span.modality), span.content)

@@ -5,7 +5,10 @@ outside this folder register under the entry point group `penstock.families` wit
 `load` as the object.
 
     text.py             text-only decoders: Llama, Qwen2, Qwen3; others are tried
-    tried.py            any other model that takes pictures
+    tried.py            any other model that takes pictures, video or sound
+    trial.py            whether it does here what it does in the library
+    tried_towers.py     its towers, by the library's own methods
+    senses.py           which kinds of media it takes
     one_axis.py         what models share whose rows stand on one axis of positions
     llava.py            LLaVA 1.5: images
     llava_onevision.py  LLaVA-OneVision: images, video
@@ -61,8 +64,6 @@ BUILT_IN = {
 }
 
 
-# Those that hear.
-_HEARING = ("qwen2_5_omni", "qwen3_omni_moe")
 # Errors of a checkpoint or a machine, not of a family: they are raised as they are.
 _PLAIN = (MissingWeights, ImportError, OSError, SafetensorError)
 # New media would change what is cached already (streamability class F).
@@ -71,7 +72,7 @@ _CHANGING = ("molmo2", "paligemma")
 
 def loader(model_type: str) -> Callable:
     """The `load` of the family of this model type. Where a family of this folder cannot load what others of its type
-    can, and for a type that is not known, what it gives is tried as a model for pictures, or for text alone. ModelError
+    can, and for a type that is not known, what it gives is tried as a model for media, or for text alone. ModelError
     with the reason and what is served, where it cannot be one; of `load`, where it turns out to be none."""
     if model_type in BUILT_IN:
         return partial(_native, model_type, import_module(BUILT_IN[model_type], __name__).load)
@@ -80,11 +81,9 @@ def loader(model_type: str) -> Callable:
         return next(iter(found)).load()
     if model_type in _CHANGING:
         raise _unserved(model_type, "new media would change the rows that are cached already (class F)")
-    if _hears(model_type):
-        raise _unserved(model_type, f"it takes sound, of which {', '.join(_HEARING)} are served and no others")
     trial = _trial(model_type)
     if trial is None:
-        raise _unserved(model_type, "transformers has no model for it that takes pictures or text and says text")
+        raise _unserved(model_type, "transformers has no model for it that takes media or text and says text")
     return partial(_tried, model_type, trial)
 
 
@@ -138,15 +137,9 @@ def _tried(model_type: str, module: str, *where: Any) -> Any:
 
 def _trial(model_type: str) -> str | None:
     """The module that tries models of this type; None where `transformers` has no class that could be."""
-    if model_type in _known("IMAGE_TEXT_TO_TEXT"):
+    if any(model_type in _known(kind) for kind in ("IMAGE_TEXT_TO_TEXT", "MULTIMODAL_LM")):
         return ".tried"
     return ".text" if model_type in _known("CAUSAL_LM") else None
-
-
-def _hears(model_type: str) -> bool:
-    """Whether it is a model for sound, or for sound and pictures, that no class for pictures and text covers."""
-    kinds = ("SPEECH_SEQ_2_SEQ", "CTC", "RNNT", "AUDIO_CLASSIFICATION", "AUDIO_XVECTOR", "MULTIMODAL_LM")
-    return model_type not in _known("IMAGE_TEXT_TO_TEXT") and any(model_type in _known(kind) for kind in kinds)
 
 
 def _known(kind: str) -> Any:

@@ -37,7 +37,7 @@ class OneAxisTowers(PictureTowers):
     """
 
     kinds: tuple[str, ...] = ("text", "image")
-    nested = True
+    nested: tuple[str, ...] = ("image", "video")
     classes: ClassVar[dict[str, str]] = {"image": "A"}
     image_rows = 0
     frame_rows = 0

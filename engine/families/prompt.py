@@ -22,12 +22,13 @@ _WORDS = {"image": ("image", "images"), "video": ("video", "videos"), "audio": (
 class ProcessorFacts(Protocol):
     """What a family says of its processor.
 
-    `kinds`: of the parts that a message may have. `nested`: it takes media as a list for each prompt.
+    `kinds`: of the parts that a message may have. `nested`: the kinds that it takes as a list for each
+    prompt.
     """
 
     processor: Any
     kinds: tuple[str, ...]
-    nested: bool
+    nested: tuple[str, ...]
 
     def placeholders(self) -> dict[str, str]:
         """What stands in a text for one piece of media, by kind."""
@@ -60,7 +61,7 @@ def process(source: ProcessorFacts, content: Content) -> Any:
 
     def call(text: str, **more: Any) -> Any:
         given = {
-            "audio" if kind == "audio" else f"{kind}s": [values] if source.nested else values
+            "audio" if kind == "audio" else f"{kind}s": [values] if kind in source.nested else values
             for kind, values in media.items()
             if values
         }

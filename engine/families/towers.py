@@ -42,7 +42,7 @@ class PictureTowers:
 
     kinds: tuple[str, ...] = ("text", "image", "video")  # parts that a message may have
     bounds_frames = True  # `min_pixels` and `max_pixels` hold for each frame of a video too
-    nested = False  # the processor takes the media of a prompt as one list, not as a list for each prompt
+    nested: tuple[str, ...] = ()  # the kinds of media that the processor takes as a list for each prompt
     tells_times = False  # the processor lays the time of each frame as words; else frames stand at one rate
 
     def __init__(self, model: Any, processor: Any, blocks: Iterable[Any] | None = None) -> None:
@@ -101,7 +101,7 @@ class PictureTowers:
         inputs = process(self, content).to(self.device)
         positions = self.prompt_positions(inputs, content)
         features = self.encode_prompt(inputs) if known is None else known
-        return self._laid(inputs["input_ids"][0], positions, features, content)
+        return self._laid(inputs, positions, features, content)
 
     def values(self, content: Content) -> dict[str, list[Any]]:
         """The media of a whole prompt by kind, whose channels cannot be mistaken for a side of 1 or 3 pixels. A clip
@@ -129,7 +129,7 @@ class PictureTowers:
     def video_options(self, content: Content) -> dict[str, Any]:
         """What tells the processor that every frame is to be taken, and when it was."""
         known = clip_times(content, self.tells_times)
-        return {"video_metadata": [known] if self.nested else known, "do_sample_frames": False}
+        return {"video_metadata": [known] if "video" in self.nested else known, "do_sample_frames": False}
 
     def prompt_positions(self, inputs: Any, content: Content) -> torch.Tensor:
         """Positions `(3, n)` of a whole prompt by the library's own rule."""
@@ -149,13 +149,17 @@ class PictureTowers:
         """Features of all media of a whole prompt, in the order of their placeholders."""
         return self._picture_features(inputs)
 
-    def _laid(self, ids: torch.Tensor, positions: torch.Tensor, features: Features, content: Content) -> EncodedPrompt:
+    def media_mask(self, inputs: Any, kind: str, token: int) -> np.ndarray:
+        """At which rows of a whole prompt, `(n,)` bool, features of this kind stand."""
+        return (inputs["input_ids"][0] == token).cpu().numpy()
+
+    def _laid(self, inputs: Any, positions: torch.Tensor, features: Features, content: Content) -> EncodedPrompt:
         """A whole prompt as rows: runs of text and of media in turn."""
-        plain = ids.cpu().numpy()
+        plain = inputs["input_ids"][0].cpu().numpy()
         order = np.full(len(plain), -1, dtype=np.int64)  # which row of all features stands here; -1: a word
         count = 0
         for name, token, parts in features:
-            mask, rows = plain == token, sum(len(part.rows) for part in parts)
+            mask, rows = self.media_mask(inputs, name, token), sum(len(part.rows) for part in parts)
             if mask.sum() != rows:
                 raise InputError(f"{name}: expected {mask.sum()} placeholder rows in the prompt, got {rows}")
             order[mask] = np.arange(count, count + rows)

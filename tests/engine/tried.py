@@ -213,6 +213,7 @@ def several_axes(folder: Path, model_type: str) -> Path:
     tokenizer, ids, marks = _tokenizer("<|image|>", "<|video|>", "<|begin_of_image|>", "<|end_of_image|>",
                                        "<|begin_of_video|>", "<|end_of_video|>")  # fmt: skip
     tokenizer.chat_template = CHAT.replace("<image>", "<|begin_of_image|><|image|><|end_of_image|>")
+    tokenizer.chat_template = tokenizer.chat_template.replace("<video>", "<|begin_of_video|><|video|><|end_of_video|>")
     experts = {"moe_intermediate_size": 32, "n_routed_experts": 4, "num_experts_per_tok": 2}
     several = "moe" in model_type  # of these half of a head is turned
     config = hf.AutoConfig.for_model(

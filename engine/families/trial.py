@@ -1,0 +1,156 @@
+"""The trial of a model that nobody named: for each kind of media one prompt over pages against the library's forward
+pass, and one piece alone against the same piece in that prompt. Then in which pieces video and sound may come: whether
+the tower makes the same of a clip at once and in pieces.
+
+In: a loaded model. Out: what is not served, with the reason; the towers know then in which pieces media comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...errors import InputError, ModelError
+from ...streams.requests.prompt import Content, Media
+from ...streams.segment import AudioSegment, ImageSegment, Segment, VideoSegment
+from ..family import Loaded
+from ..runner.out_of_memory import is_out_of_memory
+from ..runner.probe import check_prompt
+from .prompt import process
+from .tried_towers import TriedTowers
+
+_SAME = 0.02  # of the largest number: rounding in bf16 stays below a quarter of it
+_SIDES = (48, 64)
+_CLIP = 8  # frames of a piece where a tower looks at all of them at once
+_SECOND_US = 1_000_000
+# Seconds of sound after which a tower may make the same of the pieces as of the whole.
+_WINDOWS = (1.0, 2.0, 4.0, 8.0)
+_CHUNK = 30.0  # where nothing else is known
+
+
+class Trial:
+    """One trial. `attention` is the model's, before and after."""
+
+    def __init__(self, loaded: Loaded, towers: TriedTowers, model: Any, attention: dict[str, str]) -> None:
+        self._loaded, self._towers, self._model, self._attention = loaded, towers, model, attention
+        self._random = np.random.default_rng(0)
+
+    def run(self) -> dict[str, str]:
+        """Try each kind of media that the towers take, and take from them what does not pass. Returns the reasons."""
+        towers, refused = self._towers, {}
+        trials: dict[str, Callable[[], None]] = {"image": self._image, "video": self._video, "audio": self._audio}
+        for kind in [*towers.senses]:
+            try:
+                trials[kind]()
+            except (ModelError, InputError) as error:
+                refused[kind] = " ".join(str(error).split())
+            except Exception as error:  # whatever a class raises that was never called like this
+                if is_out_of_memory(error):
+                    raise
+                refused[kind] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            if kind in refused:
+                del towers.senses[kind], towers.classes[kind]
+        return refused
+
+    def _image(self) -> None:
+        self._towers.measure()
+        pixels = self._noise(*_SIDES, 3)
+        self._same("image", pixels, ImageSegment(1, 0, pixels))
+
+    def _video(self) -> None:
+        """Frames in the smallest pieces that the tower takes, where it makes of these what it makes of all together;
+        else clips of their own."""
+        towers = self._towers
+        least = getattr(self._towers.processor.video_processor, "temporal_patch_size", 1)
+        frames = self._noise(4 * least, *_SIDES, 3)
+        towers.clip_frames = towers.least_frames = least
+        times = [round(place * _SECOND_US / towers.video_fps) for place in range(len(frames))]
+        whole = VideoSegment(1, 0, frames, times[0], times[-1])
+        later = 30 * _SECOND_US
+        moved = [VideoSegment(1, 0, frames[:least], at, at) for at in (0, later)]
+        towers.tells_times = not np.array_equal(*(towers.piece(piece).ids for piece in moved))
+        self._same("video", frames, whole)
+        pieces = [
+            VideoSegment(1, 0, frames[at : at + least], times[at], times[at + least - 1])
+            for at in range(0, len(frames), least)
+        ]
+        if self._in_pieces(whole, pieces):
+            return
+        if towers.tells_times:
+            raise ModelError("its tower makes another thing of frames alone, and its times stand between them")
+        towers.clip_frames, towers.classes["video"] = _CLIP, "E"
+
+    def _audio(self) -> None:
+        """Sound in the shortest pieces that are as good as the whole; else in the longest that the processor takes."""
+        towers, rate = self._towers, self._towers.rate
+        chunk = float(getattr(towers.processor.feature_extractor, "chunk_length", None) or _CHUNK)
+        towers.longest_seconds = self._longest(chunk)
+        sound = self._sound(2.0)
+        self._same("audio", sound, AudioSegment(1, 0, sound, 0, 0, 0, 0, 2 * _SECOND_US))
+        for window in _WINDOWS:
+            if towers.longest_seconds is not None and 2 * window > towers.longest_seconds:
+                break
+            whole = self._sound(2 * window)
+            cut = round(window * rate)
+            spans = [AudioSegment(1, 0, part, 0, 0, 0, 0, 0) for part in (whole, whole[:cut], whole[cut:])]
+            if self._in_pieces(spans[0], spans[1:]):
+                towers.block_seconds, towers.classes["audio"] = window, "B"
+                return
+        towers.block_seconds, towers.classes["audio"] = min(chunk, towers.longest_seconds or chunk), "E"
+
+    def _longest(self, chunk: float) -> float | None:
+        """How many seconds of sound the processor takes; None where that has no bound. A processor may cut what is
+        longer, and say nothing."""
+        towers, rate = self._towers, self._towers.rate
+        counts = [towers._counted("audio", (round(seconds * rate),)) for seconds in (chunk, chunk + 2.0)]
+        return chunk if counts[1] <= counts[0] else None
+
+    def _sound(self, seconds: float) -> np.ndarray:
+        """Noise, its first half loud and its second soft: a floor by the loudest moment would show."""
+        samples = self._random.standard_normal(round(seconds * self._towers.rate)).astype(np.float32) / 4
+        samples[len(samples) // 2 :] /= 1000
+        return samples
+
+    def _noise(self, *shape: int) -> np.ndarray:
+        return self._random.integers(0, 256, shape, dtype=np.uint8)
+
+    def _same(self, kind: str, medium: np.ndarray, segment: Segment) -> None:
+        """ModelError where a prompt with this medium is another over pages than in the library, or its rows there are
+        others than those of the medium alone."""
+        towers, loaded = self._towers, self._loaded
+        content = [{"type": kind, kind: "x"}, {"type": "text", "text": "What is it?"}]
+        messages = [{"role": "user", "content": content}]
+        asked = Content([Media(kind, medium)], messages=messages, video_fps=towers.video_fps)
+        inputs = process(towers, asked).to(loaded.device, dtype=loaded.dtype)
+        prompt = towers.prompt(asked)
+        rows = prompt.rows
+        check_prompt(loaded, self._model, prompt, inputs, self._attention)
+        laid, seen = towers.look(segment)
+        ids, count = np.concatenate([run.ids for run in rows]), len(laid.ids)
+        places = [at for at in range(len(ids)) if np.array_equal(ids[at : at + count], laid.ids)]
+        what = {"image": "a picture", "video": "frames", "audio": "a sound"}[kind]
+        if not places:
+            raise ModelError(f"its processor lays {what} in a prompt otherwise than one that stands alone")
+        positions = np.concatenate([run.positions for run in rows], 1)[:, places[0] : places[0] + count]
+        if not np.array_equal(positions - positions[:, :1], laid.offsets):
+            raise ModelError(f"its rule gives {what} in a prompt other positions than one that stands alone")
+        shown = torch.cat([part.rows for part in prompt.embeds if part is not None])
+        if shown.shape != seen.rows.shape or not _near(shown, seen.rows):
+            raise ModelError(f"its tower makes other rows of {what} in a prompt than of one that stands alone")
+
+    def _in_pieces(self, whole: Segment, pieces: list[Segment]) -> bool:
+        """Whether the pieces one after the other are the whole: ids, positions and rows."""
+        one, shown = self._towers.look(whole)
+        parts = [self._towers.look(piece) for piece in pieces]
+        starts = np.cumsum([0] + [laid.behind for laid, _ in parts])
+        ids = np.concatenate([laid.ids for laid, _ in parts])
+        offsets = [start + laid.offsets for (laid, _), start in zip(parts, starts, strict=False)]
+        same = np.array_equal(ids, one.ids) and np.array_equal(np.concatenate(offsets, 1), one.offsets)
+        return same and _near(shown.rows, torch.cat([seen.rows for _, seen in parts]))
+
+
+def _near(first: torch.Tensor, second: torch.Tensor) -> bool:
+    return float((first - second).abs().max()) <= _SAME * float(first.abs().max())

@@ -1,0 +1,310 @@
+"""The towers of a model that nobody named: every piece of media goes through the model's processor alone, and through
+`get_image_features`, `get_video_features` or `get_audio_features`.
+
+Nothing in here is about one architecture. A piece is what the processor lays for it, wherever it stands: tiles, marks
+and times between its rows, and positions by the model's own `get_rope_index` where it has one.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import torch
+
+from ...codecs.resample import resample
+from ...errors import InputError, ModelError
+from ...streams.requests.prompt import Content
+from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, VideoSegment
+from ..embeddings import Embeddings, EncodedSpan, Features
+from ..runner.gate import tower_pass
+from ..runner.library import transformers
+from ..span import Span
+from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers
+from .senses import KINDS, Sense
+from .towers import SECOND_US, as_files
+
+_LARGE = 2048  # pixels of a side
+_TYPES = "mm_token_type_ids"
+_PLURALS = {"image": "images", "video": "videos", "audio": "audio"}
+
+
+class Alone(NamedTuple):
+    """What a processor lays for one piece of media between the marks of its block: `ids` `(n,)`, at which of them
+    features stand, where each stands `(3, n)`, counted from the first, and how far on what follows stands."""
+
+    inputs: Any
+    ids: np.ndarray
+    media: np.ndarray
+    places: np.ndarray | None
+    behind: int
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """Where its rows stand, `(3, n)`; one after the other where no rule says."""
+        return np.arange(len(self.ids))[None].repeat(3, 0) if self.places is None else self.places
+
+
+class TriedTowers(OneAxisTowers):
+    """Whatever the model's own methods encode, with the processor before it.
+
+    senses: the kinds of media that it takes. rope: `get_rope_index`, where the model has it.
+    """
+
+    nested = ("image",)
+
+    def __init__(
+        self, model: Any, processor: Any, blocks: Any, senses: dict[str, Sense], rope: Callable | None
+    ) -> None:
+        super().__init__(model, processor, blocks)
+        self.senses, self.rope = senses, rope
+        self.classes = dict.fromkeys(senses, "A")
+        self.around: dict[str, tuple[str, str]] = {}  # what the template sets around each kind of media
+        self.clip_frames = self.least_frames = 1  # frames of a piece of video; and of the shortest, and its multiples
+        self.block_seconds = 1.0  # of a piece of sound
+        self.longest_seconds: float | None = None  # of a sound that the processor takes without cutting it
+        self._rows = lru_cache(64)(self._counted)
+        self.image_rows = 0
+
+    @property
+    def kinds(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The parts that a message may have."""
+        return ("text", *self.senses)
+
+    def measure(self) -> None:
+        """Find how many rows the largest picture has, which is the most: how many another has only the processor
+        knows, and that takes long."""
+        if "image" in self.senses:
+            self.image_rows = self._counted("image", (_LARGE, _LARGE, 3))
+
+    def spec(self) -> MediaSpec:
+        """Pictures and frames as they came: the processor makes them the tower's size."""
+        sees, hears = "video" in self.senses, "audio" in self.senses
+        rate = self.rate if hears else 0
+        return MediaSpec(
+            image=AS_IT_CAME if "image" in self.senses else None,
+            video=AS_IT_CAME if sees else None,
+            temporal_patch=self.clip_frames,
+            video_fill=self.least_frames,
+            video_fps=self.video_fps,
+            audio_rate=rate,
+            hop_samples=max(1, rate // 100),
+            block_samples=round(self.block_seconds * rate),
+            lead_samples=0,
+            look_ahead_samples=0,
+            min_block_frames=10,
+        )
+
+    @property
+    def rate(self) -> int:
+        return self.processor.feature_extractor.sampling_rate
+
+    @property
+    def video_fps(self) -> float:
+        return float(getattr(getattr(self.processor, "video_processor", None), "fps", None) or 2.0)
+
+    def rows(self, segment: Segment) -> int:
+        """How many rows the segment will have; of a picture at most."""
+        match segment:
+            case ImageSegment():
+                return self.image_rows
+            case VideoSegment():
+                return self._rows("video", segment.pixels.shape)
+            case AudioSegment():
+                return self._rows("audio", (len(segment.samples) - segment.lead,))
+        raise InputError(f"expected a picture, frames or sound, got {type(segment).__name__}")
+
+    @torch.inference_mode()
+    def encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:
+        """Spans of (stream, segment) pairs, one piece at a time: some towers pad pieces to the largest."""
+        return [self._span(segment) for _, segment in batch]
+
+    def placeholders(self) -> dict[str, str]:
+        return {kind: sense.token for kind, sense in self.senses.items()}
+
+    def values(self, content: Content) -> dict[str, list[Any]]:
+        """The media of a whole prompt by kind; sound at the processor's rate. InputError for a sound that the processor
+        would cut."""
+        values = super().values(content)
+        values["audio"] = [self._at_rate(piece.data, piece.rate) for piece in content.by_kind()["audio"]]
+        for sound in values["audio"]:
+            if self.longest_seconds is not None and len(sound) > self.longest_seconds * self.rate:
+                raise InputError(
+                    f"audio: expected at most {self.longest_seconds:g} s in one piece, which is what this model's "
+                    f"processor takes, got {len(sound) / self.rate:.1f} s; in a stream sound has no such limit"
+                )
+        return values
+
+    def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:
+        options = super().media_options(media, content)
+        return options | ({"audio_kwargs": {"sampling_rate": self.rate}} if media["audio"] else {})
+
+    def encode_prompt(self, inputs: Any) -> Features:
+        return [
+            (sense.kind, sense.id, [rows]) for sense in self.senses.values() if (rows := self._features(sense, inputs))
+        ]
+
+    def media_mask(self, inputs: Any, kind: str, token: int) -> np.ndarray:
+        """By what the processor says of its rows, since two kinds may share a placeholder; else as other towers."""
+        types = inputs.get(_TYPES)
+        said = None if types is None else (types[0] == KINDS[kind]).cpu().numpy()
+        return said if said is not None and said.any() else super().media_mask(inputs, kind, token)
+
+    def prompt_positions(self, inputs: Any, content: Content) -> torch.Tensor:
+        """By the model's own rule, or counted from 0."""
+        return super().prompt_positions(inputs, content) if self.rope is None else self._places(inputs)
+
+    def alone(self, kind: str, medium: Any, **more: Any) -> Alone:
+        """One piece of media through the processor, between the template's marks of its block."""
+        before, after = self.around.get(kind, ("", ""))
+        sense, tokenizer = self.senses[kind], self.processor.tokenizer
+        given = {"text": [before + sense.token + after], _PLURALS[kind]: [medium]}
+        inputs = self.processor(**given, return_tensors="pt", add_special_tokens=False, **more)
+        start = len(tokenizer(before, add_special_tokens=False)["input_ids"])
+        stop = inputs["input_ids"].shape[1] - len(tokenizer(after, add_special_tokens=False)["input_ids"])
+        ids = inputs["input_ids"][0].numpy().astype(np.int64)
+        media = self.media_mask(inputs, kind, sense.id)[start:stop]
+        places, behind = None, stop - start
+        if self.rope is not None:
+            whole = self._places(_longer(inputs)).numpy().astype(np.int64)
+            places, behind = whole[:, start:stop] - start, int(whole[:, stop].max()) - start
+        return Alone(inputs, ids[start:stop], media, places, behind)
+
+    def piece(self, segment: Segment) -> Alone:
+        """What the processor lays for a segment."""
+        match segment:
+            case ImageSegment() if "image" in self.senses:
+                return self.alone("image", as_files([segment.pixels]))
+            case VideoSegment() if "video" in self.senses:
+                return self._clip(segment.pixels, segment.start_us, segment.stop_us)
+            case AudioSegment() if "audio" in self.senses:
+                return self._sound(segment.samples[segment.lead :])
+        raise InputError(f"expected one of {', '.join(self.senses)}, got {type(segment).__name__}")
+
+    @torch.inference_mode()
+    def look(self, segment: Segment) -> tuple[Alone, Embeddings]:
+        """What the processor lays for a segment, and what the tower makes of it."""
+        laid = self.piece(segment)
+        kind = _KIND[type(segment)]
+        seen = self._features(self.senses[kind], laid.inputs.to(self.device))
+        count = int(laid.media.sum())
+        if seen is None or count != len(seen.rows):
+            got = 0 if seen is None else len(seen.rows)
+            raise ModelError(f"its processor lays {count} rows of {kind}, its tower gives {got}")
+        return laid, seen
+
+    def timed(self, span: Span) -> Span:
+        """The span of frames with the words for its own time, which stand before and after all of its rows."""
+        if not self.tells_times or span.modality != "video":
+            return span
+        assert span.start_us is not None and span.stop_us is not None
+        shape = (self.least_frames, *_TINY)
+        laid = self._clip(np.zeros(shape, np.uint8), span.start_us, span.stop_us)
+        first, last = _ends(laid.media)
+        before, after = laid.ids[:first], laid.ids[last + 1 :]
+        return msgspec.structs.replace(span, before=tuple(before.tolist()), after=tuple(after.tolist()))
+
+    def _clip(self, frames: np.ndarray, start_us: int, stop_us: int) -> Alone:
+        """Frames `(n, h, w, 3)` uint8, the first and the last taken at these times."""
+        clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
+        told = transformers.video_utils.VideoMetadata  # pyright: ignore[reportAttributeAccessIssue]
+        times = np.linspace(start_us, max(start_us, stop_us), len(frames)).astype(np.int64).tolist()
+        lasts = max(stop_us, 1)
+        known = told(max(times[-1] + 1, 1), SECOND_US, duration=lasts / SECOND_US, frames_indices=times)
+        options = {"video_metadata": [known], "do_sample_frames": False}
+        return self.alone("video", clip, videos_kwargs=options)
+
+    def _sound(self, samples: np.ndarray) -> Alone:
+        return self.alone("audio", samples, audio_kwargs={"sampling_rate": self.rate})
+
+    def _counted(self, kind: str, shape: tuple[int, ...]) -> int:
+        """How many rows a piece of this shape is."""
+        match kind:
+            case "image":
+                return len(self.alone("image", as_files([np.zeros(shape, np.uint8)])).ids)
+            case "video":
+                return len(self._clip(np.zeros(shape, np.uint8), 0, 0).ids)
+            case _:
+                return len(self._sound(np.zeros(shape, np.float32)).ids)
+
+    def _span(self, segment: Segment) -> EncodedSpan:
+        """All that the processor lays for one piece. What stands before its first and after its last row is text; words
+        between rows are embedded here."""
+        laid, seen = self.look(segment)
+        kind = _KIND[type(segment)]
+        first, last = _ends(laid.media)
+        ids, media = laid.ids[first : last + 1], laid.media[first : last + 1]
+        embeds = self.model.get_input_embeddings()(torch.from_numpy(ids).to(self.device))
+        where = torch.from_numpy(media).to(self.device)
+        embeds[where] = seen.rows.to(embeds.dtype)
+        deep = None
+        if seen.deep is not None:
+            deep = embeds.new_zeros(len(seen.deep), *embeds.shape)
+            deep[:, where] = seen.deep.to(embeds.dtype)
+        places, behind = None, 0
+        if laid.places is not None:
+            places = np.ascontiguousarray(laid.places[:, first : last + 1]) - first
+            text_after = len(laid.ids) - 1 - last
+            behind = laid.behind - text_after - first
+        marks = tuple(laid.ids[:first].tolist()), tuple(laid.ids[last + 1 :].tolist())
+        place, times = (segment.seq, segment.index, kind), (segment.start_us, segment.stop_us)
+        span = Span(*place, ids, NO_GRID, len(ids), 0, *times, *marks, places=places, behind=behind)
+        return EncodedSpan(span, Embeddings(embeds, deep))
+
+    def _places(self, inputs: Any) -> torch.Tensor:
+        assert self.rope is not None
+        takes = inspect.signature(self.rope).parameters
+        given = {name: value for name, value in inputs.items() if name in takes and value is not None}
+        positions, *_ = self.rope(**given)
+        return positions[:, 0]
+
+    def _features(self, sense: Sense, inputs: Any) -> Embeddings | None:
+        """The rows of all pieces of one kind in a processor's output; None where it has none."""
+        given = sense.given(inputs)
+        if not given:
+            return None
+        for name, value in given.items():
+            if isinstance(value, torch.Tensor) and value.is_floating_point():
+                given[name] = value.to(self.model.dtype)
+        output = tower_pass(sense.encode, **given, return_dict=True)
+        rows = _joined(output.pooler_output if output.pooler_output is not None else output.last_hidden_state)
+        deep = getattr(output, "deepstack_features", None)
+        return Embeddings(rows, None if not deep else torch.stack([_joined(part) for part in deep]))
+
+    def _at_rate(self, samples: np.ndarray, rate: int) -> np.ndarray:
+        """A sound at the processor's rate; `rate` 0: it has that."""
+        if rate in (0, self.rate):
+            return samples
+        return resample(torch.as_tensor(samples, device=self.device), rate, self.rate).cpu().numpy()
+
+
+_KIND = {ImageSegment: "image", VideoSegment: "video", AudioSegment: "audio"}
+_TINY = (56, 56, 3)
+
+
+def _joined(rows: Any) -> torch.Tensor:
+    """Rows of several pieces as one `(n, hidden)`."""
+    parts = [rows] if isinstance(rows, torch.Tensor) else list(rows)
+    return torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
+
+
+def _ends(media: np.ndarray) -> tuple[int, int]:
+    """The first and the last place of a row of media."""
+    where = np.flatnonzero(media)
+    if not len(where):
+        raise ModelError("its processor lays no row for a piece of media")
+    return int(where[0]), int(where[-1])
+
+
+def _longer(inputs: Any) -> dict[str, Any]:
+    """A processor's output with one row of text more."""
+    ids = inputs["input_ids"]
+    longer = dict(inputs)
+    for name, value in longer.items():
+        if isinstance(value, torch.Tensor) and value.shape == ids.shape:
+            longer[name] = torch.cat([value, value.new_full((1, 1), name == "attention_mask")], 1)
+    return longer
