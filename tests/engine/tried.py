@@ -229,7 +229,7 @@ def several_axes(folder: Path, model_type: str) -> Path:
     processor = hf.Glm4vProcessor(
         hf.Glm4vImageProcessor(size=sizes),
         tokenizer,
-        hf.Glm4vVideoProcessor(size=sizes),
+        hf.Glm4vVideoProcessor(size={**sizes, "longest_edge": 32 * sizes["longest_edge"]}),
         chat_template=tokenizer.chat_template,
     )
     return _save(folder, hf.AutoModelForImageTextToText.from_config(config), tokenizer, processor)
