@@ -1,5 +1,5 @@
 """The kinds of media that a model of `transformers` takes: what stands for each in a text, and what encodes it. In: a
-model and its processor. Out: `Sense` by kind, or why there is none. It runs nothing.
+model and its processor. Out: `Sense` by kind, or why there is none.
 """
 
 from __future__ import annotations
@@ -7,6 +7,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+import torch
 
 # What `mm_token_type_ids` of the library's processors calls each kind.
 KINDS = {"image": 1, "video": 2, "audio": 3}
@@ -20,16 +22,16 @@ _MAIN = {
 
 class Sense(NamedTuple):
     """One kind of media. `token` stands for a piece of it in a text, and `id` for each of its rows. `encode` is the
-    model's own method, `takes` what it takes, by name."""
+    model's own method, `takes` what it takes, by name; None: only the whole model does it."""
 
     kind: str
     token: str
     id: int
-    encode: Callable[..., Any]
+    encode: Callable[..., Any] | None
     takes: frozenset[str]
 
     def given(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """What of a processor's output the tower takes; nothing where no medium of this kind is there."""
+        """What of a processor's output the method takes; nothing where no medium of this kind is there."""
         given = {name: value for name, value in inputs.items() if name in self.takes and value is not None}
         return given if any(name in given for name in _MAIN[self.kind]) else {}
 
@@ -47,18 +49,47 @@ def find_senses(model: Any, processor: Any) -> tuple[dict[str, Sense], dict[str,
 
 
 def _find(kind: str, model: Any, processor: Any) -> Sense | str:
-    config, name = model.config, f"get_{kind}_features"
-    parts = (getattr(model, "model", model), model)
     token = getattr(processor, f"{kind}_token", None)
     if not isinstance(token, str):
         return f"expected {kind}_token on its {type(processor).__name__}, got none"
-    names = (f"{kind}_token_id", f"{kind}_token_index")
-    id = next((value for name in names if isinstance(value := getattr(config, name, None), int)), None)
+    names = [f"{kind}_token_id", f"{kind}_token_index"]
+    # Some lay frames as so many pictures.
+    names += ["image_token_id", "image_token_index"] if kind == "video" else []
+    id = next((value for name in names if isinstance(value := getattr(model.config, name, None), int)), None)
     if id is None:
-        return f"expected {kind}_token_id on its {type(config).__name__}, got none"
-    for part in parts:
-        encode = getattr(part, name, None)
+        return f"expected {kind}_token_id on its {type(model.config).__name__}, got none"
+    for part in (getattr(model, "model", model), model):
+        encode = getattr(part, f"get_{kind}_features", None)
         takes = frozenset(inspect.signature(encode).parameters) if encode is not None else frozenset()
         if takes.intersection(_MAIN[kind]):
             return Sense(kind, token, id, encode, takes)
-    return f"expected {name} on its {type(parts[0]).__name__}, got none"
+    taken = inspect.signature(model.forward).parameters.keys()
+    kinds = ("image", "video") if kind == "video" else (kind,)
+    if any(name in taken for one in kinds for name in _MAIN[one]):
+        return Sense(kind, token, id, None, frozenset())
+    return f"expected get_{kind}_features on its {type(getattr(model, 'model', model)).__name__}, got none"
+
+
+class _Caught(Exception):
+    """What the decoder was given."""
+
+    def __init__(self, embeds: torch.Tensor) -> None:
+        super().__init__()
+        self.embeds = embeds
+
+
+def embeddings_of(model: Any, decoder: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
+    """What the library's model gives its decoder for a processor's output, `(n, hidden)`: words and media. The decoder
+    does not run."""
+
+    def catch(_: Any, args: Any, given: dict[str, Any]) -> None:
+        raise _Caught(given["inputs_embeds"])
+
+    hook = decoder.register_forward_pre_hook(catch, with_kwargs=True)
+    try:
+        model(**inputs, use_cache=False)
+    except _Caught as caught:
+        return caught.embeds[0]
+    finally:
+        hook.remove()
+    raise AssertionError("the model has not called its decoder")

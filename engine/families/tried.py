@@ -43,7 +43,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         raise ModelError(missing[first])
     inner = getattr(model, "model", model)
     rope = next((part.get_rope_index for part in (inner, model) if hasattr(part, "get_rope_index")), None)
-    towers = TriedTowers(inner, processor, _blocks(model, decoder), senses, rope)
+    towers = TriedTowers(model, processor, _blocks(model, decoder), senses, rope)
     loaded = _loaded(path, model, towers, decoder, missing)
     if device.type == "meta":
         return loaded

@@ -8,7 +8,7 @@ and times between its rows, and positions by the model's own `get_rope_index` wh
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from ..runner.gate import tower_pass
 from ..runner.library import transformers
 from ..span import Span
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers
-from .senses import KINDS, Sense
+from .senses import KINDS, Sense, embeddings_of
 from .towers import SECOND_US, as_files
 
 _LARGE = 2048  # pixels of a side
@@ -52,15 +52,17 @@ class Alone(NamedTuple):
 class TriedTowers(OneAxisTowers):
     """Whatever the model's own methods encode, with the processor before it.
 
-    senses: the kinds of media that it takes. rope: `get_rope_index`, where the model has it.
+    whole: the model with its output. senses: the kinds of media that it takes. rope: `get_rope_index`, where the model
+    has it.
     """
 
     nested = ("image",)
 
     def __init__(
-        self, model: Any, processor: Any, blocks: Any, senses: dict[str, Sense], rope: Callable | None
+        self, whole: Any, processor: Any, blocks: Any, senses: dict[str, Sense], rope: Callable | None
     ) -> None:
-        super().__init__(model, processor, blocks)
+        super().__init__(getattr(whole, "model", whole), processor, blocks)
+        self.whole = whole
         self.senses, self.rope = senses, rope
         self.classes = dict.fromkeys(senses, "A")
         self.around: dict[str, tuple[str, str]] = {}  # what the template sets around each kind of media
@@ -264,16 +266,27 @@ class TriedTowers(OneAxisTowers):
 
     def _features(self, sense: Sense, inputs: Any) -> Embeddings | None:
         """The rows of all pieces of one kind in a processor's output; None where it has none."""
-        given = sense.given(inputs)
+        if sense.encode is None:
+            where = torch.from_numpy(self.media_mask(inputs, sense.kind, sense.id))
+            if not where.any():
+                return None
+            embeds = tower_pass(embeddings_of, self.whole, self.whole.get_decoder(), self._typed(inputs))
+            return Embeddings(embeds[where.to(embeds.device)])
+        given = self._typed(sense.given(inputs))
         if not given:
             return None
-        for name, value in given.items():
-            if isinstance(value, torch.Tensor) and value.is_floating_point():
-                given[name] = value.to(self.model.dtype)
         output = tower_pass(sense.encode, **given, return_dict=True)
         rows = _joined(output.pooler_output if output.pooler_output is not None else output.last_hidden_state)
         deep = getattr(output, "deepstack_features", None)
         return Embeddings(rows, None if not deep else torch.stack([_joined(part) for part in deep]))
+
+    def _typed(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The same with real numbers of the model's type."""
+        typed = {}
+        for name, value in inputs.items():
+            real = isinstance(value, torch.Tensor) and value.is_floating_point()
+            typed[name] = value.to(self.model.dtype) if real else value
+        return typed
 
     def _at_rate(self, samples: np.ndarray, rate: int) -> np.ndarray:
         """A sound at the processor's rate; `rate` 0: it has that."""

@@ -235,6 +235,31 @@ def several_axes(folder: Path, model_type: str) -> Path:
     return _save(folder, hf.AutoModelForImageTextToText.from_config(config), tokenizer, processor)
 
 
+_EAR = {"num_mel_bins": 16, "d_model": 48, "encoder_layers": 2, "encoder_attention_heads": 3, "encoder_ffn_dim": 96}
+
+
+def _hearing(*special: str, token: str) -> tuple[Any, dict[str, int], dict[str, Any], Any]:
+    """Tokenizer, ids, end tokens and Whisper's log-mel of models that hear."""
+    tokenizer, ids, marks = _tokenizer(*special)
+    tokenizer.chat_template = words.CHAT_TEMPLATE.replace("<|audio_bos|><|AUDIO|><|audio_eos|>", token)
+    mel = hf.WhisperFeatureExtractor(feature_size=16, sampling_rate=16_000, hop_length=160, chunk_length=6, n_fft=400)
+    return tokenizer, ids, marks, mel
+
+
+def qwen2_audio(folder: Path) -> Path:
+    """Whisper's tower, which looks at all of a clip, in a model without a method for its features."""
+    tokenizer, ids, marks, mel = _hearing(
+        "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>", token="<|audio_bos|><|AUDIO|><|audio_eos|>"
+    )
+    config = hf.Qwen2AudioConfig(
+        audio_config={**_EAR, "max_source_positions": 300},
+        text_config=hf.Qwen2Config(**language_sizes(), **marks).to_dict(),
+        audio_token_index=ids["<|AUDIO|>"],
+    )
+    processor = hf.Qwen2AudioProcessor(mel, tokenizer, chat_template=tokenizer.chat_template)
+    return _save(folder, hf.Qwen2AudioForConditionalGeneration(config), tokenizer, processor)
+
+
 BUILDERS = {
     builder.__name__: builder
     for builder in (llava_next, idefics2, idefics3, mistral3, video_llava, llava_siglip, llava_pixtral)

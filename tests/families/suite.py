@@ -1,0 +1,131 @@
+"""What the tests of models that nobody named share: a family, its media, and a reference that computes with nothing of
+ours but the pieces in which media came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+from penstock.engine.config import EngineConfig
+from penstock.engine.families.prompt import process
+from penstock.engine.families.senses import embeddings_of
+from penstock.engine.families.tried_towers import TriedTowers
+from penstock.engine.family import Loaded
+from penstock.engine.loading.open import load
+from penstock.streams.requests.prompt import Content, Media
+from penstock.streams.requests.request import Request, SamplingParams
+from penstock.streams.segment import Segment
+
+from tests.engine.rig import Rig, Session
+from tests.engine.test_oracle1 import REPLY, turn
+from tests.reference.media import frames, picture, sound
+
+RATE = 16_000
+Builder = Callable[[Path], Path]
+
+
+class Tried(NamedTuple):
+    """A family as the engine serves it, and by plain `transformers`."""
+
+    loaded: Loaded
+    model: Any
+
+    @property
+    def towers(self) -> TriedTowers:
+        towers = self.loaded.towers
+        assert isinstance(towers, TriedTowers)
+        return towers
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return self.loaded.family.modalities
+
+    def inputs(self, content: Content) -> Any:
+        """What the library's model takes for a prompt."""
+        return process(self.towers, content)
+
+
+def opened(folder: Path) -> Tried:
+    config = hf.AutoConfig.from_pretrained(folder)
+    model = hf.AutoModelForMultimodalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
+    assert config.model_type == model.config.model_type
+    return Tried(load(folder, EngineConfig()), model.eval())
+
+
+MEDIA: dict[str, list[np.ndarray]] = {
+    "image": [picture(1, 60, 130), picture(2, 120, 50), picture(3, 40, 40)],
+    "video": [frames(3, 4), frames(4, 8, 70, 90)],
+    "audio": [sound(5, 0.7), sound(6, 2.7)],
+}
+
+
+def asked(tried: Tried, *parts: tuple[str, np.ndarray]) -> tuple[Request, Any]:
+    """One prompt as a request, and as the library's model takes it."""
+    messages = [turn(*parts, "What do you see?")]
+    request = Request(messages=messages, positions="transformers", params=SamplingParams(max_tokens=REPLY))
+    plain = [{"role": "user", "content": [{"type": kind, kind: "x"} for kind, _ in parts] + messages[0]["content"][-1:]}]
+    fps = tried.towers.video_fps
+    content = Content([Media(*part) for part in parts], messages=plain, video_fps=fps)
+    return request, tried.inputs(content)
+
+
+def by_library(tried: Tried, inputs: Any) -> tuple[list[int], torch.Tensor]:
+    """Ids and logits of `generate`."""
+    for part in (tried.model, getattr(tried.model, "model", tried.model)):
+        part.rope_deltas = None
+    more = {"max_new_tokens": REPLY, "return_dict_in_generate": True, "output_logits": True, "do_sample": False}
+    result = tried.model.generate(**inputs, **more)
+    return result.sequences[0, inputs["input_ids"].shape[1] :].tolist(), torch.cat(result.logits)
+
+
+class Watched:
+    """A session whose media is remembered in the order in which the towers took it."""
+
+    def __init__(self, tried: Tried, monkeypatch: pytest.MonkeyPatch, **rig: Any) -> None:
+        self.tried = tried
+        self.segments: list[Segment] = []
+        encode = tried.towers.encode
+
+        def watched(batch: list[tuple[int, Segment]]) -> Any:
+            self.segments += [segment for _, segment in batch]
+            return encode(batch)
+
+        monkeypatch.setattr(tried.towers, "encode", watched)
+        self.rig = Rig(tried.loaded, **{"page_tokens": 4, "append_rows": 7, **rig})
+
+    def show(self, session: Session, kind: str, place: int) -> None:
+        """A medium of this kind; in pieces, where it comes in pieces."""
+        medium = MEDIA[kind][place]
+        if kind == "image":
+            session.image(medium)
+        elif kind == "video":
+            for number, pixels in enumerate(medium):
+                session.frame(pixels, round((2 * place + number / 2) * 1_000_000))
+        else:
+            for start in range(0, len(medium), 3_001):
+                session.sound(medium[start : start + 3_001])
+
+    def logits(self, session: Session) -> torch.Tensor:
+        """The library's, of all that the cache holds, in one dense pass."""
+        ids, positions = session.transcript()
+        model, towers = self.tried.model, self.tried.towers
+        with torch.inference_mode():
+            embeds = model.get_input_embeddings()(torch.tensor(ids))
+            at = 0
+            for segment in self.segments:
+                laid = towers.piece(segment)
+                rows = embeddings_of(model, model.get_decoder(), laid.inputs)
+                start = next(
+                    place for place in range(at, len(ids)) if ids[place : place + len(laid.ids)] == laid.ids.tolist()
+                )
+                before = int(np.flatnonzero(laid.inputs["input_ids"][0].numpy() == laid.ids[0])[0])
+                where = torch.from_numpy(np.flatnonzero(laid.media))
+                embeds[start + where] = rows[before + where]
+                at = start + len(laid.ids)
+            places = positions[:1] if towers.rope is None else positions[:, None]
+            return model(inputs_embeds=embeds[None], position_ids=places, use_cache=False).logits[0]

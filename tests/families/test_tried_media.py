@@ -1,0 +1,76 @@
+"""Families that nobody named, with all kinds of media that they take: one prompt equals the library's `generate`, and
+media that comes into a running reply equals a dense pass of the library's model over all that the cache holds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.engine.rig import TOLERANCE
+from tests.engine.test_oracle1 import assert_equal, generated
+from tests.families.built import BUILDERS
+from tests.families.suite import MEDIA, Tried, Watched, asked, by_library, opened
+
+
+@pytest.fixture(scope="module", params=BUILDERS)
+def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tried:
+    return opened(BUILDERS[request.param].build(tmp_path_factory.mktemp(request.param)))
+
+
+def test_it_is_of_these_classes(tried: Tried, request: pytest.FixtureRequest) -> None:
+    """Measured at load: what may come in pieces, and what has to wait for its clip."""
+    name = request.node.callspec.params["tried"]
+    assert tried.loaded.family.data.classes == BUILDERS[name].classes
+
+
+def test_one_shot_equals_generate(tried: Tried) -> None:
+    for kind in tried.kinds:
+        for medium in MEDIA[kind]:
+            request, inputs = asked(tried, (kind, medium))
+            assert_equal(generated(tried.loaded, request), by_library(tried, inputs))
+
+
+def test_media_before_and_in_a_reply_equals_a_dense_pass(tried: Tried, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(tried, monkeypatch)
+    session = watched.rig.open(format="live")
+    for kind in tried.kinds:
+        watched.show(session, kind, 0)
+        watched.rig.step(2)
+    session.ask("What do you see?", max_tokens=16)
+    watched.rig.step(6)
+    for kind in tried.kinds:
+        watched.show(session, kind, 1)
+        watched.rig.step(2)
+    session.text("Well?")
+    watched.rig.run()
+    logits = watched.logits(session)
+    assert len(session.draws) >= 16
+    for row, (token, drawn) in session.draws.items():
+        bound = TOLERANCE * max(1.0, float(logits[row].abs().max()))
+        assert float((drawn - logits[row]).abs().max()) < bound
+        assert token == int(drawn.argmax())
+    assert {type(segment).__name__ for segment in watched.segments} >= {
+        {"image": "ImageSegment", "video": "VideoSegment", "audio": "AudioSegment"}[kind] for kind in tried.kinds
+    }
+
+
+def test_a_stream_beside_others_is_what_it_is_alone(tried: Tried, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where its pages were taken and given back."""
+    said = []
+    for beside in (0, 2):
+        watched = Watched(tried, monkeypatch)
+        others = [watched.rig.open() for _ in range(beside)]
+        session = watched.rig.open()
+        for place, kind in enumerate(tried.kinds):
+            watched.show(session, kind, 0)
+            for number, other in enumerate(others):
+                watched.show(other, tried.kinds[(place + number) % len(tried.kinds)], 1)
+        for other in others:
+            other.ask("And you?", max_tokens=12)
+            watched.rig.step(1)
+        session.ask("What do you see?", max_tokens=12)
+        watched.rig.run()
+        said.append((session.ids(), torch.stack([logits for _, logits in session.draws.values()])))
+        monkeypatch.undo()
+    assert said[0][0] == said[1][0]
+    torch.testing.assert_close(said[0][1], said[1][1], rtol=0, atol=TOLERANCE)
