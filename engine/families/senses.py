@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ...errors import ModelError
+
 # What `mm_token_type_ids` of the library's processors calls each kind.
 KINDS = {"image": 1, "video": 2, "audio": 3}
 # What a tower takes first, by kind, under the names that processors give it.
@@ -83,7 +85,9 @@ def embeddings_of(model: Any, decoder: Any, inputs: Mapping[str, Any]) -> torch.
     does not run."""
 
     def catch(_: Any, args: Any, given: dict[str, Any]) -> None:
-        raise _Caught(given["inputs_embeds"])
+        if (embeds := given.get("inputs_embeds")) is None:
+            raise ModelError("expected media among the rows that its decoder is given, got ids alone")
+        raise _Caught(embeds)
 
     hook = decoder.register_forward_pre_hook(catch, with_kwargs=True)
     try:

@@ -93,7 +93,7 @@ REFUSED = {
         "logits over pages differ .* by .* expected .*: one row alone differs, so neither attention nor positions do",
     ),
     "no keys": (hf.MambaConfig(vocab_size=1152, hidden_size=64, num_hidden_layers=2), "max_position_embeddings"),
-    "no decoder": (hf.ViTConfig(hidden_size=64), "no model for it that takes pictures or text"),
+    "no decoder": (hf.ViTConfig(hidden_size=64), "no model for it that takes media or text"),
 }
 
 
