@@ -7,7 +7,7 @@ In: a loaded model. Out: what is not served, with the reason; the towers know th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,7 @@ class Trial:
                     raise
                 refused[kind] = f"{type(error).__name__}: {' '.join(str(error).split())}"
             if kind in refused:
-                del towers.senses[kind], towers.classes[kind]
+                towers.leave_out(kind)
         return refused
 
     def _image(self) -> None:
@@ -81,7 +81,7 @@ class Trial:
             return
         if towers.tells_times:
             raise ModelError("its tower makes another thing of frames alone, and its times stand between them")
-        towers.clip_frames, towers.classes["video"] = _CLIP, "E"
+        towers.clip_frames, towers.streamed["video"] = _CLIP, "E"
 
     def _audio(self) -> None:
         """Sound in the shortest pieces that are as good as the whole; else in the longest that the processor takes."""
@@ -97,9 +97,9 @@ class Trial:
             cut = round(window * rate)
             spans = [AudioSegment(1, 0, part, 0, 0, 0, 0, 0) for part in (whole, whole[:cut], whole[cut:])]
             if self._in_pieces(spans[0], spans[1:]):
-                towers.block_seconds, towers.classes["audio"] = window, "B"
+                towers.block_seconds, towers.streamed["audio"] = window, "B"
                 return
-        towers.block_seconds, towers.classes["audio"] = min(chunk, towers.longest_seconds or chunk), "E"
+        towers.block_seconds, towers.streamed["audio"] = min(chunk, towers.longest_seconds or chunk), "E"
 
     def _longest(self, chunk: float) -> float | None:
         """How many seconds of sound the processor takes; None where that has no bound. A processor may cut what is
@@ -141,7 +141,7 @@ class Trial:
         if shown.shape != seen.rows.shape or not _near(shown, seen.rows):
             raise ModelError(f"its tower makes other rows of {what} in a prompt than of one that stands alone")
 
-    def _in_pieces(self, whole: Segment, pieces: list[Segment]) -> bool:
+    def _in_pieces(self, whole: Segment, pieces: Sequence[Segment]) -> bool:
         """Whether the pieces one after the other are the whole: ids, positions and rows."""
         one, shown = self._towers.look(whole)
         parts = [self._towers.look(piece) for piece in pieces]

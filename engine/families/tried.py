@@ -62,7 +62,7 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, decoder: Any, missing: 
         model=str(path),
         spec=towers.spec(),
         **learnt,
-        classes=dict(towers.classes),
+        classes=dict(towers.streamed),
         per_second=0.0,
         axes=1 if towers.rope is None else 3,
         max_positions=text.max_position_embeddings,

@@ -56,7 +56,7 @@ class TriedTowers(OneAxisTowers):
     has it.
     """
 
-    nested = ("image",)
+    nested: tuple[str, ...] = ("image",)
 
     def __init__(
         self, whole: Any, processor: Any, blocks: Any, senses: dict[str, Sense], rope: Callable | None
@@ -64,7 +64,8 @@ class TriedTowers(OneAxisTowers):
         super().__init__(getattr(whole, "model", whole), processor, blocks)
         self.whole = whole
         self.senses, self.rope = senses, rope
-        self.classes = dict.fromkeys(senses, "A")
+        self.kinds = ("text", *senses)
+        self.streamed = dict.fromkeys(senses, "A")  # the streamability class of each kind
         self.around: dict[str, tuple[str, str]] = {}  # what the template sets around each kind of media
         self.clip_frames = self.least_frames = 1  # frames of a piece of video; and of the shortest, and its multiples
         self.block_seconds = 1.0  # of a piece of sound
@@ -72,10 +73,10 @@ class TriedTowers(OneAxisTowers):
         self._rows = lru_cache(64)(self._counted)
         self.image_rows = 0
 
-    @property
-    def kinds(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The parts that a message may have."""
-        return ("text", *self.senses)
+    def leave_out(self, kind: str) -> None:
+        """Take no media of this kind any more."""
+        del self.senses[kind], self.streamed[kind]
+        self.kinds = ("text", *self.senses)
 
     def measure(self) -> None:
         """Find how many rows the largest picture has, which is the most: how many another has only the processor
