@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..engine.config import EngineConfig
     from ..engine.family import Loaded
     from ..engine.loading.memory import Memory
+    from ..streams.segment import MediaSpec
 
 
 class EngineInfo(msgspec.Struct, frozen=True):
@@ -22,6 +23,10 @@ class EngineInfo(msgspec.Struct, frozen=True):
     model: the name or folder of the checkpoint.
     family: its model type, such as "qwen2_5_omni".
     modalities: the media that it takes: "image", "video", "audio", "unit" (sound inside video).
+    classes: how exact each of these is in a stream, as a letter of formats.md.
+    pieces: how long a piece of each is in seconds, where it comes in pieces. A piece waits until it is complete, or until
+        a question, which takes what there is.
+    left_out: other media, each with the reason why this model is served without it.
     formats: the formats that `Request.format` may name.
     live_trained: the checkpoint declares that it was trained for the format `live`.
     max_positions: the most positions of a stream.
@@ -52,6 +57,9 @@ class EngineInfo(msgspec.Struct, frozen=True):
     threads: str = ""
     turn_model: str | None = None
     transcription: Transcription | None = None
+    classes: dict[str, str] = {}
+    pieces: dict[str, float] = {}
+    left_out: dict[str, str] = {}
 
 
 def info_of(loaded: Loaded, config: EngineConfig, memory: Memory) -> EngineInfo:
@@ -77,4 +85,16 @@ def info_of(loaded: Loaded, config: EngineConfig, memory: Memory) -> EngineInfo:
         threads=str(choose_threads(config)) if loaded.device.type == "cpu" else "",
         turn_model=turn_model(config),
         transcription=data.transcription,
+        classes=data.classes,
+        pieces=_pieces(data.spec),
+        left_out=data.left_out,
     )
+
+
+def _pieces(spec: MediaSpec) -> dict[str, float]:
+    seconds = {}
+    if spec.video is not None:
+        seconds["video"] = spec.temporal_patch / spec.video_fps
+    if spec.audio_rate:
+        seconds["audio"] = spec.block_samples / spec.audio_rate
+    return seconds

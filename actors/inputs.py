@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import msgspec
@@ -37,17 +38,19 @@ _DATA: dict[type, dict[str, Any]] = {
 _FIELDS = {kind: get_type_hints(kind) | _DATA.get(kind, {}) for kind in (Text, *MEDIA)}
 
 
-def check_item(item: Item, takes: tuple[str, ...]) -> None:
+def check_item(item: Item, takes: tuple[str, ...], left_out: Mapping[str, str] = MappingProxyType({})) -> None:
     """Raise InputError where `item` is not one, holds a field of a wrong type, or is media that the model does not
-    take.
+    take. `left_out`: why, by kind.
     """
     if isinstance(item, Embedding):
         raise InputError("embeddings as input: not supported yet")
     if type(item) not in _FIELDS:
         raise InputError(f"expected an item (Text, Image, VideoFrame, ...), got {type(item).__name__}")
-    if _MODALITY.get(type(item), "text") not in ("text", *takes):
+    kind = _MODALITY.get(type(item), "text")
+    if kind not in ("text", *takes):
         taken = " only" if not takes else f", {', '.join(name for name in takes if name != 'unit')}"
-        raise InputError(f"this model takes text{taken}, got {type(item).__name__}")
+        why = f": {left_out[kind]}" if kind in left_out else ""
+        raise InputError(f"this model takes text{taken}, got {type(item).__name__}{why}")
     for name, expected in _FIELDS[type(item)].items():
         value = getattr(item, name)
         if not isinstance(value, expected):

@@ -219,6 +219,7 @@ def _facts(url: str, info: EngineInfo, config: ServerConfig, own: bool) -> list[
         *([("", "Brook: knows coloured shapes, beeps and a few spoken words, nothing else")] if own else []),
         *([("threads", info.threads)] if info.threads else []),
         ("takes", ", ".join(["text", *(_TAKES.get(name, name) for name in info.modalities)])),
+        *_pieces(info),
         ("formats", f"{', '.join(info.formats)} (auto: {auto})"),
         ("replies", f"{info.sampling}, unless a request says otherwise"),
         ("socket", f"{url.replace('http', 'ws', 1)}/v1/stream"),
@@ -232,6 +233,14 @@ def _facts(url: str, info: EngineInfo, config: ServerConfig, own: bool) -> list[
         ("", f"{config.max_message_bytes} bytes a message, {config.idle_seconds:g} s idle"),
         *_shares(info.memory),
     ]
+
+
+def _pieces(info: EngineInfo) -> list[tuple[str, str]]:
+    """What comes in clips and so has to wait, and what the model is served without."""
+    clips = [kind for kind, letter in info.classes.items() if letter == "E"]
+    waits = [f"{kind} in clips of {info.pieces[kind]:g} s, or up to the question (class E)" for kind in clips]
+    without = [f"no {kind}: {why}" for kind, why in info.left_out.items()]
+    return [("", line) for line in waits + without]
 
 
 def _shares(memory: Memory) -> list[tuple[str, str]]:

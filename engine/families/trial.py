@@ -71,7 +71,8 @@ class Trial:
         whole = VideoSegment(1, 0, frames, times[0], times[-1])
         later = 30 * _SECOND_US
         moved = [VideoSegment(1, 0, frames[:least], at, at) for at in (0, later)]
-        towers.tells_times = not np.array_equal(*(towers.piece(piece).ids for piece in moved))
+        first, second = (towers.piece(piece).ids for piece in moved)
+        towers.tells_times = not np.array_equal(first, second)
         self._same("video", frames, whole)
         pieces = [
             VideoSegment(1, 0, frames[at : at + least], times[at], times[at + least - 1])
