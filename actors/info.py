@@ -24,8 +24,8 @@ class EngineInfo(msgspec.Struct, frozen=True):
     family: its model type, such as "qwen2_5_omni".
     modalities: the media that it takes: "image", "video", "audio", "unit" (sound inside video).
     classes: how exact each of these is in a stream, as a letter of formats.md.
-    pieces: how long a piece of each is in seconds, where it comes in pieces. A piece waits until it is complete, or until
-        a question, which takes what there is.
+    pieces: how long a piece of each is in seconds, where it comes in pieces. A piece waits until it is complete, or
+        until a question, which takes what there is.
     left_out: other media, each with the reason why this model is served without it.
     formats: the formats that `Request.format` may name.
     live_trained: the checkpoint declares that it was trained for the format `live`.

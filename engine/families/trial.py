@@ -31,7 +31,7 @@ _WINDOWS = (1.0, 2.0, 4.0, 8.0)
 _CHUNK = 30.0  # where nothing else is known
 
 
-class Trial:
+class FamilyTrial:
     """One trial. `attention` is the model's, before and after."""
 
     def __init__(self, loaded: Loaded, towers: TriedTowers, model: Any, attention: dict[str, str]) -> None:

@@ -20,7 +20,7 @@ from ..words.template import learn
 from .opened import open_model
 from .senses import find_senses
 from .text import check_text
-from .trial import Trial
+from .trial import FamilyTrial
 from .tried_towers import TriedTowers
 
 
@@ -47,7 +47,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     loaded = _loaded(path, model, towers, decoder, missing)
     if device.type == "meta":
         return loaded
-    missing |= Trial(loaded, towers, model, _attention(config)).run()
+    missing |= FamilyTrial(loaded, towers, model, _attention(config)).run()
     if not towers.senses:
         raise ModelError(missing[first])
     return _loaded(path, model, towers, decoder, missing)
