@@ -27,12 +27,10 @@ from .tried_towers import TriedTowers
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     """A model that sees or hears, from `path`, in `dtype` on `device`. ModelError that says why it cannot be served."""
     config = transformers.AutoConfig.from_pretrained(path)
-    if getattr(config, "is_encoder_decoder", False):
-        raise ModelError("its decoder reads the states of an encoder, which are no rows of a cache")
+    check_tried(config)
     processor = transformers.AutoProcessor.from_pretrained(path)
     model = open_model(_class_of(config), path, dtype, device, _attention(config))
-    decoder, text = model.get_decoder(), model.config.get_text_config()
-    check_text(text)
+    decoder = model.get_decoder()
     senses, missing = find_senses(model, processor)
     words = decoder.get_input_embeddings().weight.shape[0]
     for sense in senses.values():
@@ -51,6 +49,14 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     if not towers.senses:
         raise ModelError(missing[first])
     return _loaded(path, model, towers, decoder, missing)
+
+
+def check_tried(config: Any) -> None:
+    """Raise ModelError where a configuration alone says that a model cannot be served."""
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError("its decoder reads the states of an encoder, which are no rows of a cache")
+    _attention(config)
+    check_text(config.get_text_config())
 
 
 def _loaded(path: Path, model: Any, towers: TriedTowers, decoder: Any, missing: dict[str, str]) -> Loaded:

@@ -1,0 +1,31 @@
+"""docs/every-model.md says what the suite says."""
+
+from __future__ import annotations
+
+import re
+
+from penstock.engine.families import BUILT_IN
+
+from .built import BUILDERS
+from .census import PAGE
+from .refused import REFUSED
+
+
+def rows() -> dict[str, list[str]]:
+    found = re.findall(r"^\| `([\w.-]+)` \| (.*) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    return {name: [cell.strip() for cell in rest.split(" | ")] for name, rest in found}
+
+
+def test_every_type_of_the_suite_has_its_line() -> None:
+    lines = rows()
+    for name, built in BUILDERS.items():
+        letters = [built.classes.get(kind, "") for kind in ("image", "video", "audio")]
+        assert lines[name][:4] == (["by name"] if name in BUILT_IN else ["tried"]) + letters, name
+    for name, refusal in REFUSED.items():
+        assert re.search(refusal.why, lines[name][-1]), name
+    assert not {name for name, cells in lines.items() if not cells[0] and not cells[-1]}
+
+
+def test_the_number_on_the_page_is_the_number_of_its_lines() -> None:
+    served = sum(bool(cells[0]) for cells in rows().values())
+    assert f"Served: {served} of {len(rows())} types." in PAGE.read_text(encoding="utf-8")
