@@ -19,6 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPI
 
 from .built import BUILDERS
 from .refused import REFUSED
+from .suite import Builder
 
 PAGE = Path(__file__).parents[2] / "docs" / "every-model.md"
 HEAD = f"""# Every multimodal model of transformers
@@ -69,11 +70,10 @@ def _letters(classes: dict[str, str]) -> list[str]:
     return [classes.get(kind, "") for kind in ("image", "video", "audio")]
 
 
-def _said(build: object, model_type: str) -> str:
+def _said(build: Builder | None, model_type: str) -> str:
     """What a load of its small model says; of a type without one, of its configuration."""
     if build is None:
         return _by_configuration(model_type)
-    assert callable(build)
     with tempfile.TemporaryDirectory() as folder:
         try:
             load(build(Path(folder)), EngineConfig())
