@@ -24,7 +24,7 @@ from ..streams.item import AudioChunk, Image, VideoFrame
 from ..streams.listening.detectors import Hearing
 from ..streams.requests.request import Request
 from ..streams.requests.whole import decoded
-from ..streams.segment import AudioSegment, DroppedSegment, MediaSpec, Sifted, TurnEnd, UnitSegment
+from ..streams.segment import AudioSegment, DroppedSegment, EmbeddingSegment, MediaSpec, Sifted, TurnEnd, UnitSegment
 from ..streams.sieve import Demand
 from ..streams.timeline import Output
 from . import clock
@@ -62,6 +62,8 @@ def segment_bytes(segment: Sifted) -> int:
     """Bytes of pixels and samples that a segment holds."""
     if isinstance(segment, DroppedSegment | TurnEnd):
         return 0
+    if isinstance(segment, EmbeddingSegment):
+        return segment.rows.nbytes + (0 if segment.deep is None else segment.deep.nbytes)
     if isinstance(segment, AudioSegment):
         return segment.samples.nbytes + (0 if segment.power is None else segment.power.nbytes)
     audio = segment.audio if isinstance(segment, UnitSegment) else None

@@ -17,7 +17,7 @@ from ..engine.runner.out_of_memory import is_out_of_memory, let_go
 from ..engine.span import Span, Turn
 from ..errors import InputError, MediaError, OutOfMemoryError, PenstockError
 from ..streams.event import Error
-from ..streams.segment import AudioSegment, DroppedSegment, Segment, TurnEnd, VideoSegment
+from ..streams.segment import AudioSegment, DroppedSegment, EmbeddingSegment, Segment, TurnEnd, VideoSegment
 from .actor import Actor
 from .decode import segment_bytes
 from .mailbox import Mailbox
@@ -121,7 +121,7 @@ class Encode(Actor[EncodeMessage]):
             self._waiting[stream, seq, segment.index] = segment
             self._left[stream, seq] += 1
             rows = self._encoder.rows(segment)
-            sizes.append((segment.index, rows, segment.stop_us, type(segment).__name__, segment.start_us))
+            sizes.append((segment.index, rows, segment.stop_us, _name(segment), segment.start_us))
         if message.last:
             self._last.add((stream, seq))
         if sizes:
@@ -222,6 +222,13 @@ class Encode(Actor[EncodeMessage]):
         for pair in [pair for pair in self._left if pair[0] == stream]:
             del self._left[pair]
         self._last = {pair for pair in self._last if pair[0] != stream}
+
+
+def _name(segment: Segment) -> str:
+    """What the segment is called: rows that were made elsewhere, as what they stand for."""
+    if isinstance(segment, EmbeddingSegment):
+        return f"{segment.modality.title()}Segment"
+    return type(segment).__name__
 
 
 def _turn(end: TurnEnd) -> Span:

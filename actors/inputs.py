@@ -35,6 +35,7 @@ _FILES = (VideoBytes, AudioBytes)
 _DATA: dict[type, dict[str, Any]] = {
     kind: {"data": Buffer if kind in _FILES else Buffer | np.ndarray} for kind in MEDIA
 }
+_DATA[Embedding]["grid"] = tuple | None  # its numbers are looked at with the rows
 _FIELDS = {kind: get_type_hints(kind) | _DATA.get(kind, {}) for kind in (Text, *MEDIA)}
 
 
@@ -42,11 +43,9 @@ def check_item(item: Item, takes: tuple[str, ...], left_out: Mapping[str, str] =
     """Raise InputError where `item` is not one, holds a field of a wrong type, or is media that the model does not
     take. `left_out`: why, by kind.
     """
-    if isinstance(item, Embedding):
-        raise InputError("embeddings as input: not supported yet")
     if type(item) not in _FIELDS:
         raise InputError(f"expected an item (Text, Image, VideoFrame, ...), got {type(item).__name__}")
-    kind = _MODALITY.get(type(item), "text")
+    kind = item.kind if isinstance(item, Embedding) else _MODALITY.get(type(item), "text")
     if kind not in ("text", *takes):
         taken = " only" if not takes else f", {', '.join(name for name in takes if name != 'unit')}"
         why = f": {left_out[kind]}" if kind in left_out else ""

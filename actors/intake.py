@@ -23,7 +23,7 @@ from ..codecs.resample import Resampler
 from ..errors import InputError, LimitError, MediaError, PenstockError
 from ..streams.event import Dropped
 from ..streams.format import choose
-from ..streams.item import AudioBytes, AudioChunk, Buffer, Image, Item, VideoBytes, VideoFrame
+from ..streams.item import AudioBytes, AudioChunk, Buffer, Embedding, Image, Item, VideoBytes, VideoFrame
 from ..streams.listening.detectors import Hearing, find, find_ends
 from ..streams.listening.ear import Ear
 from ..streams.order import FrameSource
@@ -31,6 +31,7 @@ from ..streams.requests.options import sized
 from ..streams.requests.request import Request
 from ..streams.requests.turns import TurnDetection
 from ..streams.requests.whole import file_frames
+from ..streams.rows import embedding_segment
 from ..streams.segment import AudioSegment, MediaSpec, UnitSegment
 from ..streams.sieve import Demand
 from ..streams.timeline import Output, Timeline
@@ -113,6 +114,8 @@ class Intake:
                     yield from self._clip(seq, item)
                 else:
                     yield from self._file(seq, "audio", item)
+            case Embedding():
+                yield self._timeline.rows(seq, embedding_segment(item, self._spec.rows))
             case Clip():
                 yield from self._again(seq, item)
             case _:

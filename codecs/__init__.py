@@ -13,6 +13,7 @@ container.py  WebM, MP4, MPEG-TS and sound files, fed in any cuts, in five steps
 pcm.py        raw sound -> Samples        resample.py   any rate and channels -> mono at one rate, no seams
 resize.py     the processors' own resize  mel.py        log-mel of blocks, equal to Whisper's
 silero.py     a window of sound -> how likely it is speech; smart_turn.py: a turn -> how likely it is finished
+tensors.py    safetensors -> arrays
 worker.py     decoding in processes with memory and time limits
 decoders.py   in this process or in those
 wheels.py     mends torchaudio and torchvision wheels that do not load beside this torch

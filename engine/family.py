@@ -18,7 +18,7 @@ from ..streams.requests.options import sized
 from ..streams.requests.prompt import Content
 from ..streams.requests.request import Request, Sampling
 from ..streams.requests.transcription import Transcription
-from ..streams.segment import MediaSpec, Segment
+from ..streams.segment import MediaSpec, RowSpec, Segment
 from ..streams.size import smaller_rule, video_rule
 from .embeddings import EncodedPrompt, EncodedSpan, Features
 from .positions import Clock
@@ -239,6 +239,10 @@ class Towers(Protocol):
 
     def timed(self, span: Span) -> Span:
         """The span of a piece of video, which may have been encoded for another time, with the words for its own."""
+        ...
+
+    def taken(self) -> RowSpec:
+        """What rows that were made elsewhere have to be like."""
         ...
 
     def prompt(self, content: Content, known: Features | None = None) -> EncodedPrompt:

@@ -314,4 +314,15 @@ def _binary(item: items.Item, stream: str, ref: str) -> tuple[wire.Header, bytes
             return header, data
         case items.AudioBytes():
             return wire.AudioHeader(stream=stream, ref=ref, final=item.final, pts_us=item.pts_us), data
+        case items.Embedding():
+            told = {name: getattr(item, name) for name in ("kind", "grid", "pts_us", "stop_us")}
+            if isinstance(data, np.ndarray):
+                if data.ndim != 2 or data.dtype not in (np.float32, np.float16):
+                    raise InputError(
+                        f"embedding: expected (n, hidden) float32 or float16, got {data.shape} {data.dtype}"
+                    )
+                encoding = "f32le" if data.dtype == np.float32 else "f16le"
+                told |= {"encoding": encoding, "width": data.shape[1]}
+                data = np.ascontiguousarray(data).tobytes()
+            return wire.EmbeddingHeader(stream=stream, ref=ref, **told), data
     raise InputError(f"{type(item).__name__}: expected an item that the wire can carry")

@@ -11,6 +11,7 @@ import struct
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
+import numpy as np
 
 from ..errors import InputError
 from ..streams import item as items
@@ -22,6 +23,7 @@ from .errors import MessageError
 from .wire_headers import (
     AudioHeader,
     Count,
+    EmbeddingHeader,
     FileName,
     FrameHeader,
     Header,
@@ -282,6 +284,23 @@ def _item(header: Header, payload: memoryview) -> items.Item:
             return items.AudioChunk(payload, header.rate, header.pts_us, header.encoding, header.channels)
         case AudioHeader():
             return items.AudioBytes(payload, header.final, header.pts_us)
+        case EmbeddingHeader():
+            rows = payload if header.encoding == "safetensors" else _rows(header, payload)
+            return items.Embedding(rows, header.kind, header.grid, header.pts_us, header.stop_us)
+
+
+def _rows(header: EmbeddingHeader, payload: memoryview) -> np.ndarray:
+    """Raw rows `(n, width)`."""
+    kind = np.dtype("<f4" if header.encoding == "f32le" else "<f2")
+    row = header.width * kind.itemsize
+    if not row or len(payload) % row:
+        raise MessageError(
+            f"payload: expected whole rows of {row} bytes (width x {kind.itemsize}), got {len(payload)} bytes",
+            None,
+            header.stream,
+            header.ref,
+        )
+    return np.frombuffer(payload, kind).reshape(-1, header.width)
 
 
 def _decode(decoder: msgspec.json.Decoder[T], data: str | bytes | memoryview) -> T:

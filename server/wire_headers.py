@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -61,4 +61,17 @@ class AudioHeader(StreamMessage, frozen=True, kw_only=True, tag="audio"):
     pts_us: TimeUs | None = None
 
 
-Header = ImageHeader | FrameHeader | VideoHeader | PcmHeader | AudioHeader
+class EmbeddingHeader(StreamMessage, frozen=True, kw_only=True, tag="embedding"):
+    """Header of rows that were made elsewhere: raw in `encoding`, low byte first, or a safetensors file with `rows`
+    and, for models that need them, `deep`. `width` belongs to raw rows alone. The rest is as in `Embedding`.
+    """
+
+    kind: Literal["image", "video", "audio", "text"] = "image"
+    encoding: Literal["safetensors", "f32le", "f16le"] = "safetensors"
+    width: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = 0
+    grid: tuple[Count, Count, Count] | None = None
+    pts_us: TimeUs | None = None
+    stop_us: TimeUs | None = None
+
+
+Header = ImageHeader | FrameHeader | VideoHeader | PcmHeader | AudioHeader | EmbeddingHeader

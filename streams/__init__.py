@@ -4,6 +4,7 @@ item.py        what a client appends
 requests/      what a request says: messages, prompts, sampling; message formats, no media time
 event.py       what a stream tells its client
 segment.py     the smallest media that a model takes exactly
+rows.py        rows that an encoder made elsewhere, as a segment
 size.py        the size at which a picture goes in
 video.py       the causal sampler and temporal patches
 audio.py       runs of sound and their blocks

@@ -104,14 +104,23 @@ class AudioBytes(msgspec.Struct, frozen=True, eq=False, tag="audio"):
 
 
 class Embedding(msgspec.Struct, frozen=True, eq=False, tag="embedding"):
-    """The output of an encoder. Not supported yet: `Stream.append` raises InputError.
+    """Rows that an encoder and its projector made elsewhere, as the decoder takes them, or the embeddings of a prompt.
 
-    data: `(n, hidden)`.
+    data: `(n, hidden)` float32 or float16, or a safetensors file as bytes with that as `rows`. Models that add features
+        after their first layers (DeepStack, Qwen3-VL) need the file, with these as `deep` `(layers, n, hidden)`.
+    kind: what it stands for: "image", "video", "audio", or "text" for words.
+    grid: temporal patches, height and width of an image or a video in merged patches; their product is n. Models with
+        several axes of positions need it (the Qwen family), others take none.
+    pts_us, stop_us: media time of the first and the last frame, or of the first sample and after the last. Models that
+        are told the times of video in words need both.
     """
 
-    data: np.ndarray
+    data: Data
+    kind: str = "image"
+    grid: tuple[int, int, int] | None = None
     pts_us: int | None = None
+    stop_us: int | None = None
 
 
 Item = Text | Image | VideoFrame | VideoBytes | AudioChunk | AudioBytes | Embedding
-MEDIA = (Image, VideoFrame, VideoBytes, AudioChunk, AudioBytes)
+MEDIA = (Image, VideoFrame, VideoBytes, AudioChunk, AudioBytes, Embedding)

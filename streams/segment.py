@@ -42,6 +42,20 @@ class Option(msgspec.Struct, frozen=True):
     most: float = 1
 
 
+class RowSpec(msgspec.Struct, frozen=True):
+    """What rows that were made elsewhere have to be like: `width` numbers each.
+
+    ids: the placeholder of a row, by the kind of media that may come so. deep: after how many of the decoder's first
+    layers more is added. grids: images and video have to say how their rows lie. timed: video has to say when it was.
+    """
+
+    width: int
+    ids: dict[str, int]
+    deep: int = 0
+    grids: bool = False
+    timed: bool = False
+
+
 class MediaSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a model's processor says about media, as plain numbers. A modality that is None is not taken."""
 
@@ -68,6 +82,7 @@ class MediaSpec(msgspec.Struct, frozen=True, kw_only=True):
     unit_us: int = 2_000_000
     # What a client may set of the processor, by name.
     options: dict[str, Option] = {}
+    rows: RowSpec = RowSpec(0, {})
 
 
 class ImageSegment(msgspec.Struct, frozen=True, eq=False, tag="image"):
@@ -134,7 +149,24 @@ class UnitSegment(msgspec.Struct, frozen=True, eq=False, tag="unit"):
     stop_us: int
 
 
-Segment = ImageSegment | VideoSegment | AudioSegment | UnitSegment
+class EmbeddingSegment(msgspec.Struct, frozen=True, eq=False, tag="embedding"):
+    """Rows that were made elsewhere, `(n, width)` float32, and what is added after the decoder's first layers,
+    `(layers, n, width)` float32; None where the model has none. `modality` is what they stand for, `token` the
+    placeholder of each, `grid` how they lie (0, 0, 0 where that is not said).
+    """
+
+    seq: int
+    index: int
+    modality: str
+    token: int
+    rows: np.ndarray
+    deep: np.ndarray | None
+    grid: tuple[int, int, int]
+    start_us: int | None = None
+    stop_us: int | None = None
+
+
+Segment = ImageSegment | VideoSegment | AudioSegment | UnitSegment | EmbeddingSegment
 
 
 class DroppedSegment(msgspec.Struct, frozen=True, eq=False, tag="dropped"):

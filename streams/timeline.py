@@ -19,7 +19,7 @@ from .audio import AudioBlocks, MakeResampler, Resampling
 from .event import Dropped, Held, SpeechStarted, SpeechStopped
 from .listening.ear import Ear, Heard
 from .order import LIVE, FrameSource, Order
-from .segment import DroppedSegment, ImageSegment, MediaSpec, Segment, Sifted, TurnEnd, UnitSegment
+from .segment import DroppedSegment, EmbeddingSegment, ImageSegment, MediaSpec, Segment, Sifted, TurnEnd, UnitSegment
 from .sieve import Demand, Sieve
 from .size import fit, smaller_rule, video_rule
 from .tracks import Tracks
@@ -151,6 +151,14 @@ class Timeline:
         dropped: list[Dropped] = []
         self._give_all(seq, segments, dropped)
         segments.append(ImageSegment(0, 0, self._resize(pixels, *size), pts_us, pts_us))
+        return self._output(seq, segments, dropped)
+
+    def rows(self, seq: int, segment: EmbeddingSegment) -> Output:
+        """Take rows that were made elsewhere. They come after all that arrived before them."""
+        segments: list[Segment | TurnEnd] = []
+        dropped: list[Dropped] = []
+        self._give_all(seq, segments, dropped)
+        segments.append(segment)
         return self._output(seq, segments, dropped)
 
     def clip(self, seq: int, sounds: Sequence[Samples]) -> Output:

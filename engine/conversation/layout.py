@@ -307,7 +307,7 @@ class Layout:
             mark = "after" if side else "before"
             self._lay(Rows(np.asarray(ids, dtype=np.int64), self.cursor.together(len(ids)), mark=mark))
         else:
-            self._say(self.family.data.blocks[kind][side])
+            self._say(self.family.data.blocks.get(kind, ("", ""))[side])
 
     def _block(self, span: Span) -> Block:
         """A block that counts from here."""

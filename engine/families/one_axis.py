@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ...streams.requests.prompt import Content
-from ...streams.segment import ImageSegment, MediaSpec, Segment, SizeRule
+from ...streams.segment import ImageSegment, MediaSpec, RowSpec, Segment, SizeRule
 from ...streams.size import check_sides
 from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, Features
 from ..family import Family, FamilyData, Loaded
@@ -44,6 +44,9 @@ class OneAxisTowers(PictureTowers):
 
     def spec(self) -> MediaSpec:
         return MediaSpec(image=AS_IT_CAME)
+
+    def taken(self) -> RowSpec:
+        return msgspec.structs.replace(super().taken(), grids=False)
 
     def own_blocks(self) -> dict[str, tuple[str, str]]:
         """What the processor, not the template, sets around media."""

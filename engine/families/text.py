@@ -14,7 +14,7 @@ import torch
 
 from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content
-from ...streams.segment import MediaSpec, Segment
+from ...streams.segment import MediaSpec, RowSpec, Segment
 from ..embeddings import EncodedPrompt, EncodedSpan, Features
 from ..family import Family, FamilyData, Loaded
 from ..runner.attention import NAME
@@ -41,6 +41,10 @@ class NoTowers:
         if batch:
             raise InputError(f"expected text, got {len(batch)} pieces of media: this model takes none")
         return []
+
+    def taken(self) -> RowSpec:
+        """Rows for words alone."""
+        return RowSpec(0, {})
 
     def prompt(self, content: Content, known: Features | None = None) -> EncodedPrompt:
         """The chat template's ids, the text's, or those given; positions count from 0."""

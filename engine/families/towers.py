@@ -21,7 +21,7 @@ from ...errors import InputError
 from ...streams.event import Seen
 from ...streams.requests.options import SIZES
 from ...streams.requests.prompt import Content, kind_of
-from ...streams.segment import ImageSegment, Segment, SizeRule, VideoSegment
+from ...streams.segment import ImageSegment, RowSpec, Segment, SizeRule, VideoSegment
 from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, Features, joined
 from ..runner.attention import NAME
 from ..runner.gate import tower_pass
@@ -89,6 +89,16 @@ class PictureTowers:
 
     def forget(self, stream: int) -> None:
         """Nothing is kept per stream."""
+
+    def taken(self) -> RowSpec:
+        """What rows that were made elsewhere have to be like."""
+        ids = {kind: self.token_id(kind) for kind in self.kinds if kind != "text"}
+        deep = getattr(getattr(self.config, "vision_config", None), "deepstack_visual_indexes", None) or ()
+        return RowSpec(0, ids, len(deep), grids=True, timed=self.tells_times)
+
+    def token_id(self, modality: str) -> int:
+        """The placeholder of one row."""
+        return getattr(self.config, f"{modality}_token_id")
 
     def placeholders(self) -> dict[str, str]:
         """What the chat template writes for each modality."""

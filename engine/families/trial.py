@@ -130,6 +130,8 @@ class FamilyTrial:
         rows = prompt.rows
         check_prompt(loaded, self._model, prompt, inputs, self._attention)
         laid, seen = towers.look(segment)
+        if laid.media.all() and laid.places is None:
+            towers.plain.add(kind)
         ids, count = np.concatenate([run.ids for run in rows]), len(laid.ids)
         places = [at for at in range(len(ids)) if np.array_equal(ids[at : at + count], laid.ids)]
         what = {"image": "a picture", "video": "frames", "audio": "a sound"}[kind]

@@ -19,7 +19,7 @@ import torch
 from ...codecs.resample import resample
 from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content
-from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, VideoSegment
+from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, RowSpec, Segment, VideoSegment
 from ..embeddings import Embeddings, EncodedSpan, Features
 from ..runner.gate import tower_pass
 from ..runner.library import transformers
@@ -70,6 +70,7 @@ class TriedTowers(OneAxisTowers):
         self.clip_frames = self.least_frames = 1  # frames of a piece of video; and of the shortest, and its multiples
         self.block_seconds = 1.0  # of a piece of sound
         self.longest_seconds: float | None = None  # of a sound that the processor takes without cutting it
+        self.plain: set[str] = set()  # the kinds of which the processor lays nothing but placeholders, one by one
         self._rows = lru_cache(64)(self._counted)
         self.image_rows = 0
 
@@ -125,6 +126,10 @@ class TriedTowers(OneAxisTowers):
     def encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:
         """Spans of (stream, segment) pairs, one piece at a time: some towers pad pieces to the largest."""
         return [self._span(segment) for _, segment in batch]
+
+    def taken(self) -> RowSpec:
+        """Of the kinds of which the processor lays nothing but placeholders: marks would be missing else."""
+        return RowSpec(0, {kind: self.senses[kind].id for kind in self.plain if kind in self.senses})
 
     def placeholders(self) -> dict[str, str]:
         return {kind: sense.token for kind, sense in self.senses.items()}

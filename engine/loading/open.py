@@ -82,8 +82,19 @@ def _load(checkpoint: Checkpoint, config: EngineConfig) -> Loaded:
         loaded: Loaded = load_family(checkpoint.folder, getattr(torch, placement.dtype), torch.device(placement.device))
     loaded.family.data = msgspec.structs.replace(loaded.family.data, model=checkpoint.name)
     make_small(loaded, config)
+    _take_rows(loaded)
     own = fingerprint(loaded.text, loaded.head, loaded.config)
     return with_turning(take_over(loaded._replace(why=placement.why, fingerprint=own)))
+
+
+def _take_rows(loaded: Loaded) -> None:
+    """Say what rows that were made elsewhere have to be like. Those that stand for words have the end's id."""
+    family, width = loaded.family, loaded.text.get_input_embeddings().weight.shape[1]
+    taken = loaded.towers.taken()
+    ids = taken.ids | {"text": min(family.stop_ids, default=0)}
+    spec = msgspec.structs.replace(family.spec, rows=msgspec.structs.replace(taken, width=width, ids=ids))
+    family.data = msgspec.structs.replace(family.data, spec=spec)
+    family.spec = spec
 
 
 def known(checkpoint: Checkpoint) -> tuple[Any, Callable[..., Loaded]]:

@@ -20,8 +20,16 @@ import torch
 
 from ...errors import NotFiniteError
 from ...streams.requests.prompt import Content
-from ...streams.segment import AudioSegment, DroppedSegment, ImageSegment, Segment, UnitSegment, VideoSegment
-from ..embeddings import Embeddings, Features
+from ...streams.segment import (
+    AudioSegment,
+    DroppedSegment,
+    EmbeddingSegment,
+    ImageSegment,
+    Segment,
+    UnitSegment,
+    VideoSegment,
+)
+from ..embeddings import Embeddings, EncodedSpan, Features
 from ..family import Towers
 from ..span import Prompt, Span
 from .content import Contents
@@ -63,6 +71,8 @@ class Encoder:
 
     def rows(self, segment: Segment) -> int:
         """How many rows the segment will have."""
+        if isinstance(segment, EmbeddingSegment):
+            return len(segment.rows)
         return self._towers.rows(segment)
 
     def passed(self, segment: DroppedSegment) -> Span:
@@ -95,7 +105,7 @@ class Encoder:
                 fresh.setdefault(place if key is None else key, place)
         new = [(self._first + stream, segment) for stream, segment in (batch[place] for place in fresh.values())]
         with self._mine(), self._spends({place: self.rows(batch[place][1]) for place in fresh.values()}):
-            encoded = self._towers.encode(new) if new else []
+            encoded = self._encode(new)
             self._wait([one.embeds for one in encoded])
         self.encoded += len(fresh)
         self.hits += len(batch) - len(fresh)
@@ -109,12 +119,21 @@ class Encoder:
                 self._keep(key, span)
         return [self._of(one, key, span) for (_, one), key, span in zip(batch, keys, spans, strict=True)]
 
+    def _encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:
+        """By the towers; rows that were made elsewhere are what they are."""
+        seen = [entry for entry in batch if not isinstance(entry[1], EmbeddingSegment)]
+        encoded = iter(self._towers.encode(seen) if seen else [])
+        return [_ready(one) if isinstance(one, EmbeddingSegment) else next(encoded) for _, one in batch]
+
     def _of(self, segment: Segment, key: bytes | None, span: Span) -> Span:
         """The span as that of this segment, which has the same content."""
         own = {name: getattr(segment, name) for name in ("seq", "index", "start_us", "stop_us")}
         mine = msgspec.structs.replace(span, **own, content=key, clip_fps=getattr(segment, "clip_fps", None))
         moved = (span.start_us, span.stop_us) != (mine.start_us, mine.stop_us)
-        return self._towers.timed(mine) if moved and isinstance(segment, VideoSegment) else mine
+        ready = isinstance(segment, EmbeddingSegment)
+        if span.modality != "video" or not (ready or (moved and isinstance(segment, VideoSegment))):
+            return mine
+        return self._towers.timed(mine)
 
     def prompt(self, content: Content) -> Prompt:
         """A whole prompt, as the model's own processor has it. Where one with the same media was before, no tower runs.
@@ -212,9 +231,27 @@ def _check_finite(embeds: list[Embeddings]) -> None:
         raise NotFiniteError("the encoder gave values that are not finite numbers for this input")
 
 
+def _ready(segment: EmbeddingSegment) -> EncodedSpan:
+    """The span of rows that were made elsewhere."""
+    count = len(segment.rows)
+    ids = np.full(count, segment.token, dtype=np.int64)
+    counted = 0 if segment.grid[0] else count  # they stand one after the other
+    place, times = (segment.seq, segment.index, segment.modality), (segment.start_us, segment.stop_us)
+    deep = None if segment.deep is None else torch.from_numpy(segment.deep)
+    return EncodedSpan(
+        Span(*place, ids, segment.grid, counted, 0, *times), Embeddings(torch.from_numpy(segment.rows), deep)
+    )
+
+
 def _key(segment: Segment) -> bytes | None:
     if isinstance(segment, AudioSegment | UnitSegment):
         return None
+    if isinstance(segment, EmbeddingSegment):
+        told = f"{segment.modality} {segment.token} {segment.rows.shape} {segment.grid}"
+        content = hashlib.blake2b(told.encode(), digest_size=16)
+        content.update(segment.rows.data)
+        content.update(b"" if segment.deep is None else segment.deep.tobytes())
+        return content.digest()
     assert isinstance(segment, ImageSegment | VideoSegment)
     pixels = segment.pixels
     content = hashlib.blake2b(f"{type(segment).__name__} {pixels.shape} {pixels.dtype}".encode(), digest_size=16)

@@ -233,7 +233,8 @@ def test_prompted_reply_is_there_however_late_one_asks_for_it(house: House) -> N
 @pytest.mark.parametrize(
     ("item", "words"),
     [
-        (Embedding(np.zeros((1, 4), np.float32)), "not supported yet"),
+        (Embedding(np.zeros((1, 4), np.float32), "smell"), "this model takes text, image, video, audio, got Embedding"),
+        (Embedding("words"), "Embedding.data"),  # type: ignore[arg-type]
         ("words", "expected an item"),
         (Text(3), "Text.text: expected str, got int"),  # type: ignore[arg-type]
         (Image("words"), "Image.data"),  # type: ignore[arg-type]

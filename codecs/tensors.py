@@ -1,0 +1,27 @@
+"""Tensors from the bytes of a safetensors file. In: bytes. Out: arrays by name. Nothing in such a file is code."""
+
+from __future__ import annotations
+
+import numpy as np
+from safetensors import SafetensorError, deserialize
+
+from ..errors import InputError
+
+_TYPES = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+
+
+def read_tensors(data: bytes | bytearray | memoryview) -> dict[str, np.ndarray]:
+    """The arrays, float32 or float16; bfloat16, which numpy has not, comes as float32. InputError for bytes that are no
+    such file, and for other types of numbers."""
+    try:
+        entries = deserialize(bytes(data))
+    except SafetensorError as error:
+        raise InputError(f"expected a safetensors file, got bytes that are none ({error})") from None
+    return {name: _array(name, **entry) for name, entry in entries}
+
+
+def _array(name: str, dtype: str, shape: list[int], data: bytes | bytearray) -> np.ndarray:
+    if dtype not in _TYPES:
+        raise InputError(f"{name}: expected float32, float16 or bfloat16, got {dtype}")
+    values = np.frombuffer(data, _TYPES[dtype]).reshape(shape)
+    return (values.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else values
