@@ -130,7 +130,7 @@ def test_what_lies_too_deep_is_refused(field: str, depth: int) -> None:
     event = {
         "tools": f'{{"type": "session.update", "session": {{"tools": [{tool}]}}}}',
         "response": f'{{"type": "response.create", "response": {{"conversation": "none", "tools": [{tool}]}}}}',
-        "audio": f'{{"type": "session.update", "session": {{"audio": {{"input": {{"x": {deep}}}}}}}}}',
+        "audio": f'{{"type": "session.update", "session": {{"audio": {{"input": {{"noise_reduction": {deep}}}}}}}}}',
     }[field]
     for _ in range(2):
         before = len(room.told)

@@ -18,7 +18,7 @@ from ... import commands as c
 from ...tool_calls import ReplyPart, TextDelta, ToolCallReader, ToolCallStarted
 from .items import RealtimeConversation, RealtimeItem, item_of
 from .response import RealtimeResponse
-from .settings import RealtimeSettings, check_modalities, checked_choice, checked_tools, forced_call
+from .settings import RealtimeSettings, check_modalities, check_prompt, checked_choice, checked_tools, forced_call
 from .talk import AskedReply, RealtimeTalk
 from .usage import ResponseUsage
 from .wire import Fault, ReferenceSaid, ResponseSaid, encode, new_id, openai_code
@@ -81,6 +81,9 @@ class Responses:
             choice = checked_choice(said.tool_choice, "response.tool_choice")
         if choice == "none":
             tools = []
+        elif tools is None:
+            tools = self._settings.config["tools"]
+        check_prompt(said.prompt, "response.prompt")
         most = self._settings.config["max_output_tokens"] if said.max_output_tokens is None else said.max_output_tokens
         params = self._settings.params(most)
         terms = self._talk.terms(said.instructions, tools)
@@ -213,4 +216,4 @@ class Responses:
         yield from one.response.end_item("completed" if status == "completed" else "incomplete")
         yield from one.response.done(status, details, usage)
         if one.own:
-            yield c.CloseStream(stream=one.stream)
+            yield c.CloseStream(stream=one.stream, ref=("close", None))
