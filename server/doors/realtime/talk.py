@@ -62,6 +62,7 @@ class RealtimeTalk:
         self._held: list[str] = []  # ids of the items in the cache, in their order
         self._in_step = -1  # the revision of the conversation of which the next is known
         self._reached = 0  # its first so many items are those, or came to nothing
+        self._left_behind = -1  # the revision of the conversation that the stream cannot go on to hold
         self.dirty = False  # the cache holds what is not in the conversation
         self.detection: TurnDetection | None = None  # what the client wants to be listened for
         self._listens: TurnDetection | None = None  # what the stream listens for
@@ -121,7 +122,7 @@ class RealtimeTalk:
         if self._held and self._held[-1] == before:
             self._hold_last(item)
             return
-        self._in_step = -1
+        self._in_step = self._left_behind = -1
         self._held.insert(self._held.index(before) + 1 if before in self._held else 0, item.id)
 
     # ---- sound that is heard as it comes ----
@@ -146,7 +147,7 @@ class RealtimeTalk:
     def _hold_last(self, item: RealtimeItem) -> None:
         """The stream has this item behind all others that it has."""
         if self._reached + 1 != len(self._conversation):
-            self._in_step = -1
+            self._in_step = self._left_behind = -1
         self._held.append(item.id)
         self._reached += 1
 
@@ -190,19 +191,29 @@ class RealtimeTalk:
 
     def _rest(self, terms: Terms) -> list[RealtimeItem] | None:
         """The items that the stream has yet to get; None: it cannot go on to hold the conversation."""
-        if self.name is None or self.dirty or terms != self._terms:
-            return None
         conversation = self._conversation
-        if self._in_step != conversation.revision:
-            self._held = [id for id in self._held if (one := conversation.find(id)) is None or not one.failed]
-            items = self._items()
-            if [item.id for item in items[: len(self._held)]] != self._held:
-                return None
-            left = {item.id for item in items[len(self._held) :]}
-            behind = sum(1 for _ in takewhile(lambda item: item.failed or item.id in left, reversed(conversation)))
-            self._in_step, self._reached = conversation.revision, len(conversation) - behind
-        rest = [item for item in conversation.newest(len(conversation) - self._reached) if not item.failed]
-        return rest if all(item.appends for item in rest) else None
+        if self.name is None or self.dirty or terms != self._terms or self._left_behind == conversation.revision:
+            return None
+        if self._in_step != conversation.revision and not self._find_step():
+            rest = None
+        else:
+            rest = [item for item in conversation.newest(len(conversation) - self._reached) if not item.failed]
+            rest = rest if all(item.appends for item in rest) else None
+        if rest is None:
+            self._left_behind = conversation.revision
+        return rest
+
+    def _find_step(self) -> bool:
+        """Whether the conversation begins with what the stream holds; looks at all of it."""
+        conversation = self._conversation
+        self._held = [id for id in self._held if (one := conversation.find(id)) is None or not one.failed]
+        items = self._items()
+        if [item.id for item in items[: len(self._held)]] != self._held:
+            return False
+        left = {item.id for item in items[len(self._held) :]}
+        behind = sum(1 for _ in takewhile(lambda item: item.failed or item.id in left, reversed(conversation)))
+        self._in_step, self._reached = conversation.revision, len(conversation) - behind
+        return True
 
     def _user_speaks(self) -> bool:
         """Whether the newest is what the user has said or shown, so that a reply can go on from there."""
@@ -215,7 +226,8 @@ class RealtimeTalk:
 
     def _hold_all(self, items: Iterable[RealtimeItem]) -> None:
         """The stream holds these items and no others."""
-        self._held, self._in_step = [item.id for item in items], -1
+        self._held = [item.id for item in items]
+        self._in_step = self._left_behind = -1
 
     def _alone(self, terms: Terms, system: str | None) -> Request:
         """The request of a stream that begins with no prompt but the system's."""
