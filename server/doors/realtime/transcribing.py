@@ -12,8 +12,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from ....errors import InputError
 from ....streams.event import Appended, Closed, Dropped, Error, ReplyDone, SpeechStarted, SpeechStopped, Token
 from ....streams.item import AudioChunk
@@ -126,6 +124,9 @@ class TranscribingDoor:
         check_fields(said, ("type", "object", "id", "audio", "include", "expires_at"), "session")
         heard = sound_of(said)
         update_sound(config["audio"]["input"], heard, self._info)
+        detection = config["audio"]["input"]["turn_detection"]
+        if detection is not None and "idle_timeout_ms" in detection:
+            detection["idle_timeout_ms"] = None  # silence has no words
         known, place = config["audio"]["input"]["transcription"], "session.audio.input.transcription"
         wanted = inside(heard, "transcription", "session.audio.input")
         check_fields(wanted, ("model", "language", "prompt", "languages", "keywords", "delay"), place)
@@ -172,8 +173,7 @@ class TranscribingDoor:
     @property
     def _detection(self) -> TurnDetection | None:
         """What the stream is to listen for. It asks nothing by itself."""
-        wanted = detection_of(self._input["turn_detection"], True)
-        return None if wanted is None else msgspec.structs.replace(wanted, idle_ms=None)
+        return detection_of(self._input["turn_detection"], True)
 
     def _listen(self) -> list[Told]:
         """Let the stream listen for what is wanted."""
