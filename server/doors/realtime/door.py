@@ -123,8 +123,8 @@ class RealtimeDoor:
 
     def _retrieved(self, id: str) -> bytes:
         item = self._conversation.needed(id, "item_retrieve_invalid_item_id")
-        if item.forgotten:
-            raise Fault(f"item {id}: its media is no longer kept", "item_not_kept", "item_id")
+        if item.forgotten and any(piece.kind == "audio" for piece in item.pieces):
+            raise Fault(f"item {id}: its sound is no longer kept", "item_not_kept", "item_id")
         told = encode("conversation.item.retrieved", item=item.shown(whole=True))
         if len(told) > wire.MOST_BYTES:
             raise Fault(
