@@ -180,9 +180,9 @@ def test_an_item_costs_the_same_in_a_long_conversation(tools: list[Any], role: s
 def test_only_the_newest_media_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     from penstock.server.doors.realtime import items
 
-    monkeypatch.setattr(items, "KEPT_BYTES", 10)
+    monkeypatch.setattr(items, "KEPT_BYTES", 2000)
     room = SettingsRoom()
-    part = {"type": "input_audio", "audio": "AAAAAAAA"}  # six bytes
+    part = {"type": "input_audio", "audio": "AAAA" * 480}  # 1440 bytes
     for id in "abc":
         item = {"type": "message", "role": "user", "id": id, "content": [part]}
         room.say("conversation.item.create", item=item)

@@ -11,7 +11,7 @@ import pytest
 from door_room import SteppedStream
 from penstock.server import commands as c
 from penstock.server.session import Session
-from penstock.streams.event import Closed, Dropped, Error, SpeechStarted, SpeechStopped
+from penstock.streams.event import Appended, Closed, Dropped, Error, SpeechStarted, SpeechStopped
 from penstock.streams.item import AudioChunk
 from realtime_room import RealtimeRoom
 from test_realtime_orders import message
@@ -310,6 +310,40 @@ def test_an_error_about_sound_names_its_event() -> None:
     room.sound(1)
     room.sound(100, event_id="mine")
     assert room.told[-1]["error"]["event_id"] == "mine" and room.told[-1]["error"]["param"] == "audio"
+
+
+def test_too_little_to_hear_is_refused_and_stays() -> None:
+    room = SpeechRoom()
+    room.detect(None)
+    room.sound(90)
+    room.say("input_audio_buffer.commit", event_id="it")
+    error = room.told[-1]["error"]
+    assert (error["code"], error["event_id"]) == ("input_audio_buffer_commit_empty", "it")
+    assert "at least 100 ms" in error["message"] and "90.00 ms" in error["message"]
+    room.sound(10)
+    room.say("input_audio_buffer.commit")
+    assert len(room.kept(room.last("committed")["item_id"])) == 4800
+    part = {"type": "input_audio", "audio": base64.b64encode(bytes(480)).decode()}
+    room.say("conversation.item.create", item={"type": "message", "role": "user", "content": [part]})
+    assert room.told[-1]["error"]["param"] == "item.content[0].audio"
+
+
+def test_a_full_stream_is_told_for_each_item_and_once_for_sound() -> None:
+    room = SpeechRoom()
+    room.sound(1000)
+    part = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
+    item = {"type": "message", "role": "user", "id": "it", "content": [part, part]}
+    room.say("conversation.item.create", item=item, event_id="mine")
+    ((channel, stream),) = room.listening()
+    room.told.clear()
+    room.emit(channel, Appended(2, "image", None, None, 5, 16, 5))
+    room.emit(channel, Dropped(3, "image", 1, None, None, "full"))
+    (told,) = room.told
+    assert (told["error"]["event_id"], told["error"]["code"]) == ("mine", "context_overflow")
+    room.told.clear()
+    for _ in range(2):
+        room.emit(channel, Dropped(1, "audio", 1, 0, 10, "full"))
+    assert [event["error"]["param"] for event in room.told] == ["audio"]
 
 
 def test_sound_that_is_none_is_refused_or_nothing() -> None:

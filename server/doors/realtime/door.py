@@ -4,9 +4,11 @@ events. It knows neither sockets nor the engine.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from ....errors import ContextOverflowError
 from ....streams.event import Appended, Closed, Dropped, Error, ReplyStarted, SpeechStarted, SpeechStopped
 from ... import commands as c
 from ...config import ServerConfig
@@ -30,6 +32,12 @@ def realtime_door(info: EngineInfo, config: ServerConfig, query: Mapping[str, st
     return RealtimeDoor(info, config, query)
 
 
+_FULL = (
+    "the model does not have it, since the stream holds no more: delete items, or let the oldest media leave "
+    "(truncation auto)"
+)
+
+
 class RealtimeDoor:
     """One Realtime session. A client that names another model is served by the one that is there, and is told so."""
 
@@ -42,8 +50,8 @@ class RealtimeDoor:
         self._talk = RealtimeTalk(self._conversation, self._settings)
         self._replies = Responses(self._conversation, self._settings, self._talk)
         self._speech = RealtimeSpeech(self._conversation, self._settings, self._talk, self._replies)
-        self._event_ids: dict[str, str | None] = {}  # of what created an item, while its media may yet be refused
-        self._inputs: dict[tuple[str, int], str] = {}  # by stream and number of the input: the item
+        self._full: set[str] = set()  # streams that hold no more sound
+        self._inputs: dict[str, dict[int, str]] = {}  # by stream and number of the input: the item that it is part of
 
     def greet(self) -> Iterator[bytes]:
         """`session.created`."""
@@ -112,8 +120,7 @@ class RealtimeDoor:
         self._conversation.add(item, after)
         before, shown = self._conversation.before(item), item.shown()
         commands = self._talk.keep_up(event_id)
-        if item.media_bytes:
-            self._event_ids[item.id] = event_id
+        item.event_id = event_id
         return [
             encode("conversation.item.added", item=shown, previous_item_id=before),
             encode("conversation.item.done", item=shown, previous_item_id=before),
@@ -153,14 +160,14 @@ class RealtimeDoor:
             case c.StreamEvent(stream=stream, event=event):
                 if isinstance(event, ReplyStarted) and stream == self._talk.name and not self._replies.runs(stream):
                     yield from self._replies.began_by_itself()
-                if isinstance(event, Appended) and (id := self._inputs.pop((stream, event.seq), None)):
-                    self._event_ids.pop(id, None)
-                if isinstance(event, Dropped) and event.reason == "silence" and stream == self._talk.name:
-                    self._speech.silent(event.stop_us)
+                if isinstance(event, Appended):
+                    self._item_of(stream, event.seq)
+                elif isinstance(event, Dropped):
+                    yield from self._dropped(stream, event)
                 yield from self._replies.event(stream, event)
                 yield from self._speech.answer()
-            case c.CarriedOut(stream=stream, ref=("item", id), seq=int(seq)) if id in self._event_ids:
-                self._inputs[stream, seq] = id
+            case c.CarriedOut(stream=stream, ref=("item", id), seq=int(seq)):
+                self._inputs.setdefault(stream, {})[seq] = id
             case c.Refused(ref=("close", _)):
                 pass  # it has ended before
             case c.Refused(ref=("open", event_id)):
@@ -188,19 +195,24 @@ class RealtimeDoor:
     def _lost(self, stream: str, message: str) -> Iterator[Told]:
         """A stream has ended."""
         listened = stream == self._talk.name
+        self._inputs.pop(stream, None)
+        self._full.discard(stream)
         yield from self._replies.lost(stream, message)
         if listened:
             yield from self._speech.lost()
 
     def _wrong(self, stream: str, error: Error) -> Iterator[Told]:
         """An input, or the whole stream, has come to nothing."""
-        id = self._inputs.pop((stream, error.seq or 0), None)
+        id = None if error.seq is None else self._item_of(stream, error.seq)
         if error.fatal:
             yield from self._replies.fail(stream, error.code, error.message)
             yield from self._lost(stream, error.message)
         elif id is not None:
             yield self._refused_item(id, error.code, error.message)
         elif error.seq == 1:  # a prompt; a question is refused by its own answer
+            bad = self._replies.item_at(stream, error.message)
+            if bad is not None and self._conversation.find(bad) is not None:
+                yield self._refused_item(bad, error.code, error.message)
             yield from self._replies.fail(stream, error.code, error.message)
             if stream == self._talk.name:
                 yield from self._talk.leave()
@@ -209,7 +221,28 @@ class RealtimeDoor:
         item = self._conversation.find(id)
         if item is not None:
             self._talk.failed(item)
-        return encode_error(f"item {id}: {message}", openai_code(code), "item", self._event_ids.pop(id, None))
+        event_id = None if item is None else item.event_id
+        return encode_error(f"item {id}: {message}", openai_code(code), "item", event_id)
+
+    def _item_of(self, stream: str, seq: int) -> str | None:
+        """The item of an input. Of inputs before it nothing is told any more."""
+        inputs = self._inputs.get(stream, {})
+        id = inputs.get(seq)
+        for number in [*itertools.takewhile(lambda number: number < seq, inputs)]:
+            del inputs[number]
+        return id
+
+    def _dropped(self, stream: str, dropped: Dropped) -> Iterator[Told]:
+        """The model will not have some media. Silence is no loss, and is told as what it is."""
+        if dropped.reason == "silence" and stream == self._talk.name:
+            self._speech.silent(dropped.stop_us)
+        elif dropped.reason == "full":
+            id = self._item_of(stream, dropped.seq)
+            if id is not None:
+                yield self._refused_item(id, ContextOverflowError.code, _FULL)
+            elif stream == self._talk.name and stream not in self._full:
+                self._full.add(stream)
+                yield encode_error(f"input audio: {_FULL}", openai_code(ContextOverflowError.code), "audio")
 
 
 def _error(fault: Fault, event_id: str | None) -> bytes:

@@ -13,6 +13,8 @@ from .wire import Fault, new_id
 
 # The most bytes that are held for a commit: 5 minutes of PCM.
 MOST_HELD = 15 * 2**20
+# The least that is committed, as in OpenAI's API: models do not hear less than 30 ms.
+_LEAST_MS = 100
 
 
 class SoundBuffer:
@@ -44,10 +46,17 @@ class SoundBuffer:
         self._bytes += len(data)
 
     def commit(self) -> RealtimeItem:
-        """What is held, as an item. Fault where nothing is."""
+        """What is held, as an item. Fault where that is too little; it is still held then."""
+        form = self._form
+        ms = self._bytes * 1000 / (form.width * form.rate) if form is not None else 0
+        if ms < _LEAST_MS:
+            raise Fault(
+                f"Error committing input audio buffer: the buffer is too small: expected at least {_LEAST_MS} ms of "
+                f"sound, got {ms:.2f} ms.",
+                "input_audio_buffer_commit_empty",
+            )
         held = self.take()
-        if held is None:
-            raise Fault("Error committing input audio buffer: the buffer is empty.", "input_audio_buffer_commit_empty")
+        assert held is not None
         return RealtimeItem(new_id("item"), "message", "user", [ContentPart("audio", data=held.data, form=held.form)])
 
     def take(self) -> HeardPiece[SoundFormat] | None:

@@ -21,6 +21,7 @@ from .wire import CallSaid, ContentSaid, Fault, ItemSaid, MessageSaid, OutputSai
 # The most bytes of media that a conversation keeps, to be shown to the model again where its past is changed.
 KEPT_BYTES = 64 * 2**20
 ITEM_ID_CHARACTERS = 128
+LEAST_MS = 30  # of the sound of an item: models do not hear less
 
 
 class ContentPart(NamedTuple):
@@ -68,6 +69,7 @@ class RealtimeItem:
         self.role = role
         self.pieces = list(pieces)
         self.call = call  # `call_id` with `name` and `arguments`, or with `output`
+        self.event_id: str | None = None  # of the client's event that created it
         self.status = "completed"
         self.failed = False  # its media came to nothing: the model does not see it
         self.forgotten = False  # its media is no longer kept
@@ -123,7 +125,7 @@ def _piece(role: str, part: ContentSaid, form: SoundFormat, place: str) -> Conte
         return ContentPart("text", _needed(text, f"{place}.text"))
     if role == "user" and part.type == "input_audio":
         data = _needed(part.audio, f"{place}.audio")
-        check_sound(data, form, f"{place}.audio")
+        check_sound(data, form, f"{place}.audio", LEAST_MS)
         return ContentPart("audio", data=data, form=form, transcript=part.transcript)
     if role == "user" and part.type == "input_image":
         where = f"{place}.image_url"
@@ -145,10 +147,13 @@ def _needed(value: Any, place: str) -> Any:
     return value
 
 
-def check_sound(data: bytes, form: SoundFormat, place: str) -> None:
-    """Fault where these are no whole samples."""
+def check_sound(data: bytes, form: SoundFormat, place: str, least_ms: int = 0) -> None:
+    """Fault where these are no whole samples, or last less than so many milliseconds."""
     if len(data) % form.width:
         raise Fault(f"{place}: expected whole samples of {form.width} bytes, got {len(data)} bytes", param=place)
+    ms = len(data) * 1000 / (form.width * form.rate)
+    if ms < least_ms:
+        raise Fault(f"{place}: expected at least {least_ms} ms of sound, got {ms:.2f} ms", param=place)
 
 
 class _Place:
@@ -295,10 +300,12 @@ def opening(instructions: str, items: Iterable[RealtimeItem]) -> tuple[str | Non
     return "\n\n".join(said) or None, rest
 
 
-def messages_of(items: Iterable[RealtimeItem]) -> list[dict[str, Any]]:
-    """The items as messages for a chat template. What a user says item by item is one turn, as in a stream; so are the
-    words and the calls of one response. Fault where media is needed that is no longer kept."""
+def messages_of(items: Iterable[RealtimeItem]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The items as messages for a chat template, and by the places of their content parts
+    (`messages[0].content[1]`) the ids of the items. What a user says item by item is one turn, as in a stream; so are
+    the words and the calls of one response. Fault where media is needed that is no longer kept."""
     messages: list[dict[str, Any]] = []
+    places: dict[str, str] = {}
     for item in items:
         if item.failed or item.status == "in_progress":
             continue
@@ -310,10 +317,13 @@ def messages_of(items: Iterable[RealtimeItem]) -> list[dict[str, Any]]:
             )
         last: dict[str, Any] = messages[-1] if messages else {"role": ""}
         match item.kind:
-            case "message" if item.role == "user" and last["role"] == "user":
-                last["content"] += [piece.part() for piece in item.pieces]
             case "message" if item.role == "user":
-                messages.append({"role": "user", "content": [piece.part() for piece in item.pieces]})
+                if last["role"] != "user":
+                    last = {"role": "user", "content": []}
+                    messages.append(last)
+                for piece in item.pieces:
+                    places[f"messages[{len(messages) - 1}].content[{len(last['content'])}]"] = item.id
+                    last["content"].append(piece.part())
             case "message":
                 messages.append({"role": item.role, "content": item.text})
             case "function_call":
@@ -326,4 +336,4 @@ def messages_of(items: Iterable[RealtimeItem]) -> list[dict[str, Any]]:
             case _:
                 message = {"role": "tool", "tool_call_id": item.call["call_id"], "content": item.call["output"]}
                 messages.append(message)
-    return messages
+    return messages, places

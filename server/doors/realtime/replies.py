@@ -7,6 +7,7 @@ It knows neither how messages are written nor how sound comes.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +25,8 @@ from .usage import ResponseUsage
 from .wire import Fault, ReferenceSaid, ResponseSaid, encode, new_id, openai_code
 
 Told = bytes | c.Command
+# Where a content part stands in a prompt.
+_PART = re.compile(r"messages\[\d+\]\.content\[\d+\]")
 # What a response was that ended for one of these reasons.
 _STATUS = {"stop": "completed", "length": "incomplete", "interrupted": "cancelled", "overtaken": "cancelled"}
 
@@ -32,9 +35,10 @@ class _Running:
     """A response, and the stream in which its reply runs. `reader`: finds calls of functions in its words; `own`: the
     stream is for this response alone."""
 
-    def __init__(self, response: RealtimeResponse, stream: str, reader: ToolCallReader | None, own: bool) -> None:
+    def __init__(self, response: RealtimeResponse, begun: AskedReply, reader: ToolCallReader | None, own: bool) -> None:
         self.response = response
-        self.stream = stream
+        self.stream = begun.stream
+        self.places = begun.places
         self.reader = reader
         self.own = own
         self.begun = False  # its reply has begun
@@ -122,7 +126,7 @@ class Responses:
 
     def _begin(self, response: RealtimeResponse, begun: AskedReply, tools: list[str], own: bool) -> None:
         reader = ToolCallReader(tools, lambda _: new_id("call")) if tools else None
-        self._running[begun.stream] = _Running(response, begun.stream, reader, own)
+        self._running[begun.stream] = _Running(response, begun, reader, own)
         if begun.prompt is not None:
             self._usage[begun.stream] = ResponseUsage(begun.prompt)
         elif own and self._talk.name in self._usage:
@@ -194,6 +198,11 @@ class Responses:
             case _:
                 details = {"type": status, "error": {"type": "server_error", "code": "internal"}}
         yield from self._end(one, status, details, usage)
+
+    def item_at(self, stream: str, message: str) -> str | None:
+        """The item that an error of a stream's prompt names by its place."""
+        one, found = self._running.get(stream), _PART.match(message)
+        return None if one is None or found is None else one.places.get(found[0])
 
     def fail(self, stream: str, code: str, message: str) -> Iterator[Told]:
         """The reply of a stream comes to nothing."""

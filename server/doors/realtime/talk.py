@@ -10,8 +10,9 @@ what the model sees is always the conversation as it is.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -42,11 +43,12 @@ class Terms(NamedTuple):
 
 class AskedReply(NamedTuple):
     """The stream in which a response is to begin, and how it is brought there. `prompt`: the kinds of the media that
-    come with its prompt; None: the stream goes on."""
+    come with its prompt; None: the stream goes on. `places`: the ids of items, by where they stand in the prompt."""
 
     stream: str
     commands: list[c.Command]
     prompt: list[str] | None
+    places: Mapping[str, str] = MappingProxyType({})
 
 
 class RealtimeTalk:
@@ -96,11 +98,11 @@ class RealtimeTalk:
             question = c.AskQuestion(stream=self.name, params=params, ref=ref)
             return AskedReply(self.name, [*self._append(rest), question], None)
         items = self._items()
-        request = _prompt(terms, items, params)
+        request, places = _prompt(terms, items, params)
         commands = [*self.leave(), self._open(terms, request, ref)]
         self._hold_all(items)
         assert self.name is not None
-        return AskedReply(self.name, commands, _media_kinds(items))
+        return AskedReply(self.name, commands, _media_kinds(items), places)
 
     def aside(
         self, terms: Terms, params: SamplingParams, ref: Any, items: Sequence[RealtimeItem] | None, busy: bool
@@ -113,8 +115,9 @@ class RealtimeTalk:
             question = c.AskQuestion(stream=name, params=params, ref=ref)
             return AskedReply(name, [*self._append(rest), fork, question], None)
         shown = self._items() if items is None else items
-        opened = c.OpenStream(stream=name, request=_prompt(terms, shown, params), ref=ref)
-        return AskedReply(name, [opened], _media_kinds(shown))
+        request, places = _prompt(terms, shown, params)
+        opened = c.OpenStream(stream=name, request=request, ref=ref)
+        return AskedReply(name, [opened], _media_kinds(shown), places)
 
     def hold(self, item: RealtimeItem) -> None:
         """A response in the stream writes this item, which is in the conversation."""
@@ -254,14 +257,14 @@ class RealtimeTalk:
         return c.OpenStream(stream=self.name, request=request, ref=ref)
 
 
-def _prompt(terms: Terms, items: Sequence[RealtimeItem], params: SamplingParams) -> Request:
-    """The request of a stream that begins with a response to these items."""
+def _prompt(terms: Terms, items: Sequence[RealtimeItem], params: SamplingParams) -> tuple[Request, Mapping[str, str]]:
+    """The request of a stream that begins with a response to these items, and where each of them is in it."""
     system, rest = opening(terms.instructions, items)
-    messages = messages_of(rest)
+    messages, places = messages_of(rest)
     if messages:
-        return terms.request(system, messages=messages, params=params)
+        return terms.request(system, messages=messages, params=params), places
     first = {"role": "system", "content": system} if system else {"role": "user", "content": ""}
-    return terms.request(None, messages=[first], params=params)
+    return terms.request(None, messages=[first], params=params), places
 
 
 def _media_kinds(items: Iterable[RealtimeItem]) -> list[str]:
