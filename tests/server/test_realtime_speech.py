@@ -259,6 +259,23 @@ def test_replies_by_voice_are_drawn_as_the_session_says() -> None:
     assert room.last("response.created")["response"]["max_output_tokens"] == 9
 
 
+@pytest.mark.parametrize("interrupts", [True, False])
+def test_who_speaks_cuts_a_response_to_its_own_input(interrupts: bool) -> None:
+    room = SpeechRoom()
+    room.detect({"interrupt_response": interrupts})
+    room.sound(1000)
+    room.say("response.create", response={"input": [message("user", "Count to nine.")]})
+    room.say("response.create", response={"conversation": "none", "input": [message("user", "What is this?")]})
+    room.step(3)
+    room.step(7)
+    room.starts(200)
+    assert [stream.cut for stream in room.streams.values()] == [False, interrupts, False]
+    while room.step(0):
+        pass
+    reasons = [event["response"]["status_details"] for event in room.told if event["type"] == "response.done"]
+    assert ({"type": "cancelled", "reason": "turn_detected"} in reasons) == interrupts
+
+
 def test_a_response_that_cannot_be_begun_is_an_error_and_no_end() -> None:
     room = SpeechRoom()
     room.say("session.update", session={"tools": [LOOK], "tool_choice": {"type": "function", "name": "sing"}})

@@ -112,6 +112,12 @@ class Responses:
                 return [c.InterruptReply(stream=one.stream)]
         raise Fault("Cancellation failed: no active response found", "response_cancel_not_active")
 
+    def cut_aside(self) -> list[Told]:
+        """Speech cuts the response of the conversation that runs in a stream of its own; of the others their stream
+        knows."""
+        aside = (one for one in self._running.values() if one.own and one.response.in_conversation)
+        return [c.InterruptReply(stream=one.stream) for one in aside]
+
     def began_by_itself(self) -> list[Told]:
         """The stream of the conversation has begun a reply that nobody has asked for by `response.create`."""
         assert self._talk.name is not None

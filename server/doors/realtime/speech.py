@@ -159,6 +159,8 @@ class RealtimeSpeech:
             self._talk.dirty = True
             yield from self._talk.listen()
         id = self._heard.started(event.at_us, going_on)
+        if self._detection is not None and self._detection.interrupt:
+            yield from self._replies.cut_aside()
         if going_on is None:
             at_ms = self._heard.from_us // 1000
             yield encode("input_audio_buffer.speech_started", audio_start_ms=at_ms, item_id=id)
