@@ -349,14 +349,21 @@ def test_a_full_stream_is_told_for_each_item_and_once_for_sound() -> None:
     room = SpeechRoom()
     room.sound(1000)
     part = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
-    item = {"type": "message", "role": "user", "id": "it", "content": [part, part]}
-    room.say("conversation.item.create", item=item, event_id="mine")
+    for id, content in (
+        ("a", [part]),
+        ("b", [part, part]),
+        ("c", [{"type": "input_text", "text": "?"}]),
+        ("d", [part]),
+    ):
+        item = {"type": "message", "role": "user", "id": id, "content": content}
+        room.say("conversation.item.create", item=item, event_id=f"my {id}")
     ((channel, stream),) = room.listening()
     room.told.clear()
     room.emit(channel, Appended(2, "image", None, None, 5, 16, 5))
-    room.emit(channel, Dropped(3, "image", 1, None, None, "full"))
-    (told,) = room.told
-    assert (told["error"]["event_id"], told["error"]["code"]) == ("mine", "context_overflow")
+    room.emit(channel, Appended(3, "image", None, None, 21, 16, 21))
+    room.emit(channel, Dropped(6, "image", 2, None, None, "full"))
+    assert [event["error"]["event_id"] for event in room.told] == ["my b", "my d"]
+    assert {event["error"]["code"] for event in room.told} == {"context_overflow"}
     room.told.clear()
     for _ in range(2):
         room.emit(channel, Dropped(1, "audio", 1, 0, 10, "full"))

@@ -161,7 +161,7 @@ class RealtimeDoor:
                 if isinstance(event, ReplyStarted) and stream == self._talk.name and not self._replies.runs(stream):
                     yield from self._replies.began_by_itself()
                 if isinstance(event, Appended):
-                    self._item_of(stream, event.seq)
+                    self._settled(stream, event.seq)
                 elif isinstance(event, Dropped):
                     yield from self._dropped(stream, event)
                 yield from self._replies.event(stream, event)
@@ -173,14 +173,14 @@ class RealtimeDoor:
             case c.Refused(ref=("open", event_id)):
                 yield encode_error(answer.message, openai_code(answer.code), None, event_id)
                 yield from self._lost(answer.stream or "", answer.message)
-            case c.Refused(ref=("sound" | "listen" | "item", _), stream=str(stream)) if (
+            case c.Refused(ref=("sound" | "listen" | "item" | "words", _), stream=str(stream)) if (
                 not answer.fatal and stream != self._talk.name
             ):
                 pass  # that stream is no more, and the client knows it; another one gets the conversation
             case c.Refused(ref=("sound" | "listen" as what, event_id)) if not answer.fatal:
                 place = "audio" if what == "sound" else "session.audio.input.turn_detection"
                 yield encode_error(answer.message, openai_code(answer.code), place, event_id)
-            case c.Refused(ref=("item", id)):
+            case c.Refused(ref=("item" | "words", id)):
                 yield self._refused_item(id, answer.code, answer.message)
                 if answer.fatal and answer.stream is not None:
                     yield from self._lost(answer.stream, answer.message)
@@ -203,7 +203,7 @@ class RealtimeDoor:
 
     def _wrong(self, stream: str, error: Error) -> Iterator[Told]:
         """An input, or the whole stream, has come to nothing."""
-        id = None if error.seq is None else self._item_of(stream, error.seq)
+        id = self._inputs.get(stream, {}).pop(error.seq or 0, None)
         if error.fatal:
             yield from self._replies.fail(stream, error.code, error.message)
             yield from self._lost(stream, error.message)
@@ -224,23 +224,21 @@ class RealtimeDoor:
         event_id = None if item is None else item.event_id
         return encode_error(f"item {id}: {message}", openai_code(code), "item", event_id)
 
-    def _item_of(self, stream: str, seq: int) -> str | None:
-        """The item of an input. Of inputs before it nothing is told any more."""
+    def _settled(self, stream: str, seq: int) -> list[str]:
+        """The items of inputs up to this one of which nothing was told yet; nothing more will be told of them."""
         inputs = self._inputs.get(stream, {})
-        id = inputs.get(seq)
-        for number in [*itertools.takewhile(lambda number: number < seq, inputs)]:
-            del inputs[number]
-        return id
+        numbers = [*itertools.takewhile(lambda number: number <= seq, inputs)]
+        return [*dict.fromkeys(inputs.pop(number) for number in numbers)]
 
     def _dropped(self, stream: str, dropped: Dropped) -> Iterator[Told]:
         """The model will not have some media. Silence is no loss, and is told as what it is."""
         if dropped.reason == "silence" and stream == self._talk.name:
             self._speech.silent(dropped.stop_us)
         elif dropped.reason == "full":
-            id = self._item_of(stream, dropped.seq)
-            if id is not None:
+            lost = self._settled(stream, dropped.seq)
+            for id in lost:
                 yield self._refused_item(id, ContextOverflowError.code, _FULL)
-            elif stream == self._talk.name and stream not in self._full:
+            if not lost and stream == self._talk.name and stream not in self._full:
                 self._full.add(stream)
                 yield encode_error(f"input audio: {_FULL}", openai_code(ContextOverflowError.code), "audio")
 

@@ -240,8 +240,9 @@ class RealtimeTalk:
         commands: list[c.Command] = []
         for item in items:
             self._held.append(item.id)
-            ref = ("item", item.id)
-            commands += [self.append(piece.item(), len(piece.data), ref) for piece in item.pieces]
+            for piece in item.pieces:
+                ref = ("words" if piece.kind == "text" else "item", item.id)
+                commands.append(self.append(piece.item(), len(piece.data), ref))
             self._reached = len(self._conversation)
         return commands
 
