@@ -31,6 +31,7 @@ class FakeInfo(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "cpu"
     dtype: str = "float32"
     transcription: None = None
+    turn_model: str | None = None
 
 
 class FakeReply:
