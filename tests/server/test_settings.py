@@ -115,7 +115,11 @@ def test_the_key_of_the_environment_goes_before_that_of_the_file(here: Path, mon
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
-    [("PENSTOCK_MAX_STREAM", "PENSTOCK_MAX_STREAMS"), ("PENSTOCK_APIKEY", "PENSTOCK_API_KEY"), ("PENSTOCK_XQ", "PENSTOCK_PORT")],
+    [
+        ("PENSTOCK_MAX_STREAM", "PENSTOCK_MAX_STREAMS"),
+        ("PENSTOCK_APIKEY", "PENSTOCK_API_KEY"),
+        ("PENSTOCK_XQ", "PENSTOCK_PORT"),
+    ],
 )
 def test_a_name_in_the_environment_that_is_no_option_is_refused(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, nearest: str
