@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 from ...errors import InputError
 from ...streams.requests.structured import Structured
 
-_KEPT = 64  # compiled grammars that are kept
+_KEPT = 64  # compiled grammars that are kept beside those with which somebody may still ask
 # What one grammar may cost: about a second to compile, and milliseconds for the ids that may come next.
 _LIMITS = {
     "max_items_in_row": 2000,
@@ -90,8 +91,18 @@ class Guide:
             self.fault = _said(self._matcher.get_error())
 
 
+class _Compiled:
+    """A matcher that has seen nothing. An object of its own, since nobody can tell when a matcher goes."""
+
+    def __init__(self, matcher: Any) -> None:
+        self.matcher = matcher
+
+
 class Grammars:
-    """The compiled grammars of one tokenizer, kept by what they say. Any thread may use it.
+    """The compiled grammars of one tokenizer, found by what they say. Any thread may use it.
+
+    The newest are kept, and all others for as long as a `Structured` lives that they were compiled or found for: so a
+    question that waits for an hour finds its grammar, and it is not compiled on the thread of whoever begins the reply.
 
     `vocabulary`: how many ids the model has; `ends` are its end tokens.
     """
@@ -99,16 +110,15 @@ class Grammars:
     def __init__(self, tokenizer: Any, vocabulary: int, ends: Iterable[int]) -> None:
         self._tokenizer, self._vocabulary, self._ends = tokenizer, vocabulary, sorted(ends)
         self._lock = threading.Lock()
-        self._known: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        self._newest: OrderedDict[tuple[str, str], _Compiled] = OrderedDict()
+        self._known: weakref.WeakValueDictionary[tuple[str, str], _Compiled] = weakref.WeakValueDictionary()
+        self._asked: dict[int, tuple[weakref.ref[Structured], _Compiled]] = {}  # by the address of who asks
         self._words: Any = None  # the tokenizer as llguidance has it
 
     def has(self, structured: Structured) -> bool:
-        """Whether it is compiled: then `guide` costs nothing."""
+        """Whether it is compiled: then `guide` costs nothing for as long as `structured` lives."""
         with self._lock:
-            source = structured.source()
-            if source in self._known:
-                self._known.move_to_end(source)
-            return source in self._known
+            return self._found(structured) is not None
 
     def compile(self, structured: Structured) -> None:
         """It takes up to a second, and the first time as long again for the tokenizer. InputError, which names the
@@ -120,18 +130,28 @@ class Grammars:
         return Guide(self._matcher(structured))
 
     def _matcher(self, structured: Structured) -> Any:
+        with self._lock:
+            found = self._found(structured)
+        if found is None:
+            made = _Compiled(self._made(*structured.source()))
+            with self._lock:
+                self._known[structured.source()] = made
+                found = self._found(structured) or made
+        return found.matcher
+
+    def _found(self, structured: Structured) -> _Compiled | None:
+        """What is compiled for it, which is the newest now and stays while `structured` lives."""
         source = structured.source()
-        with self._lock:
-            known = self._known.get(source)
-            if known is not None:
-                self._known.move_to_end(source)
-                return known
-        made = self._made(*source)
-        with self._lock:
-            self._known[source] = made
-            if len(self._known) > _KEPT:
-                self._known.popitem(last=False)
-        return made
+        found = self._known.get(source)
+        if found is None:
+            return None
+        self._newest[source] = found
+        self._newest.move_to_end(source)
+        if len(self._newest) > _KEPT:
+            self._newest.popitem(last=False)
+        address = id(structured)
+        self._asked[address] = weakref.ref(structured, lambda _: self._asked.pop(address, None)), found
+        return found
 
     def _made(self, name: str, text: str) -> Any:
         llguidance = _library()
