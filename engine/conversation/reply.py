@@ -94,14 +94,20 @@ class ReplyState:
         if self.params.structured is not None:
             self.guide = grammars.guide(self.params.structured)
 
+    def follow(self) -> Guide | None:
+        """Its guide, which knows all that was said of the newest value; None where it has no grammar."""
+        if self.guide is not None:
+            self.guide.follow(self.ids[self.value :])
+        return self.guide
+
     def draw(self) -> Draw:
         """How the next token is drawn."""
         params, way, place = self.params, self._way, len(self.ids)
         barred = tuple(self._ends) if len(self.ids) < params.min_tokens else ()
         allowed = b""
-        if self.guide is not None:
-            self.guide.follow(self.ids[self.value :])
-            allowed, only_ends = self.guide.allowed(self._ends, self._may_rest and place == self.value)
+        guide = self.follow()
+        if guide is not None:
+            allowed, only_ends = guide.allowed(self._ends, self._may_rest and place == self.value)
             barred = () if only_ends else barred
         elif way.temperature == 0 and not (self._penalised or self._bias or barred):
             return _GREEDY if params.logprobs is None else Draw(logprobs=params.logprobs)

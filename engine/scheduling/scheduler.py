@@ -254,6 +254,8 @@ class Scheduler:
         copies: list[tuple[int, int]] = []
         restores: list[tuple[int, list[int]]] = []
         feeds: list[Feed] = []
+        speaking = [reply for id, _ in decision.grants if (reply := self.streams[id].reply) is not None]
+        self.family.grammars.find_together([guide for reply in speaking if (guide := reply.follow()) is not None])
         for id, count in decision.grants:
             stream = self.streams[id]
             if stream.away:

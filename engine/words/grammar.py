@@ -6,17 +6,24 @@ next. It knows no logits and no streams.
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ...errors import InputError
 from ...streams.requests.structured import Structured
+from ..runner.threads import granted_cores
 
 _KEPT = 64  # compiled grammars that are kept beside those with which somebody may still ask
+# So many guides are worth several threads, of which there are so many at most.
+_TOGETHER, _MOST_THREADS = 8, 8
 # What one grammar may cost: about a second to compile, and milliseconds for the ids that may come next.
 _LIMITS = {
     "max_items_in_row": 2000,
@@ -41,32 +48,34 @@ class Allowed(NamedTuple):
 class Guide:
     """How far one reply is in its grammar.
 
-    `fault`: why it cannot go on, empty while it can. It allows the end tokens then.
+    `matcher` knows what was said. `fault`: why it cannot go on, empty while it can. It allows the end tokens then.
+    `found`: what may come next, where it was found together with that of others; empty: it was not.
     """
 
     def __init__(self, compiled: Any) -> None:
         """`compiled`: a matcher that has seen nothing; it is not changed."""
         self._compiled = compiled
-        self._matcher = compiled.deep_copy()
+        self.matcher = compiled.deep_copy()
         self._followed = 0
+        self.found = b""
         self.fault = ""
 
     def follow(self, ids: list[int]) -> None:
         """The ids that were said so far, of which it has seen the first ones before."""
         if len(ids) > self._followed:
-            self._matcher.consume_tokens(ids[self._followed :])
-            self._followed = len(ids)
+            self.matcher.consume_tokens(ids[self._followed :])
+            self._followed, self.found = len(ids), b""
             self._note_fault()
 
     def allowed(self, ends: Iterable[int], may_end: bool) -> Allowed:
         """What may come next. `ends` end the reply: they may come where the words are complete, or where it `may_end`
         all the same."""
-        bits = bytearray(self._matcher.compute_bitmask())
+        bits = bytearray(self.found or self.matcher.compute_bitmask())
         self._note_fault()
         for id in ends:
             bits[id >> 3] &= ~(1 << (id & 7))
         only_ends = bits.count(0) == len(bits)
-        complete = may_end or self._matcher.is_accepting()
+        complete = may_end or self.matcher.is_accepting()
         if only_ends and not (complete or self.fault):
             self.fault = "no token of this model goes on from here"
         if self.fault:
@@ -82,13 +91,13 @@ class Guide:
 
     def copy(self) -> Guide:
         twin = Guide(self._compiled)
-        twin._matcher = self._matcher.deep_copy()
-        twin._followed, twin.fault = self._followed, self.fault
+        twin.matcher = self.matcher.deep_copy()
+        twin._followed, twin.found, twin.fault = self._followed, self.found, self.fault
         return twin
 
     def _note_fault(self) -> None:
-        if self._matcher.is_error() and not self.fault:
-            self.fault = _said(self._matcher.get_error())
+        if self.matcher.is_error() and not self.fault:
+            self.fault = _said(self.matcher.get_error())
 
 
 class _Compiled:
@@ -114,6 +123,7 @@ class Grammars:
         self._known: weakref.WeakValueDictionary[tuple[str, str], _Compiled] = weakref.WeakValueDictionary()
         self._asked: dict[int, tuple[weakref.ref[Structured], _Compiled]] = {}  # by the address of who asks
         self._words: Any = None  # the tokenizer as llguidance has it
+        self._mask_bytes = 0
 
     def has(self, structured: Structured) -> bool:
         """Whether it is compiled: then `guide` costs nothing for as long as `structured` lives."""
@@ -128,6 +138,19 @@ class Grammars:
     def guide(self, structured: Structured) -> Guide:
         """For a reply that has said nothing yet. Raises as `compile` does, which it does where it has to."""
         return Guide(self._matcher(structured))
+
+    def find_together(self, guides: Sequence[Guide]) -> None:
+        """What may come next in all of these, found on several cores where they are many; `Guide.allowed` has it then.
+        Where there is one core, each is found by itself."""
+        waiting = [guide for guide in guides if not (guide.found or guide.fault)]
+        if len(waiting) < _TOGETHER or _mask_threads() < 2:
+            return
+        from llguidance.numpy import fill_next_token_bitmask_par
+
+        bits = np.empty((len(waiting), (self._as_words().vocab_size + 31) // 32), np.int32)
+        fill_next_token_bitmask_par(_executor(), [(guide.matcher, at) for at, guide in enumerate(waiting)], bits)
+        for at, guide in enumerate(waiting):
+            guide.found = bits[at].tobytes().ljust(self._mask_bytes, b"\0")
 
     def _matcher(self, structured: Structured) -> Any:
         with self._lock:
@@ -162,7 +185,7 @@ class Grammars:
         except ValueError as error:
             raise InputError(f"{place}: {_said(str(error))}") from None
         matcher = llguidance.LLMatcher(self._as_words(), grammar, limits=limits, log_level=0)
-        matcher.compute_bitmask()  # the first takes longest, and here nobody waits for it
+        self._mask_bytes = len(matcher.compute_bitmask())  # the first takes longest, and here nobody waits for it
         if matcher.is_error():
             raise InputError(f"{place}: {_said(matcher.get_error())}")
         return matcher
@@ -183,6 +206,19 @@ class Grammars:
                     f"params.structured: expected a tokenizer that llguidance can read, got a {kind}: {error}"
                 ) from None
         return self._words
+
+
+@functools.cache
+def _mask_threads() -> int:
+    """How many threads find what may come next: one for each core that this process has, up to a bound."""
+    cores = granted_cores()
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_MOST_THREADS, own, own if cores is None else max(1, int(cores)))
+
+
+@functools.cache
+def _executor() -> Any:
+    return _library().LLExecutor(_mask_threads())
 
 
 def _library() -> Any:
