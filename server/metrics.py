@@ -58,6 +58,9 @@ class Meter:
         self.evicted = counter("rows_evicted", "Rows that have left the windows of streams.")
         self.key_bytes = counter("key_media_bytes", "Bytes of media that the clients of a key handed in.", ["key"])
         self.key_tokens = counter("key_tokens", "Tokens of replies and rows of media of the clients of a key.", ["key"])
+        self.key_rows = counter(
+            "key_rows", "Rows that were computed for the streams of a key that have ended.", ["key", "modality"]
+        )
         self.key_encode = counter(
             "key_encode_seconds", "Seconds that the towers worked for the streams of a key that have ended.", ["key"]
         )
