@@ -35,15 +35,39 @@ def checked_messages(given: list[Any], parts: bool) -> list[dict[str, Any]]:
     return messages
 
 
-def checked_tools(given: list[Any], choice: Any) -> list[dict[str, Any]]:
-    """The tools for a `Request`: none where the choice is "none"."""
+def checked_tools(given: list[Any], choice: Any) -> tuple[list[dict[str, Any]], Any]:
+    """The tools for a `Request`, and which of them are to be called: none where the choice is "none", some where it
+    names those that are allowed."""
     try:
         check_tools(given)
     except InputError as error:
         raise MessageError(str(error), str(error).partition(": ")[0]) from None
     if choice == "auto" and not given:
         raise MessageError("tool_choice: expected tools beside it, got none", "tool_choice")
-    return [] if choice == "none" else given
+    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+        return _allowed(given, choice)
+    return ([] if choice == "none" else given), choice
+
+
+def _allowed(tools: list[dict[str, Any]], choice: dict[str, Any]) -> tuple[list[dict[str, Any]], Any]:
+    """`{"type": "allowed_tools", "mode", "tools"}`; chats have an object more than responses."""
+    inner = choice.get("allowed_tools", choice)
+    mode, named = (inner.get("mode"), inner.get("tools")) if isinstance(inner, dict) else (None, None)
+    if mode not in ("auto", "required") or not isinstance(named, list) or not named:
+        raise MessageError(
+            "tool_choice: expected allowed_tools with a mode, 'auto' or 'required', and a list of tools, got others",
+            "tool_choice",
+        )
+    functions = {tool["function"]["name"]: tool for tool in tools}
+    allowed = []
+    for tool in named:
+        function = tool.get("function", tool) if isinstance(tool, dict) else None
+        name = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(name, str) or name not in functions:
+            known = ", ".join(map(repr, functions)) or "no tools"
+            raise MessageError(f"tool_choice: expected names of {known}, got {described(name)}", "tool_choice")
+        allowed.append(functions[name])
+    return allowed, mode
 
 
 def _message(place: str, message: dict[str, Any], parts: bool) -> dict[str, Any]:
