@@ -23,6 +23,7 @@ from .commands import Answer, Command, OpenStream
 from .config import ServerConfig
 from .errors import DrainingError, HangUp, PenstockError
 from .fetching import Fetcher, refuse_urls
+from .kept_media import KeptMedia
 from .openai_words import Failure, RequestBody, RequestMark, failure, refused
 from .session import Session, refusal
 from .session_tasks import SessionTasks
@@ -83,14 +84,17 @@ class ServedRequest:
         number: int,
         account: Account,
         fetcher: Fetcher | None,
+        kept: KeptMedia,
     ) -> None:
-        """`account`: that of its key. `fetcher` gets media by its URL; None: nothing is fetched."""
+        """`account`: that of its key. `fetcher` gets media by its URL; None: nothing is fetched. `kept`: what clients
+        have sent under names."""
         self._request = request
         self._engine = engine
         self._config = config
         self._number = number
         self._account = account
         self._fetcher = fetcher
+        self._kept = kept
         self._session = Session(config.max_streams, config.waiting_bytes)
         self._later: list[Command] = []  # commands that answers have led to
         self._ready: list[bytes] = []  # events that are not sent yet
@@ -196,13 +200,15 @@ class ServedRequest:
         """The command with its media in it. InputError where some is neither in the request nor may be fetched."""
         if not isinstance(command, OpenStream) or command.request.messages is None:
             return command
-        messages = command.request.messages
+        asked, key = command.request.messages, self._account.name
+        messages = self._kept.fill(asked, key)
         if self._fetcher is None:
             refuse_urls(messages)
             fetched = 0
         else:
             messages, fetched = await self._fetcher.fill(messages)
         check_inline(messages, ())
+        self._kept.keep(asked, messages, key)
         request = msgspec.structs.replace(command.request, messages=messages)
         return msgspec.structs.replace(command, request=request, size=command.size + fetched)
 

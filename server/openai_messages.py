@@ -10,6 +10,7 @@ import msgspec
 from ..errors import InputError
 from ..streams.requests.messages import check_messages, check_tools, described
 from .errors import MessageError
+from .kept_media import checked_name, named
 
 _FIELDS = {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content"}
 # What clients send back of an answer that they have had, and what says nothing to a template.
@@ -96,18 +97,21 @@ def _part(place: str, part: Any) -> Any:
     if part.get("type") == "refusal" and isinstance(part.get("refusal"), str):
         return {"type": "text", "text": part["refusal"]}
     name = part.get("type")
-    if name in _MEDIA and part.get(name) is None and part.get("uuid") is not None:
-        raise MessageError(
-            f"{place}.{name}: expected the media beside its uuid, got none: this server knows what it has seen by its "
-            "content, not by a name",
-            f"{place}.{name}",
-        )
+    uuid = part.get("uuid")
+    if name in _MEDIA and uuid is not None:
+        try:
+            checked_name(uuid, place)
+        except InputError as error:
+            raise MessageError(str(error), f"{place}.uuid") from None
+        if all(part.get(key) is None for key in (name, "path", "url", "base64")):
+            part = {**part, name: named()}
     if not isinstance(name, str):
         return part  # which is refused
     check_known(place, part, _BESIDE | {name, "path", "url", "base64"})
     if isinstance(part.get(name), dict):
         check_known(f"{place}.{name}", part[name], _WITHIN)
-    return {name: value for name, value in part.items() if name not in ("uuid", "cache_control")}
+    gone = ("cache_control",) if name in _MEDIA and uuid is not None else ("cache_control", "uuid")
+    return {name: value for name, value in part.items() if name not in gone}
 
 
 def check_known(place: str, given: dict[Any, Any], known: set[Any]) -> None:
