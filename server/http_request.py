@@ -27,6 +27,7 @@ from .kept_media import KeptMedia
 from .openai_words import Failure, RequestBody, RequestMark, failure, refused
 from .session import Session, refusal
 from .session_tasks import SessionTasks
+from .telemetry import CALLER, caller_of
 
 if TYPE_CHECKING:
     from ..actors.engine import Engine
@@ -125,6 +126,7 @@ class ServedRequest:
     async def run(self, make: MakeDoor, mark: RequestMark, headers: dict[str, str], send: Send) -> None:
         """Answer the request. It ends with its client; one that leaves too much of its answer unread gets no more."""
         answer = _AnswerWriter(headers, send)
+        CALLER.set(caller_of(self._request.headers))
         try:
             try:
                 body = RequestBody(await self._body(), self._request.headers.get("content-type", ""))
