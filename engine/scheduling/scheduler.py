@@ -40,6 +40,7 @@ from ..conversation.going_back import go_back
 from ..conversation.kept import Kept
 from ..conversation.laying import Limits
 from ..conversation.layout import Layout
+from ..conversation.reply import guide_together
 from ..conversation.rules import What
 from ..conversation.silence import can_wait
 from ..conversation.state import StreamState
@@ -254,8 +255,7 @@ class Scheduler:
         copies: list[tuple[int, int]] = []
         restores: list[tuple[int, list[int]]] = []
         feeds: list[Feed] = []
-        speaking = [reply for id, _ in decision.grants if (reply := self.streams[id].reply) is not None]
-        self.family.grammars.find_together([guide for reply in speaking if (guide := reply.follow()) is not None])
+        guide_together(self.family.grammars, (self.streams[id].reply for id, _ in decision.grants))
         for id, count in decision.grants:
             stream = self.streams[id]
             if stream.away:

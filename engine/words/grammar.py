@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import threading
 import weakref
 from collections import OrderedDict
@@ -19,11 +18,9 @@ import numpy as np
 
 from ...errors import InputError
 from ...streams.requests.structured import Structured
-from ..runner.threads import granted_cores
 
 _KEPT = 64  # compiled grammars that are kept beside those with which somebody may still ask
-# So many guides are worth several threads, of which there are so many at most.
-_TOGETHER, _MOST_THREADS = 8, 8
+_TOGETHER = 8  # so many guides are worth several threads
 # What one grammar may cost: about a second to compile, and milliseconds for the ids that may come next.
 _LIMITS = {
     "max_items_in_row": 2000,
@@ -139,16 +136,16 @@ class Grammars:
         """For a reply that has said nothing yet. Raises as `compile` does, which it does where it has to."""
         return Guide(self._matcher(structured))
 
-    def find_together(self, guides: Sequence[Guide]) -> None:
-        """What may come next in all of these, found on several cores where they are many; `Guide.allowed` has it then.
-        Where there is one core, each is found by itself."""
+    def find_together(self, guides: Sequence[Guide], threads: int) -> None:
+        """What may come next in all of these, found by so many threads where it is worth it; `Guide.allowed` has it
+        then. With one thread each is found by itself."""
         waiting = [guide for guide in guides if not (guide.found or guide.fault)]
-        if len(waiting) < _TOGETHER or _mask_threads() < 2:
+        if len(waiting) < _TOGETHER or threads < 2:
             return
         from llguidance.numpy import fill_next_token_bitmask_par
 
         bits = np.empty((len(waiting), (self._as_words().vocab_size + 31) // 32), np.int32)
-        fill_next_token_bitmask_par(_executor(), [(guide.matcher, at) for at, guide in enumerate(waiting)], bits)
+        fill_next_token_bitmask_par(_executor(threads), [(guide.matcher, at) for at, guide in enumerate(waiting)], bits)
         for at, guide in enumerate(waiting):
             guide.found = bits[at].tobytes().ljust(self._mask_bytes, b"\0")
 
@@ -209,16 +206,8 @@ class Grammars:
 
 
 @functools.cache
-def _mask_threads() -> int:
-    """How many threads find what may come next: one for each core that this process has, up to a bound."""
-    cores = granted_cores()
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(_MOST_THREADS, own, own if cores is None else max(1, int(cores)))
-
-
-@functools.cache
-def _executor() -> Any:
-    return _library().LLExecutor(_mask_threads())
+def _executor(threads: int) -> Any:
+    return _library().LLExecutor(threads)
 
 
 def _library() -> Any:

@@ -377,7 +377,6 @@ def test_what_is_found_for_many_at_once_is_what_each_finds(
     text_loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where a reply ends, or its grammar becomes too complex."""
-    monkeypatch.setattr(grammar, "_mask_threads", lambda: 2)
     limits = {**grammar._LIMITS, "max_lexer_states": 60}
     monkeypatch.setattr(grammar, "_LIMITS", limits)
     grammars = Grammars(text_loaded.family.tokenizer, text_loaded.family.data.vocabulary, text_loaded.family.stop_ids)
@@ -389,7 +388,7 @@ def test_what_is_found_for_many_at_once_is_what_each_finds(
         for guides in (beside, alone):
             for guide, ids in zip(guides, said, strict=True):
                 guide.follow(ids)
-        grammars.find_together(beside)
+        grammars.find_together(beside, 2)
         assert any(guide.found for guide in beside)
         for place, (one, other) in enumerate(zip(beside, alone, strict=True)):
             may_end = place in ended
