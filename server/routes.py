@@ -41,6 +41,7 @@ from .doors.stream import StreamDoor
 from .engine_metrics import EngineCollector
 from .fetching import Fetcher
 from .http_request import MakeDoor, ServedRequest
+from .kept_media import KeptMedia
 from .metrics import Meter
 from .openai_words import RequestMark, failure, model_card
 from .openapi import document
@@ -87,6 +88,7 @@ class Service:
         self._connections: dict[int, ServedSocket | ServedRequest] = {}
         self._began = int(time.time())
         self._fetcher = _fetcher(config)
+        self._media = KeptMedia()
         self._count = 0
         self._gone = asyncio.Event()  # A connection has ended.
         self._kept: dict[str, ServedSocket] = {}  # Those that a client may go on with, by token.
@@ -242,7 +244,7 @@ class Service:
             self._count += 1
             number = self._count
             path, account = scope["path"], self._account(request)
-            served = ServedRequest(request, self.engine, self.config, number, account, self._fetcher)
+            served = ServedRequest(request, self.engine, self.config, number, account, self._fetcher, self._media)
             self._connections[number] = served
             self.meter.connected.labels(path).inc()
             self.meter.connections.labels(path).inc()

@@ -40,6 +40,7 @@ from ..conversation.going_back import go_back
 from ..conversation.kept import Kept
 from ..conversation.laying import Limits
 from ..conversation.layout import Layout
+from ..conversation.reply import guide_together
 from ..conversation.rules import What
 from ..conversation.silence import can_wait
 from ..conversation.state import StreamState
@@ -254,6 +255,7 @@ class Scheduler:
         copies: list[tuple[int, int]] = []
         restores: list[tuple[int, list[int]]] = []
         feeds: list[Feed] = []
+        guide_together(self.family.grammars, (self.streams[id].reply for id, _ in decision.grants))
         for id, count in decision.grants:
             stream = self.streams[id]
             if stream.away:
