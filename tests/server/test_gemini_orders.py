@@ -234,7 +234,7 @@ def test_a_setup_is_what_holds() -> None:
         contextWindowCompression={"trigger_tokens": "4000", "sliding_window": {"target_tokens": "2000"}},
         sessionResumption={},
     )
-    assert room.told[1] == {"sessionResumptionUpdate": {"resumable": False}}
+    assert room.told[1] == {"sessionResumptionUpdate": {"newHandle": "token.0", "resumable": True}}
     room.say(clientContent=content("Hello", False))
     (request,) = room.requests
     params = request.params

@@ -41,6 +41,7 @@ class GeminiConversation:
         self._calling: GeminiTurn | None = None  # the turn whose functions have not returned
         self._pending: dict[str, str | None] = {}  # its calls by id, and what they have returned
         self._cancelled: set[str] = set()
+        self.ends = 0  # how often a turn, or its part up to calls, was told to its end
 
     @property
     def _speaks(self) -> bool:
@@ -161,6 +162,7 @@ class GeminiConversation:
         yield encode(toolCallCancellation={"ids": [*self._pending]})
         yield interrupted()
         yield turn_complete()
+        self.ends += 1
         self._cancelled |= self._pending.keys()
         self._calling, self._pending = None, {}
 
@@ -194,6 +196,7 @@ class GeminiConversation:
         if done.reason == "error":
             raise GeminiFault("the reply has failed; the server's log says more", FAILED)
         yield from turn.done(done, self._usage.of(done))
+        self.ends += 1
         turn.entry.running = False
         self._turn = None
         if turn.calls:

@@ -25,6 +25,18 @@ _LOW_START = 0.7  # from which likelihood on sound is speech where a client want
 _SILENCE_MS, _LOW_END_MS = 500, 1000
 
 
+_KEPT_FIELDS = {
+    "system": "systemInstruction",
+    "tools": "tools",
+    "params": "generationConfig",
+    "window": "contextWindowCompression",
+    "detection": "realtimeInputConfig",
+    "interrupts": "realtimeInputConfig",
+    "all_sound": "realtimeInputConfig",
+    "history_first": "historyConfig",
+}
+
+
 class GeminiSetup(msgspec.Struct, frozen=True, kw_only=True):
     """What holds for a connection.
 
@@ -34,7 +46,7 @@ class GeminiSetup(msgspec.Struct, frozen=True, kw_only=True):
     interrupts: the begin of speech or of an activity cuts the running turn.
     all_sound: without detection, sound outside of activities goes in too.
     history_first: the first turns of the client are its history, which is not answered.
-    resumption: the client wants to be told how it may come back.
+    resumption: the client wants to be told how it may come back. handle: by which it comes back now; empty: it begins.
     """
 
     system: str | None = None
@@ -46,11 +58,19 @@ class GeminiSetup(msgspec.Struct, frozen=True, kw_only=True):
     all_sound: bool = False
     history_first: bool = False
     resumption: bool = False
+    handle: str = ""
 
     @property
     def functions(self) -> list[str]:
         """The names of the functions."""
         return [tool["function"]["name"] for tool in self.tools]
+
+    def check_again(self, said: GeminiSetup) -> None:
+        """GeminiFault where a client that comes back says something else. What it leaves out is as it was."""
+        plain = GeminiSetup()
+        for name, written in _KEPT_FIELDS.items():
+            if getattr(said, name) not in (getattr(plain, name), getattr(self, name)):
+                raise GeminiFault(f"setup.{written}: expected what this session has: begin a new one", POLICY)
 
 
 def setup_of(said: Any) -> GeminiSetup:
@@ -74,9 +94,7 @@ def setup_of(said: Any) -> GeminiSetup:
         made["history_first"] = flag_of(first, f"setup.historyConfig.{name}")
     if "sessionResumption" in given:
         wanted = fields(given["sessionResumption"], "setup.sessionResumption", ("handle",))
-        if wanted.get("handle"):
-            raise GeminiFault("setup.sessionResumption.handle: this server keeps no sessions: begin a new one", POLICY)
-        made["resumption"] = True
+        made |= {"resumption": True, "handle": text_of(wanted.get("handle", ""), "setup.sessionResumption.handle")}
     return GeminiSetup(**made)
 
 
