@@ -17,6 +17,7 @@ from gemini_room import CALL, SOUND, GeminiRoom
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from penstock.server.doors.gemini import history
+from penstock.server.doors.gemini.setup import PictureSize, setup_of
 from penstock.server.doors.gemini.wire import GeminiFault
 from penstock.streams.event import (
     Dropped,
@@ -223,6 +224,25 @@ def test_media_that_is_no_longer_kept_is_not_left_out(monkeypatch: pytest.Monkey
     room.say(clientContent=content("A red square.", False, "model"))
     with pytest.raises(GeminiFault, match="1008 the history has to be read again"):
         room.say(clientContent=content("And now?", True))
+
+
+def test_pictures_have_the_resolution_that_a_client_asks_for() -> None:
+    """As few rows as Google's have; more than the model takes is never asked of it."""
+    for name, most, expected in (
+        ("LOW", 1280, {"max_pixels": 64 * 784}),
+        ("MEDIUM", 1280, {"max_pixels": 256 * 784}),
+        ("LOW", 16, {}),
+        ("HIGH", 1280, {}),
+    ):
+        setup = setup_of({"generationConfig": {"mediaResolution": f"MEDIA_RESOLUTION_{name}"}}, PictureSize(most, 784))
+        assert setup.processor == expected
+    room = GeminiRoom(generation_config={"media_resolution": "MEDIA_RESOLUTION_LOW"})
+    room.say(realtimeInput={"video": {"data": PICTURE, "mimeType": "image/jpeg"}})
+    room.say(clientContent=content("So it is.", False, "model"))
+    room.say(clientContent=content("Is it?", True))
+    assert [request.processor for request in room.requests] == [{"max_pixels": 64 * 784}] * 2
+    with pytest.raises(GeminiFault, match="mediaResolution: expected none, since all pictures"):
+        setup_of({"generationConfig": {"mediaResolution": "MEDIA_RESOLUTION_LOW"}}, PictureSize(0, 0))
 
 
 def test_a_setup_is_what_holds() -> None:

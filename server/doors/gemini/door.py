@@ -14,7 +14,7 @@ from ...config import ServerConfig
 from .conversation import GeminiConversation, ToldGemini
 from .inputs import Senses, content_of, media_of, responses_of
 from .resuming import UNKNOWN, GeminiPlace, place_of
-from .setup import GeminiSetup, setup_of
+from .setup import GeminiSetup, PictureSize, setup_of
 from .wire import FAILED, INVALID, POLICY, GeminiFault, decode, encode, expected, fields, flag_of, list_of, text_of
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class GeminiDoor:
 
     def __init__(self, info: EngineInfo, config: ServerConfig, query: Mapping[str, str] | None = None) -> None:
         self._senses = Senses("image" in info.modalities, "audio" in info.modalities)
+        self._pictures = PictureSize(info.picture_rows, info.row_pixels)
         self._drain_seconds = config.drain_seconds
         self._goes_down = False
         self._talks: GeminiConversation | None = None
@@ -84,7 +85,7 @@ class GeminiDoor:
                 yield from self._talks.returned(responses_of(value, kind))
 
     def _set_up(self, said: Any) -> Iterator[ToldGemini | c.Moving]:
-        self._setup = setup = setup_of(said)
+        self._setup = setup = setup_of(said, self._pictures)
         if setup.handle:
             token, received = place_of(setup.handle)
             yield c.ResumeConnection(token=token, received=received, terms=setup)

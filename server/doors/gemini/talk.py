@@ -91,7 +91,14 @@ class GeminiTalk:
 
     def _request(self, **fields: Any) -> Request:
         setup = self._setup
-        return Request(system=setup.system, format="turns", window=setup.window, params=setup.params, **fields)
+        return Request(
+            system=setup.system,
+            format="turns",
+            window=setup.window,
+            params=setup.params,
+            processor=setup.processor,
+            **fields,
+        )
 
     def _open(self, request: Request, ref: Any = None) -> c.Command:
         self.name, self.stale, self.listens = f"talk {next(self._numbers)}", False, None
