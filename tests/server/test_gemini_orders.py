@@ -16,13 +16,16 @@ import pytest
 from gemini_room import CALL, SOUND, GeminiRoom
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from penstock.server.doors.gemini import history
+from penstock.server.doors.gemini import hearing, history
 from penstock.server.doors.gemini.setup import PictureSize, setup_of
 from penstock.server.doors.gemini.wire import GeminiFault
 from penstock.streams.event import (
     Dropped,
     Error,
+    ReplyDone,
+    ReplyStarted,
     SpeechStarted,
+    SpeechStopped,
 )
 
 LOOK = {"name": "look", "parameters": {"type": "OBJECT", "properties": {"at": {"type": "INTEGER"}}}}
@@ -264,3 +267,43 @@ def test_a_setup_is_what_holds() -> None:
     ((_, stream),) = room.streams.items()
     assert stream.listens is not None and (stream.listens.silence_ms, stream.listens.speech_ms) == (800, 40)
     assert GeminiRoom().requests == []
+
+
+def test_a_new_stream_hears_speech_that_was_not_noticed_yet() -> None:
+    """The stream that listened is replaced before it could tell that somebody speaks."""
+    room = GeminiRoom()
+    room.say(realtimeInput={"audio": {"data": SOUND, "mimeType": "audio/pcm"}})
+    room.say(clientContent=content("So it is.", False, "model"))
+    room.say(clientContent=content("Is it?", True))
+    ((_, stream),) = room.streams.items()
+    assert stream.listens is not None and stream.seq == 2, "expected the sound in the new stream"
+
+
+def test_speech_that_is_heard_late_is_whole_in_the_history() -> None:
+    room = GeminiRoom()
+    for _ in range(30):
+        room.say(realtimeInput={"audio": {"data": SOUND, "mimeType": "audio/pcm"}})
+    ((channel, _),) = room.streams.items()
+    room.emit(channel, SpeechStarted(1, 1, 1_000_000, "energy"))
+    room.emit(channel, SpeechStopped(1, 2, 3_000_000, "silence"))
+    room.emit(channel, ReplyStarted(1, 2))
+    room.emit(channel, ReplyDone(1, "stop", 0, rows=9))
+    room.say(clientContent=content("So it is.", False, "model"))
+    room.say(clientContent=content("Is it?", True))
+    sound = room.requests[-1].messages[0]["content"][0]["audio"]
+    assert len(sound.data) == 2 * 16_000 * 2
+
+
+def test_speech_that_was_too_long_to_be_kept_is_not_left_out_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hearing, "KEPT_US", 4_000_000)
+    room = GeminiRoom()
+    for _ in range(9):
+        room.say(realtimeInput={"audio": {"data": SOUND, "mimeType": "audio/pcm"}})
+    ((channel, _),) = room.streams.items()
+    room.emit(channel, SpeechStarted(1, 1, 0, "energy"))
+    room.emit(channel, SpeechStopped(1, 2, 8_000_000, "silence"))
+    room.emit(channel, ReplyStarted(1, 2))
+    room.emit(channel, ReplyDone(1, "stop", 0, rows=9))
+    room.say(clientContent=content("So it is.", False, "model"))
+    with pytest.raises(GeminiFault, match="1008 the history has to be read again"):
+        room.say(clientContent=content("Is it?", True))

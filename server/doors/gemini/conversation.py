@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ....streams.event import Event, ReplyDone, ReplyStarted, SpeechStarted, SpeechStopped, Token
+from ....streams.event import Dropped, Event, ReplyDone, ReplyStarted, SpeechStarted, SpeechStopped, Token
 from ... import commands as c
 from .hearing import HeardActivity
 from .history import GeminiEntry, GeminiHistory
@@ -87,7 +87,7 @@ class GeminiConversation:
         if detection is None:
             raise GeminiFault("realtimeInput.audioStreamEnd: expected it with automaticActivityDetection only")
         if self._sound.now_us:
-            rate = self._sound.rate
+            rate = self._sound.form.rate
             silence = bytes((detection.silence_ms + 200) * rate // 1000 * 2)
             yield from self.talk.hear(self._sound.append(silence, rate))
 
@@ -180,6 +180,8 @@ class GeminiConversation:
                 yield from self._turn.token(event)
             case ReplyDone() if self._turn is not None:
                 yield from self._done(self._turn, event)
+            case Dropped(reason="silence", stop_us=int(until_us)):
+                self._sound.silent(until_us)
             case SpeechStarted(at_us=at_us):
                 self._sound.started(at_us)
                 if self._setup.interrupts:

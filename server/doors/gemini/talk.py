@@ -65,7 +65,7 @@ class GeminiTalk:
             )
         leave = [] if self.name is None else [c.CloseStream(stream=self.name)]
         opened = self._open(self._request(messages=self._history.messages(), tools=self._setup.tools), "ask")
-        heard = [self._sounds(chunk) for chunk in self._sound.unfinished()]
+        heard = [self._sounds(chunk) for chunk in self._sound.unheard()]
         return [*leave, opened, *self.listen(), *heard], self._history.media_kinds()
 
     def hear(self, sound: AudioChunk) -> list[c.Command]:
