@@ -27,6 +27,7 @@ from penstock.streams.event import (
     SpeechStarted,
     SpeechStopped,
 )
+from penstock.streams.requests.window import Window
 
 LOOK = {"name": "look", "parameters": {"type": "OBJECT", "properties": {"at": {"type": "INTEGER"}}}}
 PICTURE = base64.urlsafe_b64encode(b"\xff\xd8\xff\xfb").decode()
@@ -264,6 +265,9 @@ def test_a_setup_is_what_holds() -> None:
     assert (params.temperature, params.top_k, params.max_tokens, params.seed, params.stop) == (0.5, 4, 9, 3, ("x",))
     assert request.system == "Be short." and request.window.rows == 4000
     room.speak()
+    plain = GeminiRoom()
+    plain.say(clientContent=content("Hello", False))
+    assert plain.requests[0].window == Window(), "expected a window, as every stream has"
     ((_, stream),) = room.streams.items()
     assert stream.listens is not None and (stream.listens.silence_ms, stream.listens.speech_ms) == (800, 40)
     assert GeminiRoom().requests == []

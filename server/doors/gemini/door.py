@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _MESSAGES = ("setup", "clientContent", "realtimeInput", "toolResponse")
 _REALTIME = "activityStart mediaChunks audio video text audioStreamEnd activityEnd".split()
-_FULL = "the context is full: begin a new session, or ask for contextWindowCompression"
+_FULL = "the context is full: a piece of media has more tokens than this session may keep, or the prompt leaves no room"
 
 
 class GeminiDoor:

@@ -49,7 +49,7 @@ class GeminiSetup(msgspec.Struct, frozen=True, kw_only=True):
     """What holds for a connection.
 
     system: the system prompt. tools: functions, in OpenAI's form. params: how replies are drawn. window: what the
-    stream keeps of its past; None: all, and the connection ends when it is full.
+    stream keeps of its past.
     detection: how speech is heard; None: the client says when it begins and ends.
     interrupts: the begin of speech or of an activity cuts the running turn.
     all_sound: without detection, sound outside of activities goes in too.
@@ -61,7 +61,7 @@ class GeminiSetup(msgspec.Struct, frozen=True, kw_only=True):
     system: str | None = None
     tools: list[dict[str, Any]] = []
     params: SamplingParams = SamplingParams(max_tokens=MOST_TOKENS)
-    window: Window | None = None
+    window: Window = Window()
     detection: TurnDetection | None = TurnDetection()
     interrupts: bool = True
     all_sound: bool = False
