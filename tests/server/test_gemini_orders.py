@@ -87,6 +87,8 @@ def check_turns(told: list[dict[str, Any]]) -> list[str]:
     turns, words, before = [], "", ""
     for message in told:
         served = message.get("serverContent", {})
+        if served == {"waitingForInput": True}:
+            continue
         if "modelTurn" in served:
             words += served["modelTurn"]["parts"][0]["text"]
             kind = "words"
@@ -206,6 +208,20 @@ def test_functions_return_into_the_turn() -> None:
     room.say(clientContent=content("Is it?", True))
     last = [message for message in room.requests[-1].messages if message["role"] == "assistant"][-2]
     assert "tool_calls" not in last and CALL in last["content"], "expected the cancelled call as what was said"
+
+
+def test_an_activity_in_which_nothing_came_is_not_answered() -> None:
+    room = GeminiRoom(realtimeInputConfig={"automaticActivityDetection": {"disabled": True}})
+    for sent in ({}, {"text": "Hello"}, {}):
+        del room.told[:]
+        room.say(realtimeInput={"activityStart": {}})
+        if sent:
+            room.say(realtimeInput=sent)
+        room.say(realtimeInput={"activityEnd": {}})
+        assert room.told == ([] if sent else [{"serverContent": {"waitingForInput": True}}])
+        while room.step(1):
+            pass
+    assert [stream.replies for stream in room.streams.values()] == [1]
 
 
 def test_a_full_context_ends_the_connection() -> None:

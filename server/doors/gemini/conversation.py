@@ -34,6 +34,7 @@ class GeminiConversation:
         self._usage = UsageMetadata([])
         self._brings_history = setup.history_first
         self._active = False  # an activity of the client goes on
+        self._before = 0  # how much the user had said and shown when it began
         self._asked: GeminiEntry | None = None  # what a reply will write that was asked for
         self._own: dict[int, GeminiEntry] = {}  # the same, of replies that the stream asks for, by their questions
         self._turn: GeminiTurn | None = None
@@ -93,14 +94,17 @@ class GeminiConversation:
 
     def start_activity(self) -> Iterator[ToldGemini]:
         self._check_activity("activityStart", False)
-        self._active = True
+        self._active, self._before = True, self.talk.given
         if self._setup.interrupts:
             yield from self._interrupt()
 
     def end_activity(self) -> Iterator[ToldGemini]:
         self._check_activity("activityEnd", True)
         self._active = False
-        yield from self._ask()
+        if self.talk.given > self._before:
+            yield from self._ask()
+        else:
+            yield encode(serverContent={"waitingForInput": True})
 
     def _check_activity(self, name: str, active: bool) -> None:
         if self._setup.detection is not None:
