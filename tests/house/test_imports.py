@@ -100,6 +100,7 @@ DOOR = {
     "server.wire",
     "server.answer",
     "server.config",
+    "server.doors.heard",
     "server.multipart",
 } | _OPENAI
 
