@@ -193,7 +193,8 @@ class Service:
         """Why there is no room for this client."""
         # A client that comes back may come before the loss of its WebSocket, which has a place, is noticed.
         unnoticed = sum(not connection.waits for connection in self._kept.values())
-        back = "resume" in client.query_params and self._guests() < unnoticed
+        says_so = "resume" in client.query_params or client.scope["path"] in GEMINI  # there its first message does
+        back = says_so and self._guests() < unnoticed
         if back or self._has_room():
             return None
         return f"connections: at most {self.config.max_connections}, got one more"
@@ -257,6 +258,12 @@ class Service:
                 self._gone.set()
 
         return answer
+
+    def give_up_lost(self) -> None:
+        """End the connections that wait for their clients, which can come back no more."""
+        for connection in list(self._connections.values()):
+            if connection.waits:
+                connection.drain(1012, "the server is going down")
 
     async def drain(self, code: int = 1012, reason: str = "the server is going down") -> None:
         """Take nothing new, end replies that rest, let those that speak finish for `drain_seconds`, close all streams

@@ -32,6 +32,8 @@ class FakeInfo(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str = "float32"
     transcription: None = None
     turn_model: str | None = None
+    picture_rows: int = 1280
+    row_pixels: int = 784
 
 
 class FakeReply:
