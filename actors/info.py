@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..streams.format import BY_NAME
+from ..streams.requests.options import sized
 from ..streams.requests.request import Sampling
 from ..streams.requests.transcription import Transcription
 
@@ -38,6 +39,8 @@ class EngineInfo(msgspec.Struct, frozen=True):
     memory: how the memory of the device is shared out.
     turn_model: the file of the model that hears whether somebody has finished; `None`: there is none.
     transcription: how the model is asked for the words of a sound; `None`: that is not known, or it does not hear.
+    picture_rows: the most rows of a picture with the engine's options; 0: all pictures have the same number of rows.
+    row_pixels: how many pixels of a picture one row stands for, where a request may bound them (`Request.processor`).
     threads: how many threads compute on a CPU, and why so many. Empty elsewhere.
     """
 
@@ -60,6 +63,8 @@ class EngineInfo(msgspec.Struct, frozen=True):
     classes: dict[str, str] = {}
     pieces: dict[str, float] = {}
     left_out: dict[str, str] = {}
+    picture_rows: int = 0
+    row_pixels: int = 0
 
 
 def info_of(loaded: Loaded, config: EngineConfig, memory: Memory) -> EngineInfo:
@@ -67,7 +72,9 @@ def info_of(loaded: Loaded, config: EngineConfig, memory: Memory) -> EngineInfo:
     from ..engine.runner.threads import choose_threads
     from .wiring import turn_model
 
-    data = loaded.family.data
+    data, spec = loaded.family.data, loaded.family.spec
+    picture = sized(spec, config.processor).image if "max_pixels" in spec.options else None
+    row_pixels = 0 if picture is None else picture.factor**2
     return EngineInfo(
         model=data.model,
         family=data.name,
@@ -88,6 +95,8 @@ def info_of(loaded: Loaded, config: EngineConfig, memory: Memory) -> EngineInfo:
         classes=data.classes,
         pieces=_pieces(data.spec),
         left_out=data.left_out,
+        picture_rows=0 if picture is None else picture.largest // row_pixels,
+        row_pixels=row_pixels,
     )
 
 

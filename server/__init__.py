@@ -28,7 +28,8 @@ commands    what goes into a session and comes out of it
 session_tasks  carries out on an engine what a session decides
 doors       one module a wire: its messages to commands of a session, answers of the session to its messages
 connection  one client: receive, send, idle, lost, drain
-http_request  one HTTP request that asks for replies; fetching: media that it names by a URL
+http_request  one HTTP request that asks for replies; fetching: media that it names by a URL;
+            kept_media: by the name under which it came before
 openai_words  OpenAI's errors, usage and events; openai_params: how replies are drawn; openai_form: what they have to
             be; openai_messages: conversations and tools; openai_inputs, openai_output: those of `/v1/responses`;
             openai_replies: those of one request; multipart: forms with files

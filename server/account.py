@@ -112,6 +112,8 @@ class Account:
             case Closed(usage=usage) if usage is not None:
                 self.meter.key_encode.labels(self.name).inc(usage.encode_seconds)
                 self.meter.key_steps.labels(self.name).inc(usage.step_seconds)
+                for modality, rows in usage.rows.items():
+                    self.meter.key_rows.labels(self.name, modality).inc(rows)
 
     def _take(self, size: int, pixels: int) -> None:
         if self._pixels is not None:

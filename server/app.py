@@ -138,6 +138,7 @@ async def serve(
                 await asyncio.wait([serving])
             except asyncio.CancelledError:
                 server.should_exit = True
+                app.state.service.give_up_lost()
                 await asyncio.wait([serving])  # It closes the sockets and waits for their connections.
                 raise
             finally:

@@ -88,15 +88,20 @@ class CloseStream(_Command, frozen=True, kw_only=True, eq=False):
 
 
 class KeepConnection(msgspec.Struct, frozen=True, kw_only=True):
-    """Keep the streams for a while if the connection is lost. Answered with `ConnectionKept`."""
+    """Keep the streams for a while if the connection is lost; `closed`: also if its client closes it. Answered with
+    `ConnectionKept`."""
+
+    closed: bool = False
 
 
 class ResumeConnection(msgspec.Struct, frozen=True, kw_only=True):
     """Go on with the kept connection of this token, of which the client has `received` so many messages. Answered with
-    `ConnectionResumed`, and by the messages that it has not received."""
+    `ConnectionResumed`, and by the messages that it has not received. `terms`: what its client expects to hold, for the
+    door of that connection."""
 
     token: str
     received: int
+    terms: Any = None
 
 
 # What is about the connection itself; its streams know nothing of it.
@@ -165,9 +170,11 @@ class ConnectionKept(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConnectionResumed(msgspec.Struct, frozen=True, kw_only=True):
-    """The connection goes on here; the server has `received` so many messages of its client."""
+    """The connection goes on here; the server has `received` so many messages of its client. A door that does not go on
+    with these `terms` raises HangUp, which ends the newer WebSocket only."""
 
     received: int
+    terms: Any = None
 
 
 class GoingDown(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,9 +4,10 @@ In come WebSocket messages, which are read at all times: nothing in the receive 
 client. Out go answers and events through one bounded outbox; a client that leaves too much of it unread loses its
 connection, and nobody else's. When `run` returns, all streams of the connection are closed and no task of it is left.
 
-A client may ask that its connection is kept (`KeepConnection`). If the WebSocket is then lost, without a close frame,
-streams and tasks go on for `resume_seconds`, and wait for another WebSocket that goes on with it (`ResumeConnection`).
-Both sides have counted the messages that they received, so each sends once more what the other has not.
+A client may ask that its connection is kept (`KeepConnection`). If the WebSocket is then lost, without a close frame or
+where its door wants it also with one, streams and tasks go on for `resume_seconds`, and wait for another WebSocket that
+goes on with it (`ResumeConnection`). The server counts the messages of the client and the client those of the server,
+or its door does, so each sends once more what the other has not.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ log = logging.getLogger("penstock.server")
 FLUSH_SECONDS = 2.0
 # What is reported in place of a close code where neither side has sent one (RFC 6455, 7.4.1).
 _NO_CLOSE = (1005, 1006)
+_GOING_DOWN = 1012
 
 
 class Door(Protocol):
@@ -89,6 +91,7 @@ class ServedSocket:
         self._account = account
         self._room = room
         self._token: str | None = None  # by which it may be gone on with
+        self._keeps_closed = False  # also where its client has closed the WebSocket
         self._received = 0  # messages of the client since it has that
         self._lost = False  # its client has no WebSocket
         self._moved = asyncio.Event()  # it has another WebSocket, or has ended
@@ -101,7 +104,7 @@ class ServedSocket:
         self._session = Session(config.max_streams, config.waiting_bytes)
         self._heard = 0.0  # When the client last said something (loop time).
         self._draining = asyncio.Event()
-        self._farewell = HangUp(1012, "the server is going down")  # What ends it when it drains.
+        self._farewell = HangUp(_GOING_DOWN, "the server is going down")  # What ends it when it drains.
 
     @property
     def streams(self) -> int:
@@ -170,10 +173,11 @@ class ServedSocket:
             match part:
                 case bytes():
                     self._outbox.put(part)
-                case ResumeConnection(token=token, received=received):
-                    self._go_on_with(token, received)
-                case KeepConnection():
+                case ResumeConnection():
+                    self._go_on_with(part)
+                case KeepConnection(closed=closed):
                     self._take_place()
+                    self._keeps_closed = closed
                     self._keep()
                 case _:
                     self._take_place()
@@ -195,24 +199,28 @@ class ServedSocket:
         self._outbox.count()
         self._received = 0
 
-    def _go_on_with(self, token: str, received: int) -> None:
+    def _go_on_with(self, asked: ResumeConnection) -> None:
         """Give the WebSocket to the connection of this token: raises Moved, or ResumeError where that cannot be."""
-        older = self._kept.get(token)
-        if older is None or older is self or self._session.streams:
+        older = self._kept.get(asked.token)
+        if older is None or older is self or self._session.streams or not self._is_like(older):
             raise ResumeError(
                 "resume: expected the token of a connection that is kept, as the first message, got another"
             )
         if older.waits:  # else its place is free in the same moment
             self._take_place()
-        older._go_on(self._websocket, received)
+        older._go_on(self._websocket, asked)
         raise Moved(older)
 
-    def _go_on(self, websocket: WebSocket, received: int) -> None:
-        """Its client is here again, and has received so many messages."""
-        told = self._door.tell(ConnectionResumed(received=self._received))
+    def _is_like(self, older: ServedSocket) -> bool:
+        """Whether both speak the same protocol, and their clients have the same key."""
+        return type(older._door) is type(self._door) and older._account is self._account
+
+    def _go_on(self, websocket: WebSocket, asked: ResumeConnection) -> None:
+        """Its client is here again."""
+        told = self._door.tell(ConnectionResumed(received=self._received, terms=asked.terms))
         frames = b"".join(part for part in told if isinstance(part, bytes))
-        if not self._outbox.rewind(received, frames):
-            raise ResumeError(f"resume: expected a number of messages that are still kept, got {received}")
+        if not self._outbox.rewind(asked.received, frames):
+            raise ResumeError(f"resume: expected a number of messages that are still kept, got {asked.received}")
         before, self._websocket = self._websocket, websocket
         self._heard = asyncio.get_running_loop().time()
         self._moved.set()
@@ -228,7 +236,8 @@ class ServedSocket:
             return True
         left = websocket.scope.get("extensions", {}).get("penstock.left")
         waiting = sum(connection.waits for connection in self._kept.values())
-        ended = left is None or left() or code not in _NO_CLOSE  # by its client, or by the server that goes down
+        # By its client, or by the server that goes down.
+        ended = code == _GOING_DOWN if self._keeps_closed else left is None or left() or code not in _NO_CLOSE
         gone = self._token is None or ended or self._draining.is_set()
         if gone or waiting >= self._config.max_connections:
             return False
@@ -338,7 +347,7 @@ class ServedSocket:
             work.changed.clear()
             await _wait(work.changed, deadline - loop.time())
         try:
-            async with asyncio.timeout(FLUSH_SECONDS):
+            async with asyncio.timeout(0 if self._lost else FLUSH_SECONDS):
                 await self._outbox.wait_sent()
         except TimeoutError:
             pass  # The client does not read; what is left is lost with it.

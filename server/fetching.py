@@ -21,7 +21,7 @@ from urllib.parse import urljoin, urlsplit
 import h11
 
 from ..errors import InputError, LimitError, PenstockError
-from ..streams.requests.messages import parts, value_of
+from ..streams.requests.messages import parts, replaced, value_of
 
 REDIRECTS = 3
 SECONDS = 15.0
@@ -145,7 +145,7 @@ class Fetcher:
                     found[place] = {"type": part["type"], part["type"]: {"url": inline}}
         except TimeoutError:
             raise InputError(f"messages: expected media at its URLs within {self._seconds:g} s, got less") from None
-        return _filled(messages, found), self._most - left
+        return replaced(messages, found), self._most - left
 
     async def _fetch(self, url: str, most: int) -> bytes:
         for _ in range(REDIRECTS + 1):
@@ -242,17 +242,3 @@ def refuse_urls(messages: list[dict[str, Any]]) -> None:
                 f"{value.place}: expected a data: URL, got {value.found[:_SHOWN]!r}: this server fetches nothing "
                 "(--fetch-urls, --allow-url)"
             )
-
-
-def _filled(messages: list[dict[str, Any]], found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages with other parts at these places."""
-    if not found:
-        return messages
-    made = []
-    for number, message in enumerate(messages):
-        content = message["content"]
-        if not isinstance(content, str):
-            places = (f"messages[{number}].content[{index}]" for index in range(len(content)))
-            content = [found.get(place, part) for place, part in zip(places, content, strict=True)]
-        made.append({**message, "content": content})
-    return made

@@ -23,9 +23,11 @@ from .commands import Answer, Command, OpenStream
 from .config import ServerConfig
 from .errors import DrainingError, HangUp, PenstockError
 from .fetching import Fetcher, refuse_urls
+from .kept_media import KeptMedia
 from .openai_words import Failure, RequestBody, RequestMark, failure, refused
 from .session import Session, refusal
 from .session_tasks import SessionTasks
+from .telemetry import CALLER, caller_of
 
 if TYPE_CHECKING:
     from ..actors.engine import Engine
@@ -83,14 +85,17 @@ class ServedRequest:
         number: int,
         account: Account,
         fetcher: Fetcher | None,
+        kept: KeptMedia,
     ) -> None:
-        """`account`: that of its key. `fetcher` gets media by its URL; None: nothing is fetched."""
+        """`account`: that of its key. `fetcher` gets media by its URL; None: nothing is fetched. `kept`: what clients
+        have sent under names."""
         self._request = request
         self._engine = engine
         self._config = config
         self._number = number
         self._account = account
         self._fetcher = fetcher
+        self._kept = kept
         self._session = Session(config.max_streams, config.waiting_bytes)
         self._later: list[Command] = []  # commands that answers have led to
         self._ready: list[bytes] = []  # events that are not sent yet
@@ -121,6 +126,7 @@ class ServedRequest:
     async def run(self, make: MakeDoor, mark: RequestMark, headers: dict[str, str], send: Send) -> None:
         """Answer the request. It ends with its client; one that leaves too much of its answer unread gets no more."""
         answer = _AnswerWriter(headers, send)
+        CALLER.set(caller_of(self._request.headers))
         try:
             try:
                 body = RequestBody(await self._body(), self._request.headers.get("content-type", ""))
@@ -196,13 +202,15 @@ class ServedRequest:
         """The command with its media in it. InputError where some is neither in the request nor may be fetched."""
         if not isinstance(command, OpenStream) or command.request.messages is None:
             return command
-        messages = command.request.messages
+        asked, key = command.request.messages, self._account.name
+        messages = self._kept.fill(asked, key)
         if self._fetcher is None:
             refuse_urls(messages)
             fetched = 0
         else:
             messages, fetched = await self._fetcher.fill(messages)
         check_inline(messages, ())
+        self._kept.keep(asked, messages, key)
         request = msgspec.structs.replace(command.request, messages=messages)
         return msgspec.structs.replace(command, request=request, size=command.size + fetched)
 

@@ -58,6 +58,9 @@ class Meter:
         self.evicted = counter("rows_evicted", "Rows that have left the windows of streams.")
         self.key_bytes = counter("key_media_bytes", "Bytes of media that the clients of a key handed in.", ["key"])
         self.key_tokens = counter("key_tokens", "Tokens of replies and rows of media of the clients of a key.", ["key"])
+        self.key_rows = counter(
+            "key_rows", "Rows that were computed for the streams of a key that have ended.", ["key", "modality"]
+        )
         self.key_encode = counter(
             "key_encode_seconds", "Seconds that the towers worked for the streams of a key that have ended.", ["key"]
         )
@@ -117,6 +120,7 @@ class StreamMeter:
         self._meter = meter
         self._times: dict[int, _ReplyTimes] = {}
         self._running: set[int] = set()
+        self._prompted: float | None = None  # when its prompt came, which has no reply yet
         self._newest_us: int | None = None  # until when media is in the cache
         self._since_us: int | None = None  # since when: all before it has left, or the beginning
 
@@ -134,6 +138,11 @@ class StreamMeter:
         if times.first is not None:
             self._meter.first_token.observe(times.first - at)
 
+    def prompted(self, at: float) -> None:
+        """It has a prompt that was handed in at `at`, which its next reply answers."""
+        self._prompted = at
+        self._meter.waiting.inc()
+
     def note(self, event: Event) -> None:
         """Count an event of the stream, as it comes."""
         meter = self._meter
@@ -143,6 +152,9 @@ class StreamMeter:
             case Appended():
                 self._appended(event)
             case ReplyStarted():
+                prompted = self._waits_no_more()
+                if prompted is not None:
+                    self.asked(event.reply, prompted)
                 self._running.add(event.reply)
                 meter.running.inc()
             case Resting():
@@ -155,14 +167,24 @@ class StreamMeter:
                 meter.evicted.inc(event.rows)
                 self._since_us = event.stop_us if event.stop_us is not None else self._since_us
             case Error():
+                if event.seq in (None, 1):  # the prompt's number
+                    self._waits_no_more()
                 meter.errors.labels(event.code).inc()
 
     def end(self, reason: str) -> None:
         """The stream has ended; its replies with it."""
+        self._waits_no_more()
         self._meter.running.dec(len(self._running))
         self._running.clear()
         self._times.clear()
         self._meter.ended(self, reason)
+
+    def _waits_no_more(self) -> float | None:
+        """When the prompt came, if it was without a reply."""
+        prompted, self._prompted = self._prompted, None
+        if prompted is not None:
+            self._meter.waiting.dec()
+        return prompted
 
     def _speaks(self, event: Token, now: float) -> None:
         meter, times = self._meter, self._times.setdefault(event.reply, _ReplyTimes())

@@ -10,6 +10,7 @@ import msgspec
 from ..errors import InputError
 from ..streams.requests.messages import check_messages, check_tools, described
 from .errors import MessageError
+from .kept_media import checked_name, named
 
 _FIELDS = {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content"}
 # What clients send back of an answer that they have had, and what says nothing to a template.
@@ -35,15 +36,39 @@ def checked_messages(given: list[Any], parts: bool) -> list[dict[str, Any]]:
     return messages
 
 
-def checked_tools(given: list[Any], choice: Any) -> list[dict[str, Any]]:
-    """The tools for a `Request`: none where the choice is "none"."""
+def checked_tools(given: list[Any], choice: Any) -> tuple[list[dict[str, Any]], Any]:
+    """The tools for a `Request`, and which of them are to be called: none where the choice is "none", some where it
+    names those that are allowed."""
     try:
         check_tools(given)
     except InputError as error:
         raise MessageError(str(error), str(error).partition(": ")[0]) from None
     if choice == "auto" and not given:
         raise MessageError("tool_choice: expected tools beside it, got none", "tool_choice")
-    return [] if choice == "none" else given
+    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+        return _allowed(given, choice)
+    return ([] if choice == "none" else given), choice
+
+
+def _allowed(tools: list[dict[str, Any]], choice: dict[str, Any]) -> tuple[list[dict[str, Any]], Any]:
+    """`{"type": "allowed_tools", "mode", "tools"}`; chats have an object more than responses."""
+    inner = choice.get("allowed_tools", choice)
+    mode, named = (inner.get("mode"), inner.get("tools")) if isinstance(inner, dict) else (None, None)
+    if mode not in ("auto", "required") or not isinstance(named, list) or not named:
+        raise MessageError(
+            "tool_choice: expected allowed_tools with a mode, 'auto' or 'required', and a list of tools, got others",
+            "tool_choice",
+        )
+    functions = {tool["function"]["name"]: tool for tool in tools}
+    allowed = []
+    for tool in named:
+        function = tool.get("function", tool) if isinstance(tool, dict) else None
+        name = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(name, str) or name not in functions:
+            known = ", ".join(map(repr, functions)) or "no tools"
+            raise MessageError(f"tool_choice: expected names of {known}, got {described(name)}", "tool_choice")
+        allowed.append(functions[name])
+    return allowed, mode
 
 
 def _message(place: str, message: dict[str, Any], parts: bool) -> dict[str, Any]:
@@ -72,18 +97,21 @@ def _part(place: str, part: Any) -> Any:
     if part.get("type") == "refusal" and isinstance(part.get("refusal"), str):
         return {"type": "text", "text": part["refusal"]}
     name = part.get("type")
-    if name in _MEDIA and part.get(name) is None and part.get("uuid") is not None:
-        raise MessageError(
-            f"{place}.{name}: expected the media beside its uuid, got none: this server knows what it has seen by its "
-            "content, not by a name",
-            f"{place}.{name}",
-        )
+    uuid = part.get("uuid")
+    if name in _MEDIA and uuid is not None:
+        try:
+            checked_name(uuid, place)
+        except InputError as error:
+            raise MessageError(str(error), f"{place}.uuid") from None
+        if all(part.get(key) is None for key in (name, "path", "url", "base64")):
+            part = {**part, name: named()}
     if not isinstance(name, str):
         return part  # which is refused
     check_known(place, part, _BESIDE | {name, "path", "url", "base64"})
     if isinstance(part.get(name), dict):
         check_known(f"{place}.{name}", part[name], _WITHIN)
-    return {name: value for name, value in part.items() if name not in ("uuid", "cache_control")}
+    gone = ("cache_control",) if name in _MEDIA and uuid is not None else ("cache_control", "uuid")
+    return {name: value for name, value in part.items() if name not in gone}
 
 
 def check_known(place: str, given: dict[Any, Any], known: set[Any]) -> None:

@@ -11,6 +11,7 @@ from ..streams.requests.request import SamplingParams
 from ..streams.requests.structured import Structured
 from .errors import MessageError
 from .openai_words import as_places
+from .tool_calls import CALL_ENDS
 
 # The longest reply where a request does not say: a model that does not end must not take a place for ever.
 DEFAULT_TOKENS = 4096
@@ -46,9 +47,10 @@ def sampling(
     logprobs: int | None = None,
     likely: str = "top_logprobs",
     form: Structured | None = None,
+    one_call: bool = False,
 ) -> SamplingParams:
     """How each reply is drawn. `most`: its longest, from the field `limit`; `logprobs` come from the field `likely`;
-    `form`: what it has to be."""
+    `form`: what it has to be; `one_call`: it ends with the first call of a tool."""
     try:
         bias = {int(id): value for id, value in body.logit_bias.items()}
     except ValueError:
@@ -62,7 +64,7 @@ def sampling(
         top_p=body.top_p,
         min_p=body.min_p,
         seed=body.seed,
-        stop=(body.stop,) if isinstance(body.stop, str) else tuple(body.stop),
+        stop=((body.stop,) if isinstance(body.stop, str) else tuple(body.stop)) + ((CALL_ENDS,) if one_call else ()),
         stop_token_ids=tuple(body.stop_token_ids),
         repetition_penalty=body.repetition_penalty,
         presence_penalty=body.presence_penalty,

@@ -41,6 +41,7 @@ from .doors.stream import StreamDoor
 from .engine_metrics import EngineCollector
 from .fetching import Fetcher
 from .http_request import MakeDoor, ServedRequest
+from .kept_media import KeptMedia
 from .metrics import Meter
 from .openai_words import RequestMark, failure, model_card
 from .openapi import document
@@ -87,6 +88,7 @@ class Service:
         self._connections: dict[int, ServedSocket | ServedRequest] = {}
         self._began = int(time.time())
         self._fetcher = _fetcher(config)
+        self._media = KeptMedia()
         self._count = 0
         self._gone = asyncio.Event()  # A connection has ended.
         self._kept: dict[str, ServedSocket] = {}  # Those that a client may go on with, by token.
@@ -191,7 +193,8 @@ class Service:
         """Why there is no room for this client."""
         # A client that comes back may come before the loss of its WebSocket, which has a place, is noticed.
         unnoticed = sum(not connection.waits for connection in self._kept.values())
-        back = "resume" in client.query_params and self._guests() < unnoticed
+        says_so = "resume" in client.query_params or client.scope["path"] in GEMINI  # there its first message does
+        back = says_so and self._guests() < unnoticed
         if back or self._has_room():
             return None
         return f"connections: at most {self.config.max_connections}, got one more"
@@ -242,7 +245,7 @@ class Service:
             self._count += 1
             number = self._count
             path, account = scope["path"], self._account(request)
-            served = ServedRequest(request, self.engine, self.config, number, account, self._fetcher)
+            served = ServedRequest(request, self.engine, self.config, number, account, self._fetcher, self._media)
             self._connections[number] = served
             self.meter.connected.labels(path).inc()
             self.meter.connections.labels(path).inc()
@@ -255,6 +258,12 @@ class Service:
                 self._gone.set()
 
         return answer
+
+    def give_up_lost(self) -> None:
+        """End the connections that wait for their clients, which can come back no more."""
+        for connection in list(self._connections.values()):
+            if connection.waits:
+                connection.drain(1012, "the server is going down")
 
     async def drain(self, code: int = 1012, reason: str = "the server is going down") -> None:
         """Take nothing new, end replies that rest, let those that speak finish for `drain_seconds`, close all streams

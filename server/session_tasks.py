@@ -6,6 +6,7 @@ In come an engine, a `Session` and the client's commands; out go answers, to `te
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable
@@ -199,7 +200,9 @@ class SessionTasks:
                 match action.command:
                     case c.OpenStream(request=request):
                         asked = self._meter.clock() if request.starts else None
-                        stream = await self._engine.stream(request)
+                        waiting = self._meter.waiting if request.starts else None
+                        with contextlib.nullcontext() if waiting is None else waiting.track_inprogress():
+                            stream = await self._engine.stream(request)
                     case c.RestoreStream(name=name):
                         stream = await self._engine.restore(self._file(name))
         except Exception as error:
@@ -217,7 +220,7 @@ class SessionTasks:
 
     async def _carry(self, action: c.Carry) -> None:
         live, command = self._live[action.channel], action.command
-        stream, seq, reply = live.stream, None, None
+        stream, seq, reply, asked = live.stream, None, None, None
         try:
             match command:
                 case c.AppendItem():
@@ -245,6 +248,7 @@ class SessionTasks:
                 case c.SnapshotStream():
                     await stream.snapshot(self._file(command.name))
                 case c.ForkStream():
+                    asked = None if command.again is None else self._meter.clock()
                     back = {"back_to": command.back_to, "back_to_us": command.back_to_us}
                     with self._account.opening():
                         copy = await stream.fork(command.again, **back)
@@ -252,7 +256,7 @@ class SessionTasks:
             self._failed(action.job, action.channel, error)
             return
         if isinstance(command, c.ForkStream):
-            self._opened(action.job, action.copy, copy)
+            self._opened(action.job, action.copy, copy, asked)
         else:
             self._session.done(action.job, seq, reply)
             self.step()
@@ -260,7 +264,7 @@ class SessionTasks:
     def _opened(self, job: int, channel: int, stream: Stream, asked: float | None = None) -> None:
         live = self._live[channel] = _Live(stream, self._name(channel), self._account)
         if asked is not None:
-            live.meter.asked(1, asked)
+            live.meter.prompted(asked)
         facts = c.StreamFacts(id=stream.id, format=stream.format, why=stream.why, trained=stream.trained)
         self._session.opened(job, facts)
         self.step()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Any, NamedTuple, NoReturn, cast
 
 import configargparse
@@ -19,6 +21,10 @@ FILE, TABLE, PREFIX = "penstock.toml", "serve", "PENSTOCK_"
 # Read from the environment where they are needed.
 _READ_ELSEWHERE = ("api_key", "threads")
 _KEY = PREFIX + "API_KEY"
+# No options of a server: where fetched models lie, and what a demo and the tests read.
+_NO_OPTIONS = tuple(PREFIX + name for name in ("CACHE", "STARTED", "TESTS"))
+# What Kubernetes tells every container of a service that is called penstock.
+_OF_A_SERVICE = re.compile(r"_SERVICE_(HOST|PORT)(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$")
 _NOT_TOLD = ("help", "config", "json", "model_option")
 
 
@@ -70,9 +76,7 @@ class SettingsParser(OneLineParser, configargparse.ArgumentParser):
         """Let the environment set the options that have been added."""
         for action in self._actions:
             if action.option_strings and action.dest not in ("help", "config", *_READ_ELSEWHERE):
-                cast(Any, action).env_var = (
-                    PREFIX + _name(action).replace("-", "_").upper()
-                )  # a field of ConfigArgParse
+                cast(Any, action).env_var = _variable(_name(action))  # a field of ConfigArgParse
 
     def from_file(self, dest: str) -> bool:
         """After parsing: whether the file says what this option is."""
@@ -81,12 +85,19 @@ class SettingsParser(OneLineParser, configargparse.ArgumentParser):
         return any(action is not None and action.dest == dest for one in files for action, _ in one.values())
 
     def check_names(self) -> None:
-        """After parsing: raise ConfigError where the file has a name that is no option."""
+        """After parsing: raise ConfigError where the file or the environment has a name that is no option."""
         for source, found in self.get_source_to_settings_dict().items():
             kind, _, path = source.partition("|")
             for name, (action, _) in found.items():
                 if kind == "config_file" and action is None:
                     raise ConfigError(f"{path}: expected options of penstock serve under [{TABLE}], got {name!r}")
+        known = {cast(Any, action).env_var for action in self._actions} - {None}
+        known |= {_variable(name) for name in _READ_ELSEWHERE} | {*_NO_OPTIONS}
+        for name in sorted(os.environ):
+            if name.startswith(PREFIX) and name not in known and not _OF_A_SERVICE.search(name):
+                near = get_close_matches(name[len(PREFIX) :], [one[len(PREFIX) :] for one in known], 1) or ["PORT"]
+                such = PREFIX + near[0]
+                raise ConfigError(f"environment: expected options of penstock serve, such as {such}, got {name!r}")
 
 
 class InForce(NamedTuple):
@@ -135,3 +146,8 @@ def key_in_environment(options: argparse.Namespace) -> str | None:
 def _name(action: argparse.Action) -> str:
     """What an option is called in the file."""
     return action.option_strings[-1].lstrip("-") if action.option_strings else action.dest
+
+
+def _variable(name: str) -> str:
+    """What an option is called in the environment."""
+    return PREFIX + name.replace("-", "_").upper()

@@ -16,8 +16,9 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,6 +37,15 @@ if TYPE_CHECKING:
 # Pieces of work that are kept until a reply begins, and that one reply has; questions and inputs of a stream at once.
 _BEFORE, _MOST, _OPEN = 32, 64, 4096
 _NUMBERS = ("max_tokens", "temperature", "top_p", "top_k", "seed", "frequency_penalty", "presence_penalty")
+
+# The headers `traceparent` and `tracestate` of the request for which streams are opened here: its span is the parent of
+# their replies.
+CALLER: ContextVar[dict[str, str] | None] = ContextVar("caller", default=None)
+
+
+def caller_of(headers: Mapping[str, str]) -> dict[str, str]:
+    """What these headers say of the span that calls."""
+    return {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}
 
 
 class _Work(NamedTuple):
@@ -61,6 +71,7 @@ class _StreamTimes:
 
     def __init__(self, params: SamplingParams) -> None:
         self.params = params
+        self.caller = CALLER.get()
         self.asked: dict[int, tuple[int, SamplingParams]] = {}  # by input
         self.decoding: dict[int, int] = {}  # since when, by input
         self.encoding: dict[tuple[int, int], int] = {}  # the same by input and segment; a prompt's is -1
@@ -74,8 +85,10 @@ class Telemetry:
 
     def __init__(self, tracer: Tracer) -> None:
         from opentelemetry import trace
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._api = trace
+        self._propagator = TraceContextTextMapPropagator()
         self._tracer = tracer
         self._model = ""
         self._streams: dict[int, _StreamTimes] = {}
@@ -253,8 +266,13 @@ class Telemetry:
             "penstock.stream": stream,
             **named,
         }
+        times = self._streams[stream]
         span = self._tracer.start_span(
-            f"chat {self._model}", kind=self._api.SpanKind.SERVER, attributes=attributes, start_time=asked
+            f"chat {self._model}",
+            self._propagator.extract(times.caller) if times.caller else None,
+            kind=self._api.SpanKind.SERVER,
+            attributes=attributes,
+            start_time=asked,
         )
         return span, self._api.set_span_in_context(span)
 

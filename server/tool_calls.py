@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+CALL_ENDS = _CLOSE  # what a model writes behind a call
 
 
 class TextDelta(msgspec.Struct, frozen=True):
@@ -56,9 +57,11 @@ def call_schema(functions: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 class ToolCallReader:
-    """Reads one reply. `names`: the tools that may be called; `make_id` gives each call its id."""
+    """Reads one reply. `names`: the tools that may be called; `make_id` gives each call its id; of more calls than
+    `most` the first ones count."""
 
-    def __init__(self, names: Collection[str], make_id: Callable[[int], str]) -> None:
+    def __init__(self, names: Collection[str], make_id: Callable[[int], str], most: int | None = None) -> None:
+        self._most = most
         self._names = frozenset(names)
         self._make_id = make_id
         self._held = ""  # read, and not yet known to be words or a call
@@ -120,7 +123,7 @@ class ToolCallReader:
             self._words(whole, found)
             return
         self._begun, self._space = True, ""
-        for name, arguments in calls:
+        for name, arguments in calls if self._most is None else calls[: self._most - self.calls]:
             found.append(ToolCallStarted(self.calls, self._make_id(self.calls), name))
             found.append(ToolCallArguments(self.calls, arguments))
             self.calls += 1

@@ -6,7 +6,9 @@ import msgspec
 
 from ...streams import event, format, segment
 from ...streams.requests import request, structured, window
+from ...streams.requests.structured import Structured
 from .. import command, pages, plan, positions, span
+from ..command import PromptInput, Question
 from ..family import Family
 from ..graph import Graph
 from ..pages import PageTable
@@ -52,9 +54,19 @@ def thaw(data: bytes, like: StreamState, family: Family, base: int) -> StreamSta
         raise ValueError(f"expected a stream, got a {type(stream).__name__}")
     if stream.fronts is not None:
         stream.fronts.stand(stream.fronts.position)
+    for form in forms(stream):
+        family.grammars.has(form)  # which keeps it
     if stream.reply is not None:
         stream.reply.find_guide(family.grammars)
     return stream
+
+
+def forms(stream: StreamState) -> list[Structured]:
+    """What its replies have to be: those that may come without being asked for, those asked for, and the one that
+    runs."""
+    asked = [input.input.params for input in stream.inputs if isinstance(input.input, Question | PromptInput)]
+    replies = [stream.request.params, *asked, *([] if stream.reply is None else [stream.reply.params])]
+    return [params.structured for params in replies if params is not None and params.structured is not None]
 
 
 def named(stream: StreamState) -> set[int]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -11,12 +14,29 @@ from ...streams.requests.request import Sampling, SamplingParams
 from ..plan import Draw, Likely
 from ..positions import Cursor
 from ..runner.sampler import seed_of
+from ..runner.threads import granted_cores
 from ..span import Span
 from ..words.detokenize import Detokenizer
 from ..words.grammar import Grammars, Guide
 from .rules import Life, What
 
 _GREEDY = Draw()
+_MOST_THREADS = 8  # that find what grammars allow
+
+
+@functools.cache
+def _mask_threads() -> int:
+    """One for each core that this process has, up to a bound."""
+    cores = granted_cores()
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_MOST_THREADS, own, own if cores is None else max(1, int(cores)))
+
+
+def guide_together(grammars: Grammars, replies: Iterable[ReplyState | None]) -> None:
+    """Find what may come next in all of these replies that have a grammar, before they are drawn one by one."""
+    guides = [guide for reply in replies if reply is not None and (guide := reply.follow()) is not None]
+    if guides:
+        grammars.find_together(guides, _mask_threads())
 
 
 class Splice(msgspec.Struct, frozen=True, eq=False):
@@ -94,14 +114,20 @@ class ReplyState:
         if self.params.structured is not None:
             self.guide = grammars.guide(self.params.structured)
 
+    def follow(self) -> Guide | None:
+        """Its guide, which knows all that was said of the newest value; None where it has no grammar."""
+        if self.guide is not None:
+            self.guide.follow(self.ids[self.value :])
+        return self.guide
+
     def draw(self) -> Draw:
         """How the next token is drawn."""
         params, way, place = self.params, self._way, len(self.ids)
         barred = tuple(self._ends) if len(self.ids) < params.min_tokens else ()
         allowed = b""
-        if self.guide is not None:
-            self.guide.follow(self.ids[self.value :])
-            allowed, only_ends = self.guide.allowed(self._ends, self._may_rest and place == self.value)
+        guide = self.follow()
+        if guide is not None:
+            allowed, only_ends = guide.allowed(self._ends, self._may_rest and place == self.value)
             barred = () if only_ends else barred
         elif way.temperature == 0 and not (self._penalised or self._bias or barred):
             return _GREEDY if params.logprobs is None else Draw(logprobs=params.logprobs)

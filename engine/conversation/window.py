@@ -16,7 +16,7 @@ from ...streams.event import Evicted
 from ...streams.requests.request import Request
 from ...streams.requests.window import Window
 from ..family import Family
-from ..pages import OutOfPages
+from ..pages import OutOfPages, PagePool
 from ..plan import Recalled
 from ..span import Rows
 from .fronts import Fronts, OldRows
@@ -27,6 +27,8 @@ from .state import StreamState
 # Rows leave in portions of the window, so that a slide costs the same however often it comes.
 _PORTION = 8
 _MOST_TEXT = 1024
+# So many pages of a stream are not full at the most: the last that is pinned, both ends of the memory and the window.
+_BROKEN_PAGES = 5
 # First rows that attention leans on whatever they are (arXiv 2309.17453): they are pinned where there is no prompt.
 _SINKS = 4
 
@@ -43,9 +45,13 @@ class Bounds(msgspec.Struct, frozen=True):
     media_us: float | None
 
 
-def bounds(request: Request, limits: Limits, family: Family) -> Bounds | None:
-    """Those of a stream that may have `limits`; None where it keeps all. Raises InputError where it cannot have its
-    window."""
+def bounds(request: Request, limits: Limits, family: Family, pool: PagePool) -> Bounds | None:
+    """Those of a stream that may have `limits`, in pages of `pool`; None where it keeps all. Raises InputError where it
+    cannot have its window.
+
+    What is pinned, the text memory and the window begin and end in the middle of pages. So a stream which has the cache
+    for itself cannot fill it to the last row: it would wait for ever for a page of its own.
+    """
     window = request.window
     if window is None or (family.no_window and window == Window()):
         return None
@@ -53,7 +59,8 @@ def bounds(request: Request, limits: Limits, family: Family) -> Bounds | None:
         raise InputError(f"window: expected none for this model, since {family.no_window}; got {window}")
     camera = request.policy == "latest" and request.reserve_tokens is None
     usual = (family.data.window_rows or limits.rows // 4) if camera else limits.rows
-    rows = min(window.rows or usual, limits.rows)
+    whole = pool.pages * pool.page_tokens
+    rows = min(window.rows or usual, limits.rows, max(whole - _BROKEN_PAGES * (pool.page_tokens - 1), whole // 2))
     text = min(rows // _PORTION, _MOST_TEXT) if window.text_rows is None else window.text_rows
     if text > rows // 2:
         raise InputError(f"window.text_rows: expected at most half of {rows} rows, got {text}")

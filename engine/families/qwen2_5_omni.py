@@ -110,7 +110,7 @@ class OmniTowers(PictureTowers):
 
     def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:
         """Options of the processor. With sound inside video there is one sound per video, in the same order."""
-        options = super().media_options(media, content)
+        options = super().media_options(media, content) | self._whole_sounds(media["audio"])
         if not content.audio_in_video:
             return options
         if len(media["audio"]) != len(media["video"]):
@@ -120,6 +120,16 @@ class OmniTowers(PictureTowers):
         # How sound and pictures take turns is the model's matter; the processor has its own idea of it.
         turns = {name: float(getattr(self.config, name)) for name in _TURNS if hasattr(self.config, name)}
         return options | turns | _in_video_options(len(media["video"]))
+
+    def _whole_sounds(self, sounds: list[Any]) -> dict[str, Any]:
+        """The processor fills sounds up to one length with silence, and cuts what is longer: a length that all have
+        room in, where they have none in its own."""
+        extractor = self.processor.feature_extractor
+        longest = max(map(len, sounds), default=0)
+        if longest <= extractor.n_samples:
+            return {}
+        hops = -(-longest // extractor.hop_length) + 1
+        return {"audio_kwargs": {"max_length": hops * extractor.hop_length}}
 
     def video_options(self, content: Content) -> dict[str, Any]:
         """The processor takes one rate for all clips of a prompt."""

@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import msgspec
 
-from ...streams.requests.structured import Structured
-from ..command import Freeze, PromptInput, Question
-from ..conversation.freezing import freeze, named
+from ..command import Freeze
+from ..conversation.freezing import forms, freeze, named
 from ..conversation.kept import Kept
 from ..conversation.state import StreamState
 from ..frozen import Snapshot
@@ -86,13 +85,6 @@ def snapshot(command: Freeze, copy: StreamState) -> Snapshot:
         entries=sorted(named(copy)),
         pages=copy.away,
         page_tokens=copy.table.pool.page_tokens,
-        structured=_structured(copy),
+        structured=forms(copy),
     )
     return Snapshot(command.stream, command.twin, frozen)
-
-
-def _structured(stream: StreamState) -> list[Structured]:
-    """The grammars that it goes on with."""
-    asked = [input.input.params for input in stream.inputs if isinstance(input.input, Question | PromptInput)]
-    replies = [stream.request.params, *asked, *([] if stream.reply is None else [stream.reply.params])]
-    return [params.structured for params in replies if params is not None and params.structured is not None]

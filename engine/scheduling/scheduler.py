@@ -40,6 +40,7 @@ from ..conversation.going_back import go_back
 from ..conversation.kept import Kept
 from ..conversation.laying import Limits
 from ..conversation.layout import Layout
+from ..conversation.reply import guide_together
 from ..conversation.rules import What
 from ..conversation.silence import can_wait
 from ..conversation.state import StreamState
@@ -187,7 +188,7 @@ class Scheduler:
         self._places.check()
         self.family.check_format(format)
         self.family.check_media(request)
-        bounds(request, self._places.limits(request), self.family)
+        bounds(request, self._places.limits(request), self.family, self.pool)
         seconds = self.family.grid_seconds(request.video_fps)
         layout = Layout(self.family, format, request.positions, seconds, request.system, trusted=request.control_tokens)
         tables, limits = self._places.take(id, request)
@@ -231,7 +232,7 @@ class Scheduler:
         return [(id, stream.unspelled) for id, stream in self.streams.items() if stream.unspelled is not None]
 
     def _add(self, stream: StreamState, limits: Limits) -> None:
-        window = bounds(stream.request, limits, self.family)
+        window = bounds(stream.request, limits, self.family, self.pool)
         sliding = None if window is None else Sliding(self.family, stream, limits, window, self.kept)
         self.streams[stream.id] = stream
         self._talks[stream.id] = Conversation(self.family, stream, limits, self.kept, sliding)
@@ -254,6 +255,7 @@ class Scheduler:
         copies: list[tuple[int, int]] = []
         restores: list[tuple[int, list[int]]] = []
         feeds: list[Feed] = []
+        guide_together(self.family.grammars, (self.streams[id].reply for id, _ in decision.grants))
         for id, count in decision.grants:
             stream = self.streams[id]
             if stream.away:

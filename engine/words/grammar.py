@@ -6,16 +6,21 @@ next. It knows no logits and no streams.
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
+import weakref
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ...errors import InputError
 from ...streams.requests.structured import Structured
 
-_KEPT = 64  # compiled grammars that are kept
+_KEPT = 64  # compiled grammars that are kept beside those with which somebody may still ask
+_TOGETHER = 8  # so many guides are worth several threads
 # What one grammar may cost: about a second to compile, and milliseconds for the ids that may come next.
 _LIMITS = {
     "max_items_in_row": 2000,
@@ -40,32 +45,34 @@ class Allowed(NamedTuple):
 class Guide:
     """How far one reply is in its grammar.
 
-    `fault`: why it cannot go on, empty while it can. It allows the end tokens then.
+    `matcher` knows what was said. `fault`: why it cannot go on, empty while it can. It allows the end tokens then.
+    `found`: what may come next, where it was found together with that of others; empty: it was not.
     """
 
     def __init__(self, compiled: Any) -> None:
         """`compiled`: a matcher that has seen nothing; it is not changed."""
         self._compiled = compiled
-        self._matcher = compiled.deep_copy()
+        self.matcher = compiled.deep_copy()
         self._followed = 0
+        self.found = b""
         self.fault = ""
 
     def follow(self, ids: list[int]) -> None:
         """The ids that were said so far, of which it has seen the first ones before."""
         if len(ids) > self._followed:
-            self._matcher.consume_tokens(ids[self._followed :])
-            self._followed = len(ids)
+            self.matcher.consume_tokens(ids[self._followed :])
+            self._followed, self.found = len(ids), b""
             self._note_fault()
 
     def allowed(self, ends: Iterable[int], may_end: bool) -> Allowed:
         """What may come next. `ends` end the reply: they may come where the words are complete, or where it `may_end`
         all the same."""
-        bits = bytearray(self._matcher.compute_bitmask())
+        bits = bytearray(self.found or self.matcher.compute_bitmask())
         self._note_fault()
         for id in ends:
             bits[id >> 3] &= ~(1 << (id & 7))
         only_ends = bits.count(0) == len(bits)
-        complete = may_end or self._matcher.is_accepting()
+        complete = may_end or self.matcher.is_accepting()
         if only_ends and not (complete or self.fault):
             self.fault = "no token of this model goes on from here"
         if self.fault:
@@ -81,17 +88,27 @@ class Guide:
 
     def copy(self) -> Guide:
         twin = Guide(self._compiled)
-        twin._matcher = self._matcher.deep_copy()
-        twin._followed, twin.fault = self._followed, self.fault
+        twin.matcher = self.matcher.deep_copy()
+        twin._followed, twin.found, twin.fault = self._followed, self.found, self.fault
         return twin
 
     def _note_fault(self) -> None:
-        if self._matcher.is_error() and not self.fault:
-            self.fault = _said(self._matcher.get_error())
+        if self.matcher.is_error() and not self.fault:
+            self.fault = _said(self.matcher.get_error())
+
+
+class _Compiled:
+    """A matcher that has seen nothing. An object of its own, since nobody can tell when a matcher goes."""
+
+    def __init__(self, matcher: Any) -> None:
+        self.matcher = matcher
 
 
 class Grammars:
-    """The compiled grammars of one tokenizer, kept by what they say. Any thread may use it.
+    """The compiled grammars of one tokenizer, found by what they say. Any thread may use it.
+
+    The newest are kept, and all others for as long as a `Structured` lives that they were compiled or found for: so a
+    question that waits for an hour finds its grammar, and it is not compiled on the thread of whoever begins the reply.
 
     `vocabulary`: how many ids the model has; `ends` are its end tokens.
     """
@@ -99,16 +116,16 @@ class Grammars:
     def __init__(self, tokenizer: Any, vocabulary: int, ends: Iterable[int]) -> None:
         self._tokenizer, self._vocabulary, self._ends = tokenizer, vocabulary, sorted(ends)
         self._lock = threading.Lock()
-        self._known: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        self._newest: OrderedDict[tuple[str, str], _Compiled] = OrderedDict()
+        self._known: weakref.WeakValueDictionary[tuple[str, str], _Compiled] = weakref.WeakValueDictionary()
+        self._asked: dict[int, tuple[weakref.ref[Structured], _Compiled]] = {}  # by the address of who asks
         self._words: Any = None  # the tokenizer as llguidance has it
+        self._mask_bytes = 0
 
     def has(self, structured: Structured) -> bool:
-        """Whether it is compiled: then `guide` costs nothing."""
+        """Whether it is compiled: then `guide` costs nothing for as long as `structured` lives."""
         with self._lock:
-            source = structured.source()
-            if source in self._known:
-                self._known.move_to_end(source)
-            return source in self._known
+            return self._found(structured) is not None
 
     def compile(self, structured: Structured) -> None:
         """It takes up to a second, and the first time as long again for the tokenizer. InputError, which names the
@@ -119,19 +136,42 @@ class Grammars:
         """For a reply that has said nothing yet. Raises as `compile` does, which it does where it has to."""
         return Guide(self._matcher(structured))
 
+    def find_together(self, guides: Sequence[Guide], threads: int) -> None:
+        """What may come next in all of these, found by so many threads where it is worth it; `Guide.allowed` has it
+        then. With one thread each is found by itself."""
+        waiting = [guide for guide in guides if not (guide.found or guide.fault)]
+        if len(waiting) < _TOGETHER or threads < 2:
+            return
+        from llguidance.numpy import fill_next_token_bitmask_par
+
+        bits = np.empty((len(waiting), (self._as_words().vocab_size + 31) // 32), np.int32)
+        fill_next_token_bitmask_par(_executor(threads), [(guide.matcher, at) for at, guide in enumerate(waiting)], bits)
+        for at, guide in enumerate(waiting):
+            guide.found = bits[at].tobytes().ljust(self._mask_bytes, b"\0")
+
     def _matcher(self, structured: Structured) -> Any:
+        with self._lock:
+            found = self._found(structured)
+        if found is None:
+            made = _Compiled(self._made(*structured.source()))
+            with self._lock:
+                self._known[structured.source()] = made
+                found = self._found(structured) or made
+        return found.matcher
+
+    def _found(self, structured: Structured) -> _Compiled | None:
+        """What is compiled for it, which is the newest now and stays while `structured` lives."""
         source = structured.source()
-        with self._lock:
-            known = self._known.get(source)
-            if known is not None:
-                self._known.move_to_end(source)
-                return known
-        made = self._made(*source)
-        with self._lock:
-            self._known[source] = made
-            if len(self._known) > _KEPT:
-                self._known.popitem(last=False)
-        return made
+        found = self._known.get(source)
+        if found is None:
+            return None
+        self._newest[source] = found
+        self._newest.move_to_end(source)
+        if len(self._newest) > _KEPT:
+            self._newest.popitem(last=False)
+        address = id(structured)
+        self._asked[address] = weakref.ref(structured, lambda _: self._asked.pop(address, None)), found
+        return found
 
     def _made(self, name: str, text: str) -> Any:
         llguidance = _library()
@@ -142,7 +182,7 @@ class Grammars:
         except ValueError as error:
             raise InputError(f"{place}: {_said(str(error))}") from None
         matcher = llguidance.LLMatcher(self._as_words(), grammar, limits=limits, log_level=0)
-        matcher.compute_bitmask()  # the first takes longest, and here nobody waits for it
+        self._mask_bytes = len(matcher.compute_bitmask())  # the first takes longest, and here nobody waits for it
         if matcher.is_error():
             raise InputError(f"{place}: {_said(matcher.get_error())}")
         return matcher
@@ -163,6 +203,11 @@ class Grammars:
                     f"params.structured: expected a tokenizer that llguidance can read, got a {kind}: {error}"
                 ) from None
         return self._words
+
+
+@functools.cache
+def _executor(threads: int) -> Any:
+    return _library().LLExecutor(threads)
 
 
 def _library() -> Any:

@@ -3,6 +3,7 @@
 No door knows another one, a socket or the engine. `server/connection.py` says what a door over a WebSocket has to have,
 `server/http_request.py` what one over HTTP.
 
+heard               the sound of a client on one clock, for those that listen
 stream              `/v1/stream`: the wire of Penstock, whose messages are in `server/wire.py`
 realtime            `/v1/realtime`: OpenAI's Realtime API
 gemini              `BidiGenerateContent`: Google's Gemini Live API

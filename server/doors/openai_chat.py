@@ -77,7 +77,8 @@ class ChatDoor:
         names = [tool["function"]["name"] for tool in request.tools]
 
         def reader(choice: int) -> ToolCallReader:
-            return ToolCallReader(names, lambda call: f"call_{mark.id}{choice:02d}{call:02d}")
+            most = None if asked.parallel_tool_calls else 1
+            return ToolCallReader(names, lambda call: f"call_{mark.id}{choice:02d}{call:02d}", most)
 
         self._size = len(body.data)
         self._replies = Replies([request], asked.n, reader if names else None)
@@ -193,13 +194,8 @@ def _request(asked: ChatBody, info: EngineInfo) -> Request:
         raise MessageError(
             f"modalities: expected ['text'], got {list(asked.modalities)}: replies are text", "modalities"
         )
-    tools = checked_tools(asked.tools, asked.tool_choice)
-    form = reply_form(asked.response_format, "response_format", tools, asked.tool_choice)
-    if tools and form is None and not asked.parallel_tool_calls:
-        raise MessageError(
-            "parallel_tool_calls: expected true, got false: this server does not bound how often a model calls",
-            "parallel_tool_calls",
-        )
+    tools, choice = checked_tools(asked.tools, asked.tool_choice)
+    form = reply_form(asked.response_format, "response_format", tools, choice)
     return Request(
         messages=checked_messages(asked.messages, bool(info.modalities)),
         tools=tools,
@@ -211,6 +207,7 @@ def _request(asked: ChatBody, info: EngineInfo) -> Request:
             limit,
             (asked.top_logprobs or 1) if asked.logprobs else None,
             form=form,
+            one_call=bool(tools) and form is None and not asked.parallel_tool_calls,
         ),
     )
 

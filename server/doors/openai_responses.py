@@ -83,7 +83,8 @@ class ResponsesDoor:
         names = [tool["function"]["name"] for tool in request.tools]
 
         def reader(choice: int) -> ToolCallReader:
-            return ToolCallReader(names, lambda call: f"call_{mark.id}{call:02d}")
+            most = None if asked.parallel_tool_calls else 1
+            return ToolCallReader(names, lambda call: f"call_{mark.id}{call:02d}", most)
 
         self._size = len(body.data)
         self._replies = Replies([request], 1, reader if names else None)
@@ -100,7 +101,7 @@ class ResponsesDoor:
             "max_output_tokens": asked.max_output_tokens,
             "model": model,
             "output": [],
-            "parallel_tool_calls": True,
+            "parallel_tool_calls": asked.parallel_tool_calls,
             "previous_response_id": None,
             "store": False,
             "temperature": asked.temperature,
@@ -187,13 +188,8 @@ _BEGINNING = ("created", "in_progress")
 
 def _request(asked: ResponseBody, info: EngineInfo) -> tuple[Request, list[str]]:
     """The request, and where in the body each of its messages came from."""
-    tools = checked_tools(tools_of(asked.tools), asked.tool_choice)
-    form = reply_form(asked.text.format if asked.text else None, "text.format", tools, asked.tool_choice)
-    if tools and form is None and not asked.parallel_tool_calls:
-        raise MessageError(
-            "parallel_tool_calls: expected true, got false: this server does not bound how often a model calls",
-            "parallel_tool_calls",
-        )
+    tools, choice = checked_tools(tools_of(asked.tools), asked.tool_choice)
+    form = reply_form(asked.text.format if asked.text else None, "text.format", tools, choice)
     given, places = conversation_of(asked.input, asked.instructions)
     try:
         messages = checked_messages(given, bool(info.modalities))
@@ -201,5 +197,6 @@ def _request(asked: ResponseBody, info: EngineInfo) -> tuple[Request, list[str]]
         raise MessageError(at_place(str(error), places), at_place(error.path or "", places) or None) from None
     most = DEFAULT_TOKENS if asked.max_output_tokens is None else asked.max_output_tokens
     drawing = Drawing(temperature=asked.temperature, top_p=asked.top_p)
-    params = sampling(drawing, most, "max_output_tokens", form=form)
+    one_call = bool(tools) and form is None and not asked.parallel_tool_calls
+    params = sampling(drawing, most, "max_output_tokens", form=form, one_call=one_call)
     return Request(messages=messages, tools=tools, params=params), places

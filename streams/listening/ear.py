@@ -24,8 +24,6 @@ _TELL_US = 10_000_000
 # After pauses of so many windows it is asked whether somebody has finished: of a longer one the model does not know
 # what to make. By the newest so many windows, and from which likelihood on they have.
 _ASKED, _MOST_SAID, _FINISHED = (8, 24, 40), 250, 0.5
-# A turn in which nobody spoke has at least so much sound.
-_LEAST_MS = 100
 
 Heard = Samples | SpeechStarted | SpeechStopped
 
@@ -146,9 +144,9 @@ class Ear:
             self._idle = None if self._idle is None else 0
             return []
         self._idle += 1
-        if not self.turns.respond or self._idle < _windows(self.turns.idle_ms):
+        if self._idle < _windows(self.turns.idle_ms):
             return []
-        self._lose(line, line.heard - max(self.turns.prefix_ms, _LEAST_MS) * RATE // 1000)
+        self._lose(line, line.heard - self.turns.idle_sound_ms * RATE // 1000)
         self._tell_lost()
         self.turn += 1
         heard = [*self._give(line, line.heard), self._stop(seq, line.us(line.heard), "idle")]

@@ -72,6 +72,20 @@ def parts(messages: Sequence[Any]) -> Iterator[tuple[str, Any]]:
             yield f"messages[{number}].content[{index}]", part
 
 
+def replaced(messages: list[dict[str, Any]], found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages with other parts at these places."""
+    if not found:
+        return messages
+    made = []
+    for number, message in enumerate(messages):
+        content = message["content"]
+        if not isinstance(content, str):
+            places = (f"messages[{number}].content[{index}]" for index in range(len(content)))
+            content = [found.get(place, part) for place, part in zip(places, content, strict=True)]
+        made.append({**message, "content": content})
+    return made
+
+
 def check_part(place: str, part: Any) -> None:
     """Raise InputError where this is no content part."""
     if not isinstance(part, dict):

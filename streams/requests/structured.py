@@ -15,7 +15,7 @@ MOST_CHARACTERS = 65_536  # of what is given, as text
 MOST_CHOICES = 4096
 
 
-class Structured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Structured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, weakref=True):
     """What the words of a reply have to be (docs/structured.md). Exactly one of these is given.
 
     json_schema: JSON that is valid by this schema: a dictionary, or the schema's own text.

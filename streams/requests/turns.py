@@ -33,8 +33,9 @@ class TurnDetection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     respond: ask for a reply when speech has stopped. Media up to there stands before the reply.
     interrupt: speech that starts ends the running reply at the last token that its client has taken. A client that
         knows what was played sets this to False and calls `interrupt(at)` by itself.
-    idle_ms: with `respond`, ask also after so many milliseconds of sound in which nobody spoke, 100 to 3,600,000,
-        while no question waits and no reply speaks. Once, until somebody speaks. `None`: never.
+    idle_ms: a turn also ends after so many milliseconds of sound in which nobody spoke, 100 to 3,600,000, while no
+        question waits and no reply speaks: the newest `prefix_ms` of it go in (at least 100). Once, until somebody
+        speaks. With `respond` it is asked as any other. `None`: never.
     """
 
     detector: str = "auto"
@@ -67,6 +68,11 @@ class TurnDetection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         ):
             if number is not None and not least <= number <= most:
                 raise InputError(f"turn_detection.{name}: expected {least} to {most}, got {number}")
+
+    @property
+    def idle_sound_ms(self) -> int:
+        """How much sound goes in where nobody has spoken for `idle_ms`."""
+        return max(self.prefix_ms, _LEAST_SILENCE_MS)
 
     @property
     def acts(self) -> bool:

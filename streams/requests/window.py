@@ -18,7 +18,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     rows: the most rows that the stream keeps, at least 64. `None`: what it reserves, else for the policy "latest" what
         the checkpoint says that it was trained on (`window_rows` in its config.json, Brook: 320) or a quarter of the
-        cache, and for "block" all of it.
+        cache, and for "block" all of it but for five pages.
     video_seconds: how many seconds of video it keeps, above 0 and at most 86,400. `None`: as many as `rows` allows.
     audio_seconds: the same for sound. The window is one piece of time: it reaches as far back as the longer of both.
     text_rows: the most rows of its text memory. `None`: an eighth of `rows`, at most 1,024.

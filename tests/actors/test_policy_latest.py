@@ -153,7 +153,7 @@ def test_what_is_dropped_for_newer_media_takes_its_time(house: House, kind: str)
             for number in range(COUNT):
                 for item in piece(number):
                     await stream.append(item)
-                await until(lambda: engine.statistics()["mailboxes"]["decode"]["data"] == 0)
+                    await until(lambda: engine.statistics()["mailboxes"]["decode"]["data"] == 0)
             await until(lambda: engine.statistics()["mailboxes"]["encode"]["data"] >= COUNT - 2)
             towers.go.set()
             await (await stream.ask("What?", SHORT)).text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import re
 import sys
 import threading
@@ -20,8 +21,10 @@ from penstock.streams.event import Error, ReplyDone, Token
 from penstock.streams.item import Text
 from penstock.streams.requests.request import Request, SamplingParams
 from penstock.streams.requests.structured import Structured
+from penstock.streams.requests.turns import TurnDetection
 
 from tests.actors.conftest import House
+from tests.actors.test_turns import say, spoken
 from tests.actors.watch import WORDS, Reader, quiet, shots
 
 WORD = re.compile("[a-z]{3}-[0-9]{12}")
@@ -116,6 +119,60 @@ def test_the_loop_goes_on_and_calls_keep_their_order(
                 await task
             assert await stream.append(Text("Still here.")) == 5
             held.set()
+
+    house.run(work())
+
+
+def test_no_grammar_is_compiled_twice_while_somebody_may_still_ask_with_it(
+    house: House, fresh: Callable[[], Loaded], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """However many others come meanwhile: those of a question that waits, of its copies, and of a stream that listens.
+    They would be compiled on the event loop."""
+    monkeypatch.setattr(grammar, "_KEPT", 1)
+    plain, made = Grammars._made, list[tuple[str, str]]()
+
+    def noted(self: Grammars, name: str, text: str) -> Any:
+        made.append((threading.current_thread().name, text))
+        return plain(self, name, text)
+
+    monkeypatch.setattr(Grammars, "_made", noted)
+
+    async def others(engine: Any) -> None:
+        for letter in "uvw":
+            await engine.compiling.compile([Structured(regex=letter)])
+
+    async def work() -> None:
+        async with house.engine(fresh()) as engine:
+            listens = await engine.stream(
+                Request(format="turns", params=words(4), turn_detection=TurnDetection(detector="energy"))
+            )
+            async with listens, await engine.stream(Request(format="turns")) as stream:
+                reply = await stream.ask(WORDS, words(150, max_tokens=400))
+                later = asyncio.create_task(stream.ask("And now?", words(5)))
+                await asyncio.sleep(0)
+                twin = await stream.fork()
+                await stream.snapshot(tmp_path / "here")
+                await others(engine)
+                reader = Reader(twin)
+                assert re.fullmatch("[a-z]{3}-[0-9]{150}", await reply.text())
+                assert re.fullmatch("[a-z]{3}-[0-9]{5}", await (await later).text())
+                await reader.see(ReplyDone, 2)
+                await others(engine)
+                reader = Reader(listens)
+                await say(listens, spoken())
+                await reader.see(ReplyDone)
+                assert re.fullmatch("[a-z]{3}-[0-9]{4}", "".join(token.text for token in reader.of(Token)))
+                await twin.close()
+            await quiet(engine)
+            assert made and [text for _, text in made].count("[a-z]{3}-[0-9]{5}") == 1
+            gc.collect()
+            await others(engine)
+            await engine.compiling.compile([words(5).structured or Structured()])
+            assert [text for _, text in made].count("[a-z]{3}-[0-9]{5}") == 2  # nobody asks with it any more
+        async with house.engine(fresh()) as engine, await engine.restore(tmp_path / "here") as restored:
+            await others(engine)
+            await Reader(restored).see(ReplyDone, 2)
+        assert {thread.partition("_")[0] for thread, _ in made} == {"penstock-grammar"}
 
     house.run(work())
 

@@ -63,6 +63,19 @@ def test_it_goes_on_as_the_dense_reference_does(name: str) -> None:
     assert rig.compared >= 14 * 4
 
 
+@pytest.mark.parametrize("page_tokens", [32, 8])
+def test_who_has_the_cache_for_itself_goes_on_in_it(page_tokens: int) -> None:
+    """Without a number of rows the window is the cache. It begins and ends inside of pages, so some rows stay empty."""
+    rig = rig_of("omni", kv_tokens=384, page_tokens=page_tokens)
+    session = rig.open(format="turns", window=Window())
+    client = Client(session)
+    for turn in range(50):
+        client.do("image", turn)
+    client.do("ask", 0, max_tokens=40, hold=False)
+    rig.run()
+    assert session.of(Evicted) and [done.tokens for done in session.of(ReplyDone)] == [40]
+
+
 @settings(max_examples=4)
 @given(todo=acts("pair", "image", "text", "ask", "interrupt", most=8), fork=st.integers(0, 8), data=st.data())
 def test_slides_at_random_places(todo: list[Act], fork: int, data: st.DataObject) -> None:

@@ -87,7 +87,7 @@ PURE = {
     "server/session.py": {"streams", "errors", "server.commands", "server.errors"},
 }
 _OPENAI = {f"server.openai_{name}" for name in ("form", "inputs", "messages", "output", "params", "replies", "words")}
-_OPENAI |= {"server.tool_calls"}
+_OPENAI |= {"server.tool_calls", "server.kept_media"}
 PURE |= {
     f"{name.replace('.', '/')}.py": {"streams", "errors", "server.commands", "server.errors"} | _OPENAI
     for name in _OPENAI
@@ -100,6 +100,7 @@ DOOR = {
     "server.wire",
     "server.answer",
     "server.config",
+    "server.doors.heard",
     "server.multipart",
 } | _OPENAI
 

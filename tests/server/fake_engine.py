@@ -31,6 +31,9 @@ class FakeInfo(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "cpu"
     dtype: str = "float32"
     transcription: None = None
+    turn_model: str | None = None
+    picture_rows: int = 1280
+    row_pixels: int = 784
 
 
 class FakeReply:

@@ -27,6 +27,21 @@ async def turn(session: genai.live.AsyncSession) -> None:
     sys.stdout.write(json.dumps("interrupted" if interrupted else words) + "\n")
 
 
+async def come_back() -> None:
+    """Leave in the middle, and go on by the handle."""
+    config = {"response_modalities": ["TEXT"], "realtime_input_config": MANUAL, "session_resumption": {}}
+    async with client.aio.live.connect(model="brook", config=config) as session:
+        await session.send_realtime_input(video=types.Blob(data=picture, mime_type="image/jpeg"))
+        async for message in session.receive():
+            if update := message.session_resumption_update:
+                assert update.resumable
+                config = {**config, "session_resumption": {"handle": update.new_handle}}
+                break
+    async with client.aio.live.connect(model="brook", config=config) as session:
+        await session.send_client_content(turns={"role": "user", "parts": [{"text": "What colour is the square?"}]})
+        await turn(session)
+
+
 async def main() -> None:
     config = {"response_modalities": ["TEXT"], "realtime_input_config": MANUAL, "temperature": 0.0}
     async with client.aio.live.connect(model="brook", config=config) as session:
@@ -42,6 +57,7 @@ async def main() -> None:
             await session.send_client_content(turns={"role": "user", "parts": [{"text": words}]})
         await turn(session)
         await turn(session)
+    await come_back()
     try:
         async with client.aio.live.connect(model="brook", config={"response_modalities": ["AUDIO"]}):
             pass

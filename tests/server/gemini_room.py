@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from door_room import DoorRoom, SteppedStream
 from fake_engine import FakeEngine
+from penstock.server import commands as c
 from penstock.server.config import ServerConfig
 from penstock.server.doors.gemini.door import GeminiDoor
 from penstock.streams.event import ReplyDone, ReplyStarted, SpeechStarted, SpeechStopped
@@ -33,6 +35,13 @@ class GeminiRoom(DoorRoom):
     def say(self, **message: Any) -> None:
         self._pass(self.door.hear(json.dumps(message)))
         self.work()
+
+    def _pass(self, parts: Iterable[Any]) -> None:
+        for part in list(parts):
+            if isinstance(part, c.KeepConnection):
+                super()._pass(self.door.tell(c.ConnectionKept(token="token", seconds=30.0)))
+            else:
+                super()._pass([part])
 
     def _tell(self, frame: bytes) -> None:
         self.told.append(json.loads(frame))

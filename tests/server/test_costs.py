@@ -25,6 +25,7 @@ def test_the_sums_of_a_key_are_the_engines(caplog: pytest.LogCaptureFixture) -> 
     usages: list[Usage] = []
     known: dict[str, Any] = {}
     figures: dict[str, float] = {}
+    rows: dict[str, float] = {}  # by modality
 
     async def main() -> None:
         async with Engine(load(model_path("omni"), EngineConfig()), EngineConfig()) as engine, serving(engine) as url:
@@ -44,7 +45,11 @@ def test_the_sums_of_a_key_are_the_engines(caplog: pytest.LogCaptureFixture) -> 
             known.update(engine.statistics()["usage"])
             _, body = await get_bytes(url, "/metrics")
             families = text_string_to_metric_families(body.decode())
-            figures.update({sample.name: sample.value for family in families for sample in family.samples})
+            told = [sample for family in families for sample in family.samples]
+            figures.update({sample.name: sample.value for sample in told})
+            rows.update(
+                {sample.labels["modality"]: sample.value for sample in told if sample.name == "penstock_key_rows_total"}
+            )
 
     def ends() -> list[Any]:
         return [record for record in caplog.records if record.getMessage().startswith("stream end")]
@@ -56,6 +61,7 @@ def test_the_sums_of_a_key_are_the_engines(caplog: pytest.LogCaptureFixture) -> 
     assert first.encode_seconds == round(usage.encode_seconds, 3) > 0
     assert second.reason == "client gone" and second.step_seconds > 0 and second.rows["text"] > 0
     assert usage.rows["text"] + second.rows["text"] == known["rows"]["text"]
+    assert rows == known["rows"]
     for name in ("encode", "step"):
         assert figures[f"penstock_key_{name}_seconds_total"] == pytest.approx(known[f"{name}_seconds"])
         assert figures[f"penstock_{name}_seconds_total"] == known[f"{name}_seconds"]

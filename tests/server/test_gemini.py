@@ -16,12 +16,16 @@ import numpy as np
 import pytest
 from fake_engine import FakeEngine
 from harness import run, serving
+from penstock import Engine
 from penstock.demos.brook.sound import say
+from penstock.engine.config import EngineConfig
 from PIL import Image
 from realtime_client import beeps, picture
 from test_app import draining
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from tests.fixtures.recipe import model_path
 
 PATH = "/ws/google.ai.generativelanguage.{}.GenerativeService.BidiGenerateContent"
 
@@ -188,6 +192,23 @@ def test_what_cannot_be_done_closes_with_a_reason(brook_url: str) -> None:
                 assert closed.value.rcvd.code == code and words in closed.value.rcvd.reason
 
     asyncio.run(main())
+
+
+def test_a_session_goes_on_when_its_part_of_the_cache_is_full() -> None:
+    """Sixty pictures are more than the cache holds: the oldest leave, and the usage says what is still there."""
+
+    async def main() -> None:
+        config = EngineConfig(kv_tokens=640)
+        async with await Engine.load(model_path("omni"), config=config) as engine, serving(engine) as url:
+            async with live(url, generationConfig={"maxOutputTokens": 4}) as client:
+                for number in range(60):
+                    await client.say(realtimeInput={"video": jpeg(("red", "blue")[number % 2])})
+                await client.ask("And now?")
+                shown = client.told[-1]["usageMetadata"]["promptTokensDetails"]
+                (pictures,) = [kind["tokenCount"] for kind in shown if kind["modality"] == "IMAGE"]
+                assert 16 <= pictures < 640 and pictures % 16 == 0
+
+    run(main)
 
 
 def test_a_server_that_goes_down_says_so() -> None:

@@ -52,7 +52,7 @@ def test_google_genai_of_python(served: tuple[str, Path], tmp_path: Path) -> Non
     python = python_with(tmp_path, "google-genai==3.*")
     script = [python, HERE / "gemini_python.py", url, folder / "picture.jpg", folder / "sound.pcm"]
     said = printed(script, tmp_path, SSL_CERT_FILE=str(folder / "cert.pem"))
-    assert [json.loads(line) for line in said.splitlines()] == [*EXPECTED, 1007]
+    assert [json.loads(line) for line in said.splitlines()] == [*EXPECTED, "red.", 1007]
 
 
 @pytest.mark.parametrize("served", ["http"], indirect=True)

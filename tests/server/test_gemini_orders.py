@@ -16,13 +16,18 @@ import pytest
 from gemini_room import CALL, SOUND, GeminiRoom
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from penstock.server.doors.gemini import history
+from penstock.server.doors.gemini import hearing, history
+from penstock.server.doors.gemini.setup import PictureSize, setup_of
 from penstock.server.doors.gemini.wire import GeminiFault
 from penstock.streams.event import (
     Dropped,
     Error,
+    ReplyDone,
+    ReplyStarted,
     SpeechStarted,
+    SpeechStopped,
 )
+from penstock.streams.requests.window import Window
 
 LOOK = {"name": "look", "parameters": {"type": "OBJECT", "properties": {"at": {"type": "INTEGER"}}}}
 PICTURE = base64.urlsafe_b64encode(b"\xff\xd8\xff\xfb").decode()
@@ -82,6 +87,8 @@ def check_turns(told: list[dict[str, Any]]) -> list[str]:
     turns, words, before = [], "", ""
     for message in told:
         served = message.get("serverContent", {})
+        if served == {"waitingForInput": True}:
+            continue
         if "modelTurn" in served:
             words += served["modelTurn"]["parts"][0]["text"]
             kind = "words"
@@ -203,6 +210,20 @@ def test_functions_return_into_the_turn() -> None:
     assert "tool_calls" not in last and CALL in last["content"], "expected the cancelled call as what was said"
 
 
+def test_an_activity_in_which_nothing_came_is_not_answered() -> None:
+    room = GeminiRoom(realtimeInputConfig={"automaticActivityDetection": {"disabled": True}})
+    for sent in ({}, {"text": "Hello"}, {}):
+        del room.told[:]
+        room.say(realtimeInput={"activityStart": {}})
+        if sent:
+            room.say(realtimeInput=sent)
+        room.say(realtimeInput={"activityEnd": {}})
+        assert room.told == ([] if sent else [{"serverContent": {"waitingForInput": True}}])
+        while room.step(1):
+            pass
+    assert [stream.replies for stream in room.streams.values()] == [1]
+
+
 def test_a_full_context_ends_the_connection() -> None:
     """Media that the model will not see is not lost in silence; nor are media that the reply would need once more."""
     for event in (Dropped(2, "image", 1, None, None, "full"), Error("media_damaged", "no picture", 2)):
@@ -225,6 +246,25 @@ def test_media_that_is_no_longer_kept_is_not_left_out(monkeypatch: pytest.Monkey
         room.say(clientContent=content("And now?", True))
 
 
+def test_pictures_have_the_resolution_that_a_client_asks_for() -> None:
+    """As few rows as Google's have; more than the model takes is never asked of it."""
+    for name, most, expected in (
+        ("LOW", 1280, {"max_pixels": 64 * 784}),
+        ("MEDIUM", 1280, {"max_pixels": 256 * 784}),
+        ("LOW", 16, {}),
+        ("HIGH", 1280, {}),
+    ):
+        setup = setup_of({"generationConfig": {"mediaResolution": f"MEDIA_RESOLUTION_{name}"}}, PictureSize(most, 784))
+        assert setup.processor == expected
+    room = GeminiRoom(generation_config={"media_resolution": "MEDIA_RESOLUTION_LOW"})
+    room.say(realtimeInput={"video": {"data": PICTURE, "mimeType": "image/jpeg"}})
+    room.say(clientContent=content("So it is.", False, "model"))
+    room.say(clientContent=content("Is it?", True))
+    assert [request.processor for request in room.requests] == [{"max_pixels": 64 * 784}] * 2
+    with pytest.raises(GeminiFault, match="mediaResolution: expected none, since all pictures"):
+        setup_of({"generationConfig": {"mediaResolution": "MEDIA_RESOLUTION_LOW"}}, PictureSize(0, 0))
+
+
 def test_a_setup_is_what_holds() -> None:
     detection = {"startOfSpeechSensitivity": "START_SENSITIVITY_LOW", "silence_duration_ms": 800, "prefixPaddingMs": 40}
     room = GeminiRoom(
@@ -234,13 +274,56 @@ def test_a_setup_is_what_holds() -> None:
         contextWindowCompression={"trigger_tokens": "4000", "sliding_window": {"target_tokens": "2000"}},
         sessionResumption={},
     )
-    assert room.told[1] == {"sessionResumptionUpdate": {"resumable": False}}
+    assert room.told[1] == {"sessionResumptionUpdate": {"newHandle": "token.0", "resumable": True}}
     room.say(clientContent=content("Hello", False))
     (request,) = room.requests
     params = request.params
     assert (params.temperature, params.top_k, params.max_tokens, params.seed, params.stop) == (0.5, 4, 9, 3, ("x",))
     assert request.system == "Be short." and request.window.rows == 4000
     room.speak()
+    plain = GeminiRoom()
+    plain.say(clientContent=content("Hello", False))
+    assert plain.requests[0].window == Window(), "expected a window, as every stream has"
     ((_, stream),) = room.streams.items()
     assert stream.listens is not None and (stream.listens.silence_ms, stream.listens.speech_ms) == (800, 40)
     assert GeminiRoom().requests == []
+
+
+def test_a_new_stream_hears_speech_that_was_not_noticed_yet() -> None:
+    """The stream that listened is replaced before it could tell that somebody speaks."""
+    room = GeminiRoom()
+    room.say(realtimeInput={"audio": {"data": SOUND, "mimeType": "audio/pcm"}})
+    room.say(clientContent=content("So it is.", False, "model"))
+    room.say(clientContent=content("Is it?", True))
+    ((_, stream),) = room.streams.items()
+    assert stream.listens is not None and stream.seq == 2, "expected the sound in the new stream"
+
+
+def test_speech_that_is_heard_late_is_whole_in_the_history() -> None:
+    room = GeminiRoom()
+    for _ in range(30):
+        room.say(realtimeInput={"audio": {"data": SOUND, "mimeType": "audio/pcm"}})
+    ((channel, _),) = room.streams.items()
+    room.emit(channel, SpeechStarted(1, 1, 1_000_000, "energy"))
+    room.emit(channel, SpeechStopped(1, 2, 3_000_000, "silence"))
+    room.emit(channel, ReplyStarted(1, 2))
+    room.emit(channel, ReplyDone(1, "stop", 0, rows=9))
+    room.say(clientContent=content("So it is.", False, "model"))
+    room.say(clientContent=content("Is it?", True))
+    sound = room.requests[-1].messages[0]["content"][0]["audio"]
+    assert len(sound.data) == 2 * 16_000 * 2
+
+
+def test_speech_that_was_too_long_to_be_kept_is_not_left_out_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hearing, "KEPT_US", 4_000_000)
+    room = GeminiRoom()
+    for _ in range(9):
+        room.say(realtimeInput={"audio": {"data": SOUND, "mimeType": "audio/pcm"}})
+    ((channel, _),) = room.streams.items()
+    room.emit(channel, SpeechStarted(1, 1, 0, "energy"))
+    room.emit(channel, SpeechStopped(1, 2, 8_000_000, "silence"))
+    room.emit(channel, ReplyStarted(1, 2))
+    room.emit(channel, ReplyDone(1, "stop", 0, rows=9))
+    room.say(clientContent=content("So it is.", False, "model"))
+    with pytest.raises(GeminiFault, match="1008 the history has to be read again"):
+        room.say(clientContent=content("Is it?", True))

@@ -351,3 +351,26 @@ def test_messages_reach_the_engine_as_chat_templates_expect_them() -> None:
             assert tool == {"role": "tool", "tool_call_id": "c1", "content": "y"}
 
     run(main)
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/responses"])
+def test_one_call_and_no_more_where_a_client_wants_them_one_after_the_other(path: str) -> None:
+    """The reply ends with its first call: what a model would say behind it is not computed."""
+    engine = FakeEngine()
+    engine.words = [*CALL, *CALL]
+    body = ask(tools=[TOOL], parallel_tool_calls=False)
+    if path != CHAT:
+        tools = [{"type": "function", **TOOL["function"]}]
+        body = {"input": "x", "tools": tools, "parallel_tool_calls": False}
+
+    async def main() -> None:
+        async with serving(engine) as url:
+            status, _, told = await answered(url, request(body, path=path))
+            assert status == 200 and engine.streams[0].request.params.stop == ("</tool_call>",)
+            if path == CHAT:
+                assert len(told["choices"][0]["message"]["tool_calls"]) == 1
+            else:
+                assert [item["type"] for item in told["output"]].count("function_call") == 1
+                assert told["parallel_tool_calls"] is False
+
+    run(main)

@@ -19,7 +19,7 @@ from penstock.errors import PenstockError
 from penstock.server.client import connect
 from penstock.server.keys import ApiKey
 from penstock.server.metrics import Meter, StreamMeter
-from penstock.streams.event import Appended, Evicted, ReplyDone, ReplyStarted, Resting, Token
+from penstock.streams.event import Appended, Error, Evicted, ReplyDone, ReplyStarted, Resting, Token
 from penstock.streams.item import VideoFrame
 from penstock.streams.requests.request import Request, SamplingParams
 from prometheus_client.parser import text_string_to_metric_families
@@ -92,6 +92,47 @@ def test_an_error_over_http_counts_once() -> None:
         assert errors == {"penstock_errors_total{code=message}": 1, "penstock_errors_total{code=rate_limit}": 1}
 
     run(main)
+
+
+def test_prompts_wait_until_their_replies_begin() -> None:
+    """Those of requests over HTTP: while the engine has no stream for them, and while their stream has no reply."""
+    engine = FakeEngine()
+    engine.words, engine.gate, engine.hold_open = ["a"], asyncio.Semaphore(0), asyncio.Event()
+    body = json.dumps({"messages": [{"role": "user", "content": "x"}]}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    sent = f"{head}Connection: close\r\n\r\n".encode() + body
+
+    async def main() -> None:
+        async with serving(engine) as url:
+
+            async def seen(waiting: int, running: int) -> dict[str, float]:
+                while True:
+                    now = await told(url)
+                    if (now["penstock_requests_waiting"], now["penstock_requests_running"]) == (waiting, running):
+                        return now
+
+            tasks = [asyncio.create_task(shot(url, sent)) for _ in range(2)]
+            await seen(2, 0)
+            assert engine.hold_open is not None and engine.gate is not None
+            engine.hold_open.set()
+            await seen(0, 2)
+            engine.gate.release()
+            engine.gate.release()
+            await asyncio.gather(*tasks)
+            now = await seen(0, 0)
+            assert now["penstock_time_to_first_token_seconds_count"] == 2
+
+    run(main)
+
+
+def test_a_prompt_that_comes_to_nothing_waits_no_more() -> None:
+    meter = Meter()
+    for ends in (lambda stream: stream.note(Error("input", "no", 1)), lambda stream: stream.end("closed")):
+        stream = meter.stream()
+        stream.prompted(0.0)
+        assert figures(meter.text())["penstock_requests_waiting"] == 1
+        ends(stream)
+        assert figures(meter.text())["penstock_requests_waiting"] == 0
 
 
 def test_more_clients_make_no_more_time_series() -> None:

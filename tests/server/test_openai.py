@@ -81,6 +81,17 @@ def test_a_picture_a_sound_and_a_film_in_one_request(client: OpenAI, shown: dict
     assert reply.usage.prompt_tokens - 64 < held < reply.usage.prompt_tokens
 
 
+def test_media_is_named_again_by_its_uuid(client: OpenAI, shown: dict[str, Any]) -> None:
+    sent: Any = {**shown["picture"], "uuid": "that one"}
+    for part in (sent, {**sent, "image_url": None}, {"type": "image_url", "uuid": "that one"}):
+        reply = client.chat.completions.create(model="brook", messages=asked(part, "What do you see?"))
+        assert reply.choices[0].message.content == SEES
+    with pytest.raises(openai.BadRequestError, match="which has image_url: send the media again") as refused:
+        part = {"type": "video_url", "video_url": None, "uuid": "that one"}
+        client.chat.completions.create(model="brook", messages=asked(part, "What moved?"))
+    assert refused.value.param == "messages[0].content[0].uuid"
+
+
 def test_a_conversation_keeps_its_media(client: OpenAI, shown: dict[str, Any]) -> None:
     messages = asked(shown["picture"], "What do you see?")
     messages += [{"role": "assistant", "content": SEES}, *asked(shown["sound"], "What do you hear?")]
@@ -189,8 +200,8 @@ WRONG: dict[str, tuple[dict[str, Any], type[openai.APIStatusError], str | None, 
     "uuid": (
         {"messages": asked({"type": "image_url", "image_url": None, "uuid": "a"})},
         openai.BadRequestError,
-        "messages[0].content[0].image_url",
-        "expected the media beside its uuid",
+        "messages[0].content[0].uuid",
+        "expected one under which this server still holds a part of the type 'image_url'",
     ),
     "beside": (
         {"messages": asked({"type": "video_url", "video_url": {"url": "data:video/webm;base64,AAAA"}, "fps": 2})},

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock.server.errors import MessageError
 from penstock.server.openai_form import reply_form
+from penstock.server.openai_messages import checked_tools
 from penstock.server.tool_calls import ToolCallArguments, ToolCallReader, ToolCallStarted, call_schema
 from penstock.streams.requests.structured import Structured
 
@@ -71,3 +72,19 @@ def test_definitions_of_functions_stand_where_references_look_for_them() -> None
     assert all("$defs" not in call["properties"]["arguments"] for call in schema["anyOf"])
     with pytest.raises(ValueError, match="Place"):
         call_schema({"f": one, "g": {**one, "$defs": {"Place": {"type": "integer"}}}})
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["responses", "chats"])
+def test_only_tools_that_are_allowed_are_told_and_called(inside: bool) -> None:
+    def choice(mode: str, *names: str) -> dict[str, Any]:
+        named = [{"type": "function", **({"function": {"name": n}} if inside else {"name": n})} for n in names]
+        said = {"mode": mode, "tools": named}
+        return {"type": "allowed_tools", **({"allowed_tools": said} if inside else said)}
+
+    assert checked_tools(TOOLS, choice("auto", "point")) == ([TOOLS[1]], "auto")
+    tools, mode = checked_tools(TOOLS, choice("required", "point"))
+    form = reply_form(None, "response_format", tools, mode)
+    assert form is not None and "look" not in json.dumps(form.json_schema) and "point" in json.dumps(form.json_schema)
+    for wrong in (choice("auto", "sing"), choice("none", "look"), choice("auto"), {"type": "allowed_tools"}):
+        with pytest.raises(MessageError, match="tool_choice: expected"):
+            checked_tools(TOOLS, wrong)

@@ -165,6 +165,32 @@ def test_what_is_wrong_is_refused_and_the_session_goes_on(brook_url: str) -> Non
         await client.add(broken)
         assert (await client.refused())["code"].startswith("media")
         assert await client.ask(picture("blue"), COLOUR) == "blue."
+        for place in range(3):  # each part of an item has its own answer
+            content = [picture("red"), COLOUR, picture("blue")]
+            await client.add(*content[:place], broken, *content[place:], event_id=f"part {place}")
+            assert (await client.refused())["event_id"] == f"part {place}"
+            assert await client.ask(picture("green"), COLOUR) == "green."
+
+    talk(brook_url, main)
+
+
+def test_what_is_wrong_in_a_prompt_is_refused_by_its_item(brook_url: str) -> None:
+    """Only a prompt can hold the past here, so the picture is looked at with the next response; that fails, and the one
+    after it is to the rest."""
+
+    async def main(client: Talking) -> None:
+        await client.update(instructions="Answer in short.")
+        await client.add(text("Hello"))
+        await client.add({"type": "output_text", "text": "Hello."}, role="assistant")
+        await client.add(picture("blue"))
+        broken = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
+        id = await client.add(picture("red"), broken, event_id="mine")
+        await client.add(COLOUR)
+        await client.connection.response.create()
+        refused = await client.refused()
+        assert refused["event_id"] == "mine" and id in refused["message"] and refused["code"] == "media_format"
+        assert (await client.until("response.done"))["response"]["status"] == "failed"
+        assert words_of(await client.respond()) == "blue."
 
     talk(brook_url, main)
 

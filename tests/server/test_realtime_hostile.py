@@ -14,7 +14,7 @@ from realtime_room import RealtimeRoom
 from test_realtime_orders import message
 
 PICTURE = {"type": "input_image", "image_url": "data:image/png;base64,AAAA", "detail": "low"}
-SOUND = {"type": "input_audio", "audio": "AAAA", "transcript": "a word"}
+SOUND = {"type": "input_audio", "audio": "AAAA" * 480, "transcript": "a word"}
 CALL = {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}"}
 OUTPUT = {"type": "function_call_output", "call_id": "c", "output": "red"}
 LOOK = {"type": "function", "name": "look", "description": "looks", "parameters": {"type": "object"}}
@@ -53,7 +53,7 @@ GOOD: list[dict[str, Any]] = [
         "session": {"audio": {"input": {"format": {"type": "audio/pcmu"}, "turn_detection": VAD}}},
     },
     {"type": "session.update", "session": {"audio": {"input": {"turn_detection": EAGER, "noise_reduction": None}}}},
-    {"type": "input_audio_buffer.append", "audio": "AAAA"},
+    {"type": "input_audio_buffer.append", "audio": "AAAA" * 1600},
     {"type": "input_audio_buffer.commit"},
     {"type": "input_audio_buffer.clear"},
     {"type": "conversation.item.create", "item": {**message("user", "Hello", id="a"), "content": [PICTURE, SOUND]}},
@@ -130,7 +130,7 @@ def test_what_lies_too_deep_is_refused(field: str, depth: int) -> None:
     event = {
         "tools": f'{{"type": "session.update", "session": {{"tools": [{tool}]}}}}',
         "response": f'{{"type": "response.create", "response": {{"conversation": "none", "tools": [{tool}]}}}}',
-        "audio": f'{{"type": "session.update", "session": {{"audio": {{"input": {{"x": {deep}}}}}}}}}',
+        "audio": f'{{"type": "session.update", "session": {{"audio": {{"input": {{"noise_reduction": {deep}}}}}}}}}',
     }[field]
     for _ in range(2):
         before = len(room.told)

@@ -223,30 +223,6 @@ def test_functions_are_called_and_their_outputs_come_back() -> None:
     assert messages[2]["content"] == "A red square." and messages[2]["tool_call_id"] == called["call_id"]
 
 
-def test_updates_merge_deeply() -> None:
-    room = RealtimeRoom()
-
-    def update(**heard: Any) -> dict[str, Any]:
-        room.say("session.update", session={"type": "realtime", "audio": {"input": heard}})
-        return room.told[-1]["session"]["audio"]["input"]
-
-    assert room.told[0]["session"]["audio"]["input"]["turn_detection"]["type"] == "server_vad"
-    assert update(turn_detection={"threshold": 0.8})["turn_detection"]["silence_duration_ms"] == 500
-    heard = update(turn_detection={"silence_duration_ms": 300}, transcription={"model": "gpt-4o-mini-transcribe"})
-    assert heard["turn_detection"]["threshold"] == 0.8 and heard["transcription"] is None
-    assert update(format={"type": "audio/pcmu"}) == {**heard, "format": {"type": "audio/pcmu"}}
-    assert (
-        update(turn_detection={"type": "semantic_vad", "eagerness": "low"})["turn_detection"]["silence_duration_ms"]
-        > 1000
-    )
-    assert update(turn_detection=None)["turn_detection"] is None
-    assert update()["turn_detection"] is None
-    room.say(
-        "session.update", session={"type": "realtime", "audio": {"input": {"format": {"type": "audio/pcm", "rate": 8}}}}
-    )
-    assert room.told[-1]["error"]["param"] == "session.audio.input.format"
-
-
 @pytest.mark.parametrize("name", ["mulaw", "alaw"])
 def test_g711_is_what_ffmpeg_decodes(name: str) -> None:
     import av

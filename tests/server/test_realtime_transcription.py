@@ -98,7 +98,7 @@ GOOD: list[dict[str, Any]] = [
     {"type": "session.update", "session": {"type": "transcription", "audio": {"input": {"turn_detection": None}}}},
     {"type": "session.update", "session": {"audio": {"input": {"transcription": {"language": "en", "prompt": "a"}}}}},
     {"type": "session.update", "session": {"audio": {"input": {"format": {"type": "audio/pcmu"}}}}},
-    {"type": "input_audio_buffer.append", "audio": "AAAAAAAA"},
+    {"type": "input_audio_buffer.append", "audio": "AAAA" * 1600},
     {"type": "input_audio_buffer.commit"},
     {"type": "input_audio_buffer.clear"},
     {"type": "response.create"},

@@ -54,6 +54,25 @@ def test_what_is_said_becomes_an_item(brook_url: str) -> None:
     asyncio.run(main())
 
 
+def test_who_says_nothing_for_long_is_asked(brook_url: str) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(60), talking(brook_url) as client:
+            await client.update(audio={"input": {"turn_detection": {"idle_timeout_ms": 600}}})
+            client.told.clear()
+            silence = base64.b64encode(bytes(RATE // 5)).decode()
+            for _ in range(10):
+                await client.connection.input_audio_buffer.append(audio=silence)
+            response = (await client.until("response.done"))["response"]
+            assert response["status"] == "completed"
+            told = [kind for kind in kinds(client) if not kind.startswith("response.")]
+            assert told[:4] == ["input_audio_buffer.timeout_triggered", *ORDER[2:]]
+            timeout = client.told[0]
+            assert 560 <= timeout["audio_end_ms"] - timeout["audio_start_ms"] <= 640
+            assert timeout["item_id"] == client.told[1]["item_id"]
+
+    asyncio.run(main())
+
+
 def test_who_speaks_cuts_the_response_and_is_answered() -> None:
     """The reply of a random model has no end of its own in time: speech ends it, and when speech stops the next one
     begins by itself."""

@@ -111,3 +111,30 @@ def test_the_key_of_the_environment_goes_before_that_of_the_file(here: Path, mon
     monkeypatch.setenv("PENSTOCK_API_KEY", "new")
     assert cli.server_config(parse(["serve"])).api_key == "new"
     assert cli.server_config(parse(["serve", "--api-key", "own"])).api_key == "own"
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("PENSTOCK_MAX_STREAM", "PENSTOCK_MAX_STREAMS"),
+        ("PENSTOCK_APIKEY", "PENSTOCK_API_KEY"),
+        ("PENSTOCK_XQ", "PENSTOCK_PORT"),
+    ],
+)
+def test_a_name_in_the_environment_that_is_no_option_is_refused(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, nearest: str
+) -> None:
+    monkeypatch.setenv(name, "3")
+    assert cli.main(["config"]) == 2
+    error = capsys.readouterr().err
+    assert name in error and nearest in error and error.count("\n") == 1
+
+
+def test_names_in_the_environment_that_are_of_others_are_let_be(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that tests and models read, and what Kubernetes tells a container beside a service called penstock."""
+    others = "CACHE", "TESTS", "STARTED", "THREADS", "SERVICE_HOST", "SERVICE_PORT_HTTP", "PORT_8000_TCP_ADDR"
+    for name in others:
+        monkeypatch.setenv(f"PENSTOCK_{name}", "3")
+    assert all(setting["source"] == "default" for setting in told(capsys).values())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from harness import run
+from harness import run, serving, shot
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -117,6 +118,23 @@ def test_media_in_mid_reply_is_beneath_it_and_a_stream_that_is_closed_ends_its_r
     media = [span for span in beneath if span.name in ("decode", "encode")]
     assert sorted(span.name for span in media) == ["decode"] * 2 + ["encode"] * 2
     assert all((span.attributes or {})["penstock.modality"] == "video" for span in media)
+
+
+def test_a_request_over_http_names_the_parent_of_its_replies() -> None:
+    """Those to a prompt that is forked too; a header that is none is left out, and so is the next client's."""
+    caller = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    body = json.dumps({"prompt": "x", "n": 2, "max_tokens": 2}).encode()
+
+    async def work(engine: Engine) -> None:
+        async with serving(engine) as url:
+            for header in (f"traceparent: {caller}\r\n", "", "traceparent: what\r\n"):
+                head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n{header}"
+                answer = await shot(url, f"{head}Connection: close\r\n\r\n".encode() + body)
+                assert b" 200 " in answer.partition(b"\r\n")[0]
+
+    replies = [span for span in traced(work) if span.name == "chat small"]
+    parents = [span.parent and f"00-{span.parent.trace_id:032x}-{span.parent.span_id:016x}-01" for span in replies]
+    assert parents == [caller, caller, None, None, None, None]
 
 
 def test_a_question_that_is_refused_is_an_error() -> None:

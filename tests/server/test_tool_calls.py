@@ -66,3 +66,12 @@ def test_the_known_forms_are_calls() -> None:
 def test_what_is_no_call_is_what_was_said() -> None:
     for reply in (*PIECES[1:], "", '{"name": "other"}', "[1, 2]", "{" * 10_000):
         assert read([reply]) == (reply, [])
+
+
+def test_of_more_calls_than_are_wanted_the_first_count() -> None:
+    for reply in (PIECES[0] * 2, f"[{CALL}, {CALL}]", f"<tool_call>[{CALL}, {CALL}]"):
+        for most in (1, 2):
+            reader = ToolCallReader(["look"], str, most)
+            parts = [*reader.feed(reply), *reader.end()]
+            assert reader.calls == most == sum(isinstance(part, ToolCallStarted) for part in parts)
+            assert not [part for part in parts if isinstance(part, TextDelta)]

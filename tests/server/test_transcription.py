@@ -89,6 +89,13 @@ def test_whole(client: OpenAI) -> None:
     assert ask(model="brook", file=spoken()).text == ""
 
 
+def test_a_word_behind_a_long_silence(client: OpenAI) -> None:
+    """Longer than the processor's own 30 seconds: none of it is cut."""
+    sound = wav(np.concatenate([silence(31), words("red", 20_001), silence(0.5)]))
+    told = client.audio.transcriptions.create(model="brook", file=sound)
+    assert told.text == "red" and told.usage is not None and sound_tokens(told.usage) > 31 * 12
+
+
 def test_verbose(client: OpenAI) -> None:
     sound = spoken("blue", "three", "red")
     told = client.audio.transcriptions.create(model="brook", file=sound, response_format="verbose_json")

@@ -154,6 +154,10 @@ def test_nobody_has_spoken_for_long_is_told_once() -> None:
     assert [event.reason for event in stopped] == ["idle", "silence", "idle"]
     assert [event.turn for event in stopped] == [1, 2, 3] and stopped[0].at_us == 1_024_000
     assert not spans(heard(silence(3), ear(idle_ms=1000), asked=True))
+    quiet = heard(silence(3), ear(idle_ms=1000, respond=False))
+    assert [event.reason for event in quiet if isinstance(event, SpeechStopped)] == ["idle"]
+    sounds = [piece for piece in quiet if isinstance(piece, Samples)]
+    assert sum(piece.samples.shape[1] for piece in sounds) == 16 * ear().turns.idle_sound_ms
 
 
 class Finishes:

@@ -9,6 +9,7 @@ conversation  whose turn it is
 history       what was said and shown, in order, and as a prompt
 hearing       the sound of a connection on its own clock, and what of it was speech
 talk          what the cache holds of the history, and the commands that bring a stream to a reply
+resuming      handles by which a client comes back
 turn          one turn of the model: its messages, in their order
 usage         tokens of a turn, by kind, and those that the cache held
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ....streams.event import Event, ReplyDone, ReplyStarted, SpeechStarted, SpeechStopped, Token
+from ....streams.event import Dropped, Event, ReplyDone, ReplyStarted, SpeechStarted, SpeechStopped, Token
 from ... import commands as c
 from .hearing import HeardActivity
 from .history import GeminiEntry, GeminiHistory
@@ -34,6 +34,7 @@ class GeminiConversation:
         self._usage = UsageMetadata([])
         self._brings_history = setup.history_first
         self._active = False  # an activity of the client goes on
+        self._before = 0  # how much the user had said and shown when it began
         self._asked: GeminiEntry | None = None  # what a reply will write that was asked for
         self._own: dict[int, GeminiEntry] = {}  # the same, of replies that the stream asks for, by their questions
         self._turn: GeminiTurn | None = None
@@ -41,6 +42,7 @@ class GeminiConversation:
         self._calling: GeminiTurn | None = None  # the turn whose functions have not returned
         self._pending: dict[str, str | None] = {}  # its calls by id, and what they have returned
         self._cancelled: set[str] = set()
+        self.ends = 0  # how often a turn, or its part up to calls, was told to its end
 
     @property
     def _speaks(self) -> bool:
@@ -86,20 +88,23 @@ class GeminiConversation:
         if detection is None:
             raise GeminiFault("realtimeInput.audioStreamEnd: expected it with automaticActivityDetection only")
         if self._sound.now_us:
-            rate = self._sound.rate
+            rate = self._sound.form.rate
             silence = bytes((detection.silence_ms + 200) * rate // 1000 * 2)
             yield from self.talk.hear(self._sound.append(silence, rate))
 
     def start_activity(self) -> Iterator[ToldGemini]:
         self._check_activity("activityStart", False)
-        self._active = True
+        self._active, self._before = True, self.talk.given
         if self._setup.interrupts:
             yield from self._interrupt()
 
     def end_activity(self) -> Iterator[ToldGemini]:
         self._check_activity("activityEnd", True)
         self._active = False
-        yield from self._ask()
+        if self.talk.given > self._before:
+            yield from self._ask()
+        else:
+            yield encode(serverContent={"waitingForInput": True})
 
     def _check_activity(self, name: str, active: bool) -> None:
         if self._setup.detection is not None:
@@ -161,6 +166,7 @@ class GeminiConversation:
         yield encode(toolCallCancellation={"ids": [*self._pending]})
         yield interrupted()
         yield turn_complete()
+        self.ends += 1
         self._cancelled |= self._pending.keys()
         self._calling, self._pending = None, {}
 
@@ -178,6 +184,8 @@ class GeminiConversation:
                 yield from self._turn.token(event)
             case ReplyDone() if self._turn is not None:
                 yield from self._done(self._turn, event)
+            case Dropped(reason="silence", stop_us=int(until_us)):
+                self._sound.silent(until_us)
             case SpeechStarted(at_us=at_us):
                 self._sound.started(at_us)
                 if self._setup.interrupts:
@@ -194,6 +202,7 @@ class GeminiConversation:
         if done.reason == "error":
             raise GeminiFault("the reply has failed; the server's log says more", FAILED)
         yield from turn.done(done, self._usage.of(done))
+        self.ends += 1
         turn.entry.running = False
         self._turn = None
         if turn.calls:

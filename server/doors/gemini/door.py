@@ -13,7 +13,8 @@ from ... import commands as c
 from ...config import ServerConfig
 from .conversation import GeminiConversation, ToldGemini
 from .inputs import Senses, content_of, media_of, responses_of
-from .setup import setup_of
+from .resuming import UNKNOWN, GeminiPlace, place_of
+from .setup import GeminiSetup, PictureSize, setup_of
 from .wire import FAILED, INVALID, POLICY, GeminiFault, decode, encode, expected, fields, flag_of, list_of, text_of
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 _MESSAGES = ("setup", "clientContent", "realtimeInput", "toolResponse")
 _REALTIME = "activityStart mediaChunks audio video text audioStreamEnd activityEnd".split()
-_FULL = "the context is full: begin a new session, or ask for contextWindowCompression"
+_FULL = "the context is full: a piece of media has more tokens than this session may keep, or the prompt leaves no room"
 
 
 class GeminiDoor:
@@ -32,17 +33,31 @@ class GeminiDoor:
 
     def __init__(self, info: EngineInfo, config: ServerConfig, query: Mapping[str, str] | None = None) -> None:
         self._senses = Senses("image" in info.modalities, "audio" in info.modalities)
+        self._pictures = PictureSize(info.picture_rows, info.row_pixels)
         self._drain_seconds = config.drain_seconds
         self._goes_down = False
         self._talks: GeminiConversation | None = None
+        self._setup = GeminiSetup()
+        self._place = GeminiPlace()
 
     def greet(self) -> Iterable[bytes]:
         """The client speaks first."""
         return ()
 
     # ---- from the client ----
-    def hear(self, message: str | bytes) -> Iterator[ToldGemini]:
+    def hear(self, message: str | bytes) -> Iterator[ToldGemini | c.Moving]:
         """The answer to a message of the client, and commands. GeminiFault for what cannot be done."""
+        yield from self._counted(self._hear(message))
+
+    def _counted(self, parts: Iterable[Any]) -> Iterator[Any]:
+        for part in parts:
+            self._place.count(part)
+            yield part
+        update = None if self._talks is None else self._place.update(self._talks.ends)
+        if update is not None:
+            yield update
+
+    def _hear(self, message: str | bytes) -> Iterator[ToldGemini | c.Moving]:
         said = fields(decode(message), "message", _MESSAGES)
         if len(said) != 1:
             raise expected("message", f"one of {', '.join(_MESSAGES)}", [*said])
@@ -69,12 +84,16 @@ class GeminiDoor:
             case _:
                 yield from self._talks.returned(responses_of(value, kind))
 
-    def _set_up(self, said: Any) -> Iterator[ToldGemini]:
-        setup = setup_of(said)
+    def _set_up(self, said: Any) -> Iterator[ToldGemini | c.Moving]:
+        self._setup = setup = setup_of(said, self._pictures)
+        if setup.handle:
+            token, received = place_of(setup.handle)
+            yield c.ResumeConnection(token=token, received=received, terms=setup)
+            return
         self._talks = GeminiConversation(setup)
-        yield encode(setupComplete={"sessionId": secrets.token_hex(8)})
+        yield _complete()
         if setup.resumption:
-            yield encode(sessionResumptionUpdate={"resumable": False})
+            yield c.KeepConnection(closed=True)
 
     def _realtime(self, talks: GeminiConversation, name: str, value: Any, place: str) -> Iterator[ToldGemini]:
         match name:
@@ -97,6 +116,16 @@ class GeminiDoor:
     # ---- from the session ----
     def tell(self, answer: c.Answer) -> Iterator[ToldGemini]:
         """The server's messages for an answer of the session, and the commands that follow from it."""
+        match answer:
+            case c.ConnectionKept(token=token):
+                yield self._place.keep(token)
+            case c.ConnectionResumed(terms=terms):  # what it tells is not counted
+                self._setup.check_again(terms)
+                yield _complete()
+            case _:
+                yield from self._counted(self._tell(answer))
+
+    def _tell(self, answer: c.Answer) -> Iterator[ToldGemini]:
         talks = self._talks
         match answer:
             case c.GoingDown():
@@ -104,6 +133,8 @@ class GeminiDoor:
                 yield encode(goAway={"timeLeft": f"{self._drain_seconds:g}s"})
             case c.Refused(code="draining") if talks is not None:
                 talks.not_asked()
+            case c.Refused(code="resume"):
+                raise GeminiFault(UNKNOWN, POLICY)
             case c.Refused(stream=name) if name is None or talks is None or name == talks.talk.name:
                 place = f"{answer.ref}: " if isinstance(answer.ref, str) else ""
                 raise GeminiFault(f"{place}{answer.message}", _code(answer.code))
@@ -116,6 +147,10 @@ class GeminiDoor:
                     case Dropped(reason="full"):
                         raise GeminiFault(_FULL, POLICY)
                 yield from talks.event(event)
+
+
+def _complete() -> bytes:
+    return encode(setupComplete={"sessionId": secrets.token_hex(8)})
 
 
 def _code(code: str) -> int:

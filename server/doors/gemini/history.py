@@ -79,9 +79,10 @@ class GeminiHistory:
         return len(self.entries)
 
     def add(self, entry: GeminiEntry, place: int | None = None) -> None:
-        """Put an entry in a place; None: last."""
+        """Put an entry in a place; None: last. Media that is empty was not kept."""
         self.entries.insert(len(self) if place is None else place, entry)
         self._bytes += len(entry.media or b"")
+        self.forgets |= entry.media == b""
         if entry.media:
             self._kept.append(entry)
         while self._bytes > KEPT_BYTES:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -21,45 +21,86 @@ _SETUP = """model generationConfig systemInstruction tools sessionResumption con
 realtimeInputConfig historyConfig labels""".split()
 _GENERATION = """temperature topP topK maxOutputTokens seed stopSequences presencePenalty frequencyPenalty
 responseModalities candidateCount mediaResolution speechConfig""".split()
+# The most tokens of a picture, as Google's; None: as many as the model takes.
+_RESOLUTIONS = {
+    "MEDIA_RESOLUTION_UNSPECIFIED": None,
+    "MEDIA_RESOLUTION_LOW": 64,
+    "MEDIA_RESOLUTION_MEDIUM": 256,
+    "MEDIA_RESOLUTION_HIGH": None,
+}
 _LOW_START = 0.7  # from which likelihood on sound is speech where a client wants few starts
 _SILENCE_MS, _LOW_END_MS = 500, 1000
+
+
+_KEPT_FIELDS = {
+    "system": "systemInstruction",
+    "tools": "tools",
+    "params": "generationConfig",
+    "processor": "generationConfig.mediaResolution",
+    "window": "contextWindowCompression",
+    "detection": "realtimeInputConfig",
+    "interrupts": "realtimeInputConfig",
+    "all_sound": "realtimeInputConfig",
+    "history_first": "historyConfig",
+}
 
 
 class GeminiSetup(msgspec.Struct, frozen=True, kw_only=True):
     """What holds for a connection.
 
     system: the system prompt. tools: functions, in OpenAI's form. params: how replies are drawn. window: what the
-    stream keeps of its past; None: all, and the connection ends when it is full.
+    stream keeps of its past.
     detection: how speech is heard; None: the client says when it begins and ends.
     interrupts: the begin of speech or of an activity cuts the running turn.
     all_sound: without detection, sound outside of activities goes in too.
     history_first: the first turns of the client are its history, which is not answered.
-    resumption: the client wants to be told how it may come back.
+    processor: options of the model's processor, where the client wants pictures of another size.
+    resumption: the client wants to be told how it may come back. handle: by which it comes back now; empty: it begins.
     """
 
     system: str | None = None
     tools: list[dict[str, Any]] = []
     params: SamplingParams = SamplingParams(max_tokens=MOST_TOKENS)
-    window: Window | None = None
+    window: Window = Window()
     detection: TurnDetection | None = TurnDetection()
     interrupts: bool = True
     all_sound: bool = False
     history_first: bool = False
+    processor: dict[str, bool | int | float] = {}
     resumption: bool = False
+    handle: str = ""
 
     @property
     def functions(self) -> list[str]:
         """The names of the functions."""
         return [tool["function"]["name"] for tool in self.tools]
 
+    def check_again(self, said: GeminiSetup) -> None:
+        """GeminiFault where a client that comes back says something else. What it leaves out is as it was."""
+        plain = GeminiSetup()
+        for name, written in _KEPT_FIELDS.items():
+            if getattr(said, name) not in (getattr(plain, name), getattr(self, name)):
+                raise GeminiFault(f"setup.{written}: expected what this session has: begin a new one", POLICY)
 
-def setup_of(said: Any) -> GeminiSetup:
-    """The setup that a client describes."""
+
+class PictureSize(NamedTuple):
+    """The most rows of a picture, and its pixels for each of them; 0: all pictures have one size."""
+
+    rows: int
+    row_pixels: int
+
+
+def setup_of(said: Any, pictures: PictureSize) -> GeminiSetup:
+    """The setup that a client describes, for a model of such pictures."""
     given = fields(said, "setup", _SETUP)
     text_of(given.get("model", ""), "setup.model")
     made: dict[str, Any] = {}
     if "generationConfig" in given:
-        made["params"] = _params(given["generationConfig"], "setup.generationConfig")
+        generation = fields(given["generationConfig"], "setup.generationConfig", _GENERATION)
+        made["params"] = _params(generation, "setup.generationConfig")
+        if "mediaResolution" in generation:
+            place = "setup.generationConfig.mediaResolution"
+            made["processor"] = _resolution(generation["mediaResolution"], place, pictures)
     if "systemInstruction" in given:
         made["system"] = words_of(given["systemInstruction"], "setup.systemInstruction") or None
     if "tools" in given:
@@ -74,9 +115,7 @@ def setup_of(said: Any) -> GeminiSetup:
         made["history_first"] = flag_of(first, f"setup.historyConfig.{name}")
     if "sessionResumption" in given:
         wanted = fields(given["sessionResumption"], "setup.sessionResumption", ("handle",))
-        if wanted.get("handle"):
-            raise GeminiFault("setup.sessionResumption.handle: this server keeps no sessions: begin a new one", POLICY)
-        made["resumption"] = True
+        made |= {"resumption": True, "handle": text_of(wanted.get("handle", ""), "setup.sessionResumption.handle")}
     return GeminiSetup(**made)
 
 
@@ -90,15 +129,19 @@ def words_of(said: Any, place: str) -> str:
     return "\n\n".join(text_of(text, f"{place}.parts.text") for text in texts)
 
 
-def _params(said: Any, place: str) -> SamplingParams:
-    given = fields(said, place, _GENERATION)
+def _resolution(said: Any, place: str, pictures: PictureSize) -> dict[str, bool | int | float]:
+    most = _RESOLUTIONS[choice_of(said, place, _RESOLUTIONS)]
+    if most is not None and not pictures.row_pixels:
+        raise expected(place, "none, since all pictures of this model have one size", said)
+    return {} if most is None or most >= pictures.rows else {"max_pixels": most * pictures.row_pixels}
+
+
+def _params(given: dict[str, Any], place: str) -> SamplingParams:
     modalities = list_of(given.get("responseModalities", ["TEXT"]), f"{place}.responseModalities")
     if modalities != ["TEXT"]:
         raise expected(f"{place}.responseModalities", "['TEXT'], since this server answers in text", modalities)
     if given.get("candidateCount", 1) != 1:
         raise expected(f"{place}.candidateCount", "1", given["candidateCount"])
-    if "mediaResolution" in given:
-        choice_of(given["mediaResolution"], f"{place}.mediaResolution", ("MEDIA_RESOLUTION_UNSPECIFIED",))
     made: dict[str, Any] = {"max_tokens": MOST_TOKENS}
     for name, ours in (
         ("temperature", "temperature"),

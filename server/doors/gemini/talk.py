@@ -24,13 +24,15 @@ from .wire import POLICY, GeminiFault
 
 
 class GeminiTalk:
-    """The stream. `name`: as the session has it; None: it is not open. `listens`: what it listens for."""
+    """The stream. `name`: as the session has it; None: it is not open. `listens`: what it listens for. `given`: how
+    many entries the user has said and shown, but for speech that the stream has heard."""
 
     def __init__(self, setup: GeminiSetup, history: GeminiHistory, sound: HeardActivity) -> None:
         self._setup = setup
         self._history = history
         self._sound = sound
         self._numbers = itertools.count(1)
+        self.given = 0
         self.name: str | None = None
         self.stale = False  # the stream does not hold the history
         self.listens: TurnDetection | None = None
@@ -44,6 +46,7 @@ class GeminiTalk:
     def add(self, entry: GeminiEntry) -> list[c.Command]:
         """Something is said or shown: put it into the history, and into the stream if that takes it as it is."""
         self._history.add(entry)
+        self.given += entry.role == "user"
         fits = entry.role == "user" and not (entry.rate and self._hears)
         if self.name is None:
             plain = fits and not self._setup.tools and all(one.role == "user" for one in self._history.entries)
@@ -65,7 +68,7 @@ class GeminiTalk:
             )
         leave = [] if self.name is None else [c.CloseStream(stream=self.name)]
         opened = self._open(self._request(messages=self._history.messages(), tools=self._setup.tools), "ask")
-        heard = [self._sounds(chunk) for chunk in self._sound.unfinished()]
+        heard = [self._sounds(chunk) for chunk in self._sound.unheard()]
         return [*leave, opened, *self.listen(), *heard], self._history.media_kinds()
 
     def hear(self, sound: AudioChunk) -> list[c.Command]:
@@ -91,7 +94,14 @@ class GeminiTalk:
 
     def _request(self, **fields: Any) -> Request:
         setup = self._setup
-        return Request(system=setup.system, format="turns", window=setup.window, params=setup.params, **fields)
+        return Request(
+            system=setup.system,
+            format="turns",
+            window=setup.window,
+            params=setup.params,
+            processor=setup.processor,
+            **fields,
+        )
 
     def _open(self, request: Request, ref: Any = None) -> c.Command:
         self.name, self.stale, self.listens = f"talk {next(self._numbers)}", False, None

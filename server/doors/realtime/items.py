@@ -5,7 +5,9 @@ the wire shows them again. It knows no stream and no session.
 from __future__ import annotations
 
 import base64
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,6 +21,7 @@ from .wire import CallSaid, ContentSaid, Fault, ItemSaid, MessageSaid, OutputSai
 # The most bytes of media that a conversation keeps, to be shown to the model again where its past is changed.
 KEPT_BYTES = 64 * 2**20
 ITEM_ID_CHARACTERS = 128
+LEAST_MS = 30  # of the sound of an item: models do not hear less
 
 
 class ContentPart(NamedTuple):
@@ -66,6 +69,7 @@ class RealtimeItem:
         self.role = role
         self.pieces = list(pieces)
         self.call = call  # `call_id` with `name` and `arguments`, or with `output`
+        self.event_id: str | None = None  # of the client's event that created it
         self.status = "completed"
         self.failed = False  # its media came to nothing: the model does not see it
         self.forgotten = False  # its media is no longer kept
@@ -121,7 +125,7 @@ def _piece(role: str, part: ContentSaid, form: SoundFormat, place: str) -> Conte
         return ContentPart("text", _needed(text, f"{place}.text"))
     if role == "user" and part.type == "input_audio":
         data = _needed(part.audio, f"{place}.audio")
-        check_sound(data, form, f"{place}.audio")
+        check_sound(data, form, f"{place}.audio", LEAST_MS)
         return ContentPart("audio", data=data, form=form, transcript=part.transcript)
     if role == "user" and part.type == "input_image":
         where = f"{place}.image_url"
@@ -143,26 +147,74 @@ def _needed(value: Any, place: str) -> Any:
     return value
 
 
-def check_sound(data: bytes, form: SoundFormat, place: str) -> None:
-    """Fault where these are no whole samples."""
+def check_sound(data: bytes, form: SoundFormat, place: str, least_ms: int = 0) -> None:
+    """Fault where these are no whole samples, or last less than so many milliseconds."""
     if len(data) % form.width:
         raise Fault(f"{place}: expected whole samples of {form.width} bytes, got {len(data)} bytes", param=place)
+    ms = len(data) * 1000 / (form.width * form.rate)
+    if ms < least_ms:
+        raise Fault(f"{place}: expected at least {least_ms} ms of sound, got {ms:.2f} ms", param=place)
+
+
+class _Place:
+    """Where an item stands: between which."""
+
+    __slots__ = ("after", "before", "item")
+
+    def __init__(self, item: RealtimeItem) -> None:
+        self.item = item
+        self.before: _Place | None = None
+        self.after: _Place | None = None
 
 
 class RealtimeConversation:
-    """The items, in order. Media is kept up to `KEPT_BYTES`; of what is older, its words."""
+    """The items, in order. Media is kept up to `KEPT_BYTES`; of what has come longer ago, its words. No call but those
+    that go through it takes longer in a long conversation.
+
+    revision: changes with the past: with all but new items at the end.
+    """
 
     def __init__(self) -> None:
-        self._items: list[RealtimeItem] = []
+        self.revision = 0
+        self._places: dict[str, _Place] = {}
+        self._first: _Place | None = None
+        self._last: _Place | None = None
+        self._media: deque[RealtimeItem] = deque()  # those that have some, as they came
+        self._kept = 0  # bytes of it
+        self._brought = 0  # items that only a prompt can hold
 
     def __iter__(self) -> Iterator[RealtimeItem]:
-        return iter(self._items)
+        place = self._first
+        while place is not None:
+            yield place.item
+            place = place.after
+
+    def __reversed__(self) -> Iterator[RealtimeItem]:
+        place = self._last
+        while place is not None:
+            yield place.item
+            place = place.before
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._places)
+
+    @property
+    def last_id(self) -> str | None:
+        """The id of the last item."""
+        return None if self._last is None else self._last.item.id
+
+    @property
+    def plain(self) -> bool:
+        """Whether it has nothing but what the user and the system have said."""
+        return not self._brought
+
+    def newest(self, count: int) -> list[RealtimeItem]:
+        """The last so many items, in order."""
+        return list(islice(reversed(self), count))[::-1]
 
     def find(self, id: str) -> RealtimeItem | None:
-        return next((item for item in self._items if item.id == id), None)
+        place = self._places.get(id)
+        return None if place is None else place.item
 
     def needed(self, id: str, code: str, place: str = "item_id") -> RealtimeItem:
         """The item of this id. Fault where there is none."""
@@ -173,36 +225,62 @@ class RealtimeConversation:
 
     def before(self, item: RealtimeItem) -> str | None:
         """The id of the item before it."""
-        place = self._items.index(item)
-        return self._items[place - 1].id if place else None
+        before = self._places[item.id].before
+        return None if before is None else before.item.id
 
     def add(self, item: RealtimeItem, after: str | None = None) -> None:
         """Put an item after another ("root": first; None: last). Fault where that is not there or its id is taken."""
-        if self.find(item.id) is not None:
+        if item.id in self._places:
             raise Fault(
                 f"item.id: expected an id that is free, got {item.id!r}", "item_create_invalid_item_id", "item.id"
             )
-        if after is None:
-            self._items.append(item)
-        elif after == "root":
-            self._items.insert(0, item)
-        else:
-            before = self.needed(after, "item_create_invalid_previous_item_id", "previous_item_id")
-            self._items.insert(self._items.index(before) + 1, item)
-        self._forget_oldest()
+        if after not in (None, "root"):
+            self.needed(after, "item_create_invalid_previous_item_id", "previous_item_id")
+        before = self._last if after is None else self._places.get(after)
+        self._put(_Place(item), before)
+        self._brought += not item.appends and item.role != "system"
+        if item.media_bytes:
+            self._media.append(item)
+            self._kept += item.media_bytes
+            self._forget_oldest()
 
     def remove(self, item: RealtimeItem) -> None:
-        self._items.remove(item)
+        self.revision += 1
+        place = self._places.pop(item.id)
+        self._join(place.before, place.after)
+        self._brought -= not item.appends and item.role != "system"
+        if item.media_bytes:
+            self._media.remove(item)
+            self._kept -= item.media_bytes
+
+    def fail(self, item: RealtimeItem) -> None:
+        """The media of an item came to nothing: the model does not see it."""
+        self.revision += 1
+        item.failed = True
+
+    def _put(self, place: _Place, before: _Place | None) -> None:
+        after = self._first if before is None else before.after
+        self.revision += after is not None
+        self._places[place.item.id] = place
+        self._join(before, place)
+        self._join(place, after)
+
+    def _join(self, before: _Place | None, after: _Place | None) -> None:
+        if before is None:
+            self._first = after
+        else:
+            before.after = after
+        if after is None:
+            self._last = before
+        else:
+            after.before = before
 
     def _forget_oldest(self) -> None:
-        kept = sum(item.media_bytes for item in self._items)
-        for item in self._items:
-            if kept <= KEPT_BYTES:
-                return
-            if item.media_bytes:
-                kept -= item.media_bytes
-                item.pieces = [piece._replace(data=b"") for piece in item.pieces]
-                item.forgotten = True
+        while self._kept > KEPT_BYTES:
+            item = self._media.popleft()
+            self._kept -= item.media_bytes
+            item.pieces = [piece._replace(data=b"") for piece in item.pieces]
+            item.forgotten = True
 
 
 def _as_object(arguments: str) -> Any:
@@ -222,10 +300,12 @@ def opening(instructions: str, items: Iterable[RealtimeItem]) -> tuple[str | Non
     return "\n\n".join(said) or None, rest
 
 
-def messages_of(items: Iterable[RealtimeItem]) -> list[dict[str, Any]]:
-    """The items as messages for a chat template. What a user says item by item is one turn, as in a stream; so are the
-    words and the calls of one response. Fault where media is needed that is no longer kept."""
+def messages_of(items: Iterable[RealtimeItem]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The items as messages for a chat template, and by the places of their content parts
+    (`messages[0].content[1]`) the ids of the items. What a user says item by item is one turn, as in a stream; so are
+    the words and the calls of one response. Fault where media is needed that is no longer kept."""
     messages: list[dict[str, Any]] = []
+    places: dict[str, str] = {}
     for item in items:
         if item.failed or item.status == "in_progress":
             continue
@@ -237,10 +317,13 @@ def messages_of(items: Iterable[RealtimeItem]) -> list[dict[str, Any]]:
             )
         last: dict[str, Any] = messages[-1] if messages else {"role": ""}
         match item.kind:
-            case "message" if item.role == "user" and last["role"] == "user":
-                last["content"] += [piece.part() for piece in item.pieces]
             case "message" if item.role == "user":
-                messages.append({"role": "user", "content": [piece.part() for piece in item.pieces]})
+                if last["role"] != "user":
+                    last = {"role": "user", "content": []}
+                    messages.append(last)
+                for piece in item.pieces:
+                    places[f"messages[{len(messages) - 1}].content[{len(last['content'])}]"] = item.id
+                    last["content"].append(piece.part())
             case "message":
                 messages.append({"role": item.role, "content": item.text})
             case "function_call":
@@ -253,4 +336,4 @@ def messages_of(items: Iterable[RealtimeItem]) -> list[dict[str, Any]]:
             case _:
                 message = {"role": "tool", "tool_call_id": item.call["call_id"], "content": item.call["output"]}
                 messages.append(message)
-    return messages
+    return messages, places

@@ -7,6 +7,7 @@ It knows neither how messages are written nor how sound comes.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,12 +19,14 @@ from ... import commands as c
 from ...tool_calls import ReplyPart, TextDelta, ToolCallReader, ToolCallStarted
 from .items import RealtimeConversation, RealtimeItem, item_of
 from .response import RealtimeResponse
-from .settings import RealtimeSettings, check_modalities, checked_choice, checked_tools, forced_call
+from .settings import RealtimeSettings, check_modalities, check_prompt, checked_choice, checked_tools, forced_call
 from .talk import AskedReply, RealtimeTalk
 from .usage import ResponseUsage
 from .wire import Fault, ReferenceSaid, ResponseSaid, encode, new_id, openai_code
 
 Told = bytes | c.Command
+# Where a content part stands in a prompt.
+_PART = re.compile(r"messages\[\d+\]\.content\[\d+\]")
 # What a response was that ended for one of these reasons.
 _STATUS = {"stop": "completed", "length": "incomplete", "interrupted": "cancelled", "overtaken": "cancelled"}
 
@@ -32,9 +35,10 @@ class _Running:
     """A response, and the stream in which its reply runs. `reader`: finds calls of functions in its words; `own`: the
     stream is for this response alone."""
 
-    def __init__(self, response: RealtimeResponse, stream: str, reader: ToolCallReader | None, own: bool) -> None:
+    def __init__(self, response: RealtimeResponse, begun: AskedReply, reader: ToolCallReader | None, own: bool) -> None:
         self.response = response
-        self.stream = stream
+        self.stream = begun.stream
+        self.places = begun.places
         self.reader = reader
         self.own = own
         self.begun = False  # its reply has begun
@@ -81,6 +85,9 @@ class Responses:
             choice = checked_choice(said.tool_choice, "response.tool_choice")
         if choice == "none":
             tools = []
+        elif tools is None:
+            tools = self._settings.config["tools"]
+        check_prompt(said.prompt, "response.prompt")
         most = self._settings.config["max_output_tokens"] if said.max_output_tokens is None else said.max_output_tokens
         params = self._settings.params(most)
         terms = self._talk.terms(said.instructions, tools)
@@ -105,6 +112,12 @@ class Responses:
                 return [c.InterruptReply(stream=one.stream)]
         raise Fault("Cancellation failed: no active response found", "response_cancel_not_active")
 
+    def cut_aside(self) -> list[Told]:
+        """Speech cuts the response of the conversation that runs in a stream of its own; of the others their stream
+        knows."""
+        aside = (one for one in self._running.values() if one.own and one.response.in_conversation)
+        return [c.InterruptReply(stream=one.stream) for one in aside]
+
     def began_by_itself(self) -> list[Told]:
         """The stream of the conversation has begun a reply that nobody has asked for by `response.create`."""
         assert self._talk.name is not None
@@ -119,7 +132,7 @@ class Responses:
 
     def _begin(self, response: RealtimeResponse, begun: AskedReply, tools: list[str], own: bool) -> None:
         reader = ToolCallReader(tools, lambda _: new_id("call")) if tools else None
-        self._running[begun.stream] = _Running(response, begun.stream, reader, own)
+        self._running[begun.stream] = _Running(response, begun, reader, own)
         if begun.prompt is not None:
             self._usage[begun.stream] = ResponseUsage(begun.prompt)
         elif own and self._talk.name in self._usage:
@@ -192,6 +205,11 @@ class Responses:
                 details = {"type": status, "error": {"type": "server_error", "code": "internal"}}
         yield from self._end(one, status, details, usage)
 
+    def item_at(self, stream: str, message: str) -> str | None:
+        """The item that an error of a stream's prompt names by its place."""
+        one, found = self._running.get(stream), _PART.match(message)
+        return None if one is None or found is None else one.places.get(found[0])
+
     def fail(self, stream: str, code: str, message: str) -> Iterator[Told]:
         """The reply of a stream comes to nothing."""
         one = self._running.get(stream)
@@ -213,4 +231,4 @@ class Responses:
         yield from one.response.end_item("completed" if status == "completed" else "incomplete")
         yield from one.response.done(status, details, usage)
         if one.own:
-            yield c.CloseStream(stream=one.stream)
+            yield c.CloseStream(stream=one.stream, ref=("close", None))

@@ -32,7 +32,7 @@ class RealtimeResponse:
         self.cancelled: CancelReason = "turn_detected"  # why, if it is cut
         self.items: list[RealtimeItem] = []
         self._conversation = conversation
-        self._place = None if conversation is None else next((item.id for item in reversed(list(conversation))), "root")
+        self._place = None if conversation is None else conversation.last_id or "root"
         self._head = {
             "id": self.id,
             "object": "realtime.response",

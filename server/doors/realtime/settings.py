@@ -7,14 +7,17 @@ does not do (voices, tracing, transcription beside the reply) is taken without a
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from ....errors import InputError
 from ....streams.requests.request import SamplingParams
 from ....streams.requests.structured import Structured
 from ...answer import model_name
 from ...tool_calls import call_schema
+from .detection import FIRST, merged_detection
 from .sound import FORMATS, PCM, SoundFormat
 from .wire import Fault
 
@@ -23,12 +26,36 @@ if TYPE_CHECKING:
 
 # The most tokens of a response that names no number ("inf").
 MOST_TOKENS = 4096
+_SESSION = (
+    *(
+        "type",
+        "object",
+        "id",
+        "model",
+        "output_modalities",
+        "instructions",
+        "tools",
+        "tool_choice",
+        "max_output_tokens",
+    ),
+    *(
+        "audio",
+        "truncation",
+        "prompt",
+        "tracing",
+        "include",
+        "reasoning",
+        "parallel_tool_calls",
+        "expires_at",
+        "penstock",
+    ),
+)
 EXTENSIONS = {"format": "auto or a format of the model", "seen": "true or false", "rest": "true or false"}
 
 
 def first_sound(hears: bool) -> dict[str, Any]:
     """How sound comes in a session that nobody has changed."""
-    detection = dict(_VAD) if hears else None
+    detection = dict(FIRST) if hears else None
     return {
         "format": PCM.described,
         "transcription": None,
@@ -61,6 +88,8 @@ class RealtimeSettings:
 
     def __init__(self, session_id: str, info: EngineInfo) -> None:
         self._info = info
+        self._own: SamplingParams | None = None
+        self._own_of: dict[str, Any] | None = None  # the configuration of which `_own` is made
         self.config = _first(session_id, model_name(info.model), "audio" in info.modalities)
 
     # ---- what the other modules read ----
@@ -111,6 +140,19 @@ class RealtimeSettings:
         most = checked_most(most, "response.max_output_tokens")
         return SamplingParams(max_tokens=MOST_TOKENS if isinstance(most, str) else most, hold=self.holds)
 
+    @property
+    def own_params(self) -> SamplingParams | None:
+        """How a reply is drawn that a stream begins by itself; None: the `tool_choice` cannot be met."""
+        if self._own_of is not self.config:
+            self._own_of = self.config
+            try:
+                forced = forced_call(self.tools, self.config["tool_choice"])
+                plain = self.params(self.config["max_output_tokens"])
+                self._own = msgspec.structs.replace(plain, structured=forced)
+            except Fault:
+                self._own = None
+        return self._own
+
     def _extension(self, name: str, otherwise: Any) -> Any:
         return self.config.get("penstock", {}).get(name, otherwise)
 
@@ -118,6 +160,7 @@ class RealtimeSettings:
     def update(self, said: Mapping[str, Any]) -> None:
         """Change what is said, and only that. Fault: nothing has changed."""
         config = copy.deepcopy(self.config)
+        check_fields(said, _SESSION, "session")
         if said.get("type", "realtime") != "realtime":
             raise Fault(
                 f"session.type: expected 'realtime', got {said['type']!r}: connect with ?intent=transcription for one",
@@ -135,11 +178,11 @@ class RealtimeSettings:
         if said.get("output_modalities") is not None:
             check_modalities(said["output_modalities"], "session.output_modalities")
         if said.get("truncation") is not None:
-            config["truncation"] = "disabled" if said["truncation"] == "disabled" else "auto"
+            config["truncation"] = checked_truncation(said["truncation"])
+        check_prompt(said.get("prompt"), "session.prompt")
         if "penstock" in said:
             config["penstock"] = self._extended(config.get("penstock", {}), said["penstock"])
-        heard = inside(inside(said, "audio", "session"), "input", "session.audio")
-        update_sound(config["audio"]["input"], heard, "audio" in self._info.modalities)
+        update_sound(config["audio"]["input"], sound_of(said), self._info)
         self.config = config
 
     def _extended(self, known: dict[str, Any], said: Any) -> dict[str, Any]:
@@ -165,7 +208,26 @@ def inside(said: Mapping[str, Any], name: str, place: str) -> Mapping[str, Any]:
     return found
 
 
-def update_sound(config: dict[str, Any], said: Mapping[str, Any], hears: bool) -> None:
+def check_fields(said: Mapping[str, Any], known: Iterable[str], place: str) -> None:
+    """Fault where a client says a field that this API does not have."""
+    for name in said:
+        if name not in known:
+            expected = f"{place}: expected {', '.join(known)}, got {name[:40]!r}"
+            raise Fault(expected, "unknown_parameter", f"{place}.{name[:40]}")
+
+
+def sound_of(said: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a client says of the sound that comes in. Fault for what this API does not have."""
+    audio = inside(said, "audio", "session")
+    check_fields(audio, ("input", "output"), "session.audio")
+    check_fields(inside(audio, "output", "session.audio"), ("format", "voice", "speed"), "session.audio.output")
+    heard = inside(audio, "input", "session.audio")
+    known = ("format", "transcription", "noise_reduction", "turn_detection")
+    check_fields(heard, known, "session.audio.input")
+    return heard
+
+
+def update_sound(config: dict[str, Any], said: Mapping[str, Any], info: EngineInfo) -> None:
     """Change format and turn detection as a client says. Fault where they cannot be so."""
     place = "session.audio.input"
     form = inside(said, "format", place)
@@ -177,68 +239,29 @@ def update_sound(config: dict[str, Any], said: Mapping[str, Any], hears: bool) -
             raise Fault(f"{place}.format: expected {expected}, got {got}", param=f"{place}.format")
         config["format"] = FORMATS[name].described
     if "turn_detection" in said:
-        if said["turn_detection"] is not None and not hears:
+        if said["turn_detection"] is not None and "audio" not in info.modalities:
             where = f"{place}.turn_detection"
             raise Fault(f"{where}: expected null, since this model hears nothing, got an object", param=where)
-        config["turn_detection"] = merged_detection(config["turn_detection"], said["turn_detection"])
-
-
-_VAD: dict[str, Any] = {
-    "type": "server_vad",
-    "threshold": 0.5,
-    "prefix_padding_ms": 300,
-    "silence_duration_ms": 500,
-    "idle_timeout_ms": None,
-    "create_response": True,
-    "interrupt_response": True,
-}
-# How long nobody speaks before a turn has ended, where a client asks for semantic_vad: words are not looked at.
-_EAGERNESS_MS = {"low": 2000, "medium": 1000, "auto": 1000, "high": 500}
-
-
-def merged_detection(known: dict[str, Any] | None, said: Any) -> dict[str, Any] | None:
-    """The turn detection in force after an update: fields that are not said stay. A `semantic_vad` is in force as the
-    `server_vad` that waits as long as its eagerness says."""
-    place = "session.audio.input.turn_detection"
-    if said is None:
-        return None
-    if not isinstance(said, dict):
-        raise Fault(f"{place}: expected an object or null, got another value", param=place)
-    kind, eagerness = said.get("type", "server_vad"), said.get("eagerness") or "auto"
-    if kind not in ("server_vad", "semantic_vad"):
-        expected = f"{place}.type: expected server_vad or semantic_vad, got {kind!r:.40}"
-        raise Fault(expected, param=f"{place}.type")
-    if not isinstance(eagerness, str) or eagerness not in _EAGERNESS_MS:
-        expected = f"{place}.eagerness: expected {', '.join(_EAGERNESS_MS)}, got {eagerness!r:.40}"
-        raise Fault(expected, param=f"{place}.eagerness")
-    merged = {**_VAD, **(known or {})}
-    if kind == "semantic_vad":
-        merged["silence_duration_ms"] = _EAGERNESS_MS[eagerness]
-    merged |= {name: value for name, value in said.items() if name in _VAD and name != "type" and value is not None}
-    if said.get("idle_timeout_ms", 0) is None:
-        merged["idle_timeout_ms"] = None
-    for name, fits in _FITS.items():
-        if not fits(merged[name]):
-            where = f"{place}.{name}"
-            raise Fault(f"{where}: expected a value in its range, got {merged[name]!r:.40}", param=where)
-    return merged
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-_FITS: dict[str, Callable[[Any], bool]] = {
-    "threshold": lambda value: _number(value) and 0 <= value <= 1,
-    "prefix_padding_ms": lambda value: _number(value) and 0 <= value <= 60_000,
-    "silence_duration_ms": lambda value: _number(value) and 0 < value <= 60_000,
-    "idle_timeout_ms": lambda value: value is None or (_number(value) and 0 < value <= 3_600_000),
-    "create_response": lambda value: isinstance(value, bool),
-    "interrupt_response": lambda value: isinstance(value, bool),
-}
+        config["turn_detection"] = merged_detection(config["turn_detection"], said["turn_detection"], info)
 
 
 # ---- what a session and a response say in the same way ----
+def check_prompt(value: Any, place: str) -> None:
+    """`prompt`, which names words that OpenAI keeps for a client."""
+    if value is not None:
+        raise Fault(f"{place}: expected null, since this server keeps no prompts, got a value", param=place)
+
+
+def checked_truncation(value: Any) -> str:
+    """`truncation`: what is in force of it."""
+    place = "session.truncation"
+    if value in ("auto", "disabled"):
+        return value
+    if isinstance(value, dict) and value.get("type") == "retention_ratio":
+        return "auto"
+    raise Fault(f"{place}: expected auto, disabled or a retention_ratio, got {value!r:.40}", param=place)
+
+
 def checked_text(value: Any, place: str) -> str:
     """Words."""
     if not isinstance(value, str):
@@ -296,5 +319,7 @@ def checked_tools(value: Any, place: str) -> list[dict[str, Any]]:
             raise Fault(f"{where}: expected a function with a name, got another value", param=where)
         if not isinstance(tool.get("description"), str | None):
             raise Fault(f"{where}.description: expected text, got another value", param=f"{where}.description")
+        if not isinstance(tool.get("parameters"), dict | None):
+            raise Fault(f"{where}.parameters: expected a schema, got another value", param=f"{where}.parameters")
     known = ("type", "name", "description", "parameters")
     return [{name: tool[name] for name in known if tool.get(name) is not None} for tool in value]

@@ -13,15 +13,17 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ....errors import InputError
-from ....streams.event import Appended, Closed, Error, ReplyDone, SpeechStarted, SpeechStopped, Token
+from ....streams.event import Appended, Closed, Dropped, Error, ReplyDone, SpeechStarted, SpeechStopped, Token
+from ....streams.item import AudioChunk
 from ....streams.requests.request import Request, SamplingParams
 from ....streams.requests.transcription import Transcription, WordReader
 from ....streams.requests.turns import TurnDetection
 from ... import commands as c
+from ..heard import SoundClock
 from . import wire
 from .hearing import SoundBuffer
 from .items import RealtimeItem
-from .settings import MOST_TOKENS, checked_text, first_sound, inside, update_sound
+from .settings import MOST_TOKENS, check_fields, checked_text, first_sound, inside, sound_of, update_sound
 from .sound import FORMATS, SoundFormat
 from .turns import HeardSound, detection_of
 from .wire import Fault, encode, encode_error, new_id, openai_code
@@ -53,6 +55,7 @@ class TranscribingDoor:
     subprotocol = "realtime"
 
     def __init__(self, info: EngineInfo, wording: Transcription) -> None:
+        self._info = info
         self._wording = wording
         self.config: dict[str, Any] = {
             "type": "transcription",
@@ -61,8 +64,9 @@ class TranscribingDoor:
             "audio": {"input": first_sound(True) | {"transcription": _first_wording(info)}},
             "include": None,
         }
-        self._buffer = SoundBuffer()
-        self._heard = HeardSound()
+        clock = SoundClock()
+        self._buffer = SoundBuffer(clock)
+        self._heard = HeardSound(clock)
         self._open = False  # a stream listens
         self._listens: TurnDetection | None = None  # what it listens for
         self._last: str | None = None  # the item before
@@ -97,13 +101,11 @@ class TranscribingDoor:
         match said:
             case wire.UpdateSession(session=session):
                 self._update(session)
-                return [encode("session.updated", session=self.config), *self._listen()]
-            case wire.AppendSound(audio=audio):
-                return self._appended(audio)
+                return [encode("session.updated", session=self.config), *self._changed()]
+            case wire.AppendSound(audio=audio, event_id=event_id):
+                return self._appended(audio, event_id)
             case wire.CommitSound():
-                if self._input["turn_detection"] is None:
-                    return self._said(self._buffer.commit())
-                return self._said(self._heard.stopped(self._heard.now_us))
+                return self._committed()
             case wire.ClearSound():
                 self._heard.clear()
                 self._buffer.clear()
@@ -119,37 +121,67 @@ class TranscribingDoor:
                 param="session.type",
             )
         config = copy.deepcopy(self.config)
-        heard = inside(inside(said, "audio", "session"), "input", "session.audio")
-        update_sound(config["audio"]["input"], heard, True)
+        check_fields(said, ("type", "object", "id", "audio", "include", "expires_at"), "session")
+        heard = sound_of(said)
+        update_sound(config["audio"]["input"], heard, self._info)
+        detection = config["audio"]["input"]["turn_detection"]
+        if detection is not None and "idle_timeout_ms" in detection:
+            detection["idle_timeout_ms"] = None  # silence has no words
         known, place = config["audio"]["input"]["transcription"], "session.audio.input.transcription"
-        for name, value in inside(heard, "transcription", "session.audio.input").items():
-            if name in ("language", "prompt"):
-                known[name] = "" if value is None else checked_text(value, f"{place}.{name}")
+        wanted = inside(heard, "transcription", "session.audio.input")
+        check_fields(wanted, ("model", "language", "prompt", "languages", "keywords", "delay"), place)
+        for name in ("language", "prompt"):
+            if name in wanted:
+                known[name] = "" if wanted[name] is None else checked_text(wanted[name], f"{place}.{name}")
         try:
             self._wording.messages(self._form.chunk(b""), known["language"], known["prompt"])
         except InputError as error:
             raise Fault(f"{place}.{error}", param=f"{place}.{str(error).partition(':')[0]}") from None
         self.config = config
 
-    def _appended(self, data: bytes) -> list[Told]:
+    def _changed(self) -> list[Told]:
+        """The settings are others: what was held goes to the stream, where turn detection begins."""
+        if self._detection is not None and (held := self._buffer.take()) is not None:
+            return self._to_stream(self._heard.take(held, self._detection), None)
+        return self._listen()
+
+    def _appended(self, data: bytes, event_id: str | None) -> list[Told]:
         """With turn detection sound goes to the stream that listens; else it waits for a commit."""
-        if self._input["turn_detection"] is None:
+        if self._detection is None:
             self._buffer.append(data, self._form)
             return []
-        chunk, commands = self._heard.append(data, self._form), list[Told]()
+        chunk = self._heard.append(data, self._form, self._detection)
+        return self._to_stream(chunk, event_id) if data else []
+
+    def _to_stream(self, chunk: AudioChunk, event_id: str | None) -> list[Told]:
+        commands = list[Told]()
         if not self._open:
             self._open, self._listens = True, None
-            commands.append(c.OpenStream(stream=_LISTENS, request=Request(format="turns"), ref=("listen", 0)))
-        append = c.AppendItem(stream=_LISTENS, item=chunk, size=len(chunk.data), ref=("sound", 0))
+            commands.append(c.OpenStream(stream=_LISTENS, request=Request(format="turns"), ref=("listen", event_id)))
+        append = c.AppendItem(stream=_LISTENS, item=chunk, size=len(chunk.data), ref=("sound", event_id))
         return [*commands, *self._listen(), append]
 
+    def _committed(self) -> list[Told]:
+        """What is held is an utterance; with turn detection, what was said up to here, and what follows is another."""
+        if self._detection is None:
+            return self._said(self._buffer.commit())
+        now_us = self._heard.now_us
+        told = self._said(self._heard.stopped(now_us))
+        id = self._heard.started(now_us)
+        return [*told, encode("input_audio_buffer.speech_started", audio_start_ms=now_us // 1000, item_id=id)]
+
+    @property
+    def _detection(self) -> TurnDetection | None:
+        """What the stream is to listen for. It asks nothing by itself."""
+        return detection_of(self._input["turn_detection"], True)
+
     def _listen(self) -> list[Told]:
-        """Let the stream listen for what is wanted. It asks nothing by itself."""
-        wanted = detection_of(self._input["turn_detection"], True)
+        """Let the stream listen for what is wanted."""
+        wanted = self._detection
         if not self._open or wanted == self._listens:
             return []
         self._listens = wanted
-        return [c.Listen(stream=_LISTENS, turn_detection=wanted, ref=("listen", 0))]
+        return [c.Listen(stream=_LISTENS, turn_detection=wanted, ref=("listen", None))]
 
     def _said(self, item: RealtimeItem) -> list[Told]:
         """Somebody has said something: it is an item, and its words are asked for."""
@@ -163,6 +195,9 @@ class TranscribingDoor:
             why = f"transcription: at most {MOST_WAITING} utterances wait for their words, got one more"
             return [*told, _failed(item.id, "overload", why)]
         known = self._input["transcription"]
+        if item.forgotten:
+            why = "transcription: expected an utterance of at most 300 s, got a longer one"
+            return [*told, _failed(item.id, "invalid_value", why)]
         messages = self._wording.messages(item.pieces[0].item(), known["language"], known["prompt"])
         params = SamplingParams(max_tokens=MOST_TOKENS, temperature=0.0)
         request = Request(messages=messages, params=params, window=None, positions="transformers")
@@ -184,11 +219,40 @@ class TranscribingDoor:
                 yield from self._speech(event)
             case c.StreamEvent(stream=stream, event=event) if self._is_asked(stream):
                 yield from self._words(self._waiting[0], event)
+            case c.Refused(ref=("close", _)):
+                pass  # it has ended before
             case c.Refused(stream=str(stream)) if self._is_asked(stream):
-                yield from self._end(_failed(stream, answer.code, answer.message))
-            case c.Refused() if not answer.fatal or answer.stream == _LISTENS:
-                self._open &= not answer.fatal
+                yield from self._end(_failed(stream, answer.code, answer.message), is_open=not answer.fatal)
+            case c.Refused(stream=stream) if stream == _LISTENS:
+                yield from self._refused(answer)
+            case c.Refused() if not answer.fatal:
                 yield encode_error(answer.message, openai_code(answer.code), answer.path)
+
+    def _refused(self, answer: c.Refused) -> Iterator[Told]:
+        """The stream that listens refuses something, or does not come into being: then what was for it is refused as
+        well, of which the client knows by then. The next sound begins another one."""
+        if not self._open:
+            return
+        event_id = answer.ref[1] if isinstance(answer.ref, tuple) else None
+        yield encode_error(answer.message, openai_code(answer.code), answer.path, event_id)
+        if answer.fatal:
+            yield from self._lost()
+
+    def _lost(self) -> Iterator[Told]:
+        """The stream that listens has ended: what was being said is an utterance, as far as it came."""
+        self._open = False
+        if self._heard.speaks is not None:
+            yield from self._stopped(self._heard.now_us)
+
+    def _stopped(self, at_us: int) -> Iterator[Told]:
+        """Somebody speaks no more."""
+        at_us = max(at_us, self._heard.from_us)
+        id = self._heard.speaks
+        yield encode("input_audio_buffer.speech_stopped", audio_end_ms=at_us // 1000, item_id=id)
+        if at_us > self._heard.from_us:
+            yield from self._said(self._heard.stopped(at_us))
+        else:
+            self._heard.never_mind(at_us)
 
     def _is_asked(self, stream: str) -> bool:
         return bool(self._waiting) and self._waiting[0].item.id == stream
@@ -196,16 +260,17 @@ class TranscribingDoor:
     def _speech(self, event: Any) -> Iterator[Told]:
         match event:
             case SpeechStarted(at_us=at_us):
-                id, at_ms = self._heard.started(at_us), max(0, at_us) // 1000
+                id = self._heard.started(at_us)
+                at_ms = self._heard.from_us // 1000
                 yield encode("input_audio_buffer.speech_started", audio_start_ms=at_ms, item_id=id)
             case SpeechStopped(at_us=at_us) if self._heard.speaks is not None:
-                id, at_ms = self._heard.speaks, max(0, at_us) // 1000
-                yield encode("input_audio_buffer.speech_stopped", audio_end_ms=at_ms, item_id=id)
-                yield from self._said(self._heard.stopped(at_us))
+                yield from self._stopped(at_us)
+            case Dropped(reason="silence", stop_us=stop_us):
+                self._heard.silent(stop_us or 0)
             case Error(code=code, message=message):
                 yield encode_error(message, openai_code(code))
             case Closed():
-                self._open = False
+                yield from self._lost()
 
     def _words(self, one: _Utterance, event: Any) -> Iterator[Told]:
         """An event of the stream in which an utterance is asked for."""
@@ -224,14 +289,17 @@ class TranscribingDoor:
                 yield from self._end(_failed(one.item.id, "context_length_exceeded", why))
             case ReplyDone(reason=reason) | Closed(reason=reason):
                 why = f"transcription: expected the words to their end, got {reason}"
-                yield from self._end(_failed(one.item.id, "stream_closed", why))
+                is_open = isinstance(event, ReplyDone)
+                yield from self._end(_failed(one.item.id, "stream_closed", why), is_open)
             case Error(code=code, message=message):
                 yield from self._end(_failed(one.item.id, code, message))
 
-    def _end(self, told: bytes) -> Iterator[Told]:
+    def _end(self, told: bytes, is_open: bool = True) -> Iterator[Told]:
         """The first utterance has its words, or gets none."""
         yield told
-        yield c.CloseStream(stream=self._waiting.popleft().item.id)
+        stream = self._waiting.popleft().item.id
+        if is_open:
+            yield c.CloseStream(stream=stream, ref=("close", None))
         yield from self._next()
 
 

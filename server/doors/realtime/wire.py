@@ -26,7 +26,7 @@ class Fault(Exception):
 
 
 # ---- items, as clients write them ------------------------------------------------------------------------------------
-class ContentSaid(msgspec.Struct, frozen=True, kw_only=True):
+class ContentSaid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One content part; which fields it needs depends on its `type`."""
 
     type: str
@@ -34,28 +34,32 @@ class ContentSaid(msgspec.Struct, frozen=True, kw_only=True):
     image_url: str | None = None
     audio: bytes | None = None
     transcript: str | None = None
+    detail: str | None = None
 
 
-class MessageSaid(msgspec.Struct, frozen=True, kw_only=True, tag="message"):
+class _ItemSaid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    id: str | None = None
+    object: str | None = None  # as the server shows items: it says nothing
+    status: str | None = None  # the same
+
+
+class MessageSaid(_ItemSaid, frozen=True, kw_only=True, tag="message"):
     role: Literal["user", "assistant", "system"]
     content: list[ContentSaid]
-    id: str | None = None
 
 
-class CallSaid(msgspec.Struct, frozen=True, kw_only=True, tag="function_call"):
+class CallSaid(_ItemSaid, frozen=True, kw_only=True, tag="function_call"):
     name: str
     arguments: str
     call_id: str | None = None
-    id: str | None = None
 
 
-class OutputSaid(msgspec.Struct, frozen=True, kw_only=True, tag="function_call_output"):
+class OutputSaid(_ItemSaid, frozen=True, kw_only=True, tag="function_call_output"):
     call_id: str
     output: str
-    id: str | None = None
 
 
-class ReferenceSaid(msgspec.Struct, frozen=True, kw_only=True, tag="item_reference"):
+class ReferenceSaid(msgspec.Struct, frozen=True, kw_only=True, tag="item_reference", forbid_unknown_fields=True):
     """An item of the conversation, in the `input` of a response."""
 
     id: str
@@ -65,7 +69,7 @@ ItemSaid = MessageSaid | CallSaid | OutputSaid
 
 
 # ---- the events of a client ------------------------------------------------------------------------------------------
-class _Said(msgspec.Struct, frozen=True, kw_only=True):
+class _Said(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     event_id: str | None = None
 
 
@@ -104,8 +108,9 @@ class TruncateItem(_Said, frozen=True, kw_only=True, tag="conversation.item.trun
     audio_end_ms: int = 0
 
 
-class ResponseSaid(msgspec.Struct, frozen=True, kw_only=True):
-    """What a response is asked to be; None: as the session says."""
+class ResponseSaid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a response is asked to be; None: as the session says. `audio`, `reasoning` and `parallel_tool_calls` are
+    taken and have no effect."""
 
     conversation: str | None = None
     input: list[ItemSaid | ReferenceSaid] | None = None
@@ -115,6 +120,10 @@ class ResponseSaid(msgspec.Struct, frozen=True, kw_only=True):
     output_modalities: list[str] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: Any = None
+    prompt: Any = None
+    audio: Any = None
+    reasoning: Any = None
+    parallel_tool_calls: Any = None
 
 
 class CreateResponse(_Said, frozen=True, kw_only=True, tag="response.create"):
@@ -157,6 +166,8 @@ def decode(message: str | bytes) -> ClientEvent:
         what, _, path = str(error).partition(" - at ")
         place = path.strip("`").removeprefix("$").lstrip(".")
         code = "unknown_event" if place == "type" else "invalid_value"
+        if what.startswith("Object contains unknown field"):
+            code = "unknown_parameter"
         raise Fault(f"{place or 'event'}: {what[:1].lower()}{what[1:]}", code, place or None) from None
     except RecursionError:
         raise Fault(f"event: expected at most {MOST_NESTED} values inside each other, got more") from None
