@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from penstock.codecs.frame import Frame, Pixels, Samples
-from penstock.streams.segment import AudioSegment, MediaSpec, Segment, SizeRule, UnitSegment
+from penstock.streams.segment import AudioSegment, EmbeddingSegment, MediaSpec, Segment, SizeRule, UnitSegment
 from penstock.streams.timeline import Output, Timeline
 
 RATE = 1000
@@ -99,6 +99,7 @@ def face(segment: Segment | None) -> tuple[Any, ...] | None:
     times = type(segment).__name__, segment.start_us, segment.stop_us
     if isinstance(segment, AudioSegment):
         return (*times, segment.samples.tobytes(), segment.lead, segment.frames, segment.run)
+    assert not isinstance(segment, EmbeddingSegment)
     audio = face(segment.audio) if isinstance(segment, UnitSegment) else None
     return (*times, segment.pixels.shape, segment.pixels.tobytes(), audio)
 
