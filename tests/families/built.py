@@ -26,10 +26,16 @@ def _several_axes(folder: Path, model_type: str) -> Path:
     return pictures.several_axes(folder, model_type)
 
 
+_SEES = {"image": "A"}
+
 BUILDERS: dict[str, Built] = {
     "glm4v": Built(_glm("glm4v"), {"image": "A", "video": "A"}),
     "glm4v_moe": Built(_glm("glm4v_moe"), {"image": "A", "video": "A"}),
     "glm_ocr": Built(_glm("glm_ocr"), {"image": "A", "video": "A"}),
+    "idefics2": Built(pictures.idefics2, _SEES),
+    "idefics3": Built(pictures.idefics3, _SEES),
+    "llava_next": Built(pictures.llava_next, _SEES),
+    "mistral3": Built(pictures.mistral3, _SEES),
     "qwen2_audio": Built(pictures.qwen2_audio, {"audio": "E"}),
     "video_llava": Built(pictures.video_llava, {"image": "A", "video": "A"}),
 }
