@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from tests.engine import tried as pictures
 
+from . import axes, tiled
 from .suite import Builder
 
 
@@ -29,6 +30,22 @@ def _several_axes(folder: Path, model_type: str) -> Path:
 _SEES = {"image": "A"}
 
 BUILDERS: dict[str, Built] = {
+    "aya_vision": Built(tiled.aya_vision, _SEES),
+    "cohere2_vision": Built(tiled.cohere2_vision, _SEES),
+    "internvl": Built(tiled.internvl, {"image": "A", "video": "E"}),
+    "llava_next_video": Built(tiled.llava_next_video, {"image": "A", "video": "A"}),
+    "glm46v": Built(axes.glm46v, {"image": "A", "video": "A"}),
+    "exaone4_5": Built(axes.exaone4_5, {"image": "A", "video": "A"}),
+    "video_llama_3": Built(axes.video_llama_3, _SEES),
+    "paddleocr_vl": Built(axes.paddleocr_vl, _SEES),
+    "ernie4_5_vl_moe": Built(axes.ernie4_5_vl_moe, {"image": "A", "video": "A"}),
+    "aria": Built(tiled.aria, _SEES),
+    "deepseek_vl": Built(tiled.deepseek_vl, _SEES),
+    "got_ocr2": Built(tiled.got_ocr2, _SEES),
+    "janus": Built(tiled.janus, _SEES),
+    "lighton_ocr": Built(tiled.lighton_ocr, _SEES),
+    "ovis2": Built(tiled.ovis2, _SEES),
+    "vipllava": Built(tiled.vipllava, _SEES),
     "glm4v": Built(_glm("glm4v"), {"image": "A", "video": "A"}),
     "glm4v_moe": Built(_glm("glm4v_moe"), {"image": "A", "video": "A"}),
     "glm_ocr": Built(_glm("glm_ocr"), {"image": "A", "video": "A"}),
