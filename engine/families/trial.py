@@ -56,9 +56,15 @@ class Trial:
         return refused
 
     def _image(self) -> None:
-        self._towers.measure()
+        """The pictures of a prompt as a list for each text; where the processor does not take that, as one list."""
         pixels = self._noise(*_SIDES, 3)
-        self._same("image", pixels, ImageSegment(1, 0, pixels))
+        segment = ImageSegment(1, 0, pixels)
+        try:
+            self._towers.piece(segment)
+        except ValueError:
+            self._towers.nested = ()
+        self._towers.measure()
+        self._same("image", pixels, segment)
 
     def _video(self) -> None:
         """Frames in the smallest pieces that the tower takes, where it makes of these what it makes of all together;

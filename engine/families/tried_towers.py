@@ -56,13 +56,12 @@ class TriedTowers(OneAxisTowers):
     has it.
     """
 
-    nested = ("image",)
-
     def __init__(
         self, whole: Any, processor: Any, blocks: Any, senses: dict[str, Sense], rope: Callable | None
     ) -> None:
         super().__init__(getattr(whole, "model", whole), processor, blocks)
         self.whole = whole
+        self.nested: tuple[str, ...] = ("image",)
         self.senses, self.rope = senses, rope
         self.classes = dict.fromkeys(senses, "A")
         self.around: dict[str, tuple[str, str]] = {}  # what the template sets around each kind of media
@@ -164,17 +163,18 @@ class TriedTowers(OneAxisTowers):
         """One piece of media through the processor, between the template's marks of its block."""
         before, after = self.around.get(kind, ("", ""))
         sense, tokenizer = self.senses[kind], self.processor.tokenizer
-        given = {"text": [before + sense.token + after], _PLURALS[kind]: [medium]}
+        media = [medium] if kind != "image" or kind in self.nested else medium
+        given = {"text": [before + sense.token + after], _PLURALS[kind]: media}
         inputs = self.processor(**given, return_tensors="pt", add_special_tokens=False, **more)
         start = len(tokenizer(before, add_special_tokens=False)["input_ids"])
         stop = inputs["input_ids"].shape[1] - len(tokenizer(after, add_special_tokens=False)["input_ids"])
         ids = inputs["input_ids"][0].numpy().astype(np.int64)
-        media = self.media_mask(inputs, kind, sense.id)[start:stop]
+        mask = self.media_mask(inputs, kind, sense.id)[start:stop]
         places, behind = None, stop - start
         if self.rope is not None:
             whole = self._places(_longer(inputs)).numpy().astype(np.int64)
             places, behind = whole[:, start:stop] - start, int(whole[:, stop].max()) - start
-        return Alone(inputs, ids[start:stop], media, places, behind)
+        return Alone(inputs, ids[start:stop], mask, places, behind)
 
     def piece(self, segment: Segment) -> Alone:
         """What the processor lays for a segment."""
@@ -276,7 +276,10 @@ class TriedTowers(OneAxisTowers):
         if not given:
             return None
         output = tower_pass(sense.encode, **given, return_dict=True)
-        rows = _joined(output.pooler_output if output.pooler_output is not None else output.last_hidden_state)
+        rows = output.pooler_output if output.pooler_output is not None else output.last_hidden_state
+        if rows is None:
+            raise ModelError(f"expected pooler_output of its get_{sense.kind}_features, got none")
+        rows = _joined(rows)
         deep = getattr(output, "deepstack_features", None)
         return Embeddings(rows, None if not deep else torch.stack([_joined(part) for part in deep]))
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tests.engine import tried as pictures
 
-from . import axes, tiled
+from . import axes, documents, tiled
 from .suite import Builder
 
 
@@ -41,9 +41,18 @@ BUILDERS: dict[str, Built] = {
     "ernie4_5_vl_moe": Built(axes.ernie4_5_vl_moe, {"image": "A", "video": "A"}),
     "aria": Built(tiled.aria, _SEES),
     "deepseek_vl": Built(tiled.deepseek_vl, _SEES),
-    "got_ocr2": Built(tiled.got_ocr2, _SEES),
+    "got_ocr2": Built(documents.got_ocr2, _SEES),
     "janus": Built(tiled.janus, _SEES),
     "lighton_ocr": Built(tiled.lighton_ocr, _SEES),
+    "qianfan_ocr": Built(documents.qianfan_ocr, _SEES),
+    "granite_docling": Built(documents.granite_docling, _SEES),
+    "granite4_vision": Built(documents.granite4_vision, _SEES),
+    "deepseek_vl_hybrid": Built(documents.deepseek_vl_hybrid, _SEES),
+    "step3p7": Built(documents.step3p7, _SEES),
+    "hunyuan_vl": Built(axes.hunyuan_vl, _SEES),
+    "kimi_k25": Built(axes.kimi_k25, {"image": "A", "video": "E"}),
+    "cohere_compass": Built(axes.cohere_compass, {"image": "A", "video": "A"}),
+    "minimax_m3_vl": Built(axes.minimax_m3_vl, _SEES),
     "ovis2": Built(tiled.ovis2, _SEES),
     "vipllava": Built(tiled.vipllava, _SEES),
     "glm4v": Built(_glm("glm4v"), {"image": "A", "video": "A"}),

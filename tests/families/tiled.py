@@ -223,27 +223,6 @@ def janus(folder: Path) -> Path:
     return _save(folder, hf.JanusForConditionalGeneration(config), tokenizer, processor)
 
 
-def got_ocr2(folder: Path) -> Path:
-    """A tower of SAM's kind; its processor writes prompts of its own, where it is given no text."""
-    tokenizer, ids, marks = _tokenizer("<img>", "</img>", "<imgpad>")
-    tokenizer.chat_template = CHAT.replace("<image>", "<img><imgpad></img>")
-    config = hf.GotOcr2Config(
-        vision_config={"hidden_size": 32, "output_channels": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-                       "image_size": 256, "patch_size": 16, "window_size": 4, "global_attn_indexes": [1],
-                       "mlp_dim": 48},
-        text_config=hf.Qwen2Config(**language_sizes(), **marks),
-        image_token_index=ids["<imgpad>"],
-        image_seq_length=16,
-        tie_word_embeddings=False,
-    )  # fmt: skip
-    processor = hf.GotOcr2Processor(
-        image_processor=hf.GotOcr2ImageProcessor(size={"height": 256, "width": 256}),
-        tokenizer=tokenizer,
-        chat_template=tokenizer.chat_template,
-    )
-    return _save(folder, hf.GotOcr2ForConditionalGeneration(config), tokenizer, processor)
-
-
 def lighton_ocr(folder: Path) -> Path:
     """Pixtral's tower, four of its rows in one; no marks at the end of a line."""
     tokenizer, ids, marks = _tokenizer("<|image_pad|>", "<|vision_pad|>", "<|vision_end|>")
