@@ -64,6 +64,7 @@ class TriedTowers(OneAxisTowers):
         self.nested: tuple[str, ...] = ("image",)
         self.senses, self.rope = senses, rope
         self.classes = dict.fromkeys(senses, "A")
+        self.marks: dict[str, np.ndarray] = {}  # ids beside the placeholder whose rows the model makes from media
         self.around: dict[str, tuple[str, str]] = {}  # what the template sets around each kind of media
         self.clip_frames = self.least_frames = 1  # frames of a piece of video; and of the shortest, and its multiples
         self.block_seconds = 1.0  # of a piece of sound
@@ -153,7 +154,8 @@ class TriedTowers(OneAxisTowers):
         """By what the processor says of its rows, since two kinds may share a placeholder; else as other towers."""
         types = inputs.get(_TYPES)
         said = None if types is None else (types[0] == KINDS[kind]).cpu().numpy()
-        return said if said is not None and said.any() else super().media_mask(inputs, kind, token)
+        mask = said if said is not None and said.any() else super().media_mask(inputs, kind, token)
+        return mask | np.isin(inputs["input_ids"][0].cpu().numpy(), self.marks.get(kind, ()))
 
     def prompt_positions(self, inputs: Any, content: Content) -> torch.Tensor:
         """By the model's own rule, or counted from 0."""
@@ -172,7 +174,7 @@ class TriedTowers(OneAxisTowers):
         mask = self.media_mask(inputs, kind, sense.id)[start:stop]
         places, behind = None, stop - start
         if self.rope is not None:
-            whole = self._places(_longer(inputs)).numpy().astype(np.int64)
+            whole = self._places(_longer(inputs, inputs["input_ids"].new_zeros(1))).numpy().astype(np.int64)
             places, behind = whole[:, start:stop] - start, int(whole[:, stop].max()) - start
         return Alone(inputs, ids[start:stop], mask, places, behind)
 
@@ -198,6 +200,28 @@ class TriedTowers(OneAxisTowers):
             got = 0 if seen is None else len(seen.rows)
             raise ModelError(f"its processor lays {count} rows of {kind}, its tower gives {got}")
         return laid, seen
+
+    @torch.inference_mode()
+    def find_marks(self, kind: str, segment: Segment) -> bool:
+        """Whether ids in a piece of media beside its placeholder have other rows in the model than as words. From then
+        on these are rows of the medium, and so are all other ids of the vocabulary of which that is true; the whole
+        model makes them."""
+        inputs, sense = self.piece(segment).inputs.to(self.device), self.senses[kind]
+        ids = inputs["input_ids"][0]
+        other = self._other(ids, inputs).cpu().numpy()
+        if not (other & ~self.media_mask(inputs, kind, sense.id)).any():
+            return False
+        marks = []
+        for some in torch.arange(len(self.model.get_input_embeddings().weight), device=self.device).split(_AT_ONCE):
+            some = some[~torch.isin(some, torch.tensor([one.id for one in self.senses.values()], device=self.device))]
+            marks.append(some[self._other(some, _longer(inputs, some))].cpu().numpy())
+        self.marks[kind], self.senses[kind] = np.concatenate(marks), sense._replace(encode=None)
+        return True
+
+    def _other(self, ids: torch.Tensor, inputs: Any) -> torch.Tensor:
+        """Which of the last rows of a prompt, that are these ids, are other rows in the model than as words."""
+        given = tower_pass(embeddings_of, self.whole, self.whole.get_decoder(), self._typed(inputs))
+        return (given[-len(ids) :] != self.model.get_input_embeddings()(ids)).any(1)
 
     def timed(self, span: Span) -> Span:
         """The span of frames with the words for its own time, which stand before and after all of its rows."""
@@ -300,6 +324,7 @@ class TriedTowers(OneAxisTowers):
 
 _KIND = {ImageSegment: "image", VideoSegment: "video", AudioSegment: "audio"}
 _TINY = (56, 56, 3)
+_AT_ONCE = 16_384  # words of the vocabulary whose rows are compared in one pass
 
 
 def _joined(rows: Any) -> torch.Tensor:
@@ -316,11 +341,12 @@ def _ends(media: np.ndarray) -> tuple[int, int]:
     return int(where[0]), int(where[-1])
 
 
-def _longer(inputs: Any) -> dict[str, Any]:
-    """A processor's output with one row of text more."""
-    ids = inputs["input_ids"]
+def _longer(inputs: Any, ids: torch.Tensor) -> dict[str, Any]:
+    """A processor's output with these ids more, as text."""
+    shape = inputs["input_ids"].shape
     longer = dict(inputs)
     for name, value in longer.items():
-        if isinstance(value, torch.Tensor) and value.shape == ids.shape:
-            longer[name] = torch.cat([value, value.new_full((1, 1), name == "attention_mask")], 1)
+        if isinstance(value, torch.Tensor) and value.shape == shape:
+            more = ids if name == "input_ids" else torch.full_like(ids, name == "attention_mask")
+            longer[name] = torch.cat([value, more[None].to(value)], 1)
     return longer

@@ -9,7 +9,7 @@ from typing import Any
 import transformers as hf
 
 from tests.engine.tried import CHAT, PATCH, SIDE, _save, _tokenizer
-from tests.families.tiled import SQUARE, _named
+from tests.families.tiled import SQUARE, _named, from_one
 from tests.fixtures.parts import language_sizes
 
 EDGES = {"shortest_edge": PATCH * PATCH * 4, "longest_edge": SIDE * SIDE * 4}
@@ -89,14 +89,15 @@ def video_llama_3(folder: Path) -> Path:
 
 def paddleocr_vl(folder: Path) -> Path:
     """A tower whose positions are interpolated to the picture, on three axes; no video in its processor."""
-    tokenizer, ids, marks = _marked("<|IMAGE_PLACEHOLDER|>", "<|VIDEO_PLACEHOLDER|>", "<|IMAGE_START|>", "<|IMAGE_END|>")
+    own = ("<|IMAGE_START|>", "<|IMAGE_END|>")
+    tokenizer, ids, marks = _marked("<|IMAGE_PLACEHOLDER|>", "<|VIDEO_PLACEHOLDER|>", *own)
     _named(tokenizer, image_token="<|IMAGE_PLACEHOLDER|>")
     config = hf.PaddleOCRVLConfig(
         text_config={**language_sizes([2, 3, 3]), **marks, "head_dim": 16},
         vision_config={"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 48,
                        "patch_size": PATCH, "image_size": SIDE},
         image_token_id=ids["<|IMAGE_PLACEHOLDER|>"], video_token_id=ids["<|VIDEO_PLACEHOLDER|>"],
-        vision_start_token_id=ids["<|IMAGE_START|>"], vision_end_token_id=ids["<|IMAGE_END|>"],
+        vision_start_token_id=ids[own[0]], vision_end_token_id=ids[own[1]],
         tie_word_embeddings=False,
     )  # fmt: skip
     processor = hf.PaddleOCRVLProcessor(
@@ -223,4 +224,4 @@ def minimax_m3_vl(folder: Path) -> Path:
         hf.MiniMaxM3VLVideoProcessor(size=SQUARE),
         chat_template=tokenizer.chat_template,
     )
-    return _save(folder, hf.MiniMaxM3SparseForConditionalGeneration(config), tokenizer, processor)
+    return _save(folder, hf.MiniMaxM3SparseForConditionalGeneration(config), tokenizer, processor, settle=from_one)

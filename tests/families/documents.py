@@ -1,4 +1,4 @@
-"""Small models made to read pages, and others whose pictures reach the decoder in more than one way, with random weights.
+"""Small models made to read pages, and others whose pictures reach the decoder in more than one way; random weights.
 In: a folder. Out: that folder."""
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from pathlib import Path
 import transformers as hf
 
 from tests.engine.tried import CHAT, PATCH, SIDE, _save, _tokenizer
-from tests.families.tiled import ROWS, SQUARE, _named
+from tests.families.tiled import ROWS, SQUARE, _named, from_one
 from tests.fixtures.one_axis import SIGHT
 from tests.fixtures.parts import language_sizes
 
@@ -127,7 +127,7 @@ def step3p7(folder: Path) -> Path:
         tokenizer=tokenizer,
         chat_template=tokenizer.chat_template,
     )
-    return _save(folder, hf.Step3p7ForConditionalGeneration(config), tokenizer, processor, seed=5)
+    return _save(folder, hf.Step3p7ForConditionalGeneration(config), tokenizer, processor, settle=from_one)
 
 
 def got_ocr2(folder: Path) -> Path:

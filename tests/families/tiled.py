@@ -3,6 +3,7 @@ SigLIP's kind, a projector, a decoder whose rows stand on one axis. In: a folder
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ def _named(tokenizer: Any, **names: str) -> Any:
     """Tokens that a processor asks of its tokenizer by name."""
     tokenizer._set_model_specific_special_tokens(names)
     return tokenizer
+
+
+def from_one(model: Any) -> None:
+    """The decoder's norms count from one, as Gemma's."""
+    for name, weight in model.named_parameters():
+        if name.endswith("norm.weight") and "vision" not in name:
+            weight.data.zero_()
 
 
 def llava_next_video(folder: Path) -> Path:
@@ -244,3 +252,40 @@ def lighton_ocr(folder: Path) -> Path:
         chat_template=tokenizer.chat_template,
     )
     return _save(folder, hf.LightOnOcrForConditionalGeneration(config), tokenizer, processor)
+
+
+def fast_vlm(folder: Path) -> Path:
+    """A tower of the package timm: its configuration and processor alone, without weights."""
+    tokenizer, ids, marks = _tokenizer("<image>")
+    text = {"model_type": "qwen2", **language_sizes(), **marks}
+    config = {"model_type": "fast_vlm", "text_config": text, "image_token_index": ids["<image>"]}
+    processor = hf.LlavaProcessor(
+        image_processor=hf.CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=SQUARE),
+        tokenizer=tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="full",
+        chat_template=CHAT,
+    )
+    return _unweighed(folder, config, processor)
+
+
+def perception_lm(folder: Path) -> Path:
+    """As FastVLM."""
+    tokenizer, ids, marks = _tokenizer("<image>", "<video>")
+    _named(tokenizer, image_token="<image>", video_token="<video>")
+    text = {"model_type": "llama", **language_sizes(), **marks}
+    config = {"model_type": "perception_lm", "text_config": text, "image_token_id": ids["<image>"]}
+    processor = hf.PerceptionLMProcessor(
+        image_processor=hf.PerceptionLMImageProcessor(tile_size=SIDE),
+        video_processor=hf.PerceptionLMVideoProcessor(size=SQUARE),
+        tokenizer=tokenizer,
+        patch_size=PATCH,
+        chat_template=CHAT,
+    )
+    return _unweighed(folder, config, processor)
+
+
+def _unweighed(folder: Path, config: dict[str, Any], processor: Any) -> Path:
+    processor.save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
