@@ -67,6 +67,7 @@ class TriedTowers(OneAxisTowers):
         self.marks: dict[str, np.ndarray] = {}  # ids beside the placeholder whose rows the model makes from media
         self.around: dict[str, tuple[str, str]] = {}  # what the template sets around each kind of media
         self.clip_frames = self.least_frames = 1  # frames of a piece of video; and of the shortest, and its multiples
+        self.times_inside = False  # the times of frames stand between rows of one piece
         self.block_seconds = 1.0  # of a piece of sound
         self.longest_seconds: float | None = None  # of a sound that the processor takes without cutting it
         self._rows = lru_cache(64)(self._counted)
@@ -225,7 +226,7 @@ class TriedTowers(OneAxisTowers):
 
     def timed(self, span: Span) -> Span:
         """The span of frames with the words for its own time, which stand before and after all of its rows."""
-        if not self.tells_times or span.modality != "video":
+        if not self.tells_times or self.times_inside or span.modality != "video":
             return span
         assert span.start_us is not None and span.stop_us is not None
         shape = (self.least_frames, *_TINY)
@@ -253,7 +254,9 @@ class TriedTowers(OneAxisTowers):
             case "image":
                 return len(self.alone("image", as_files([np.zeros(shape, np.uint8)])).ids)
             case "video":
-                return len(self._clip(np.zeros(shape, np.uint8), 0, 0).ids)
+                # Some leave out what does not change from frame to frame; noise is the most.
+                frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+                return len(self._clip(frames, 0, 0).ids)
             case _:
                 return len(self._sound(np.zeros(shape, np.float32)).ids)
 
@@ -290,12 +293,9 @@ class TriedTowers(OneAxisTowers):
 
     def _features(self, sense: Sense, inputs: Any) -> Embeddings | None:
         """The rows of all pieces of one kind in a processor's output; None where it has none."""
+        count = int(self.media_mask(inputs, sense.kind, sense.id).sum())
         if sense.encode is None:
-            where = torch.from_numpy(self.media_mask(inputs, sense.kind, sense.id))
-            if not where.any():
-                return None
-            embeds = tower_pass(embeddings_of, self.whole, self.whole.get_decoder(), self._typed(inputs))
-            return Embeddings(embeds[where.to(embeds.device)])
+            return self._by_model(sense, inputs) if count else None
         given = self._typed(sense.given(inputs))
         if not given:
             return None
@@ -303,9 +303,17 @@ class TriedTowers(OneAxisTowers):
         rows = output.pooler_output if output.pooler_output is not None else output.last_hidden_state
         if rows is None:
             raise ModelError(f"expected pooler_output of its get_{sense.kind}_features, got none")
-        rows = _joined(rows)
-        deep = getattr(output, "deepstack_features", None)
-        return Embeddings(rows, None if not deep else torch.stack([_joined(part) for part in deep]))
+        rows, deep = _joined(rows), getattr(output, "deepstack_features", None)
+        if deep:
+            return Embeddings(rows, torch.stack([_joined(part) for part in deep]))
+        # Some models choose from these rows behind the method.
+        return Embeddings(rows) if len(rows) == count else self._by_model(sense, inputs)
+
+    def _by_model(self, sense: Sense, inputs: Any) -> Embeddings:
+        """What the whole model gives its decoder where one kind of media stands."""
+        where = torch.from_numpy(self.media_mask(inputs, sense.kind, sense.id))
+        embeds = tower_pass(embeddings_of, self.whole, self.whole.get_decoder(), self._typed(inputs))
+        return Embeddings(embeds[where.to(embeds.device)])
 
     def _typed(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The same with real numbers of the model's type."""

@@ -28,6 +28,7 @@ def _several_axes(folder: Path, model_type: str) -> Path:
 
 
 _SEES = {"image": "A"}
+_CLIPS = {"image": "A", "video": "E"}
 _BOTH = {"image": "A", "video": "A"}
 
 BUILDERS: dict[str, Built] = {
@@ -46,7 +47,7 @@ BUILDERS: dict[str, Built] = {
     "granite_docling": Built(documents.granite_docling, _SEES),
     "idefics2": Built(pictures.idefics2, _SEES),
     "idefics3": Built(pictures.idefics3, _SEES),
-    "internvl": Built(tiled.internvl, {"image": "A", "video": "E"}),
+    "internvl": Built(tiled.internvl, _CLIPS),
     "janus": Built(tiled.janus, _SEES),
     "lighton_ocr": Built(tiled.lighton_ocr, _SEES),
     "llava_next": Built(pictures.llava_next, _SEES),
@@ -58,7 +59,7 @@ BUILDERS: dict[str, Built] = {
     "qianfan_ocr": Built(documents.qianfan_ocr, _SEES),
     "qwen2_audio": Built(pictures.qwen2_audio, {"audio": "E"}),
     "step3p7": Built(documents.step3p7, _SEES),
-    "video_llama_3": Built(axes.video_llama_3, _SEES),
+    "video_llama_3": Built(axes.video_llama_3, _CLIPS),
     "video_llava": Built(pictures.video_llava, _BOTH),
     "vipllava": Built(tiled.vipllava, _SEES),
 }

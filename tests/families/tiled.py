@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers as hf
+from safetensors.torch import save_file
 
 from tests.engine.tried import CHAT, PATCH, SIDE, _save, _tokenizer
 from tests.fixtures.one_axis import SIGHT
@@ -288,4 +290,5 @@ def perception_lm(folder: Path) -> Path:
 def _unweighed(folder: Path, config: dict[str, Any], processor: Any) -> Path:
     processor.save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps(config))
+    save_file({"none": torch.zeros(1)}, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
