@@ -75,6 +75,10 @@ class Trial:
         towers.clip_frames = towers.least_frames = least
         times = [round(place * _SECOND_US / towers.video_fps) for place in range(len(frames))]
         whole = VideoSegment(1, 0, frames, times[0], times[-1])
+        try:
+            towers.piece(whole)
+        except RuntimeError:  # it leaves it to its caller to bring frames to a size that the tower takes
+            towers.video_more = {"do_resize": True}
         later = 30 * _SECOND_US
         moved = [VideoSegment(1, 0, frames[:least], at, at) for at in (0, later)]
         towers.tells_times = not np.array_equal(*(towers.piece(piece).ids for piece in moved))

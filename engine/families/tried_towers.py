@@ -67,6 +67,7 @@ class TriedTowers(OneAxisTowers):
         self.marks: dict[str, np.ndarray] = {}  # ids beside the placeholder whose rows the model makes from media
         self.around: dict[str, tuple[str, str]] = {}  # what the template sets around each kind of media
         self.clip_frames = self.least_frames = 1  # frames of a piece of video; and of the shortest, and its multiples
+        self.video_more: dict[str, Any] = {}  # options of the video processor beside the request's
         self.times_inside = False  # the times of frames stand between rows of one piece
         self.block_seconds = 1.0  # of a piece of sound
         self.longest_seconds: float | None = None  # of a sound that the processor takes without cutting it
@@ -144,6 +145,8 @@ class TriedTowers(OneAxisTowers):
 
     def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:
         options = super().media_options(media, content)
+        if media["video"]:
+            options["videos_kwargs"] = self.video_more | options["videos_kwargs"]
         return options | ({"audio_kwargs": {"sampling_rate": self.rate}} if media["audio"] else {})
 
     def encode_prompt(self, inputs: Any) -> Features:
@@ -242,7 +245,7 @@ class TriedTowers(OneAxisTowers):
         times = np.linspace(start_us, max(start_us, stop_us), len(frames)).astype(np.int64).tolist()
         lasts = max(stop_us, 1)
         known = told(max(times[-1] + 1, 1), SECOND_US, duration=lasts / SECOND_US, frames_indices=times)
-        options = {"video_metadata": [known], "do_sample_frames": False}
+        options = {"video_metadata": [known], "do_sample_frames": False, **self.video_more}
         return self.alone("video", clip, videos_kwargs=options)
 
     def _sound(self, samples: np.ndarray) -> Alone:

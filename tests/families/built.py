@@ -52,7 +52,7 @@ BUILDERS: dict[str, Built] = {
     "lighton_ocr": Built(tiled.lighton_ocr, _SEES),
     "llava_next": Built(pictures.llava_next, _SEES),
     "llava_next_video": Built(tiled.llava_next_video, _BOTH),
-    "minimax_m3_vl": Built(axes.minimax_m3_vl, _SEES),
+    "minimax_m3_vl": Built(axes.minimax_m3_vl, _CLIPS),
     "mistral3": Built(pictures.mistral3, _SEES),
     "ovis2": Built(tiled.ovis2, _SEES),
     "paddleocr_vl": Built(axes.paddleocr_vl, _SEES),
