@@ -141,7 +141,7 @@ def hunyuan_vl(folder: Path) -> Path:
         text_config={**language_sizes([3, 3, 2]), **marks, "head_dim": 16},
         vision_config={"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 48,
                        "patch_size": PATCH, "out_hidden_size": 64, "text_hidden_size": 64, "max_image_size": 2 * SIDE},
-        image_token_id=ids["<img>"], image_start_token_id=ids[own[0]], image_end_token_id=ids[own[1]],
+        image_token_id=ids["<img>"],
         tie_word_embeddings=False,
     )  # fmt: skip
     processor = hf.HunYuanVLProcessor(

@@ -4,6 +4,7 @@ In: a folder. Out: that folder."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import transformers as hf
 
@@ -115,6 +116,7 @@ def step3p7(folder: Path) -> Path:
     tokenizer, ids, marks = _tokenizer(*own)
     tokenizer.chat_template = CHAT.replace("<image>", "<im_patch>")
     kinds = ["sliding_attention", "sliding_attention", "full_attention"]
+    sizes: dict[str, Any] = {"size": {"height": 8 * PATCH, "width": 8 * PATCH}, "patch_size": 4 * PATCH}
     config = hf.Step3p7Config(
         vision_config={**SIGHT, "mlp_ratio": 2.0, "image_size": 8 * PATCH, "max_position_embeddings": 64},
         text_config={**language_sizes(), **marks, "head_dim": 16, "layer_types": kinds, "sliding_window": 24,
@@ -123,7 +125,7 @@ def step3p7(folder: Path) -> Path:
         image_token_id=ids["<im_patch>"],
     )  # fmt: skip
     processor = hf.Step3p7Processor(
-        image_processor=hf.Step3p7ImageProcessor(size={"height": 8 * PATCH, "width": 8 * PATCH}, patch_size=4 * PATCH),
+        image_processor=hf.Step3p7ImageProcessor(**sizes),
         tokenizer=tokenizer,
         chat_template=tokenizer.chat_template,
     )

@@ -44,7 +44,7 @@ def llava_next_video(folder: Path) -> Path:
         image_grid_pinpoints=pinpoints,
         vision_feature_layer=-1,
     )
-    size = {"size": {"shortest_edge": SIDE}, "crop_size": SQUARE}
+    size: dict[str, Any] = {"size": {"shortest_edge": SIDE}, "crop_size": SQUARE}
     processor = hf.LlavaNextVideoProcessor(
         image_processor=hf.LlavaNextImageProcessor(**size, image_grid_pinpoints=pinpoints),
         video_processor=hf.LlavaNextVideoVideoProcessor(**size),
@@ -88,7 +88,7 @@ def vipllava(folder: Path) -> Path:
         vision_config=hf.CLIPVisionConfig(**SIGHT),
         text_config=hf.LlamaConfig(**language_sizes(), **marks),
         image_token_index=ids["<image>"],
-        vision_feature_layers=[-2, -1],
+        vision_feature_layer=[-2, -1],
     )
     processor = hf.LlavaProcessor(
         image_processor=hf.CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=SQUARE),
@@ -157,6 +157,7 @@ def cohere2_vision(folder: Path) -> Path:
     tokenizer.chat_template = CHAT.replace("<image>", "<|IMG_PATCH|>")
     _named(tokenizer, boi_token=own[0], eoi_token=own[1], image_token=own[2], img_line_break_token=own[3])
     patch = SIDE // PATCH // 2  # of what the processor counts patch * patch a tile
+    sizes: dict[str, Any] = {"size": SQUARE, "patch_size": patch, "max_patches": 4}
     config = hf.Cohere2VisionConfig(
         vision_config=hf.SiglipVisionConfig(**SIGHT, vision_use_head=False),
         text_config=_cohere(marks),
@@ -165,7 +166,7 @@ def cohere2_vision(folder: Path) -> Path:
         tie_word_embeddings=False,
     )
     processor = hf.Cohere2VisionProcessor(
-        image_processor=hf.Cohere2VisionImageProcessor(size=SQUARE, patch_size=patch, max_patches=4),
+        image_processor=hf.Cohere2VisionImageProcessor(**sizes),
         tokenizer=tokenizer,
         chat_template=tokenizer.chat_template,
     )
