@@ -29,7 +29,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     config = transformers.AutoConfig.from_pretrained(path)
     check_tried(config)
     processor = transformers.AutoProcessor.from_pretrained(path)
-    model = open_model(_class_of(config), path, dtype, device, _attention(config))
+    model, attention = _opened(config, path, dtype, device)
     decoder = model.get_decoder()
     senses, missing = find_senses(model, processor)
     words = decoder.get_input_embeddings().weight.shape[0]
@@ -45,7 +45,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     loaded = _loaded(path, model, towers, decoder, missing)
     if device.type == "meta":
         return loaded
-    missing |= FamilyTrial(loaded, towers, model, _attention(config)).run()
+    missing |= FamilyTrial(loaded, towers, model, attention).run()
     if not towers.senses:
         raise ModelError(missing[first])
     return _loaded(path, model, towers, decoder, missing)
@@ -55,7 +55,7 @@ def check_tried(config: Any) -> None:
     """Raise ModelError where a configuration alone says that a model cannot be served."""
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError("its decoder reads the states of an encoder, which are no rows of a cache")
-    _attention(config)
+    _attention(config, "sdpa")
     check_text(config.get_text_config())
 
 
@@ -79,6 +79,16 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, decoder: Any, missing: 
     return Loaded(Family(data, processor.tokenizer), towers, decoder, model.get_output_embeddings(), text)
 
 
+def _opened(config: Any, path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, dict[str, str]]:
+    """The model, and which attention it has where. Some towers have no other than the plain one."""
+    make, attention = _class_of(config), _attention(config, "sdpa")
+    try:
+        return open_model(make, path, dtype, device, attention), attention
+    except ValueError:
+        attention = _attention(config, "eager")
+        return open_model(make, path, dtype, device, attention), attention
+
+
 def _class_of(config: Any) -> Any:
     """The library's class for models that take media and say text."""
     several = getattr(transformers.models.auto.modeling_auto, "MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES", {})
@@ -87,13 +97,13 @@ def _class_of(config: Any) -> Any:
     return transformers.AutoModelForImageTextToText
 
 
-def _attention(config: Any) -> dict[str, str]:
+def _attention(config: Any, plain: str) -> dict[str, str]:
     """Ours in the decoder, the library's in the towers."""
     text = config.get_text_config()
     own = [name for name in config.sub_configs if getattr(config, name, None) is text]
     if not own:
         raise ModelError("expected the decoder's configuration apart from that of the towers, got one for all")
-    return {"": "sdpa"} | {name: NAME if name in own else "sdpa" for name in config.sub_configs}
+    return {"": plain} | {name: NAME if name in own else plain for name in config.sub_configs}
 
 
 def _blocks(model: Any, decoder: Any) -> Any:

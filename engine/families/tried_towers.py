@@ -56,18 +56,20 @@ class TriedTowers(OneAxisTowers):
     has it.
     """
 
-    nested: tuple[str, ...] = ("image",)
-
     def __init__(
         self, whole: Any, processor: Any, blocks: Any, senses: dict[str, Sense], rope: Callable | None
     ) -> None:
         super().__init__(getattr(whole, "model", whole), processor, blocks)
         self.whole = whole
+        self.nested: tuple[str, ...] = ("image",)
         self.senses, self.rope = senses, rope
         self.kinds = ("text", *senses)
         self.streamed = dict.fromkeys(senses, "A")  # the streamability class of each kind
+        self.marks: dict[str, np.ndarray] = {}  # ids beside the placeholder whose rows the model makes from media
         self.around: dict[str, tuple[str, str]] = {}  # what the template sets around each kind of media
         self.clip_frames = self.least_frames = 1  # frames of a piece of video; and of the shortest, and its multiples
+        self.video_more: dict[str, Any] = {}  # options of the video processor beside the request's
+        self.times_inside = False  # the times of frames stand between rows of one piece
         self.block_seconds = 1.0  # of a piece of sound
         self.longest_seconds: float | None = None  # of a sound that the processor takes without cutting it
         self.plain: set[str] = set()  # the kinds of which the processor lays nothing but placeholders, one by one
@@ -149,6 +151,8 @@ class TriedTowers(OneAxisTowers):
 
     def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:
         options = super().media_options(media, content)
+        if media["video"]:
+            options["videos_kwargs"] = self.video_more | options["videos_kwargs"]
         return options | ({"audio_kwargs": {"sampling_rate": self.rate}} if media["audio"] else {})
 
     def encode_prompt(self, inputs: Any) -> Features:
@@ -160,7 +164,8 @@ class TriedTowers(OneAxisTowers):
         """By what the processor says of its rows, since two kinds may share a placeholder; else as other towers."""
         types = inputs.get(_TYPES)
         said = None if types is None else (types[0] == KINDS[kind]).cpu().numpy()
-        return said if said is not None and said.any() else super().media_mask(inputs, kind, token)
+        mask = said if said is not None and said.any() else super().media_mask(inputs, kind, token)
+        return mask | np.isin(inputs["input_ids"][0].cpu().numpy(), self.marks.get(kind, ()))
 
     def prompt_positions(self, inputs: Any, content: Content) -> torch.Tensor:
         """By the model's own rule, or counted from 0."""
@@ -170,17 +175,18 @@ class TriedTowers(OneAxisTowers):
         """One piece of media through the processor, between the template's marks of its block."""
         before, after = self.around.get(kind, ("", ""))
         sense, tokenizer = self.senses[kind], self.processor.tokenizer
-        given = {"text": [before + sense.token + after], _PLURALS[kind]: [medium]}
+        media = [medium] if kind != "image" or kind in self.nested else medium
+        given = {"text": [before + sense.token + after], _PLURALS[kind]: media}
         inputs = self.processor(**given, return_tensors="pt", add_special_tokens=False, **more)
         start = len(tokenizer(before, add_special_tokens=False)["input_ids"])
         stop = inputs["input_ids"].shape[1] - len(tokenizer(after, add_special_tokens=False)["input_ids"])
         ids = inputs["input_ids"][0].numpy().astype(np.int64)
-        media = self.media_mask(inputs, kind, sense.id)[start:stop]
+        mask = self.media_mask(inputs, kind, sense.id)[start:stop]
         places, behind = None, stop - start
         if self.rope is not None:
-            whole = self._places(_longer(inputs)).numpy().astype(np.int64)
+            whole = self._places(_longer(inputs, inputs["input_ids"].new_zeros(1))).numpy().astype(np.int64)
             places, behind = whole[:, start:stop] - start, int(whole[:, stop].max()) - start
-        return Alone(inputs, ids[start:stop], media, places, behind)
+        return Alone(inputs, ids[start:stop], mask, places, behind)
 
     def piece(self, segment: Segment) -> Alone:
         """What the processor lays for a segment."""
@@ -205,9 +211,31 @@ class TriedTowers(OneAxisTowers):
             raise ModelError(f"its processor lays {count} rows of {kind}, its tower gives {got}")
         return laid, seen
 
+    @torch.inference_mode()
+    def find_marks(self, kind: str, segment: Segment) -> bool:
+        """Whether ids in a piece of media beside its placeholder have other rows in the model than as words. From then
+        on these are rows of the medium, and so are all other ids of the vocabulary of which that is true; the whole
+        model makes them."""
+        inputs, sense = self.piece(segment).inputs.to(self.device), self.senses[kind]
+        ids = inputs["input_ids"][0]
+        other = self._other(ids, inputs).cpu().numpy()
+        if not (other & ~self.media_mask(inputs, kind, sense.id)).any():
+            return False
+        marks = []
+        for some in torch.arange(len(self.model.get_input_embeddings().weight), device=self.device).split(_AT_ONCE):
+            some = some[~torch.isin(some, torch.tensor([one.id for one in self.senses.values()], device=self.device))]
+            marks.append(some[self._other(some, _longer(inputs, some))].cpu().numpy())
+        self.marks[kind], self.senses[kind] = np.concatenate(marks), sense._replace(encode=None)
+        return True
+
+    def _other(self, ids: torch.Tensor, inputs: Any) -> torch.Tensor:
+        """Which of the last rows of a prompt, that are these ids, are other rows in the model than as words."""
+        given = tower_pass(embeddings_of, self.whole, self.whole.get_decoder(), self._typed(inputs))
+        return (given[-len(ids) :] != self.model.get_input_embeddings()(ids)).any(1)
+
     def timed(self, span: Span) -> Span:
         """The span of frames with the words for its own time, which stand before and after all of its rows."""
-        if not self.tells_times or span.modality != "video":
+        if not self.tells_times or self.times_inside or span.modality != "video":
             return span
         assert span.start_us is not None and span.stop_us is not None
         shape = (self.least_frames, *_TINY)
@@ -223,7 +251,7 @@ class TriedTowers(OneAxisTowers):
         times = np.linspace(start_us, max(start_us, stop_us), len(frames)).astype(np.int64).tolist()
         lasts = max(stop_us, 1)
         known = told(max(times[-1] + 1, 1), SECOND_US, duration=lasts / SECOND_US, frames_indices=times)
-        options = {"video_metadata": [known], "do_sample_frames": False}
+        options = {"video_metadata": [known], "do_sample_frames": False, **self.video_more}
         return self.alone("video", clip, videos_kwargs=options)
 
     def _sound(self, samples: np.ndarray) -> Alone:
@@ -235,7 +263,9 @@ class TriedTowers(OneAxisTowers):
             case "image":
                 return len(self.alone("image", as_files([np.zeros(shape, np.uint8)])).ids)
             case "video":
-                return len(self._clip(np.zeros(shape, np.uint8), 0, 0).ids)
+                # Some leave out what does not change from frame to frame; noise is the most.
+                frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+                return len(self._clip(frames, 0, 0).ids)
             case _:
                 return len(self._sound(np.zeros(shape, np.float32)).ids)
 
@@ -272,19 +302,27 @@ class TriedTowers(OneAxisTowers):
 
     def _features(self, sense: Sense, inputs: Any) -> Embeddings | None:
         """The rows of all pieces of one kind in a processor's output; None where it has none."""
+        count = int(self.media_mask(inputs, sense.kind, sense.id).sum())
         if sense.encode is None:
-            where = torch.from_numpy(self.media_mask(inputs, sense.kind, sense.id))
-            if not where.any():
-                return None
-            embeds = tower_pass(embeddings_of, self.whole, self.whole.get_decoder(), self._typed(inputs))
-            return Embeddings(embeds[where.to(embeds.device)])
+            return self._by_model(sense, inputs) if count else None
         given = self._typed(sense.given(inputs))
         if not given:
             return None
         output = tower_pass(sense.encode, **given, return_dict=True)
-        rows = _joined(output.pooler_output if output.pooler_output is not None else output.last_hidden_state)
-        deep = getattr(output, "deepstack_features", None)
-        return Embeddings(rows, None if not deep else torch.stack([_joined(part) for part in deep]))
+        rows = output.pooler_output if output.pooler_output is not None else output.last_hidden_state
+        if rows is None:
+            raise ModelError(f"expected pooler_output of its get_{sense.kind}_features, got none")
+        rows, deep = _joined(rows), getattr(output, "deepstack_features", None)
+        if deep:
+            return Embeddings(rows, torch.stack([_joined(part) for part in deep]))
+        # Some models choose from these rows behind the method.
+        return Embeddings(rows) if len(rows) == count else self._by_model(sense, inputs)
+
+    def _by_model(self, sense: Sense, inputs: Any) -> Embeddings:
+        """What the whole model gives its decoder where one kind of media stands."""
+        where = torch.from_numpy(self.media_mask(inputs, sense.kind, sense.id))
+        embeds = tower_pass(embeddings_of, self.whole, self.whole.get_decoder(), self._typed(inputs))
+        return Embeddings(embeds[where.to(embeds.device)])
 
     def _typed(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The same with real numbers of the model's type."""
@@ -303,6 +341,7 @@ class TriedTowers(OneAxisTowers):
 
 _KIND = {ImageSegment: "image", VideoSegment: "video", AudioSegment: "audio"}
 _TINY = (56, 56, 3)
+_AT_ONCE = 16_384  # words of the vocabulary whose rows are compared in one pass
 
 
 def _joined(rows: Any) -> torch.Tensor:
@@ -319,11 +358,12 @@ def _ends(media: np.ndarray) -> tuple[int, int]:
     return int(where[0]), int(where[-1])
 
 
-def _longer(inputs: Any) -> dict[str, Any]:
-    """A processor's output with one row of text more."""
-    ids = inputs["input_ids"]
+def _longer(inputs: Any, ids: torch.Tensor) -> dict[str, Any]:
+    """A processor's output with these ids more, as text."""
+    shape = inputs["input_ids"].shape
     longer = dict(inputs)
     for name, value in longer.items():
-        if isinstance(value, torch.Tensor) and value.shape == ids.shape:
-            longer[name] = torch.cat([value, value.new_full((1, 1), name == "attention_mask")], 1)
+        if isinstance(value, torch.Tensor) and value.shape == shape:
+            more = ids if name == "input_ids" else torch.full_like(ids, name == "attention_mask")
+            longer[name] = torch.cat([value, more[None].to(value)], 1)
     return longer

@@ -97,7 +97,8 @@ class Encoder:
         """Spans of (stream, segment) pairs, in their order. Raises NotFiniteError where a tower gives NaN or infinity:
         in the cache they would reach every later token."""
         self.spent = {}
-        keys = [_key(segment) for _, segment in batch]
+        told = getattr(self._towers, "times_inside", False)
+        keys = [_key(segment, told) for _, segment in batch]
         known = {key: span for key in keys if key and isinstance(span := self._cache.get(key), Span)}
         fresh: dict[bytes | int, int] = {}  # content (or, where it has no key, the place) -> first place
         for place, key in enumerate(keys):
@@ -243,12 +244,13 @@ def _ready(segment: EmbeddingSegment) -> EncodedSpan:
     )
 
 
-def _key(segment: Segment) -> bytes | None:
+def _key(segment: Segment, told: bool) -> bytes | None:
+    """`told`: what is made of frames also hangs on when they were taken."""
     if isinstance(segment, AudioSegment | UnitSegment):
         return None
     if isinstance(segment, EmbeddingSegment):
-        told = f"{segment.modality} {segment.token} {segment.rows.shape} {segment.grid}"
-        content = hashlib.blake2b(told.encode(), digest_size=16)
+        what = f"{segment.modality} {segment.token} {segment.rows.shape} {segment.grid}"
+        content = hashlib.blake2b(what.encode(), digest_size=16)
         content.update(segment.rows.data)
         content.update(b"" if segment.deep is None else segment.deep.tobytes())
         return content.digest()
@@ -256,4 +258,6 @@ def _key(segment: Segment) -> bytes | None:
     pixels = segment.pixels
     content = hashlib.blake2b(f"{type(segment).__name__} {pixels.shape} {pixels.dtype}".encode(), digest_size=16)
     content.update(np.ascontiguousarray(pixels).data)
+    if told and isinstance(segment, VideoSegment):
+        content.update(f"{segment.start_us} {segment.stop_us}".encode())
     return content.digest()

@@ -8,6 +8,7 @@ keys and values, rows that see one another, and positions of another rule. It kn
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,10 @@ def _is_rounding(
 def _cause(loaded: Loaded, model: Any, prompt: EncodedPrompt, inputs: Any, attention: str | dict[str, str]) -> str:
     """Why the logits are likely to differ, by what the library gives for less or for other positions; empty where it
     runs neither. The head are the rows before the first medium, of words alone one row."""
-    rows = prompt.rows
+    takes, rows = inspect.signature(loaded.text.forward).parameters, prompt.rows
+    beside = [name for name in inputs if name in takes and name not in ("input_ids", "attention_mask")]
+    if beside:
+        return f"its decoder takes {', '.join(beside)} beside the rows"
     seen = next((place for place, part in enumerate(prompt.embeds) if part is not None), None)
     head = 1 if seen is None else sum(len(run) for run in rows[:seen])
     total = sum(len(run) for run in rows)

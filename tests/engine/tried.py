@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,14 @@ def _tokenizer(*special: str) -> tuple[Any, dict[str, int], dict[str, Any]]:
     return tokenizer, ids, {"eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]}
 
 
-def _save(folder: Path, model: Any, tokenizer: Any, processor: Any, seed: int = 3) -> Path:
+def _save(
+    folder: Path, model: Any, tokenizer: Any, processor: Any, seed: int = 3, settle: Callable[[Any], None] | None = None
+) -> Path:
+    """`settle` changes the weights that were drawn."""
     model = model.float().eval()
     draw(model, seed)
+    if settle is not None:
+        settle(model)
     quiet(model, tokenizer)
     model.generation_config = hf.GenerationConfig(do_sample=False)
     model.save_pretrained(folder)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from tests.engine import tried as pictures
 
+from . import axes, documents, tiled
 from .suite import Builder
 
 
@@ -26,10 +27,39 @@ def _several_axes(folder: Path, model_type: str) -> Path:
     return pictures.several_axes(folder, model_type)
 
 
+_SEES = {"image": "A"}
+_CLIPS = {"image": "A", "video": "E"}
+_BOTH = {"image": "A", "video": "A"}
+
 BUILDERS: dict[str, Built] = {
-    "glm4v": Built(_glm("glm4v"), {"image": "A", "video": "A"}),
-    "glm4v_moe": Built(_glm("glm4v_moe"), {"image": "A", "video": "A"}),
-    "glm_ocr": Built(_glm("glm_ocr"), {"image": "A", "video": "A"}),
+    "aria": Built(tiled.aria, _SEES),
+    "aya_vision": Built(tiled.aya_vision, _SEES),
+    "cohere2_vision": Built(tiled.cohere2_vision, _SEES),
+    "cohere_compass": Built(axes.cohere_compass, _BOTH),
+    "deepseek_vl": Built(tiled.deepseek_vl, _SEES),
+    "deepseek_vl_hybrid": Built(documents.deepseek_vl_hybrid, _SEES),
+    "exaone4_5": Built(axes.exaone4_5, _BOTH),
+    "glm46v": Built(axes.glm46v, _BOTH),
+    "glm4v": Built(_glm("glm4v"), _BOTH),
+    "glm4v_moe": Built(_glm("glm4v_moe"), _BOTH),
+    "glm_ocr": Built(_glm("glm_ocr"), _BOTH),
+    "got_ocr2": Built(documents.got_ocr2, _SEES),
+    "granite_docling": Built(documents.granite_docling, _SEES),
+    "idefics2": Built(pictures.idefics2, _SEES),
+    "idefics3": Built(pictures.idefics3, _SEES),
+    "internvl": Built(tiled.internvl, _CLIPS),
+    "janus": Built(tiled.janus, _SEES),
+    "lighton_ocr": Built(tiled.lighton_ocr, _SEES),
+    "llava_next": Built(pictures.llava_next, _SEES),
+    "llava_next_video": Built(tiled.llava_next_video, _BOTH),
+    "minimax_m3_vl": Built(axes.minimax_m3_vl, _CLIPS),
+    "mistral3": Built(pictures.mistral3, _SEES),
+    "ovis2": Built(tiled.ovis2, _SEES),
+    "paddleocr_vl": Built(axes.paddleocr_vl, _SEES),
+    "qianfan_ocr": Built(documents.qianfan_ocr, _SEES),
     "qwen2_audio": Built(pictures.qwen2_audio, {"audio": "E"}),
-    "video_llava": Built(pictures.video_llava, {"image": "A", "video": "A"}),
+    "step3p7": Built(documents.step3p7, _SEES),
+    "video_llama_3": Built(axes.video_llama_3, _CLIPS),
+    "video_llava": Built(pictures.video_llava, _BOTH),
+    "vipllava": Built(tiled.vipllava, _SEES),
 }

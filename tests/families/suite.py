@@ -3,7 +3,8 @@ ours but the pieces in which media came."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,6 @@ import torch
 import transformers as hf
 from penstock.engine.config import EngineConfig
 from penstock.engine.families.prompt import process
-from penstock.engine.families.senses import embeddings_of
 from penstock.engine.families.tried_towers import TriedTowers
 from penstock.engine.family import Loaded
 from penstock.engine.loading.open import load
@@ -72,8 +72,7 @@ def asked(tried: Tried, *parts: tuple[str, np.ndarray]) -> tuple[Request, Any]:
         {"role": "user", "content": [{"type": kind, kind: "x"} for kind, _ in parts] + messages[0]["content"][-1:]}
     ]
     fps = tried.towers.video_fps
-    content = Content([Media(*part) for part in parts], messages=plain, video_fps=fps)
-    return request, tried.inputs(content)
+    return request, tried.inputs(Content([Media(*part) for part in parts], messages=plain, video_fps=fps))
 
 
 def by_library(tried: Tried, inputs: Any) -> tuple[list[int], torch.Tensor]:
@@ -116,18 +115,64 @@ class Watched:
         """The library's, of all that the cache holds, in one dense pass."""
         ids, positions = session.transcript()
         model, towers = self.tried.model, self.tried.towers
+        seen = torch.zeros(len(ids), dtype=torch.bool)
         with torch.inference_mode():
             embeds = model.get_input_embeddings()(torch.tensor(ids))
+            deep: list[torch.Tensor] = []
             at = 0
             for segment in self.segments:
                 laid = towers.piece(segment)
-                rows = embeddings_of(model, model.get_decoder(), laid.inputs)
+                given = decoder_given(model, laid.inputs)
                 start = next(
                     place for place in range(at, len(ids)) if ids[place : place + len(laid.ids)] == laid.ids.tolist()
                 )
                 before = int(np.flatnonzero(laid.inputs["input_ids"][0].numpy() == laid.ids[0])[0])
                 where = torch.from_numpy(np.flatnonzero(laid.media))
-                embeds[start + where] = rows[before + where]
+                embeds[start + where] = given["inputs_embeds"][0, before + where]
+                seen[start + where] = True
+                parts = given.get("deepstack_visual_embeds") or []
+                deep = deep or [torch.zeros_like(embeds) for _ in parts]
+                for layer, part in zip(deep, parts, strict=True):
+                    layer[start + where] = part
                 at = start + len(laid.ids)
             places = positions[:1] if towers.rope is None else positions[:, None]
-            return model(inputs_embeds=embeds[None], position_ids=places, use_cache=False).logits[0]
+            inputs = {"inputs_embeds": embeds[None], "position_ids": places, "use_cache": False}
+            with also_given(model, seen, deep):
+                return model(**inputs).logits[0]
+
+
+class _Given(Exception):
+    def __init__(self, given: dict[str, Any]) -> None:
+        super().__init__()
+        self.given = given
+
+
+def decoder_given(model: Any, inputs: Any) -> dict[str, Any]:
+    """What the library's model gives its decoder for a processor's output."""
+
+    def catch(_: Any, args: Any, given: dict[str, Any]) -> None:
+        raise _Given(given)
+
+    hook = model.get_decoder().register_forward_pre_hook(catch, with_kwargs=True)
+    try:
+        model(**inputs, use_cache=False)
+    except _Given as caught:
+        return caught.given
+    finally:
+        hook.remove()
+    raise AssertionError("the model has not called its decoder")
+
+
+@contextlib.contextmanager
+def also_given(model: Any, seen: torch.Tensor, deep: list[torch.Tensor]) -> Iterator[None]:
+    """Inside, the decoder also gets what it adds to its first layers' rows where media stands: `deep`, by layer."""
+    more = {"visual_pos_masks": seen[None], "deepstack_visual_embeds": [layer[seen] for layer in deep]}
+
+    def add(_: Any, args: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return args, {**given, **(more if deep else {})}
+
+    hook = model.get_decoder().register_forward_pre_hook(add, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
