@@ -23,6 +23,13 @@ from .text import check_text
 from .trial import Trial
 from .tried_towers import TriedTowers
 
+# The library's classes for models that take media, by what it calls their kind.
+_CLASSES = {
+    "MULTIMODAL_LM": "AutoModelForMultimodalLM",
+    "IMAGE_TEXT_TO_TEXT": "AutoModelForImageTextToText",
+    "SEQ_TO_SEQ_CAUSAL_LM": "AutoModelForSeq2SeqLM",  # some that hear are only there, though they are one decoder
+}
+
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     """A model that sees or hears, from `path`, in `dtype` on `device`. ModelError that says why it cannot be served."""
@@ -30,7 +37,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError("its decoder reads the states of an encoder, which are no rows of a cache")
     processor = transformers.AutoProcessor.from_pretrained(path)
-    model = open_model(_class_of(config), path, dtype, device, _attention(config))
+    model, attention = _opened(config, path, dtype, device)
     decoder, text = model.get_decoder(), model.config.get_text_config()
     check_text(text)
     senses, missing = find_senses(model, processor)
@@ -47,7 +54,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     loaded = _loaded(path, model, towers, decoder, missing)
     if device.type == "meta":
         return loaded
-    missing |= Trial(loaded, towers, model, _attention(config)).run()
+    missing |= Trial(loaded, towers, model, attention).run()
     if not towers.senses:
         raise ModelError(missing[first])
     return _loaded(path, model, towers, decoder, missing)
@@ -73,21 +80,34 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, decoder: Any, missing: 
     return Loaded(Family(data, processor.tokenizer), towers, decoder, model.get_output_embeddings(), text)
 
 
-def _class_of(config: Any) -> Any:
-    """The library's class for models that take media and say text."""
-    several = getattr(transformers.models.auto.modeling_auto, "MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES", {})
-    if config.model_type in several:
-        return transformers.AutoModelForMultimodalLM  # pyright: ignore[reportAttributeAccessIssue]
-    return transformers.AutoModelForImageTextToText
+def _opened(config: Any, path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, dict[str, str]]:
+    """The model, and what attends in its parts. Some towers have the library's plainest way only."""
+    ways = [_attention(config, way) for way in ("sdpa", "eager")]
+    make = class_of(config.model_type)
+    try:
+        return open_model(make, path, dtype, device, ways[0]), ways[0]
+    except ValueError as error:
+        if "attention implementation" not in str(error):
+            raise
+        return open_model(make, path, dtype, device, ways[1]), ways[1]
 
 
-def _attention(config: Any) -> dict[str, str]:
-    """Ours in the decoder, the library's in the towers."""
+def class_of(model_type: str) -> Any:
+    """The library's class for models of this type that take media and say text; None where it has none."""
+    auto = transformers.models.auto.modeling_auto
+    for kind, name in _CLASSES.items():
+        if model_type in getattr(auto, f"MODEL_FOR_{kind}_MAPPING_NAMES", {}):
+            return getattr(transformers, name)
+    return None
+
+
+def _attention(config: Any, towers: str) -> dict[str, str]:
+    """Ours in the decoder, one of the library's in the towers."""
     text = config.get_text_config()
     own = [name for name in config.sub_configs if getattr(config, name, None) is text]
     if not own:
         raise ModelError("expected the decoder's configuration apart from that of the towers, got one for all")
-    return {"": "sdpa"} | {name: NAME if name in own else "sdpa" for name in config.sub_configs}
+    return {"": towers} | {name: NAME if name in own else towers for name in config.sub_configs}
 
 
 def _blocks(model: Any, decoder: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from tests.engine import tried as pictures
 
+from . import hearing
 from .suite import Builder
 
 
@@ -27,6 +28,17 @@ def _several_axes(folder: Path, model_type: str) -> Path:
 
 
 BUILDERS: dict[str, Built] = {
+    **{
+        build.__name__: Built(build, {"audio": "E"})
+        for build in (
+            hearing.audioflamingo3,
+            hearing.fun_asr_nano,
+            hearing.glmasr,
+            hearing.moss_transcribe_diarize,
+            hearing.musicflamingo,
+            hearing.qwen3_asr,
+        )
+    },
     "glm4v": Built(_glm("glm4v"), {"image": "A", "video": "A"}),
     "glm4v_moe": Built(_glm("glm4v_moe"), {"image": "A", "video": "A"}),
     "glm_ocr": Built(_glm("glm_ocr"), {"image": "A", "video": "A"}),

@@ -52,8 +52,8 @@ class Tried(NamedTuple):
 
 def opened(folder: Path) -> Tried:
     config = hf.AutoConfig.from_pretrained(folder)
-    model = hf.AutoModelForMultimodalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
-    assert config.model_type == model.config.model_type
+    make = getattr(hf, config.architectures[0])
+    model = make.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
     return Tried(load(folder, EngineConfig()), model.eval())
 
 
