@@ -86,7 +86,7 @@ class Trial:
     def _audio(self) -> None:
         """Sound in the shortest pieces that are as good as the whole; else in the longest that the processor takes."""
         towers, rate = self._towers, self._towers.rate
-        chunk = float(getattr(towers.processor.feature_extractor, "chunk_length", None) or _CHUNK)
+        chunk = float(getattr(towers.ear, "chunk_length", None) or _CHUNK)
         towers.longest_seconds = self._longest(chunk)
         sound = self._sound(2.0)
         self._same("audio", sound, AudioSegment(1, 0, sound, 0, 0, 0, 0, 2 * _SECOND_US))
@@ -106,7 +106,8 @@ class Trial:
         longer, and say nothing."""
         towers, rate = self._towers, self._towers.rate
         counts = [towers._counted("audio", (round(seconds * rate),)) for seconds in (chunk, chunk + 2.0)]
-        return chunk if counts[1] <= counts[0] else None
+        said = getattr(towers.processor, "max_audio_len", None)  # what those say that cut windows on their own
+        return chunk if counts[1] <= counts[0] else said and float(said)
 
     def _sound(self, seconds: float) -> np.ndarray:
         """Noise, its first half loud and its second soft: a floor by the loudest moment would show."""

@@ -34,6 +34,8 @@ BUILDERS: dict[str, Built] = {
             hearing.audioflamingo3,
             hearing.fun_asr_nano,
             hearing.glmasr,
+            hearing.granite_speech,
+            hearing.granite_speech_plus,
             hearing.moss_transcribe_diarize,
             hearing.musicflamingo,
             hearing.qwen3_asr,

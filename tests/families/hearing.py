@@ -157,3 +157,32 @@ def vibevoice_asr(folder: Path) -> Path:
     mel = hf.VibeVoiceAcousticTokenizerFeatureExtractor()
     processor = hf.VibeVoiceAsrProcessor(mel, tokenizer, chat_template=tokenizer.chat_template)
     return _save(folder, hf.VibeVoiceAsrForConditionalGeneration(config), tokenizer, processor)
+
+
+def _granite(folder: Path, kind: str, **ear: Any) -> Path:
+    tokenizer, ids, marks = tokenizer_of("<|audio|>")
+    config = getattr(hf, f"{kind}Config")(
+        encoder_config={"input_dim": 160, "num_layers": 2, "hidden_dim": 32, "num_heads": 2, "dim_head": 16,
+                        "context_size": 20, "max_pos_emb": 32, "conv_kernel_size": 5, "output_dim": 8, **ear},
+        projector_config={"model_type": "blip_2_qformer", "hidden_size": 48, "num_hidden_layers": 1,
+                          "num_attention_heads": 3, "intermediate_size": 96, "cross_attention_frequency": 1,
+                          "encoder_hidden_size": 32 * (1 + len(ear.get("cat_hidden_layers", ())))},
+        text_config={"model_type": "granite", **language_sizes(), **marks, "attention_multiplier": 0.25},
+        audio_token_index=ids["<|audio|>"],
+        has_lora_adapter=False,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    processor = hf.GraniteSpeechProcessor(
+        hf.GraniteSpeechFeatureExtractor(), tokenizer, chat_template=tokenizer.chat_template
+    )
+    return _save(folder, getattr(hf, f"{kind}ForConditionalGeneration")(config), tokenizer, processor)
+
+
+def granite_speech(folder: Path) -> Path:
+    """A conformer over blocks of frames, and a Q-Former over windows of them; its part for sound has another name."""
+    return _granite(folder, "GraniteSpeech")
+
+
+def granite_speech_plus(folder: Path) -> Path:
+    """The same with the states of a layer between beside the last."""
+    return _granite(folder, "GraniteSpeechPlus", cat_hidden_layers=[1])
