@@ -36,10 +36,12 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     config = transformers.AutoConfig.from_pretrained(path)
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError("its decoder reads the states of an encoder, which are no rows of a cache")
+    check_text(config.get_text_config())
     processor = transformers.AutoProcessor.from_pretrained(path)
+    if processor.chat_template is None:  # some leave it to their tokenizer
+        processor.chat_template = processor.tokenizer.chat_template
     model, attention = _opened(config, path, dtype, device)
-    decoder, text = model.get_decoder(), model.config.get_text_config()
-    check_text(text)
+    decoder = model.get_decoder()
     senses, missing = find_senses(model, processor)
     words = decoder.get_input_embeddings().weight.shape[0]
     for sense in senses.values():
@@ -82,14 +84,19 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, decoder: Any, missing: 
 
 def _opened(config: Any, path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, dict[str, str]]:
     """The model, and what attends in its parts. Some towers have the library's plainest way only."""
-    ways = [_attention(config, way) for way in ("sdpa", "eager")]
     make = class_of(config.model_type)
-    try:
-        return open_model(make, path, dtype, device, ways[0]), ways[0]
-    except ValueError as error:
-        if "attention implementation" not in str(error):
-            raise
-        return open_model(make, path, dtype, device, ways[1]), ways[1]
+    for way in ("sdpa", "eager"):
+        attention = _attention(config, way)
+        try:
+            return open_model(make, path, dtype, device, attention), attention
+        except KeyError as error:
+            if error.args != (NAME,):
+                raise
+            raise ModelError("its attention cannot be replaced: it is one of the library's own list") from error
+        except ValueError as error:
+            if way == "eager" or "attention implementation" not in str(error):
+                raise
+    raise AssertionError("both ways have ended")
 
 
 def class_of(model_type: str) -> Any:
@@ -102,12 +109,11 @@ def class_of(model_type: str) -> Any:
 
 
 def _attention(config: Any, towers: str) -> dict[str, str]:
-    """Ours in the decoder, one of the library's in the towers."""
+    """Ours in the decoder, one of the library's in the towers. The decoder may have the configuration of the whole."""
     text = config.get_text_config()
     own = [name for name in config.sub_configs if getattr(config, name, None) is text]
-    if not own:
-        raise ModelError("expected the decoder's configuration apart from that of the towers, got one for all")
-    return {"": towers} | {name: NAME if name in own else towers for name in config.sub_configs}
+    whole = NAME if text is config else towers
+    return {"": whole} | {name: NAME if name in own else towers for name in config.sub_configs}
 
 
 def _blocks(model: Any, decoder: Any) -> Any:

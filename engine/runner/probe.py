@@ -122,7 +122,9 @@ def _error(ours: torch.Tensor, stock: torch.Tensor) -> float:
 
 def _stock(model: Any, inputs: Any, attention: str | dict[str, str]) -> torch.Tensor:
     """The library's logits `(rows, vocabulary)`, by its own attention."""
-    plain = "eager" if isinstance(attention, str) else {**attention, "text_config": "eager"}
+    plain = "eager"
+    if not isinstance(attention, str):
+        plain = {part: "eager" if way == NAME else way for part, way in attention.items()}
     model.set_attn_implementation(plain)
     try:
         with torch.inference_mode():

@@ -1,0 +1,56 @@
+"""What is refused, each with words of its reason: a family is right, or it says why not."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tests.engine.tried import mllama
+
+from . import hearing, refusals
+from .refusals import named
+from .suite import Builder
+
+
+class Refusal(NamedTuple):
+    """`build(folder)` makes a checkpoint there, of which a load says `words`."""
+
+    build: Builder
+    words: str
+
+
+_ENCODER = "its decoder reads the states of an encoder"
+_CHANGES = "class F"
+_STATE = "linear_attention: what they keep is one state of all rows"
+
+REFUSED: dict[str, Refusal] = {
+    "blip-2": Refusal(refusals.blip2, "expected 5 placeholder rows in the prompt, got 4"),
+    "chameleon": Refusal(refusals.chameleon, "its logits over pages differ"),
+    "emu3": Refusal(refusals.emu3, "X"),
+    "florence2": Refusal(named("florence2"), _ENCODER),
+    "fuyu": Refusal(refusals.fuyu, "Found total 2 |SPEAKER| tokens and 1 images"),
+    "gemma3n": Refusal(named("gemma3n"), "got hidden_size_per_layer_input"),
+    "gemma4": Refusal(refusals.gemma4, "got hidden_size_per_layer_input"),
+    "gemma4 large": Refusal(refusals.gemma4_large, "expected as many heads of one size in all layers"),
+    "gemma4_unified": Refusal(named("gemma4_unified"), "expected as many heads of one size in all layers"),
+    "git": Refusal(refusals.git, "its attention cannot be replaced"),
+    "instructblip": Refusal(refusals.instructblip, "expected 5 placeholder rows in the prompt, got 4"),
+    "kosmos-2": Refusal(refusals.kosmos2, "expected image_token on its Kosmos2Processor"),
+    "kyutai_speech_to_text": Refusal(refusals.kyutai_speech_to_text, "expected audio_token"),
+    "lfm2_vl": Refusal(refusals.lfm2_vl, "got conv: what they keep is one state of all rows"),
+    "llama4": Refusal(named("llama4"), "got chunked_attention: rows of a chunk see none before it"),
+    "mllama": Refusal(mllama, "X"),
+    "molmo2": Refusal(named("molmo2"), _CHANGES),
+    "paligemma": Refusal(named("paligemma"), _CHANGES),
+    "phi4_multimodal": Refusal(refusals.phi4_multimodal, "expected image_token_id on its Phi4MultimodalConfig"),
+    "pix2struct": Refusal(named("pix2struct"), _ENCODER),
+    "qwen3_5": Refusal(named("qwen3_5"), _STATE),
+    "qwen3_5_moe": Refusal(named("qwen3_5_moe"), _STATE),
+    "shieldgemma2": Refusal(named("shieldgemma2"), "X"),
+    "diffusion_gemma": Refusal(named("diffusion_gemma"), "X"),
+    "t5gemma2": Refusal(named("t5gemma2"), _ENCODER),
+    "udop": Refusal(named("udop"), _ENCODER),
+    "vibevoice_asr": Refusal(hearing.vibevoice_asr, "X"),
+    "voxtral": Refusal(refusals.voxtral, "expected text from its processor"),
+    "voxtral_realtime": Refusal(named("voxtral_realtime"), "mistral-common"),
+    "whisper": Refusal(named("whisper"), _ENCODER),
+}
