@@ -23,6 +23,7 @@ from .prompt import process
 from .tried_towers import TriedTowers
 
 _SAME = 0.02  # of the largest number: rounding in bf16 stays below a quarter of it
+_AGAIN = 0.005  # the same for one pass and the next
 _SIDES = (48, 64)
 _CLIP = 8  # frames of a piece where a tower looks at all of them at once
 _SECOND_US = 1_000_000
@@ -122,6 +123,10 @@ class Trial:
         """ModelError where a prompt with this medium is another over pages than in the library, or its rows there are
         others than those of the medium alone."""
         towers, loaded = self._towers, self._loaded
+        what = {"image": "a picture", "video": "frames", "audio": "a sound"}[kind]
+        laid, seen = towers.look(segment)
+        if not _near(seen.rows, towers.look(segment)[1].rows, _AGAIN):
+            raise ModelError(f"its tower makes other rows of {what} each time: there is chance in it")
         content = [{"type": kind, kind: "x"}, {"type": "text", "text": "What is it?"}]
         messages = [{"role": "user", "content": content}]
         asked = Content([Media(kind, medium)], messages=messages, video_fps=towers.video_fps)
@@ -129,10 +134,8 @@ class Trial:
         prompt = towers.prompt(asked)
         rows = prompt.rows
         check_prompt(loaded, self._model, prompt, inputs, self._attention)
-        laid, seen = towers.look(segment)
         ids, count = np.concatenate([run.ids for run in rows]), len(laid.ids)
         places = [at for at in range(len(ids)) if np.array_equal(ids[at : at + count], laid.ids)]
-        what = {"image": "a picture", "video": "frames", "audio": "a sound"}[kind]
         if not places:
             raise ModelError(f"its processor lays {what} in a prompt otherwise than one that stands alone")
         positions = np.concatenate([run.positions for run in rows], 1)[:, places[0] : places[0] + count]
@@ -153,5 +156,5 @@ class Trial:
         return same and _near(shown.rows, torch.cat([seen.rows for _, seen in parts]))
 
 
-def _near(first: torch.Tensor, second: torch.Tensor) -> bool:
-    return float((first - second).abs().max()) <= _SAME * float(first.abs().max())
+def _near(first: torch.Tensor, second: torch.Tensor, share: float = _SAME) -> bool:
+    return float((first - second).abs().max()) <= share * float(first.abs().max())

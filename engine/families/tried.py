@@ -43,13 +43,13 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     model, attention = _opened(config, path, dtype, device)
     decoder = model.get_decoder()
     senses, missing = find_senses(model, processor)
+    first = "image" if "image" in senses or "audio" not in senses else "audio"
+    if not senses.keys() & {"image", "audio"}:
+        raise ModelError(missing[first])
     words = decoder.get_input_embeddings().weight.shape[0]
     for sense in senses.values():
         if sense.id >= words:
             raise ModelError(f"expected a placeholder among its {words} words, got id {sense.id}")
-    first = "image" if "image" in senses or "audio" not in senses else "audio"
-    if not senses.keys() & {"image", "audio"}:
-        raise ModelError(missing[first])
     inner = getattr(model, "model", model)
     rope = next((part.get_rope_index for part in (inner, model) if hasattr(part, "get_rope_index")), None)
     towers = TriedTowers(model, processor, _blocks(model, decoder), senses, rope)

@@ -68,7 +68,9 @@ def asked(tried: Tried, *parts: tuple[str, np.ndarray]) -> tuple[Request, Any]:
     """One prompt as a request, and as the library's model takes it."""
     messages = [turn(*parts, "What do you see?")]
     request = Request(messages=messages, positions="transformers", params=SamplingParams(max_tokens=REPLY))
-    plain = [{"role": "user", "content": [{"type": kind, kind: "x"} for kind, _ in parts] + messages[0]["content"][-1:]}]
+    plain = [
+        {"role": "user", "content": [{"type": kind, kind: "x"} for kind, _ in parts] + messages[0]["content"][-1:]}
+    ]
     fps = tried.towers.video_fps
     content = Content([Media(*part) for part in parts], messages=plain, video_fps=fps)
     return request, tried.inputs(content)
