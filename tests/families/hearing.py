@@ -1,4 +1,4 @@
-"""Small models of architectures that hear and that nobody named, with random weights. In: a folder. Out: that folder."""
+"""Small models that hear, of architectures that nobody named, with random weights. In: a folder. Out: that one."""
 
 from __future__ import annotations
 

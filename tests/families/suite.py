@@ -52,7 +52,8 @@ class Tried(NamedTuple):
 
 def opened(folder: Path) -> Tried:
     config = hf.AutoConfig.from_pretrained(folder)
-    make = getattr(hf, config.architectures[0])
+    [name] = config.architectures or []
+    make = getattr(hf, name)
     model = make.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
     return Tried(load(folder, EngineConfig()), model.eval())
 
