@@ -124,15 +124,15 @@ class Trial:
         others than those of the medium alone."""
         towers, loaded = self._towers, self._loaded
         what = {"image": "a picture", "video": "frames", "audio": "a sound"}[kind]
-        laid, seen = towers.look(segment)
-        if not _near(seen.rows, towers.look(segment)[1].rows, _AGAIN):
-            raise ModelError(f"its tower makes other rows of {what} each time: there is chance in it")
         content = [{"type": kind, kind: "x"}, {"type": "text", "text": "What is it?"}]
         messages = [{"role": "user", "content": content}]
         asked = Content([Media(kind, medium)], messages=messages, video_fps=towers.video_fps)
         inputs = process(towers, asked).to(loaded.device, dtype=loaded.dtype)
         prompt = towers.prompt(asked)
         rows = prompt.rows
+        laid, seen = towers.look(segment)
+        if not _near(seen.rows, towers.look(segment)[1].rows, _AGAIN):
+            raise ModelError(f"its tower makes other rows of {what} each time: there is chance in it")
         check_prompt(loaded, self._model, prompt, inputs, self._attention)
         ids, count = np.concatenate([run.ids for run in rows]), len(laid.ids)
         places = [at for at in range(len(ids)) if np.array_equal(ids[at : at + count], laid.ids)]

@@ -175,7 +175,7 @@ def test_frames_are_not_taken(tried: tuple[Loaded, Any, Any]) -> None:
 
 
 def test_what_does_not_compute_the_same_is_refused(tmp_path: Path) -> None:
-    reason = "expected get_image_features on its MllamaModel, got none; served are gemma3, gemma3_text"
+    reason = r"expected layers that see rows of the cache alone, got cross_attention_layers \[1\]; served are gemma3"
     with pytest.raises(ModelError, match=f"model type 'mllama' is not served: {reason}"):
         load(mllama(tmp_path), EngineConfig())
 

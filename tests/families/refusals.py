@@ -57,7 +57,7 @@ def lfm2_vl(folder: Path) -> Path:
 
 def gemma4(folder: Path, **text: Any) -> Path:
     """Layers that see all rows have other heads than those that see a window, and a picture's rows see one another in
-    the latter only. Small ones also have inputs to each layer by the ids of words, and layers with the keys of others."""
+    the latter only. Small ones also have inputs to each layer by the ids of words, and layers with others' keys."""
     hf.Gemma4Config(text_config=text).save_pretrained(folder)
     return folder
 
@@ -93,7 +93,8 @@ def kyutai_speech_to_text(folder: Path) -> Path:
     sizes.pop("intermediate_size")
     codec = {"model_type": "mimi", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 16,
              "num_key_value_heads": 2, "intermediate_size": 32, "num_filters": 2, "codebook_size": 8, "codebook_dim": 4,
-             "vector_quantization_hidden_dimension": 4, "num_quantizers": 2, "num_semantic_quantizers": 1, "upsample_groups": 32}  # fmt: skip
+             "vector_quantization_hidden_dimension": 4, "num_quantizers": 2, "num_semantic_quantizers": 1,
+             "upsample_groups": 32}  # fmt: skip
     config = hf.KyutaiSpeechToTextConfig(**sizes, **marks, codec_config=codec, num_codebooks=2, codebook_vocab_size=9,
                                          audio_bos_token_id=8, audio_pad_token_id=1151, bos_token_id=1)  # fmt: skip
     processor = hf.KyutaiSpeechToTextProcessor(hf.KyutaiSpeechToTextFeatureExtractor(), tokenizer)
@@ -157,17 +158,15 @@ def instructblip(folder: Path) -> Path:
 def chameleon(folder: Path) -> Path:
     """The library never lets words that are parts of pictures be drawn; its own head does not know that."""
     tokenizer, ids, marks = _seeing()
+    parts = {f"IMGIMG{'AB'[place // 10]}{'ABCDEFGHIJ'[place % 10]}Z": 300 + place for place in range(16)}
     config = hf.ChameleonConfig(
         **language_sizes(), **marks,
         vq_config={"embed_dim": 8, "num_embeddings": 16, "latent_channels": 8, "resolution": 32, "base_channels": 32,
                    "channel_multiplier": [1, 2], "num_res_blocks": 1},
-        vocabulary_map={"<image>": ids["<image>"], **{f"IMGIMG{'ABCDEFGHIJ'[n // 10]}{'ABCDEFGHIJ'[n % 10]}Z": 300 + n for n in range(16)}},
+        vocabulary_map={"<image>": ids["<image>"], **parts},
     )  # fmt: skip
-    processor = hf.ChameleonProcessor(
-        hf.ChameleonImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
-        tokenizer,
-        image_seq_length=256,
-    )
+    sizes = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    processor = hf.ChameleonProcessor(hf.ChameleonImageProcessor(**sizes), tokenizer, image_seq_length=256)
     return _save(folder, hf.ChameleonForConditionalGeneration(config), tokenizer, processor)
 
 
