@@ -139,7 +139,9 @@ def _trial(model_type: str) -> str | None:
     """The module that tries models of this type; None where `transformers` has no class that could be."""
     if any(model_type in _known(kind) for kind in ("IMAGE_TEXT_TO_TEXT", "MULTIMODAL_LM")):
         return ".tried"
-    return ".text" if model_type in _known("CAUSAL_LM") else None
+    if model_type in _known("CAUSAL_LM"):
+        return ".text"
+    return ".tried" if model_type in _known("SEQ_TO_SEQ_CAUSAL_LM") else None
 
 
 def _known(kind: str) -> Any:

@@ -53,6 +53,7 @@ def find_senses(model: Any, processor: Any) -> tuple[dict[str, Sense], dict[str,
 def _find(kind: str, model: Any, processor: Any) -> Sense | str:
     # In some templates a word stands for a piece of media that no row of it has.
     token = getattr(processor, f"{kind}_placeholder_token", None) or getattr(processor, f"{kind}_token", None)
+    token = getattr(token, "content", token)  # some keep how the tokenizer treats it, too
     if not isinstance(token, str):
         return f"expected {kind}_token on its {type(processor).__name__}, got none"
     names = [f"{kind}_token_id", f"{kind}_token_index"]

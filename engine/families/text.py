@@ -88,6 +88,26 @@ class NoTowers:
         """Nothing is kept per stream."""
 
 
+_STATE = "what they keep is one state of all rows, which no row can be taken out of (class G)"
+_OTHERS = {
+    "linear_attention": _STATE,
+    "conv": _STATE,
+    "mamba": _STATE,
+    "chunked_attention": "rows of a chunk see none before it, and pages know no such bounds",
+}
+_BY_LAYER = {
+    "hidden_size_per_layer_input": "layers that take the rows of the layer before and nothing else",
+    "cross_attention_layers": "layers that see rows of the cache alone",
+    "num_kv_shared_layers": "keys and values of its own in each layer",
+}
+
+
+def _layers(config: Any) -> list[Any]:
+    """What the layers of a decoder have, where it says so by layer."""
+    said = getattr(config, "per_layer_config", None)
+    return [said[place] for place in range(config.num_hidden_layers)] if said else []
+
+
 def check_text(config: Any) -> None:
     """Raise ModelError where the configuration of a decoder names what cannot be served."""
     longest = getattr(config, "max_position_embeddings", None)
@@ -95,7 +115,14 @@ def check_text(config: Any) -> None:
         raise ModelError("expected max_position_embeddings in its configuration, got none")
     others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
     if others:
-        raise ModelError(f"expected layers of full or sliding attention, got {', '.join(sorted(others))}")
+        why = sorted({f": {_OTHERS[name]}" for name in others if name in _OTHERS})
+        raise ModelError(f"expected layers of full or sliding attention, got {', '.join(sorted(others))}{''.join(why)}")
+    for name, what in _BY_LAYER.items():
+        if getattr(config, name, None):
+            raise ModelError(f"expected {what}, got {name} {getattr(config, name)}")
+    heads = {(getattr(one, "num_key_value_heads", None), getattr(one, "head_dim", None)) for one in _layers(config)}
+    if len(heads) > 1:
+        raise ModelError(f"expected as many heads of one size in all layers, got (number, size) {sorted(heads)}")
 
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:

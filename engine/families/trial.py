@@ -23,6 +23,7 @@ from .prompt import process
 from .tried_towers import TriedTowers
 
 _SAME = 0.02  # of the largest number: rounding in bf16 stays below a quarter of it
+_AGAIN = 0.005  # the same for one pass and the next
 _SIDES = (48, 64)
 _CLIP = 8  # frames of a piece where a tower looks at all of them at once
 _SECOND_US = 1_000_000
@@ -96,7 +97,7 @@ class FamilyTrial:
     def _audio(self) -> None:
         """Sound in the shortest pieces that are as good as the whole; else in the longest that the processor takes."""
         towers, rate = self._towers, self._towers.rate
-        chunk = float(getattr(towers.processor.feature_extractor, "chunk_length", None) or _CHUNK)
+        chunk = float(getattr(towers.ear, "chunk_length", None) or _CHUNK)
         towers.longest_seconds = self._longest(chunk)
         sound = self._sound(2.0)
         self._same("audio", sound, AudioSegment(1, 0, sound, 0, 0, 0, 0, 2 * _SECOND_US))
@@ -116,7 +117,8 @@ class FamilyTrial:
         longer, and say nothing."""
         towers, rate = self._towers, self._towers.rate
         counts = [towers._counted("audio", (round(seconds * rate),)) for seconds in (chunk, chunk + 2.0)]
-        return chunk if counts[1] <= counts[0] else None
+        said = getattr(towers.processor, "max_audio_len", None)  # what those say that cut windows on their own
+        return chunk if counts[1] <= counts[0] else said and float(said)
 
     def _sound(self, seconds: float) -> np.ndarray:
         """Noise, its first half loud and its second soft: a floor by the loudest moment would show."""
@@ -147,19 +149,21 @@ class FamilyTrial:
         """ModelError where a prompt with this medium is another over pages than in the library, or its rows there are
         others than those of the medium alone."""
         towers, loaded = self._towers, self._loaded
+        what = {"image": "a picture", "video": "frames", "audio": "a sound"}[kind]
         content = [{"type": kind, kind: "x"}, {"type": "text", "text": "What is it?"}]
         messages = [{"role": "user", "content": content}]
         asked = Content([Media(kind, medium)], messages=messages, video_fps=towers.video_fps)
         inputs = process(towers, asked).to(loaded.device, dtype=loaded.dtype)
         prompt = towers.prompt(asked)
         rows = prompt.rows
-        check_prompt(loaded, self._model, prompt, inputs, self._attention)
         laid, seen = towers.look(segment)
         if laid.media.all() and laid.places is None:
             towers.plain.add(kind)
+        if not _near(seen.rows, towers.look(segment)[1].rows, _AGAIN):
+            raise ModelError(f"its tower makes other rows of {what} each time: there is chance in it")
+        check_prompt(loaded, self._model, prompt, inputs, self._attention)
         ids, count = np.concatenate([run.ids for run in rows]), len(laid.ids)
         places = [at for at in range(len(ids)) if np.array_equal(ids[at : at + count], laid.ids)]
-        what = {"image": "a picture", "video": "frames", "audio": "a sound"}[kind]
         if not places:
             raise ModelError(f"its processor lays {what} in a prompt otherwise than one that stands alone")
         positions = np.concatenate([run.positions for run in rows], 1)[:, places[0] : places[0] + count]
@@ -180,5 +184,5 @@ class FamilyTrial:
         return same and _near(shown.rows, torch.cat([seen.rows for _, seen in parts]))
 
 
-def _near(first: torch.Tensor, second: torch.Tensor) -> bool:
-    return float((first - second).abs().max()) <= _SAME * float(first.abs().max())
+def _near(first: torch.Tensor, second: torch.Tensor, share: float = _SAME) -> bool:
+    return float((first - second).abs().max()) <= share * float(first.abs().max())

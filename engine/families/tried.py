@@ -23,22 +23,31 @@ from .text import check_text
 from .trial import FamilyTrial
 from .tried_towers import TriedTowers
 
+# The library's classes for models that take media, by what it calls their kind.
+_CLASSES = {
+    "MULTIMODAL_LM": "AutoModelForMultimodalLM",
+    "IMAGE_TEXT_TO_TEXT": "AutoModelForImageTextToText",
+    "SEQ_TO_SEQ_CAUSAL_LM": "AutoModelForSeq2SeqLM",  # some that hear are only there, though they are one decoder
+}
+
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     """A model that sees or hears, from `path`, in `dtype` on `device`. ModelError that says why it cannot be served."""
     config = transformers.AutoConfig.from_pretrained(path)
     check_tried(config)
     processor = transformers.AutoProcessor.from_pretrained(path)
+    if processor.chat_template is None:  # some leave it to their tokenizer
+        processor.chat_template = processor.tokenizer.chat_template
     model, attention = _opened(config, path, dtype, device)
     decoder = model.get_decoder()
     senses, missing = find_senses(model, processor)
+    first = "image" if "image" in senses or "audio" not in senses else "audio"
+    if not senses.keys() & {"image", "audio"}:
+        raise ModelError(missing[first])
     words = decoder.get_input_embeddings().weight.shape[0]
     for sense in senses.values():
         if sense.id >= words:
             raise ModelError(f"expected a placeholder among its {words} words, got id {sense.id}")
-    first = "image" if "image" in senses or "audio" not in senses else "audio"
-    if not senses.keys() & {"image", "audio"}:
-        raise ModelError(missing[first])
     inner = getattr(model, "model", model)
     rope = next((part.get_rope_index for part in (inner, model) if hasattr(part, "get_rope_index")), None)
     towers = TriedTowers(model, processor, _blocks(model, decoder), senses, rope)
@@ -55,7 +64,6 @@ def check_tried(config: Any) -> None:
     """Raise ModelError where a configuration alone says that a model cannot be served."""
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError("its decoder reads the states of an encoder, which are no rows of a cache")
-    _attention(config, "sdpa")
     check_text(config.get_text_config())
 
 
@@ -80,30 +88,37 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, decoder: Any, missing: 
 
 
 def _opened(config: Any, path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, dict[str, str]]:
-    """The model, and which attention it has where. Some towers have no other than the plain one."""
-    make, attention = _class_of(config), _attention(config, "sdpa")
-    try:
-        return open_model(make, path, dtype, device, attention), attention
-    except ValueError:
-        attention = _attention(config, "eager")
-        return open_model(make, path, dtype, device, attention), attention
+    """The model, and what attends in its parts. Some towers have the library's plainest way only."""
+    make = class_of(config.model_type)
+    for way in ("sdpa", "eager"):
+        attention = _attention(config, way)
+        try:
+            return open_model(make, path, dtype, device, attention), attention
+        except KeyError as error:
+            if error.args != (NAME,):
+                raise
+            raise ModelError("its attention cannot be replaced: it is one of the library's own list") from error
+        except ValueError as error:
+            if way == "eager" or "attention implementation" not in str(error):
+                raise
+    raise AssertionError("both ways have ended")
 
 
-def _class_of(config: Any) -> Any:
-    """The library's class for models that take media and say text."""
-    several = getattr(transformers.models.auto.modeling_auto, "MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES", {})
-    if config.model_type in several:
-        return transformers.AutoModelForMultimodalLM  # pyright: ignore[reportAttributeAccessIssue]
-    return transformers.AutoModelForImageTextToText
+def class_of(model_type: str) -> Any:
+    """The library's class for models of this type that take media and say text; None where it has none."""
+    auto = transformers.models.auto.modeling_auto
+    for kind, name in _CLASSES.items():
+        if model_type in getattr(auto, f"MODEL_FOR_{kind}_MAPPING_NAMES", {}):
+            return getattr(transformers, name)
+    return None
 
 
-def _attention(config: Any, plain: str) -> dict[str, str]:
-    """Ours in the decoder, the library's in the towers."""
+def _attention(config: Any, towers: str) -> dict[str, str]:
+    """Ours in the decoder, one of the library's in the towers. The decoder may have the configuration of the whole."""
     text = config.get_text_config()
     own = [name for name in config.sub_configs if getattr(config, name, None) is text]
-    if not own:
-        raise ModelError("expected the decoder's configuration apart from that of the towers, got one for all")
-    return {"": plain} | {name: NAME if name in own else plain for name in config.sub_configs}
+    whole = NAME if text is config else towers
+    return {"": whole} | {name: NAME if name in own else towers for name in config.sub_configs}
 
 
 def _blocks(model: Any, decoder: Any) -> Any:

@@ -106,8 +106,14 @@ class TriedTowers(OneAxisTowers):
         )
 
     @property
+    def ear(self) -> Any:
+        """The part of the processor that takes sound; it has one of two names."""
+        named = getattr(self.processor, "feature_extractor", None)
+        return self.processor.audio_processor if named is None else named
+
+    @property
     def rate(self) -> int:
-        return self.processor.feature_extractor.sampling_rate
+        return self.ear.sampling_rate
 
     @property
     def video_fps(self) -> float:

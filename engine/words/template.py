@@ -95,7 +95,10 @@ def learn(template: Any, tokenizer: Any, generation: Any, media: dict[str, str] 
         template.chat_template = tokenizer.chat_template = chosen
 
     def render(messages: list[dict[str, Any]], prompt: bool) -> str:
-        return template.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+        text = template.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+        if not isinstance(text, str):
+            raise ModelError(f"chat template: expected text from its processor, got {type(text).__name__}")
+        return text
 
     spelling = spelling_of(tokenizer, template)
     turns, blocks = learn_turns(render, media)

@@ -160,7 +160,7 @@ def test_frames_are_not_taken_by_what_has_pictures_alone(tried: tuple[Loaded, An
 
 
 def test_what_does_not_compute_the_same_is_refused(tmp_path: Path) -> None:
-    reason = "expected media among the rows that its decoder is given, got ids alone; served are gemma3, gemma3_text"
+    reason = r"expected layers that see rows of the cache alone, got cross_attention_layers \[1\]; served are gemma3"
     with pytest.raises(ModelError, match=f"model type 'mllama' is not served: {reason}"):
         load(mllama(tmp_path), EngineConfig())
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tests.engine import tried as pictures
 
-from . import axes, documents, tiled
+from . import axes, documents, hearing, tiled
 from .suite import Builder
 
 
@@ -57,6 +57,19 @@ BUILDERS: dict[str, Built] = {
     "ovis2": Built(tiled.ovis2, _SEES),
     "paddleocr_vl": Built(axes.paddleocr_vl, _SEES),
     "qianfan_ocr": Built(documents.qianfan_ocr, _SEES),
+    **{
+        build.__name__: Built(build, {"audio": "E"})
+        for build in (
+            hearing.audioflamingo3,
+            hearing.fun_asr_nano,
+            hearing.glmasr,
+            hearing.granite_speech,
+            hearing.granite_speech_plus,
+            hearing.moss_transcribe_diarize,
+            hearing.musicflamingo,
+            hearing.qwen3_asr,
+        )
+    },
     "qwen2_audio": Built(pictures.qwen2_audio, {"audio": "E"}),
     "step3p7": Built(documents.step3p7, _SEES),
     "video_llama_3": Built(axes.video_llama_3, _CLIPS),

@@ -52,8 +52,9 @@ class Tried(NamedTuple):
 
 def opened(folder: Path) -> Tried:
     config = hf.AutoConfig.from_pretrained(folder)
-    model = hf.AutoModelForMultimodalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
-    assert config.model_type == model.config.model_type
+    [name] = config.architectures or []
+    make = getattr(hf, name)
+    model = make.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
     return Tried(load(folder, EngineConfig()), model.eval())
 
 
