@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from penstock.engine.runner.encoder import Encoder
 
 from tests.engine.rig import TOLERANCE
 from tests.families.built import BUILDERS
@@ -17,6 +18,8 @@ def test_the_same_still_frames_twice_have_each_their_times(tmp_path: Path, monke
     tried = opened(BUILDERS["video_llama_3"].build(tmp_path))
     assert tried.loaded.family.data.classes["video"] == "E"
     watched = Watched(tried, monkeypatch)
+    core = watched.rig.core
+    core.encoder = Encoder(tried.towers, 1 << 20, core.language.spans)  # it keeps what it made
     session = watched.rig.open(format="live")
     still = MEDIA["video"][0][0]
     for number in range(16):
