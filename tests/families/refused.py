@@ -23,7 +23,7 @@ _CHANGES = "class F"
 _STATE = "linear_attention: what they keep is one state of all rows"
 
 REFUSED: dict[str, Refusal] = {
-    "blip-2": Refusal(refusals.blip2, "its processor lays 5 rows of image, its tower gives 4"),
+    "blip-2": Refusal(refusals.blip2, "expected 5 placeholder rows in the prompt, got 4"),
     "chameleon": Refusal(refusals.chameleon, "the library shuts out words by their logits"),
     "emu3": Refusal(refusals.emu3, "lays a picture in a prompt otherwise than one that stands alone"),
     "florence2": Refusal(named("florence2"), _ENCODER),
@@ -33,7 +33,7 @@ REFUSED: dict[str, Refusal] = {
     "gemma4 large": Refusal(refusals.gemma4_large, "expected as many heads of one size in all layers"),
     "gemma4_unified": Refusal(named("gemma4_unified"), "expected as many heads of one size in all layers"),
     "git": Refusal(refusals.git, "its attention cannot be replaced"),
-    "instructblip": Refusal(refusals.instructblip, "its processor lays 5 rows of image, its tower gives 4"),
+    "instructblip": Refusal(refusals.instructblip, "expected 5 placeholder rows in the prompt, got 4"),
     "kosmos-2": Refusal(refusals.kosmos2, "expected image_token on its Kosmos2Processor"),
     "kyutai_speech_to_text": Refusal(refusals.kyutai_speech_to_text, "expected image_token on its Kyutai"),
     "lfm2_vl": Refusal(refusals.lfm2_vl, "got conv: what they keep is one state of all rows"),
