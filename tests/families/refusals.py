@@ -165,7 +165,7 @@ def chameleon(folder: Path) -> Path:
                    "channel_multiplier": [1, 2], "num_res_blocks": 1},
         vocabulary_map={"<image>": ids["<image>"], **parts},
     )  # fmt: skip
-    sizes = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    sizes: dict[str, Any] = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
     processor = hf.ChameleonProcessor(hf.ChameleonImageProcessor(**sizes), tokenizer, image_seq_length=256)
     return _save(folder, hf.ChameleonForConditionalGeneration(config), tokenizer, processor)
 
