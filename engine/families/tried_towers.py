@@ -23,6 +23,7 @@ from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, RowSpec, S
 from ..embeddings import Embeddings, EncodedSpan, Features
 from ..runner.gate import tower_pass
 from ..runner.library import transformers
+from ..runner.out_of_memory import is_out_of_memory
 from ..span import Span
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers
 from .senses import KINDS, Sense, embeddings_of
@@ -321,8 +322,15 @@ class TriedTowers(OneAxisTowers):
         rows, deep = _joined(rows), getattr(output, "deepstack_features", None)
         if deep:
             return Embeddings(rows, torch.stack([_joined(part) for part in deep]))
-        # Some models choose from these rows behind the method.
-        return Embeddings(rows) if len(rows) == count else self._by_model(sense, inputs)
+        if len(rows) == count:
+            return Embeddings(rows)
+        try:  # some models choose from these rows behind the method
+            return self._by_model(sense, inputs)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            why = f"its processor lays {count} rows of {sense.kind}, its tower gives {len(rows)}"
+            raise ModelError(why) from error
 
     def _by_model(self, sense: Sense, inputs: Any) -> Embeddings:
         """What the whole model gives its decoder where one kind of media stands."""

@@ -31,7 +31,7 @@ _WITHOUT_TIMM: dict[str, Refusal] = {
 }
 REFUSED: dict[str, Refusal] = {
     **({} if find_spec("timm") else _WITHOUT_TIMM),
-    "blip-2": Refusal(refusals.blip2, "expected 5 placeholder rows in the prompt, got 4"),
+    "blip-2": Refusal(refusals.blip2, "its processor lays 5 rows of image, its tower gives 4"),
     "chameleon": Refusal(refusals.chameleon, "the library shuts out words by their logits"),
     "diffusion_gemma": Refusal(named("diffusion_gemma"), "expected as many heads of one size in all layers"),
     "emu3": Refusal(refusals.emu3, "lays a picture in a prompt otherwise than one that stands alone"),
@@ -46,7 +46,7 @@ REFUSED: dict[str, Refusal] = {
     "granite4_vision": Refusal(documents.granite4_vision, "expected pooler_output of its get_image_features, got none"),
     "hunyuan_vl": Refusal(axes.hunyuan_vl, "its rule gives a picture in a prompt other positions"),
     "kimi_k25": Refusal(axes.kimi_k25, "its decoder does not run over pages"),
-    "instructblip": Refusal(refusals.instructblip, "expected 5 placeholder rows in the prompt, got 4"),
+    "instructblip": Refusal(refusals.instructblip, "its processor lays 5 rows of image, its tower gives 4"),
     "kosmos-2": Refusal(refusals.kosmos2, "expected image_token on its Kosmos2Processor"),
     "kyutai_speech_to_text": Refusal(refusals.kyutai_speech_to_text, "expected image_token on its Kyutai"),
     "lfm2_vl": Refusal(refusals.lfm2_vl, "got conv: what they keep is one state of all rows"),
