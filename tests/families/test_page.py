@@ -23,7 +23,7 @@ def test_every_type_of_the_suite_has_its_line() -> None:
         assert lines[name][:4] == (["by name"] if name in BUILT_IN else ["tried"]) + letters, name
     for name in REFUSED.keys() & lines.keys():
         refusal = REFUSED[name]
-        assert re.search(re.escape(refusal.reason), lines[name][-1]), name
+        assert refusal.reason in lines[name][-1].replace("\\|", "|"), name
     assert not {name for name, cells in lines.items() if not cells[0] and not cells[-1]}
 
 
