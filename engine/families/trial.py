@@ -56,15 +56,30 @@ class FamilyTrial:
                 towers.leave_out(kind)
         return refused
 
-    def _image(self) -> None:
-        """The pictures of a prompt as a list for each text; where the processor does not take that, as one list."""
-        pixels = self._noise(*_SIDES, 3)
-        segment = ImageSegment(1, 0, pixels)
+    def assume(self) -> None:
+        """Without weights nothing is computed: media comes in the largest pieces in which it may have to."""
+        towers = self._towers
+        if "image" in towers.senses:
+            self._count(ImageSegment(1, 0, self._noise(*_SIDES, 3)))
+        if "video" in towers.senses:
+            least = getattr(towers.processor.video_processor, "temporal_patch_size", 1)
+            towers.clip_frames, towers.least_frames = max(_CLIP, least), least
+        if "audio" in towers.senses:
+            towers.block_seconds = self._chunk
+
+    def _count(self, segment: ImageSegment) -> None:
+        """The pictures of a prompt as a list for each text; where the processor does not take that, as one list. Then
+        how many rows the largest has."""
         try:
             self._towers.piece(segment)
         except ValueError:
             self._towers.nested = ()
         self._towers.measure()
+
+    def _image(self) -> None:
+        pixels = self._noise(*_SIDES, 3)
+        segment = ImageSegment(1, 0, pixels)
+        self._count(segment)
         self._same("image", pixels, segment)
 
     def _video(self) -> None:
@@ -97,7 +112,7 @@ class FamilyTrial:
     def _audio(self) -> None:
         """Sound in the shortest pieces that are as good as the whole; else in the longest that the processor takes."""
         towers, rate = self._towers, self._towers.rate
-        chunk = float(getattr(towers.ear, "chunk_length", None) or _CHUNK)
+        chunk = self._chunk
         towers.longest_seconds = self._longest(chunk)
         sound = self._sound(2.0)
         self._same("audio", sound, AudioSegment(1, 0, sound, 0, 0, 0, 0, 2 * _SECOND_US))
@@ -111,6 +126,11 @@ class FamilyTrial:
                 towers.block_seconds, towers.streamed["audio"] = window, "B"
                 return
         towers.block_seconds, towers.streamed["audio"] = min(chunk, towers.longest_seconds or chunk), "E"
+
+    @property
+    def _chunk(self) -> float:
+        """How many seconds of sound the processor takes at once, as far as it says so."""
+        return float(getattr(self._towers.ear, "chunk_length", None) or _CHUNK)
 
     def _longest(self, chunk: float) -> float | None:
         """How many seconds of sound the processor takes; None where that has no bound. A processor may cut what is

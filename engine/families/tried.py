@@ -53,7 +53,8 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     towers = TriedTowers(model, processor, _blocks(model, decoder), senses, rope)
     loaded = _loaded(path, model, towers, decoder, missing)
     if device.type == "meta":
-        return loaded
+        FamilyTrial(loaded, towers, model, attention).assume()
+        return _loaded(path, model, towers, decoder, missing)
     missing |= FamilyTrial(loaded, towers, model, attention).run()
     if not towers.senses:
         raise ModelError(missing[first])

@@ -20,7 +20,7 @@ from penstock.errors import ModelError
 
 from tests.fixtures.recipe import model_path
 
-from .tried import llava_next, several_axes
+from .tried import llava_next, mllama, several_axes
 
 GIB = 1 << 30
 MODELS = [None, "text", "omni", "qwen3_omni", "qwen2_5_vl", "qwen3_vl", "llava", "llava_onevision", "gemma3", "smolvlm"]
@@ -149,11 +149,12 @@ def test_what_cannot_be_planned_is_one_line(tmp_path: Path) -> None:
         quantised: "expected weights that are not quantised, got quantization_config",
         untold: "expected dtype in its config.json, got none; say --dtype",
         pickled: "expected weights as safetensors, got pytorch_model.bin",
-        several_axes(tmp_path / "axes", "glm_ocr"): "its pictures stand on several axes",
+        mllama(tmp_path / "crossed"): "expected layers that see rows of the cache alone",
     }
     for folder, reason in refused.items():
         with pytest.raises(ModelError, match=rf"^{folder}: [^\n]*{reason}[^\n]*$"):
             forecast(folder, ON_A_CPU)
+    assert forecast(several_axes(tmp_path / "axes", "glm_ocr"), ON_A_CPU).dtype == "float32"
     assert forecast(untold, msgspec.structs.replace(ON_A_CPU, dtype="float32")).dtype == "float32"
     with pytest.raises(ModelError, match="processor option 'sharpness': expected one of those"):
         forecast(None, msgspec.structs.replace(ON_A_CPU, processor={"sharpness": 2}))

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock.codecs.frame import Pixels
 from penstock.engine.config import EngineConfig
-from penstock.engine.families import sizes
+from penstock.engine.families import qwen_vl, sizes
+from penstock.engine.families.tried_towers import TriedTowers
 from penstock.engine.family import Loaded
 from penstock.engine.loading.open import load
 from penstock.errors import InputError, ModelError
@@ -160,7 +161,9 @@ def test_a_size_that_the_tokenizers_file_names_holds_through_every_door() -> Non
 
 
 def test_a_rule_that_the_processor_does_not_follow_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is learnt is compared with what comes out."""
+    """What is learnt is compared with what comes out. Then the model is served as one that nobody named, if it can."""
     monkeypatch.setattr(sizes, "fit", lambda rule, height, width: (28, 28))
+    where = (model_path("qwen2_5_vl"), torch.float32, torch.device("cpu"))
     with pytest.raises(ModelError, match=r"its processor makes 40 x 9 pixels of image \d+ x \d+, expected 28 x 28 by"):
-        load(model_path("qwen2_5_vl"), EngineConfig())
+        qwen_vl.load(*where)
+    assert isinstance(load(model_path("qwen2_5_vl"), EngineConfig()).towers, TriedTowers)

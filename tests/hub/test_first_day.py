@@ -75,7 +75,7 @@ def test_models_that_are_not_to_be_had(hub: LocalHub, home: Path, door: str) -> 
         r"small/txet: expected a folder or a model on .*, got neither \(401\): check the name; if it is private, .*",
         r"small/gated: expected access to a gated model, got no login: ask for it at .*",
         r"small/new: model type 'newer': expected one that transformers .* has, got none; served are .*",
-        r"small/heard: model type 'wav2vec2' is not served: it takes sound, of which .* served are .*",
+        r"small/heard: model type 'wav2vec2' is not served: transformers has no model for it .* served are .*",
         r"small/own: .*got one with code of its own: code that comes with a checkpoint is never run; served are .*",
         r"small/old: expected weights as safetensors, got pytorch_model\.bin: pickles can run code .*",
     ]
