@@ -177,7 +177,7 @@ class FamilyTrial:
         prompt = towers.prompt(asked)
         rows = prompt.rows
         laid, seen = towers.look(segment)
-        if laid.media.all() and laid.places is None:
+        if laid.media.all() and laid.places is None and seen.deep is None:
             towers.plain.add(kind)
         if not _near(seen.rows, towers.look(segment)[1].rows, _AGAIN):
             raise ModelError(f"its tower makes other rows of {what} each time: there is chance in it")
