@@ -20,13 +20,14 @@ from ...codecs.resample import resample
 from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content
 from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, RowSpec, Segment, VideoSegment
-from ..embeddings import Embeddings, EncodedSpan, Features
+from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, Features
 from ..runner.gate import tower_pass
 from ..runner.library import transformers
 from ..runner.out_of_memory import is_out_of_memory
 from ..span import Span
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers
 from .senses import KINDS, Sense, embeddings_of
+from .together import Together, laid_together
 from .towers import SECOND_US, as_files
 
 _LARGE = 2048  # pixels of a side
@@ -73,6 +74,7 @@ class TriedTowers(OneAxisTowers):
         self.times_inside = False  # the times of frames stand between rows of one piece
         self.block_seconds = 1.0  # of a piece of sound
         self.longest_seconds: float | None = None  # of a sound that the processor takes without cutting it
+        self.together = Together.NONE  # which rows of a prompt see rows behind them
         self.plain: set[str] = set()  # the kinds of which the processor lays nothing but placeholders, one by one
         self._rows = lru_cache(64)(self._counted)
         self.image_rows = 0
@@ -90,10 +92,11 @@ class TriedTowers(OneAxisTowers):
 
     def spec(self) -> MediaSpec:
         """Pictures and frames as they came: the processor makes them the tower's size."""
-        sees, hears = "video" in self.senses, "audio" in self.senses
+        streamed = [] if self.together.changes else self.senses
+        sees, hears = "video" in streamed, "audio" in streamed
         rate = self.rate if hears else 0
         return MediaSpec(
-            image=AS_IT_CAME if "image" in self.senses else None,
+            image=AS_IT_CAME if "image" in streamed else None,
             video=AS_IT_CAME if sees else None,
             temporal_patch=self.clip_frames,
             video_fill=self.least_frames,
@@ -138,7 +141,8 @@ class TriedTowers(OneAxisTowers):
 
     def taken(self) -> RowSpec:
         """Of the kinds of which the processor lays nothing but placeholders: marks would be missing else."""
-        return RowSpec(0, {kind: self.senses[kind].id for kind in self.plain if kind in self.senses})
+        kinds = set() if self.together.changes else self.plain
+        return RowSpec(0, {kind: self.senses[kind].id for kind in kinds if kind in self.senses})
 
     def placeholders(self) -> dict[str, str]:
         return {kind: sense.token for kind, sense in self.senses.items()}
@@ -161,6 +165,14 @@ class TriedTowers(OneAxisTowers):
         if media["video"]:
             options["videos_kwargs"] = self.video_more | options["videos_kwargs"]
         return options | ({"audio_kwargs": {"sampling_rate": self.rate}} if media["audio"] else {})
+
+    @torch.inference_mode()
+    def prompt(self, content: Content, known: Features | None = None) -> EncodedPrompt:
+        """As the other towers have it; rows that see one another stay together."""
+        words = self.model.get_input_embeddings()
+        return laid_together(
+            super().prompt(content, known), self.together, lambda ids: words(ids.to(self.device)).to(self.model.dtype)
+        )
 
     def encode_prompt(self, inputs: Any) -> Features:
         return [

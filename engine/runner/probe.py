@@ -7,8 +7,10 @@ keys and values, rows that see one another, and positions of another rule. It kn
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -47,8 +49,7 @@ def check_prompt(
 ) -> None:
     """Compare the logits after both pieces of a prompt. `prompt` is what it is over pages, `inputs` what the library's
     model takes for it; `attention` is the model's, before and after."""
-    total = sum(len(run) for run in prompt.rows)
-    stops = [max(1, total * 2 // 5), total]
+    stops = _stops(prompt.rows)
     try:
         ours = _paged(loaded, prompt, stops)
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
@@ -66,6 +67,18 @@ def check_prompt(
             f"its logits over pages differ from the library's by {error:.2g} standard deviations, "
             f"expected at most {_TOLERANCE}{cause and f': {cause}'}"
         )
+
+
+def _stops(rows: list[Rows]) -> list[int]:
+    """Where the pieces of a prompt end: about two fifths are the first, but an atomic run stays whole."""
+    total, start = sum(len(run) for run in rows), 0
+    cut = max(1, total * 2 // 5)
+    for run in rows:
+        stop = start + len(run)
+        if run.atomic and start < cut < stop:
+            cut = start or stop
+        start = stop
+    return sorted({cut, total})
 
 
 def _is_rounding(
@@ -134,13 +147,19 @@ def _error(ours: torch.Tensor, stock: torch.Tensor) -> float:
 
 def _stock(model: Any, inputs: Any, attention: str | dict[str, str]) -> torch.Tensor:
     """The library's logits `(rows, vocabulary)`, by its own attention."""
+    with stock_attention(model, attention), torch.inference_mode():
+        return model(**inputs, use_cache=False).logits[0]
+
+
+@contextlib.contextmanager
+def stock_attention(model: Any, attention: str | dict[str, str]) -> Iterator[None]:
+    """Inside, the decoder attends by the library's own plainest way. `attention` is the model's, before and after."""
     plain = "eager"
     if not isinstance(attention, str):
         plain = {part: "eager" if way == NAME else way for part, way in attention.items()}
     model.set_attn_implementation(plain)
     try:
-        with torch.inference_mode():
-            return model(**inputs, use_cache=False).logits[0]
+        yield
     finally:
         model.set_attn_implementation(attention)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tests.engine import tried as pictures
 
-from . import axes, documents, hearing, tiled
+from . import axes, blocks, documents, hearing, tiled
 from .suite import Builder
 
 
@@ -30,6 +30,7 @@ def _several_axes(folder: Path, model_type: str) -> Path:
 _SEES = {"image": "A"}
 _CLIPS = {"image": "A", "video": "E"}
 _BOTH = {"image": "A", "video": "A"}
+_WHOLE = {"image": "F"}
 
 BUILDERS: dict[str, Built] = {
     "aria": Built(tiled.aria, _SEES),
@@ -54,8 +55,10 @@ BUILDERS: dict[str, Built] = {
     "llava_next_video": Built(tiled.llava_next_video, _BOTH),
     "minimax_m3_vl": Built(axes.minimax_m3_vl, _CLIPS),
     "mistral3": Built(pictures.mistral3, _SEES),
+    "molmo2": Built(blocks.molmo2, _WHOLE),
     "ovis2": Built(tiled.ovis2, _SEES),
     "paddleocr_vl": Built(axes.paddleocr_vl, _SEES),
+    "paligemma": Built(blocks.paligemma, _WHOLE),
     "qianfan_ocr": Built(documents.qianfan_ocr, _SEES),
     **{
         build.__name__: Built(build, {"audio": "E"})
@@ -76,3 +79,7 @@ BUILDERS: dict[str, Built] = {
     "video_llava": Built(pictures.video_llava, _BOTH),
     "vipllava": Built(tiled.vipllava, _SEES),
 }
+
+# Their media may come in a stream; that of the others comes in a request's own prompt alone.
+STREAMED = [name for name, built in BUILDERS.items() if "F" not in built.classes.values()]
+WHOLE = [name for name in BUILDERS if name not in STREAMED]

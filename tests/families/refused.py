@@ -21,7 +21,6 @@ class Refusal(NamedTuple):
 
 
 _ENCODER = "its decoder reads the states of an encoder"
-_CHANGES = "class F"
 _STATE = "linear_attention: what they keep is one state of all rows"
 
 # Their towers come with a package of their own.
@@ -52,8 +51,6 @@ REFUSED: dict[str, Refusal] = {
     "lfm2_vl": Refusal(refusals.lfm2_vl, "got conv: what they keep is one state of all rows"),
     "llama4": Refusal(named("llama4"), "got chunked_attention: rows of a chunk see none before it"),
     "mllama": Refusal(mllama, "expected layers that see rows of the cache alone, got cross_attention_layers"),
-    "molmo2": Refusal(named("molmo2"), _CHANGES),
-    "paligemma": Refusal(named("paligemma"), _CHANGES),
     "phi4_multimodal": Refusal(refusals.phi4_multimodal, "expected image_token_id on its Phi4MultimodalConfig"),
     "pix2struct": Refusal(named("pix2struct"), _ENCODER),
     "qwen3_5": Refusal(named("qwen3_5"), _STATE),

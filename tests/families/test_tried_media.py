@@ -8,11 +8,11 @@ import torch
 
 from tests.engine.rig import TOLERANCE
 from tests.engine.test_oracle1 import assert_equal, generated
-from tests.families.built import BUILDERS
+from tests.families.built import BUILDERS, STREAMED
 from tests.families.suite import MEDIA, Tried, Watched, asked, by_library, opened
 
 
-@pytest.fixture(scope="module", params=BUILDERS)
+@pytest.fixture(scope="module", params=STREAMED)
 def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tried:
     return opened(BUILDERS[request.param].build(tmp_path_factory.mktemp(request.param)))
 
