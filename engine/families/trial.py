@@ -17,6 +17,7 @@ from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content, Media
 from ...streams.segment import AudioSegment, ImageSegment, Segment, VideoSegment
 from ..family import Loaded
+from ..runner.logits import LogitRule
 from ..runner.out_of_memory import is_out_of_memory
 from ..runner.probe import check_prompt
 from .prompt import process
@@ -39,6 +40,7 @@ class FamilyTrial:
     def __init__(self, loaded: Loaded, towers: TriedTowers, model: Any, attention: dict[str, str]) -> None:
         self._loaded, self._towers, self._model, self._attention = loaded, towers, model, attention
         self._random = np.random.default_rng(0)
+        self.drawn = LogitRule()  # what the model does with its logits
 
     def run(self) -> dict[str, str]:
         """Try each kind of media that the towers take, and take from them what does not pass. Returns the reasons."""
@@ -193,7 +195,7 @@ class FamilyTrial:
         prompt = towers.prompt(asked)
         rows = prompt.rows
         if towers.together.changes:
-            check_prompt(loaded, self._model, prompt, inputs, self._attention)
+            self.drawn = check_prompt(loaded, self._model, prompt, inputs, self._attention)
             towers.streamed = dict.fromkeys(towers.streamed, "F")
             return
         laid, seen = towers.look(segment)
@@ -205,7 +207,7 @@ class FamilyTrial:
             towers.plain.add(kind)
         if not _near(seen.rows, towers.look(segment)[1].rows, _AGAIN):
             raise ModelError(f"its tower makes other rows of {what} each time: there is chance in it")
-        check_prompt(loaded, self._model, prompt, inputs, self._attention)
+        self.drawn = check_prompt(loaded, self._model, prompt, inputs, self._attention)
         ids, count = np.concatenate([run.ids for run in rows]), len(laid.ids)
         places = [at for at in range(len(ids)) if np.array_equal(ids[at : at + count], laid.ids)]
         if not places:

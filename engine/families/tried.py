@@ -55,10 +55,11 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     if device.type == "meta":
         FamilyTrial(loaded, towers, model, attention).assume()
         return _loaded(path, model, towers, decoder, missing)
-    missing |= FamilyTrial(loaded, towers, model, attention).run()
+    trial = FamilyTrial(loaded, towers, model, attention)
+    missing |= trial.run()
     if not towers.senses:
         raise ModelError(missing[first])
-    return _loaded(path, model, towers, decoder, missing)
+    return _loaded(path, model, towers, decoder, missing)._replace(drawn=trial.drawn)
 
 
 def check_tried(config: Any) -> None:

@@ -49,7 +49,7 @@ class LanguageModel:
         self.text = loaded.text
         taken_over = loaded.fast is not None and loaded.fast.text is loaded.text
         self.fast = loaded.fast if taken_over else None
-        self.head = loaded.head
+        self.head, self.drawn = loaded.head, loaded.drawn
         self.axes = loaded.family.data.axes
         self.turning = loaded.turning
         self.embed = loaded.text.get_input_embeddings()
@@ -120,7 +120,7 @@ class LanguageModel:
         if not drawn:
             return None
         rows = upload(torch.tensor([row for row, _ in drawn]), self.device)
-        logits = self.logits = self.head(hidden[rows])
+        logits = self.logits = self.drawn(self.head(hidden[rows]))
         return sample(logits, [draw for _, draw in drawn])
 
     def _read(self, tokens: torch.Tensor) -> list[int]:

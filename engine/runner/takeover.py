@@ -148,7 +148,8 @@ def _listening() -> Iterator[dict[Any, Asked]]:
 
     def listen(module: Any, query: torch.Tensor, *others: Any, **how: Any) -> Any:
         scale = how.get("scaling")
-        heard[module] = Asked(query.shape[-1] ** -0.5 if scale is None else scale, how.get("sliding_window"))
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        heard[module] = Asked(scale, how.get("sliding_window"), how.get("softcap") or 0.0)
         return paged_attention(module, query, *others, **how)
 
     transformers.AttentionInterface.register(NAME, listen)

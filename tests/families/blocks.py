@@ -7,7 +7,7 @@ from typing import Any
 
 import transformers as hf
 
-from tests.engine.tried import CHAT, PATCH, SIDE, _save, _tokenizer
+from tests.engine.tried import CHAT, SIDE, _save, _tokenizer
 from tests.families.tiled import ROWS, SQUARE, _named, from_one
 from tests.fixtures.one_axis import SIGHT
 from tests.fixtures.parts import language_sizes
@@ -30,7 +30,7 @@ def paligemma(folder: Path) -> Path:
 
 
 def molmo2(folder: Path) -> Path:
-    """All rows of media see one another, those of several pictures too; they are added to those of their placeholders."""
+    """All rows of media see one another, those of several pictures too; what a tower makes is added to placeholders."""
     own = ("<im_start>", "<im_end>", "<im_patch>", "<im_col>", "<low_res_im_start>", "<im_low>", "<frame_start>",
            "<frame_end>")  # fmt: skip
     tokenizer, ids, marks = _tokenizer("<|image|>", "<|video|>", *own)

@@ -1,5 +1,5 @@
-"""Families of class F: rows of a prompt see rows behind them, so that new media would change what is cached. A request's
-own prompt is what `generate` makes of it, and words may follow; in a stream no media may come."""
+"""Families of class F: rows of a prompt see rows behind them, so that new media would change what is cached. A whole
+prompt is what `generate` makes of it, and words may follow; in a stream no media may come."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 class Prompts:
-    """Streams of one engine that begin with a prompt, and what was drawn for each, by the row that it was drawn from."""
+    """Streams of one engine that begin with a prompt, and the logits of what was drawn for each."""
 
     def __init__(self, tried: Tried, **config: Any) -> None:
         self.core = Core(
