@@ -90,13 +90,16 @@ def rule(sees: torch.Tensor | None, media: np.ndarray) -> Together:
     raise ModelError("in the library rows see rows behind them, neither those of one medium nor of all nor all rows")
 
 
-def laid_together(prompt: EncodedPrompt, way: Together, embed: Callable[[torch.Tensor], torch.Tensor]) -> EncodedPrompt:
-    """The prompt with rows that see one another in atomic runs. `embed`: the rows of words. InputError where words
-    stand between media that see one another."""
+def laid_together(
+    prompt: EncodedPrompt, way: Together, window: int | None, embed: Callable[[torch.Tensor], torch.Tensor]
+) -> EncodedPrompt:
+    """The prompt with rows that see one another in atomic runs. `embed`: the rows of words. `window`: how many rows back
+    a row sees in some layer. InputError where words stand between media that see one another, and where these are more
+    rows than a window has: the library lets them see one another all the same."""
     if way is Together.NONE:
         return prompt
     if way is Together.PROMPT:
-        return _one_run(prompt, embed)
+        return _within(_one_run(prompt, embed), window)
     count = sum(part is not None for part in prompt.embeds)
     if way is Together.MEDIA and count > 1:
         raise InputError(
@@ -104,7 +107,17 @@ def laid_together(prompt: EncodedPrompt, way: Together, embed: Callable[[torch.T
             f"with words between them"
         )
     rows = [msgspec.structs.replace(run, atomic=run.seen is not None) for run in prompt.rows]
-    return prompt._replace(rows=rows)
+    return _within(prompt._replace(rows=rows), window)
+
+
+def _within(prompt: EncodedPrompt, window: int | None) -> EncodedPrompt:
+    longest = max((len(run) for run in prompt.rows if run.atomic), default=0)
+    if window is not None and longest > window:
+        raise InputError(
+            f"prompt: expected at most {window} rows that see one another, as many as a layer of this model sees, got "
+            f"{longest}"
+        )
+    return prompt
 
 
 def _one_run(prompt: EncodedPrompt, embed: Callable[[torch.Tensor], torch.Tensor]) -> EncodedPrompt:

@@ -22,6 +22,7 @@ from ...streams.requests.prompt import Content
 from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, RowSpec, Segment, VideoSegment
 from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, Features
 from ..runner.gate import tower_pass
+from ..runner.language import windows_of
 from ..runner.library import transformers
 from ..runner.out_of_memory import is_out_of_memory
 from ..span import Span
@@ -169,9 +170,12 @@ class TriedTowers(OneAxisTowers):
     @torch.inference_mode()
     def prompt(self, content: Content, known: Features | None = None) -> EncodedPrompt:
         """As the other towers have it; rows that see one another stay together."""
-        words = self.model.get_input_embeddings()
+        words, decoder = self.model.get_input_embeddings(), self.whole.get_decoder()
         return laid_together(
-            super().prompt(content, known), self.together, lambda ids: words(ids.to(self.device)).to(self.model.dtype)
+            super().prompt(content, known),
+            self.together,
+            min(windows_of(decoder, decoder.config), default=None),
+            lambda ids: words(ids.to(self.device)).to(self.model.dtype),
         )
 
     def encode_prompt(self, inputs: Any) -> Features:

@@ -58,7 +58,7 @@ class LanguageModel:
         self.spans = SpanStore(loaded.family.endings.values())
         self.page_tokens = page_tokens
         self.group = config.num_attention_heads // token_shape(config)[0]
-        self.windows = _windows(loaded.text, config)
+        self.windows = windows_of(loaded.text, config)
         spare = record is not None  # a page and a table for rows that pad a batch
         shape = (pages + spare, page_tokens, *token_shape(config))
         dtype = self.embed.weight.dtype
@@ -283,7 +283,7 @@ def token_shape(config: Any) -> tuple[int, int]:
     return kv_heads, head_dim
 
 
-def _windows(text: Any, config: Any) -> set[int]:
+def windows_of(text: Any, config: Any) -> set[int]:
     """The windows of a decoder's layers: what each layer says of itself, and the configuration of all."""
     layers = [module for module in text.modules() if hasattr(module, "layer_idx")]
     said = [getattr(layer, "sliding_window", None) for layer in [*layers, config]]

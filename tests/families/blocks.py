@@ -13,20 +13,26 @@ from tests.fixtures.one_axis import SIGHT
 from tests.fixtures.parts import language_sizes
 
 
-def paligemma(folder: Path) -> Path:
+def paligemma(folder: Path, text: dict[str, Any] | None = None) -> Path:
     """All rows of a prompt see one another, words too; its processor sets marks of its own into the text."""
     tokenizer, ids, marks = _tokenizer("<image>")
     _named(tokenizer, image_token="<image>")
     tokenizer.bos_token = "<|endoftext|>"
     config = hf.PaliGemmaConfig(
         vision_config={"model_type": "siglip_vision_model", **SIGHT, "vision_use_head": False},
-        text_config={"model_type": "gemma", **language_sizes(), **marks, "head_dim": 16},
+        text_config={"model_type": "gemma", **language_sizes(), **marks, "head_dim": 16, **(text or {})},
         image_token_index=ids["<image>"], projection_dim=64, hidden_size=64, vocab_size=1152,
     )  # fmt: skip
     images = hf.SiglipImageProcessor(size=SQUARE)
     images.image_seq_length = ROWS
     processor = hf.PaliGemmaProcessor(images, tokenizer, chat_template=CHAT)
     return _save(folder, hf.PaliGemmaForConditionalGeneration(config), tokenizer, processor, settle=from_one)
+
+
+def paligemma2(folder: Path) -> Path:
+    """Gemma 2 behind it: its scores and logits are capped, and every second layer sees a window."""
+    caps = {"attn_logit_softcapping": 0.5, "final_logit_softcapping": 30.0}
+    return paligemma(folder, {"model_type": "gemma2", "sliding_window": 48, "query_pre_attn_scalar": 16, **caps})
 
 
 def molmo2(folder: Path) -> Path:

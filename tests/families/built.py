@@ -59,6 +59,7 @@ BUILDERS: dict[str, Built] = {
     "ovis2": Built(tiled.ovis2, _SEES),
     "paddleocr_vl": Built(axes.paddleocr_vl, _SEES),
     "paligemma": Built(blocks.paligemma, _WHOLE),
+    "paligemma 2": Built(blocks.paligemma2, _WHOLE),
     "qianfan_ocr": Built(documents.qianfan_ocr, _SEES),
     **{
         build.__name__: Built(build, {"audio": "E"})
@@ -79,6 +80,8 @@ BUILDERS: dict[str, Built] = {
     "video_llava": Built(pictures.video_llava, _BOTH),
     "vipllava": Built(tiled.vipllava, _SEES),
 }
+
+TYPES = [name for name in BUILDERS if " " not in name]  # the others are a second model of a type
 
 # Their media may come in a stream; that of the others comes in a request's own prompt alone.
 STREAMED = [name for name, built in BUILDERS.items() if "F" not in built.classes.values()]
