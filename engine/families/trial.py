@@ -59,6 +59,7 @@ class FamilyTrial:
             if kind in refused:
                 towers.leave_out(kind)
                 towers.together = together
+        towers.types.learning = False
         return refused
 
     def assume(self) -> None:

@@ -86,7 +86,8 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, decoder: Any, missing: 
         clock="patches" if towers.rope is not None else "seconds",
         left_out=dict(missing),
     )
-    return Loaded(Family(data, processor.tokenizer), towers, decoder, model.get_output_embeddings(), text)
+    head = model.get_output_embeddings()
+    return Loaded(Family(data, processor.tokenizer), towers, decoder, head, text, types=towers.types.tables)
 
 
 def _opened(config: Any, path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, dict[str, str]]:

@@ -27,6 +27,7 @@ from ..runner.library import transformers
 from ..runner.out_of_memory import is_out_of_memory
 from ..span import Span
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers
+from .row_types import RowTypes
 from .senses import KINDS, Sense, embeddings_of
 from .together import Together, laid_together
 from .towers import SECOND_US, as_files
@@ -75,6 +76,7 @@ class TriedTowers(OneAxisTowers):
         self.times_inside = False  # the times of frames stand between rows of one piece
         self.block_seconds = 1.0  # of a piece of sound
         self.longest_seconds: float | None = None  # of a sound that the processor takes without cutting it
+        self.types = RowTypes(whole.get_decoder())
         self.together = Together.NONE  # which rows of a prompt see rows behind them
         self.plain: set[str] = set()  # the kinds of which the processor lays nothing but placeholders, one by one
         self._rows = lru_cache(64)(self._counted)
@@ -192,6 +194,7 @@ class TriedTowers(OneAxisTowers):
 
     def prompt_positions(self, inputs: Any, content: Content) -> torch.Tensor:
         """By the model's own rule, or counted from 0."""
+        self.types.follow(inputs)
         return super().prompt_positions(inputs, content) if self.rope is None else self._places(inputs)
 
     def alone(self, kind: str, medium: Any, **more: Any) -> Alone:
@@ -201,6 +204,7 @@ class TriedTowers(OneAxisTowers):
         media = [medium] if kind != "image" or kind in self.nested else medium
         given = {"text": [before + sense.token + after], _PLURALS[kind]: media}
         inputs = self.processor(**given, return_tensors="pt", add_special_tokens=False, **more)
+        self.types.follow(inputs)
         start = len(tokenizer(before, add_special_tokens=False)["input_ids"])
         stop = inputs["input_ids"].shape[1] - len(tokenizer(after, add_special_tokens=False)["input_ids"])
         ids = inputs["input_ids"][0].numpy().astype(np.int64)

@@ -50,6 +50,7 @@ class LanguageModel:
         taken_over = loaded.fast is not None and loaded.fast.text is loaded.text
         self.fast = loaded.fast if taken_over else None
         self.head, self.drawn = loaded.head, loaded.drawn
+        self.types = {name: table.to(loaded.text.device) for name, table in loaded.types.items()}
         self.axes = loaded.family.data.axes
         self.turning = loaded.turning
         self.embed = loaded.text.get_input_embeddings()
@@ -69,7 +70,7 @@ class LanguageModel:
         self._host: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
         self.logits: torch.Tensor | None = None  # of the last step's drawn rows, (draws, vocabulary)
         self.graphs = None
-        if record is not None:
+        if record is not None and not self.types:  # which a recording does not know
             self.tables[-1] = pages
             self.graphs = Graphs(self, self._pass, record, slots, appends)
             with on(self.device):
@@ -201,28 +202,32 @@ class LanguageModel:
         if self.graphs is not None and (hidden := self.graphs.tokens(feeds)) is not None:
             return hidden
         batch = batched(feeds)
-        embeds = self.embed(upload(torch.from_numpy(batch.ids), self.device))
+        ids = upload(torch.from_numpy(batch.ids), self.device)
+        embeds = self.embed(ids)
         deep = laid_out(self.spans, [run for feed in feeds for run in feed.rows], embeds)
         if self.graphs is not None and deep is None and not batch.slid:
             hidden = self.graphs.appended(batch, embeds)
             if hidden is not None:
                 return hidden
         positions = upload(torch.from_numpy(batch.positions), self.device)
-        return self._decoded(embeds, positions, self._attention(batch), {} if deep is None else self._deep(deep))
+        more = {} if deep is None else self._deep(deep)
+        more |= {name: table[ids][None] for name, table in self.types.items()}
+        return self._decoded(embeds, positions, self._attention(batch), more)
 
     def _pass(self, given: torch.Tensor, positions: torch.Tensor, step: Step) -> torch.Tensor:
         """Rows, as ids `(n,)` or as embeddings `(n, hidden)`, at positions `(3, n)`."""
         return self._decoded(self.embed(given) if given.dim() == 1 else given, positions, step, {})
 
-    def _decoded(self, embeds: torch.Tensor, positions: torch.Tensor, step: Step, deep: dict[str, Any]) -> torch.Tensor:
+    def _decoded(self, embeds: torch.Tensor, positions: torch.Tensor, step: Step, more: dict[str, Any]) -> torch.Tensor:
+        """`more`: what the decoder takes beside these."""
         if self.fast is not None:
-            return self.fast(embeds, positions, step, [part[0] for part in deep.get("deepstack_visual_embeds", ())])
+            return self.fast(embeds, positions, step, [part[0] for part in more.get("deepstack_visual_embeds", ())])
         output = self.text(
             inputs_embeds=embeds[None],
             position_ids=positions[:, None] if self.axes == 3 else positions[:1],
             use_cache=False,
             step=step,
-            **deep,
+            **more,
         )
         return output.last_hidden_state[0]
 

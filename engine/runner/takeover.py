@@ -97,6 +97,8 @@ class _Trial:
 
     def __init__(self, loaded: Loaded) -> None:
         text = loaded.text
+        if loaded.types:
+            raise ModelError(f"expected layers that take rows alone, got {', '.join(loaded.types)}")
         if any(module._forward_hooks or module._forward_pre_hooks for module in text.modules()):
             raise ModelError("expected modules without hooks, got some with hooks")
         language = LanguageModel(loaded._replace(fast=None), -(-_ROWS // _PAGE), _PAGE, slots=1)

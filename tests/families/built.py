@@ -39,6 +39,7 @@ BUILDERS: dict[str, Built] = {
     "cohere_compass": Built(axes.cohere_compass, _BOTH),
     "deepseek_vl": Built(tiled.deepseek_vl, _SEES),
     "deepseek_vl_hybrid": Built(documents.deepseek_vl_hybrid, _SEES),
+    "ernie4_5_vl_moe": Built(axes.ernie4_5_vl_moe, _CLIPS),
     "exaone4_5": Built(axes.exaone4_5, _BOTH),
     "glm46v": Built(axes.glm46v, _BOTH),
     "glm4v": Built(_glm("glm4v"), _BOTH),

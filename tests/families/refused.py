@@ -34,7 +34,6 @@ REFUSED: dict[str, Refusal] = {
     "chameleon": Refusal(refusals.chameleon, "the library shuts out words by their logits"),
     "diffusion_gemma": Refusal(named("diffusion_gemma"), "expected as many heads of one size in all layers"),
     "emu3": Refusal(refusals.emu3, "lays a picture in a prompt otherwise than one that stands alone"),
-    "ernie4_5_vl_moe": Refusal(axes.ernie4_5_vl_moe, "its decoder takes moe_mm_token_type_ids beside the rows"),
     "florence2": Refusal(named("florence2"), _ENCODER),
     "fuyu": Refusal(refusals.fuyu, "Found total 2 |SPEAKER| tokens and 1 images"),
     "gemma3n": Refusal(named("gemma3n"), "got hidden_size_per_layer_input"),
