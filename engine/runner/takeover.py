@@ -105,7 +105,7 @@ class _Trial:
         ids = np.linspace(0, size - 1, _ROWS).astype(np.int64)
         longest = min(_FARTHEST, loaded.family.data.max_positions)
         positions = np.random.default_rng(0).integers(0, longest, (3, _ROWS))
-        language.tables[0] = torch.arange(len(language.tables[0]))
+        language.cache.tables[0] = torch.arange(len(language.cache.tables[0]))
         self.step = language._attention(batched([Feed(0, 0, 0, [Rows(ids, positions)], None)]))
         self.embeds = language.embed(torch.from_numpy(ids).to(loaded.device))
         self.positions = torch.from_numpy(positions).to(loaded.device)
