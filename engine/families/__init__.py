@@ -8,6 +8,7 @@ outside this folder register under the entry point group `penstock.families` wit
     tried.py            any other model that takes pictures, video or sound
     trial.py            whether it does here what it does in the library
     tried_towers.py     its towers, by the library's own methods
+    alone.py            one piece of media as a processor lays it
     senses.py           which kinds of media it takes
     row_types.py        what decoders are told of rows beside them
     together.py         rows of a prompt that see rows behind them

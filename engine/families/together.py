@@ -93,9 +93,9 @@ def rule(sees: torch.Tensor | None, media: np.ndarray) -> Together:
 def laid_together(
     prompt: EncodedPrompt, way: Together, window: int | None, embed: Callable[[torch.Tensor], torch.Tensor]
 ) -> EncodedPrompt:
-    """The prompt with rows that see one another in atomic runs. `embed`: the rows of words. `window`: how many rows back
-    a row sees in some layer. InputError where words stand between media that see one another, and where these are more
-    rows than a window has: the library lets them see one another all the same."""
+    """The prompt with rows that see one another in atomic runs. `embed`: the rows of words. `window`: how many rows
+    back a row sees in some layer. InputError where words stand between media that see one another, and where these are
+    more rows than a window has: the library lets them see one another all the same."""
     if way is Together.NONE:
         return prompt
     if way is Together.PROMPT:

@@ -1,6 +1,7 @@
 """What computes: the language model over its KV cache, and the towers that encode media. Knows plans, not streams.
 
-language.py     the owner of the language model and the KV cache: carries out a plan
+language.py     the owner of the language model: carries out a plan
+cache.py        the KV cache: pages of keys and values, and what is done to them between steps
 decoder.py linears.py   a decoder in fewer operations; its linear layers as they are fastest
 takeover.py     does it compute here what the library's module computes?
 batch.py        the rows of a step, back to back

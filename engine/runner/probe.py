@@ -193,9 +193,9 @@ def _paged(loaded: Loaded, prompt: EncodedPrompt, stops: list[int]) -> torch.Ten
         assert language.logits is not None
         logits.append(language.logits[0].float())
         edits = []
-    for layer, keys in enumerate(language.keys):
+    for layer, keys in enumerate(language.cache.keys):
         if not keys.any():
-            raise ModelError(f"layer {layer} of {len(language.keys)} does not call the attention that was put in")
+            raise ModelError(f"layer {layer} of {len(language.cache.keys)} does not call the attention that was put in")
     return torch.stack(logits)
 
 

@@ -72,7 +72,13 @@ class Calls:
 
 def storages(rig: Rig) -> set[int]:
     language, towers = rig.core.language, rig.core.loaded.towers
-    tensors = [*language.keys, *language.values, language.tables, *language.text.parameters(), *language.text.buffers()]
+    tensors = [
+        *language.cache.keys,
+        *language.cache.values,
+        language.cache.tables,
+        *language.text.parameters(),
+        *language.text.buffers(),
+    ]
     tensors += [*language.head.parameters(), *getattr(towers, "model", language.text).parameters()]
     return {tensor.untyped_storage().data_ptr() for tensor in tensors}
 

@@ -46,6 +46,7 @@ BUILDERS: dict[str, Built] = {
     "glm4v_moe": Built(_glm("glm4v_moe"), _BOTH),
     "glm_ocr": Built(_glm("glm_ocr"), _BOTH),
     "got_ocr2": Built(documents.got_ocr2, _SEES),
+    "granite4_vision": Built(documents.granite4_vision, _SEES),
     "granite_docling": Built(documents.granite_docling, _SEES),
     "idefics2": Built(pictures.idefics2, _SEES),
     "idefics3": Built(pictures.idefics3, _SEES),

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tests.engine.tried import mllama
 
-from . import axes, documents, hearing, refusals, tiled
+from . import axes, hearing, refusals, tiled
 from .refusals import named
 from .suite import Builder
 
@@ -41,7 +41,6 @@ REFUSED: dict[str, Refusal] = {
     "gemma4": Refusal(refusals.gemma4, "got hidden_size_per_layer_input"),
     "gemma4_unified": Refusal(named("gemma4_unified"), "expected as many heads of one size in all layers"),
     "git": Refusal(refusals.git, "its attention cannot be replaced"),
-    "granite4_vision": Refusal(documents.granite4_vision, "expected pooler_output of its get_image_features, got none"),
     "hunyuan_vl": Refusal(axes.hunyuan_vl, "its rule gives a picture in a prompt other positions"),
     "kimi_k25": Refusal(axes.kimi_k25, "its decoder does not run over pages"),
     "instructblip": Refusal(refusals.instructblip, "its processor lays 5 rows of image, its tower gives 4"),

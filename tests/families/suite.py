@@ -4,6 +4,7 @@ ours but the pieces in which media came."""
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,7 +134,7 @@ class Watched:
                 where = torch.from_numpy(np.flatnonzero(laid.media))
                 embeds[start + where] = given["inputs_embeds"][0, before + where]
                 seen[start + where] = True
-                parts = given.get("deepstack_visual_embeds") or []
+                parts = given.get("deepstack_visual_embeds") or [*(given.get("deepstack_features") or {}).values()]
                 deep = deep or [torch.zeros_like(embeds) for _ in parts]
                 for layer, part in zip(deep, parts, strict=True):
                     layer[start + where] = part
@@ -179,7 +180,10 @@ def also_given(
 ) -> Iterator[None]:
     """Inside, the decoder also gets what it adds to its first layers' rows where media stands: `deep`, by layer; and
     what it is told of each row."""
-    more = {"visual_pos_masks": seen[None], "deepstack_visual_embeds": [layer[seen] for layer in deep]}
+    layers = [layer[seen] for layer in deep]
+    more = {"visual_pos_masks": seen[None], "deepstack_visual_embeds": layers}
+    if "deepstack_features" in inspect.signature(model.get_decoder().forward).parameters:
+        more = {"vision_mask": seen[None, :, None], "deepstack_features": dict(enumerate(layers))}
 
     def add(_: Any, args: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return args, {**given, **(more if deep else {}), **beside}
