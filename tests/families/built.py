@@ -41,6 +41,7 @@ BUILDERS: dict[str, Built] = {
     "deepseek_vl_hybrid": Built(documents.deepseek_vl_hybrid, _SEES),
     "ernie4_5_vl_moe": Built(axes.ernie4_5_vl_moe, _CLIPS),
     "exaone4_5": Built(axes.exaone4_5, _BOTH),
+    "fast_vlm": Built(tiled.fast_vlm, _SEES),
     "glm46v": Built(axes.glm46v, _BOTH),
     "glm4v": Built(_glm("glm4v"), _BOTH),
     "glm4v_moe": Built(_glm("glm4v_moe"), _BOTH),
@@ -62,6 +63,7 @@ BUILDERS: dict[str, Built] = {
     "paddleocr_vl": Built(axes.paddleocr_vl, _SEES),
     "paligemma": Built(blocks.paligemma, _WHOLE),
     "paligemma 2": Built(blocks.paligemma2, _WHOLE),
+    "perception_lm": Built(tiled.perception_lm, _BOTH),
     "qianfan_ocr": Built(documents.qianfan_ocr, _SEES),
     **{
         build.__name__: Built(build, {"audio": "E"})

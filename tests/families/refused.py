@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import NamedTuple
 
 from tests.engine.tried import mllama
 
-from . import axes, hearing, refusals, tiled
+from . import axes, hearing, refusals
 from .refusals import named
 from .suite import Builder
 
@@ -23,13 +22,7 @@ class Refusal(NamedTuple):
 _ENCODER = "its decoder reads the states of an encoder"
 _STATE = "linear_attention: what they keep is one state of all rows"
 
-# Their towers come with a package of their own.
-_WITHOUT_TIMM: dict[str, Refusal] = {
-    "fast_vlm": Refusal(tiled.fast_vlm, "timm"),
-    "perception_lm": Refusal(tiled.perception_lm, "timm"),
-}
 REFUSED: dict[str, Refusal] = {
-    **({} if find_spec("timm") else _WITHOUT_TIMM),
     "blip-2": Refusal(refusals.blip2, "its processor lays 5 rows of image, its tower gives 4"),
     "chameleon": Refusal(refusals.chameleon, "the library shuts out words by their logits"),
     "diffusion_gemma": Refusal(named("diffusion_gemma"), "expected as many heads of one size in all layers"),

@@ -78,6 +78,16 @@ def asked(tried: Tried, *parts: tuple[str, np.ndarray]) -> tuple[Request, Any]:
     return request, tried.inputs(Content([Media(*part) for part in parts], messages=plain, video_fps=fps))
 
 
+def pair(tried: Tried) -> tuple[Request, Any]:
+    """A prompt with two pictures, of which one may have marks that the other has not; of one shape, where the processor
+    takes no others together."""
+    first, second, _ = MEDIA["image"]
+    try:
+        return asked(tried, ("image", first), ("image", second))
+    except ValueError:
+        return asked(tried, ("image", first), ("image", first[::-1]))
+
+
 def by_library(tried: Tried, inputs: Any) -> tuple[list[int], torch.Tensor]:
     """Ids and logits of `generate`."""
     for part in (tried.model, getattr(tried.model, "model", tried.model)):

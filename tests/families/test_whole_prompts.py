@@ -17,7 +17,7 @@ from penstock.streams.requests.request import Request, SamplingParams
 from tests.engine.rig import TOLERANCE, Rig
 from tests.engine.test_oracle1 import REPLY, assert_equal, generated, turn
 from tests.families.built import BUILDERS, WHOLE
-from tests.families.suite import MEDIA, Tried, asked, by_library, opened
+from tests.families.suite import MEDIA, Tried, asked, by_library, opened, pair
 
 _numbers = itertools.count(1)
 
@@ -71,7 +71,7 @@ def test_one_shot_equals_generate(tried: Tried) -> None:
         for medium in MEDIA[kind]:
             request, inputs = asked(tried, (kind, medium))
             assert_equal(generated(tried.loaded, request), by_library(tried, inputs))
-    request, inputs = asked(tried, *(("image", picture) for picture in MEDIA["image"][:2]))
+    request, inputs = pair(tried)
     assert_equal(generated(tried.loaded, request), by_library(tried, inputs))
 
 
