@@ -217,7 +217,8 @@ class Family:
         changing = [name for name, kind in self.data.classes.items() if kind == "F"]
         if changing and format.step(State.ASSISTANT, "media") is not None:
             raise InputError(
-                f"format {format.name}: {', '.join(changing)} of {self.data.name} would change what is cached already"
+                f"format {format.name}: {', '.join(changing)} of {self.data.name} would change what is cached already, "
+                f"or be something else than in a prompt (class F)"
             )
 
 

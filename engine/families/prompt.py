@@ -23,12 +23,13 @@ class ProcessorFacts(Protocol):
     """What a family says of its processor.
 
     `kinds`: of the parts that a message may have. `nested`: the kinds that it takes as a list for each
-    prompt.
+    prompt. `unwritten`: those that it sets before the text by itself, where nothing stands for them.
     """
 
     processor: Any
     kinds: tuple[str, ...]
     nested: tuple[str, ...]
+    unwritten: frozenset[str]
 
     def placeholders(self) -> dict[str, str]:
         """What stands in a text for one piece of media, by kind."""
@@ -73,7 +74,7 @@ def process(source: ProcessorFacts, content: Content) -> Any:
 
     if content.ids is not None:
         return _from_ids(source.processor, content.ids, placed, media, call)
-    text = content.text if content.messages is None else _rendered(source.processor, content, spelling)
+    text = content.text if content.messages is None else _rendered(source, content, spelling)
     assert text is not None
     _check_counts(content.name, {kind: text.count(token) for kind, token in placed.items()}, placed, media)
     tokenizer = source.processor.tokenizer
@@ -90,17 +91,18 @@ def conversation(content: Content, spelling: Spelling, parts: bool = True) -> li
     return messages if content.control_tokens else spelling.cover_all(messages)
 
 
-def _rendered(processor: Any, content: Content, spelling: Spelling) -> str:
-    """The chat template's text; sound inside video has no part of its own there."""
+def _rendered(source: ProcessorFacts, content: Content, spelling: Spelling) -> str:
+    """The chat template's text; sound inside video has no part of its own there, nor has what nothing stands for."""
     messages = conversation(content, spelling)
-    if content.audio_in_video:
+    without = source.unwritten | ({"audio"} if content.audio_in_video else set())
+    if without:
         messages = [
-            {**message, "content": [part for part in message["content"] if part["type"] != "audio"]}
+            {**message, "content": [part for part in message["content"] if part["type"] not in without]}
             if isinstance(message["content"], list)
             else message
             for message in messages
         ]
-    return rendered(processor, messages, content, spelling)
+    return rendered(source.processor, messages, content, spelling)
 
 
 def rendered(template: Any, messages: list[dict[str, Any]], content: Content, spelling: Spelling) -> str:

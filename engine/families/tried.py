@@ -40,6 +40,8 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         processor.chat_template = processor.tokenizer.chat_template
     model, attention = _opened(config, path, dtype, device)
     decoder = model.get_decoder()
+    if decoder.get_output_embeddings() is not None:  # some are a model of their own, with an output layer
+        decoder = decoder.base_model
     senses, missing = find_senses(model, processor)
     first = "image" if "image" in senses or "audio" not in senses else "audio"
     if not senses.keys() & {"image", "audio"}:

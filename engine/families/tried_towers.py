@@ -80,7 +80,7 @@ class TriedTowers(OneAxisTowers):
 
     def spec(self) -> MediaSpec:
         """Pictures and frames as they came: the processor makes them the tower's size."""
-        streamed = [] if self.together.changes else self.senses
+        streamed = [kind for kind, letter in self.streamed.items() if letter != "F"]
         sees, hears = "video" in streamed, "audio" in streamed
         rate = self.rate if hears else 0
         return MediaSpec(
@@ -129,11 +129,11 @@ class TriedTowers(OneAxisTowers):
 
     def taken(self) -> RowSpec:
         """Of the kinds of which the processor lays nothing but placeholders: marks would be missing else."""
-        kinds = set() if self.together.changes else self.plain
-        return RowSpec(0, {kind: self.senses[kind].id for kind in kinds if kind in self.senses})
+        kinds = [kind for kind in self.plain if self.streamed.get(kind, "F") != "F"]
+        return RowSpec(0, {kind: self.senses[kind].id for kind in kinds})
 
     def placeholders(self) -> dict[str, str]:
-        return {kind: sense.token for kind, sense in self.senses.items()}
+        return {kind: sense.token for kind, sense in self.senses.items() if kind not in self.unwritten}
 
     def values(self, content: Content) -> dict[str, list[Any]]:
         """The media of a whole prompt by kind; sound at the processor's rate. InputError for a sound that the processor
@@ -158,12 +158,14 @@ class TriedTowers(OneAxisTowers):
     def prompt(self, content: Content, known: Features | None = None) -> EncodedPrompt:
         """As the other towers have it; rows that see one another stay together."""
         words, decoder = self.model.get_input_embeddings(), self.whole.get_decoder()
-        return laid_together(
+        prompt = laid_together(
             super().prompt(content, known),
             self.together,
             min(windows_of(decoder, decoder.config), default=None),
             lambda ids: words(ids.to(self.device)).to(self.model.dtype),
         )
+        # What is not the same alone may be another beside other words, too.
+        return prompt._replace(features=None) if "F" in self.streamed.values() else prompt
 
     def encode_prompt(self, inputs: Any) -> Features:
         return [
