@@ -51,6 +51,12 @@ def process(source: ProcessorFacts, content: Content) -> Any:
     """
     _check_kinds(source, content)
     media = source.values(content)
+    for kind in source.unwritten:
+        if len(media[kind]) > 1:
+            raise InputError(
+                f"{content.name}: expected one {kind}, which this model's processor sets before the text, got "
+                f"{len(media[kind])}"
+            )
     options = source.media_options(media, content)
     placed = {
         kind: token

@@ -70,6 +70,7 @@ class TriedTowers(OneAxisTowers):
     def leave_out(self, kind: str) -> None:
         """Take no media of this kind any more."""
         del self.senses[kind], self.streamed[kind]
+        self.unwritten -= {kind}
         self.kinds = ("text", *self.senses)
 
     def measure(self) -> None:

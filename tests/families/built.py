@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tests.engine import tried as pictures
 
-from . import axes, blocks, documents, hearing, tiled
+from . import axes, blocks, documents, hearing, refusals, tiled
 from .suite import Builder
 
 
@@ -35,10 +35,13 @@ _WHOLE = {"image": "F"}
 BUILDERS: dict[str, Built] = {
     "aria": Built(tiled.aria, _SEES),
     "aya_vision": Built(tiled.aya_vision, _SEES),
+    "blip-2": Built(refusals.blip2, _WHOLE),
+    "chameleon": Built(refusals.chameleon, _WHOLE),
     "cohere2_vision": Built(tiled.cohere2_vision, _SEES),
     "cohere_compass": Built(axes.cohere_compass, _BOTH),
     "deepseek_vl": Built(tiled.deepseek_vl, _SEES),
     "deepseek_vl_hybrid": Built(documents.deepseek_vl_hybrid, _SEES),
+    "emu3": Built(refusals.emu3, _WHOLE),
     "ernie4_5_vl_moe": Built(axes.ernie4_5_vl_moe, _CLIPS),
     "exaone4_5": Built(axes.exaone4_5, _BOTH),
     "fast_vlm": Built(tiled.fast_vlm, _SEES),
@@ -49,8 +52,10 @@ BUILDERS: dict[str, Built] = {
     "got_ocr2": Built(documents.got_ocr2, _SEES),
     "granite4_vision": Built(documents.granite4_vision, _SEES),
     "granite_docling": Built(documents.granite_docling, _SEES),
+    "hunyuan_vl": Built(axes.hunyuan_vl, _WHOLE),
     "idefics2": Built(pictures.idefics2, _SEES),
     "idefics3": Built(pictures.idefics3, _SEES),
+    "instructblip": Built(refusals.instructblip, _WHOLE),
     "internvl": Built(tiled.internvl, _CLIPS),
     "janus": Built(tiled.janus, _SEES),
     "lighton_ocr": Built(tiled.lighton_ocr, _SEES),

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import transformers as hf
-from tokenizers.processors import TemplateProcessing
 
 from tests.engine.tried import CHAT, PATCH, SIDE, _save
 from tests.fixtures.one_axis import SIGHT
@@ -174,12 +173,19 @@ def chameleon(folder: Path) -> Path:
 def fuyu(folder: Path) -> Path:
     """Its processor lays pictures before the whole text, as BLIP-2's does."""
     tokenizer, ids, marks = _seeing("|SPEAKER|", "|NEWLINE|", "<s>", "<0x04>")
-    begin = tokenizer.convert_tokens_to_ids("<|endoftext|>")
-    tokenizer._tokenizer.post_processor = TemplateProcessing("<|endoftext|> $A", None, [("<|endoftext|>", begin)])
     config = hf.FuyuConfig(text_config={"model_type": "persimmon", **language_sizes(), **marks},
                            image_token_id=ids["|SPEAKER|"], patch_size=PATCH, image_size=SIDE)  # fmt: skip
-    return _save(folder, hf.FuyuForCausalLM(config), tokenizer, hf.FuyuProcessor(
-        hf.FuyuImageProcessor(size={"height": 2 * SIDE, "width": 2 * SIDE}, patch_size={"height": PATCH, "width": PATCH}), tokenizer))
+    return _save(
+        folder,
+        hf.FuyuForCausalLM(config),
+        tokenizer,
+        hf.FuyuProcessor(
+            hf.FuyuImageProcessor(
+                size={"height": 2 * SIDE, "width": 2 * SIDE}, patch_size={"height": PATCH, "width": PATCH}
+            ),
+            tokenizer,
+        ),
+    )
 
 
 def kosmos2(folder: Path) -> Path:

@@ -23,10 +23,7 @@ _ENCODER = "its decoder reads the states of an encoder"
 _STATE = "linear_attention: what they keep is one state of all rows"
 
 REFUSED: dict[str, Refusal] = {
-    "blip-2": Refusal(refusals.blip2, "its processor lays 5 rows of image, its tower gives 4"),
-    "chameleon": Refusal(refusals.chameleon, "the library shuts out words by their logits"),
     "diffusion_gemma": Refusal(named("diffusion_gemma"), "expected as many heads of one size in all layers"),
-    "emu3": Refusal(refusals.emu3, "lays a picture in a prompt otherwise than one that stands alone"),
     "florence2": Refusal(named("florence2"), _ENCODER),
     "fuyu": Refusal(refusals.fuyu, "Found total 2 |SPEAKER| tokens and 1 images"),
     "gemma3n": Refusal(named("gemma3n"), "got hidden_size_per_layer_input"),
@@ -34,9 +31,7 @@ REFUSED: dict[str, Refusal] = {
     "gemma4": Refusal(refusals.gemma4, "got hidden_size_per_layer_input"),
     "gemma4_unified": Refusal(named("gemma4_unified"), "expected as many heads of one size in all layers"),
     "git": Refusal(refusals.git, "its attention cannot be replaced"),
-    "hunyuan_vl": Refusal(axes.hunyuan_vl, "its rule gives a picture in a prompt other positions"),
     "kimi_k25": Refusal(axes.kimi_k25, "its decoder does not run over pages"),
-    "instructblip": Refusal(refusals.instructblip, "its processor lays 5 rows of image, its tower gives 4"),
     "kosmos-2": Refusal(refusals.kosmos2, "expected image_token on its Kosmos2Processor"),
     "kyutai_speech_to_text": Refusal(refusals.kyutai_speech_to_text, "expected image_token on its Kyutai"),
     "lfm2_vl": Refusal(refusals.lfm2_vl, "got conv: what they keep is one state of all rows"),

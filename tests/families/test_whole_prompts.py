@@ -71,6 +71,10 @@ def test_one_shot_equals_generate(tried: Tried) -> None:
         for medium in MEDIA[kind]:
             request, inputs = asked(tried, (kind, medium))
             assert_equal(generated(tried.loaded, request), by_library(tried, inputs))
+    if tried.towers.unwritten:
+        with pytest.raises(InputError, match="messages: expected one image, which this model's processor sets before"):
+            pair(tried)
+        return
     request, inputs = pair(tried)
     assert_equal(generated(tried.loaded, request), by_library(tried, inputs))
 
@@ -83,13 +87,14 @@ def test_a_prompt_beside_others_is_what_it_is_alone(tried: Tried) -> None:
         for picture in MEDIA["image"][:2]
         for words in ("What do you see?", "What do you hear and what do you see?")
     ]
-    alone = []
+    alone, most = [], 0
     for request in requests:
         prompts = Prompts(tried)
         stream = prompts.begin(request)
         prompts.run()
         alone.append(prompts.draws[stream])
-    prompts = Prompts(tried, kv_tokens=96, prefix_cache=True)
+        most = max(most, prompts.core.scheduler.streams[stream].rows)
+    prompts = Prompts(tried, kv_tokens=most + most // 2 + 4, prefix_cache=True)
     streams = []
     for request in requests:
         streams.append(prompts.begin(request))
@@ -116,7 +121,9 @@ def test_a_second_reply_to_a_prompt_is_the_first_once_more(tried: Tried) -> None
 
 def test_media_in_a_stream_is_refused(tried: Tried) -> None:
     rig = Rig(tried.loaded)
-    with pytest.raises(InputError, match="format live: image of .* would change what is cached already"):
+    with pytest.raises(
+        InputError, match="format live: image of .* would change what is cached already, or be something else"
+    ):
         rig.open(format="live")
     session = rig.open(format="turns")
     with pytest.raises(InputError, match=r"image: expected one of what this model takes \(text\), got image"):
