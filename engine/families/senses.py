@@ -16,7 +16,7 @@ from ...errors import ModelError
 KINDS = {"image": 1, "video": 2, "audio": 3}
 # What a tower takes first, by kind, under the names that processors give it.
 _MAIN = {
-    "image": ("pixel_values", "pixel_values_images"),
+    "image": ("pixel_values", "pixel_values_images", "image_pixel_values"),
     "video": ("pixel_values_videos",),
     "audio": ("input_features", "input_values", "audio_input_features"),
 }
@@ -59,7 +59,9 @@ def _find(kind: str, model: Any, processor: Any) -> Sense | str:
     names = [f"{kind}_token_id", f"{kind}_token_index"]
     # Some lay frames as so many pictures.
     names += ["image_token_id", "image_token_index"] if kind == "video" else []
-    id = next((value for name in names if isinstance(value := getattr(model.config, name, None), int)), None)
+    inner = getattr(model.config, "audio_config" if kind == "audio" else "vision_config", None)
+    said = [getattr(config, name, None) for config in (model.config, inner) for name in names]
+    id = next((value for value in said if isinstance(value, int)), None)
     if id is None:
         return f"expected {kind}_token_id on its {type(model.config).__name__}, got none"
     for part in (getattr(model, "model", model), model):
@@ -83,19 +85,28 @@ class _Caught(Exception):
 
 
 def embeddings_of(model: Any, decoder: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
-    """What the library's model gives its decoder for a processor's output, `(n, hidden)`: words and media. The decoder
-    does not run."""
+    """What the library's model gives its decoder for a processor's output, `(n, hidden)`: words and media. Where that is
+    ids, it is what the decoder gives its first layer. No layer runs."""
 
     def catch(_: Any, args: Any, given: dict[str, Any]) -> None:
-        if (embeds := given.get("inputs_embeds")) is None:
-            raise ModelError("expected media among the rows that its decoder is given, got ids alone")
-        raise _Caught(embeds)
+        if (embeds := given.get("inputs_embeds")) is not None:
+            raise _Caught(embeds)
 
-    hook = decoder.register_forward_pre_hook(catch, with_kwargs=True)
+    def catch_in_layer(_: Any, args: Any, given: dict[str, Any]) -> None:
+        raise _Caught(args[0] if args else given["hidden_states"])
+
+    layers = getattr(decoder, "layers", None)
+    if not layers:
+        raise ModelError("expected layers in its decoder, got none")
+    hooks = [
+        decoder.register_forward_pre_hook(catch, with_kwargs=True),
+        layers[0].register_forward_pre_hook(catch_in_layer, with_kwargs=True),
+    ]
     try:
         model(**inputs, use_cache=False)
     except _Caught as caught:
         return caught.embeds[0]
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
     raise AssertionError("the model has not called its decoder")

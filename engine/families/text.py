@@ -98,6 +98,7 @@ _OTHERS = {
 _BY_LAYER = {
     "hidden_size_per_layer_input": "layers that take the rows of the layer before and nothing else",
     "cross_attention_layers": "layers that see rows of the cache alone",
+    "cross_layer_interval": "layers that see rows of the cache alone",
     "num_kv_shared_layers": "keys and values of its own in each layer",
 }
 
@@ -125,13 +126,14 @@ def check_text(config: Any) -> None:
         raise ModelError(f"expected as many heads of one size in all layers, got (number, size) {sorted(heads)}")
 
 
-def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
-    """A text model from `path`, in `dtype` on `device`, its attention replaced. ModelError where it cannot be."""
+def load(path: Path, dtype: torch.dtype, device: torch.device, make: Any = None) -> Loaded:
+    """A text model from `path`, in `dtype` on `device`, its attention replaced. `make`: the library's class for it;
+    None: the one for text. ModelError where it cannot be."""
     config = transformers.AutoConfig.from_pretrained(path)
     check_text(config)
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     try:
-        model = open_model(transformers.AutoModelForCausalLM, path, dtype, device, NAME)
+        model = open_model(make or transformers.AutoModelForCausalLM, path, dtype, device, NAME)
     except ValueError as error:
         raise ModelError(f"its attention cannot be replaced: {error}") from error
     data = FamilyData(

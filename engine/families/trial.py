@@ -34,6 +34,7 @@ _SECOND_US = 1_000_000
 _WINDOWS = (1.0, 2.0, 4.0, 8.0)
 _CHUNK = 30.0  # where nothing else is known
 _WHAT = {"image": "a picture", "video": "frames", "audio": "a sound"}
+_WORDS = "What is it?"
 _NONE = np.zeros(0, np.int64)
 
 
@@ -107,6 +108,8 @@ class FamilyTrial:
             towers.piece(whole)
         except RuntimeError:  # it leaves it to its caller to bring frames to a size that the tower takes
             towers.video_more = {"do_resize": True}
+        except KeyError:  # it needs the times that it was told, and does not keep them by itself
+            towers.video_more = {"return_metadata": True}
         towers.tells_times = self._tells_times(frames[:least])
         self._same("video", frames, whole)
         if towers.streamed["video"] == "F":
@@ -215,16 +218,23 @@ class FamilyTrial:
     def _compare(self, kind: str, medium: np.ndarray) -> EncodedPrompt:
         """A prompt with this medium. ModelError where it is another over pages than in the library."""
         towers, loaded = self._towers, self._loaded
-        content = [{"type": kind, kind: "x"}, {"type": "text", "text": "What is it?"}]
+        content = [{"type": kind, kind: "x"}, {"type": "text", "text": _WORDS}]
         messages = [{"role": "user", "content": content}]
         asked = Content([Media(kind, medium)], messages=messages, video_fps=towers.video_fps)
         inputs = process(towers, asked).to(loaded.device, dtype=loaded.dtype)
+        self._check_words(inputs["input_ids"])
         towers.together = max(towers.together, self._rule(kind, medium, inputs))
         prompt = towers.prompt(asked)
         if not _near(_shown(prompt), _shown(towers.prompt(asked)), _AGAIN):
             raise ModelError(f"its tower makes other rows of {_WHAT[kind]} each time: there is chance in it")
         self.drawn = check_prompt(loaded, self._model, prompt, inputs, self._attention)
         return prompt
+
+    def _check_words(self, ids: torch.Tensor) -> None:
+        """ModelError where a processor makes several prompts of one, or writes other words."""
+        said = self._towers.processor.tokenizer.decode(ids[0])
+        if len(ids) != 1 or _WORDS not in said:
+            raise ModelError(f"expected one prompt with the words {_WORDS!r} from its processor, got {len(ids)}: {said}")
 
     def _alone(self, kind: str, segment: Segment, prompt: EncodedPrompt) -> None:
         """ModelError where the rows of a medium in a prompt are others than those of the medium alone."""
@@ -254,7 +264,7 @@ class FamilyTrial:
         found = rule(seen, towers.media_mask(inputs, kind, sense.id))
         if found is not Together.MEDIA:
             return found
-        parts = [{"type": kind, kind: "x"}, {"type": "text", "text": "What is it?"}]
+        parts = [{"type": kind, kind: "x"}, {"type": "text", "text": _WORDS}]
         messages, fps = [{"role": "user", "content": parts * 2}], towers.video_fps
         two = Content([Media(kind, medium)] * 2, messages=messages, video_fps=fps)
         try:

@@ -20,6 +20,7 @@ from ..words.template import learn
 from .opened import open_model
 from .senses import find_senses
 from .text import check_text
+from .text import load as load_text
 from .trial import FamilyTrial
 from .tried_towers import TriedTowers
 
@@ -36,6 +37,8 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     config = transformers.AutoConfig.from_pretrained(path)
     check_tried(config)
     processor = transformers.AutoProcessor.from_pretrained(path)
+    if not hasattr(processor, "tokenizer"):  # a text model that the library lists here
+        return load_text(path, dtype, device, class_of(config.model_type))
     if processor.chat_template is None:  # some leave it to their tokenizer
         processor.chat_template = processor.tokenizer.chat_template
     model, attention = _opened(config, path, dtype, device)
@@ -104,6 +107,8 @@ def _opened(config: Any, path: Path, dtype: torch.dtype, device: torch.device) -
                 raise
             raise ModelError("its attention cannot be replaced: it is one of the library's own list") from error
         except ValueError as error:
+            if "Unrecognized configuration class" in str(error):
+                raise ModelError(f"expected a type that {make.__name__} opens, got another") from error
             if way == "eager" or "attention implementation" not in str(error):
                 raise
     raise AssertionError("both ways have ended")

@@ -61,6 +61,8 @@ class TriedTowers(OneAxisTowers):
         self.times_inside = False  # the times of frames stand between rows of one piece
         self.block_seconds = 1.0  # of a piece of sound
         self.longest_seconds: float | None = None  # of a sound that the processor takes without cutting it
+        # Some processors say of their rows what these are only when they are asked to.
+        self.asks = {f"return_{_TYPES}": True} if rope and _TYPES in inspect.signature(rope).parameters else {}
         self.types = RowTypes(whole.get_decoder())
         self.together = Together.NONE  # which rows of a prompt see rows behind them
         self.plain: set[str] = set()  # the kinds of which the processor lays nothing but placeholders, one by one
@@ -153,7 +155,7 @@ class TriedTowers(OneAxisTowers):
         options = super().media_options(media, content)
         if media["video"]:
             options["videos_kwargs"] = self.video_more | options["videos_kwargs"]
-        return options | ({"audio_kwargs": {"sampling_rate": self.rate}} if media["audio"] else {})
+        return options | self.asks | ({"audio_kwargs": {"sampling_rate": self.rate}} if media["audio"] else {})
 
     @torch.inference_mode()
     def prompt(self, content: Content, known: Features | None = None) -> EncodedPrompt:
@@ -191,7 +193,7 @@ class TriedTowers(OneAxisTowers):
         sense, tokenizer = self.senses[kind], self.processor.tokenizer
         media = [medium] if kind != "image" or kind in self.nested else medium
         given = {"text": [before + sense.token + after], _PLURALS[kind]: media}
-        inputs = self.processor(**given, return_tensors="pt", add_special_tokens=False, **more)
+        inputs = self.processor(**given, return_tensors="pt", add_special_tokens=False, **self.asks, **more)
         self.types.follow(inputs)
         start = len(tokenizer(before, add_special_tokens=False)["input_ids"])
         stop = inputs["input_ids"].shape[1] - len(tokenizer(after, add_special_tokens=False)["input_ids"])

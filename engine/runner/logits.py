@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 SHUT = -1e4  # logits of what a model never lets be drawn are below it, in every type of number
+_FULL = 1 - 1e-9  # of a cap; a logit that has it says nothing of what it was
 _SAME = 2e-2  # of the largest logit; what rounding in 16 bits makes is a fraction of it
 
 
@@ -37,11 +38,12 @@ def logit_rule(layer: torch.Tensor | None, given: torch.Tensor, config: Any) -> 
         return LogitRule()
     shut = (given <= SHUT).all(0)
     layer, given = layer[:, ~shut].double(), given[:, ~shut].double()
-    scale = _named(float((layer * given).sum() / (layer * layer).sum()), config)
-    cap = getattr(config, "final_logit_softcapping", None)
-    for rule in (LogitRule(), LogitRule(scale), *([] if cap is None else [LogitRule(cap=float(cap))])):
-        if float((rule(layer) - given).abs().max()) <= _SAME * float(given.abs().max()):
-            return rule._replace(shut=shut if shut.any() else None)
+    for cap in {None, getattr(config, "final_logit_softcapping", None)}:
+        plain = given if cap is None else torch.atanh((given / cap).clamp(-_FULL, _FULL)) * cap
+        scale = float((layer * plain).sum() / (layer * layer).sum())
+        for rule in (LogitRule(1.0, cap), LogitRule(_named(scale, config), cap)):
+            if float((rule(layer) - given).abs().max()) <= _SAME * float(given.abs().max()):
+                return rule._replace(shut=shut if shut.any() else None)
     return LogitRule()
 
 
