@@ -85,8 +85,8 @@ class _Caught(Exception):
 
 
 def embeddings_of(model: Any, decoder: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
-    """What the library's model gives its decoder for a processor's output, `(n, hidden)`: words and media. Where that is
-    ids, it is what the decoder gives its first layer. No layer runs."""
+    """What the library's model gives its decoder for a processor's output, `(n, hidden)`: words and media. Where that
+    is ids, it is what the decoder gives its first layer. No layer runs."""
 
     def catch(_: Any, args: Any, given: dict[str, Any]) -> None:
         if (embeds := given.get("inputs_embeds")) is not None:

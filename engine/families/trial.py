@@ -7,7 +7,8 @@ In: a loaded model. Out: what is not served, with the reason; the towers know th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content, Media
 from ...streams.segment import AudioSegment, ImageSegment, Segment, VideoSegment
-from ..embeddings import EncodedPrompt
+from ..embeddings import EncodedPrompt, joined
 from ..family import Loaded
 from ..runner.logits import LogitRule
 from ..runner.out_of_memory import is_out_of_memory
@@ -44,6 +45,7 @@ class FamilyTrial:
     def __init__(self, loaded: Loaded, towers: TriedTowers, model: Any, attention: dict[str, str]) -> None:
         self._loaded, self._towers, self._model, self._attention = loaded, towers, model, attention
         self._random = np.random.default_rng(0)
+        self._passed: dict[str, tuple[np.ndarray, Segment]] = {}  # what was tried of each kind that may be streamed
         self.drawn = LogitRule()  # what the model does with its logits
 
     def run(self) -> dict[str, str]:
@@ -63,8 +65,29 @@ class FamilyTrial:
             if kind in refused:
                 towers.leave_out(kind)
                 towers.together = together
+        for kind, why in self._mixed():
+            refused[kind] = why
+            towers.leave_out(kind)
         towers.types.learning = False
         return refused
+
+    def _mixed(self) -> Iterator[tuple[str, str]]:
+        """The kinds whose rows are others in a prompt with another kind, where the whole model makes them."""
+        towers = self._towers
+        for first, other in itertools.combinations(tuple(self._passed), 2):
+            senses = [towers.senses.get(kind) for kind in (first, other)]
+            if any(sense is None for sense in senses) or all(sense and sense.encode for sense in senses):
+                continue
+            media = [Media(kind, self._passed[kind][0]) for kind in (first, other)]
+            parts = [{"type": kind, kind: "x"} for kind in (first, other)] + [{"type": "text", "text": _WORDS}]
+            asked = Content(media, messages=[{"role": "user", "content": parts}], video_fps=towers.video_fps)
+            with torch.inference_mode():
+                made = towers.encode_prompt(process(towers, asked).to(self._loaded.device))
+            for kind, _, rows in made:
+                alone = towers.look(self._passed[kind][1])[1].rows
+                if not _near(alone, joined(rows).rows):
+                    yield other, f"its rows of {_WHAT[kind]} are others in a prompt with {_WHAT[first]} too"
+                    break
 
     def assume(self) -> None:
         """Without weights nothing is computed: media comes in the largest pieces in which it may have to."""
@@ -185,6 +208,7 @@ class FamilyTrial:
                 whole = whole or kept
                 if not towers.together.changes:
                     self._alone(kind, segment, prompt)
+                    self._passed[kind] = medium, segment
                     return
             except Exception as error:  # whatever a class raises that was never called like this
                 if is_out_of_memory(error):
@@ -234,7 +258,9 @@ class FamilyTrial:
         """ModelError where a processor makes several prompts of one, or writes other words."""
         said = self._towers.processor.tokenizer.decode(ids[0])
         if len(ids) != 1 or _WORDS not in said:
-            raise ModelError(f"expected one prompt with the words {_WORDS!r} from its processor, got {len(ids)}: {said}")
+            raise ModelError(
+                f"expected one prompt with the words {_WORDS!r} from its processor, got {len(ids)}: {said}"
+            )
 
     def _alone(self, kind: str, segment: Segment, prompt: EncodedPrompt) -> None:
         """ModelError where the rows of a medium in a prompt are others than those of the medium alone."""

@@ -101,7 +101,11 @@ def _opened(config: Any, path: Path, dtype: torch.dtype, device: torch.device) -
     for way in ("sdpa", "eager"):
         attention = _attention(config, way)
         try:
-            return open_model(make, path, dtype, device, attention), attention
+            model = open_model(make, path, dtype, device, attention)
+            if way == "sdpa" and _is_causal(model):
+                attention = _attention(config, "eager")
+                model.set_attn_implementation(attention)
+            return model, attention
         except KeyError as error:
             if error.args != (NAME,):
                 raise
@@ -112,6 +116,18 @@ def _opened(config: Any, path: Path, dtype: torch.dtype, device: torch.device) -
             if way == "eager" or "attention implementation" not in str(error):
                 raise
     raise AssertionError("both ways have ended")
+
+
+def _is_causal(model: Any) -> bool:
+    """Whether something in the towers says that it looks back only: the library's fast way believes that where there is
+    no mask, its plain one does not."""
+    return any(getattr(part, "is_causal", False) is True for part in _outside(model, model.get_decoder()))
+
+
+def _outside(model: Any, decoder: Any) -> list[Any]:
+    """The modules that are none of the decoder's layers: some decoders hold the towers too."""
+    inside = set(getattr(decoder, "layers", decoder).modules())
+    return [part for part in model.modules() if part not in inside]
 
 
 def class_of(model_type: str) -> Any:
@@ -132,7 +148,6 @@ def _attention(config: Any, towers: str) -> dict[str, str]:
 
 
 def _blocks(model: Any, decoder: Any) -> Any:
-    """The layers of the towers: of those outside the decoder the longest list."""
-    inside = set(decoder.modules())
-    lists = [part for part in model.modules() if isinstance(part, torch.nn.ModuleList) and part not in inside]
+    """The layers of the towers: of those outside the decoder's the longest list."""
+    lists = [part for part in _outside(model, decoder) if isinstance(part, torch.nn.ModuleList)]
     return max(lists, key=len, default=())

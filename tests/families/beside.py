@@ -8,7 +8,7 @@ from typing import Any
 
 import transformers as hf
 
-from tests.engine.tried import CHAT, PATCH, SIDE, _save, _tokenizer
+from tests.engine.tried import PATCH, SIDE, _save, _tokenizer
 from tests.families.refusals import _seeing
 from tests.families.tiled import SQUARE
 from tests.fixtures.one_axis import SIGHT
@@ -98,6 +98,7 @@ def evolla(folder: Path) -> Path:
         protein_encoder_config={"vocab_size": 446, "hidden_size": 32, "num_hidden_layers": 1,
                                 "num_attention_heads": 2, "intermediate_size": 48},
     )  # fmt: skip
-    (folder / "vocab.txt").write_text("\n".join(["<cls>", "<pad>", "<eos>", "<unk>", "<mask>", *"ACDEFGHIKLMNPQRSTVWY"]))
+    letters = ["<cls>", "<pad>", "<eos>", "<unk>", "<mask>", *"ACDEFGHIKLMNPQRSTVWY"]
+    (folder / "vocab.txt").write_text("\n".join(letters))
     processor = hf.EvollaProcessor(hf.EsmTokenizer(str(folder / "vocab.txt")), tokenizer)
     return _save(folder, hf.EvollaForProteinText2Text(config), tokenizer, processor)

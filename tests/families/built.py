@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import pytest
 
 from tests.engine import tried as pictures
 
-from . import axes, blocks, documents, hearing, refusals, tiled
+from . import axes, beside, blocks, documents, hearing, later, refusals, tiled
 from .suite import Builder
 
 
@@ -71,6 +73,20 @@ BUILDERS: dict[str, Built] = {
     "perception_lm": Built(tiled.perception_lm, _BOTH),
     "qianfan_ocr": Built(documents.qianfan_ocr, _SEES),
     **{
+        build.__name__: Built(build, classes)
+        for build, classes in (
+            (later.cosmos3_edge, _BOTH),
+            (later.cosmos3_omni, _BOTH),
+            (later.deepseek_ocr2, _SEES),
+            (later.glmga, _BOTH),
+            (later.hyperclovax_vision_v2, _BOTH),
+            (later.muse_glimmer, _CLIPS),
+            (later.muse_spark, {**_CLIPS, "audio": "E"}),
+            (refusals.phi4_multimodal, _SEES),
+        )
+    },
+    "mistral4": Built(beside.mistral4, {}),
+    **{
         build.__name__: Built(build, {"audio": "E"})
         for build in (
             hearing.audioflamingo3,
@@ -92,6 +108,14 @@ BUILDERS: dict[str, Built] = {
 
 TYPES = [name for name in BUILDERS if " " not in name]  # the others are a second model of a type
 
-# Their media may come in a stream; that of the others comes in a request's own prompt alone.
-STREAMED = [name for name, built in BUILDERS.items() if "F" not in built.classes.values()]
-WHOLE = [name for name in BUILDERS if name not in STREAMED]
+# What they show is shown by another family of the suite too, or they take seconds.
+_SLOW = {
+    *("blip-2", "chameleon", "cosmos3_edge", "cosmos3_omni", "deepseek_ocr2", "emu3", "fast_vlm", "glmga"),
+    *("muse_glimmer", "muse_spark", "paligemma 2", "perception_lm", "phi4_multimodal"),
+}
+
+
+def names(whole: bool) -> list[Any]:
+    """Those whose media may come in a stream; or, where `whole`, in a request's own prompt alone."""
+    found = [name for name, built in BUILDERS.items() if built.classes and ("F" in built.classes.values()) is whole]
+    return [pytest.param(name, marks=pytest.mark.slow) if name in _SLOW else name for name in found]

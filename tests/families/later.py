@@ -75,7 +75,7 @@ def deepseek_ocr2(folder: Path) -> Path:
         image_token_id=ids["<image>"],
     )  # fmt: skip
     processor = hf.DeepseekOcr2Processor(hf.DeepseekOcr2ImageProcessor(), tokenizer, chat_template=CHAT)
-    return _save(folder, hf.DeepseekOcr2ForConditionalGeneration(config), tokenizer, processor)
+    return _save(folder, hf.DeepseekOcr2ForConditionalGeneration(config), tokenizer, processor, seed=9)
 
 
 def shieldgemma2(folder: Path) -> Path:
@@ -158,7 +158,7 @@ def muse_spark(folder: Path) -> Path:
     kinds = ["sliding_attention", "sliding_attention", "full_attention"]
     config = hf.MuseSparkConfig(
         text_config={**language_sizes(), **marks, "bos_token_id": None, "head_dim": 16, "sliding_window": 24,
-                     "layer_types": kinds, "output_multiplier": 0.5, "num_local_experts": 4,
+                     "layer_types": kinds, "output_multiplier": 0.5, "qk_scale_factor": 1.0, "num_local_experts": 4,
                      "num_experts_per_tok": 2, "moe_intermediate_size": 32, "moe_hidden_size": 32},
         vision_config={"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 48,
                        "patch_size": PATCH, "pos_emb_height": 8, "pos_emb_width": 8},
@@ -173,7 +173,7 @@ def muse_spark(folder: Path) -> Path:
         hf.MuseSparkFeatureExtractor(),
         chat_template=tokenizer.chat_template,
     )
-    return _save(folder, hf.MuseSparkForConditionalGeneration(config), tokenizer, processor)
+    return _save(folder, hf.MuseSparkForConditionalGeneration(config), tokenizer, processor, seed=5)
 
 
 def cosmos3_edge(folder: Path) -> Path:

@@ -92,7 +92,7 @@ def phi4_multimodal(folder: Path) -> Path:
         hf.Phi4MultimodalFeatureExtractor(),
         tokenizer,
     )
-    return _save(folder, hf.Phi4MultimodalForCausalLM(config), tokenizer, processor)
+    return _save(folder, hf.Phi4MultimodalForCausalLM(config), tokenizer, processor, seed=5)
 
 
 def kyutai_speech_to_text(folder: Path) -> Path:

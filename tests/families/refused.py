@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tests.engine.tried import mllama
 
-from . import axes, hearing, refusals
+from . import axes, beside, hearing, later, refusals
 from .refusals import named
 from .suite import Builder
 
@@ -23,6 +23,13 @@ _ENCODER = "its decoder reads the states of an encoder"
 _STATE = "linear_attention: what they keep is one state of all rows"
 
 REFUSED: dict[str, Refusal] = {
+    "blip": Refusal(beside.blip, "expected image_token on its BlipProcessor"),
+    "evolla": Refusal(beside.evolla, "expected a type that AutoModelForMultimodalLM opens"),
+    "idefics": Refusal(beside.idefics, "expected layers that see rows of the cache alone, got cross_layer_interval"),
+    "instructblipvideo": Refusal(beside.instructblipvideo, "expected image_token on its InstructBlipVideoProcessor"),
+    "kosmos-2.5": Refusal(beside.kosmos2_5, "expected image_token_id on its Kosmos2_5Config"),
+    "pp_chart2table": Refusal(later.pp_chart2table, "expected image_token on its PPChart2TableProcessor"),
+    "shieldgemma2": Refusal(later.shieldgemma2, "expected all weights of Gemma3ForConditionalGeneration"),
     "diffusion_gemma": Refusal(named("diffusion_gemma"), "expected as many heads of one size in all layers"),
     "florence2": Refusal(named("florence2"), _ENCODER),
     "fuyu": Refusal(refusals.fuyu, "Found total 2 |SPEAKER| tokens and 1 images"),
@@ -37,7 +44,6 @@ REFUSED: dict[str, Refusal] = {
     "lfm2_vl": Refusal(refusals.lfm2_vl, "got conv: what they keep is one state of all rows"),
     "llama4": Refusal(named("llama4"), "got chunked_attention: rows of a chunk see none before it"),
     "mllama": Refusal(mllama, "expected layers that see rows of the cache alone, got cross_attention_layers"),
-    "phi4_multimodal": Refusal(refusals.phi4_multimodal, "expected image_token_id on its Phi4MultimodalConfig"),
     "pix2struct": Refusal(named("pix2struct"), _ENCODER),
     "qwen3_5": Refusal(named("qwen3_5"), _STATE),
     "qwen3_5_moe": Refusal(named("qwen3_5_moe"), _STATE),

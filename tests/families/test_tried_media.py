@@ -8,11 +8,11 @@ import torch
 
 from tests.engine.rig import TOLERANCE
 from tests.engine.test_oracle1 import assert_equal, generated
-from tests.families.built import BUILDERS, STREAMED
+from tests.families.built import BUILDERS, names
 from tests.families.suite import MEDIA, Tried, Watched, asked, by_library, opened, pair
 
 
-@pytest.fixture(scope="module", params=STREAMED)
+@pytest.fixture(scope="module", params=names(whole=False))
 def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tried:
     return opened(BUILDERS[request.param].build(tmp_path_factory.mktemp(request.param)))
 

@@ -16,13 +16,13 @@ from penstock.streams.requests.request import Request, SamplingParams
 
 from tests.engine.rig import TOLERANCE, Rig
 from tests.engine.test_oracle1 import REPLY, assert_equal, generated, turn
-from tests.families.built import BUILDERS, WHOLE
+from tests.families.built import BUILDERS, names
 from tests.families.suite import MEDIA, Tried, asked, by_library, opened, pair
 
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="module", params=WHOLE)
+@pytest.fixture(scope="module", params=names(whole=True))
 def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tried:
     return opened(BUILDERS[request.param].build(tmp_path_factory.mktemp(request.param)))
 
