@@ -68,6 +68,7 @@ def make_parts(
         spell_apart,
         config.prefix_cache
         and "F" not in loaded.family.data.classes.values(),  # where later rows change what is cached
+        0 if config.speculative is None else config.speculative_tokens,
     )
     backend = make_backend(config, loaded.device.type)
     record = CudaRecorder(loaded.device) if is_recorded(config, str(loaded.device)) else None
