@@ -51,17 +51,17 @@ class Guessing:
         return {"guesses": self._guessed, "guesses_right": self._right}
 
     def add(self, feeds: list[Feed], talks: Mapping[int, Conversation]) -> list[Feed]:
-        """The feeds of a step, with guesses where they are worth it."""
-        replies = sum(feed.draw is not None for feed in feeds) if self._most else 0
-        if not replies:
+        """The feeds of a step, with guesses where they are worth it. A step that appends has none, since those whose
+        rows these are wait for it."""
+        if not self._most or any(feed.draw is None or len(feed.rows) > 1 or len(feed.rows[0]) > 1 for feed in feeds):
             return feeds
         self._steps += 1
         if not self._steps % _PLAIN_EVERY:
             return feeds
-        room = self._step_rows - sum(len(run) for feed in feeds for run in feed.rows)
+        room = self._step_rows - len(feeds)
         added = []
         for feed in feeds:
-            guesses = None if feed.draw is None else self._guesses(talks[feed.stream], room, self.cost * replies)
+            guesses = self._guesses(talks[feed.stream], room, self.cost * len(feeds))
             if guesses is not None:
                 room -= len(guesses.ids)
                 feed = msgspec.structs.replace(feed, guesses=guesses)

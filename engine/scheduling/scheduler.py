@@ -25,6 +25,7 @@ from ..command import (
     Due,
     Fork,
     Freeze,
+    GuessCost,
     LaidOut,
     Open,
     Park,
@@ -116,7 +117,8 @@ class Scheduler:
 
         Raises InputError where `Open`, `Fork` or `Thaw` is refused.
         """
-        if command in (AppendRows(self._append_rows), Yield([*self._yielding]), Due(self._precedence.due)):
+        known = AppendRows(self._append_rows), GuessCost(self.guessing.cost), Yield([*self._yielding])
+        if command in (*known, Due(self._precedence.due)):
             return
         self._note(command)
         match command:
@@ -136,6 +138,8 @@ class Scheduler:
                 self._close(id)
             case AppendRows(rows):
                 self._append_rows = min(rows, self.config.step_rows)
+            case GuessCost(share):
+                self.guessing.cost = share
             case Yield(streams):
                 self._yielding = dict.fromkeys(streams)
             case Due(streams):

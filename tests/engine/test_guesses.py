@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock.engine.family import Loaded
 
 from .acts import COSTLY, Act, Client, acts, perform, strangers
 from .guessed import always, guessing_rig
-from .rig import Rig
 from .test_oracle3 import CACHES
 
 CHANCES = st.sampled_from([0.0, 0.5, 0.8, 1.0])
