@@ -355,10 +355,11 @@ class Schedule(Actor[ScheduleMessage]):
         if appended:
             self._pace.took(appended, ms)
         elif decodes:
-            guesses = sum(len(feed.guesses.draws) for feed in plan.feeds if feed.guesses is not None)
-            self._guess_pace.took(decodes, guesses, ms)
-            if not guesses:
+            guessed = [len(feed.guesses.draws) for feed in plan.feeds if feed.guesses is not None]
+            if not guessed:
                 self._pace.idle(ms)
+            if not guessed or any(guessed):  # else the draft model has only read
+                self._guess_pace.took(decodes, sum(guessed), ms)
 
     def _news(self, stream: int) -> Tell:
         """What the stream's client will be told next."""

@@ -44,7 +44,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     prefix_cache: what a new stream begins with is not computed if full pages with the same rows are still in the cache
         (docs/memory.md). False: every stream computes its own rows.
     speculative: how tokens of a reply are guessed, so that one step says several (docs/speculative.md): "ngram", what
-        followed the same words earlier in the stream. What is said stays the same. `None`: nothing is guessed.
+        followed the same words earlier in the stream; or the folder or id of a smaller model with the same words. What
+        is said stays the same. `None`: nothing is guessed.
     speculative_tokens: the most tokens that are guessed of a stream in a step.
     decode: where client media is decoded: "inline" (threads) or "workers" (processes with limits of memory and time).
     processor: options of the model's processor, by name, for requests that do not set them (`Request.processor`).

@@ -271,7 +271,7 @@ class Loaded(NamedTuple):
     `config` the decoder's configuration. `why` its device and dtype were taken, empty where they were asked for. `fast`
     is a `FastDecoder` that stands for `text`, None where the library's module runs. `turning` (a `Turning`): how keys
     turn with their positions, None where its streams have no window. `fingerprint`: what tells it from other models;
-    empty where nobody has asked."""
+    empty where nobody has asked. `draft`: a smaller one with the same words that guesses its tokens."""
 
     family: Family
     towers: Towers
@@ -282,6 +282,7 @@ class Loaded(NamedTuple):
     fast: Any = None
     turning: Any = None
     fingerprint: str = ""
+    draft: Loaded | None = None
 
     @property
     def device(self) -> torch.device:

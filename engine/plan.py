@@ -57,14 +57,15 @@ class Guesses(msgspec.Struct, frozen=True, gc=False):
     """Tokens that a reply may say next: rows behind those of a feed, in the same table, at `positions` `(3, n)`.
 
     `draws`: how the token behind each of them is drawn; what they `said` is without the guesses. `ids`: the tokens;
-    empty: the runner's draft model finds them. `unread`: rows of the stream before those of the feed that the draft
-    model has not computed, the last of them stands before the feed's first.
+    empty: the runner's draft model finds them. `unread`: rows of the stream from place `first` on that the draft model
+    has not computed; where there are `draws`, those of the feed follow.
     """
 
     positions: np.ndarray
     draws: list[Draw]
     ids: tuple[int, ...] = ()
     unread: list[Rows] = []
+    first: int = 0
 
 
 class Feed(msgspec.Struct, frozen=True, gc=False):

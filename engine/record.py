@@ -24,6 +24,7 @@ from .encoding import decoder, encode
 from .family import Loaded
 from .loading.open import load
 from .runner.backends import make_backend
+from .runner.drafter import attach
 from .runner.language import LanguageModel
 from .scheduling.journal import Again, Entry, Holds, made, replay
 from .scheduling.scheduler import Scheduler, SchedulerConfig
@@ -161,4 +162,6 @@ def repeat(record: Record, model: str | None = None) -> Iterator[Again]:
     if type(backend).__name__ != was.backend:
         raise PenstockError(f"replay: expected the backend {was.backend}, got {type(backend).__name__}")
     language = LanguageModel(loaded, was.sizes.pages, was.sizes.page_tokens, was.sizes.slots, backend)
+    if loaded.draft is not None:
+        attach(loaded.draft, language)
     yield from replay(record, Scheduler(loaded.family, was.sizes), language)

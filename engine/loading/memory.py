@@ -112,8 +112,7 @@ def _shared(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room |
     if is_recorded(config, device):
         step *= 2  # what is recorded keeps its own, at most as much
     page_tokens = config.page_tokens or backend.page_tokens
-    heads, dim = token_shape(loaded.config)
-    token = 2 * loaded.config.num_hidden_layers * heads * dim * loaded.dtype.itemsize
+    token = _token_bytes(loaded)
     free = compute.free_bytes(device) if room is None else room.free
     if config.kv_gib is not None:
         tokens = int(config.kv_gib * 2**30) // token
@@ -128,6 +127,13 @@ def _shared(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room |
             f"{device} beside the weights; try less --kv-gib"
         )
     return Memory(weight_bytes(loaded), step, encoder, token, page_tokens, pages)
+
+
+def _token_bytes(loaded: Loaded) -> int:
+    """Bytes of one row of the KV cache, with those of the draft model's."""
+    heads, dim = token_shape(loaded.config)
+    own = 2 * loaded.config.num_hidden_layers * heads * dim * loaded.dtype.itemsize
+    return own if loaded.draft is None else own + _token_bytes(loaded.draft)
 
 
 def _waiting_bytes(loaded: Loaded, config: EngineConfig) -> int:
@@ -165,8 +171,8 @@ def _fitting(free: int | None, worst: int, token: int, device: str, config: Engi
 
 
 def weight_bytes(loaded: Loaded) -> int:
-    """Bytes of all tensors of the decoder, the output layer and the towers; those that are shared count once. A weight
-    that was packed lies in the fast decoder alone, and is as large as it was."""
+    """Bytes of all tensors of the decoder, the output layer and the towers, with those of the draft model; those that
+    are shared count once. A weight that was packed lies in the fast decoder alone, and is as large as it was."""
     whole: Any = getattr(loaded.towers, "model", None)  # families keep the whole model there; else its blocks are known
     modules = [loaded.text, loaded.head, *loaded.towers.blocks, *([whole] if whole is not None else [])]
     tensors = {  # without numbers they lie nowhere, and are shared as objects
@@ -176,4 +182,5 @@ def weight_bytes(loaded: Loaded) -> int:
     }
     linears = [] if loaded.fast is None else loaded.fast.linears
     packed = sum(linear.packed_bytes for linear in linears)
-    return sum(tensors.values()) + packed + getattr(loaded.head, "packed_bytes", 0)
+    draft = 0 if loaded.draft is None else weight_bytes(loaded.draft)
+    return sum(tensors.values()) + packed + getattr(loaded.head, "packed_bytes", 0) + draft

@@ -10,7 +10,7 @@ backends.py     which attention backend runs, and which kernels
 attention.py attention_cpu.py           paged attention: the door from transformers and the reference; CPU
 attention_triton.py attention_varlen.py CUDA: our kernel; torch's own
 sampler.py filters.py   drawing tokens; which of them may be drawn
-guesses.py      guessed tokens in a step, and which were right
+guesses.py drafter.py   guessed tokens in a step, and which were right; the draft model
 blocks.py upload.py     the largest of many values; from the host to a device without waiting
 encoder.py gate.py      the towers behind a cache by content; the one thread that computes
 spans.py        the span store: embeddings, where the towers made them

@@ -21,7 +21,7 @@ def laid_behind(feed: Feed) -> Feed:
     if guesses is None or not guesses.ids:
         return replace(feed, guesses=None) if guesses is not None else feed
     behind = Rows(np.array(guesses.ids, dtype=np.int64), guesses.positions[:, : len(guesses.ids)])
-    draws = [_knowing(draw, guesses.ids[: place + 1]) for place, draw in enumerate(guesses.draws[: len(guesses.ids)])]
+    draws = [knowing(draw, guesses.ids[: place + 1]) for place, draw in enumerate(guesses.draws[: len(guesses.ids)])]
     return replace(feed, rows=[*feed.rows, behind], guesses=Guesses(behind.positions, draws, guesses.ids))
 
 
@@ -63,6 +63,6 @@ def _ids(feed: Feed) -> tuple[int, ...]:
     return () if feed.guesses is None else feed.guesses.ids
 
 
-def _knowing(draw: Draw, guesses: tuple[int, ...]) -> Draw:
+def knowing(draw: Draw, guesses: tuple[int, ...]) -> Draw:
     """The draw behind these guesses: what penalties count holds them too."""
     return replace(draw, said=draw.said + guesses) if draw.said else draw

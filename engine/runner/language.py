@@ -67,6 +67,7 @@ class LanguageModel:
         self.values = [torch.zeros(shape, dtype=dtype, device=self.device) for _ in range(config.num_hidden_layers)]
         # Page tables of all slots, for windows and fronts; entries after a sequence's length are stale and never read.
         self.tables = torch.zeros((slots * TABLES + spare, pages), dtype=torch.int32, device=self.device)
+        self.guess: Callable[[Plan], list[Feed]] = _as_planned  # or by a draft model
         self._host: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
         self.logits: torch.Tensor | None = None  # of the last step's drawn rows, (draws, vocabulary)
         self.graphs = None
@@ -86,7 +87,7 @@ class LanguageModel:
     def _run(self, plan: Plan) -> Result:
         failed = self._move_pages(plan)
         self.spans.fed(plan.found)
-        feeds = [laid_behind(feed) for feed in plan.feeds if feed.stream not in failed]
+        feeds = [laid_behind(feed) for feed in self.guess(plan) if feed.stream not in failed]
         while feeds:
             done = self._attempt(feeds)
             if done is not None:
@@ -261,6 +262,10 @@ class LanguageModel:
         for window, seen in parts.items():
             firsts = front.begins if window is None else front.within(window, batch.places - batch.begins)
             seen.append(self._from(whole, np.minimum(firsts, front.stops)))
+
+
+def _as_planned(plan: Plan) -> list[Feed]:
+    return plan.feeds
 
 
 def token_shape(config: Any) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from ..conversation.state import StreamState
 from ..plan import Drawn, Feed, Guesses, TableEdit
 from .chance import Chance
 from .lookup import Script, continued
+from .reading import Reading
 
 # What a guess costs until that was measured, in tokens that a reply says meanwhile.
 _COST = 0.1
@@ -30,21 +31,41 @@ _COST = 0.1
 _PLAIN_EVERY = 64
 
 
-class Guessing:
-    """Of one scheduler. `tokens`: the most guesses of a stream in a step; 0: there are none. `cost`: what one guess
-    costs, as a share of a step without."""
+class _Known:
+    """Of one stream."""
 
-    def __init__(self, tokens: int, step_rows: int) -> None:
-        self._most, self._step_rows = tokens, step_rows
+    def __init__(self) -> None:
+        self.chance, self.script, self.reading = Chance(), Script(), Reading()
+
+
+class Guessing:
+    """Of one scheduler. `tokens`: the most guesses of a stream in a step; 0: there are none. `drafts`: the draft model
+    finds them; else they are what followed the same words before. `cost`: what one guess costs, as a share of a step
+    without."""
+
+    def __init__(self, tokens: int, step_rows: int, drafts: bool) -> None:
+        self._most, self._step_rows, self._drafts = tokens, step_rows, drafts
         self.cost = _COST
         self._steps = 0
-        self._streams: dict[int, tuple[Chance, Script]] = {}
+        self._streams: dict[int, _Known] = {}
         self._guessed = self._right = 0
         self.stayed: list[tuple[int, int]] = []  # guesses whose rows have stayed in the last step, by stream
 
     def forget(self, stream: int) -> None:
         """It has ended."""
         self._streams.pop(stream, None)
+
+    def fork(self, stream: int, twin: int) -> None:
+        """The twin has the same pages, which the draft model has read as far."""
+        if stream in self._streams:
+            self._streams[twin] = _Known()
+            self._streams[twin].reading = self._streams[stream].reading.copy()
+
+    def moved(self, streams: list[int]) -> None:
+        """These have given up their pages."""
+        for stream in streams:
+            if stream in self._streams:
+                self._streams[stream].reading = Reading()
 
     def statistics(self) -> dict[str, int]:
         """`guesses`: tokens that were guessed; `guesses_right`: those of them that were said."""
@@ -73,19 +94,26 @@ class Guessing:
         assert reply is not None
         if not reply.ids or reply.guide is not None or _awaits(stream):
             return None
-        chance, script = self._streams.setdefault(stream.id, (Chance(), Script()))
-        count = chance.worth(min(self._most, room, _fitting(talk, reply)), cost)
+        known = self._streams.setdefault(stream.id, _Known())
+        count = known.chance.worth(min(self._most, room, _fitting(talk, reply)), cost)
         if count < 1:
             return None
-        ids = continued(script.read(stream), count)
-        if not ids:
+        if self._drafts:
+            return self._drafted(stream, reply, known.reading, count)
+        ids = continued(known.script.read(stream), count)
+        return _behind(stream, reply, len(ids), ids) if ids else None
+
+    def _drafted(self, stream: StreamState, reply: ReplyState, reading: Reading, count: int) -> Guesses | None:
+        """What the draft model has not read it reads first, a step's rows at a time."""
+        if stream.fronts is not None:
             return None
-        edit = stream.table.reserve(len(ids))
-        if edit.pages:
-            stream.changes.edits.append(TableEdit(stream.slot, edit.index, edit.pages))
-        first = stream.layout.cursor.reply_next
-        positions = np.broadcast_to(np.arange(first, first + len(ids), dtype=np.int64), (3, len(ids)))
-        return Guesses(positions, [reply.draw(1 + place) for place in range(len(ids))], ids)
+        last, first = stream.fed - 1, reading.upto(stream)
+        unread = reading.unread(stream, last, self._step_rows)
+        upto = first + sum(len(run) for run in unread)
+        if upto < last:
+            reading.reads(stream, upto)
+            count = 0
+        return msgspec.structs.replace(_behind(stream, reply, count), unread=unread, first=first)
 
     def take(self, talk: Conversation, feed: Feed | None, drawn: list[Drawn]) -> None:
         """The tokens of a feed take effect, one after the other. Without a feed the stream's rows came back."""
@@ -93,9 +121,10 @@ class Guessing:
             talk.stepped(*(drawn[0] if drawn else (None, None)))
             return
         stream, reply, begin = talk.stream, talk.stream.reply, talk.stream.begin
-        guesses, right, stayed = len(feed.guesses.draws), len(drawn) - 1, 0
-        if stream.id in self._streams:
-            self._streams[stream.id][0].learn(right, guesses)
+        guesses, right, stayed, first = len(feed.guesses.draws), len(drawn) - 1, 0, stream.fed
+        known = self._streams[stream.id]
+        if guesses:
+            known.chance.learn(right, guesses)
         self._guessed, self._right = self._guessed + guesses, self._right + right
         talk.stepped(*drawn[0])
         for one in drawn[1:]:
@@ -107,7 +136,19 @@ class Guessing:
             talk.stepped(*one)
             stayed += 1
         stream.table.trim()
+        if self._drafts and guesses:  # the last guess was not read
+            known.reading.reads(stream, min(first + min(stayed, guesses - 1), stream.fed))
         self.stayed.append((stream.id, stayed))
+
+
+def _behind(stream: StreamState, reply: ReplyState, count: int, ids: tuple[int, ...] = ()) -> Guesses:
+    """So many guesses behind the newest token, with pages for their rows."""
+    edit = stream.table.reserve(count)
+    if edit.pages:
+        stream.changes.edits.append(TableEdit(stream.slot, edit.index, edit.pages))
+    first = stream.layout.cursor.reply_next
+    positions = np.broadcast_to(np.arange(first, first + count, dtype=np.int64), (3, count))
+    return Guesses(positions, [reply.draw(1 + place) for place in range(count)], ids)
 
 
 def _awaits(stream: StreamState) -> bool:

@@ -73,7 +73,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True):
     again; when it is more, the oldest are let go, and such a stream can only be moved to the host whole. spell_apart:
     the ids of long texts are not found here, where all streams would wait, but come as `Spelt`. prefix_cache: streams
     go on with pages that hold their first rows already. guesses: the most tokens of a stream that are guessed in a
-    step.
+    step. drafts: the runner's draft model guesses them.
     """
 
     pages: int
@@ -86,6 +86,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True):
     spell_apart: bool = False
     prefix_cache: bool = False
     guesses: int = 0
+    drafts: bool = False
 
 
 class Scheduler:
@@ -100,7 +101,7 @@ class Scheduler:
         self.journal = journal  # None: nothing is noted
         self.pool = PagePool(config.pages, config.page_tokens)
         self._finding = Finding(self.pool, config.prefix_cache)
-        self.guessing = Guessing(config.guesses, config.step_rows)
+        self.guessing = Guessing(config.guesses, config.step_rows, config.drafts)
         self.streams: dict[int, StreamState] = {}
         self.limits = Limits(config.pages * config.page_tokens, family.max_positions)
         self._places = Places(config.slots, self.limits)
@@ -214,6 +215,7 @@ class Scheduler:
         mark = None if command.back is None else stream.marks.find(command.back)
         tables, limits = self._places.take(twin, stream.request)
         self._host.fork(stream, twin)
+        self.guessing.fork(id, twin)
         state = stream.fork(twin, tables, command.before)
         begun = go_back(state, again is not None, mark)
         self._add(state, limits)
@@ -262,6 +264,7 @@ class Scheduler:
         moved = sorted((self.streams[id] for id in decision.moved), key=lambda stream: stream.whole)
         frozen, copied_away = self._freezing.moves()
         saves = [self._host.move(stream) for stream in moved]
+        self.guessing.moved(decision.moved)
         copies: list[tuple[int, int]] = []
         restores: list[tuple[int, list[int]]] = []
         feeds: list[Feed] = []
