@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 # Of a stream of which nothing is known so many of so many guesses were right; what is known fades by this in a step.
-_RIGHT, _OF, _FADES = 2.0, 3.0, 0.9
+_RIGHT, _OF, _FADES = 1.0, 1.5, 0.9
 # A stream begins with so many steps without guesses, and tries so many with them whatever they cost.
 _PLAIN, _TRIES = 4, 4
-# Steps without guesses where they were not worth it; twice as many each time, up to the second.
-_PAUSE, _LONGEST = 16, 512
+# Steps without guesses where they were not worth it; twice as many each time, up to the second, until so many steps on
+# end were worth it.
+_PAUSE, _LONGEST, _LASTS = 16, 512, 32
 
 
 class Chance:
@@ -16,6 +17,7 @@ class Chance:
     def __init__(self) -> None:
         self._right, self._of = _RIGHT, _OF
         self._pause, self._rests, self._tries = _PAUSE, _PLAIN, _TRIES
+        self._lasts = 0
 
     def worth(self, most: int, cost: float) -> int:
         """How many guesses, up to `most`, the next step has. `cost`: how many tokens all replies say in the time that
@@ -29,6 +31,9 @@ class Chance:
         count = 0
         while count < most and share ** (count + 1) > cost:
             count += 1
+        self._lasts = self._lasts + 1 if count else 0
+        if self._lasts > _LASTS:
+            self._pause = _PAUSE
         if most and not count:
             self._right, self._of, self._tries = _RIGHT, _OF, _TRIES
             self._rests, self._pause = self._pause, min(2 * self._pause, _LONGEST)
@@ -39,5 +44,3 @@ class Chance:
         self._tries = max(0, self._tries - 1)
         self._right = self._right * _FADES + right
         self._of = self._of * _FADES + right + (right < guesses)
-        if 2 * right >= guesses:
-            self._pause = _PAUSE

@@ -67,9 +67,10 @@ class Guessing:
             if stream in self._streams:
                 self._streams[stream].reading = Reading()
 
-    def statistics(self) -> dict[str, int]:
-        """`guesses`: tokens that were guessed; `guesses_right`: those of them that were said."""
-        return {"guesses": self._guessed, "guesses_right": self._right}
+    def statistics(self) -> dict[str, float]:
+        """`guesses`: tokens that were guessed; `guesses_right`: those of them that were right with all before them;
+        `guess_cost`: what one adds to a step, as a share of it."""
+        return {"guesses": self._guessed, "guesses_right": self._right, "guess_cost": self.cost}
 
     def add(self, feeds: list[Feed], talks: Mapping[int, Conversation]) -> list[Feed]:
         """The feeds of a step, with guesses where they are worth it. A step that appends has none, since those whose

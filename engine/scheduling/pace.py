@@ -13,8 +13,8 @@ _SHARE = 0.2
 _APPENDS, _BETWEEN = 1.75, 2.5
 # How long a tower may go on before a step, in the same measure, where nothing is live: replies wait, throughput gains.
 _SLICE = 4.0
-# Measurements that a median is taken over.
-_NEWEST = 8
+# Measurements that a median is taken over, and the least share that is believed of a guess.
+_NEWEST, _LEAST = 8, 0.02
 
 
 class Pace:
@@ -101,4 +101,4 @@ class GuessPace:
     @property
     def cost(self) -> float | None:
         """The share of a step that one guess adds to it; None until that was measured."""
-        return round(median(self._shares), 2) if self._shares else None
+        return max(_LEAST, round(median(self._shares), 2)) if self._shares else None

@@ -76,6 +76,6 @@ def always(most: int = 9) -> Iterator[None]:
         yield
 
 
-def guessing_rig(loaded: Any, right: float, seed: int = 1, **config: Any) -> tuple[Rig, Guesser]:
-    rig = Rig(loaded, **{"speculative": "ngram", **config})
-    return rig, Guesser(rig, right, seed)
+def config_of(kind: str, page_tokens: int, kv_tokens: int, host_pages: int = 1 << 16) -> dict[str, Any]:
+    """`kind`: "ngram", or another word for a draft model that a test gives."""
+    return {"speculative": kind, "page_tokens": page_tokens, "kv_tokens": kv_tokens, "host_pages": host_pages}

@@ -106,7 +106,7 @@ class Rig:
             for number, (token, _) in enumerate(drawn[: 1 + stayed.get(feed.stream, 0)]):
                 session.draws[row + number] = (token, self.core.language.logits[place + number].clone())
                 session.story.drawn(token in self.core.loaded.family.stop_ids)
-            place += 1 + (0 if feed.guesses is None else len(feed.guesses.ids))
+            place += 1 + (0 if feed.guesses is None else len(feed.guesses.draws))
 
 
 class Session:
