@@ -31,6 +31,7 @@ _SHARE_TOKENS, _SHARES = tl.constexpr(256), 16
 _ROWS_A_TILE_MORE = 4  # rows of a long run for which there is one tile more in a recording
 _MERGED = 16  # (row, head) pairs whose shares a program merges
 _LOG2_E, _LN_2 = 1.4426950408889634, tl.constexpr(0.6931471805599453)
+_TWICE_LOG2_E = tl.constexpr(2 * 1.4426950408889634)  # of tanh
 
 
 # What differs from step to step is not compiled in: each set of compiled sizes stops the streams for up to seconds.
@@ -40,11 +41,13 @@ _LOG2_E, _LN_2 = 1.4426950408889634, tl.constexpr(0.6931471805599453)
 )
 def _attend(
     query, keys, values, tables, slots, lengths, firsts, tiles, out, lse,
-    table_stride, rows, shares, scale,
+    table_stride, rows, shares, scale, cap,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, DIM: tl.constexpr, PAGE: tl.constexpr, WINDOWED: tl.constexpr,
+    CAPPED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """One tile (axis 0), key head (axis 1), share of the history (axis 2). `scale` is for exp2. out, lse: by share."""
+    """One tile (axis 0), key head (axis 1), share of the history (axis 2). `scale` is for exp2, and so is `cap`, where
+    scores are CAPPED. out, lse: by share."""
     tile, kv_head, share = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     GROUP: tl.constexpr = HEADS // KV_HEADS
     start, stop = tl.load(tiles + tile * 2), tl.load(tiles + tile * 2 + 1)
@@ -82,6 +85,8 @@ def _attend(
         k = tl.load(keys + base[None, :] + places[:, None], mask=held[None, :] & inside[:, None], other=0.0)
         v = tl.load(values + base[:, None] + places[None, :], mask=held[:, None] & inside[None, :], other=0.0)
         scores = tl.dot(q, k, input_precision="ieee") * scale
+        if CAPPED:
+            scores = cap * (1.0 - 2.0 / (tl.exp2(scores / cap * _TWICE_LOG2_E) + 1.0))
         visible = (token[None, :] >= begins[:, None]) & (token[None, :] < ends[:, None]) & held[None, :]
         scores = tl.where(visible, scores, float("-inf"))
         peak = tl.maximum(best, tl.max(scores, 1))
@@ -178,7 +183,7 @@ class TritonBackend(Backend):
         return True
 
     def attend(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float, cap: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         rows, heads, dim = query.shape
         _, page_tokens, kv_heads, _ = keys.shape
@@ -196,8 +201,8 @@ class TritonBackend(Backend):
         attend: Any = _attend  # compiled at its first call for each set of sizes
         attend[len(tiles), kv_heads, shares](
             query, keys, values, part.tables, part.slots, part.lengths, firsts, tiles, out, lse,
-            part.tables.stride(0), rows, shares, scale * _LOG2_E,
-            HEADS=heads, KV_HEADS=kv_heads, DIM=dim, PAGE=page_tokens, WINDOWED=part.firsts is not None,
+            part.tables.stride(0), rows, shares, scale * _LOG2_E, cap * _LOG2_E,
+            HEADS=heads, KV_HEADS=kv_heads, DIM=dim, PAGE=page_tokens, WINDOWED=part.firsts is not None, CAPPED=cap > 0,
             BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_D=block_d, SPLIT=shares > 1,
         )  # fmt: skip
         if shares > 1:
