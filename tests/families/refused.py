@@ -45,7 +45,6 @@ REFUSED: dict[str, Refusal] = {
     "git": Refusal(refusals.git, "its attention cannot be replaced"),
     "granite4_vision": Refusal(documents.granite4_vision, "expected pooler_output of its get_image_features, got none"),
     "hunyuan_vl": Refusal(axes.hunyuan_vl, "its rule gives a picture in a prompt other positions"),
-    "kimi_k25": Refusal(axes.kimi_k25, "its decoder does not run over pages"),
     "instructblip": Refusal(refusals.instructblip, "its processor lays 5 rows of image, its tower gives 4"),
     "kosmos-2": Refusal(refusals.kosmos2, "expected image_token on its Kosmos2Processor"),
     "kyutai_speech_to_text": Refusal(refusals.kyutai_speech_to_text, "expected image_token on its Kyutai"),
