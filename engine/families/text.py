@@ -139,5 +139,5 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     family = Family(data, tokenizer)
     loaded = Loaded(family, NoTowers(tokenizer), model.base_model, model.get_output_embeddings(), config)
     if device.type != "meta":
-        check_against_stock(loaded, model)
+        return loaded._replace(drawn=check_against_stock(loaded, model))
     return loaded

@@ -56,10 +56,11 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     if device.type == "meta":
         FamilyTrial(loaded, towers, model, attention).assume()
         return _loaded(path, model, towers, decoder, missing)
-    missing |= FamilyTrial(loaded, towers, model, attention).run()
+    trial = FamilyTrial(loaded, towers, model, attention)
+    missing |= trial.run()
     if not towers.senses:
         raise ModelError(missing[first])
-    return _loaded(path, model, towers, decoder, missing)
+    return _loaded(path, model, towers, decoder, missing)._replace(drawn=trial.drawn)
 
 
 def check_tried(config: Any) -> None:
@@ -90,7 +91,8 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, decoder: Any, missing: 
         clock="patches" if towers.rope is not None else "seconds",
         left_out=dict(missing),
     )
-    return Loaded(Family(data, processor.tokenizer), towers, decoder, model.get_output_embeddings(), text)
+    head = model.get_output_embeddings()
+    return Loaded(Family(data, processor.tokenizer), towers, decoder, head, text, types=towers.types.tables)
 
 
 def _opened(config: Any, path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, dict[str, str]]:

@@ -11,6 +11,7 @@ pointwise.py pointwise_triton.py        norms, rotary positions, gates: by torch
 backends.py     which attention backend runs, and which kernels
 attention.py attention_cpu.py           paged attention: the door from transformers and the reference; CPU
 attention_triton.py attention_varlen.py CUDA: our kernel; torch's own
+logits.py       what a model does with its logits after the output layer
 sampler.py filters.py   drawing tokens; which of them may be drawn
 blocks.py upload.py     the largest of many values; from the host to a device without waiting
 encoder.py gate.py      the towers behind a cache by content; the one thread that computes

@@ -69,10 +69,10 @@ class Backend(Protocol):
         return True
 
     def attend(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float, cap: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """query `(rows, heads, dim)`, keys `(pages, page_tokens, kv_heads, dim)` and values `(pages, page_tokens,
-        kv_heads, wide)`; `part` is prepared.
+        kv_heads, wide)`; `part` is prepared. `cap`: scores become cap * tanh(score / cap); 0: they stay what they are.
 
         Returns out `(rows, heads, wide)` and the log-sum-exp `(rows, heads)` float32, -inf where a row's part is empty.
         """
@@ -120,7 +120,7 @@ class ReferenceBackend(Backend):
     page_tokens = 16
 
     def attend(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float, cap: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         rows, heads, _ = query.shape
         size, groups = keys.shape[1], heads // keys.shape[2]
@@ -134,6 +134,8 @@ class ReferenceBackend(Backend):
             key = keys[pages].flatten(0, 1)[:longest].repeat_interleave(groups, dim=1)
             value = values[pages].flatten(0, 1)[:longest].repeat_interleave(groups, dim=1)
             scores = torch.einsum("rhd,khd->rhk", query[start:stop].float(), key.float()) * scale
+            if cap:
+                scores = (scores / cap).tanh() * cap
             places = torch.arange(longest, device=query.device)
             visible = places < part.lengths[start:stop, None]
             if part.firsts is not None:
@@ -172,6 +174,7 @@ def write_and_attend(
     made: list[torch.Tensor],
     scale: float,
     backend: int,
+    cap: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Write new rows into one layer's pages, then attend to one part of the histories.
 
@@ -182,7 +185,7 @@ def write_and_attend(
     keys.flatten(0, 1).index_copy_(0, target, key)
     values.flatten(0, 1).index_copy_(0, target, value)
     part = Part(tables, slots, lengths, runs, firsts, made)
-    return _BACKENDS[backend].attend(query, keys, values, part, scale)
+    return _BACKENDS[backend].attend(query, keys, values, part, scale, cap)
 
 
 # `torch.library.custom_op` makes the same operator; a call of that costs half as much again.
@@ -207,20 +210,21 @@ def attend(
     step: Step,
     scale: float,
     window: int | None = None,
+    cap: float = 0.0,
 ) -> torch.Tensor:
     """The attention of one layer over its new rows and all before: query `(rows, heads, dim)`, key
     `(rows, kv_heads, dim)` and value `(rows, kv_heads, wide)`, or none of both where the cache has them already.
     Returns `(rows, heads, wide)`.
 
-    A window counts rows of the cache, as the library's masks do; None: a row sees everything.
+    A window counts rows of the cache, as the library's masks do; None: a row sees everything. `cap`: see `Backend`.
     """
     query, keys, values = query.contiguous(), step.keys[layer], step.values[layer]
     target = step.target if len(key) else step.target[:0]
     first, *others = step.seen(window)
-    attended = [operator(query, key, value, keys, values, target, *first, scale, step.backend)]
+    attended = [operator(query, key, value, keys, values, target, *first, scale, step.backend, cap)]
     for part, turns in zip(others, step.turns, strict=True):
         written = key[:0], value[:0], keys, values, step.target[:0]
-        attended.append(operator(turns[layer](query), *written, *part, scale, step.backend))
+        attended.append(operator(turns[layer](query), *written, *part, scale, step.backend, cap))
     return merge(*zip(*attended, strict=True))[0]
 
 
@@ -242,13 +246,11 @@ def paged_attention(
     """
     assert step is not None and attention_mask is None
     layer: int = module.layer_idx  # type: ignore[assignment]
-    if softcap is not None:
-        raise ModelError(f"layer {layer}: expected plain scores, got scores capped at {softcap}: not served yet")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     rows, new, values = (heads[0].transpose(0, 1) for heads in (query, key, value))
     if layer in step.shared:
         new, values = new[:0], values[:0]
-    return attend(layer, rows, new, values, step, scale, sliding_window)[None], None
+    return attend(layer, rows, new, values, step, scale, sliding_window, softcap or 0.0)[None], None
 
 
 transformers.AttentionInterface.register(NAME, paged_attention)

@@ -69,8 +69,8 @@ def _read(page, shift, rows, count, dim):
 
 
 @numba.njit(nogil=True, cache=True, fastmath=_FAST, inline="always")
-def _scores(wanted, key, scores, hidden, visible, dim, scale, best):
-    """scores[hidden:visible] become the scaled products with `key` `(tokens, dim)`;
+def _scores(wanted, key, scores, hidden, visible, dim, scale, cap, best):
+    """scores[hidden:visible] become the scaled products with `key` `(tokens, dim)`, capped where `cap` is not 0;
 
     returns the largest, or `best` if larger.
     """
@@ -84,6 +84,8 @@ def _scores(wanted, key, scores, hidden, visible, dim, scale, best):
         scores[token], scores[token + 1], scores[token + 2], scores[token + 3] = a, b, c, d
     for token in range(hidden, visible):
         scores[token] *= scale
+        if cap > 0:
+            scores[token] = cap * np.float32(math.tanh(scores[token] / cap))
         best = max(best, scores[token])
     return best
 
@@ -100,7 +102,7 @@ def _gather(weighted, value, scores, hidden, visible, dim):
 
 
 @numba.njit(fastmath=_FAST, nogil=True, cache=True)
-def _attend(query, keys, values, shift, tables, slots, firsts, lengths, tiles, parts, scale, out, lse, begin, end):
+def _attend(query, keys, values, shift, tables, slots, firsts, lengths, tiles, parts, scale, cap, out, lse, begin, end):
     """Jobs [begin, end) of len(tiles) * parts. Each writes its own rows and heads of `out` and `lse`."""
     heads, dim, deep = query.shape[1], query.shape[2], values.shape[3]
     size, kv_heads = keys.shape[1], keys.shape[2]
@@ -134,7 +136,7 @@ def _attend(query, keys, values, shift, tables, slots, firsts, lengths, tiles, p
                     for column in range(group):
                         line = side * count + (row - first) * group + column
                         wanted = query[row, head * group + column]
-                        best = _scores(wanted, key, scores, hidden, visible, dim, scale, top[line])
+                        best = _scores(wanted, key, scores, hidden, visible, dim, scale, cap, top[line])
                         if best > top[line]:
                             shrink = np.float32(math.exp(top[line] - best))
                             total[line] *= shrink
@@ -331,9 +333,11 @@ class CpuBackend(Backend):
         return part._replace(made=[_tiles(short), _pairs(long)])
 
     def attend(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float, cap: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         tiles, long = part.made
+        if cap:  # which the matrix kernel does not know
+            tiles, long = torch.cat([tiles, _tiles(long.tolist())]), long[:0]
         # Numpy's arrays are made in a fraction of the time that torch's tensors take.
         shape = query.shape[:2]
         out, lse = np.empty((*shape, values.shape[3]), np.float32), np.empty(shape, np.float32)
@@ -344,7 +348,7 @@ class CpuBackend(Backend):
             both = _gathered(query[rows], keys, values, run, scale)
             out[rows], lse[rows] = both[0].float().numpy(), both[1].numpy()
         if len(tiles):
-            self._compiled(query, keys, values, part, tiles.numpy(), scale, out, lse)
+            self._compiled(query, keys, values, part, tiles.numpy(), (scale, cap), out, lse)
         return torch.from_numpy(out).to(query.dtype), torch.from_numpy(lse)
 
     def _compiled(
@@ -354,7 +358,7 @@ class CpuBackend(Backend):
         values: torch.Tensor,
         part: Part,
         tiles: np.ndarray,
-        scale: float,
+        scale_and_cap: tuple[float, float],
         out: np.ndarray,
         lse: np.ndarray,
     ) -> None:
@@ -368,13 +372,12 @@ class CpuBackend(Backend):
         parts = 1 if shares == 1 or len(tiles) >= 2 * shares else keys.shape[2]
         jobs = len(tiles) * parts
         wanted = query.float().numpy()
+        numbers = [np.float32(number) for number in scale_and_cap]
         kernel: Any = _attend  # a compiled function
 
         def run(share: int) -> None:
             begin, end = share * jobs // shares, (share + 1) * jobs // shares
-            kernel(
-                wanted, *pages, tables, slots, firsts, lengths, tiles, parts, np.float32(scale), out, lse, begin, end
-            )
+            kernel(wanted, *pages, tables, slots, firsts, lengths, tiles, parts, *numbers, out, lse, begin, end)
 
         others = [self._pool.submit(run, share) for share in range(1, shares)] if self._pool is not None else []
         run(0)

@@ -78,12 +78,12 @@ class VarlenBackend(Backend):
         return self._beside.refill(made[2 * _FIELDS :], part, group)  # which attends where ends are not known
 
     def attend(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float, cap: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         kinds = [(_Pieces(*part.made[:_FIELDS]), True), (_Pieces(*part.made[_FIELDS : 2 * _FIELDS]), False)]
         kinds = [(pieces, causal) for pieces, causal in kinds if len(pieces.lengths)]
-        if not kinds or part.firsts is not None or not _takes(query, keys, values):
-            return self._beside.attend(query, keys, values, part._replace(made=part.made[2 * _FIELDS :]), scale)
+        if not kinds or part.firsts is not None or cap or not _takes(query, keys, values):
+            return self._beside.attend(query, keys, values, part._replace(made=part.made[2 * _FIELDS :]), scale, cap)
         if len(kinds) == 1:
             return _call(query, keys, values, *kinds[0], scale)
         out, lse = torch.empty_like(query), query.new_empty(query.shape[:2], dtype=torch.float32)

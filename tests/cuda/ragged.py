@@ -29,9 +29,11 @@ class Ragged:
         dtype: torch.dtype = torch.float32,
         window: int | None = None,
         mutual: int = 0,
+        cap: float = 0.0,
     ) -> None:
         """`window`: rows that each row sees, itself included. `mutual`: so many of a sequence's last rows, one left
-        out, see one another. Values have `wide` numbers, else as many as keys."""
+        out, see one another. Values have `wide` numbers, else as many as keys. `cap`: of the scores."""
+        self.cap = cap
         noise = torch.Generator().manual_seed(seed)
         needs = [-(-history // page_tokens) for history, _ in shape]
         order = torch.randperm(sum(needs) + 3, generator=noise).int()
@@ -74,7 +76,7 @@ class Ragged:
         """All parts, merged. `ends`: how far the rows see in each, where that is known on the host."""
         values = self.values if values is None else values
         parts = [backend.prepare(part, ends, self.group) for part in parts]
-        both = [backend.attend(self.query, self.keys, values, part, self.scale) for part in parts]
+        both = [backend.attend(self.query, self.keys, values, part, self.scale, self.cap) for part in parts]
         return merge([out for out, _ in both], [lse for _, lse in both])
 
     def halves(self, pages: int) -> list[Part]:

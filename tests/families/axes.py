@@ -107,7 +107,7 @@ def paddleocr_vl(folder: Path) -> Path:
 
 
 def ernie4_5_vl_moe(folder: Path) -> Path:
-    """Experts by kind of token, told apart by a list beside the ids: what rows over pages do not have."""
+    """Experts by kind of row, which the decoder is told beside the rows."""
     own = ("<|IMAGE_START|>", "<|IMAGE_END|>", "<|VIDEO_START|>", "<|VIDEO_END|>")
     tokenizer, ids, marks = _marked("<|IMAGE_PLACEHOLDER|>", "<|VIDEO_PLACEHOLDER|>", *own)
     _named(tokenizer, image_token="<|IMAGE_PLACEHOLDER|>", image_start_token=own[0], image_end_token=own[1],
