@@ -16,6 +16,7 @@ from ...errors import ModelError
 from ..family import Family, FamilyData, Loaded
 from ..runner.attention import NAME
 from ..runner.library import transformers
+from ..runner.shapes import layer_shapes
 from ..words.template import learn
 from .opened import open_model
 from .senses import find_senses
@@ -66,7 +67,11 @@ def check_tried(config: Any) -> None:
     """Raise ModelError where a configuration alone says that a model cannot be served."""
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError("its decoder reads the states of an encoder, which are no rows of a cache")
-    check_text(config.get_text_config())
+    text = config.get_text_config()
+    check_text(text)
+    heads = {(shape.heads, shape.key) for shape in layer_shapes(text)}
+    if len(heads) > 1:
+        raise ModelError(f"expected as many heads of one size in all layers, got (number, size) {sorted(heads)}")
 
 
 def _loaded(path: Path, model: Any, towers: TriedTowers, decoder: Any, missing: dict[str, str]) -> Loaded:

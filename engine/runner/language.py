@@ -23,6 +23,7 @@ from .cache import Cache
 from .graphs import Graphs, Record
 from .out_of_memory import is_out_of_memory, let_go
 from .sampler import likeliest, sample
+from .shapes import layer_shapes
 from .spans import SpanStore, laid_out
 from .upload import on, upload
 
@@ -30,7 +31,7 @@ log = logging.getLogger("penstock.engine")
 
 
 class LanguageModel:
-    """The decoder of one checkpoint over a paged cache of `(pages, page_tokens, kv_heads, head_dim)` per layer.
+    """The decoder of one checkpoint over a paged cache.
 
     `record`: steps are recorded by it when the cache is made (graphs.py), those that append up to `appends` rows.
     `spans` holds the embeddings that plans name.
@@ -58,11 +59,12 @@ class LanguageModel:
         self.device = self.embed.weight.device
         self.backend = backend or ReferenceBackend()
         self.spans = SpanStore(loaded.family.endings.values())
-        self.group = config.num_attention_heads // token_shape(config)[0]
+        shapes = layer_shapes(config)
+        self.group = max(shape.group for shape in shapes)
         self.windows = windows_of(loaded.text, config)
         spare = record is not None  # a page and a table for rows that pad a batch
         self.cache = Cache(
-            [token_shape(config)] * config.num_hidden_layers,
+            shapes,
             pages + spare,
             page_tokens,
             (slots * TABLES + spare, pages),
@@ -203,7 +205,8 @@ class LanguageModel:
         for front in batch.fronts:
             self._add_front(front, batch, parts)
         turns = [self.turning(upload(torch.from_numpy(-front.lifts), self.device)) for front in batch.fronts]
-        return Step(number(self.backend), self.cache.keys, self.cache.values, target, parts, turns)
+        cache = self.cache
+        return Step(number(self.backend), cache.keys, cache.values, target, parts, turns, cache.shared)
 
     def _from(self, part: Part, firsts: np.ndarray) -> Part:
         """The part from these places on."""
@@ -229,13 +232,6 @@ def _result(
         likely = [how for how, token in zip(likely, tokens, strict=False) if token >= 0]
         tokens = [token for token in tokens if token >= 0]
     return Result(number, tokens, failed, poisoned, likely)
-
-
-def token_shape(config: Any) -> tuple[int, int]:
-    """The keys, and the values, of one token in one layer: (kv_heads, head_dim)."""
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    return kv_heads, head_dim
 
 
 def windows_of(text: Any, config: Any) -> set[int]:

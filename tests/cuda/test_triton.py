@@ -32,6 +32,7 @@ shapes = st.fixed_dictionaries(
         "kv_heads": st.integers(1, 3),
         "group": st.integers(1, 8),
         "dim": st.sampled_from([16, 64, 80, 128]),
+        "wide": st.none() | st.sampled_from([16, 48, 96]),
         "dtype": st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
         "window": st.none() | st.integers(1, 90),
         "mutual": st.integers(0, 30),

@@ -53,6 +53,7 @@ BUILDERS: dict[str, Built] = {
     "idefics3": Built(pictures.idefics3, _SEES),
     "internvl": Built(tiled.internvl, _CLIPS),
     "janus": Built(tiled.janus, _SEES),
+    "kimi_k25": Built(axes.kimi_k25, _SEES),
     "lighton_ocr": Built(tiled.lighton_ocr, _SEES),
     "llava_next": Built(pictures.llava_next, _SEES),
     "llava_next_video": Built(tiled.llava_next_video, _BOTH),

@@ -35,7 +35,6 @@ REFUSED: dict[str, Refusal] = {
     "gemma4_unified": Refusal(named("gemma4_unified"), "expected as many heads of one size in all layers"),
     "git": Refusal(refusals.git, "its attention cannot be replaced"),
     "hunyuan_vl": Refusal(axes.hunyuan_vl, "its rule gives a picture in a prompt other positions"),
-    "kimi_k25": Refusal(axes.kimi_k25, "its decoder does not run over pages"),
     "instructblip": Refusal(refusals.instructblip, "its processor lays 5 rows of image, its tower gives 4"),
     "kosmos-2": Refusal(refusals.kosmos2, "expected image_token on its Kosmos2Processor"),
     "kyutai_speech_to_text": Refusal(refusals.kyutai_speech_to_text, "expected image_token on its Kyutai"),
