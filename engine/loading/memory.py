@@ -15,8 +15,8 @@ from ..config import EngineConfig
 from ..family import Loaded
 from ..runner.attention import Backend
 from ..runner.graphs import is_recorded
-from ..runner.language import token_shape
 from ..runner.out_of_memory import NoRoom, let_go
+from ..runner.shapes import layer_shapes, row_bytes
 from . import compute
 from .compute import amount
 from .worst import worst_case
@@ -131,8 +131,7 @@ def _shared(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room |
 
 def _token_bytes(loaded: Loaded) -> int:
     """Bytes of one row of the KV cache, with those of the draft model's."""
-    heads, dim = token_shape(loaded.config)
-    own = 2 * loaded.config.num_hidden_layers * heads * dim * loaded.dtype.itemsize
+    own = row_bytes(layer_shapes(loaded.config), loaded.dtype)
     return own if loaded.draft is None else own + _token_bytes(loaded.draft)
 
 

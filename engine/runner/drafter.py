@@ -24,9 +24,9 @@ class Drafter:
     """Guesses for one language model."""
 
     def __init__(self, loaded: Loaded, language: LanguageModel) -> None:
-        pages = len(language.keys[0])
-        self._model = LanguageModel(loaded, pages, language.page_tokens, slots=1, backend=language.backend)
-        self._model.tables = language.tables
+        cache = language.cache
+        self._model = LanguageModel(loaded, len(cache.keys[0]), cache.page_tokens, slots=1, backend=language.backend)
+        self._model.cache.tables = cache.tables
         self._own = self._model.embed.weight.shape[0]
         self._others = language.embed.weight.shape[0]
 

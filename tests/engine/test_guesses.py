@@ -203,4 +203,4 @@ def cached(rig: Rig) -> list[torch.Tensor]:
     [stream] = rig.core.scheduler.streams.values()
     rows = torch.tensor([stream.table.row(place) for place in range(stream.begin, stream.fed)])
     language = rig.core.language
-    return [pool.flatten(0, 1)[rows] for pool in (*language.keys, *language.values)]
+    return [pool.flatten(0, 1)[rows] for pool in (*language.cache.keys, *language.cache.values)]
