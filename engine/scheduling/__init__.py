@@ -13,10 +13,6 @@ timeliness.py   how timely media is, measured
 usage.py        what streams have cost
 admission.py    whether the machine keeps up with one more live stream
 pace.py         how many rows fit into a time
-guessing.py     which tokens are guessed in a step, and what becomes of them
-lookup.py       what followed the same words earlier in a stream
-reading.py      how far the draft model has read a stream
-chance.py       how likely guesses are right, and how many are worth it
 conservation.py the laws of conservation
 journal.py      what happened, so that a run can be repeated
 """

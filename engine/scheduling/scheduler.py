@@ -48,13 +48,13 @@ from ..conversation.state import StreamState
 from ..conversation.telling import tell
 from ..conversation.window import Sliding, bounds
 from ..family import Family
+from ..guessing.guessing import Guessing
 from ..pages import PagePool, PageTable
 from ..plan import Changes, Drawn, Feed, Plan, Result
 from ..words.spelling import Unspelled
 from .conservation import check
 from .finding import Finding
 from .freezing import Freezing
-from .guessing import Guessing
 from .host import HostMemory
 from .journal import Entry, Notes, Planned
 from .needs import own_need, whole_needs

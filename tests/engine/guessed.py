@@ -14,9 +14,9 @@ from unittest.mock import patch
 
 import msgspec
 import numpy as np
+from penstock.engine.guessing import guessing
+from penstock.engine.guessing.chance import Chance
 from penstock.engine.plan import Feed, Guesses, Plan, Result
-from penstock.engine.scheduling import guessing
-from penstock.engine.scheduling.chance import Chance
 from penstock.engine.span import Rows
 
 from .rig import Rig

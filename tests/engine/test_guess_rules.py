@@ -10,12 +10,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from penstock.engine.guessing.chance import Chance
+from penstock.engine.guessing.lookup import continued
 from penstock.engine.pages import PagePool, PageTable
 from penstock.engine.plan import Draw, Feed, Guesses
 from penstock.engine.runner.guesses import drawn_rows, laid_behind, result
 from penstock.engine.runner.sampler import sample, seed_of
-from penstock.engine.scheduling.chance import Chance
-from penstock.engine.scheduling.lookup import continued
 from penstock.engine.scheduling.pace import GuessPace
 from penstock.engine.span import Rows
 

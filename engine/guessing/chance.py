@@ -27,6 +27,7 @@ class Chance:
             return 0
         share = self._right / self._of
         if self._tries:
+            self._tries -= 1
             return most
         count = 0
         while count < most and share ** (count + 1) > cost:
@@ -41,6 +42,5 @@ class Chance:
 
     def learn(self, right: int, guesses: int) -> None:
         """Of so many guesses in a step the first `right` were right."""
-        self._tries = max(0, self._tries - 1)
         self._right = self._right * _FADES + right
         self._of = self._of * _FADES + right + (right < guesses)

@@ -10,15 +10,15 @@ from ..conversation.state import StreamState
 from ..span import Rows
 
 
-class Reading:
+class DraftReading:
     """Of one stream: rows [0, `upto`) are in the draft model's cache while the run that ends there is laid."""
 
     def __init__(self) -> None:
         self._upto = 0
         self._last: Rows | None = None
 
-    def copy(self) -> Reading:
-        twin = Reading()
+    def copy(self) -> DraftReading:
+        twin = DraftReading()
         twin._upto, twin._last = self._upto, self._last
         return twin
 

@@ -10,8 +10,9 @@ import numpy as np
 from ..conversation.state import StreamState
 from ..span import Rows
 
-# The newest ids of a stream that are looked at, and how many of the last ones have to be the same: more are better.
-_MOST, _SAME = 8192, (4, 3, 2)
+# The newest ids of a stream that are looked at; the longest part of which a place before is looked for. Two are the
+# shortest: one word is followed by too many others.
+_MOST, _LONGEST = 8192, 4
 # Stands between two texts, where media is.
 _GAP = -1
 
@@ -44,16 +45,17 @@ class Script:
 def continued(ids: np.ndarray, most: int) -> tuple[int, ...]:
     """Up to `most` ids that followed the newest place where the last ids of `ids` `(n,)` stood before. Where that place
     reaches to the end, what is found goes on from itself. Of the longest part that stood before; () where none did."""
-    for same in _SAME:
-        starts = len(ids) - same  # of which one stands before the last one
-        if starts < 1 or _GAP in ids[-same:]:
-            continue
-        found = np.ones(starts, dtype=bool)
-        for place in range(same):
-            found &= ids[place : place + starts] == ids[starts + place]
-        places = np.flatnonzero(found)
-        if len(places):
-            after = int(places[-1]) + same
-            guesses = np.resize(ids[after:], most).tolist()
-            return tuple(guesses[: guesses.index(_GAP)] if _GAP in guesses else guesses)
-    return ()
+    last = len(ids) - 1
+    if last < 1 or ids[last] == _GAP:
+        return ()
+    places, found = np.flatnonzero(ids[:last] == ids[last]), -1
+    for before in range(1, _LONGEST):  # so many ids before the last one are the same, too
+        places = places[places >= before]
+        places = places[ids[places - before] == ids[last - before]]
+        if not len(places) or ids[last - before] == _GAP:
+            break
+        found = int(places[-1])
+    if found < 0:
+        return ()
+    guesses = np.resize(ids[found + 1 :], most).tolist()
+    return tuple(guesses[: guesses.index(_GAP)] if _GAP in guesses else guesses)

@@ -23,7 +23,7 @@ from ..conversation.state import StreamState
 from ..plan import Drawn, Feed, Guesses, TableEdit
 from .chance import Chance
 from .lookup import Script, continued
-from .reading import Reading
+from .reading import DraftReading
 
 # What a guess costs until that was measured, in tokens that a reply says meanwhile.
 _COST = 0.1
@@ -35,7 +35,7 @@ class _Known:
     """Of one stream."""
 
     def __init__(self) -> None:
-        self.chance, self.script, self.reading = Chance(), Script(), Reading()
+        self.chance, self.script, self.reading = Chance(), Script(), DraftReading()
 
 
 class Guessing:
@@ -65,7 +65,7 @@ class Guessing:
         """These have given up their pages."""
         for stream in streams:
             if stream in self._streams:
-                self._streams[stream].reading = Reading()
+                self._streams[stream].reading = DraftReading()
 
     def statistics(self) -> dict[str, float]:
         """`guesses`: tokens that were guessed; `guesses_right`: those of them that were right with all before them;
@@ -104,7 +104,7 @@ class Guessing:
         ids = continued(known.script.read(stream), count)
         return _behind(stream, reply, len(ids), ids) if ids else None
 
-    def _drafted(self, stream: StreamState, reply: ReplyState, reading: Reading, count: int) -> Guesses | None:
+    def _drafted(self, stream: StreamState, reply: ReplyState, reading: DraftReading, count: int) -> Guesses | None:
         """What the draft model has not read it reads first, a step's rows at a time."""
         if stream.fronts is not None:
             return None
