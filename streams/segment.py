@@ -172,7 +172,7 @@ Segment = ImageSegment | VideoSegment | AudioSegment | UnitSegment | EmbeddingSe
 class DroppedSegment(msgspec.Struct, frozen=True, eq=False, tag="dropped"):
     """A piece that does not go to the model, in its place among those that do: its time passes there.
 
-    `piece` is without content: its pixels have no height and width, and it has no samples.
+    `piece` is without content: its pixels and samples are zeros that take no memory. Its shapes say how long it took.
     """
 
     seq: int

@@ -14,9 +14,9 @@ import torch
 
 from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content
-from ...streams.segment import MediaSpec, RowSpec, Segment
+from ...streams.segment import AudioSegment, MediaSpec, RowSpec, Segment, VideoSegment
 from ..embeddings import EncodedPrompt, EncodedSpan, Features
-from ..family import Family, FamilyData, Loaded
+from ..family import Family, FamilyData, Loaded, Taken
 from ..runner.attention import NAME
 from ..runner.library import transformers
 from ..runner.probe import check_against_stock
@@ -30,12 +30,22 @@ from .prompt import conversation, rendered
 class NoTowers:
     """A text model: takes no media."""
 
+    times_inside = False
+
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.blocks: list[Any] = []
 
     def rows(self, segment: Segment) -> int:
         raise InputError(f"expected text, got {type(segment).__name__}: this model takes no media")
+
+    def knows(self, segment: Segment) -> bool:
+        """There is nothing to find out."""
+        return True
+
+    def takes(self, piece: VideoSegment | AudioSegment) -> Taken:
+        """Nothing takes time."""
+        return Taken()
 
     def encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:
         if batch:

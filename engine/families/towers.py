@@ -21,8 +21,9 @@ from ...errors import InputError
 from ...streams.event import Seen
 from ...streams.requests.options import SIZES
 from ...streams.requests.prompt import Content, kind_of
-from ...streams.segment import ImageSegment, RowSpec, Segment, SizeRule, VideoSegment
+from ...streams.segment import AudioSegment, ImageSegment, RowSpec, Segment, SizeRule, VideoSegment
 from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, Features, joined
+from ..family import Taken
 from ..runner.attention import NAME
 from ..runner.gate import tower_pass
 from ..runner.library import transformers
@@ -44,6 +45,7 @@ class PictureTowers:
     bounds_frames = True  # `min_pixels` and `max_pixels` hold for each frame of a video too
     nested: tuple[str, ...] = ()  # the kinds of media that the processor takes as a list for each prompt
     tells_times = False  # the processor lays the time of each frame as words; else frames stand at one rate
+    times_inside = False  # such words stand between rows of one piece
 
     def __init__(self, model: Any, processor: Any, blocks: Iterable[Any] | None = None) -> None:
         self.model = model
@@ -60,6 +62,16 @@ class PictureTowers:
     def rows(self, segment: Segment) -> int:
         """How many rows the segment will have."""
         return self._picture_rows(segment)
+
+    def knows(self, segment: Segment) -> bool:
+        """They are counted without the processor."""
+        return True
+
+    def takes(self, piece: VideoSegment | AudioSegment) -> Taken:
+        """How much of a stream's positions a dropped piece takes."""
+        if self.tells_times:
+            return Taken()
+        return Taken(patches=1) if isinstance(piece, VideoSegment) else Taken(rows=self.rows(piece))
 
     @torch.inference_mode()
     def encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:

@@ -136,7 +136,7 @@ class FamilyTrial:
         """How many seconds of sound the processor takes; None where that has no bound. A processor may cut what is
         longer, and say nothing."""
         towers, rate = self._towers, self._towers.rate
-        counts = [towers._counted("audio", (round(seconds * rate),)) for seconds in (chunk, chunk + 2.0)]
+        counts = [towers.size("audio", (round(seconds * rate),)).rows for seconds in (chunk, chunk + 2.0)]
         said = getattr(towers.processor, "max_audio_len", None)  # what those say that cut windows on their own
         return chunk if counts[1] <= counts[0] else said and float(said)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,11 +20,13 @@ from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content
 from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, RowSpec, Segment, VideoSegment
 from ..embeddings import Embeddings, EncodedSpan, Features
+from ..family import Taken
 from ..runner.gate import tower_pass
 from ..runner.library import transformers
 from ..runner.out_of_memory import is_out_of_memory
 from ..span import Span
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers
+from .piece_sizes import PieceSize, PieceSizes, Shape
 from .senses import KINDS, Sense, embeddings_of
 from .towers import SECOND_US, as_files
 
@@ -70,11 +71,10 @@ class TriedTowers(OneAxisTowers):
         self.around: dict[str, tuple[str, str]] = {}  # what the template sets around each kind of media
         self.clip_frames = self.least_frames = 1  # frames of a piece of video; and of the shortest, and its multiples
         self.video_more: dict[str, Any] = {}  # options of the video processor beside the request's
-        self.times_inside = False  # the times of frames stand between rows of one piece
         self.block_seconds = 1.0  # of a piece of sound
         self.longest_seconds: float | None = None  # of a sound that the processor takes without cutting it
         self.plain: set[str] = set()  # the kinds of which the processor lays nothing but placeholders, one by one
-        self._rows = lru_cache(64)(self._counted)
+        self._sizes = PieceSizes(self.size)
         self.image_rows = 0
 
     def leave_out(self, kind: str) -> None:
@@ -86,7 +86,7 @@ class TriedTowers(OneAxisTowers):
         """Find how many rows the largest picture has, which is the most: how many another has only the processor
         knows, and that takes long."""
         if "image" in self.senses:
-            self.image_rows = self._counted("image", (_LARGE, _LARGE, 3))
+            self.image_rows = self.size("image", (_LARGE, _LARGE, 3)).rows
 
     def spec(self) -> MediaSpec:
         """Pictures and frames as they came: the processor makes them the tower's size."""
@@ -122,14 +122,20 @@ class TriedTowers(OneAxisTowers):
 
     def rows(self, segment: Segment) -> int:
         """How many rows the segment will have; of a picture at most."""
-        match segment:
-            case ImageSegment():
-                return self.image_rows
-            case VideoSegment():
-                return self._rows("video", segment.pixels.shape)
-            case AudioSegment():
-                return self._rows("audio", (len(segment.samples) - segment.lead,))
+        if isinstance(segment, ImageSegment):
+            return self.image_rows
+        if isinstance(segment, VideoSegment | AudioSegment):
+            return self._sizes.of(segment).rows
         raise InputError(f"expected a picture, frames or sound, got {type(segment).__name__}")
+
+    def knows(self, segment: Segment) -> bool:
+        """Of the shapes that were asked for lately."""
+        return self._sizes.knows(segment)
+
+    def takes(self, piece: VideoSegment | AudioSegment) -> Taken:
+        """As many positions as its rows take."""
+        told = isinstance(piece, VideoSegment) and self.tells_times
+        return Taken() if told else self._sizes.of(piece).taken
 
     @torch.inference_mode()
     def encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:
@@ -264,17 +270,18 @@ class TriedTowers(OneAxisTowers):
     def _sound(self, samples: np.ndarray) -> Alone:
         return self.alone("audio", samples, audio_kwargs={"sampling_rate": self.rate})
 
-    def _counted(self, kind: str, shape: tuple[int, ...]) -> int:
-        """How many rows a piece of this shape is."""
+    def size(self, kind: str, shape: Shape) -> PieceSize:
+        """The size of a piece of this shape."""
         match kind:
             case "image":
-                return len(self.alone("image", as_files([np.zeros(shape, np.uint8)])).ids)
+                laid = self.alone("image", as_files([np.zeros(shape, np.uint8)]))
             case "video":
                 # Some leave out what does not change from frame to frame; noise is the most.
                 frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-                return len(self._clip(frames, 0, 0).ids)
+                laid = self._clip(frames, 0, 0)
             case _:
-                return len(self._sound(np.zeros(shape, np.float32)).ids)
+                laid = self._sound(np.zeros(shape, np.float32))
+        return PieceSize(len(laid.ids), Taken(0, int(laid.offsets.max()) + 1, laid.behind))
 
     def _span(self, segment: Segment) -> EncodedSpan:
         """All that the processor lays for one piece. What stands before its first and after its last row is text; words

@@ -76,28 +76,44 @@ class Encoder:
         return self._towers.rows(segment)
 
     def passed(self, segment: DroppedSegment) -> Span:
-        """What stands for a piece that was dropped: a span without ids. Of the piece it says how many temporal patches
-        it had (`grid[0]`), and, where it is sound or the model has one axis, how many rows (`audio_rows`)."""
+        """What stands for a piece that was dropped: a span without ids. Of the piece it says how much time it took, in
+        temporal patches (`grid[0]`) or in rows (`audio_rows`; `behind` by the library's rule)."""
         piece = segment.piece
         sees = isinstance(piece, VideoSegment)
-        span = Span(
+        taken = self._towers.takes(piece)
+        return Span(
             segment.seq,
             segment.index,
             "video" if sees else "audio",
             np.zeros(0, np.int64),
-            (1 if sees else 0, 0, 0),
-            self._towers.rows(piece),
+            (taken.patches, 0, 0),
+            taken.rows,
             0 if sees else piece.run,
             piece.start_us,
             piece.stop_us,
+            behind=taken.behind,
         )
-        return self._towers.timed(span) if sees else span
+
+    def knows(self, segments: list[Segment | DroppedSegment]) -> bool:
+        """Whether `foreseen` says at once what it says of these; else it calls the model's processor."""
+        pieces = [one.piece if isinstance(one, DroppedSegment) else one for one in segments]
+        return all(isinstance(piece, EmbeddingSegment) or self._towers.knows(piece) for piece in pieces)
+
+    def foreseen(self, segments: list[Segment | DroppedSegment]) -> list[int | Span | Exception]:
+        """How many rows each will have, and what stands for a dropped one; or what its processor has against it."""
+        found: list[int | Span | Exception] = []
+        for segment in segments:
+            try:
+                found.append(self.passed(segment) if isinstance(segment, DroppedSegment) else self.rows(segment))
+            except Exception as error:  # whatever a processor raises is about this segment
+                found.append(error.with_traceback(None))
+        return found
 
     def encode(self, batch: list[tuple[int, Segment]]) -> list[Span]:
         """Spans of (stream, segment) pairs, in their order. Raises NotFiniteError where a tower gives NaN or infinity:
         in the cache they would reach every later token."""
         self.spent = {}
-        told = getattr(self._towers, "times_inside", False)
+        told = self._towers.times_inside
         keys = [_key(segment, told) for _, segment in batch]
         known = {key: span for key in keys if key and isinstance(span := self._cache.get(key), Span)}
         fresh: dict[bytes | int, int] = {}  # content (or, where it has no key, the place) -> first place
