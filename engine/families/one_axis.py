@@ -52,10 +52,6 @@ class OneAxisTowers(PictureTowers):
     def taken(self) -> RowSpec:
         return msgspec.structs.replace(super().taken(), grids=False)
 
-    def own_blocks(self) -> dict[str, tuple[str, str]]:
-        """What the processor, not the template, sets around media."""
-        return {}
-
     def endings(self) -> dict[str, torch.Tensor]:
         """Rows `(n, hidden)` that close a block, before the template's closing ids."""
         return {}

@@ -24,7 +24,8 @@ from ..span import Rows, Span
 from ..words.spelling import spelling_of
 from ..words.template import begins, learn
 from .opened import open_model
-from .prompt import conversation, rendered
+from .prompt import check_ids, conversation, rendered
+from .ready_rows import ReadyMarks
 
 
 class NoTowers:
@@ -60,26 +61,24 @@ class NoTowers:
         """The chat template's ids, the text's, or those given; positions count from 0."""
         if content.media:
             raise InputError(f"expected text, got {len(content.media)} pieces of media: this model takes none")
-        ids = self._ids(content)
+        marks = ReadyMarks(content, self.tokenizer, {})
+        ids = self._ids(content, marks)
         positions = np.broadcast_to(np.arange(len(ids), dtype=np.int64), (3, len(ids)))
-        return EncodedPrompt([Rows(np.asarray(ids, dtype=np.int64), positions)], [None])
+        return EncodedPrompt([Rows(np.asarray(ids, dtype=np.int64), positions)], [None], ready=marks.found(ids)[0])
 
-    def _ids(self, content: Content) -> list[int]:
+    def _ids(self, content: Content, marks: ReadyMarks) -> list[int]:
         if content.ids is not None:
-            for id in content.ids:
-                if not 0 <= id < len(self.tokenizer):
-                    raise InputError(f"prompt_ids: expected token ids below {len(self.tokenizer)}, got {id}")
-            return content.ids
+            return marks.in_ids(check_ids(content, len(self.tokenizer)), {})
         if content.messages is None:
             text = content.text or ""
             return self.tokenizer(text, add_special_tokens=not begins(self.tokenizer, text))["input_ids"]
         spelling = spelling_of(self.tokenizer, self.tokenizer)
-        messages = conversation(content, spelling, parts=False)
+        messages = [_joined(message, content) for message in conversation(content, spelling, parts=False)]
         for message in messages:
             if not isinstance(message["content"], str):
                 raise InputError(f"messages: expected text as content, got {type(message['content']).__name__}")
         text = rendered(self.tokenizer, messages, content, spelling)
-        return spelling.ids(text)
+        return spelling.ids(marks.in_text(text, {}))
 
     def timed(self, span: Span) -> Span:
         """Nothing has a time."""
@@ -96,6 +95,14 @@ class NoTowers:
 
     def forget(self, stream: int) -> None:
         """Nothing is kept per stream."""
+
+
+def _joined(message: dict[str, Any], content: Content) -> dict[str, Any]:
+    """A message as a text, where some of its parts are rows made elsewhere."""
+    parts = message["content"]
+    if not content.ready or isinstance(parts, str):
+        return message
+    return {**message, "content": "".join(part.get("text", "") for part in parts)}
 
 
 _STATE = "what they keep is one state of all rows, which no row can be taken out of (class G)"

@@ -29,7 +29,7 @@ from ..runner.gate import tower_pass
 from ..runner.library import transformers
 from ..span import Rows, Span
 from .opened import open_model
-from .prompt import process
+from .prompt import process_marked
 from .sizes import picture_rules
 
 Pictures = tuple[Embeddings, tuple[int, int, int]]  # rows, and the grid they lie on
@@ -108,6 +108,10 @@ class PictureTowers:
         deep = getattr(getattr(self.config, "vision_config", None), "deepstack_visual_indexes", None) or ()
         return RowSpec(0, ids, len(deep), grids=True, timed=self.tells_times)
 
+    def media_ids(self) -> list[int]:
+        """The placeholders of all kinds of media."""
+        return [self.token_id(kind) for kind in self.kinds if kind != "text"]
+
     def token_id(self, modality: str) -> int:
         """The placeholder of one row."""
         return getattr(self.config, f"{modality}_token_id")
@@ -120,10 +124,28 @@ class PictureTowers:
     def prompt(self, content: Content, known: Features | None = None) -> EncodedPrompt:
         """Template, processor, features and positions exactly as `transformers` has them for a whole prompt. `known`:
         the features, which another prompt with the same media had."""
-        inputs = process(self, content).to(self.device)
-        positions = self.prompt_positions(inputs, content)
+        inputs, ready = process_marked(self, content)
+        inputs = inputs.to(self.device)
+        positions = self.prompt_positions(self._without_sides(inputs, ready), content)
         features = self.encode_prompt(inputs) if known is None else known
-        return self._laid(inputs, positions, features, content)
+        return self._laid(inputs, positions, features, content)._replace(ready=ready)
+
+    def _without_sides(self, inputs: Any, ready: list[int]) -> Any:
+        """The inputs without the template's marks beside rows that were made elsewhere: the library's rule may take
+        them for those of a medium."""
+        if not ready:
+            return inputs
+        ids = inputs["input_ids"].clone()
+        media = self.media_ids()
+        for place in ready:
+            for side in (place - 1, place + 1):
+                if 0 <= side < ids.shape[1] and int(ids[0, side]) not in media:
+                    ids[0, side] = ids[0, place]
+        return {**inputs, "input_ids": ids}
+
+    def own_blocks(self) -> dict[str, tuple[str, str]]:
+        """What the processor, not the template, sets around media."""
+        return {}
 
     def values(self, content: Content) -> dict[str, list[Any]]:
         """The media of a whole prompt by kind, whose channels cannot be mistaken for a side of 1 or 3 pixels. A clip

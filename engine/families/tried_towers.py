@@ -146,6 +146,9 @@ class TriedTowers(OneAxisTowers):
         """Of the kinds of which the processor lays nothing but placeholders: marks would be missing else."""
         return RowSpec(0, {kind: self.senses[kind].id for kind in self.plain if kind in self.senses})
 
+    def media_ids(self) -> list[int]:
+        return [sense.id for sense in self.senses.values()]
+
     def placeholders(self) -> dict[str, str]:
         return {kind: sense.token for kind, sense in self.senses.items()}
 

@@ -18,8 +18,10 @@ import msgspec
 import numpy as np
 import torch
 
-from ...errors import NotFiniteError
-from ...streams.requests.prompt import Content
+from ...errors import InputError, NotFiniteError
+from ...streams.item import Embedding
+from ...streams.requests.prompt import Content, set_apart
+from ...streams.rows import embedding_segment
 from ...streams.segment import (
     AudioSegment,
     DroppedSegment,
@@ -29,11 +31,12 @@ from ...streams.segment import (
     UnitSegment,
     VideoSegment,
 )
-from ..embeddings import Embeddings, EncodedSpan, Features
-from ..family import Towers
+from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, Features
+from ..family import Family, Towers
 from ..span import Prompt, Span
 from .content import Contents
 from .gate import Gate
+from .ready import ReadyRows
 from .spans import SpanStore
 
 # Numbers of streams of one encoder begin here; no engine has so many.
@@ -49,15 +52,24 @@ class _Made(NamedTuple):
 
 class Encoder:
     """The towers of one model behind a cache of `cache_bytes`. What they make goes into the span store. Their passes go
-    through `gate`; None: they run in the calling thread.
+    through `gate`; None: they run in the calling thread. `family`: whose prompts may have rows that were made
+    elsewhere; None: none has.
 
     Several encoders, each of another engine, may share towers: a stream has another number for each of them.
     """
 
-    def __init__(self, towers: Towers, cache_bytes: int, spans: SpanStore, gate: Gate | None = None) -> None:
+    def __init__(
+        self,
+        towers: Towers,
+        cache_bytes: int,
+        spans: SpanStore,
+        gate: Gate | None = None,
+        family: Family | None = None,
+    ) -> None:
         self._towers = towers
         self._spans = spans
         self._gate = gate
+        self._family = family
         self._mine = nullcontext if gate is None else gate.mine
         self._first = next(_FIRST)
         self._limit = cache_bytes
@@ -156,6 +168,7 @@ class Encoder:
         """A whole prompt, as the model's own processor has it. Where one with the same media was before, no tower runs.
         Raises NotFiniteError as `encode` does."""
         self.spent = {}
+        content, rows = set_apart(content)
         contents = Contents(content)
         known = None if contents.whole is None else self._cache.get(contents.whole)
         with self._mine(), self._spends({0: 1}):
@@ -167,9 +180,16 @@ class Encoder:
         if prompt.features is not None and contents.whole is not None:
             self._keep(contents.whole, known or _Made(prompt.features, _nbytes(prompt.features)))
         named = zip(prompt.rows, contents.runs(prompt), strict=True)
-        return self._spans.prompt(
-            prompt._replace(rows=[msgspec.structs.replace(run, content=own) for run, own in named])
-        )
+        prompt = prompt._replace(rows=[msgspec.structs.replace(run, content=own) for run, own in named])
+        return self._spans.prompt(self._with_ready(prompt, content, rows) if rows else prompt)
+
+    def _with_ready(self, prompt: EncodedPrompt, content: Content, rows: list[Embedding]) -> EncodedPrompt:
+        """The prompt with rows that were made elsewhere."""
+        if self._family is None:
+            raise InputError("embedding: expected a prompt without rows that were made elsewhere, got some")
+        segments = [embedding_segment(one, self._family.spec.rows) for one in rows]
+        made = [(_ready(segment), _key(segment, False) or b"") for segment in segments]
+        return ReadyRows(self._family).put(prompt, made, content.video_fps)
 
     def fork(self, stream: int, twin: int) -> None:
         self._towers.fork(self._first + stream, self._first + twin)
