@@ -63,8 +63,8 @@ class EncodedPrompt(NamedTuple):
 
     `shown`: the pieces of media of which each run has rows, (place in `Content.media`, rows of the whole piece) each.
     Empty: nothing is said of them. `features`: what the towers made, for another prompt with the same media; None: they
-    made nothing, or nothing that can be used again. `ready`: the places of all rows at which, instead of what is there,
-    rows stand that were made elsewhere (`Content.ready`).
+    made nothing, or nothing that can be used again. `ready`: the place at which, instead of the row that is there, each
+    of the rows stands that were made elsewhere (`Content.ready`).
     """
 
     rows: list[Rows]

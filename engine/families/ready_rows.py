@@ -20,9 +20,9 @@ class ReadyMarks:
 
     def __init__(self, content: Content, tokenizer: Any, own: Mapping[str, tuple[str, str]]) -> None:
         self._ready, self._own = content.ready, own
-        self._places = {(one.kind, one.at) for one in content.ready}
+        self._numbers = {(one.kind, one.at): number for number, one in enumerate(content.ready)}
         self.token, self.id = str(tokenizer.eos_token), tokenizer.eos_token_id
-        self._marks: list[int] = []  # which of the end tokens are marks
+        self._marks: dict[int, int] = {}  # which of the end tokens is the mark of which rows
         self._own_marks: dict[int, str] = {}  # which stand for tokens of `own` that the processor would expand
         self._ends = 0  # how many end tokens there are
         if content.ready and self.id is None:
@@ -42,10 +42,11 @@ class ReadyMarks:
 
         def put(found: re.Match[str]) -> str:
             kind = kinds.get(found[0])
-            if not count(kind):
+            number = count(kind)
+            if number is None:
                 return found[0]
             before, after = self._own.get(kind or "", ("", ""))
-            return hidden(before) + self._mark() + hidden(after)
+            return hidden(before) + self._mark(number) + hidden(after)
 
         def hidden(own: str) -> str:
             return expanded.sub(lambda found: self._mark(found[0]), own)
@@ -59,15 +60,15 @@ class ReadyMarks:
         kinds, count = {**placed, WORDS: "text"}, self._counter()
         made = []
         for id in ids:
-            is_mark = id in (*kinds, self.id) and count(kinds.get(id))
-            made.append(self.id if is_mark else id)
-            if is_mark:
-                self._mark()
+            number = count(kinds.get(id)) if id in (*kinds, self.id) else None
+            made.append(id if number is None else self.id)
+            if number is not None:
+                self._mark(number)
         return made
 
     def found(self, ids: Sequence[int]) -> tuple[list[int], dict[int, str]]:
-        """At which of the ids that the tokenizer or the processor gave the marks stand, and which tokens stand where
-        their own mark is. InputError where these have set or taken end tokens."""
+        """At which of the ids that the tokenizer or the processor gave the mark of each of the rows stands, and which
+        tokens stand where their own mark is. InputError where these have set or taken end tokens."""
         if not self._ready:
             return [], {}
         ends = [place for place, id in enumerate(ids) if id == self.id]
@@ -78,26 +79,27 @@ class ReadyMarks:
                 f"{len(self._marks)} among {len(ends)}"
             )
         own = {ends[place]: token for place, token in self._own_marks.items()}
-        return [ends[place] for place in self._marks], own
+        return [ends[self._marks[number]] for number in range(len(self._ready))], own
 
-    def _mark(self, token: str | None = None) -> str:
-        """One more mark, for rows or for a token of their kind's own."""
-        if token is None:
-            self._marks.append(self._ends)
+    def _mark(self, what: int | str) -> str:
+        """One more mark, for rows of this number or for a token of their kind's own."""
+        if isinstance(what, int):
+            self._marks[what] = self._ends
         else:
-            self._own_marks[self._ends] = token
+            self._own_marks[self._ends] = what
         self._ends += 1
         return self.token
 
-    def _counter(self) -> Callable[[str | None], bool]:
-        """Told the kind of each placeholder in turn, None for an end token; says whether a mark is to stand there."""
+    def _counter(self) -> Callable[[str | None], int | None]:
+        """Told the kind of each placeholder in turn, None for an end token; says of which rows a mark is to stand
+        there."""
         seen: dict[str, int] = {}
 
-        def count(kind: str | None) -> bool:
+        def count(kind: str | None) -> int | None:
             if kind is None:
                 self._ends += 1
-                return False
+                return None
             place = seen[kind] = seen.get(kind, -1) + 1
-            return (kind, place) in self._places
+            return self._numbers.get((kind, place))
 
         return count

@@ -126,18 +126,18 @@ class PictureTowers:
         the features, which another prompt with the same media had."""
         inputs, ready = process_marked(self, content)
         inputs = inputs.to(self.device)
-        positions = self.prompt_positions(self._without_sides(inputs, ready), content)
+        positions = self.prompt_positions(self._without_sides(inputs, ready, content), content)
         features = self.encode_prompt(inputs) if known is None else known
         return self._laid(inputs, positions, features, content)._replace(ready=ready)
 
-    def _without_sides(self, inputs: Any, ready: list[int]) -> Any:
+    def _without_sides(self, inputs: Any, ready: list[int], content: Content) -> Any:
         """The inputs without the template's marks beside rows that were made elsewhere: the library's rule may take
         them for those of a medium."""
         if not ready:
             return inputs
         ids = inputs["input_ids"].clone()
         media = self.media_ids()
-        for place in ready:
+        for place in [place for place, one in zip(ready, content.ready, strict=True) if one.kind != "text"]:
             for side in (place - 1, place + 1):
                 if 0 <= side < ids.shape[1] and int(ids[0, side]) not in media:
                     ids[0, side] = ids[0, place]

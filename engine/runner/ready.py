@@ -40,7 +40,7 @@ class ReadyRows:
 
         for run, part in zip(prompt.rows, prompt.embeds, strict=True):
             begin = 0
-            for mark in [mark - place for mark in prompt.ready if place <= mark < place + len(run)]:
+            for mark in [mark - place for mark in sorted(prompt.ready) if place <= mark < place + len(run)]:
                 keep(_cut(run, begin, mark, shift), part)
                 encoded, content = at[place + mark]
                 start = int(run.positions[:, mark].max()) + shift

@@ -149,6 +149,23 @@ def test_rows_and_media_of_several_kinds_in_any_order(house: House) -> None:
     house.run(work())
 
 
+def test_rows_of_several_kinds_stand_where_their_placeholders_do(house: House) -> None:
+    """Among the media of a prompt only the order of one kind counts."""
+    loaded = house.loaded
+    (pixels, seen), (samples, ear) = shown(loaded, 1), heard(loaded, 0.7)
+    towers: Any = loaded.towers
+    image, audio = (towers.placeholders()[kind] for kind in ("image", "audio"))
+    text = f"<|vision_bos|>{image}<|vision_eos|>Or<|audio_bos|>{audio}<|audio_eos|>?<|im_end|>"
+
+    async def work() -> None:
+        async with house.engine() as engine:
+            plain = await told(engine, prompt=text, media=[pixels, samples])
+            for media in ([seen, ear], [ear, seen], [samples, seen], [ear, pixels]):
+                assert await told(engine, prompt=text, media=media) == plain
+
+    house.run(work())
+
+
 def test_frames_and_a_block_that_the_model_closes_with_a_row_of_its_own(house: House) -> None:
     """The rows of a clip of several patches stand at its times; those of LLaVA-OneVision end with its new line."""
     for name in ("qwen2_5_vl", "llava_onevision"):
