@@ -12,12 +12,12 @@ from typing import Any, Protocol
 import torch
 
 from ...errors import InputError
-from ...streams.requests.prompt import Content
+from ...streams.requests.prompt import MADE_ELSEWHERE, Content
 from ..words.spelling import Spelling, spelling_of
 from ..words.template import begins
-from .ready_rows import WORDS, ReadyMarks
+from .ready_rows import ReadyMarks
 
-_WORDS = {"image": ("image", "images"), "video": ("video", "videos"), "audio": ("audio", "audios")}
+_MADE_ELSEWHERE = {"image": ("image", "images"), "video": ("video", "videos"), "audio": ("audio", "audios")}
 
 
 class ProcessorFacts(Protocol):
@@ -143,7 +143,7 @@ def _check_counts(content: Content, found: dict[str, int], placed: dict[str, str
         count = len(media.get(kind, ())) + sum(one.kind == kind for one in content.ready)
         if found[kind] != count:
             raise InputError(
-                f"{content.name}: expected {found[kind]} of {token}, got {count} {_WORDS[kind][count != 1]}"
+                f"{content.name}: expected {found[kind]} of {token}, got {count} {_MADE_ELSEWHERE[kind][count != 1]}"
             )
 
 
@@ -186,12 +186,13 @@ def check_ids(content: Content, vocabulary: int) -> list[int]:
     place of words do not match these."""
     assert content.ids is not None
     for id in content.ids:
-        if not 0 <= id < vocabulary and id != WORDS:
+        if not 0 <= id < vocabulary and id != MADE_ELSEWHERE:
             raise InputError(f"prompt_ids: expected token ids below {vocabulary}, got {id}")
-    places, rows = content.ids.count(WORDS), sum(one.kind == "text" for one in content.ready)
+    places, rows = content.ids.count(MADE_ELSEWHERE), sum(one.kind == "text" for one in content.ready)
     if places != rows:
         raise InputError(
-            f"prompt_ids: expected an embedding of kind text for each {WORDS}, of which are {places}, got {rows}"
+            f"prompt_ids: expected an embedding of kind text for each {MADE_ELSEWHERE}, of which are {places}, "
+            f"got {rows}"
         )
     return content.ids
 

@@ -10,9 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...errors import InputError
-from ...streams.requests.prompt import Content
-
-WORDS = -1  # what stands among token ids for rows that stand for words
+from ...streams.requests.prompt import MADE_ELSEWHERE, Content
 
 
 class ReadyMarks:
@@ -57,7 +55,7 @@ class ReadyMarks:
         """The ids with marks; `placed`: the kind of each placeholder's id."""
         if not self._ready:
             return list(ids)
-        kinds, count = {**placed, WORDS: "text"}, self._counter()
+        kinds, count = {**placed, MADE_ELSEWHERE: "text"}, self._counter()
         made = []
         for id in ids:
             number = count(kinds.get(id)) if id in (*kinds, self.id) else None

@@ -40,6 +40,10 @@ class Media(msgspec.Struct, frozen=True, eq=False, tag="decoded"):
     stop_us: int = 0
 
 
+# Among the ids of a prompt it stands for rows that were made elsewhere and stand for words.
+MADE_ELSEWHERE = -1
+
+
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """Rows that were made elsewhere, of a prompt: `at` says of how many pieces of their kind before them, with those of
     media. `sign` stands for them in messages, where they stand for words."""
