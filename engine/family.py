@@ -14,7 +14,7 @@ import torch
 
 from ..errors import InputError, ModelError
 from ..streams.format import Format, State
-from ..streams.requests.options import sized
+from ..streams.requests.options import sized, sizes_pieces
 from ..streams.requests.prompt import Content
 from ..streams.requests.request import Request, Sampling
 from ..streams.requests.transcription import Transcription
@@ -190,7 +190,7 @@ class Family:
     def check_smaller(self, request: Request, most: int) -> None:
         """Raise InputError where frames cannot be made smaller, to at most `most` pixels."""
         rule = video_rule(sized(self.spec, request.processor), request.expected_frames)
-        if "max_pixels" not in self.spec.options:
+        if not sizes_pieces(self.spec):
             raise InputError(
                 f"video_pixels_idle: expected a model whose processor has max_pixels, got {self.data.name}, in which "
                 f"every frame has the same number of rows"

@@ -9,6 +9,7 @@ outside this folder register under the entry point group `penstock.families` wit
     trial.py            whether it does here what it does in the library
     tried_towers.py     its towers, by the library's own methods
     piece_sizes.py      how long the pieces are that its processor lays
+    processor_options.py   which options its processor has
     senses.py           which kinds of media it takes
     one_axis.py         what models share whose rows stand on one axis of positions
     llava.py            LLaVA 1.5: images

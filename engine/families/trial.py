@@ -19,6 +19,7 @@ from ...streams.segment import AudioSegment, ImageSegment, Segment, VideoSegment
 from ..family import Loaded
 from ..runner.out_of_memory import is_out_of_memory
 from ..runner.probe import check_prompt
+from .processor_options import Values
 from .prompt import process
 from .tried_towers import TriedTowers
 
@@ -54,6 +55,7 @@ class FamilyTrial:
                 refused[kind] = f"{type(error).__name__}: {' '.join(str(error).split())}"
             if kind in refused:
                 towers.leave_out(kind)
+        self._options()
         return refused
 
     def assume(self) -> None:
@@ -66,6 +68,7 @@ class FamilyTrial:
             towers.clip_frames, towers.least_frames = max(_CLIP, least), least
         if "audio" in towers.senses:
             towers.block_seconds = self._chunk
+        self._options()
 
     def _count(self, segment: ImageSegment) -> None:
         """The pictures of a prompt as a list for each text; where the processor does not take that, as one list. Then
@@ -75,6 +78,16 @@ class FamilyTrial:
         except ValueError:
             self._towers.nested = ()
         self._towers.measure()
+
+    def _options(self) -> None:
+        """Which options of the processor there are for what is served."""
+        towers = self._towers
+
+        def call(pixels: np.ndarray, asked: Values) -> Any:
+            return towers.piece(ImageSegment(1, 0, pixels, asked=dict(asked))).inputs
+
+        if towers.senses.keys() & {"image", "video"}:
+            towers.options.find(call, "video" in towers.senses)
 
     def _image(self) -> None:
         pixels = self._noise(*_SIDES, 3)

@@ -292,7 +292,10 @@ def _key(segment: Segment, told: bool) -> bytes | None:
         return content.digest()
     assert isinstance(segment, ImageSegment | VideoSegment)
     pixels = segment.pixels
-    content = hashlib.blake2b(f"{type(segment).__name__} {pixels.shape} {pixels.dtype}".encode(), digest_size=16)
+    content = hashlib.blake2b(
+        f"{type(segment).__name__} {pixels.shape} {pixels.dtype} {sorted(segment.asked.items())}".encode(),
+        digest_size=16,
+    )
     content.update(np.ascontiguousarray(pixels).data)
     if told and isinstance(segment, VideoSegment):
         content.update(f"{segment.start_us} {segment.stop_us}".encode())
