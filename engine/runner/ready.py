@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
+from ...errors import InputError
 from ...streams.event import Seen
 from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan
 from ..family import Family
@@ -40,6 +41,8 @@ class ReadyRows:
 
         for run, part in zip(prompt.rows, prompt.embeds, strict=True):
             begin = 0
+            if part is not None and any(place <= mark < place + len(run) for mark in prompt.ready):
+                raise InputError("embedding: expected a model whose prompts are not one block of rows, got one of such")
             for mark in [mark - place for mark in sorted(prompt.ready) if place <= mark < place + len(run)]:
                 keep(_cut(run, begin, mark, shift), part)
                 encoded, content = at[place + mark]

@@ -124,4 +124,4 @@ def test_a_decoder_is_one_graph_with_one_operator_a_layer(name: str) -> None:
         assert torch.equal(compiled(ids, positions, step), plain)
     (graph,) = seen.graphs
     calls = [node for node in graph.graph.nodes if node.target in (operator, torch.ops.penstock.attend)]
-    assert len(calls) == len(language.keys)
+    assert len(calls) == len(language.cache.keys)
