@@ -8,6 +8,7 @@ In: a loaded model. Out: what is not served, with the reason; the towers know th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content, Media
 from ...streams.segment import AudioSegment, ImageSegment, Segment, VideoSegment
+from ..embeddings import EncodedPrompt
 from ..family import Loaded
 from ..runner.logits import LogitRule
 from ..runner.out_of_memory import is_out_of_memory
@@ -209,7 +211,7 @@ class FamilyTrial:
         prompt = towers.prompt(asked)
         rows = prompt.rows
         if towers.together.changes:
-            self.drawn = check_prompt(loaded, self._model, prompt, inputs, self._attention)
+            self._over_pages(kind, medium, prompt, inputs)
             towers.streamed = dict.fromkeys(towers.streamed, "F")
             return
         laid, seen = towers.look(segment)
@@ -221,7 +223,7 @@ class FamilyTrial:
             towers.plain.add(kind)
         if not _near(seen.rows, towers.look(segment)[1].rows, _AGAIN):
             raise ModelError(f"its tower makes other rows of {what} each time: there is chance in it")
-        self.drawn = check_prompt(loaded, self._model, prompt, inputs, self._attention)
+        self._over_pages(kind, medium, prompt, inputs)
         ids, count = np.concatenate([run.ids for run in rows]), len(laid.ids)
         places = [at for at in range(len(ids)) if np.array_equal(ids[at : at + count], laid.ids)]
         if not places:
@@ -232,6 +234,27 @@ class FamilyTrial:
         shown = torch.cat([part.rows for part in prompt.embeds if part is not None])
         if shown.shape != seen.rows.shape or not _near(shown, seen.rows):
             raise ModelError(f"its tower makes other rows of {what} in a prompt than of one that stands alone")
+
+    def _over_pages(self, kind: str, medium: np.ndarray, prompt: EncodedPrompt, inputs: Any) -> None:
+        """ModelError where a prompt over pages gives other logits than in the library, and where one with this medium
+        and another does: what a model lays for a second may be other rows than for the first."""
+        check = partial(check_prompt, self._loaded, self._model, attention=self._attention)
+        self.drawn = check(prompt=prompt, inputs=inputs)
+        other = np.ascontiguousarray(medium[: max(1, len(medium) // 2)] if kind != "image" else medium.swapaxes(0, 1))
+        part = {"type": kind, kind: "x"}
+        messages = [{"role": "user", "content": [part, {"type": "text", "text": "And"}, part]}]
+        two = Content([Media(kind, medium), Media(kind, other)], messages=messages, video_fps=self._towers.video_fps)
+        try:
+            more = process(self._towers, two).to(self._loaded.device, dtype=self._loaded.dtype)
+            both = self._towers.prompt(two)
+        except Exception as error:  # it does not take two, and says so to clients too
+            if is_out_of_memory(error):
+                raise
+            return
+        try:
+            check(prompt=both, inputs=more)
+        except ModelError as error:
+            raise ModelError(f"of two in one prompt, {error}") from error
 
     def _rule(self, kind: str, medium: np.ndarray, inputs: Any) -> Together:
         """Which rows see rows behind them in the library. What one medium says is asked again with two."""
