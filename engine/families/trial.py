@@ -240,21 +240,28 @@ class FamilyTrial:
         and another does: what a model lays for a second may be other rows than for the first."""
         check = partial(check_prompt, self._loaded, self._model, attention=self._attention)
         self.drawn = check(prompt=prompt, inputs=inputs)
-        other = np.ascontiguousarray(medium[: max(1, len(medium) // 2)] if kind != "image" else medium.swapaxes(0, 1))
+        turned = medium.swapaxes(0, 1) if kind == "image" else medium[::-1]
+        for other in (medium[: max(1, len(medium) // 2)], turned):
+            if (two := self._two(kind, medium, np.ascontiguousarray(other))) is None:
+                continue  # it does not take two such, and says so to clients too
+            try:
+                check(prompt=two[0], inputs=two[1])
+            except ModelError as error:
+                raise ModelError(f"of two in one prompt, {error}") from error
+            return
+
+    def _two(self, kind: str, *media: np.ndarray) -> tuple[EncodedPrompt, Any] | None:
+        """A prompt with several media and what the library takes for it; None where that is refused."""
         part = {"type": kind, kind: "x"}
         messages = [{"role": "user", "content": [part, {"type": "text", "text": "And"}, part]}]
-        two = Content([Media(kind, medium), Media(kind, other)], messages=messages, video_fps=self._towers.video_fps)
+        asked = Content([Media(kind, one) for one in media], messages=messages, video_fps=self._towers.video_fps)
         try:
-            more = process(self._towers, two).to(self._loaded.device, dtype=self._loaded.dtype)
-            both = self._towers.prompt(two)
-        except Exception as error:  # it does not take two, and says so to clients too
+            inputs = process(self._towers, asked).to(self._loaded.device, dtype=self._loaded.dtype)
+            return self._towers.prompt(asked), inputs
+        except Exception as error:  # whatever a class raises
             if is_out_of_memory(error):
                 raise
-            return
-        try:
-            check(prompt=both, inputs=more)
-        except ModelError as error:
-            raise ModelError(f"of two in one prompt, {error}") from error
+            return None
 
     def _rule(self, kind: str, medium: np.ndarray, inputs: Any) -> Together:
         """Which rows see rows behind them in the library. What one medium says is asked again with two."""
