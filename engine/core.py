@@ -72,7 +72,7 @@ def make_parts(
     backend = make_backend(config, loaded.device.type)
     record = CudaRecorder(loaded.device) if is_recorded(config, str(loaded.device)) else None
     appends = min(config.step_rows, APPENDED)
-    language = LanguageModel(loaded, pages, page_tokens, config.slots, backend, record, appends)
+    language = LanguageModel(loaded, pages, page_tokens, config.slots, backend, record, appends, config.kv_dtype)
     return Scheduler(loaded.family, sizes), language
 
 

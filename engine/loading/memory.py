@@ -16,6 +16,7 @@ from ..family import Loaded
 from ..runner.attention import Backend
 from ..runner.graphs import is_recorded
 from ..runner.language import token_shape
+from ..runner.narrow import kv_type, width
 from ..runner.out_of_memory import NoRoom, let_go
 from . import compute
 from .compute import amount
@@ -113,7 +114,8 @@ def _shared(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room |
         step *= 2  # what is recorded keeps its own, at most as much
     page_tokens = config.page_tokens or backend.page_tokens
     heads, dim = token_shape(loaded.config)
-    token = 2 * loaded.config.num_hidden_layers * heads * dim * loaded.dtype.itemsize
+    kept = kv_type(config.kv_dtype, loaded.dtype)
+    token = 2 * loaded.config.num_hidden_layers * heads * width(dim, kept) * kept.itemsize
     free = compute.free_bytes(device) if room is None else room.free
     if config.kv_gib is not None:
         tokens = int(config.kv_gib * 2**30) // token

@@ -23,6 +23,7 @@ import torch
 
 from ...errors import ModelError
 from .library import transformers
+from .narrow import widened, write
 
 NAME = "penstock"
 
@@ -71,7 +72,8 @@ class Backend(Protocol):
     def attend(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """query `(rows, heads, dim)`, keys and values `(pages, page_tokens, kv_heads, dim)`; `part` is prepared.
+        """query `(rows, heads, dim)`, keys and values `(pages, page_tokens, kv_heads, width)`: dim, and with it the
+        scale of a cache in eight bits (narrow.py); `part` is prepared.
 
         Returns out `(rows, heads, dim)` and the log-sum-exp `(rows, heads)` float32 (-inf where a row's part is empty).
         """
@@ -128,8 +130,10 @@ class ReferenceBackend(Backend):
             if longest == 0:
                 continue
             pages = part.tables[int(part.slots[start]), : -(-longest // size)].long()
-            key = keys[pages].flatten(0, 1)[:longest].repeat_interleave(groups, dim=1)
-            value = values[pages].flatten(0, 1)[:longest].repeat_interleave(groups, dim=1)
+            key, value = (
+                widened(pool[pages].flatten(0, 1)[:longest], torch.float32).repeat_interleave(groups, dim=1)
+                for pool in (keys, values)
+            )
             scores = torch.einsum("rhd,khd->rhk", query[start:stop].float(), key.float()) * scale
             places = torch.arange(longest, device=query.device)
             visible = places < part.lengths[start:stop, None]
@@ -173,11 +177,11 @@ def write_and_attend(
     """Write new rows into one layer's pages, then attend to one part of the histories.
 
     query `(rows, heads, dim)` contiguous; key and value `(new, kv_heads, dim)` go to the pool rows `target` `(new,)` of
-    keys and values `(pages, page_tokens, kv_heads, dim)`; `tables` to `made` are those of `Part`; `backend` is a number
-    of a living backend. Returns what `Backend.attend` does.
+    keys and values `(pages, page_tokens, kv_heads, width)`, in their type (narrow.py); `tables` to `made` are those of
+    `Part`; `backend` is a number of a living backend. Returns what `Backend.attend` does.
     """
-    keys.flatten(0, 1).index_copy_(0, target, key)
-    values.flatten(0, 1).index_copy_(0, target, value)
+    write(keys, target, key)
+    write(values, target, value)
     part = Part(tables, slots, lengths, runs, firsts, made)
     return _BACKENDS[backend].attend(query, keys, values, part, scale)
 

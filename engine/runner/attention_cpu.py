@@ -1,7 +1,7 @@
 """The CPU backend: one compiled loop over (rows, key heads) that reads each sequence's pages where they lie.
 
 For decode rows nothing of the history is copied and nothing in Python runs per stream: numba compiles the loop once per
-data type. Softmax runs on line, page by page (arXiv 1805.02867). bfloat16 is read as the upper half of a float32.
+data type. Softmax runs on line, page by page (arXiv 1805.02867). Pages of each type are read as float32.
 
 A small step runs in the calling thread. A large one is cut into equal shares for the threads of a pool, which sleep
 while they wait: threads that spin at a barrier take the cores from whatever else the machine does.
@@ -10,14 +10,17 @@ while they wait: threads that spin at a barrier take the cores from whatever els
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import torch
+from numba.extending import overload
 
 from .attention import Backend, Part, merge
+from .narrow import is_narrow, widened
 
 # Below so many multiplications (rows times history, heads and size of a head) a second thread costs more than it gives:
 # about half a millisecond of one core.
@@ -28,7 +31,11 @@ _TILE_ROWS = 8
 _LONG_ROWS = 16
 # Rows of consecutive pages that are worth a pass of their own.
 _STRETCH_ROWS = 512
+# Rows of a cache in eight bits that are in floats at once, for a long run.
+_WIDENED_ROWS = 4096
 _FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+# What each bit pattern of e4m3 stands for.
+_FP8 = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).float().numpy()
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 
@@ -59,12 +66,64 @@ def _weigh(scores, powers, floats, first, count, best):
     return total
 
 
+def _read(page, bits, floats, count, dim):
+    """`page` `(n, width)` of one page and head as float32 into `floats` `(n, dim)`; `bits` is the same buffer as
+    uint32. Compiled for each type of page."""
+
+
+@overload(_read, inline="always")
+def _read_bits(page, bits, floats, count, dim):
+    """A float32 has its bit pattern, a bfloat16 the upper half of it."""
+    if page.dtype not in (numba.uint32, numba.uint16):
+        return None
+    shift = np.uint32(32 - page.dtype.bitwidth)
+
+    def read(page, bits, floats, count, dim):
+        for token in range(count):
+            for i in range(dim):
+                bits[token, i] = np.uint32(page[token, i]) << shift
+
+    return read
+
+
+@overload(_read, inline="always")
+def _read_int8(page, bits, floats, count, dim):
+    """Numbers, and behind them their scale, a byte after the other (narrow.py)."""
+    if page.dtype != numba.int8:
+        return None
+
+    def read(page, bits, floats, count, dim):
+        for token in range(count):
+            bits[token, 0] = _scale_bits(page[token], dim)
+            scale = floats[token, 0]
+            for i in range(dim):
+                floats[token, i] = np.float32(page[token, i]) * scale
+
+    return read
+
+
+@overload(_read, inline="always")
+def _read_fp8(page, bits, floats, count, dim):
+    """Bit patterns of e4m3, and behind them their scale."""
+    if page.dtype != numba.uint8:
+        return None
+
+    def read(page, bits, floats, count, dim):
+        for token in range(count):
+            bits[token, 0] = _scale_bits(page[token], dim)
+            scale = floats[token, 0]
+            for i in range(dim):
+                floats[token, i] = _FP8[page[token, i]] * scale
+
+    return read
+
+
 @numba.njit(nogil=True, cache=True, inline="always")
-def _read(page, shift, rows, count, dim):
-    """Bit patterns `(n, dim)` of one page and head, each shifted to a float32's own place, into `rows`."""
-    for token in range(count):
-        for i in range(dim):
-            rows[token, i] = np.uint32(page[token, i]) << shift
+def _scale_bits(row, dim):
+    """The bit pattern of the float32 behind the numbers of a row of bytes, the lowest byte first."""
+    a, b, c, d = np.uint32(row[dim]), np.uint32(row[dim + 1]), np.uint32(row[dim + 2]), np.uint32(row[dim + 3])
+    low = np.uint32(255)
+    return a & low | (b & low) << np.uint32(8) | (c & low) << np.uint32(16) | (d & low) << np.uint32(24)
 
 
 @numba.njit(nogil=True, cache=True, fastmath=_FAST, inline="always")
@@ -99,7 +158,7 @@ def _gather(weighted, value, scores, hidden, visible, dim):
 
 
 @numba.njit(fastmath=_FAST, nogil=True, cache=True)
-def _attend(query, keys, values, shift, tables, slots, firsts, lengths, tiles, parts, scale, out, lse, begin, end):
+def _attend(query, keys, values, tables, slots, firsts, lengths, tiles, parts, scale, out, lse, begin, end):
     """Jobs [begin, end) of len(tiles) * parts. Each writes its own rows and heads of `out` and `lse`."""
     heads, dim = query.shape[1], query.shape[2]
     size, kv_heads = keys.shape[1], keys.shape[2]
@@ -124,8 +183,8 @@ def _attend(query, keys, values, shift, tables, slots, firsts, lengths, tiles, p
             here = min(size, lengths[last - 1] - place * size)
             for side in range(span):
                 head = base + side
-                _read(keys[page, :, head], shift, key_bits, here, dim)
-                _read(values[page, :, head], shift, value_bits, here, dim)
+                _read(keys[page, :, head], key_bits, key, here, dim)
+                _read(values[page, :, head], value_bits, value, here, dim)
                 for row in range(first, last):
                     hidden, visible = max(0, firsts[row] - place * size), min(size, lengths[row] - place * size)
                     if visible <= hidden:
@@ -166,8 +225,9 @@ def _pairs(runs: list[tuple[int, int]]) -> torch.Tensor:
 
 
 def _bits(tensor: torch.Tensor) -> np.ndarray:
-    """The pages' bit patterns, sharing their memory: uint32 for float32, uint16 for bfloat16."""
-    return tensor.view(torch.uint16 if tensor.dtype == torch.bfloat16 else torch.uint32).numpy()
+    """The pages' bit patterns, sharing their memory: uint32 for float32, uint16 for bfloat16; eight bits as they are."""
+    patterns = {torch.float32: torch.uint32, torch.bfloat16: torch.uint16}
+    return tensor.view(patterns.get(tensor.dtype, tensor.dtype)).numpy()
 
 
 class _LongRun(NamedTuple):
@@ -189,16 +249,18 @@ def _gathered(
     """
     table, firsts, lengths = run
     size, first, last = keys.shape[1], 0 if firsts is None else int(firsts[0]), int(lengths[-1])
-    query = query.to(keys.dtype)
+    if not is_narrow(keys.dtype):
+        query = query.to(keys.dtype)
     rises = lengths.diff()
     even = not rises.any()
     if (firsts is not None and (firsts != first).any()) or not (even or (rises == 1).all()):
         return _masked(query, keys, values, run, scale)
     common = last if even else int(lengths[0]) - 1
-    pieces = [_common(query, key, value, scale) for key, value in _whole_pages(keys, values, table, first, common)]
+    whole = _in_floats(_whole_pages(keys, values, table, first, common), query.dtype)
+    pieces = [_common(query, key, value, scale) for key, value in whole]
     rest = common // size * size if common // size > first // size else first
     if last > rest:
-        key, value = _rows(keys, table, rest, last), _rows(values, table, rest, last)
+        key, value = (widened(_rows(pool, table, rest, last), query.dtype) for pool in (keys, values))
         left = common - rest
         if left:
             pieces.append(_common(query, key[:left], value[:left], scale))
@@ -231,6 +293,17 @@ def _whole_pages(
     if first % size:
         pieces.append((_rows(keys, table, first, start * size), _rows(values, table, first, start * size)))
     return pieces
+
+
+def _in_floats(
+    pieces: list[tuple[torch.Tensor, torch.Tensor]], dtype: torch.dtype
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The same, of a cache in eight bits a copy in `dtype` of a few rows at a time."""
+    for key, value in pieces:
+        step = _WIDENED_ROWS if is_narrow(key.dtype) else len(key)
+        for start in range(0, len(key), step):
+            here = slice(start, start + step)
+            yield widened(key[here], dtype), widened(value[here], dtype)
 
 
 def _stretches(keys: torch.Tensor, values: torch.Tensor, pages: np.ndarray) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -275,7 +348,8 @@ def _masked(
     skipped = 0 if firsts is None else int(firsts[0]) // size
     start = skipped * size
     pages = table[skipped : -(-last // size)].long()
-    key, value = (pool[pages].flatten(0, 1)[None, : last - start].transpose(1, 2) for pool in (keys, values))
+    copies = (widened(pool[pages].flatten(0, 1)[: last - start], query.dtype) for pool in (keys, values))
+    key, value = (copy[None].transpose(1, 2) for copy in copies)
     places = torch.arange(start, last)
     visible = places < lengths[:, None]
     if firsts is not None:
@@ -288,7 +362,7 @@ def _masked(
 
 
 class CpuBackend(Backend):
-    """Attention on the CPU over float32 or bfloat16 pages; sums are taken in float32.
+    """Attention on the CPU over pages in float32, bfloat16 or eight bits; sums are taken in float32.
 
     Decode rows and short runs go through the compiled loop. A long run of appended rows would read its history as often
     as it has tiles; there a copy of the pages and a matrix kernel are cheaper. `threads` share a large step.
@@ -337,7 +411,7 @@ class CpuBackend(Backend):
     ) -> None:
         tables, slots, lengths = (tensor.numpy() for tensor in (part.tables, part.slots, part.lengths))
         firsts = np.zeros_like(lengths) if part.firsts is None else part.firsts.numpy()
-        pages = (_bits(keys), _bits(values), np.uint32(16 if keys.dtype == torch.bfloat16 else 0))
+        pages = (_bits(keys), _bits(values))
         shares = 1
         if self._threads > 1 and int((lengths - firsts).sum()) * query.shape[1] * query.shape[2] >= _SHARED_WORK:
             shares = min(self._threads, torch.get_num_threads())

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..plan import Plan, Recalled
+from .narrow import narrowed, widened, width
 from .out_of_memory import is_out_of_memory
 from .upload import to_host, upload
 
@@ -21,7 +22,8 @@ Host = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class Cache:
-    """Pages `(pages, page_tokens, kv_heads, head_dim)` of keys and of values per layer, `shapes` (kv_heads, head_dim).
+    """Pages `(pages, page_tokens, kv_heads, width)` of keys and of values per layer, `shapes` (kv_heads, head_dim). The
+    width is head_dim, and with it the scale of a cache in eight bits (narrow.py).
 
     tables: page tables of all slots, `(tables, pages)` int32; entries after a sequence's length are stale and never
     read. turning: how keys turn with their positions, for rows that are recalled to others.
@@ -40,7 +42,7 @@ class Cache:
         self.page_tokens = page_tokens
         self.device = device
         self.turning = turning
-        sizes = [(pages, page_tokens, *shape) for shape in shapes]
+        sizes = [(pages, page_tokens, heads, width(dim, dtype)) for heads, dim in shapes]
         self.keys = [torch.zeros(size, dtype=dtype, device=device) for size in sizes]
         self.values = [torch.zeros(size, dtype=dtype, device=device) for size in sizes]
         self.tables = torch.zeros(tables, dtype=torch.int32, device=device)
@@ -95,7 +97,10 @@ class Cache:
             upload(torch.tensor(numbers), self.device) for numbers in (rows.sources, rows.targets, rows.turns)
         )
         turns = self.turning(steps)
-        keys = [turn(pool.flatten(0, 1)[sources]) for turn, pool in zip(turns, self.keys, strict=True)]
+        keys = [
+            narrowed(turn(widened(pool.flatten(0, 1)[sources], torch.float32)), pool.dtype)
+            for turn, pool in zip(turns, self.keys, strict=True)
+        ]
         values = [pool.flatten(0, 1)[sources] for pool in self.values]
         self._copy(rows.copies)
         for pool, moved in zip((*self.keys, *self.values), (*keys, *values), strict=True):

@@ -20,6 +20,7 @@ from .attention import Backend, Part, ReferenceBackend, Step, number
 from .batch import FrontRows, StepRows, batched
 from .cache import Cache
 from .graphs import Graphs, Record
+from .narrow import kv_type
 from .out_of_memory import is_out_of_memory, let_go
 from .sampler import likeliest, sample
 from .spans import SpanStore, laid_out
@@ -32,7 +33,7 @@ class LanguageModel:
     """The decoder of one checkpoint over a paged cache of `(pages, page_tokens, kv_heads, head_dim)` per layer.
 
     `record`: steps are recorded by it when the cache is made (graphs.py), those that append up to `appends` rows.
-    `spans` holds the embeddings that plans name.
+    `spans` holds the embeddings that plans name. `kv_dtype` as in `EngineConfig`.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class LanguageModel:
         backend: Backend | None = None,
         record: Record | None = None,
         appends: int = 0,
+        kv_dtype: str = "auto",
     ) -> None:
         config = loaded.config
         self.text = loaded.text
@@ -64,7 +66,7 @@ class LanguageModel:
             pages + spare,
             page_tokens,
             (slots * TABLES + spare, pages),
-            self.embed.weight.dtype,
+            kv_type(kv_dtype, self.embed.weight.dtype),
             self.device,
             loaded.turning,
         )
