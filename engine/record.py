@@ -161,7 +161,5 @@ def repeat(record: Record, model: str | None = None) -> Iterator[Again]:
     if type(backend).__name__ != was.backend:
         raise PenstockError(f"replay: expected the backend {was.backend}, got {type(backend).__name__}")
     sizes = was.sizes
-    language = LanguageModel(
-        loaded, sizes.pages, sizes.page_tokens, sizes.slots, backend, kv_dtype=config.kv_dtype
-    )
+    language = LanguageModel(loaded, sizes.pages, sizes.page_tokens, sizes.slots, backend, kv_dtype=config.kv_dtype)
     yield from replay(record, Scheduler(loaded.family, sizes), language)

@@ -43,7 +43,8 @@ class Room(msgspec.Struct, frozen=True):
 
 
 class Memory(msgspec.Struct, frozen=True):
-    """Bytes on one device, and the cache's pages. `step_bytes` and `encoder_bytes` come and go."""
+    """Bytes on one device, and the cache's pages. `step_bytes` and `encoder_bytes` come and go. kv_dtype: as asked for;
+    kv_gain: how many times as many rows this makes as the model's own type does."""
 
     weight_bytes: int
     step_bytes: int
@@ -51,6 +52,8 @@ class Memory(msgspec.Struct, frozen=True):
     token_bytes: int
     page_tokens: int
     pages: int
+    kv_dtype: str = "auto"
+    kv_gain: float = 1.0
 
     @property
     def tokens(self) -> int:
@@ -114,8 +117,10 @@ def _shared(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room |
         step *= 2  # what is recorded keeps its own, at most as much
     page_tokens = config.page_tokens or backend.page_tokens
     heads, dim = token_shape(loaded.config)
-    kept = kv_type(config.kv_dtype, loaded.dtype)
-    token = 2 * loaded.config.num_hidden_layers * heads * width(dim, kept) * kept.itemsize
+    own, token = (
+        2 * loaded.config.num_hidden_layers * heads * width(dim, dtype) * dtype.itemsize
+        for dtype in (loaded.dtype, kv_type(config.kv_dtype, loaded.dtype))
+    )
     free = compute.free_bytes(device) if room is None else room.free
     if config.kv_gib is not None:
         tokens = int(config.kv_gib * 2**30) // token
@@ -129,7 +134,7 @@ def _shared(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room |
             f"needs {amount(pages * page_tokens * token)} for a KV cache of {tokens} tokens, {amount(free)} free on "
             f"{device} beside the weights; try less --kv-gib"
         )
-    return Memory(weight_bytes(loaded), step, encoder, token, page_tokens, pages)
+    return Memory(weight_bytes(loaded), step, encoder, token, page_tokens, pages, config.kv_dtype, own / token)
 
 
 def _waiting_bytes(loaded: Loaded, config: EngineConfig) -> int:

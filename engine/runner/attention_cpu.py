@@ -225,7 +225,7 @@ def _pairs(runs: list[tuple[int, int]]) -> torch.Tensor:
 
 
 def _bits(tensor: torch.Tensor) -> np.ndarray:
-    """The pages' bit patterns, sharing their memory: uint32 for float32, uint16 for bfloat16; eight bits as they are."""
+    """The pages' bit patterns, sharing their memory: uint32 for float32, uint16 for bfloat16; bytes as they are."""
     patterns = {torch.float32: torch.uint32, torch.bfloat16: torch.uint16}
     return tensor.view(patterns.get(tensor.dtype, tensor.dtype)).numpy()
 

@@ -19,6 +19,7 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
 from .attention import Backend, Part
+from .narrow import KV_DTYPES, SCALE_BYTES
 from .upload import upload
 
 # Where a run is long enough, so many (row, head) pairs share the loads of keys; decode rows need no more than the
@@ -30,7 +31,29 @@ _LOAD_BYTES, _LOAD_TOKENS = 16_384, 64
 _SHARE_TOKENS, _SHARES = tl.constexpr(256), 16
 _ROWS_A_TILE_MORE = 4  # rows of a long run for which there is one tile more in a recording
 _MERGED = 16  # (row, head) pairs whose shares a program merges
+_SCALE_BYTES = tl.constexpr(SCALE_BYTES)
+_KEPT = {dtype: name for name, dtype in KV_DTYPES.items()}
 _LOG2_E, _LN_2 = 1.4426950408889634, tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+def _numbers(stored, query, KEPT: tl.constexpr):
+    """What the cache holds as numbers of the queries' type, which has them all. Those of int8 become a 128th of what
+    they are, so that their scales go into a float16; those of e4m3 a 256th, as their exponent is eight too small in
+    one."""
+    if KEPT == "int8":
+        stored = (stored.to(tl.float32) / 128.0).to(query.dtype)
+    elif KEPT == "fp8":
+        bits = stored.to(tl.uint16)
+        stored = (((bits & 128) << 8) | ((bits & 127) << 7)).to(tl.float16, bitcast=True).to(query.dtype)
+    return stored
+
+
+@triton.jit
+def _scales(places, held, KEPT: tl.constexpr):
+    """The scales that lie there (narrow.py), for what `_numbers` gives."""
+    scales = tl.load(places.to(tl.pointer_type(tl.float32)), mask=held, other=0.0)
+    return scales * (256.0 if KEPT == "fp8" else 128.0)
 
 
 # What differs from step to step is not compiled in: each set of compiled sizes stops the streams for up to seconds.
@@ -42,9 +65,10 @@ def _attend(
     query, keys, values, tables, slots, lengths, firsts, tiles, out, lse,
     table_stride, rows, shares, scale,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, DIM: tl.constexpr, PAGE: tl.constexpr, WINDOWED: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SPLIT: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SPLIT: tl.constexpr, KEPT: tl.constexpr,
 ):  # fmt: skip
-    """One tile (axis 0), key head (axis 1), share of the history (axis 2). `scale` is for exp2. out, lse: by share."""
+    """One tile (axis 0), key head (axis 1), share of the history (axis 2). `scale` is for exp2. out, lse: by share. KEPT:
+    "floats", or as `EngineConfig.kv_dtype` has it."""
     tile, kv_head, share = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     GROUP: tl.constexpr = HEADS // KV_HEADS
     start, stop = tl.load(tiles + tile * 2), tl.load(tiles + tile * 2 + 1)
@@ -78,10 +102,13 @@ def _attend(
         token = first + tl.arange(0, BLOCK_N)
         held = token < high
         page = tl.load(table + token // PAGE, mask=held, other=0).to(tl.int64)
-        base = ((page * PAGE + token % PAGE) * KV_HEADS + kv_head) * DIM
-        k = tl.load(keys + base[None, :] + places[:, None], mask=held[None, :] & inside[:, None], other=0.0)
-        v = tl.load(values + base[:, None] + places[None, :], mask=held[:, None] & inside[None, :], other=0.0)
+        base = ((page * PAGE + token % PAGE) * KV_HEADS + kv_head) * (DIM if KEPT == "floats" else DIM + _SCALE_BYTES)
+        k = tl.load(keys + base[None, :] + places[:, None], mask=held[None, :] & inside[:, None], other=0)
+        v = tl.load(values + base[:, None] + places[None, :], mask=held[:, None] & inside[None, :], other=0)
+        k, v = _numbers(k, q, KEPT), _numbers(v, q, KEPT)
         scores = tl.dot(q, k, input_precision="ieee") * scale
+        if KEPT != "floats":
+            scores *= _scales(keys + base + DIM, held, KEPT)[None, :]
         visible = (token[None, :] >= begins[:, None]) & (token[None, :] < ends[:, None]) & held[None, :]
         scores = tl.where(visible, scores, float("-inf"))
         peak = tl.maximum(best, tl.max(scores, 1))
@@ -89,6 +116,8 @@ def _attend(
         shrink = tl.exp2(best - safe)
         weights = tl.exp2(scores - safe[:, None])
         total = total * shrink + tl.sum(weights, 1)
+        if KEPT != "floats":
+            weights *= _scales(values + base + DIM, held, KEPT)[None, :]
         weighted = weighted * shrink[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
         best = peak
 
@@ -146,7 +175,7 @@ def _power(count: int) -> int:
 
 
 class TritonBackend(Backend):
-    """Attention on CUDA over float32, float16 or bfloat16 pages; sums are taken in float32.
+    """Attention on CUDA over pages in float32, float16, bfloat16 or eight bits; sums are taken in float32.
 
     `programs`: how many the device should have at once, or histories are split. Query, keys and values are contiguous.
     """
@@ -187,7 +216,7 @@ class TritonBackend(Backend):
         block_m = max(_NARROW, _power(most * group))
         shares = min(_SHARES, max(1, self._programs // (pieces * kv_heads)))
         block_d = max(16, _power(dim))
-        block_n = max(16, min(_LOAD_TOKENS, _LOAD_BYTES // (block_d * keys.element_size())))
+        block_n = max(16, min(_LOAD_TOKENS, _LOAD_BYTES // (block_d * query.element_size())))
         whole, total = torch.empty_like(query), query.new_empty((rows, heads), dtype=torch.float32)
         out, lse = whole, total
         if shares > 1:
@@ -198,7 +227,7 @@ class TritonBackend(Backend):
             query, keys, values, part.tables, part.slots, part.lengths, firsts, tiles, out, lse,
             part.tables.stride(0), rows, shares, scale * _LOG2_E,
             HEADS=heads, KV_HEADS=kv_heads, DIM=dim, PAGE=page_tokens, WINDOWED=part.firsts is not None,
-            BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_D=block_d, SPLIT=shares > 1,
+            BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_D=block_d, SPLIT=shares > 1, KEPT=_KEPT.get(keys.dtype, "floats"),
         )  # fmt: skip
         if shares > 1:
             lines = rows * heads

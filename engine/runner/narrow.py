@@ -15,7 +15,7 @@ from ...errors import ModelError
 # How the cache holds what is named so. e4m3 lies there as its bit patterns: torch moves integers on every device.
 KV_DTYPES = {"int8": torch.int8, "fp8": torch.uint8}
 _LARGEST = {torch.int8: 127.0, torch.uint8: 448.0}
-_SCALE_BYTES = 4
+SCALE_BYTES = 4
 _LEAST = 1e-30  # of a scale: a head of zeros stays one
 
 
@@ -39,9 +39,9 @@ def width(dim: int, dtype: torch.dtype) -> int:
     would not lie at a multiple of its size."""
     if not is_narrow(dtype):
         return dim
-    if dim % _SCALE_BYTES:
-        raise ModelError(f"kv_dtype: expected heads of a multiple of {_SCALE_BYTES} numbers for eight bits, got {dim}")
-    return dim + _SCALE_BYTES
+    if dim % SCALE_BYTES:
+        raise ModelError(f"kv_dtype: expected heads of a multiple of {SCALE_BYTES} numbers for eight bits, got {dim}")
+    return dim + SCALE_BYTES
 
 
 def narrowed(rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -61,12 +61,12 @@ def widened(rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     are."""
     if not is_narrow(rows.dtype):
         return rows
-    numbers, scale = rows[..., :-_SCALE_BYTES], rows[..., -_SCALE_BYTES:].contiguous().view(torch.float32)
+    numbers, scale = rows[..., :-SCALE_BYTES], rows[..., -SCALE_BYTES:].contiguous().view(torch.float32)
     values = numbers if rows.dtype == torch.int8 else numbers.contiguous().view(torch.float8_e4m3fn)
     return values.float().mul_(scale).to(dtype)
 
 
 def write(pool: torch.Tensor, target: torch.Tensor, rows: torch.Tensor) -> None:
-    """Rows `(n, heads, dim)` go to the pool rows `target` `(n,)` int64 of pages `(pages, page_tokens, heads, width)`."""
+    """Rows `(n, heads, dim)` go to the rows `target` `(n,)` int64 of pages `(pages, page_tokens, heads, width)`."""
     if len(rows):
         pool.flatten(0, 1).index_copy_(0, target, narrowed(rows, pool.dtype))
