@@ -67,8 +67,8 @@ def _attend(
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, DIM: tl.constexpr, PAGE: tl.constexpr, WINDOWED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SPLIT: tl.constexpr, KEPT: tl.constexpr,
 ):  # fmt: skip
-    """One tile (axis 0), key head (axis 1), share of the history (axis 2). `scale` is for exp2. out, lse: by share. KEPT:
-    "floats", or as `EngineConfig.kv_dtype` has it."""
+    """One tile (axis 0), key head (axis 1), share of the history (axis 2). `scale` is for exp2. out, lse: by share.
+    KEPT: "floats", or as `EngineConfig.kv_dtype` has it."""
     tile, kv_head, share = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     GROUP: tl.constexpr = HEADS // KV_HEADS
     start, stop = tl.load(tiles + tile * 2), tl.load(tiles + tile * 2 + 1)

@@ -31,7 +31,9 @@ def rounding(model: Any, kind: str) -> Iterator[None]:
     inner = getattr(model.model, "language_model", getattr(model.model, "text_model", model.model))
     before, name = inner.config._attn_implementation, f"sdpa, rounded to {kind}"
 
-    def attend(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **more: Any) -> Any:
+    def attend(
+        module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **more: Any
+    ) -> Any:
         plain: Any = ALL_ATTENTION_FUNCTIONS["sdpa"]
         return plain(module, query, rounded(key, kind), rounded(value, kind), *args, **more)
 
