@@ -18,13 +18,11 @@ from .others import Latency, latencies
 
 def main(options: argparse.Namespace) -> int:
     """Time per append and per decode step by history, then the time between tokens with other streams appending."""
-    config = EngineConfig(
-        device=options.device, dtype=options.dtype, cuda_graphs=False if options.no_cuda_graphs else None
-    )
+    config = EngineConfig(device=options.device, cuda_graphs=False if options.no_cuda_graphs else None)
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
         model = Path(folder)
         write_small(model)
-        costs = list(append_costs(model, list(options.histories), options.rounds, config, options.kv_dtypes))
+        costs = list(append_costs(model, list(options.histories), options.rounds, config))
         if not options.json:
             _print_heading(options)
         for cost in costs:
@@ -38,16 +36,14 @@ def _print_heading(options: argparse.Namespace) -> None:
     graphs = ", no CUDA graphs" if options.no_cuda_graphs else ""
     processor = platform.processor() or platform.machine()
     print(f"{processor}, device {options.device}{graphs}, medians of {options.rounds} rounds")
-    print(f"{'':>28}{'penstock, ms':>20}{'transformers, ms':>20}")
-    print(
-        f"{'history':>8} {'cache':>5} {'rows':>5} {'bytes':>7}{'append':>10}{'decode':>10}{'append':>10}{'decode':>10}"
-    )
+    print(f"{'':>22}{'penstock, ms':>20}{'transformers, ms':>20}")
+    print(f"{'history':>8} {'rows':>5} {'bytes':>7}{'append':>10}{'decode':>10}{'append':>10}{'decode':>10}")
 
 
 def _row(cost: AppendCost) -> str:
     ours = f"{cost.append_ms:10.2f}{cost.decode_ms:10.2f}"
     theirs = f"{cost.transformers_append_ms:10.2f}{cost.transformers_decode_ms:10.2f}"
-    return f"{cost.history:8} {cost.kv_dtype:>5} {cost.rows:5} {cost.bytes:7}{ours}{theirs}"
+    return f"{cost.history:8} {cost.rows:5} {cost.bytes:7}{ours}{theirs}"
 
 
 def _sentence(latency: Latency) -> str:

@@ -6,7 +6,6 @@ without sockets, so that a figure is the time of one step and nothing else. It d
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -32,14 +31,13 @@ T = TypeVar("T")
 
 
 class AppendCost(msgspec.Struct, frozen=True):
-    """Medians at one history and with one type of cache, ours and those of plain `transformers` in the same rounds.
+    """Medians at one history, ours and those of plain `transformers` in the same rounds.
 
     rows: of an append of one frame pair. bytes: that are handed to the model for it. append_ms: the append, the encoder
     included. decode_ms: one decode step. `transformers` has one user and a kept cache.
     """
 
     history: int
-    kv_dtype: str
     rows: int
     bytes: int
     append_ms: float
@@ -48,55 +46,42 @@ class AppendCost(msgspec.Struct, frozen=True):
     transformers_decode_ms: float
 
 
-def append_costs(
-    model: Path, histories: list[int], rounds: int, config: EngineConfig, kv_dtypes: list[str]
-) -> Iterator[AppendCost]:
-    """Time appends and decode steps of one live stream at each length of history, in caches of each type, interleaved
-    over `rounds` rounds.
+def append_costs(model: Path, histories: list[int], rounds: int, config: EngineConfig) -> Iterator[AppendCost]:
+    """Time appends and decode steps of one live stream at each length of history, interleaved over `rounds` rounds.
 
     model: the folder of a Qwen2.5-Omni thinker, the one model that `Stock` knows.
     """
     loaded = load(model, config)
-    rows = sum(histories) + len(histories) * 64 * (rounds + 8)
-    cores = {kept: Core(loaded, msgspec.structs.replace(config, kv_tokens=rows, kv_dtype=kept)) for kept in kv_dtypes}
+    core = Core(loaded, msgspec.structs.replace(config, kv_tokens=sum(histories) + len(histories) * 64 * (rounds + 8)))
     stock_model = Stock.load(loaded.family.data.model, loaded.dtype, loaded.device)
     stocks = {history: Stock(*stock_model, history) for history in histories}
     clips = np.random.default_rng(0)
-    numbers = {history: place * len(cores) + 1 for place, history in enumerate(histories)}
-    for (place, core), history in itertools.product(enumerate(cores.values()), histories):
-        number = numbers[history] + place  # the towers are shared, and remember streams
+    for number, history in enumerate(histories, 1):
         core.open(number, Request(format="live"))
         _fill(core, number, history)
         core.scheduler.apply(Park(number, True))  # only the stream that is measured runs
-    measured: dict[tuple[int, str], list[tuple[float, ...]]] = {
-        (history, kept): [] for history in histories for kept in cores
-    }
+    measured: dict[int, list[tuple[float, ...]]] = {history: [] for history in histories}
     seq = 10_000
-    for turn, history in itertools.product(range(rounds + 2), histories):
-        seq += 1
-        pixels = clips.integers(0, 255, (2, SIDE, SIDE, 3), dtype=np.uint8)
-        _, stock_append_ms = _timed(stocks[history].append, pixels)
-        _, stock_decode_ms = _timed(stocks[history].decode)
-        for place, (kept, core) in enumerate(cores.items()):
-            ours = _once(core, numbers[history] + place, seq, pixels)
+    for turn in range(rounds + 2):
+        for number, history in enumerate(histories, 1):
+            seq += 1
+            core.scheduler.apply(Park(number, False))
+            while (reply := core.scheduler.streams[number].reply) is not None and reply.text.open:
+                core.step()  # a splice would wait for the open character
+            pixels = clips.integers(0, 255, (2, SIDE, SIDE, 3), dtype=np.uint8)
+            segment = VideoSegment(seq, 0, pixels, seq * 1_000_000, seq * 1_000_000 + 500_000)
+            done, append_ms = _timed(_append, core, number, seq, segment)
+            _, decode_ms = _timed(core.step)
+            _, stock_append_ms = _timed(stocks[history].append, pixels)
+            _, stock_decode_ms = _timed(stocks[history].decode)
+            core.scheduler.apply(Park(number, True))
+            assert done is not None
             if turn >= 2:
-                measured[history, kept].append((*ours, stock_append_ms, stock_decode_ms))
-    for (history, kept), runs in measured.items():
+                rows, size = _handed_over(done[0])
+                measured[history].append((rows, size, append_ms, decode_ms, stock_append_ms, stock_decode_ms))
+    for history, runs in measured.items():
         columns = [statistics.median(column) for column in zip(*runs, strict=True)]
-        yield AppendCost(history, kept, int(columns[0]), int(columns[1]), *(round(ms, 3) for ms in columns[2:]))
-
-
-def _once(core: Core, number: int, seq: int, pixels: np.ndarray) -> tuple[int, int, float, float]:
-    """One append of a frame pair and one decode step: rows, bytes that are handed over, and both in milliseconds."""
-    core.scheduler.apply(Park(number, False))
-    while (reply := core.scheduler.streams[number].reply) is not None and reply.text.open:
-        core.step()  # a splice would wait for the open character
-    segment = VideoSegment(seq, 0, pixels, seq * 1_000_000, seq * 1_000_000 + 500_000)
-    done, append_ms = _timed(_append, core, number, seq, segment)
-    _, decode_ms = _timed(core.step)
-    core.scheduler.apply(Park(number, True))
-    assert done is not None
-    return *_handed_over(done[0]), append_ms, decode_ms
+        yield AppendCost(history, int(columns[0]), int(columns[1]), *(round(ms, 3) for ms in columns[2:]))
 
 
 def _append(core: Core, stream: int, seq: int, segment: VideoSegment) -> tuple[Plan, Result] | None:

@@ -185,15 +185,6 @@ def _append(parser: argparse.ArgumentParser, read: Numbers) -> None:
     parser.add_argument("--tokens", type=read.whole, default=600, help="tokens of the timed reply (default 600)")
     parser.add_argument("--no-cuda-graphs", action="store_true", help="on CUDA, record no steps")
     parser.add_argument("--histories", type=read.wholes, default=(1_000, 20_000), help="tokens, separated by commas")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default float32")
-    parser.add_argument(
-        "--kv-dtypes",
-        nargs="+",
-        choices=("auto", "int8", "fp8"),
-        default=["auto"],
-        metavar="TYPE",
-        help="types of the KV cache, in turn: auto, int8, fp8 (default auto)",
-    )
 
 
 def _grammar(parser: argparse.ArgumentParser, read: Numbers) -> None:
