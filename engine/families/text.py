@@ -102,12 +102,6 @@ _BY_LAYER = {
 }
 
 
-def _layers(config: Any) -> list[Any]:
-    """What the layers of a decoder have, where it says so by layer."""
-    said = getattr(config, "per_layer_config", None)
-    return [said[place] for place in range(config.num_hidden_layers)] if said else []
-
-
 def check_text(config: Any) -> None:
     """Raise ModelError where the configuration of a decoder names what cannot be served."""
     longest = getattr(config, "max_position_embeddings", None)
@@ -120,9 +114,6 @@ def check_text(config: Any) -> None:
     for name, what in _BY_LAYER.items():
         if getattr(config, name, None):
             raise ModelError(f"expected {what}, got {name} {getattr(config, name)}")
-    heads = {(getattr(one, "num_key_value_heads", None), getattr(one, "head_dim", None)) for one in _layers(config)}
-    if len(heads) > 1:
-        raise ModelError(f"expected as many heads of one size in all layers, got (number, size) {sorted(heads)}")
 
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
@@ -148,5 +139,5 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     family = Family(data, tokenizer)
     loaded = Loaded(family, NoTowers(tokenizer), model.base_model, model.get_output_embeddings(), config)
     if device.type != "meta":
-        check_against_stock(loaded, model)
+        return loaded._replace(drawn=check_against_stock(loaded, model))
     return loaded

@@ -15,9 +15,9 @@ from ..config import EngineConfig
 from ..family import Loaded
 from ..runner.attention import Backend
 from ..runner.graphs import is_recorded
-from ..runner.language import token_shape
-from ..runner.narrow import kv_type, width
+from ..runner.narrow import kv_type
 from ..runner.out_of_memory import NoRoom, let_go
+from ..runner.shapes import layer_shapes, row_bytes
 from . import compute
 from .compute import amount
 from .worst import worst_case
@@ -116,11 +116,8 @@ def _shared(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room |
     if is_recorded(config, device):
         step *= 2  # what is recorded keeps its own, at most as much
     page_tokens = config.page_tokens or backend.page_tokens
-    heads, dim = token_shape(loaded.config)
-    own, token = (
-        2 * loaded.config.num_hidden_layers * heads * width(dim, dtype) * dtype.itemsize
-        for dtype in (loaded.dtype, kv_type(config.kv_dtype, loaded.dtype))
-    )
+    shapes = layer_shapes(loaded.config)
+    own, token = (row_bytes(shapes, dtype) for dtype in (loaded.dtype, kv_type(config.kv_dtype, loaded.dtype)))
     free = compute.free_bytes(device) if room is None else room.free
     if config.kv_gib is not None:
         tokens = int(config.kv_gib * 2**30) // token

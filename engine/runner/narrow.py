@@ -44,6 +44,11 @@ def width(dim: int, dtype: torch.dtype) -> int:
     return dim + SCALE_BYTES
 
 
+def numbers(pool: torch.Tensor) -> int:
+    """How many numbers a head of these pages stands for."""
+    return pool.shape[-1] - SCALE_BYTES * is_narrow(pool.dtype)
+
+
 def narrowed(rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Rows `(rows, heads, dim)` as a cache of this type holds them, `(rows, heads, width)`. What is not finite makes
     all of its head so."""
@@ -52,8 +57,8 @@ def narrowed(rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     values = rows.float()
     scale = (values.abs().amax(-1, keepdim=True) / _LARGEST[dtype]).clamp_min(_LEAST)
     values = values / scale
-    numbers = values.round_().to(dtype) if dtype == torch.int8 else values.to(torch.float8_e4m3fn).view(dtype)
-    return torch.cat([numbers, scale.view(dtype)], -1)
+    stored = values.round_().to(dtype) if dtype == torch.int8 else values.to(torch.float8_e4m3fn).view(dtype)
+    return torch.cat([stored, scale.view(dtype)], -1)
 
 
 def widened(rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -61,11 +66,11 @@ def widened(rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     are."""
     if not is_narrow(rows.dtype):
         return rows
-    numbers, scale = rows[..., :-SCALE_BYTES], rows[..., -SCALE_BYTES:].contiguous().view(torch.float32)
+    stored, scale = rows[..., :-SCALE_BYTES], rows[..., -SCALE_BYTES:].contiguous().view(torch.float32)
     if rows.dtype == torch.uint8:  # torch's own way takes seven times as long; a float16's exponent is eight too small
-        bits = numbers.to(torch.int16)
-        numbers, scale = (((bits & 128) << 8) | ((bits & 127) << 7)).view(torch.float16), scale * 256
-    return numbers.float().mul_(scale).to(dtype)
+        bits = stored.to(torch.int16)
+        stored, scale = (((bits & 128) << 8) | ((bits & 127) << 7)).view(torch.float16), scale * 256
+    return stored.float().mul_(scale).to(dtype)
 
 
 def write(pool: torch.Tensor, target: torch.Tensor, rows: torch.Tensor) -> None:

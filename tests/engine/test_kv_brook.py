@@ -31,14 +31,11 @@ def answers(kv_dtype: str) -> tuple[list[str], torch.Tensor]:
     said, logits = [], []
     for seq, question in enumerate(("What do you see?", "Where is the circle?", "What moved?"), 10):
         core.ask(1, seq, question, SamplingParams(max_tokens=40))
-        words = ""
-        while core.step() is not None:
-            new = [event.text for _, event in core.scheduler.events() if isinstance(event, Token)]
-            words += "".join(new)
-            if new:
+        while (done := core.step()) is not None:
+            if done[1].tokens:
                 assert core.language.logits is not None
                 logits.append(core.language.logits[0].clone())
-        said.append(words)
+        said.append("".join(event.text for _, event in core.scheduler.events() if isinstance(event, Token)))
     return said, torch.stack(logits)
 
 

@@ -114,7 +114,7 @@ def test_long_runs_are_put_into_floats_piece_by_piece(monkeypatch: pytest.Monkey
     batch = Batch([(70, 20), (64, 20)], 4, 3)
     batch.keys, batch.values = narrowed(batch.keys, torch.int8), narrowed(batch.values, torch.int8)
     whole = batch.attend(CpuBackend())
-    monkeypatch.setattr("penstock.engine.runner.attention_cpu._WIDENED_ROWS", 7)
+    monkeypatch.setattr("penstock.engine.runner.attention_cpu_long._WIDENED_ROWS", 7)
     pieces = batch.attend(CpuBackend())
     for one, other in zip(whole, pieces, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
