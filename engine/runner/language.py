@@ -21,6 +21,7 @@ from .attention import Backend, Part, ReferenceBackend, Step, number
 from .batch import FrontRows, StepRows, batched
 from .cache import Cache
 from .graphs import Graphs, Record
+from .narrow import kv_type
 from .out_of_memory import is_out_of_memory, let_go
 from .sampler import likeliest, sample
 from .shapes import layer_shapes
@@ -34,7 +35,7 @@ class LanguageModel:
     """The decoder of one checkpoint over a paged cache.
 
     `record`: steps are recorded by it when the cache is made (graphs.py), those that append up to `appends` rows.
-    `spans` holds the embeddings that plans name.
+    `spans` holds the embeddings that plans name. `kv_dtype` as in `EngineConfig`.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class LanguageModel:
         backend: Backend | None = None,
         record: Record | None = None,
         appends: int = 0,
+        kv_dtype: str = "auto",
     ) -> None:
         config = loaded.config
         self.text = loaded.text
@@ -68,7 +70,7 @@ class LanguageModel:
             pages + spare,
             page_tokens,
             (slots * TABLES + spare, pages),
-            self.embed.weight.dtype,
+            kv_type(kv_dtype, self.embed.weight.dtype),
             self.device,
             loaded.turning,
         )
