@@ -74,6 +74,12 @@ def _find(kind: str, model: Any, processor: Any) -> Sense | str:
     return f"expected get_{kind}_features on its {type(getattr(model, 'model', model)).__name__}, got none"
 
 
+def placeholder_ids(config: Any) -> frozenset[int]:
+    """The ids that stand for rows of media of any kind, served or not."""
+    named = [getattr(config, f"{kind}_token_id", None) for kind in KINDS]
+    return frozenset(id for id in named if isinstance(id, int))
+
+
 class _Caught(Exception):
     """What the decoder was given."""
 
