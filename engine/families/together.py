@@ -95,13 +95,14 @@ def rule(sees: torch.Tensor, media: np.ndarray) -> Together:
 
 def laid_together(
     prompt: EncodedPrompt,
-    ways: dict[str, Together],
+    ways: dict[int, Together],
     window: int | None,
     embed: Callable[[torch.Tensor], torch.Tensor],
 ) -> EncodedPrompt:
-    """The prompt with rows that see one another in atomic runs, `ways` by the kind of media. `embed`: the rows of
-    words. `window`: how many rows back a row sees in some layer. InputError where words stand between media that see
-    one another, and where these are more rows than a window has: the library lets them see one another all the same."""
+    """The prompt with rows that see one another in atomic runs, `ways` by the placeholder of each kind. `embed`: the
+    rows of words. `window`: how many rows back a row sees in some layer. InputError where words stand between media
+    that see one another, and where these are more rows than a window has: the library lets them see one another all the
+    same."""
     way = max(ways.values(), default=Together.NONE)
     if way is Together.NONE:
         return prompt
@@ -113,9 +114,10 @@ def laid_together(
             f"media: expected one piece or pieces side by side, whose rows see one another in this model, got {count} "
             f"with words between them"
         )
-    kinds = {kind for kind, own in ways.items() if own is not Together.NONE}
+    marks = [id for id, own in ways.items() if own is not Together.NONE]
     rows = [
-        msgspec.structs.replace(run, atomic=run.seen is not None and run.seen.modality in kinds) for run in prompt.rows
+        msgspec.structs.replace(run, atomic=run.seen is not None and bool(np.isin(run.ids, marks).any()))
+        for run in prompt.rows
     ]
     return _within(prompt._replace(rows=rows), window)
 

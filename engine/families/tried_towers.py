@@ -167,7 +167,7 @@ class TriedTowers(OneAxisTowers):
         words, decoder = self.model.get_input_embeddings(), self.whole.get_decoder()
         return laid_together(
             super().prompt(content, known),
-            self.ways,
+            {self.senses[kind].id: way for kind, way in self.ways.items()},
             None if self.ahead_in_windows else min(windows_of(decoder, decoder.config), default=None),
             lambda ids: words(ids.to(self.device)).to(self.model.dtype),
         )

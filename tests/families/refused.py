@@ -30,8 +30,6 @@ REFUSED: dict[str, Refusal] = {
     "florence2": Refusal(named("florence2"), _ENCODER),
     "fuyu": Refusal(refusals.fuyu, "Found total 2 |SPEAKER| tokens and 1 images"),
     "gemma3n": Refusal(named("gemma3n"), "got hidden_size_per_layer_input"),
-    "gemma4 large": Refusal(refusals.gemma4_large, "expected as many heads of one size in all layers"),
-    "gemma4": Refusal(refusals.gemma4, "got hidden_size_per_layer_input"),
     "gemma4_unified": Refusal(named("gemma4_unified"), "expected as many heads of one size in all layers"),
     "git": Refusal(refusals.git, "its attention cannot be replaced"),
     "hunyuan_vl": Refusal(axes.hunyuan_vl, "its rule gives a picture in a prompt other positions"),
