@@ -17,8 +17,9 @@ from ..family import Family, FamilyData, Loaded
 from ..runner.attention import NAME
 from ..runner.library import transformers
 from ..words.template import learn
+from .far_words import with_far_words
 from .opened import open_model
-from .senses import find_senses, placeholder_ids
+from .senses import find_senses, marks_of
 from .text import check_text
 from .trial import FamilyTrial
 from .tried_towers import TriedTowers
@@ -39,6 +40,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     if processor.chat_template is None:  # some leave it to their tokenizer
         processor.chat_template = processor.tokenizer.chat_template
     model, attention = _opened(config, path, dtype, device)
+    with_far_words(model)
     decoder = model.get_decoder()
     senses, missing = find_senses(model, processor)
     first = "image" if "image" in senses or "audio" not in senses else "audio"
@@ -88,7 +90,7 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, decoder: Any, missing: 
     )
     head = model.get_output_embeddings()
     loaded = Loaded(Family(data, processor.tokenizer), towers, decoder, head, text, types=towers.types.tables)
-    return loaded._replace(marks=placeholder_ids(model.config), ahead_in_windows=towers.ahead_in_windows)
+    return loaded._replace(marks=marks_of(model, decoder), ahead_in_windows=towers.ahead_in_windows)
 
 
 def _opened(config: Any, path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, dict[str, str]]:

@@ -339,8 +339,10 @@ class TriedTowers(OneAxisTowers):
             return Embeddings(rows, torch.stack([flat(part) for part in deep]))
         if len(rows) == count:
             return Embeddings(rows)
-        try:  # some models choose from these rows behind the method
-            return self._by_model(sense, inputs)
+        try:  # some models choose from these rows behind the method, or add to them
+            made = self._by_model(sense, inputs)
+            self.senses[sense.kind] = sense._replace(encode=None)
+            return made
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise

@@ -42,6 +42,7 @@ BUILDERS: dict[str, Built] = {
     "ernie4_5_vl_moe": Built(axes.ernie4_5_vl_moe, _CLIPS),
     "exaone4_5": Built(axes.exaone4_5, _BOTH),
     "fast_vlm": Built(tiled.fast_vlm, _SEES),
+    "gemma3n": Built(gemmas.gemma3n, {"image": "A", "audio": "E"}),
     "gemma4": Built(gemmas.gemma4, {"image": "A", "video": "E", "audio": "E"}),
     "gemma4 large": Built(gemmas.gemma4_large, {"image": "D"}),
     "glm46v": Built(axes.glm46v, _BOTH),

@@ -8,7 +8,7 @@ from typing import Any
 import transformers as hf
 
 from tests.engine.tried import _save
-from tests.fixtures.parts import ROPE_THETA, language_sizes
+from tests.fixtures.parts import ROPE_THETA, VOCAB_ROWS, language_sizes
 
 from .hearing import tokenizer_of
 
@@ -59,6 +59,46 @@ def gemma4_large(folder: Path) -> Path:
         folder, None, 5, hidden_size_per_layer_input=0, use_bidirectional_attention="vision", attention_k_eq_v=True,
         num_global_key_value_heads=1, final_logit_softcapping=30.0,
     )  # fmt: skip
+
+
+def gemma3n(folder: Path) -> Path:
+    """Its tower of convolutions is of the package timm, and a sound is as many rows however long it is. Words behind
+    those of the text are embedded by the projectors of the towers."""
+    tokenizer, ids, marks = tokenizer_of("<boi>", "<boa>", named={})
+    words = len(tokenizer)
+    far = ("<eoi>", "<image>", "<eoa>", "<sound>")
+    tokenizer.add_tokens([*far], special_tokens=True)
+    tokenizer._set_model_specific_special_tokens(_MARKS)
+    ids |= {name: words + place for place, name in enumerate(far)}
+    tokenizer.chat_template = _CHAT
+    turned = {"rope_type": "default", "rope_theta": ROPE_THETA}
+    config = hf.Gemma3nConfig(
+        text_config={
+            **language_sizes(), **marks, "bos_token_id": None, "head_dim": 16, "sliding_window": 24,
+            "rope_parameters": {"sliding_attention": turned, "full_attention": turned},
+            "num_hidden_layers": 4, "num_kv_shared_layers": 2, "laurel_rank": 8, "altup_num_inputs": 2,
+            "layer_types": ["sliding_attention", "full_attention"] * 2, "hidden_size_per_layer_input": 8,
+            "vocab_size_per_layer_input": words, "activation_sparsity_pattern": [0.5, 0.0, 0.0, 0.0],
+        },
+        vision_config={"architecture": "test_efficientnet", "hidden_size": 256, "vocab_size": 2,
+                       "vocab_offset": words},
+        audio_config={"hidden_size": 32, "conf_num_hidden_layers": 2, "conf_num_attention_heads": 2,
+                      "conf_attention_chunk_size": 4, "conf_attention_context_left": 5, "input_feat_size": 16,
+                      "sscp_conv_channel_size": [8, 4], "vocab_offset": ids["<eoa>"],
+                      "vocab_size": VOCAB_ROWS - ids["<eoa>"],
+                      "conf_conv_kernel_size": 3},
+        tie_word_embeddings=False, audio_soft_tokens_per_image=188, vision_soft_tokens_per_image=16,
+        image_token_id=ids["<image>"], audio_token_id=ids["<sound>"], boi_token_id=ids["<boi>"],
+        eoi_token_id=ids["<eoi>"], boa_token_id=ids["<boa>"], eoa_token_id=ids["<eoa>"],
+    )  # fmt: skip
+    processor = hf.Gemma3nProcessor(
+        hf.Gemma3nAudioFeatureExtractor(feature_size=16),
+        hf.SiglipImageProcessor(size={"height": 128, "width": 128}),
+        tokenizer,
+        chat_template=_CHAT,
+        image_seq_length=16,
+    )
+    return _save(folder, hf.Gemma3nForConditionalGeneration(config), tokenizer, processor)
 
 
 def _gemma4(folder: Path, ear: dict[str, Any] | None, seed: int, **text: Any) -> Path:

@@ -143,7 +143,8 @@ class Watched:
                 )
                 before = int(np.flatnonzero(laid.inputs["input_ids"][0].numpy() == laid.ids[0])[0])
                 where = torch.from_numpy(np.flatnonzero(laid.media))
-                embeds[start + where] = given["inputs_embeds"][0, before + where]
+                count = len(laid.ids)
+                embeds[start : start + count] = given["inputs_embeds"][0, before : before + count]
                 seen[start + where] = True
                 if "per_layer_inputs" in more:
                     more["per_layer_inputs"][0, start + where] = given["per_layer_inputs"][0, before + where]
