@@ -19,6 +19,7 @@ from ..frozen import Snapshot
 from ..plan import TABLES, Feed, Likely, Plan, Result
 from .attention import Backend, Part, ReferenceBackend, Step, number
 from .batch import FrontRows, StepRows, batched
+from .beside import Beside
 from .cache import Cache
 from .graphs import Graphs, Record
 from .narrow import kv_type
@@ -54,7 +55,8 @@ class LanguageModel:
         taken_over = loaded.fast is not None and loaded.fast.text is loaded.text
         self.fast = loaded.fast if taken_over else None
         self.head, self.drawn = loaded.head, loaded.drawn
-        self.types = {name: table.to(loaded.text.device) for name, table in loaded.types.items()}
+        self.beside = Beside(loaded)
+        self.ahead_in_windows = loaded.ahead_in_windows
         self.axes = loaded.family.data.axes
         self.turning = loaded.turning
         self.embed = loaded.text.get_input_embeddings()
@@ -76,7 +78,7 @@ class LanguageModel:
         )
         self.logits: torch.Tensor | None = None  # of the last step's drawn rows, (draws, vocabulary)
         self.graphs = None
-        if record is not None and not self.types:  # which a recording does not know
+        if record is not None:
             self.cache.tables[-1] = pages
             self.graphs = Graphs(self, self._pass, record, slots, appends)
             with on(self.device):
@@ -163,12 +165,14 @@ class LanguageModel:
                 return hidden
         positions = upload(torch.from_numpy(batch.positions), self.device)
         more = {} if deep is None else self._deep(deep)
-        more |= {name: table[ids][None] for name, table in self.types.items()}
-        return self._decoded(embeds, positions, self._attention(batch), more)
+        return self._decoded(embeds, positions, self._attention(batch), more | self.beside(ids))
 
-    def _pass(self, given: torch.Tensor, positions: torch.Tensor, step: Step) -> torch.Tensor:
-        """Rows, as ids `(n,)` or as embeddings `(n, hidden)`, at positions `(3, n)`."""
-        return self._decoded(self.embed(given) if given.dim() == 1 else given, positions, step, {})
+    def _pass(
+        self, ids: torch.Tensor, embeds: torch.Tensor | None, positions: torch.Tensor, step: Step
+    ) -> torch.Tensor:
+        """Rows with these ids `(n,)`, which are words where there are no embeddings `(n, hidden)`, at positions
+        `(3, n)`."""
+        return self._decoded(self.embed(ids) if embeds is None else embeds, positions, step, self.beside(ids))
 
     def _decoded(self, embeds: torch.Tensor, positions: torch.Tensor, step: Step, more: dict[str, Any]) -> torch.Tensor:
         """`more`: what the decoder takes beside these."""
@@ -199,8 +203,12 @@ class LanguageModel:
         lengths = upload(torch.from_numpy(batch.ends), self.device)
 
         whole = Part(self.cache.tables, slots, lengths, torch.from_numpy(batch.runs))
-        everything = self.backend.prepare(whole, batch.ends, self.group)
-        parts: dict[int | None, list[Part]] = {None: [self._from(everything, batch.begins)]}
+        everything = before = self.backend.prepare(whole, batch.ends, self.group)
+        if self.ahead_in_windows and batch.ahead:
+            ends = batch.places.astype(np.int32) + 1
+            before = whole._replace(lengths=upload(torch.from_numpy(ends), self.device))
+            before = self.backend.prepare(before, ends, self.group)
+        parts: dict[int | None, list[Part]] = {None: [self._from(before, batch.begins)]}
         for window in self.windows:
             firsts = np.maximum(batch.places + 1 - window, batch.begins).astype(np.int32)
             parts[window] = [self._from(everything, firsts)]
