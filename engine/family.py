@@ -292,7 +292,9 @@ class Loaded(NamedTuple):
     is a `FastDecoder` that stands for `text`, None where the library's module runs. `turning` (a `Turning`): how keys
     turn with their positions, None where its streams have no window. `fingerprint`: what tells it from other models;
     empty where nobody has asked. `drawn`: what the model does with the logits of its output layer.
-    `types`: what the decoder is told of each row beside it, by the name of its argument: a number for each id."""
+    `types`: what the decoder is told of each row beside it, by the name of its argument: a number for each id. `marks`:
+    ids of rows of media, which are no words. `ahead_in_windows`: rows that see one another do so only in layers with a
+    window."""
 
     family: Family
     towers: Towers
@@ -305,6 +307,8 @@ class Loaded(NamedTuple):
     fingerprint: str = ""
     drawn: LogitRule = LogitRule()
     types: dict[str, torch.Tensor] = {}
+    marks: frozenset[int] = frozenset()
+    ahead_in_windows: bool = False
 
     @property
     def device(self) -> torch.device:

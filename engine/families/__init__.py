@@ -12,6 +12,7 @@ outside this folder register under the entry point group `penstock.families` wit
     processor_options.py   which options its processor has
     alone.py            one piece of media as a processor lays it
     senses.py           which kinds of media it takes
+    far_words.py        words that its towers' projectors embed
     row_types.py        what decoders are told of rows beside them
     together.py         rows of a prompt that see rows behind them
     one_axis.py         what models share whose rows stand on one axis of positions

@@ -113,9 +113,7 @@ _OTHERS = {
     "chunked_attention": "rows of a chunk see none before it, and pages know no such bounds",
 }
 _BY_LAYER = {
-    "hidden_size_per_layer_input": "layers that take the rows of the layer before and nothing else",
     "cross_attention_layers": "layers that see rows of the cache alone",
-    "num_kv_shared_layers": "keys and values of its own in each layer",
 }
 
 

@@ -24,7 +24,7 @@ from ..runner.out_of_memory import is_out_of_memory
 from ..runner.probe import check_prompt
 from .processor_options import Values
 from .prompt import process
-from .together import Together, rows_seen, rule
+from .together import Together, rows_seen, rules
 from .tried_towers import TriedTowers
 
 _SAME = 0.02  # of the largest number: rounding in bf16 stays below a quarter of it
@@ -50,7 +50,6 @@ class FamilyTrial:
         towers, refused = self._towers, {}
         trials: dict[str, Callable[[], None]] = {"image": self._image, "video": self._video, "audio": self._audio}
         for kind in [*towers.senses]:
-            together = towers.together
             try:
                 trials[kind]()
             except (ModelError, InputError) as error:
@@ -61,7 +60,6 @@ class FamilyTrial:
                 refused[kind] = f"{type(error).__name__}: {' '.join(str(error).split())}"
             if kind in refused:
                 towers.leave_out(kind)
-                towers.together = together
         towers.types.learning = False
         self._options()
         return refused
@@ -207,7 +205,9 @@ class FamilyTrial:
         messages = [{"role": "user", "content": content}]
         asked = Content([Media(kind, medium)], messages=messages, video_fps=towers.video_fps)
         inputs = process(towers, asked).to(loaded.device, dtype=loaded.dtype)
-        towers.together = max(towers.together, self._rule(kind, medium, inputs))
+        towers.ways[kind], in_windows = self._rules(kind, medium, inputs)
+        towers.ahead_in_windows |= in_windows
+        loaded = loaded._replace(ahead_in_windows=towers.ahead_in_windows)
         prompt = towers.prompt(asked)
         rows = prompt.rows
         if towers.together.changes:
@@ -215,7 +215,7 @@ class FamilyTrial:
             towers.streamed = dict.fromkeys(towers.streamed, "F")
             return
         laid, seen = towers.look(segment)
-        if towers.together is Together.PIECE:
+        if towers.ways[kind] is Together.PIECE:
             if kind != "image" or not laid.media[laid.media.argmax() :][: laid.media.sum()].all():
                 raise ModelError(f"in the library rows of {what} see one another, and not all at once")
             towers.streamed[kind] = "D"
@@ -263,13 +263,12 @@ class FamilyTrial:
                 raise
             return None
 
-    def _rule(self, kind: str, medium: np.ndarray, inputs: Any) -> Together:
+    def _rules(self, kind: str, medium: np.ndarray, inputs: Any) -> tuple[Together, bool]:
         """Which rows see rows behind them in the library. What one medium says is asked again with two."""
-        towers, sense = self._towers, self._towers.senses[kind]
-        seen = rows_seen(self._model, inputs, self._attention)
-        found = rule(seen, towers.media_mask(inputs, kind, sense.id))
-        if found is not Together.MEDIA:
+        found = self._seen(kind, inputs)
+        if found[0] is not Together.MEDIA:
             return found
+        towers = self._towers
         parts = [{"type": kind, kind: "x"}, {"type": "text", "text": "What is it?"}]
         messages, fps = [{"role": "user", "content": parts * 2}], towers.video_fps
         two = Content([Media(kind, medium)] * 2, messages=messages, video_fps=fps)
@@ -277,7 +276,11 @@ class FamilyTrial:
             more = process(towers, two).to(self._loaded.device, dtype=self._loaded.dtype)
         except (InputError, ValueError):  # it takes one alone
             return found
-        return rule(rows_seen(self._model, more, self._attention), towers.media_mask(more, kind, sense.id))
+        return self._seen(kind, more)
+
+    def _seen(self, kind: str, inputs: Any) -> tuple[Together, bool]:
+        media = self._towers.media_mask(inputs, kind, self._towers.senses[kind].id)
+        return rules(rows_seen(self._model, inputs, self._attention), media)
 
     def _in_pieces(self, whole: Segment, pieces: Sequence[Segment]) -> bool:
         """Whether the pieces one after the other are the whole: ids, positions and rows."""

@@ -62,14 +62,21 @@ class TriedTowers(OneAxisTowers):
         self.block_seconds = 1.0  # of a piece of sound
         self.longest_seconds: float | None = None  # of a sound that the processor takes without cutting it
         self.types = RowTypes(whole.get_decoder())
-        self.together = Together.NONE  # which rows of a prompt see rows behind them
+        self.ways: dict[str, Together] = {}  # which rows of a prompt see rows behind them, by kind
+        self.ahead_in_windows = False  # they do so in layers with a window alone
         self.plain: set[str] = set()  # the kinds of which the processor lays nothing but placeholders, one by one
         self._sizes = PieceSizes(self.size)
         self.options = ProcessorOptions(processor)
 
+    @property
+    def together(self) -> Together:
+        """Which rows see rows behind them, of all kinds."""
+        return max(self.ways.values(), default=Together.NONE)
+
     def leave_out(self, kind: str) -> None:
         """Take no media of this kind any more."""
         del self.senses[kind], self.streamed[kind]
+        self.ways.pop(kind, None)
         self.kinds = ("text", *self.senses)
 
     def measure(self) -> None:
@@ -172,8 +179,8 @@ class TriedTowers(OneAxisTowers):
         words, decoder = self.model.get_input_embeddings(), self.whole.get_decoder()
         return laid_together(
             super().prompt(content, known),
-            self.together,
-            min(windows_of(decoder, decoder.config), default=None),
+            {self.senses[kind].id: way for kind, way in self.ways.items()},
+            None if self.ahead_in_windows else min(windows_of(decoder, decoder.config), default=None),
             lambda ids: words(ids.to(self.device)).to(self.model.dtype),
         )
 
@@ -349,8 +356,10 @@ class TriedTowers(OneAxisTowers):
             return Embeddings(rows, torch.stack([flat(part) for part in deep]))
         if len(rows) == count:
             return Embeddings(rows)
-        try:  # some models choose from these rows behind the method
-            return self._by_model(sense, inputs)
+        try:  # some models choose from these rows behind the method, or add to them
+            made = self._by_model(sense, inputs)
+            self.senses[sense.kind] = sense._replace(encode=None)
+            return made
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
