@@ -199,15 +199,14 @@ class FamilyTrial:
     def _compare(self, kind: str, medium: np.ndarray, segment: Segment) -> None:
         """ModelError where a prompt with this medium is another over pages than in the library, or its rows there are
         others than those of the medium alone."""
-        towers, loaded = self._towers, self._loaded
+        towers = self._towers
         what = {"image": "a picture", "video": "frames", "audio": "a sound"}[kind]
         content = [{"type": kind, kind: "x"}, {"type": "text", "text": "What is it?"}]
         messages = [{"role": "user", "content": content}]
         asked = Content([Media(kind, medium)], messages=messages, video_fps=towers.video_fps)
-        inputs = process(towers, asked).to(loaded.device, dtype=loaded.dtype)
+        inputs = process(towers, asked).to(self._loaded.device, dtype=self._loaded.dtype)
         towers.ways[kind], in_windows = self._rules(kind, medium, inputs)
         towers.ahead_in_windows |= in_windows
-        loaded = loaded._replace(ahead_in_windows=towers.ahead_in_windows)
         prompt = towers.prompt(asked)
         rows = prompt.rows
         if towers.together.changes:
@@ -238,7 +237,8 @@ class FamilyTrial:
     def _over_pages(self, kind: str, medium: np.ndarray, prompt: EncodedPrompt, inputs: Any) -> None:
         """ModelError where a prompt over pages gives other logits than in the library, and where one with this medium
         and another does: what a model lays for a second may be other rows than for the first."""
-        check = partial(check_prompt, self._loaded, self._model, attention=self._attention)
+        loaded = self._loaded._replace(ahead_in_windows=self._towers.ahead_in_windows)
+        check = partial(check_prompt, loaded, self._model, attention=self._attention)
         self.drawn = check(prompt=prompt, inputs=inputs)
         turned = medium.swapaxes(0, 1) if kind == "image" else medium[::-1]
         for other in (medium[: max(1, len(medium) // 2)], turned):
