@@ -110,7 +110,7 @@ class Core:
         self.loaded = loaded
         self._config = config
         self.scheduler, self.language = make_parts(loaded, config)
-        self.encoder = Encoder(loaded.towers, 0, self.language.spans)
+        self.encoder = Encoder(loaded.towers, 0, self.language.spans, None, loaded.family)
         self._next: dict[int, int] = {}
 
     def open(self, stream: int, request: Request) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from ...errors import InputError, ModelError
-from ...streams.requests.options import check_options, sized
+from ...streams.requests.options import check_options, sized, sizes_pieces
 from ..config import EngineConfig
 from ..family import Loaded
 from ..runner.attention import Backend
@@ -94,7 +94,7 @@ def _most_pixels(loaded: Loaded, config: EngineConfig, fits: Callable[[int, int]
     spec = loaded.family.spec
     now = sized(spec, config.processor)
     rules = [rule for rule in (now.image, now.video) if rule is not None]
-    if not rules or "max_pixels" not in spec.options:
+    if not rules or not sizes_pieces(spec):
         return 0
     row = rules[0].factor ** 2
     high = max(rule.largest for rule in rules) // row

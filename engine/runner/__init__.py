@@ -18,6 +18,7 @@ logits.py       what a model does with its logits after the output layer
 sampler.py filters.py   drawing tokens; which of them may be drawn
 blocks.py upload.py     the largest of many values; from the host to a device without waiting
 encoder.py gate.py      the towers behind a cache by content; the one thread that computes
+ready.py        rows made elsewhere, put into a whole prompt
 spans.py        the span store: embeddings, where the towers made them
 library.py      the one door to transformers
 rotary.py       which rotary positions are served
