@@ -195,6 +195,12 @@ def _add_cache(model: argparse._ArgumentGroup) -> None:
         "0.5, but 32768 tokens at most)",
     )
     cache.add_argument("--kv-gib", type=_positive, help="the KV cache's size in GiB, instead")
+    cache.add_argument(
+        "--kv-dtype",
+        choices=("auto", "int8", "fp8"),
+        default="auto",
+        help="keep keys and values in eight bits: about twice as many rows (default auto: as the model has them)",
+    )
     model.add_argument(
         "--slots",
         type=_count,

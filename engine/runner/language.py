@@ -20,9 +20,11 @@ from ..frozen import Snapshot
 from ..plan import TABLES, Feed, Likely, Plan, Result
 from .attention import Backend, Part, ReferenceBackend, Step, number
 from .batch import FrontRows, StepRows, batched
+from .beside import Beside
 from .cache import Cache
 from .graphs import Graphs, Record
 from .guesses import drawn_rows, laid_behind, result
+from .narrow import kv_type
 from .out_of_memory import is_out_of_memory, let_go
 from .sampler import likeliest, sample
 from .shapes import layer_shapes
@@ -36,7 +38,7 @@ class LanguageModel:
     """The decoder of one checkpoint over a paged cache.
 
     `record`: steps are recorded by it when the cache is made (graphs.py), those that append up to `appends` rows.
-    `spans` holds the embeddings that plans name.
+    `spans` holds the embeddings that plans name. `kv_dtype` as in `EngineConfig`.
     """
 
     def __init__(
@@ -48,13 +50,15 @@ class LanguageModel:
         backend: Backend | None = None,
         record: Record | None = None,
         appends: int = 0,
+        kv_dtype: str = "auto",
     ) -> None:
         config = loaded.config
         self.text = loaded.text
         taken_over = loaded.fast is not None and loaded.fast.text is loaded.text
         self.fast = loaded.fast if taken_over else None
         self.head, self.drawn = loaded.head, loaded.drawn
-        self.types = {name: table.to(loaded.text.device) for name, table in loaded.types.items()}
+        self.beside = Beside(loaded)
+        self.ahead_in_windows = loaded.ahead_in_windows
         self.axes = loaded.family.data.axes
         self.turning = loaded.turning
         self.embed = loaded.text.get_input_embeddings()
@@ -70,14 +74,14 @@ class LanguageModel:
             pages + spare,
             page_tokens,
             (slots * TABLES + spare, pages),
-            self.embed.weight.dtype,
+            kv_type(kv_dtype, self.embed.weight.dtype),
             self.device,
             loaded.turning,
         )
         self.guess: Callable[[Plan], list[Feed]] = _as_planned  # or by a draft model
         self.logits: torch.Tensor | None = None  # of the last step's drawn rows, (draws, vocabulary)
         self.graphs = None
-        if record is not None and not self.types:  # which a recording does not know
+        if record is not None:
             self.cache.tables[-1] = pages
             self.graphs = Graphs(self, self._pass, record, slots, appends)
             with on(self.device):
@@ -162,12 +166,14 @@ class LanguageModel:
                 return hidden
         positions = upload(torch.from_numpy(batch.positions), self.device)
         more = {} if deep is None else self._deep(deep)
-        more |= {name: table[ids][None] for name, table in self.types.items()}
-        return self._decoded(embeds, positions, self._attention(batch), more)
+        return self._decoded(embeds, positions, self._attention(batch), more | self.beside(ids))
 
-    def _pass(self, given: torch.Tensor, positions: torch.Tensor, step: Step) -> torch.Tensor:
-        """Rows, as ids `(n,)` or as embeddings `(n, hidden)`, at positions `(3, n)`."""
-        return self._decoded(self.embed(given) if given.dim() == 1 else given, positions, step, {})
+    def _pass(
+        self, ids: torch.Tensor, embeds: torch.Tensor | None, positions: torch.Tensor, step: Step
+    ) -> torch.Tensor:
+        """Rows with these ids `(n,)`, which are words where there are no embeddings `(n, hidden)`, at positions
+        `(3, n)`."""
+        return self._decoded(self.embed(ids) if embeds is None else embeds, positions, step, self.beside(ids))
 
     def _decoded(self, embeds: torch.Tensor, positions: torch.Tensor, step: Step, more: dict[str, Any]) -> torch.Tensor:
         """`more`: what the decoder takes beside these."""
@@ -198,8 +204,12 @@ class LanguageModel:
         lengths = upload(torch.from_numpy(batch.ends), self.device)
 
         whole = Part(self.cache.tables, slots, lengths, torch.from_numpy(batch.runs))
-        everything = self.backend.prepare(whole, batch.ends, self.group)
-        parts: dict[int | None, list[Part]] = {None: [self._from(everything, batch.begins)]}
+        everything = before = self.backend.prepare(whole, batch.ends, self.group)
+        if self.ahead_in_windows and batch.ahead:
+            ends = batch.places.astype(np.int32) + 1
+            before = whole._replace(lengths=upload(torch.from_numpy(ends), self.device))
+            before = self.backend.prepare(before, ends, self.group)
+        parts: dict[int | None, list[Part]] = {None: [self._from(before, batch.begins)]}
         for window in self.windows:
             firsts = np.maximum(batch.places + 1 - window, batch.begins).astype(np.int32)
             parts[window] = [self._from(everything, firsts)]
