@@ -38,6 +38,7 @@ from .family import Loaded
 from .loading.memory import Memory, host_pages, plan_memory
 from .plan import Plan, Result
 from .runner.backends import make_backend
+from .runner.drafter import attach
 from .runner.encoder import Encoder
 from .runner.graphs import APPENDED, CudaRecorder, is_recorded
 from .runner.language import LanguageModel
@@ -69,11 +70,15 @@ def make_parts(
         spell_apart,
         config.prefix_cache
         and "F" not in loaded.family.data.classes.values(),  # where later rows change what is cached
+        0 if config.speculative is None else config.speculative_tokens,
+        loaded.draft is not None,
     )
     backend = make_backend(config, loaded.device.type)
     record = CudaRecorder(loaded.device) if is_recorded(config, str(loaded.device)) else None
     appends = min(config.step_rows, APPENDED)
     language = LanguageModel(loaded, pages, page_tokens, config.slots, backend, record, appends, config.kv_dtype)
+    if loaded.draft is not None:
+        attach(loaded.draft, language)
     return Scheduler(loaded.family, sizes), language
 
 

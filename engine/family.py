@@ -294,7 +294,7 @@ class Loaded(NamedTuple):
     empty where nobody has asked. `drawn`: what the model does with the logits of its output layer.
     `types`: what the decoder is told of each row beside it, by the name of its argument: a number for each id. `marks`:
     ids of rows of media, which are no words. `ahead_in_windows`: rows that see one another do so only in layers with a
-    window."""
+    window. `draft`: a smaller one with the same words that guesses its tokens."""
 
     family: Family
     towers: Towers
@@ -309,6 +309,7 @@ class Loaded(NamedTuple):
     types: dict[str, torch.Tensor] = {}
     marks: frozenset[int] = frozenset()
     ahead_in_windows: bool = False
+    draft: Loaded | None = None
 
     @property
     def device(self) -> torch.device:

@@ -205,6 +205,7 @@ def sized_config(options: argparse.Namespace) -> EngineConfig:
 def served_config(options: argparse.Namespace) -> EngineConfig:
     """The same with what `serve` alone says."""
     own = {"decode": options.decode, "limits_per_request": dict(options.limit), "prefix_cache": options.prefix_cache}
+    own |= {"speculative": options.speculative, "speculative_tokens": options.speculative_tokens}
     for name in ("record", "turn_model"):
         given = getattr(options, name)
         own[name] = None if given is None else str(given)

@@ -116,8 +116,7 @@ def _shared(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room |
     if is_recorded(config, device):
         step *= 2  # what is recorded keeps its own, at most as much
     page_tokens = config.page_tokens or backend.page_tokens
-    shapes = layer_shapes(loaded.config)
-    own, token = (row_bytes(shapes, dtype) for dtype in (loaded.dtype, kv_type(config.kv_dtype, loaded.dtype)))
+    own, token = _row_bytes(loaded, config)
     free = compute.free_bytes(device) if room is None else room.free
     if config.kv_gib is not None:
         tokens = int(config.kv_gib * 2**30) // token
@@ -132,6 +131,13 @@ def _shared(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room |
             f"{device} beside the weights; try less --kv-gib"
         )
     return Memory(weight_bytes(loaded), step, encoder, token, page_tokens, pages, config.kv_dtype, own / token)
+
+
+def _row_bytes(loaded: Loaded, config: EngineConfig) -> tuple[int, int]:
+    """Bytes of a row of KV cache in the model's type of number, and as it is kept, with those of the draft model."""
+    shapes, kept = layer_shapes(loaded.config), kv_type(config.kv_dtype, loaded.dtype)
+    draft = 0 if loaded.draft is None else row_bytes(layer_shapes(loaded.draft.config), loaded.draft.dtype)
+    return row_bytes(shapes, loaded.dtype) + draft, row_bytes(shapes, kept) + draft
 
 
 def _waiting_bytes(loaded: Loaded, config: EngineConfig) -> int:
@@ -169,8 +175,8 @@ def _fitting(free: int | None, worst: int, token: int, device: str, config: Engi
 
 
 def weight_bytes(loaded: Loaded) -> int:
-    """Bytes of all tensors of the decoder, the output layer and the towers; those that are shared count once. A weight
-    that was packed lies in the fast decoder alone, and is as large as it was."""
+    """Bytes of all tensors of the decoder, the output layer and the towers, with those of the draft model; those that
+    are shared count once. A weight that was packed lies in the fast decoder alone, and is as large as it was."""
     whole: Any = getattr(loaded.towers, "model", None)  # families keep the whole model there; else its blocks are known
     modules = [loaded.text, loaded.head, *loaded.towers.blocks, *([whole] if whole is not None else [])]
     tensors = {  # without numbers they lie nowhere, and are shared as objects
@@ -180,4 +186,5 @@ def weight_bytes(loaded: Loaded) -> int:
     }
     linears = [] if loaded.fast is None else loaded.fast.linears
     packed = sum(linear.packed_bytes for linear in linears)
-    return sum(tensors.values()) + packed + getattr(loaded.head, "packed_bytes", 0)
+    draft = 0 if loaded.draft is None else weight_bytes(loaded.draft)
+    return sum(tensors.values()) + packed + getattr(loaded.head, "packed_bytes", 0) + draft
