@@ -23,8 +23,8 @@ Host = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class Cache:
-    """Pages of keys and of values for each layer, `(pages, page_tokens, heads, numbers)` by `shapes`; for those in eight
-    bits see narrow.py. A layer that reads those of another has the same tensors.
+    """Pages of keys and of values for each layer, `(pages, page_tokens, heads, numbers)` by `shapes`, as narrow.py has
+    them in eight bits. A layer that reads those of another has the same tensors.
 
     shared: layers that write nothing, since another has written it. tables: page tables of all slots, `(tables, pages)`
     int32; entries after a sequence's length are stale and never read. turning: how keys turn with their positions, for
