@@ -21,8 +21,8 @@ from ..streams.requests.transcription import Transcription
 from ..streams.segment import AudioSegment, MediaSpec, RowSpec, Segment, VideoSegment
 from ..streams.size import smaller_rule, video_rule
 from .embeddings import EncodedPrompt, EncodedSpan, Features
+from .logits import LogitRule
 from .positions import Clock
-from .runner.logits import LogitRule
 from .span import Span, Stored
 from .words.grammar import Grammars
 from .words.spelling import spelling_of

@@ -14,7 +14,6 @@ attention.py attention_cpu.py           paged attention: the door from transform
 attention_cpu_long.py                   long runs of appended rows on the CPU
 narrow.py       keys and values in eight bits
 attention_triton.py attention_varlen.py CUDA: our kernel; torch's own
-logits.py       what a model does with its logits after the output layer
 sampler.py filters.py   drawing tokens; which of them may be drawn
 guesses.py drafter.py   guessed tokens in a step, and which were right; the draft model
 blocks.py upload.py     the largest of many values; from the host to a device without waiting

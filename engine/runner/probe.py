@@ -19,11 +19,11 @@ import torch
 from ...errors import ModelError
 from ..embeddings import EncodedPrompt
 from ..family import Loaded
+from ..logits import SHUT, LogitRule, logit_rule
 from ..plan import Draw, Feed, Plan, TableEdit
 from ..span import Rows
 from .attention import NAME
 from .language import LanguageModel
-from .logits import SHUT, LogitRule, logit_rule
 from .out_of_memory import is_out_of_memory
 
 _ROWS = 12
