@@ -12,6 +12,9 @@ from .span import Rows, Stored
 # Page tables of a stream: of its window, of what is pinned and of its text memory. Of `slots` streams the one in `slot`
 # has the tables slot, slot + slots and slot + 2 * slots.
 TABLES = 3
+# Entries of states of a stream, where layers keep any: the current one, two to go back to, and one that is written.
+# Of the stream in `slot` they begin with entry slot * STATES.
+STATES = 4
 
 
 class Draw(msgspec.Struct, frozen=True, gc=False):
@@ -49,11 +52,21 @@ class Front(msgspec.Struct, frozen=True, gc=False):
     lift: int
 
 
+class Carry(msgspec.Struct, frozen=True, gc=False):
+    """Of a model whose layers keep a state of all rows: the entry of the state before a feed's rows, `begin` (None:
+    there are none before), and where the state goes after some of them, (how many, entry) each, the last after all.
+    No entry that is read is written in the same step."""
+
+    begin: int | None
+    ends: tuple[tuple[int, int], ...]
+
+
 class Feed(msgspec.Struct, frozen=True, gc=False):
     """One stream's part of a step.
 
     `rows` go to the places from `first` on of page table `slot`; `draw` samples from the last of them. They see that
-    table from place `begin` on, and what `fronts` hold, which comes before it, in order.
+    table from place `begin` on, and what `fronts` hold, which comes before it, in order. `carry`: what is read and
+    written of states; None: they begin from none, and it is not kept.
     """
 
     stream: int
@@ -63,6 +76,7 @@ class Feed(msgspec.Struct, frozen=True, gc=False):
     draw: Draw | None
     begin: int = 0
     fronts: tuple[Front, ...] = ()
+    carry: Carry | None = None
 
 
 class TableEdit(msgspec.Struct, frozen=True):
@@ -84,16 +98,26 @@ class Recalled(msgspec.Struct, frozen=True):
     turns: list[int]
 
 
+class StateMove(msgspec.Struct, frozen=True):
+    """States of a stream that go from some entries to others, in order. None: from or to host memory, where they are
+    under the stream's number; what comes from there is let go there."""
+
+    stream: int
+    sources: list[int] | None
+    targets: list[int] | None
+
+
 class Changes(msgspec.Struct):
-    """What slides and forks have done to page tables and rows since the last plan."""
+    """What slides, forks and moves to host memory have done to page tables, rows and states since the last plan."""
 
     edits: list[TableEdit] = []
     recalled: list[Recalled] = []
+    states: list[StateMove] = []
 
     def taken(self) -> Changes:
         """They go into a plan."""
-        taken = Changes(self.edits, self.recalled)
-        self.edits, self.recalled = [], []
+        taken = Changes(self.edits, self.recalled, self.states)
+        self.edits, self.recalled, self.states = [], [], []
         return taken
 
 
@@ -106,7 +130,7 @@ class Plan(msgspec.Struct, frozen=True, tag="plan"):
     let go. drops: host copies let go. feeds: the forward pass; may be empty. releases: entries of the span store that
     no stream names any more, (entry, how often it was handed out). found: entries whose rows streams have found in the
     cache, so that they are not fed. patience_ms: so long after the step before it a tower may go on with its pass;
-    None: to the end of it.
+    None: to the end of it. states: moves of states, after `twins` and before `feeds` and `drops`, in this order.
     """
 
     number: int
@@ -121,6 +145,7 @@ class Plan(msgspec.Struct, frozen=True, tag="plan"):
     recalled: list[Recalled] = []
     twins: list[tuple[int, int]] = []
     patience_ms: float | None = None
+    states: list[StateMove] = []
 
 
 class Likely(msgspec.Struct, frozen=True):

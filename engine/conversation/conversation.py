@@ -204,7 +204,8 @@ class Conversation:
         """
         reply = self.stream.reply
         assert reply is not None
-        keep = max(keep, reply.least)
+        carried = self.stream.carried
+        keep = max(keep, reply.least_from(0 if carried is None else carried.least_row))
         if keep < len(reply.ids):
             again = reply.again(keep, self.stream.past)
             row, cursor, behind = reply.cut(keep)

@@ -16,6 +16,7 @@ from ...errors import ModelError
 from ..family import Family, FamilyData, Loaded
 from ..runner.attention import NAME
 from ..runner.library import transformers
+from ..runner.states import stateful
 from ..words.template import learn
 from .opened import open_model
 from .senses import find_senses
@@ -84,6 +85,7 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, decoder: Any, missing: 
         vocabulary=text.vocab_size,
         clock="patches" if towers.rope is not None else "seconds",
         left_out=dict(missing),
+        stateful=stateful(text),
     )
     return Loaded(Family(data, processor.tokenizer), towers, decoder, model.get_output_embeddings(), text)
 

@@ -93,7 +93,8 @@ class Step(NamedTuple):
     backend: its number. keys and values: one tensor a layer. target `(rows,)` int64: the pool row that each new row is
     written to. parts: prepared, by the window of the layers that use them (how many rows back a row sees, itself
     included; None: all). The first is the one that new rows are written to. For each other one `turns` says by layer
-    how far queries turn to meet its keys, whose rows count as standing elsewhere than where they were computed.
+    how far queries turn to meet its keys, whose rows count as standing elsewhere than where they were computed. states:
+    a `StatesStep`, where layers keep states of all rows.
     """
 
     backend: int
@@ -102,6 +103,7 @@ class Step(NamedTuple):
     target: torch.Tensor
     parts: dict[int | None, list[Part]]
     turns: list[list[Turn]] = []
+    states: Any = None
 
     def seen(self, window: int | None) -> list[Part]:
         """Where each row looks in a layer of this window. ModelError for a window that the step was not made for."""

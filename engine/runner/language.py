@@ -23,6 +23,7 @@ from .graphs import Graphs, Record
 from .out_of_memory import is_out_of_memory, let_go
 from .sampler import likeliest, sample
 from .spans import SpanStore, laid_out
+from .states import States, without_keys
 from .upload import on, upload
 
 log = logging.getLogger("penstock.engine")
@@ -59,8 +60,9 @@ class LanguageModel:
         self.group = config.num_attention_heads // token_shape(config)[0]
         self.windows = _windows(loaded.text, config)
         spare = record is not None  # a page and a table for rows that pad a batch
+        self.states = States(loaded.text, config, slots) if loaded.family.data.stateful else None
         self.cache = Cache(
-            [token_shape(config)] * config.num_hidden_layers,
+            layer_shapes(config),
             pages + spare,
             page_tokens,
             (slots * TABLES + spare, pages),
@@ -84,7 +86,7 @@ class LanguageModel:
             return self._run(plan)
 
     def _run(self, plan: Plan) -> Result:
-        failed = self.cache.move(plan)
+        failed = self.cache.move(plan) + ([] if self.states is None else self.states.move(plan))
         self.spans.release(plan.releases)
         self.spans.fed(plan.found)
         feeds = [feed for feed in plan.feeds if feed.stream not in failed]
@@ -134,12 +136,16 @@ class LanguageModel:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         embeds = {id: tuple(self.spans.whole(id)) for id in snapshot.frozen.entries}
-        return msgspec.structs.replace(snapshot, layers=self.cache.on_host(snapshot.twin), embeds=embeds)
+        states = [] if self.states is None else self.states.on_host(snapshot.twin)
+        layers = self.cache.on_host(snapshot.twin)
+        return msgspec.structs.replace(snapshot, layers=layers, embeds=embeds, states=states)
 
     def bring(self, stream: int, snapshot: Snapshot, base: int) -> None:
         """What a stream that goes on here has in host memory, before the first plan that names it."""
         if snapshot.layers:
             self.cache.bring(stream, snapshot.layers)
+        if self.states is not None:
+            self.states.bring(stream, snapshot.states)
         for id, embeds in snapshot.embeds.items():
             self.spans.add(base + id, Embeddings(*embeds))
 
@@ -155,7 +161,10 @@ class LanguageModel:
             if hidden is not None:
                 return hidden
         positions = upload(torch.from_numpy(batch.positions), self.device)
-        return self._decoded(embeds, positions, self._attention(batch), {} if deep is None else self._deep(deep))
+        step = self._attention(batch)
+        if self.states is not None:
+            step = step._replace(states=self.states.step(feeds))
+        return self._decoded(embeds, positions, step, {} if deep is None else self._deep(deep))
 
     def _pass(self, given: torch.Tensor, positions: torch.Tensor, step: Step) -> torch.Tensor:
         """Rows, as ids `(n,)` or as embeddings `(n, hidden)`, at positions `(3, n)`."""
@@ -227,6 +236,12 @@ def token_shape(config: Any) -> tuple[int, int]:
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     return kv_heads, head_dim
+
+
+def layer_shapes(config: Any) -> list[tuple[int, int]]:
+    """The keys, and the values, of one token in each layer; (0, head_dim) where a layer keeps none."""
+    (heads, dim), none = token_shape(config), without_keys(config)
+    return [(0 if layer in none else heads, dim) for layer in range(config.num_hidden_layers)]
 
 
 def _windows(text: Any, config: Any) -> set[int]:

@@ -34,9 +34,10 @@ from ..command import (
     Unfreeze,
     Yield,
 )
+from ..conversation.carried import Carried
 from ..conversation.conversation import Conversation
 from ..conversation.freezing import thaw
-from ..conversation.going_back import go_back
+from ..conversation.going_back import check_reach, go_back
 from ..conversation.kept import Kept
 from ..conversation.laying import Limits
 from ..conversation.layout import Layout
@@ -45,6 +46,7 @@ from ..conversation.rules import What
 from ..conversation.silence import can_wait
 from ..conversation.state import StreamState
 from ..conversation.telling import tell
+from ..conversation.twins import fork
 from ..conversation.window import Sliding, bounds
 from ..family import Family
 from ..pages import PagePool, PageTable
@@ -192,8 +194,9 @@ class Scheduler:
         seconds = self.family.grid_seconds(request.video_fps)
         layout = Layout(self.family, format, request.positions, seconds, request.system, trusted=request.control_tokens)
         tables, limits = self._places.take(id, request)
-        table = PageTable(self.pool)
-        return StreamState(id, tables, request, layout, table, self._changes, why, self.config.spell_apart), limits
+        table, carried = PageTable(self.pool), Carried(tables[0]) if self.family.data.stateful else None
+        apart = self.config.spell_apart
+        return StreamState(id, tables, request, layout, table, self._changes, why, apart, carried), limits
 
     def _fork(self, command: Fork) -> None:
         id, twin, again = command.stream, command.twin, command.again
@@ -203,9 +206,10 @@ class Scheduler:
         if again is not None and stream.begun is None:
             raise InputError("again: expected a stream whose prompt has a reply, got one that has none any more or yet")
         mark = None if command.back is None else stream.marks.find(command.back)
+        check_reach(stream, again is not None, mark)
         tables, limits = self._places.take(twin, stream.request)
         self._host.fork(stream, twin)
-        state = stream.fork(twin, tables, command.before)
+        state = fork(stream, twin, tables, command.before)
         begun = go_back(state, again is not None, mark)
         self._add(state, limits)
         if begun is not None and again is not None:
@@ -277,6 +281,7 @@ class Scheduler:
             *(next(self._numbers), kept, copies, changes.edits, restores, drops, feeds, releases, found),
             recalled=changes.recalled,
             twins=twins,
+            states=changes.states,
         )
         self._note(Planned(plan.number))
         return plan

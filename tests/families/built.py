@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tests.engine import tried as pictures
 
-from . import axes, documents, hearing, tiled
+from . import axes, documents, hearing, stateful, tiled
 from .suite import Builder
 
 
@@ -71,6 +71,8 @@ BUILDERS: dict[str, Built] = {
         )
     },
     "qwen2_audio": Built(pictures.qwen2_audio, {"audio": "E"}),
+    "qwen3_5": Built(stateful.qwen3_5, _BOTH),
+    "qwen3_5_moe": Built(stateful.qwen3_5_moe, _BOTH),
     "step3p7": Built(documents.step3p7, _SEES),
     "video_llama_3": Built(axes.video_llama_3, _CLIPS),
     "video_llava": Built(pictures.video_llava, _BOTH),

@@ -56,8 +56,6 @@ REFUSED: dict[str, Refusal] = {
     "paligemma": Refusal(named("paligemma"), _CHANGES),
     "phi4_multimodal": Refusal(refusals.phi4_multimodal, "expected image_token_id on its Phi4MultimodalConfig"),
     "pix2struct": Refusal(named("pix2struct"), _ENCODER),
-    "qwen3_5": Refusal(named("qwen3_5"), _STATE),
-    "qwen3_5_moe": Refusal(named("qwen3_5_moe"), _STATE),
     "t5gemma2": Refusal(named("t5gemma2"), _ENCODER),
     "udop": Refusal(named("udop"), _ENCODER),
     "vibevoice_asr": Refusal(hearing.vibevoice_asr, "its tower makes other rows of a sound each time"),
