@@ -100,7 +100,8 @@ class Recalled(msgspec.Struct, frozen=True):
 
 class StateMove(msgspec.Struct, frozen=True):
     """States of a stream that go from some entries to others, in order. None: from or to host memory, where they are
-    under the stream's number; what comes from there is let go there."""
+    under the stream's number; what comes from there is let go there. States of streams that make room stay where they
+    are: they do not grow."""
 
     stream: int
     sources: list[int] | None
@@ -108,7 +109,7 @@ class StateMove(msgspec.Struct, frozen=True):
 
 
 class Changes(msgspec.Struct):
-    """What slides, forks and moves to host memory have done to page tables, rows and states since the last plan."""
+    """What slides, forks and copies have done to page tables, rows and states since the last plan."""
 
     edits: list[TableEdit] = []
     recalled: list[Recalled] = []
@@ -130,7 +131,7 @@ class Plan(msgspec.Struct, frozen=True, tag="plan"):
     let go. drops: host copies let go. feeds: the forward pass; may be empty. releases: entries of the span store that
     no stream names any more, (entry, how often it was handed out). found: entries whose rows streams have found in the
     cache, so that they are not fed. patience_ms: so long after the step before it a tower may go on with its pass;
-    None: to the end of it. states: moves of states, after `twins` and before `feeds` and `drops`, in this order.
+    None: to the end of it. states: moves of states, before `drops` and `feeds`, in this order.
     """
 
     number: int

@@ -204,8 +204,7 @@ class Conversation:
         """
         reply = self.stream.reply
         assert reply is not None
-        carried = self.stream.carried
-        keep = max(keep, reply.least_from(0 if carried is None else carried.least_row))
+        keep = max(keep, reply.least_from(self.stream.least_row))
         if keep < len(reply.ids):
             again = reply.again(keep, self.stream.past)
             row, cursor, behind = reply.cut(keep)

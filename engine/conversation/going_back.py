@@ -15,8 +15,8 @@ def check_reach(stream: StreamState, to_prompt: bool, mark: Mark | None) -> None
     row = stream.begun.rows - 1 if to_prompt and stream.begun else stream.rows if mark is None else mark.rows
     if stream.carried is not None and not stream.carried.reaches(row):
         raise InputError(
-            f"expected a place from row {stream.carried.least_row} on, since the model keeps a state of all rows and media "
-            f"before it cannot be fed once more, got row {row}; more span_bytes keeps more"
+            f"expected a place from row {stream.carried.least_row} on, since the model keeps a state of all rows and "
+            f"media before it cannot be fed once more, got row {row}; more span_bytes keeps more"
         )
 
 

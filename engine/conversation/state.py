@@ -28,7 +28,7 @@ import msgspec
 from ...streams.event import Appended, Event, Seen, TranscriptRow
 from ...streams.requests.request import Request, SamplingParams
 from ..pages import Edit, PageTable
-from ..plan import Changes, Feed, StateMove, TableEdit
+from ..plan import Changes, Feed, TableEdit
 from ..span import Rows
 from ..words.spelling import Unspelled
 from .carried import Carried
@@ -179,7 +179,6 @@ class StreamState:
         with self._happens_to_rows(What.SAVED):
             pages = [page for table in self.tables for page in table.vacate()]
             self.away = len(pages)
-            self.move_states(False)
         return pages
 
     def lose(self) -> None:
@@ -196,7 +195,6 @@ class StreamState:
             pages = [page for table in self.tables for page in table.fill().pages]
             self.away = 0
             self.returns = self.fed < self.rows and not self.pausing
-            self.move_states(True)
         self.show_tables()
         return pages
 
@@ -319,6 +317,11 @@ class StreamState:
         return min(self.head, bisect_right(self.starts, self.carried.oldest(self.firm)) - 1)
 
     @property
+    def least_row(self) -> int:
+        """From which row on it can be cut anywhere, by its states."""
+        return 0 if self.carried is None else self.carried.least_row
+
+    @property
     def firm(self) -> int:
         """Rows before this are not taken back for words that follow."""
         return self.rows - self.layout.open_rows
@@ -332,12 +335,6 @@ class StreamState:
             back, self.cold = self.carried.back_to(row), max(self.cold, row)
             self.head = min(self.head, max(0, bisect_right(self.starts, back) - 1))
         self.table.truncate(back)
-
-    def move_states(self, back: bool) -> None:
-        """They go to host memory, or come back."""
-        if self.carried is not None:
-            here = self.carried.entries
-            self.changes.states.append(StateMove(self.id, None if back else here, here if back else None))
 
     def cut(self, row: int) -> list[Rows]:
         """Forget what is laid from `row` on, and take it out of the cache. Returns the runs that went whole; part of a

@@ -17,13 +17,11 @@ def fork(stream: StreamState, id: int, slots: list[int], before: int) -> StreamS
     twin = copy(stream, id, slots, stream.changes)
     twin.why = f"fork of stream {stream.id}"
     twin.inputs = deque(input for input in twin.inputs if input.seq < before)
-    here = stream.carried
-    if here is not None:
-        twin.carried = here.copy(twin.slot)
     if not twin.away:
         twin.show_tables()
-        if here is not None and twin.carried is not None:
-            stream.changes.states.append(StateMove(id, here.entries, twin.carried.entries))
+    if stream.carried is not None:
+        twin.carried = stream.carried.copy(twin.slot)
+        stream.changes.states.append(StateMove(id, stream.carried.entries, twin.carried.entries))
     return twin
 
 

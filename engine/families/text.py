@@ -113,7 +113,8 @@ def check_text(config: Any) -> None:
     others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention", *KNOWN}
     if others:
         why = sorted({f": {_OTHERS[name]}" for name in others if name in _OTHERS})
-        raise ModelError(f"expected layers of full or sliding attention, or with states, got {', '.join(sorted(others))}{''.join(why)}")
+        got = f"{', '.join(sorted(others))}{''.join(why)}"
+        raise ModelError(f"expected layers of full or sliding attention, or with states, got {got}")
     for name, what in _BY_LAYER.items():
         if getattr(config, name, None):
             raise ModelError(f"expected {what}, got {name} {getattr(config, name)}")

@@ -123,7 +123,7 @@ def without_keys(config: Any) -> set[int]:
 
 
 class States:
-    """The states of a decoder's layers for `slots` streams. ModelError where a layer is not of the kind that is known."""
+    """The states of a decoder's layers for `slots` streams. ModelError where a layer is of a kind that is not known."""
 
     def __init__(self, text: Any, config: Any, slots: int) -> None:
         weight = text.get_input_embeddings().weight
@@ -152,8 +152,6 @@ class States:
 
     def move(self, plan: Plan) -> list[int]:
         """What is done before the forward pass; returns the streams whose states are lost, as memory ran out."""
-        for stream, twin in plan.twins:
-            self._host[twin] = self.on_host(stream)
         lost = [move.stream for move in plan.states if not moved(self._move, move)]
         for stream in plan.drops:
             self._host.pop(stream, None)

@@ -40,7 +40,7 @@ class Freezing:
         self._copies[command.twin] = command, copy
         if copy.away or copy.pages:
             self._new.append(command.twin)
-            if copy.carried is not None and not copy.away:
+            if copy.carried is not None:
                 stream.changes.states.append(StateMove(command.twin, copy.carried.entries, None))
         else:
             self._ready.append((command, copy))

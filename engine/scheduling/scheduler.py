@@ -50,7 +50,7 @@ from ..conversation.twins import fork
 from ..conversation.window import Sliding, bounds
 from ..family import Family
 from ..pages import PagePool, PageTable
-from ..plan import Changes, Feed, Likely, Plan, Result
+from ..plan import Changes, Feed, Likely, Plan, Result, StateMove
 from ..words.spelling import Unspelled
 from .finding import Finding
 from .freezing import Freezing
@@ -175,6 +175,8 @@ class Scheduler:
         self._add(stream, limits)
         self.kept.handed([command.base + id for id in frozen.entries])
         self._host.thaw(stream)
+        if stream.carried is not None:
+            self._changes.states.append(StateMove(stream.id, None, stream.carried.entries))
         self.kept.add(stream.laid)
         self.kept.waits(stream.inputs)
         stream.renew(next(self._ages))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import transformers as hf
+from penstock.engine.span import Rows
 from torch import nn
 
-from tests.engine.tried import PATCH, SIDE, _save
+from tests.engine.tried import PATCH, _save
 from tests.families.axes import EDGES, FRAMES, _marked
 from tests.fixtures.parts import language_sizes
 
@@ -50,10 +52,15 @@ def remembering(model: Any) -> None:
             nn.init.constant_(module.dt_bias, 0.0)
 
 
+def plain(count: int) -> Rows:
+    """So many rows of words."""
+    return Rows(np.zeros(count, dtype=np.int64), np.broadcast_to(np.arange(count, dtype=np.int64), (3, count)))
+
+
 def qwen3_5(folder: Path) -> Path:
     """Layers of a gated delta rule, with a convolution before it, between those that attend."""
     return _qwen3_5(folder, hf.Qwen3_5Config, hf.Qwen3_5ForConditionalGeneration)
 
 
 def qwen3_5_moe(folder: Path) -> Path:
-    return _qwen3_5(folder, hf.Qwen3_5MoeConfig, hf.Qwen3_5MoeForConditionalGeneration, 4, **_EXPERTS)
+    return _qwen3_5(folder, hf.Qwen3_5MoeConfig, hf.Qwen3_5MoeForConditionalGeneration, 6, **_EXPERTS)
