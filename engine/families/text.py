@@ -114,7 +114,7 @@ def check_text(config: Any) -> None:
     if others:
         why = sorted({f": {_OTHERS[name]}" for name in others if name in _OTHERS})
         got = f"{', '.join(sorted(others))}{''.join(why)}"
-        raise ModelError(f"expected layers of full or sliding attention, or with states, got {got}")
+        raise ModelError(f"expected layers of full or sliding attention, got {got}")
     for name, what in _BY_LAYER.items():
         if getattr(config, name, None):
             raise ModelError(f"expected {what}, got {name} {getattr(config, name)}")
