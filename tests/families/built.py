@@ -71,6 +71,11 @@ BUILDERS: dict[str, Built] = {
         )
     },
     "qwen2_audio": Built(pictures.qwen2_audio, {"audio": "E"}),
+    "lfm2_vl": Built(stateful.lfm2_vl, _SEES),
+    "lfm3_vl": Built(stateful.lfm3_vl, _BOTH),
+    "minicpm_ocr": Built(stateful.minicpm_ocr, _CLIPS),
+    "minicpmv4_6": Built(stateful.minicpmv4_6, _CLIPS),
+    "minicpmv4_7": Built(stateful.minicpmv4_7, _SEES),
     "qwen3_5": Built(stateful.qwen3_5, _BOTH),
     "qwen3_5_moe": Built(stateful.qwen3_5_moe, _BOTH),
     "step3p7": Built(documents.step3p7, _SEES),

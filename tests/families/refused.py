@@ -22,7 +22,6 @@ class Refusal(NamedTuple):
 
 _ENCODER = "its decoder reads the states of an encoder"
 _CHANGES = "class F"
-_STATE = "linear_attention: what they keep is one state of all rows"
 
 # Their towers come with a package of their own.
 _WITHOUT_TIMM: dict[str, Refusal] = {
@@ -49,7 +48,6 @@ REFUSED: dict[str, Refusal] = {
     "instructblip": Refusal(refusals.instructblip, "its processor lays 5 rows of image, its tower gives 4"),
     "kosmos-2": Refusal(refusals.kosmos2, "expected image_token on its Kosmos2Processor"),
     "kyutai_speech_to_text": Refusal(refusals.kyutai_speech_to_text, "expected image_token on its Kyutai"),
-    "lfm2_vl": Refusal(refusals.lfm2_vl, "got conv: what they keep is one state of all rows"),
     "llama4": Refusal(named("llama4"), "got chunked_attention: rows of a chunk see none before it"),
     "mllama": Refusal(mllama, "expected layers that see rows of the cache alone, got cross_attention_layers"),
     "molmo2": Refusal(named("molmo2"), _CHANGES),
