@@ -64,7 +64,7 @@ def qwen3_5(folder: Path) -> Path:
 
 
 def qwen3_5_moe(folder: Path) -> Path:
-    return _qwen3_5(folder, hf.Qwen3_5MoeConfig, hf.Qwen3_5MoeForConditionalGeneration, 6, **_EXPERTS)
+    return _qwen3_5(folder, hf.Qwen3_5MoeConfig, hf.Qwen3_5MoeForConditionalGeneration, 8, **_EXPERTS)
 
 
 def lfm2_vl(folder: Path) -> Path:
@@ -112,7 +112,7 @@ def lfm3_vl(folder: Path) -> Path:
     return _save(folder, hf.Lfm3VlForConditionalGeneration(config), tokenizer, processor)
 
 
-def _minicpm(folder: Path, config: Any, model: Any, processor: Any, pictures: Any, films: Any, **more: Any) -> Path:
+def _minicpm(folder: Path, config: Any, model: Any, processor: Any, images: Any, videos: Any, **more: Any) -> Path:
     own = ("<image>", "</image>", "<slice>", "</slice>", "<image_id>", "</image_id>")
     tokenizer, ids, marks = _tokenizer("<|image_pad|>", "<|video_pad|>", *own)
     names = ("image_start", "image_end", "slice_start", "slice_end", "image_id_start", "image_id_end")
@@ -134,8 +134,9 @@ def _minicpm(folder: Path, config: Any, model: Any, processor: Any, pictures: An
         folder,
         model(made),
         tokenizer,
-        processor(pictures(**sizes), films(**sizes), tokenizer, chat_template=chat),
-        settle=remembering,
+        processor(images(**sizes), videos(**sizes), tokenizer, chat_template=chat),
+        4,
+        remembering,
     )
 
 
