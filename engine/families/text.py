@@ -20,7 +20,7 @@ from ..family import Family, FamilyData, Loaded
 from ..runner.attention import NAME
 from ..runner.library import transformers
 from ..runner.probe import check_against_stock
-from ..runner.states import KNOWN, stateful
+from ..runner.shapes import KINDS, stateful
 from ..span import Rows, Span
 from ..words.spelling import spelling_of
 from ..words.template import begins, learn
@@ -99,28 +99,18 @@ _BY_LAYER = {
 }
 
 
-def _layers(config: Any) -> list[Any]:
-    """What the layers of a decoder have, where it says so by layer."""
-    said = getattr(config, "per_layer_config", None)
-    return [said[place] for place in range(config.num_hidden_layers)] if said else []
-
-
 def check_text(config: Any) -> None:
     """Raise ModelError where the configuration of a decoder names what cannot be served."""
     longest = getattr(config, "max_position_embeddings", None)
     if longest is None:
         raise ModelError("expected max_position_embeddings in its configuration, got none")
-    others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention", *KNOWN}
+    others = set(getattr(config, "layer_types", None) or ()) - KINDS
     if others:
         why = sorted({f": {_OTHERS[name]}" for name in others if name in _OTHERS})
-        got = f"{', '.join(sorted(others))}{''.join(why)}"
-        raise ModelError(f"expected layers of full or sliding attention, got {got}")
+        raise ModelError(f"expected layers of full or sliding attention, got {', '.join(sorted(others))}{''.join(why)}")
     for name, what in _BY_LAYER.items():
         if getattr(config, name, None):
             raise ModelError(f"expected {what}, got {name} {getattr(config, name)}")
-    heads = {(getattr(one, "num_key_value_heads", None), getattr(one, "head_dim", None)) for one in _layers(config)}
-    if len(heads) > 1:
-        raise ModelError(f"expected as many heads of one size in all layers, got (number, size) {sorted(heads)}")
 
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
@@ -147,5 +137,5 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     family = Family(data, tokenizer)
     loaded = Loaded(family, NoTowers(tokenizer), model.base_model, model.get_output_embeddings(), config)
     if device.type != "meta":
-        check_against_stock(loaded, model)
+        return loaded._replace(drawn=check_against_stock(loaded, model))
     return loaded

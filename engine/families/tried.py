@@ -16,7 +16,7 @@ from ...errors import ModelError
 from ..family import Family, FamilyData, Loaded
 from ..runner.attention import NAME
 from ..runner.library import transformers
-from ..runner.states import stateful
+from ..runner.shapes import layer_shapes, stateful
 from ..words.template import learn
 from .opened import open_model
 from .senses import find_senses
@@ -56,17 +56,22 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     if device.type == "meta":
         FamilyTrial(loaded, towers, model, attention).assume()
         return _loaded(path, model, towers, decoder, missing)
-    missing |= FamilyTrial(loaded, towers, model, attention).run()
+    trial = FamilyTrial(loaded, towers, model, attention)
+    missing |= trial.run()
     if not towers.senses:
         raise ModelError(missing[first])
-    return _loaded(path, model, towers, decoder, missing)
+    return _loaded(path, model, towers, decoder, missing)._replace(drawn=trial.drawn)
 
 
 def check_tried(config: Any) -> None:
     """Raise ModelError where a configuration alone says that a model cannot be served."""
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError("its decoder reads the states of an encoder, which are no rows of a cache")
-    check_text(config.get_text_config())
+    text = config.get_text_config()
+    check_text(text)
+    heads = {(shape.heads, shape.key) for shape in layer_shapes(text) if shape.heads}
+    if len(heads) > 1:
+        raise ModelError(f"expected as many heads of one size in all layers, got (number, size) {sorted(heads)}")
 
 
 def _loaded(path: Path, model: Any, towers: TriedTowers, decoder: Any, missing: dict[str, str]) -> Loaded:
@@ -87,7 +92,8 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, decoder: Any, missing: 
         left_out=dict(missing),
         stateful=stateful(text),
     )
-    return Loaded(Family(data, processor.tokenizer), towers, decoder, model.get_output_embeddings(), text)
+    head = model.get_output_embeddings()
+    return Loaded(Family(data, processor.tokenizer), towers, decoder, head, text, types=towers.types.tables)
 
 
 def _opened(config: Any, path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, dict[str, str]]:

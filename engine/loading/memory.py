@@ -15,8 +15,8 @@ from ..config import EngineConfig
 from ..family import Loaded
 from ..runner.attention import Backend
 from ..runner.graphs import is_recorded
-from ..runner.language import token_shape
 from ..runner.out_of_memory import NoRoom, let_go
+from ..runner.shapes import layer_shapes, row_bytes
 from . import compute
 from .compute import amount
 from .worst import worst_case
@@ -112,8 +112,7 @@ def _shared(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room |
     if is_recorded(config, device):
         step *= 2  # what is recorded keeps its own, at most as much
     page_tokens = config.page_tokens or backend.page_tokens
-    heads, dim = token_shape(loaded.config)
-    token = 2 * loaded.config.num_hidden_layers * heads * dim * loaded.dtype.itemsize
+    token = row_bytes(layer_shapes(loaded.config), loaded.dtype)
     free = compute.free_bytes(device) if room is None else room.free
     if config.kv_gib is not None:
         tokens = int(config.kv_gib * 2**30) // token

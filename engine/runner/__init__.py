@@ -2,6 +2,7 @@
 
 language.py     the owner of the language model: carries out a plan
 cache.py        the KV cache: pages of keys and values, and what is done to them between steps
+shapes.py       what one row takes in it, by layer
 decoder.py linears.py   a decoder in fewer operations; its linear layers as they are fastest
 takeover.py     does it compute here what the library's module computes?
 batch.py        the rows of a step, back to back
@@ -10,6 +11,7 @@ pointwise.py pointwise_triton.py        norms, rotary positions, gates: by torch
 backends.py     which attention backend runs, and which kernels
 attention.py attention_cpu.py           paged attention: the door from transformers and the reference; CPU
 attention_triton.py attention_varlen.py CUDA: our kernel; torch's own
+logits.py       what a model does with its logits after the output layer
 sampler.py filters.py   drawing tokens; which of them may be drawn
 blocks.py upload.py     the largest of many values; from the host to a device without waiting
 encoder.py gate.py      the towers behind a cache by content; the one thread that computes

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 import torch
+from torch.nn import functional
 
 from .attention import Backend, Part, merge
 
@@ -68,8 +69,8 @@ def _read(page, shift, rows, count, dim):
 
 
 @numba.njit(nogil=True, cache=True, fastmath=_FAST, inline="always")
-def _scores(wanted, key, scores, hidden, visible, dim, scale, best):
-    """scores[hidden:visible] become the scaled products with `key` `(tokens, dim)`;
+def _scores(wanted, key, scores, hidden, visible, dim, scale, cap, best):
+    """scores[hidden:visible] become the scaled products with `key` `(tokens, dim)`, capped where `cap` is not 0;
 
     returns the largest, or `best` if larger.
     """
@@ -83,6 +84,8 @@ def _scores(wanted, key, scores, hidden, visible, dim, scale, best):
         scores[token], scores[token + 1], scores[token + 2], scores[token + 3] = a, b, c, d
     for token in range(hidden, visible):
         scores[token] *= scale
+        if cap > 0:
+            scores[token] = cap * np.float32(math.tanh(scores[token] / cap))
         best = max(best, scores[token])
     return best
 
@@ -99,9 +102,9 @@ def _gather(weighted, value, scores, hidden, visible, dim):
 
 
 @numba.njit(fastmath=_FAST, nogil=True, cache=True)
-def _attend(query, keys, values, shift, tables, slots, firsts, lengths, tiles, parts, scale, out, lse, begin, end):
+def _attend(query, keys, values, shift, tables, slots, firsts, lengths, tiles, parts, scale, cap, out, lse, begin, end):
     """Jobs [begin, end) of len(tiles) * parts. Each writes its own rows and heads of `out` and `lse`."""
-    heads, dim = query.shape[1], query.shape[2]
+    heads, dim, deep = query.shape[1], query.shape[2], values.shape[3]
     size, kv_heads = keys.shape[1], keys.shape[2]
     group = heads // kv_heads
     span = kv_heads // parts  # key heads of one job; it reads each page once, front to back
@@ -109,14 +112,14 @@ def _attend(query, keys, values, shift, tables, slots, firsts, lengths, tiles, p
         first, last = tiles[job // parts]
         base = job % parts * span
         count = (last - first) * group
-        weighted = np.zeros((span * count, dim), np.float32)
+        weighted = np.zeros((span * count, deep), np.float32)
         top = np.full(span * count, -np.inf, np.float32)
         total = np.zeros(span * count, np.float32)
         wide = (size + 3) // 4 * 4  # tokens go four at a time
         scores = np.empty(wide, np.float32)
         powers = np.empty(size, np.int32)
         key_bits = np.zeros((wide, dim), np.uint32)
-        value_bits = np.zeros((wide, dim), np.uint32)
+        value_bits = np.zeros((wide, deep), np.uint32)
         key, value, floats = key_bits.view(np.float32), value_bits.view(np.float32), powers.view(np.float32)
         table = tables[slots[first]]
         for place in range(firsts[first] // size, (lengths[last - 1] + size - 1) // size):
@@ -125,7 +128,7 @@ def _attend(query, keys, values, shift, tables, slots, firsts, lengths, tiles, p
             for side in range(span):
                 head = base + side
                 _read(keys[page, :, head], shift, key_bits, here, dim)
-                _read(values[page, :, head], shift, value_bits, here, dim)
+                _read(values[page, :, head], shift, value_bits, here, deep)
                 for row in range(first, last):
                     hidden, visible = max(0, firsts[row] - place * size), min(size, lengths[row] - place * size)
                     if visible <= hidden:
@@ -133,17 +136,17 @@ def _attend(query, keys, values, shift, tables, slots, firsts, lengths, tiles, p
                     for column in range(group):
                         line = side * count + (row - first) * group + column
                         wanted = query[row, head * group + column]
-                        best = _scores(wanted, key, scores, hidden, visible, dim, scale, top[line])
+                        best = _scores(wanted, key, scores, hidden, visible, dim, scale, cap, top[line])
                         if best > top[line]:
                             shrink = np.float32(math.exp(top[line] - best))
                             total[line] *= shrink
-                            for i in range(dim):
+                            for i in range(deep):
                                 weighted[line, i] *= shrink
                             top[line] = best
                         total[line] += _weigh(scores, powers, floats, hidden, visible, best)
                         scores[:hidden] = 0
                         scores[visible:] = 0
-                        _gather(weighted[line], value, scores, hidden, visible, dim)
+                        _gather(weighted[line], value, scores, hidden, visible, deep)
         for side in range(span):
             for row in range(first, last):
                 for column in range(group):
@@ -151,7 +154,7 @@ def _attend(query, keys, values, shift, tables, slots, firsts, lengths, tiles, p
                     place = (base + side) * group + column
                     lse[row, place] = top[line] + math.log(total[line]) if total[line] > 0 else -np.inf
                     part = 1 / total[line] if total[line] > 0 else np.float32(0)
-                    for i in range(dim):
+                    for i in range(deep):
                         out[row, place, i] = weighted[line, i] * part
 
 
@@ -204,10 +207,12 @@ def _gathered(
             pieces.append(_common(query, key[:left], value[:left], scale))
         if not even:
             own = (rows.transpose(0, 1)[None] for rows in (query, key[left:], value[left:]))
-            out, lse = _FLASH(*own, 0.0, True, scale=scale)
+            out, lse = _flash(*own, causal=True, scale=scale)
             pieces.append((out[0].transpose(0, 1), lse[0].transpose(0, 1)))
     if not pieces:
-        return torch.zeros_like(query), query.new_full(query.shape[:2], float("-inf"), dtype=torch.float32)
+        shape = query.shape[:2]
+        blind = query.new_full(shape, float("-inf"), dtype=torch.float32)
+        return query.new_zeros(*shape, values.shape[3]), blind
     return merge([out for out, _ in pieces], [lse.float() for _, lse in pieces])
 
 
@@ -259,11 +264,30 @@ def _common(
     (rows, heads, dim), kv_heads = query.shape, key.shape[1]
     group = heads // kv_heads
     wanted = query.view(rows, kv_heads, group, dim).permute(1, 2, 0, 3).reshape(1, kv_heads, group * rows, dim)
-    out, lse = _FLASH(wanted, key.transpose(0, 1)[None], value.transpose(0, 1)[None], 0.0, False, scale=scale)
+    out, lse = _flash(wanted, key.transpose(0, 1)[None], value.transpose(0, 1)[None], causal=False, scale=scale)
     return (
-        out.view(kv_heads, group, rows, dim).permute(2, 0, 1, 3).reshape(rows, heads, dim),
+        out.view(kv_heads, group, rows, -1).permute(2, 0, 1, 3).reshape(rows, heads, -1),
         lse.view(kv_heads, group, rows).permute(2, 0, 1).reshape(rows, heads),
     )
+
+
+def _flash(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    causal: bool,
+    scale: float,
+    mask: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """torch's own kernel, `(1, heads, rows, dim)` each. It wants keys and values of one size: the smaller are filled up
+    with zeros."""
+    dim, wide = key.shape[3], value.shape[3]
+    if dim < wide:
+        query, key = (functional.pad(heads, (0, wide - dim)) for heads in (query, key))
+    elif wide < dim:
+        value = functional.pad(value, (0, dim - wide))
+    out, lse = _FLASH(query, key, value, 0.0, causal, attn_mask=mask, scale=scale)
+    return out[..., :wide], lse
 
 
 def _masked(
@@ -281,7 +305,7 @@ def _masked(
     if firsts is not None:
         visible &= places >= firsts[:, None]
     mask = torch.zeros(visible.shape, dtype=query.dtype).masked_fill_(~visible, float("-inf"))
-    out, lse = _FLASH(query.transpose(0, 1)[None], key, value, 0.0, False, attn_mask=mask[None, None], scale=scale)
+    out, lse = _flash(query.transpose(0, 1)[None], key, value, causal=False, scale=scale, mask=mask[None, None])
     blind = ~visible.any(1)  # of which the kernel makes no numbers
     out, lse = out[0].transpose(0, 1), lse[0].transpose(0, 1).float()
     return out.masked_fill(blind[:, None, None], 0.0), lse.masked_fill(blind[:, None], float("-inf"))
@@ -309,11 +333,14 @@ class CpuBackend(Backend):
         return part._replace(made=[_tiles(short), _pairs(long)])
 
     def attend(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float, cap: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         tiles, long = part.made
+        if cap:  # which the matrix kernel does not know
+            tiles, long = torch.cat([tiles, _tiles(long.tolist())]), long[:0]
         # Numpy's arrays are made in a fraction of the time that torch's tensors take.
-        out, lse = np.empty(query.shape, np.float32), np.empty(query.shape[:2], np.float32)
+        shape = query.shape[:2]
+        out, lse = np.empty((*shape, values.shape[3]), np.float32), np.empty(shape, np.float32)
         for start, stop in long.numpy().tolist():
             firsts = None if part.firsts is None else part.firsts[start:stop]
             rows = slice(start, stop)
@@ -321,7 +348,7 @@ class CpuBackend(Backend):
             both = _gathered(query[rows], keys, values, run, scale)
             out[rows], lse[rows] = both[0].float().numpy(), both[1].numpy()
         if len(tiles):
-            self._compiled(query, keys, values, part, tiles.numpy(), scale, out, lse)
+            self._compiled(query, keys, values, part, tiles.numpy(), (scale, cap), out, lse)
         return torch.from_numpy(out).to(query.dtype), torch.from_numpy(lse)
 
     def _compiled(
@@ -331,7 +358,7 @@ class CpuBackend(Backend):
         values: torch.Tensor,
         part: Part,
         tiles: np.ndarray,
-        scale: float,
+        scale_and_cap: tuple[float, float],
         out: np.ndarray,
         lse: np.ndarray,
     ) -> None:
@@ -345,13 +372,12 @@ class CpuBackend(Backend):
         parts = 1 if shares == 1 or len(tiles) >= 2 * shares else keys.shape[2]
         jobs = len(tiles) * parts
         wanted = query.float().numpy()
+        numbers = [np.float32(number) for number in scale_and_cap]
         kernel: Any = _attend  # a compiled function
 
         def run(share: int) -> None:
             begin, end = share * jobs // shares, (share + 1) * jobs // shares
-            kernel(
-                wanted, *pages, tables, slots, firsts, lengths, tiles, parts, np.float32(scale), out, lse, begin, end
-            )
+            kernel(wanted, *pages, tables, slots, firsts, lengths, tiles, parts, *numbers, out, lse, begin, end)
 
         others = [self._pool.submit(run, share) for share in range(1, shares)] if self._pool is not None else []
         run(0)

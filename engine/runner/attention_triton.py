@@ -31,6 +31,7 @@ _SHARE_TOKENS, _SHARES = tl.constexpr(256), 16
 _ROWS_A_TILE_MORE = 4  # rows of a long run for which there is one tile more in a recording
 _MERGED = 16  # (row, head) pairs whose shares a program merges
 _LOG2_E, _LN_2 = 1.4426950408889634, tl.constexpr(0.6931471805599453)
+_TWICE_LOG2_E = tl.constexpr(2 * 1.4426950408889634)  # of tanh
 
 
 # What differs from step to step is not compiled in: each set of compiled sizes stops the streams for up to seconds.
@@ -40,11 +41,12 @@ _LOG2_E, _LN_2 = 1.4426950408889634, tl.constexpr(0.6931471805599453)
 )
 def _attend(
     query, keys, values, tables, slots, lengths, firsts, tiles, out, lse,
-    table_stride, rows, shares, scale,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, DIM: tl.constexpr, PAGE: tl.constexpr, WINDOWED: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SPLIT: tl.constexpr,
+    table_stride, rows, shares, scale, cap,
+    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, DIM: tl.constexpr, WIDE: tl.constexpr, PAGE: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_W: tl.constexpr,
+    WINDOWED: tl.constexpr, CAPPED: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """One tile (axis 0), key head (axis 1), share of the history (axis 2). `scale` is for exp2. out, lse: by share."""
+    """One tile (axis 0), key head (axis 1), share of the history (axis 2). `scale` and `cap` are for exp2. Of shares: out, lse."""
     tile, kv_head, share = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     GROUP: tl.constexpr = HEADS // KV_HEADS
     start, stop = tl.load(tiles + tile * 2), tl.load(tiles + tile * 2 + 1)
@@ -54,10 +56,9 @@ def _attend(
     row = start + pairs // GROUP
     here = row < stop
     line = row.to(tl.int64) * HEADS + kv_head * GROUP + pairs % GROUP
-    places = tl.arange(0, BLOCK_D)
-    inside = places < DIM
-    mine = here[:, None] & inside[None, :]
-    q = tl.load(query + line[:, None] * DIM + places[None, :], mask=mine, other=0.0)
+    places, wide = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_W)
+    inside, filled = places < DIM, wide < WIDE
+    q = tl.load(query + line[:, None] * DIM + places[None, :], mask=here[:, None] & inside[None, :], other=0.0)
 
     ends = tl.load(lengths + row, mask=here, other=0)
     begins = tl.zeros_like(ends)
@@ -71,23 +72,23 @@ def _attend(
         low += share * each
         high = tl.minimum(high, low + each)
 
-    best = tl.full([BLOCK_M], float("-inf"), tl.float32)
-    total = tl.zeros([BLOCK_M], tl.float32)
-    weighted = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    best, total = tl.full([BLOCK_M], float("-inf"), tl.float32), tl.zeros([BLOCK_M], tl.float32)
+    weighted = tl.zeros([BLOCK_M, BLOCK_W], tl.float32)
     for first in range(low, high, BLOCK_N):
         token = first + tl.arange(0, BLOCK_N)
         held = token < high
         page = tl.load(table + token // PAGE, mask=held, other=0).to(tl.int64)
-        base = ((page * PAGE + token % PAGE) * KV_HEADS + kv_head) * DIM
-        k = tl.load(keys + base[None, :] + places[:, None], mask=held[None, :] & inside[:, None], other=0.0)
-        v = tl.load(values + base[:, None] + places[None, :], mask=held[:, None] & inside[None, :], other=0.0)
+        base = (page * PAGE + token % PAGE) * KV_HEADS + kv_head
+        k = tl.load(keys + base[None, :] * DIM + places[:, None], mask=held[None, :] & inside[:, None], other=0.0)
+        v = tl.load(values + base[:, None] * WIDE + wide[None, :], mask=held[:, None] & filled[None, :], other=0.0)
         scores = tl.dot(q, k, input_precision="ieee") * scale
+        if CAPPED:
+            scores = cap * (1.0 - 2.0 / (tl.exp2(scores / cap * _TWICE_LOG2_E) + 1.0))
         visible = (token[None, :] >= begins[:, None]) & (token[None, :] < ends[:, None]) & held[None, :]
         scores = tl.where(visible, scores, float("-inf"))
         peak = tl.maximum(best, tl.max(scores, 1))
         safe = tl.where(peak == float("-inf"), 0.0, peak)  # a row that has seen nothing yet
-        shrink = tl.exp2(best - safe)
-        weights = tl.exp2(scores - safe[:, None])
+        shrink, weights = tl.exp2(best - safe), tl.exp2(scores - safe[:, None])
         total = total * shrink + tl.sum(weights, 1)
         weighted = weighted * shrink[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
         best = peak
@@ -96,7 +97,7 @@ def _attend(
     divisor = tl.where(seen, total, 1.0)
     line += share.to(tl.int64) * rows * HEADS
     result = (weighted / divisor[:, None]).to(out.dtype.element_ty)
-    tl.store(out + line[:, None] * DIM + places[None, :], result, mask=mine)
+    tl.store(out + line[:, None] * WIDE + wide[None, :], result, mask=here[:, None] & filled[None, :])
     tl.store(lse + line, tl.where(seen, (best + tl.log2(divisor)) * _LN_2, float("-inf")), mask=here)
 
 
@@ -178,17 +179,17 @@ class TritonBackend(Backend):
         return True
 
     def attend(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float, cap: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         rows, heads, dim = query.shape
-        _, page_tokens, kv_heads, _ = keys.shape
+        (_, page_tokens, kv_heads, _), wide = keys.shape, values.shape[3]
         group = heads // kv_heads
         tiles, (most, pieces) = part.made[0], part.made[1].numpy().tolist()
         block_m = max(_NARROW, _power(most * group))
         shares = min(_SHARES, max(1, self._programs // (pieces * kv_heads)))
-        block_d = max(16, _power(dim))
-        block_n = max(16, min(_LOAD_TOKENS, _LOAD_BYTES // (block_d * keys.element_size())))
-        whole, total = torch.empty_like(query), query.new_empty((rows, heads), dtype=torch.float32)
+        block_d, block_w = max(16, _power(dim)), max(16, _power(wide))
+        block_n = max(16, min(_LOAD_TOKENS, _LOAD_BYTES // (max(block_d, block_w) * keys.element_size())))
+        whole, total = query.new_empty(rows, heads, wide), query.new_empty((rows, heads), dtype=torch.float32)
         out, lse = whole, total
         if shares > 1:
             out, lse = (tensor.new_empty((shares, *tensor.shape), dtype=torch.float32) for tensor in (whole, total))
@@ -196,14 +197,15 @@ class TritonBackend(Backend):
         attend: Any = _attend  # compiled at its first call for each set of sizes
         attend[len(tiles), kv_heads, shares](
             query, keys, values, part.tables, part.slots, part.lengths, firsts, tiles, out, lse,
-            part.tables.stride(0), rows, shares, scale * _LOG2_E,
-            HEADS=heads, KV_HEADS=kv_heads, DIM=dim, PAGE=page_tokens, WINDOWED=part.firsts is not None,
-            BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_D=block_d, SPLIT=shares > 1,
+            part.tables.stride(0), rows, shares, scale * _LOG2_E, cap * _LOG2_E,
+            HEADS=heads, KV_HEADS=kv_heads, DIM=dim, WIDE=wide, PAGE=page_tokens,
+            BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_D=block_d, BLOCK_W=block_w,
+            WINDOWED=part.firsts is not None, CAPPED=cap > 0, SPLIT=shares > 1,
         )  # fmt: skip
         if shares > 1:
             lines = rows * heads
             join: Any = _merge
             join[triton.cdiv(lines, _MERGED),](
-                out, lse, whole, total, lines, shares, DIM=dim, BLOCK_L=_MERGED, BLOCK_D=block_d
+                out, lse, whole, total, lines, shares, DIM=wide, BLOCK_L=_MERGED, BLOCK_D=block_w
             )
         return whole, total

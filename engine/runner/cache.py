@@ -10,22 +10,25 @@ import torch
 
 from ..plan import Plan, Recalled
 from .out_of_memory import moved
+from .shapes import LayerShape
 from .upload import to_host, upload
 
-# What a stream has in host memory: keys and values of its pages, by layer.
+# What a stream has in host memory: keys and values of its pages, by layer that has pages of its own.
 Host = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class Cache:
-    """Pages `(pages, page_tokens, kv_heads, head_dim)` of keys and of values per layer, `shapes` (kv_heads, head_dim).
+    """Pages of keys and of values for each layer, `(pages, page_tokens, heads, numbers)` by `shapes`. A layer that
+    reads those of another has the same tensors.
 
-    tables: page tables of all slots, `(tables, pages)` int32; entries after a sequence's length are stale and never
-    read. turning: how keys turn with their positions, for rows that are recalled to others.
+    shared: layers that write nothing, since another has written it. tables: page tables of all slots, `(tables, pages)`
+    int32; entries after a sequence's length are stale and never read. turning: how keys turn with their positions, for
+    rows that are recalled to others.
     """
 
     def __init__(
         self,
-        shapes: list[tuple[int, int]],
+        shapes: list[LayerShape],
         pages: int,
         page_tokens: int,
         tables: tuple[int, int],
@@ -36,9 +39,15 @@ class Cache:
         self.page_tokens = page_tokens
         self.device = device
         self.turning = turning
-        sizes = [(pages, page_tokens, *shape) for shape in shapes]
-        self.keys = [torch.zeros(size, dtype=dtype, device=device) for size in sizes]
-        self.values = [torch.zeros(size, dtype=dtype, device=device) for size in sizes]
+        self.keys: list[torch.Tensor] = []
+        self.values: list[torch.Tensor] = []
+        for layer, shape in enumerate(shapes):
+            for pools, size in ((self.keys, shape.key), (self.values, shape.value)):
+                own = shape.owner == layer
+                pool = (pages, page_tokens, shape.heads, size)
+                pools.append(torch.zeros(pool, dtype=dtype, device=device) if own else pools[shape.owner])
+        self._own = [layer for layer, shape in enumerate(shapes) if shape.owner == layer]
+        self.shared = frozenset(range(len(shapes))) - {*self._own}
         self.tables = torch.zeros(tables, dtype=torch.int32, device=device)
         self._host: dict[int, Host] = {}
 
@@ -71,7 +80,7 @@ class Cache:
         self._host[stream] = layers
 
     def _copy(self, pages: list[tuple[int, int]]) -> None:
-        for tensor in (*self.keys, *self.values) if pages else ():
+        for tensor in self._pools() if pages else ():
             for source, target in pages:
                 tensor[target] = tensor[source]
 
@@ -81,20 +90,24 @@ class Cache:
             upload(torch.tensor(numbers), self.device) for numbers in (rows.sources, rows.targets, rows.turns)
         )
         turns = self.turning(steps)
-        keys = [turn(pool.flatten(0, 1)[sources]) for turn, pool in zip(turns, self.keys, strict=True)]
-        values = [pool.flatten(0, 1)[sources] for pool in self.values]
+        keys = [turns[layer](self.keys[layer].flatten(0, 1)[sources]) for layer in self._own]
+        values = [self.values[layer].flatten(0, 1)[sources] for layer in self._own]
         self._copy(rows.copies)
-        for pool, taken in zip((*self.keys, *self.values), (*keys, *values), strict=True):
+        for pool, taken in zip(self._pools(), (*keys, *values), strict=True):
             pool.flatten(0, 1).index_copy_(0, targets, taken)
 
     def _save(self, stream: int, pages: list[int]) -> None:
         index = upload(torch.tensor(pages), self.device)
         self._host[stream] = [
-            (to_host(key[index]), to_host(value[index])) for key, value in zip(self.keys, self.values, strict=True)
+            (to_host(self.keys[layer][index]), to_host(self.values[layer][index])) for layer in self._own
         ]
 
     def _restore(self, stream: int, pages: list[int]) -> None:
         index = upload(torch.tensor(pages), self.device)
-        for (key, value), keys, values in zip(self._host.pop(stream), self.keys, self.values, strict=True):
-            keys[index] = upload(key[: len(pages)], self.device)
-            values[index] = upload(value[: len(pages)], self.device)
+        for (key, value), layer in zip(self._host.pop(stream), self._own, strict=True):
+            self.keys[layer][index] = upload(key[: len(pages)], self.device)
+            self.values[layer][index] = upload(value[: len(pages)], self.device)
+
+    def _pools(self) -> list[torch.Tensor]:
+        """All pages: of keys, then of values."""
+        return [pools[layer] for pools in (self.keys, self.values) for layer in self._own]

@@ -152,7 +152,8 @@ class _Graph:
         parts: dict[int | None, list[Part]] = {None: [everything]}
         for window in owner.windows:
             parts[window] = [everything._replace(firsts=(places[0].int() + 1 - window).clamp(min=0))]
-        step = Step(number(owner.backend), cache.keys, cache.values, cache.rows(slots[0], places[0]), parts)
+        target = cache.rows(slots[0], places[0])
+        step = Step(number(owner.backend), cache.keys, cache.values, target, parts, shared=cache.shared)
         return self._forward(ids[0] if self._embeds is None else self._embeds, positions, step)
 
 

@@ -5,6 +5,7 @@ What comes in: a `Plan`. What goes out: a token for each feed that draws. It kno
 
 from __future__ import annotations
 
+import inspect
 import logging
 from typing import Any
 
@@ -22,15 +23,16 @@ from .cache import Cache
 from .graphs import Graphs, Record
 from .out_of_memory import is_out_of_memory, let_go
 from .sampler import likeliest, sample
+from .shapes import layer_shapes
 from .spans import SpanStore, laid_out
-from .states import States, without_keys
+from .states import States
 from .upload import on, upload
 
 log = logging.getLogger("penstock.engine")
 
 
 class LanguageModel:
-    """The decoder of one checkpoint over a paged cache of `(pages, page_tokens, kv_heads, head_dim)` per layer.
+    """The decoder of one checkpoint over a paged cache.
 
     `record`: steps are recorded by it when the cache is made (graphs.py), those that append up to `appends` rows.
     `spans` holds the embeddings that plans name.
@@ -50,19 +52,21 @@ class LanguageModel:
         self.text = loaded.text
         taken_over = loaded.fast is not None and loaded.fast.text is loaded.text
         self.fast = loaded.fast if taken_over else None
-        self.head = loaded.head
+        self.head, self.drawn = loaded.head, loaded.drawn
+        self.types = {name: table.to(loaded.text.device) for name, table in loaded.types.items()}
         self.axes = loaded.family.data.axes
         self.turning = loaded.turning
         self.embed = loaded.text.get_input_embeddings()
         self.device = self.embed.weight.device
         self.backend = backend or ReferenceBackend()
         self.spans = SpanStore(loaded.family.endings.values())
-        self.group = config.num_attention_heads // token_shape(config)[0]
-        self.windows = _windows(loaded.text, config)
+        shapes = layer_shapes(config)
+        self.group = max(shape.group for shape in shapes)
+        self.windows = windows_of(loaded.text, config)
         spare = record is not None  # a page and a table for rows that pad a batch
         self.states = States(loaded.text, config, slots) if loaded.family.data.stateful else None
         self.cache = Cache(
-            layer_shapes(config),
+            shapes,
             pages + spare,
             page_tokens,
             (slots * TABLES + spare, pages),
@@ -72,7 +76,7 @@ class LanguageModel:
         )
         self.logits: torch.Tensor | None = None  # of the last step's drawn rows, (draws, vocabulary)
         self.graphs = None
-        if record is not None:
+        if record is not None and not self.types:  # which a recording does not know
             self.cache.tables[-1] = pages
             self.graphs = Graphs(self, self._pass, record, slots, appends)
             with on(self.device):
@@ -124,7 +128,7 @@ class LanguageModel:
         if not drawn:
             return None
         rows = upload(torch.tensor([row for row, _ in drawn]), self.device)
-        logits = self.logits = self.head(hidden[rows])
+        logits = self.logits = self.drawn(self.head(hidden[rows]))
         return sample(logits, [draw for _, draw in drawn])
 
     def _read(self, tokens: torch.Tensor) -> list[int]:
@@ -154,37 +158,44 @@ class LanguageModel:
         if self.graphs is not None and (hidden := self.graphs.tokens(feeds)) is not None:
             return hidden
         batch = batched(feeds)
-        embeds = self.embed(upload(torch.from_numpy(batch.ids), self.device))
+        ids = upload(torch.from_numpy(batch.ids), self.device)
+        embeds = self.embed(ids)
         deep = laid_out(self.spans, [run for feed in feeds for run in feed.rows], embeds)
         if self.graphs is not None and deep is None and not batch.slid:
             hidden = self.graphs.appended(batch, embeds)
             if hidden is not None:
                 return hidden
         positions = upload(torch.from_numpy(batch.positions), self.device)
+        more = {} if deep is None else self._deep(deep)
+        more |= {name: table[ids][None] for name, table in self.types.items()}
         step = self._attention(batch)
         if self.states is not None:
             step = step._replace(states=self.states.step(feeds))
-        return self._decoded(embeds, positions, step, {} if deep is None else self._deep(deep))
+        return self._decoded(embeds, positions, step, more)
 
     def _pass(self, given: torch.Tensor, positions: torch.Tensor, step: Step) -> torch.Tensor:
         """Rows, as ids `(n,)` or as embeddings `(n, hidden)`, at positions `(3, n)`."""
         return self._decoded(self.embed(given) if given.dim() == 1 else given, positions, step, {})
 
-    def _decoded(self, embeds: torch.Tensor, positions: torch.Tensor, step: Step, deep: dict[str, Any]) -> torch.Tensor:
+    def _decoded(self, embeds: torch.Tensor, positions: torch.Tensor, step: Step, more: dict[str, Any]) -> torch.Tensor:
+        """`more`: what the decoder takes beside these."""
         if self.fast is not None:
-            return self.fast(embeds, positions, step, [part[0] for part in deep.get("deepstack_visual_embeds", ())])
+            return self.fast(embeds, positions, step, [part[0] for part in more.get("deepstack_visual_embeds", ())])
         output = self.text(
             inputs_embeds=embeds[None],
             position_ids=positions[:, None] if self.axes == 3 else positions[:1],
             use_cache=False,
             step=step,
-            **deep,
+            **more,
         )
         return output.last_hidden_state[0]
 
     def _deep(self, deep: torch.Tensor) -> dict[str, Any]:
         """DeepStack as the library's decoder takes it: for the batch's one sequence, dense, so that nothing waits for
-        the number of visual rows."""
+        the number of visual rows. Some decoders take it before a layer, by the layer's number."""
+        if "deepstack_features" in inspect.signature(type(self.text).forward).parameters:
+            whole = torch.ones(1, deep.shape[1], 1, dtype=torch.bool, device=self.device)
+            return {"vision_mask": whole, "deepstack_features": dict(enumerate(deep))}
         whole = torch.zeros(1, dtype=torch.long, device=self.device)
         return {"visual_pos_masks": whole, "deepstack_visual_embeds": [part[None] for part in deep]}
 
@@ -203,7 +214,8 @@ class LanguageModel:
         for front in batch.fronts:
             self._add_front(front, batch, parts)
         turns = [self.turning(upload(torch.from_numpy(-front.lifts), self.device)) for front in batch.fronts]
-        return Step(number(self.backend), self.cache.keys, self.cache.values, target, parts, turns)
+        cache = self.cache
+        return Step(number(self.backend), cache.keys, cache.values, target, parts, turns, cache.shared)
 
     def _from(self, part: Part, firsts: np.ndarray) -> Part:
         """The part from these places on."""
@@ -231,20 +243,7 @@ def _result(
     return Result(number, tokens, failed, poisoned, likely)
 
 
-def token_shape(config: Any) -> tuple[int, int]:
-    """The keys, and the values, of one token in one layer: (kv_heads, head_dim)."""
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    return kv_heads, head_dim
-
-
-def layer_shapes(config: Any) -> list[tuple[int, int]]:
-    """The keys, and the values, of one token in each layer; (0, head_dim) where a layer keeps none."""
-    (heads, dim), none = token_shape(config), without_keys(config)
-    return [(0 if layer in none else heads, dim) for layer in range(config.num_hidden_layers)]
-
-
-def _windows(text: Any, config: Any) -> set[int]:
+def windows_of(text: Any, config: Any) -> set[int]:
     """The windows of a decoder's layers: what each layer says of itself, and the configuration of all."""
     layers = [module for module in text.modules() if hasattr(module, "layer_idx")]
     said = [getattr(layer, "sliding_window", None) for layer in [*layers, config]]

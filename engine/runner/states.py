@@ -18,12 +18,9 @@ import torch
 from ...errors import ModelError
 from ..plan import STATES, Carry, Feed, Plan, StateMove
 from .out_of_memory import moved
+from .shapes import WITH_STATES
 from .upload import to_host, upload
 
-# Kinds of layers, as the library names them: those that keep a state and no keys, those that keep both, and those that
-# keep nothing.
-_STATE_ALONE, _BOTH, _NOTHING = ("linear_attention", "conv"), ("hybrid", "hybrid_sliding"), ("moe", "mlp")
-KNOWN = {*_STATE_ALONE, *_BOTH, *_NOTHING}
 # The tensors that one layer keeps, each by its kind and its number among them.
 Kept = dict[tuple[str, int], torch.Tensor]
 
@@ -109,17 +106,6 @@ class Mixer:
     def run(self, rows: torch.Tensor, cache: OneLayer) -> torch.Tensor:
         """The library's layer over rows `(sequences, rows, hidden)`."""
         return self._forward(rows, **{self._cache: cache})
-
-
-def stateful(config: Any) -> bool:
-    """Whether layers of a decoder with this configuration keep states."""
-    return any(kind in (*_STATE_ALONE, *_BOTH) for kind in getattr(config, "layer_types", None) or ())
-
-
-def without_keys(config: Any) -> set[int]:
-    """The layers of a decoder with this configuration that keep no keys and values."""
-    kinds = getattr(config, "layer_types", None) or ()
-    return {layer for layer, kind in enumerate(kinds) if kind in (*_STATE_ALONE, *_NOTHING)}
 
 
 class States:
@@ -221,7 +207,7 @@ def mixers(text: Any, config: Any) -> list[Mixer]:
     """The layers of a decoder that keep a state, each behind a `Mixer` from now on. ModelError where the configuration
     names more than are found."""
     kinds = getattr(config, "layer_types", None) or ()
-    wanted = {layer for layer, kind in enumerate(kinds) if kind in (*_STATE_ALONE, *_BOTH)}
+    wanted = {layer for layer, kind in enumerate(kinds) if kind in WITH_STATES}
     found: dict[int, Mixer] = {}
     for module in text.modules():
         layer = getattr(module, "layer_idx", None)

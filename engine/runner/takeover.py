@@ -99,6 +99,9 @@ class _Trial:
 
     def __init__(self, loaded: Loaded) -> None:
         text = loaded.text
+        beside = {*loaded.types, "deepstack_features"} & inspect.signature(type(text).forward).parameters.keys()
+        if beside:
+            raise ModelError(f"expected layers that take rows alone, got {', '.join(sorted(beside))}")
         if any(module._forward_hooks or module._forward_pre_hooks for module in text.modules()):
             raise ModelError("expected modules without hooks, got some with hooks")
         language = LanguageModel(loaded._replace(fast=None), -(-_ROWS // _PAGE), _PAGE, slots=1)
@@ -150,7 +153,8 @@ def _listening() -> Iterator[dict[Any, Asked]]:
 
     def listen(module: Any, query: torch.Tensor, *others: Any, **how: Any) -> Any:
         scale = how.get("scaling")
-        heard[module] = Asked(query.shape[-1] ** -0.5 if scale is None else scale, how.get("sliding_window"))
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        heard[module] = Asked(scale, how.get("sliding_window"), how.get("softcap") or 0.0)
         return paged_attention(module, query, *others, **how)
 
     transformers.AttentionInterface.register(NAME, listen)

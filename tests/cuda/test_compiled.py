@@ -24,7 +24,7 @@ from penstock.engine.runner.attention_triton import _attend, _merge
 
 
 def compile(architecture, kind, block_m, block_n, split):
-    sizes = dict(HEADS=16, KV_HEADS=2, DIM=80, PAGE=16, WINDOWED=True, BLOCK_D=128)
+    sizes = dict(HEADS=16, KV_HEADS=2, DIM=80, WIDE=80, PAGE=16, WINDOWED=True, CAPPED=False, BLOCK_D=128, BLOCK_W=128)
     sizes |= dict(BLOCK_M=block_m, BLOCK_N=block_n, SPLIT=bool(split))
     types = dict.fromkeys(("query", "keys", "values"), "*" + kind) | dict(out="*" + ("fp32" if split else kind))
     types |= dict(lse="*fp32", scale="fp32", rows="i32", shares="i32", table_stride="i32")

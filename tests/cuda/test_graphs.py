@@ -93,7 +93,7 @@ class Masked(Backend):
     page_tokens = 4
 
     def attend(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float, cap: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         pages = part.tables[part.slots].long().clamp(min=0)
         group = query.shape[1] // keys.shape[2]

@@ -32,9 +32,11 @@ shapes = st.fixed_dictionaries(
         "kv_heads": st.integers(1, 3),
         "group": st.integers(1, 8),
         "dim": st.sampled_from([16, 64, 80, 128]),
+        "wide": st.none() | st.sampled_from([16, 48, 96]),
         "dtype": st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
         "window": st.none() | st.integers(1, 90),
         "mutual": st.integers(0, 30),
+        "cap": st.sampled_from([0.0, 0.5, 5.0]),
     }
 )
 # What rounding may change, as a share: weights, a part's result, the merged result, the reference's. The interpreter
@@ -94,7 +96,7 @@ def test_what_was_prepared_for_one_run_attends_to_others(asked: str, case: dict[
     runs = torch.cat([batch.part.runs, torch.tensor([[count, count + more]])])
     assert backend.refill(prepared.made, batch.part._replace(runs=runs), batch.group)
     query = pad(batch.query, (0, 0, 0, 0, 0, more))
-    out, lse = backend.attend(query, batch.keys, batch.values, prepared, batch.scale)
+    out, lse = backend.attend(query, batch.keys, batch.values, prepared, batch.scale, batch.cap)
     assert_close(batch, (out[:count], lse[:count]))
 
 
