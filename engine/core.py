@@ -56,11 +56,11 @@ def make_parts(
     in `SchedulerConfig`."""
     _check_cuda(loaded, config)
     memory = memory or fit(loaded, config)
-    pages, page_tokens = memory.pages, memory.page_tokens
+    pages, page_tokens, slots = memory.pages, memory.page_tokens, memory.streams or config.slots
     sizes = SchedulerConfig(
         pages,
         page_tokens,
-        config.slots,
+        slots,
         config.step_rows,
         config.append_rows,
         host_pages(config, memory, loaded.device.type),
@@ -72,7 +72,7 @@ def make_parts(
     recorded = is_recorded(config, str(loaded.device)) and not loaded.family.data.stateful
     record = CudaRecorder(loaded.device) if recorded else None
     appends = min(config.step_rows, APPENDED)
-    language = LanguageModel(loaded, pages, page_tokens, config.slots, backend, record, appends)
+    language = LanguageModel(loaded, pages, page_tokens, slots, backend, record, appends)
     return Scheduler(loaded.family, sizes), language
 
 

@@ -48,6 +48,8 @@ def _rows(found: Forecast, config: EngineConfig) -> Iterator[tuple[str, str]]:
     yield "encoder", f"{amount(memory.encoder_bytes)}, its largest turn{kept}"
     yield "cache", f"{amount(memory.kv_bytes)}: {memory.pages} pages of {memory.page_tokens} rows"
     yield "", f"{amount(memory.token_bytes)} a row"
+    if memory.streams:
+        yield "states", f"{amount(memory.states_bytes)}: {memory.streams} streams, {amount(memory.state_bytes)} each"
     if (left := found.left_bytes) is not None:
         yield "left", amount(left) if left >= 0 else f"none: {amount(-left)} too little for the step and the encoder"
     yield "fits", f"{memory.tokens} rows of cache, {memory.tokens // 8192} streams of 8k tokens"

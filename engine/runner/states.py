@@ -116,25 +116,15 @@ class States:
         self._device = weight.device
         entries = slots * STATES + 1  # the last are zeros: what a sequence begins with
         self._none = entries - 1
-        self.pools: dict[int, Kept] = {}
-        for mixer in mixers(text, config):
-            found = OneLayer({})
-            with torch.inference_mode():
-                mixer.run(torch.zeros(1, 2, weight.shape[1], dtype=weight.dtype, device=weight.device), found)
-            self.pools[mixer.layer] = {
-                name: torch.zeros(entries, *tensor.shape[1:], dtype=tensor.dtype, device=weight.device)
-                for name, tensor in found.kept.items()
-            }
+        self.pools: dict[int, Kept] = {
+            layer: {name: tensor.new_zeros(entries, *tensor.shape[1:]) for name, tensor in kept.items()}
+            for layer, kept in _first_states(text, config).items()
+        }
         self._host: dict[int, list[dict[int, Kept]]] = {}
 
     @property
     def _tensors(self) -> list[torch.Tensor]:
         return [tensor for pool in self.pools.values() for tensor in pool.values()]
-
-    @property
-    def entry_bytes(self) -> int:
-        """What one entry takes."""
-        return sum(tensor[0].nbytes for tensor in self._tensors)
 
     def move(self, plan: Plan) -> list[int]:
         """What is done before the forward pass; returns the streams whose states are lost, as memory ran out."""
@@ -193,6 +183,23 @@ class States:
         numbers = torch.tensor([begin for _, begin, _ in pieces]), torch.tensor(ending, dtype=torch.long)
         made = rows, *numbers, torch.tensor(ends, dtype=torch.long)
         return Together(*(upload(tensor, self._device) for tensor in made))
+
+
+def _first_states(text: Any, config: Any) -> dict[int, Kept]:
+    """What the layers of a decoder keep after two rows, by layer."""
+    weight, kept = text.get_input_embeddings().weight, {}
+    for mixer in mixers(text, config):
+        cache = OneLayer({})
+        with torch.inference_mode():
+            mixer.run(torch.zeros(1, 2, weight.shape[1], dtype=weight.dtype, device=weight.device), cache)
+        kept[mixer.layer] = cache.kept
+    return kept
+
+
+def state_bytes(text: Any, config: Any) -> tuple[int, int]:
+    """What one state takes in all layers, and what it takes in the largest of them."""
+    layers = [sum(one.nbytes for one in kept.values()) for kept in _first_states(text, config).values()]
+    return sum(layers), max(layers)
 
 
 def _pieces(carry: Carry, count: int) -> Iterator[tuple[int, int, int | None, int | None]]:

@@ -12,12 +12,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock.engine.command import Fork
+from penstock.engine.config import EngineConfig
 from penstock.engine.conversation import carried as carried_module
 from penstock.engine.conversation.carried import Carried
+from penstock.engine.core import Core, fit
+from penstock.engine.loading import compute
+from penstock.engine.loading.forecast import forecast
 from penstock.engine.plan import STATES
 from penstock.engine.runner.language import LanguageModel
 from penstock.engine.runner.states import States
-from penstock.errors import InputError
+from penstock.errors import InputError, ModelError, OverloadError
 from penstock.streams.event import ReplyStarted
 from penstock.streams.item import Text
 from penstock.streams.requests.request import Request, SamplingParams
@@ -259,3 +263,31 @@ def test_what_no_row_can_leave_has_no_window_and_finds_no_pages(tried: Tried) ->
     assert not rig.core.scheduler._finding._on
     states = rig.core.language.states
     assert isinstance(states, States) and not rig.core.language.cache.keys[0].numel()
+
+
+def test_states_are_counted_and_bound_how_many_streams_are_open(
+    tried: Tried, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan without weights counts the same; a machine with little room holds fewer streams."""
+    folder = stateful.qwen3_5(tmp_path)
+    states = Rig(tried.loaded).core.language.states
+    assert isinstance(states, States)
+    entry = sum(tensor[0].nbytes for pool in states.pools.values() for tensor in pool.values())
+    memory = fit(tried.loaded, EngineConfig())
+    assert (memory.state_bytes, memory.streams) == (STATES * entry, 256)
+    planned = forecast(folder, EngineConfig()).memory
+    assert (planned.state_bytes, planned.token_bytes) == (memory.state_bytes, memory.token_bytes)
+    free = memory.step_bytes + memory.encoder_bytes + 24 * memory.state_bytes
+    monkeypatch.setattr(compute, "free_bytes", lambda _: free)
+    core = Core(tried.loaded, EngineConfig(kv_tokens=64))
+    streams = fit(tried.loaded, EngineConfig(kv_tokens=64)).streams
+    assert 2 <= streams < 256 and streams * memory.state_bytes < free
+    for _ in range(streams):
+        core.open(next(_streams), Request(window=None))
+    with pytest.raises(OverloadError, match=f"at most {streams} open streams"):
+        core.open(next(_streams), Request(window=None))
+    assert core.language.states is not None
+    assert len(next(iter(core.language.states.pools[0].values()))) == streams * STATES + 1
+    monkeypatch.setattr(compute, "free_bytes", lambda _: 1)
+    with pytest.raises(ModelError, match="for the states of one stream"):
+        fit(tried.loaded, EngineConfig(kv_tokens=64))
