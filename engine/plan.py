@@ -52,7 +52,7 @@ class Front(msgspec.Struct, frozen=True, gc=False):
     lift: int
 
 
-class Carry(msgspec.Struct, frozen=True, gc=False):
+class StateUse(msgspec.Struct, frozen=True, gc=False):
     """Of a model whose layers keep a state of all rows: the entry of the state before a feed's rows, `begin` (None:
     there are none before), and where the state goes after some of them, (how many, entry) each, the last after all.
     No entry that is read is written in the same step."""
@@ -65,7 +65,7 @@ class Feed(msgspec.Struct, frozen=True, gc=False):
     """One stream's part of a step.
 
     `rows` go to the places from `first` on of page table `slot`; `draw` samples from the last of them. They see that
-    table from place `begin` on, and what `fronts` hold, which comes before it, in order. `carry`: what is read and
+    table from place `begin` on, and what `fronts` hold, which comes before it, in order. `states`: what is read and
     written of states; None: they begin from none, and it is not kept.
     """
 
@@ -76,7 +76,7 @@ class Feed(msgspec.Struct, frozen=True, gc=False):
     draw: Draw | None
     begin: int = 0
     fronts: tuple[Front, ...] = ()
-    carry: Carry | None = None
+    states: StateUse | None = None
 
 
 class TableEdit(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from ...errors import PenstockError
-from ..plan import STATES, Carry
+from ..plan import STATES, StateUse
 from ..span import Rows
 
 # Rows between the two states that are kept, before the older one is given up.
@@ -68,7 +68,7 @@ class Carried:
             self.held.pop()
         return self._before(row)
 
-    def feed(self, count: int, said: bool, laid: Sequence[Rows], starts: Sequence[int], firm: int) -> Carry:
+    def feed(self, count: int, said: bool, laid: Sequence[Rows], starts: Sequence[int], firm: int) -> StateUse:
         """The next `count` rows are fed, of those that are laid. `said`: the first is a token of a reply. Rows before
         `firm` are not taken back for words that follow."""
         first, begin = self.held[-1] if self.held else (0, None)
@@ -85,7 +85,7 @@ class Carried:
             kept.append((keep, free[-1]))
             ends.append((keep - first, free[-1]))
         self.held = [*kept, (first + count, free[0])]
-        return Carry(begin, (*ends, (count, free[0])))
+        return StateUse(begin, (*ends, (count, free[0])))
 
     def _keep(
         self, first: int, count: int, said: bool, laid: Sequence[Rows], starts: Sequence[int], firm: int

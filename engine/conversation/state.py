@@ -274,7 +274,7 @@ class StreamState:
         """Its next `count` rows, as a step takes them, with pages for them; and pages to be copied before."""
         table, first, rows = self.table, self.fed, self.take(count)
         said = self.reply is not None and self.reply.places[-1:] == [first]
-        carry = self.carried and self.carried.feed(count, said, self.laid, self.starts, self.firm)
+        use = self.carried and self.carried.feed(count, said, self.laid, self.starts, self.firm)
         edit = table.append(count)
         if edit.pages:
             self.changes.edits.append(TableEdit(self.slot, edit.index, edit.pages))
@@ -282,7 +282,7 @@ class StreamState:
         speaks = self.reply if table.length == self.rows and not self.pausing else None
         draw = None if speaks is None else speaks.draw()
         if self.fronts is None:
-            return Feed(self.id, self.slot, first, rows, draw, carry=carry), edit.copies
+            return Feed(self.id, self.slot, first, rows, draw, states=use), edit.copies
         base = table.base
         return Feed(self.id, self.slot, first - base, rows, draw, table.begin - base, self.fronts.seen), edit.copies
 

@@ -19,7 +19,7 @@ import torch
 from ...errors import ModelError
 from ..embeddings import EncodedPrompt
 from ..family import Loaded
-from ..plan import Carry, Draw, Feed, Plan, TableEdit
+from ..plan import Draw, Feed, Plan, StateUse, TableEdit
 from ..span import Rows
 from .attention import NAME
 from .language import LanguageModel
@@ -187,8 +187,8 @@ def _paged(loaded: Loaded, prompt: EncodedPrompt, stops: list[int]) -> torch.Ten
     rows, logits = language.spans.prompt(prompt).rows, []
     edits = [TableEdit(0, 0, list(range(pages)))]
     for start, stop in zip([0, *stops], stops, strict=False):
-        carry = Carry(0 if start else None, ((stop - start, 1 if start else 0),))
-        feed = Feed(0, 0, start, _between(rows, start, stop), Draw(), carry=carry)
+        use = StateUse(0 if start else None, ((stop - start, 1 if start else 0),))
+        feed = Feed(0, 0, start, _between(rows, start, stop), Draw(), states=use)
         if language.run(Plan(0, [], [], edits, [], [], [feed])).failed:
             raise MemoryError("its trial ran out of memory")
         assert language.logits is not None

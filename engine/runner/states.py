@@ -2,8 +2,8 @@
 
 The library's layer takes one sequence and a cache with its state. Here it is called for each stream's rows alone, with
 a cache that holds what the stream's state was; streams with as many rows go together. States lie in entries; which are
-read and written is in the plan (`Carry`). An entry that is read is not written in the same step, so a step that failed
-can be done again.
+read and written is in the plan (`StateUse`). An entry that is read is not written in the same step, so a step that
+failed can be done again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ...errors import ModelError
-from ..plan import STATES, Carry, Feed, Plan, StateMove
+from ..plan import STATES, Feed, Plan, StateMove, StateUse
 from .out_of_memory import moved
 from .shapes import WITH_STATES
 from .upload import to_host, upload
@@ -25,7 +25,7 @@ from .upload import to_host, upload
 Kept = dict[tuple[str, int], torch.Tensor]
 
 
-class Together(NamedTuple):
+class SameLength(NamedTuple):
     """Pieces of streams that are as long as one another: their rows in the step `(pieces, length)`, the entries before
     them `(pieces,)`, and those after them, of all but the pieces that end in none."""
 
@@ -38,7 +38,7 @@ class Together(NamedTuple):
 class StatesStep(NamedTuple):
     """What layers with states need of a step: pieces in rounds, as a piece may begin where another has ended."""
 
-    rounds: list[list[Together]]
+    rounds: list[list[SameLength]]
     pools: dict[int, Kept]
 
     def mixed(self, mixer: Mixer, hidden: torch.Tensor) -> torch.Tensor:
@@ -169,20 +169,20 @@ class States:
         start = 0
         for feed in feeds:
             count = sum(len(run) for run in feed.rows)
-            for number, (first, stop, begin, end) in enumerate(_pieces(feed.carry or Carry(None, ()), count)):
+            for number, (first, stop, begin, end) in enumerate(_pieces(feed.states or StateUse(None, ()), count)):
                 if number == len(rounds):
                     rounds.append(defaultdict(list))
                 rounds[number][stop - first].append((start + first, self._none if begin is None else begin, end))
             start += count
         return StatesStep([[self._together(*one) for one in lengths.items()] for lengths in rounds], self.pools)
 
-    def _together(self, length: int, pieces: list[tuple[int, int, int | None]]) -> Together:
+    def _together(self, length: int, pieces: list[tuple[int, int, int | None]]) -> SameLength:
         rows = torch.tensor([first for first, _, _ in pieces])[:, None] + torch.arange(length)
         ending = [place for place, (_, _, end) in enumerate(pieces) if end is not None]
         ends = [end for _, _, end in pieces if end is not None]
         numbers = torch.tensor([begin for _, begin, _ in pieces]), torch.tensor(ending, dtype=torch.long)
         made = rows, *numbers, torch.tensor(ends, dtype=torch.long)
-        return Together(*(upload(tensor, self._device) for tensor in made))
+        return SameLength(*(upload(tensor, self._device) for tensor in made))
 
 
 def _first_states(text: Any, config: Any) -> dict[int, Kept]:
@@ -202,10 +202,10 @@ def state_bytes(text: Any, config: Any) -> tuple[int, int]:
     return sum(layers), max(layers)
 
 
-def _pieces(carry: Carry, count: int) -> Iterator[tuple[int, int, int | None, int | None]]:
+def _pieces(use: StateUse, count: int) -> Iterator[tuple[int, int, int | None, int | None]]:
     """The rows between two states of a feed of `count` rows, and the entries of both."""
-    first, begin = 0, carry.begin
-    for stop, end in carry.ends or ((count, None),):
+    first, begin = 0, use.begin
+    for stop, end in use.ends or ((count, None),):
         yield first, stop, begin, end
         first, begin = stop, end
 

@@ -181,3 +181,36 @@ def minicpm_ocr(folder: Path) -> Path:
         hf.MiniCPMOcrImageProcessor,
         hf.MiniCPMOcrVideoProcessor,
     )
+
+
+def nemotron_h_omni(folder: Path) -> Path:
+    """Mamba 2 between layers that attend, without positions; RADIO's tower and Parakeet's."""
+    own = ("<img>", "</img>", "<so_embedding>", "<so_start>", "<so_end>")
+    tokenizer, ids, marks = _tokenizer("<image>", "<video>", *own)
+    tokenizer.chat_template = CHAT.replace(
+        "{% elif content['type'] == 'video'",
+        "{% elif content['type'] == 'audio' %}<so_embedding>{% elif content['type'] == 'video'",
+    )
+    config = hf.NemotronH_Omni_Reasoning_V3_Config(
+        text_config={"model_type": "nemotron_h", **language_sizes(), **marks, "num_hidden_layers": 3,
+                     "layer_types": ["linear_attention", "full_attention", "mlp"], "head_dim": 16,
+                     "mamba_num_heads": 4, "mamba_head_dim": 16, "ssm_state_size": 8, "n_groups": 2},
+        vision_config={"model_type": "radio", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+                       "num_attention_heads": 2, "patch_size": PATCH, "image_size": 2 * SIDE,
+                       "video_temporal_patch_size": 2},
+        audio_config={"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48,
+                      "subsampling_conv_channels": 8, "num_mel_bins": 16, "projection_hidden_size": 48,
+                      "projection_bias": False},
+        vision_hidden_size=32, audio_token_id=ids["<so_embedding>"],
+        projector_hidden_size=48,
+        image_token_id=ids["<image>"], video_token_id=ids["<video>"],
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    processor = hf.NemotronH_Omni_Reasoning_V3Processor(
+        hf.NemotronH_Omni_Reasoning_V3ImageProcessor(patch_size=PATCH, min_num_patches=4, max_num_patches=64),
+        hf.NemotronH_Omni_Reasoning_V3VideoProcessor(patch_size=PATCH, video_target_num_patches=16),
+        tokenizer,
+        hf.ParakeetFeatureExtractor(feature_size=16),
+        chat_template=tokenizer.chat_template,
+    )
+    return _save(folder, hf.NemotronH_Omni_Reasoning_V3(config), tokenizer, processor)

@@ -199,11 +199,11 @@ def test_where_states_are_kept(steps: list[tuple[int, int]], open_rows: int) -> 
     carried, rows = Carried(1), 0
     for count, back in steps:
         laid = [stateful.plain(rows + count)]
-        carry = carried.feed(count, count == 1, laid, [0], max(0, rows + count - open_rows))
+        use = carried.feed(count, count == 1, laid, [0], max(0, rows + count - open_rows))
         rows += count
-        written = [entry for _, entry in carry.ends]
-        assert carry.begin not in written and len({*written}) == len(written)
-        assert carried.held[-1] == (rows, written[-1]) and carry.ends[-1][0] == count
+        written = [entry for _, entry in use.ends]
+        assert use.begin not in written and len({*written}) == len(written)
+        assert carried.held[-1] == (rows, written[-1]) and use.ends[-1][0] == count
         assert len({*carried.entries}) == len(carried.held) <= STATES - 1
         assert {*carried.entries} <= {*range(STATES, 2 * STATES)}
         if back < rows:
