@@ -187,10 +187,8 @@ def nemotron_h_omni(folder: Path) -> Path:
     """Mamba 2 between layers that attend, without positions; RADIO's tower and Parakeet's."""
     own = ("<img>", "</img>", "<so_embedding>", "<so_start>", "<so_end>")
     tokenizer, ids, marks = _tokenizer("<image>", "<video>", *own)
-    tokenizer.chat_template = CHAT.replace(
-        "{% elif content['type'] == 'video'",
-        "{% elif content['type'] == 'audio' %}<so_embedding>{% elif content['type'] == 'video'",
-    )
+    video = "{% for content in message['content'] | selectattr('type', 'equalto', 'video') %}<video>{% endfor %}"
+    tokenizer.chat_template = CHAT.replace(video, video + video.replace("video", "audio").replace("<audio>", own[2]))
     config = hf.NemotronH_Omni_Reasoning_V3_Config(
         text_config={"model_type": "nemotron_h", **language_sizes(), **marks, "num_hidden_layers": 3,
                      "layer_types": ["linear_attention", "full_attention", "mlp"], "head_dim": 16,
@@ -208,7 +206,9 @@ def nemotron_h_omni(folder: Path) -> Path:
     )  # fmt: skip
     processor = hf.NemotronH_Omni_Reasoning_V3Processor(
         hf.NemotronH_Omni_Reasoning_V3ImageProcessor(patch_size=PATCH, min_num_patches=4, max_num_patches=64),
-        hf.NemotronH_Omni_Reasoning_V3VideoProcessor(patch_size=PATCH, video_target_num_patches=16),
+        hf.NemotronH_Omni_Reasoning_V3VideoProcessor(
+            patch_size=PATCH, video_target_num_patches=16, norm_mean=[0.5] * 3, norm_std=[0.5] * 3
+        ),
         tokenizer,
         hf.ParakeetFeatureExtractor(feature_size=16),
         chat_template=tokenizer.chat_template,
