@@ -125,7 +125,7 @@ def _shared(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room |
     if is_recorded(config, device):
         step *= 2  # what is recorded keeps its own, at most as much
     page_tokens = config.page_tokens or backend.page_tokens
-    token = row_bytes(layer_shapes(loaded.config), loaded.dtype)
+    token = max(1, row_bytes(layer_shapes(loaded.config), loaded.dtype))  # there may be states alone
     free = compute.free_bytes(device) if room is None else room.free
     states, streams, beside = _states(loaded, config, free, step + encoder)
     step, free = step + beside, free and free - streams * states

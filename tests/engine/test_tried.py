@@ -80,6 +80,15 @@ SERVED = {
         ssm_state_size=8,
         n_groups=2,
     ),
+    "keys and a state in each layer": hf.FalconH1Config(
+        **GROUPED,
+        head_dim=16,
+        mamba_d_ssm=64,
+        mamba_n_heads=4,
+        mamba_d_head=16,
+        mamba_d_state=8,
+        mamba_n_groups=1,
+    ),
     "heads by layer": hf.Gemma4TextConfig(
         **GROUPED, head_dim=16, global_head_dim=24, num_global_key_value_heads=1, attention_k_eq_v=True,
         sliding_window=8, layer_types=["sliding_attention", "full_attention"], hidden_size_per_layer_input=0,
