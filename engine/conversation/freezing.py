@@ -12,6 +12,7 @@ from ..command import PromptInput, Question
 from ..family import Family
 from ..graph import Graph
 from ..pages import PageTable
+from ..plan import StateMove
 from ..span import Rows, Span, Stored
 from ..words import detokenize
 from ..words.detokenize import Detokenizer, decoder
@@ -58,6 +59,7 @@ def thaw(data: bytes, like: StreamState, family: Family, base: int) -> StreamSta
         stream.fronts.stand(stream.fronts.position)
     if stream.carried is not None:
         stream.carried = stream.carried.copy(like.slot)
+        like.changes.states.append(StateMove(like.id, None, stream.carried.entries))
     for form in forms(stream):
         family.grammars.has(form)  # which keeps it
     if stream.reply is not None:

@@ -10,8 +10,10 @@ from .waiting import Losses
 
 
 def check_reach(stream: StreamState, to_prompt: bool, mark: Mark | None) -> None:
-    """InputError where a copy cannot go back there: its layers keep a state of all rows, and of those that would be fed
-    once more some have lost their embeddings."""
+    """InputError where a copy cannot go back there. If layers keep a state of all rows, some rows are fed once more, and
+    the embeddings of some may be gone."""
+    if to_prompt and stream.begun is None:
+        raise InputError("again: expected a stream whose prompt has a reply, got one that has none any more or yet")
     row = stream.begun.rows - 1 if to_prompt and stream.begun else stream.rows if mark is None else mark.rows
     if stream.carried is not None and not stream.carried.reaches(row):
         raise InputError(

@@ -62,7 +62,7 @@ class StreamState:
         changes: Changes,
         why: str = "",
         spell_apart: bool = False,
-        carried: Carried | None = None,
+        stateful: bool = False,
     ) -> None:
         self.id = id
         self.why = why  # its format was chosen
@@ -72,7 +72,7 @@ class StreamState:
         self.table = table
         self.changes = changes  # of page tables, since the last plan
         self.fronts: Fronts | None = None
-        self.carried = carried
+        self.carried = Carried(slots[0]) if stateful else None
         self.inputs: deque[Waiting] = deque()
         self.laid: list[Rows] = []
         self.starts: list[int] = []  # first row of each entry of `laid`

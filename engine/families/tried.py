@@ -16,10 +16,11 @@ from ...errors import ModelError
 from ..family import Family, FamilyData, Loaded
 from ..runner.attention import NAME
 from ..runner.library import transformers
-from ..runner.shapes import layer_shapes, stateful
+from ..runner.shapes import stateful
 from ..words.template import learn
+from .far_words import with_far_words
 from .opened import open_model
-from .senses import find_senses
+from .senses import find_senses, marks_of
 from .text import check_text
 from .trial import FamilyTrial
 from .tried_towers import TriedTowers
@@ -40,6 +41,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     if processor.chat_template is None:  # some leave it to their tokenizer
         processor.chat_template = processor.tokenizer.chat_template
     model, attention = _opened(config, path, dtype, device)
+    with_far_words(model)
     decoder, head = _decoder(model)
     senses, missing = find_senses(model, processor)
     first = "image" if "image" in senses or "audio" not in senses else "audio"
@@ -67,11 +69,7 @@ def check_tried(config: Any) -> None:
     """Raise ModelError where a configuration alone says that a model cannot be served."""
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError("its decoder reads the states of an encoder, which are no rows of a cache")
-    text = config.get_text_config()
-    check_text(text)
-    heads = {(shape.heads, shape.key) for shape in layer_shapes(text) if shape.heads}
-    if len(heads) > 1:
-        raise ModelError(f"expected as many heads of one size in all layers, got (number, size) {sorted(heads)}")
+    check_text(config.get_text_config())
 
 
 def _decoder(model: Any) -> tuple[Any, Any]:
@@ -98,7 +96,8 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, parts: tuple[Any, Any],
         left_out=dict(missing),
         stateful=stateful(text),
     )
-    return Loaded(Family(data, processor.tokenizer), towers, *parts, text, types=towers.types.tables)
+    loaded = Loaded(Family(data, processor.tokenizer), towers, *parts, text, types=towers.types.tables)
+    return loaded._replace(marks=marks_of(model, parts[0]), ahead_in_windows=towers.ahead_in_windows)
 
 
 def _opened(config: Any, path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, dict[str, str]]:

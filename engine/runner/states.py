@@ -135,7 +135,7 @@ class States:
 
     def _move(self, move: StateMove) -> None:
         if move.sources is None:
-            self._bring(self._host.pop(move.stream), move.targets or [])
+            self._bring(self._host.pop(move.stream, []), move.targets or [])
         elif move.targets is None:
             self._host[move.stream] = [self._taken(entry) for entry in move.sources]
         else:

@@ -29,6 +29,7 @@ from .angles import InFloat64
 from .attention import NAME, Step, paged_attention
 from .backends import fused_kernels
 from .batch import batched
+from .beside import Beside
 from .decoder import Asked, FastDecoder
 from .language import LanguageModel
 from .library import transformers
@@ -99,7 +100,8 @@ class _Trial:
 
     def __init__(self, loaded: Loaded) -> None:
         text = loaded.text
-        beside = {*loaded.types, "deepstack_features"} & inspect.signature(type(text).forward).parameters.keys()
+        takes = inspect.signature(type(text).forward).parameters.keys()
+        beside = Beside(loaded).names | ({"deepstack_features"} & takes)
         if beside:
             raise ModelError(f"expected layers that take rows alone, got {', '.join(sorted(beside))}")
         if any(module._forward_hooks or module._forward_pre_hooks for module in text.modules()):

@@ -93,6 +93,18 @@ SERVED = {
         **GROUPED, head_dim=16, global_head_dim=24, num_global_key_value_heads=1, attention_k_eq_v=True,
         sliding_window=8, layer_types=["sliding_attention", "full_attention"], hidden_size_per_layer_input=0,
     ),
+    "words and keys by layer": hf.Gemma4TextConfig(
+        **GROUPED | {"num_hidden_layers": 4}, head_dim=16, global_head_dim=24, sliding_window=8,
+        layer_types=["sliding_attention", "full_attention"] * 2, num_kv_shared_layers=2,
+        hidden_size_per_layer_input=8, vocab_size_per_layer_input=1152, use_double_wide_mlp=True,
+        final_logit_softcapping=30.0,
+    ),
+    "several rows at once": hf.Gemma3nTextConfig(
+        **GROUPED | {"num_hidden_layers": 4}, head_dim=16, sliding_window=8, num_kv_shared_layers=2,
+        layer_types=["sliding_attention", "full_attention"] * 2, hidden_size_per_layer_input=8,
+        vocab_size_per_layer_input=1100, laurel_rank=8, altup_num_inputs=2,
+        activation_sparsity_pattern=[0.5, 0.5, 0.0, 0.0],
+    ),
     "values of another size": hf.DeepseekV3Config(
         **SIZES, num_key_value_heads=4, first_k_dense_replace=1, n_routed_experts=4, num_experts_per_tok=2, n_group=1,
         topk_group=1, moe_intermediate_size=32, q_lora_rank=32, kv_lora_rank=16, qk_nope_head_dim=16,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tests.engine import tried as pictures
 
-from . import axes, blocks, documents, hearing, stateful, tiled
+from . import axes, blocks, documents, gemmas, hearing, stateful, tiled
 from .suite import Builder
 
 
@@ -42,6 +42,9 @@ BUILDERS: dict[str, Built] = {
     "ernie4_5_vl_moe": Built(axes.ernie4_5_vl_moe, _CLIPS),
     "exaone4_5": Built(axes.exaone4_5, _BOTH),
     "fast_vlm": Built(tiled.fast_vlm, _SEES),
+    "gemma3n": Built(gemmas.gemma3n, {"image": "A", "audio": "E"}),
+    "gemma4": Built(gemmas.gemma4, {"image": "A", "video": "E", "audio": "E"}),
+    "gemma4 large": Built(gemmas.gemma4_large, {"image": "D"}),
     "glm46v": Built(axes.glm46v, _BOTH),
     "glm4v": Built(_glm("glm4v"), _BOTH),
     "glm4v_moe": Built(_glm("glm4v_moe"), _BOTH),

@@ -17,7 +17,9 @@ from penstock.engine.conversation import carried as carried_module
 from penstock.engine.conversation.carried import Carried
 from penstock.engine.core import Core, fit
 from penstock.engine.loading import compute
+from penstock.engine.loading.draft import with_draft
 from penstock.engine.loading.forecast import forecast
+from penstock.engine.loading.open import load
 from penstock.engine.plan import STATES
 from penstock.engine.runner.language import LanguageModel
 from penstock.engine.runner.states import States
@@ -263,6 +265,11 @@ def test_what_no_row_can_leave_has_no_window_and_finds_no_pages(tried: Tried) ->
     assert not rig.core.scheduler._finding._on
     states = rig.core.language.states
     assert isinstance(states, States) and not rig.core.language.cache.keys[0].numel()
+
+
+def test_tokens_are_not_guessed(tried: Tried) -> None:
+    with pytest.raises(ModelError, match="speculative: .* no wrong guess can be taken out of it"):
+        with_draft(tried.loaded, EngineConfig(speculative="ngram"), load)
 
 
 def test_states_are_counted_and_bound_how_many_streams_are_open(
