@@ -10,7 +10,7 @@ from .waiting import Losses
 
 
 def check_reach(stream: StreamState, to_prompt: bool, mark: Mark | None) -> None:
-    """InputError where a copy cannot go back there. If layers keep a state of all rows, some rows are fed once more, and
+    """InputError where a copy cannot go back there. If layers keep states, some rows are fed once more, and
     the embeddings of some may be gone."""
     if to_prompt and stream.begun is None:
         raise InputError("again: expected a stream whose prompt has a reply, got one that has none any more or yet")
