@@ -97,7 +97,8 @@ class Step(NamedTuple):
     written to. parts: prepared, by the window of the layers that use them (how many rows back a row sees, itself
     included; None: all). The first is the one that new rows are written to. For each other one `turns` says by layer
     how far queries turn to meet its keys, whose rows count as standing elsewhere than where they were
-    computed. `shared`: layers that write nothing and read what an earlier one wrote.
+    computed. `shared`: layers that write nothing and read what an earlier one wrote. `states`: a `StatesStep`, where
+    layers keep states of all rows.
     """
 
     backend: int
@@ -107,6 +108,7 @@ class Step(NamedTuple):
     parts: dict[int | None, list[Part]]
     turns: list[list[Turn]] = []
     shared: frozenset[int] = frozenset()
+    states: Any = None
 
     def seen(self, window: int | None) -> list[Part]:
         """Where each row looks in a layer of this window. ModelError for a window that the step was not made for."""

@@ -29,6 +29,7 @@ from .out_of_memory import is_out_of_memory, let_go
 from .sampler import likeliest, sample
 from .shapes import layer_shapes
 from .spans import SpanStore, laid_out
+from .states import States
 from .upload import on, upload
 
 log = logging.getLogger("penstock.engine")
@@ -69,6 +70,7 @@ class LanguageModel:
         self.group = max(shape.group for shape in shapes)
         self.windows = windows_of(loaded.text, config)
         spare = record is not None  # a page and a table for rows that pad a batch
+        self.states = States(loaded.text, config, slots) if loaded.family.data.stateful else None
         self.cache = Cache(
             shapes,
             pages + spare,
@@ -95,7 +97,7 @@ class LanguageModel:
             return self._run(plan)
 
     def _run(self, plan: Plan) -> Result:
-        failed = self.cache.move(plan)
+        failed = self.cache.move(plan) + ([] if self.states is None else self.states.move(plan))
         self.spans.release(plan.releases)
         self.spans.fed(plan.found)
         feeds = [laid_behind(feed) for feed in self.guess(plan) if feed.stream not in failed]
@@ -143,12 +145,16 @@ class LanguageModel:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         embeds = {id: tuple(self.spans.whole(id)) for id in snapshot.frozen.entries}
-        return msgspec.structs.replace(snapshot, layers=self.cache.on_host(snapshot.twin), embeds=embeds)
+        states = [] if self.states is None else self.states.on_host(snapshot.twin)
+        layers = self.cache.on_host(snapshot.twin)
+        return msgspec.structs.replace(snapshot, layers=layers, embeds=embeds, states=states)
 
     def bring(self, stream: int, snapshot: Snapshot, base: int) -> None:
         """What a stream that goes on here has in host memory, before the first plan that names it."""
         if snapshot.layers:
             self.cache.bring(stream, snapshot.layers)
+        if self.states is not None:
+            self.states.bring(stream, snapshot.states)
         for id, embeds in snapshot.embeds.items():
             self.spans.add(base + id, Embeddings(*embeds))
 
@@ -166,7 +172,10 @@ class LanguageModel:
                 return hidden
         positions = upload(torch.from_numpy(batch.positions), self.device)
         more = {} if deep is None else self._deep(deep)
-        return self._decoded(embeds, positions, self._attention(batch), more | self.beside(ids))
+        step = self._attention(batch)
+        if self.states is not None:
+            step = step._replace(states=self.states.step(feeds))
+        return self._decoded(embeds, positions, step, more | self.beside(ids))
 
     def _pass(
         self, ids: torch.Tensor, embeds: torch.Tensor | None, positions: torch.Tensor, step: Step
