@@ -16,9 +16,11 @@ from ...errors import ModelError
 from ..family import Family, FamilyData, Loaded
 from ..runner.attention import NAME
 from ..runner.library import transformers
+from ..runner.shapes import stateful
 from ..words.template import learn
+from .far_words import with_far_words
 from .opened import open_model
-from .senses import find_senses
+from .senses import find_senses, marks_of
 from .text import check_text
 from .text import load as load_text
 from .trial import FamilyTrial
@@ -42,9 +44,8 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     if processor.chat_template is None:  # some leave it to their tokenizer
         processor.chat_template = processor.tokenizer.chat_template
     model, attention = _opened(config, path, dtype, device)
-    decoder = model.get_decoder()
-    if decoder.get_output_embeddings() is not None:  # some are a model of their own, with an output layer
-        decoder = decoder.base_model
+    with_far_words(model)
+    decoder, head = _decoder(model)
     senses, missing = find_senses(model, processor)
     first = "image" if "image" in senses or "audio" not in senses else "audio"
     if not senses.keys() & {"image", "audio"}:
@@ -56,15 +57,15 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     inner = getattr(model, "model", model)
     rope = next((part.get_rope_index for part in (inner, model) if hasattr(part, "get_rope_index")), None)
     towers = TriedTowers(model, processor, _blocks(model, decoder), senses, rope)
-    loaded = _loaded(path, model, towers, decoder, missing)
+    loaded = _loaded(path, model, towers, (decoder, head), missing)
     if device.type == "meta":
         FamilyTrial(loaded, towers, model, attention).assume()
-        return _loaded(path, model, towers, decoder, missing)
+        return _loaded(path, model, towers, (decoder, head), missing)
     trial = FamilyTrial(loaded, towers, model, attention)
     missing |= trial.run()
     if not towers.senses:
         raise ModelError(missing[first])
-    return _loaded(path, model, towers, decoder, missing)._replace(drawn=trial.drawn)
+    return _loaded(path, model, towers, (decoder, head), missing)._replace(drawn=trial.drawn)
 
 
 def check_tried(config: Any) -> None:
@@ -74,7 +75,15 @@ def check_tried(config: Any) -> None:
     check_text(config.get_text_config())
 
 
-def _loaded(path: Path, model: Any, towers: TriedTowers, decoder: Any, missing: dict[str, str]) -> Loaded:
+def _decoder(model: Any) -> tuple[Any, Any]:
+    """The decoder and its output layer. Some models hold a whole language model, with the output layer in it."""
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    if decoder.get_output_embeddings() is not None:
+        return decoder.base_model, decoder.get_output_embeddings()
+    return decoder, head
+
+
+def _loaded(path: Path, model: Any, towers: TriedTowers, parts: tuple[Any, Any], missing: dict[str, str]) -> Loaded:
     processor, text = towers.processor, model.config.get_text_config()
     learnt = learn(processor, processor.tokenizer, model.generation_config, towers.placeholders())
     towers.around = learnt["blocks"]
@@ -90,9 +99,10 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, decoder: Any, missing: 
         vocabulary=text.vocab_size,
         clock="patches" if towers.rope is not None else "seconds",
         left_out=dict(missing),
+        stateful=stateful(text),
     )
-    head = model.get_output_embeddings()
-    return Loaded(Family(data, processor.tokenizer), towers, decoder, head, text, types=towers.types.tables)
+    loaded = Loaded(Family(data, processor.tokenizer), towers, *parts, text, types=towers.types.tables)
+    return loaded._replace(marks=marks_of(model, parts[0]), ahead_in_windows=towers.ahead_in_windows)
 
 
 def _opened(config: Any, path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, dict[str, str]]:

@@ -17,12 +17,14 @@ import torch
 from ...errors import ModelError
 from ..config import EngineConfig
 from ..family import Loaded
+from ..runner.beside import has_layer_words
 from ..runner.library import transformers
 from ..runner.out_of_memory import is_out_of_memory
 from ..runner.takeover import take_over
 from ..runner.turning import with_turning
 from ..words.template import chosen_template
 from .checkpoint import Checkpoint, find
+from .draft import with_draft
 from .fingerprint import fingerprint
 from .int8 import quantize
 from .placement import check_room, place
@@ -36,14 +38,16 @@ _Made = TypeVar("_Made")
 def load(
     path: str | Path | None, config: EngineConfig, revision: str | None = None, stop: threading.Event | None = None
 ) -> Loaded:
-    """The checkpoint at `path`: a folder, or an id on the Hub; None: Brook, which comes with Penstock.
+    """The checkpoint at `path`: a folder, or an id on the Hub; None: Brook, which comes with Penstock. With its draft
+    model, where `speculative` names one.
 
     revision: a branch, tag or commit of an id. Where `stop` is set by another thread, a download ends at its next
     piece. Raises ModelError that says why not.
     """
     if path is None and not (BROOK / "model.safetensors").is_file():
         raise ModelError(f"{BROOK}: expected the weights of Brook, which come with Penstock, got an incomplete copy")
-    return opened(path, config, _load, revision, stop)
+    loaded = opened(path, config, _load, revision, stop)
+    return with_draft(loaded, config, lambda name, like: load(name, like, stop=stop))
 
 
 def opened(
@@ -88,10 +92,12 @@ def _load(checkpoint: Checkpoint, config: EngineConfig) -> Loaded:
 
 
 def _take_rows(loaded: Loaded) -> None:
-    """Say what rows that were made elsewhere have to be like. Those that stand for words have the end's id."""
+    """Say what rows that were made elsewhere have to be like. Those that stand for words have the end's id; there are
+    none where the layers have embeddings of the words, too."""
     family, width = loaded.family, loaded.text.get_input_embeddings().weight.shape[1]
     taken = loaded.towers.taken()
-    ids = taken.ids | {"text": min(family.stop_ids, default=0)}
+    words = {} if has_layer_words(loaded.text, loaded.config) else {"text": min(family.stop_ids, default=0)}
+    ids = taken.ids | words
     spec = msgspec.structs.replace(family.spec, rows=msgspec.structs.replace(taken, width=width, ids=ids))
     family.data = msgspec.structs.replace(family.data, spec=spec)
     family.spec = spec

@@ -109,8 +109,9 @@ class Owner(Protocol):
     cache: Cache
 
 
-# Ids or embeddings of rows, their positions `(3, rows)` and the step's attention, to hidden states `(rows, hidden)`.
-Forward = Callable[[torch.Tensor, torch.Tensor, Step], torch.Tensor]
+# Ids of rows, their embeddings where they are not words, positions `(3, rows)` and the step's attention, to hidden
+# states `(rows, hidden)`.
+Forward = Callable[[torch.Tensor, torch.Tensor | None, torch.Tensor, Step], torch.Tensor]
 
 
 class _Graph:
@@ -152,8 +153,9 @@ class _Graph:
         parts: dict[int | None, list[Part]] = {None: [everything]}
         for window in owner.windows:
             parts[window] = [everything._replace(firsts=(places[0].int() + 1 - window).clamp(min=0))]
-        step = Step(number(owner.backend), cache.keys, cache.values, cache.rows(slots[0], places[0]), parts)
-        return self._forward(ids[0] if self._embeds is None else self._embeds, positions, step)
+        target = cache.rows(slots[0], places[0])
+        step = Step(number(owner.backend), cache.keys, cache.values, target, parts, shared=cache.shared)
+        return self._forward(ids[0], self._embeds, positions, step)
 
 
 class Graphs:

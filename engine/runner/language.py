@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -19,21 +20,26 @@ from ..frozen import Snapshot
 from ..plan import TABLES, Feed, Likely, Plan, Result
 from .attention import Backend, Part, ReferenceBackend, Step, number
 from .batch import FrontRows, StepRows, batched
+from .beside import Beside
 from .cache import Cache
 from .graphs import Graphs, Record
+from .guesses import drawn_rows, laid_behind, result
+from .narrow import kv_type
 from .out_of_memory import is_out_of_memory, let_go
 from .sampler import likeliest, sample
+from .shapes import layer_shapes
 from .spans import SpanStore, laid_out
+from .states import States
 from .upload import on, upload
 
 log = logging.getLogger("penstock.engine")
 
 
 class LanguageModel:
-    """The decoder of one checkpoint over a paged cache of `(pages, page_tokens, kv_heads, head_dim)` per layer.
+    """The decoder of one checkpoint over a paged cache.
 
     `record`: steps are recorded by it when the cache is made (graphs.py), those that append up to `appends` rows.
-    `spans` holds the embeddings that plans name.
+    `spans` holds the embeddings that plans name. `kv_dtype` as in `EngineConfig`.
     """
 
     def __init__(
@@ -45,34 +51,39 @@ class LanguageModel:
         backend: Backend | None = None,
         record: Record | None = None,
         appends: int = 0,
+        kv_dtype: str = "auto",
     ) -> None:
         config = loaded.config
         self.text = loaded.text
         taken_over = loaded.fast is not None and loaded.fast.text is loaded.text
         self.fast = loaded.fast if taken_over else None
         self.head, self.drawn = loaded.head, loaded.drawn
-        self.types = {name: table.to(loaded.text.device) for name, table in loaded.types.items()}
+        self.beside = Beside(loaded)
+        self.ahead_in_windows = loaded.ahead_in_windows
         self.axes = loaded.family.data.axes
         self.turning = loaded.turning
         self.embed = loaded.text.get_input_embeddings()
         self.device = self.embed.weight.device
         self.backend = backend or ReferenceBackend()
         self.spans = SpanStore(loaded.family.endings.values())
-        self.group = config.num_attention_heads // token_shape(config)[0]
+        shapes = layer_shapes(config)
+        self.group = max(shape.group for shape in shapes)
         self.windows = windows_of(loaded.text, config)
         spare = record is not None  # a page and a table for rows that pad a batch
+        self.states = States(loaded.text, config, slots) if loaded.family.data.stateful else None
         self.cache = Cache(
-            [token_shape(config)] * config.num_hidden_layers,
+            shapes,
             pages + spare,
             page_tokens,
             (slots * TABLES + spare, pages),
-            self.embed.weight.dtype,
+            kv_type(kv_dtype, self.embed.weight.dtype),
             self.device,
             loaded.turning,
         )
+        self.guess: Callable[[Plan], list[Feed]] = _as_planned  # or by a draft model
         self.logits: torch.Tensor | None = None  # of the last step's drawn rows, (draws, vocabulary)
         self.graphs = None
-        if record is not None and not self.types:  # which a recording does not know
+        if record is not None:
             self.cache.tables[-1] = pages
             self.graphs = Graphs(self, self._pass, record, slots, appends)
             with on(self.device):
@@ -86,15 +97,15 @@ class LanguageModel:
             return self._run(plan)
 
     def _run(self, plan: Plan) -> Result:
-        failed = self.cache.move(plan)
+        failed = self.cache.move(plan) + ([] if self.states is None else self.states.move(plan))
         self.spans.release(plan.releases)
         self.spans.fed(plan.found)
-        feeds = [feed for feed in plan.feeds if feed.stream not in failed]
+        feeds = [laid_behind(feed) for feed in self.guess(plan) if feed.stream not in failed]
         while feeds:
             done = self._attempt(feeds)
             if done is not None:
                 self.spans.fed(run.stored for feed in feeds for run in feed.rows if run.stored is not None)
-                return _result(plan.number, feeds, *done, failed)
+                return result(plan.number, feeds, *done, failed)
             let_go()
             largest = max(feeds, key=lambda feed: (sum(len(run) for run in feed.rows), feeds.index(feed)))
             feeds.remove(largest)
@@ -109,7 +120,7 @@ class LanguageModel:
                 return [], []
             assert self.logits is not None
             tokens = self._read(drawn)
-            return tokens, likeliest(self.logits, tokens, [feed.draw for feed in feeds if feed.draw is not None])
+            return tokens, likeliest(self.logits, tokens, drawn_rows(feeds)[1])
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -117,15 +128,13 @@ class LanguageModel:
             return None
 
     def _drawn(self, feeds: list[Feed]) -> torch.Tensor | None:
-        """The tokens of the feeds that draw, `(draws,)` on the device; nothing here waits for it."""
+        """The tokens that are drawn, `(draws,)` on the device; nothing here waits for it."""
         hidden = self._forward(feeds)
-        last = np.cumsum([sum(len(run) for run in feed.rows) for feed in feeds]) - 1
-        drawn = [(int(row), feed.draw) for row, feed in zip(last, feeds, strict=True) if feed.draw is not None]
-        if not drawn:
+        rows, draws = drawn_rows(feeds)
+        if not draws:
             return None
-        rows = upload(torch.tensor([row for row, _ in drawn]), self.device)
-        logits = self.logits = self.drawn(self.head(hidden[rows]))
-        return sample(logits, [draw for _, draw in drawn])
+        logits = self.logits = self.drawn(self.head(hidden[upload(torch.tensor(rows), self.device)]))
+        return sample(logits, draws)
 
     def _read(self, tokens: torch.Tensor) -> list[int]:
         """Where a step waits for the device, once; log probabilities that were asked for do so too."""
@@ -136,12 +145,16 @@ class LanguageModel:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         embeds = {id: tuple(self.spans.whole(id)) for id in snapshot.frozen.entries}
-        return msgspec.structs.replace(snapshot, layers=self.cache.on_host(snapshot.twin), embeds=embeds)
+        states = [] if self.states is None else self.states.on_host(snapshot.twin)
+        layers = self.cache.on_host(snapshot.twin)
+        return msgspec.structs.replace(snapshot, layers=layers, embeds=embeds, states=states)
 
     def bring(self, stream: int, snapshot: Snapshot, base: int) -> None:
         """What a stream that goes on here has in host memory, before the first plan that names it."""
         if snapshot.layers:
             self.cache.bring(stream, snapshot.layers)
+        if self.states is not None:
+            self.states.bring(stream, snapshot.states)
         for id, embeds in snapshot.embeds.items():
             self.spans.add(base + id, Embeddings(*embeds))
 
@@ -159,12 +172,17 @@ class LanguageModel:
                 return hidden
         positions = upload(torch.from_numpy(batch.positions), self.device)
         more = {} if deep is None else self._deep(deep)
-        more |= {name: table[ids][None] for name, table in self.types.items()}
-        return self._decoded(embeds, positions, self._attention(batch), more)
+        step = self._attention(batch)
+        if self.states is not None:
+            step = step._replace(states=self.states.step(feeds))
+        return self._decoded(embeds, positions, step, more | self.beside(ids))
 
-    def _pass(self, given: torch.Tensor, positions: torch.Tensor, step: Step) -> torch.Tensor:
-        """Rows, as ids `(n,)` or as embeddings `(n, hidden)`, at positions `(3, n)`."""
-        return self._decoded(self.embed(given) if given.dim() == 1 else given, positions, step, {})
+    def _pass(
+        self, ids: torch.Tensor, embeds: torch.Tensor | None, positions: torch.Tensor, step: Step
+    ) -> torch.Tensor:
+        """Rows with these ids `(n,)`, which are words where there are no embeddings `(n, hidden)`, at positions
+        `(3, n)`."""
+        return self._decoded(self.embed(ids) if embeds is None else embeds, positions, step, self.beside(ids))
 
     def _decoded(self, embeds: torch.Tensor, positions: torch.Tensor, step: Step, more: dict[str, Any]) -> torch.Tensor:
         """`more`: what the decoder takes beside these."""
@@ -195,15 +213,20 @@ class LanguageModel:
         lengths = upload(torch.from_numpy(batch.ends), self.device)
 
         whole = Part(self.cache.tables, slots, lengths, torch.from_numpy(batch.runs))
-        everything = self.backend.prepare(whole, batch.ends, self.group)
-        parts: dict[int | None, list[Part]] = {None: [self._from(everything, batch.begins)]}
+        everything = before = self.backend.prepare(whole, batch.ends, self.group)
+        if self.ahead_in_windows and batch.ahead:
+            ends = batch.places.astype(np.int32) + 1
+            before = whole._replace(lengths=upload(torch.from_numpy(ends), self.device))
+            before = self.backend.prepare(before, ends, self.group)
+        parts: dict[int | None, list[Part]] = {None: [self._from(before, batch.begins)]}
         for window in self.windows:
             firsts = np.maximum(batch.places + 1 - window, batch.begins).astype(np.int32)
             parts[window] = [self._from(everything, firsts)]
         for front in batch.fronts:
             self._add_front(front, batch, parts)
         turns = [self.turning(upload(torch.from_numpy(-front.lifts), self.device)) for front in batch.fronts]
-        return Step(number(self.backend), self.cache.keys, self.cache.values, target, parts, turns)
+        cache = self.cache
+        return Step(number(self.backend), cache.keys, cache.values, target, parts, turns, cache.shared)
 
     def _from(self, part: Part, firsts: np.ndarray) -> Part:
         """The part from these places on."""
@@ -219,23 +242,8 @@ class LanguageModel:
             seen.append(self._from(whole, np.minimum(firsts, front.stops)))
 
 
-def _result(
-    number: int, feeds: list[Feed], tokens: list[int], likely: list[Likely | None], failed: list[int]
-) -> Result:
-    """What a step gave, without the draws (token -1) whose logits were not finite."""
-    drawing = [feed.stream for feed in feeds if feed.draw is not None]
-    poisoned = [stream for stream, token in zip(drawing, tokens, strict=True) if token < 0]
-    if poisoned:
-        likely = [how for how, token in zip(likely, tokens, strict=False) if token >= 0]
-        tokens = [token for token in tokens if token >= 0]
-    return Result(number, tokens, failed, poisoned, likely)
-
-
-def token_shape(config: Any) -> tuple[int, int]:
-    """The keys, and the values, of one token in one layer: (kv_heads, head_dim)."""
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    return kv_heads, head_dim
+def _as_planned(plan: Plan) -> list[Feed]:
+    return plan.feeds
 
 
 def windows_of(text: Any, config: Any) -> set[int]:

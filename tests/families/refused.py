@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tests.engine.tried import mllama
 
-from . import axes, beside, hearing, later, refusals
+from . import beside, hearing, later, refusals
 from .refusals import named
 from .suite import Builder
 
@@ -20,7 +20,6 @@ class Refusal(NamedTuple):
 
 
 _ENCODER = "its decoder reads the states of an encoder"
-_STATE = "linear_attention: what they keep is one state of all rows"
 
 REFUSED: dict[str, Refusal] = {
     "blip": Refusal(beside.blip, "expected image_token on its BlipProcessor"),
@@ -33,20 +32,13 @@ REFUSED: dict[str, Refusal] = {
     "diffusion_gemma": Refusal(named("diffusion_gemma"), "expected as many heads of one size in all layers"),
     "florence2": Refusal(named("florence2"), _ENCODER),
     "fuyu": Refusal(refusals.fuyu, "Found total 2 |SPEAKER| tokens and 1 images"),
-    "gemma3n": Refusal(named("gemma3n"), "got hidden_size_per_layer_input"),
-    "gemma4 large": Refusal(refusals.gemma4_large, "expected as many heads of one size in all layers"),
-    "gemma4": Refusal(refusals.gemma4, "got hidden_size_per_layer_input"),
     "gemma4_unified": Refusal(named("gemma4_unified"), "expected as many heads of one size in all layers"),
     "git": Refusal(refusals.git, "its attention cannot be replaced"),
-    "kimi_k25": Refusal(axes.kimi_k25, "its decoder does not run over pages"),
     "kosmos-2": Refusal(refusals.kosmos2, "expected image_token on its Kosmos2Processor"),
     "kyutai_speech_to_text": Refusal(refusals.kyutai_speech_to_text, "expected image_token on its Kyutai"),
-    "lfm2_vl": Refusal(refusals.lfm2_vl, "got conv: what they keep is one state of all rows"),
     "llama4": Refusal(named("llama4"), "got chunked_attention: rows of a chunk see none before it"),
     "mllama": Refusal(mllama, "expected layers that see rows of the cache alone, got cross_attention_layers"),
     "pix2struct": Refusal(named("pix2struct"), _ENCODER),
-    "qwen3_5": Refusal(named("qwen3_5"), _STATE),
-    "qwen3_5_moe": Refusal(named("qwen3_5_moe"), _STATE),
     "t5gemma2": Refusal(named("t5gemma2"), _ENCODER),
     "udop": Refusal(named("udop"), _ENCODER),
     "vibevoice_asr": Refusal(hearing.vibevoice_asr, "its tower makes other rows of a sound each time"),

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from penstock.actors.inputs import check_item
 from penstock.engine.command import Fork
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import Core
 from penstock.errors import InputError
+from penstock.streams.item import Image
 from penstock.streams.requests.request import Request, SamplingParams
 
 from tests.engine.rig import TOLERANCE, Rig
@@ -128,3 +130,6 @@ def test_media_in_a_stream_is_refused(tried: Tried) -> None:
     session = rig.open(format="turns")
     with pytest.raises(InputError, match=r"image: expected one of what this model takes \(text\), got image"):
         session.image(MEDIA["image"][0])
+    said = r"image: expected it in the request's own prompt \(messages, .*\(class F\), got Image in a stream"
+    with pytest.raises(InputError, match=said):
+        check_item(Image(MEDIA["image"][0]), tried.loaded.family.data.classes)

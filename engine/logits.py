@@ -38,13 +38,17 @@ def logit_rule(layer: torch.Tensor | None, given: torch.Tensor, config: Any) -> 
         return LogitRule()
     shut = (given <= SHUT).all(0)
     layer, given = layer[:, ~shut].double(), given[:, ~shut].double()
-    for cap in {None, getattr(config, "final_logit_softcapping", None)}:
+    rules = []
+    for cap in dict.fromkeys((None, getattr(config, "final_logit_softcapping", None))):
         plain = given if cap is None else torch.atanh((given / cap).clamp(-_FULL, _FULL)) * cap
-        scale = float((layer * plain).sum() / (layer * layer).sum())
-        for rule in (LogitRule(1.0, cap), LogitRule(_named(scale, config), cap)):
-            if float((rule(layer) - given).abs().max()) <= _SAME * float(given.abs().max()):
-                return rule._replace(shut=shut if shut.any() else None)
-    return LogitRule()
+        scale = _named(float((layer * plain).sum() / (layer * layer).sum()), config)
+        rules += [LogitRule(1.0, cap), LogitRule(scale, cap)]
+    # Where nothing is done the first is exact.
+    offs = [float((rule(layer) - given).abs().max()) for rule in rules]
+    off = min(offs)
+    if off > _SAME * float(given.abs().max()):
+        return LogitRule()
+    return rules[offs.index(off)]._replace(shut=shut if shut.any() else None)
 
 
 def _named(scale: float, config: Any) -> float:
