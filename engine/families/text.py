@@ -18,12 +18,13 @@ from ...streams.segment import MediaSpec, RowSpec, Segment
 from ..embeddings import EncodedPrompt, EncodedSpan, Features
 from ..family import Family, FamilyData, Loaded
 from ..runner.attention import NAME
+from ..runner.language import CHUNKED
 from ..runner.library import transformers
 from ..runner.probe import check_against_stock
 from ..span import Rows, Span
 from ..words.spelling import spelling_of
 from ..words.template import begins, learn
-from .opened import open_model
+from .opened import decoder_of, open_model
 from .prompt import conversation, rendered
 
 
@@ -93,7 +94,6 @@ _OTHERS = {
     "linear_attention": _STATE,
     "conv": _STATE,
     "mamba": _STATE,
-    "chunked_attention": "rows of a chunk see none before it, and pages know no such bounds",
 }
 _BY_LAYER = {
     "cross_attention_layers": "layers that see rows of the cache alone",
@@ -105,7 +105,7 @@ def check_text(config: Any) -> None:
     longest = getattr(config, "max_position_embeddings", None)
     if longest is None:
         raise ModelError("expected max_position_embeddings in its configuration, got none")
-    others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention", CHUNKED}
     if others:
         why = sorted({f": {_OTHERS[name]}" for name in others if name in _OTHERS})
         raise ModelError(f"expected layers of full or sliding attention, got {', '.join(sorted(others))}{''.join(why)}")
@@ -135,7 +135,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         vocabulary=config.vocab_size,
     )
     family = Family(data, tokenizer)
-    loaded = Loaded(family, NoTowers(tokenizer), model.base_model, model.get_output_embeddings(), config)
+    loaded = Loaded(family, NoTowers(tokenizer), decoder_of(model), model.get_output_embeddings(), config)
     if device.type != "meta":
         return loaded._replace(drawn=check_against_stock(loaded, model))
     return loaded

@@ -18,7 +18,7 @@ from ..runner.attention import NAME
 from ..runner.library import transformers
 from ..words.template import learn
 from .far_words import with_far_words
-from .opened import open_model
+from .opened import decoder_of, open_model
 from .senses import find_senses, marks_of
 from .text import check_text
 from .trial import FamilyTrial
@@ -41,7 +41,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         processor.chat_template = processor.tokenizer.chat_template
     model, attention = _opened(config, path, dtype, device)
     with_far_words(model)
-    decoder = model.get_decoder()
+    decoder = decoder_of(model)
     senses, missing = find_senses(model, processor)
     first = "image" if "image" in senses or "audio" not in senses else "audio"
     if not senses.keys() & {"image", "audio"}:

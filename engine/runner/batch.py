@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..plan import Feed
+from .attention import Chunk
 
 
 class FrontRows(NamedTuple):
@@ -44,6 +45,11 @@ class StepRows(NamedTuple):
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def firsts(self, window: int | Chunk) -> np.ndarray:
+        """From where on each row sees in a layer with this window."""
+        back = self.places // window.rows * window.rows if isinstance(window, Chunk) else self.places + 1 - window
+        return np.maximum(back, self.begins).astype(np.int32)
 
     @property
     def ahead(self) -> bool:

@@ -17,7 +17,7 @@ from ..embeddings import Embeddings
 from ..family import Loaded
 from ..frozen import Snapshot
 from ..plan import TABLES, Feed, Likely, Plan, Result
-from .attention import Backend, Part, ReferenceBackend, Step, number
+from .attention import Backend, Chunk, Part, Reach, ReferenceBackend, Step, number
 from .batch import FrontRows, StepRows, batched
 from .beside import Beside
 from .cache import Cache
@@ -29,6 +29,8 @@ from .spans import SpanStore, laid_out
 from .upload import on, upload
 
 log = logging.getLogger("penstock.engine")
+
+CHUNKED = "chunked_attention"  # what the library calls such layers
 
 
 class LanguageModel:
@@ -63,7 +65,8 @@ class LanguageModel:
         self.spans = SpanStore(loaded.family.endings.values())
         shapes = layer_shapes(config)
         self.group = max(shape.group for shape in shapes)
-        self.windows = windows_of(loaded.text, config)
+        self.chunks = chunks_of(config)
+        self.windows: set[int | Chunk] = {*windows_of(loaded.text, config), *self.chunks.values()}
         spare = record is not None  # a page and a table for rows that pad a batch
         self.cache = Cache(
             shapes,
@@ -162,15 +165,17 @@ class LanguageModel:
             if hidden is not None:
                 return hidden
         positions = upload(torch.from_numpy(batch.positions), self.device)
-        more = {} if deep is None else self._deep(deep)
-        return self._decoded(embeds, positions, self._attention(batch), more | self.beside(ids))
+        more = self.beside(ids, positions) | ({} if deep is None else self._deep(deep))
+        return self._decoded(embeds, positions, self._attention(batch), more)
 
     def _pass(
         self, ids: torch.Tensor, embeds: torch.Tensor | None, positions: torch.Tensor, step: Step
     ) -> torch.Tensor:
         """Rows with these ids `(n,)`, which are words where there are no embeddings `(n, hidden)`, at positions
         `(3, n)`."""
-        return self._decoded(self.embed(ids) if embeds is None else embeds, positions, step, self.beside(ids))
+        return self._decoded(
+            self.embed(ids) if embeds is None else embeds, positions, step, self.beside(ids, positions)
+        )
 
     def _decoded(self, embeds: torch.Tensor, positions: torch.Tensor, step: Step, more: dict[str, Any]) -> torch.Tensor:
         """`more`: what the decoder takes beside these."""
@@ -206,27 +211,29 @@ class LanguageModel:
             ends = batch.places.astype(np.int32) + 1
             before = whole._replace(lengths=upload(torch.from_numpy(ends), self.device))
             before = self.backend.prepare(before, ends, self.group)
-        parts: dict[int | None, list[Part]] = {None: [self._from(before, batch.begins)]}
+        parts: dict[Reach, list[Part]] = {None: [self._from(before, batch.begins)]}
         for window in self.windows:
-            firsts = np.maximum(batch.places + 1 - window, batch.begins).astype(np.int32)
-            parts[window] = [self._from(everything, firsts)]
+            parts[window] = [self._from(everything, batch.firsts(window))]
         for front in batch.fronts:
             self._add_front(front, batch, parts)
         turns = [self.turning(upload(torch.from_numpy(-front.lifts), self.device)) for front in batch.fronts]
         cache = self.cache
-        return Step(number(self.backend), cache.keys, cache.values, target, parts, turns, cache.shared)
+        made = number(self.backend), cache.keys, cache.values, target
+        return Step(*made, parts, turns, cache.shared, self.chunks)
 
     def _from(self, part: Part, firsts: np.ndarray) -> Part:
         """The part from these places on."""
         return part._replace(firsts=upload(torch.from_numpy(firsts), self.device)) if firsts.any() else part
 
-    def _add_front(self, front: FrontRows, batch: StepRows, parts: dict[int | None, list[Part]]) -> None:
-        """Each row sees this front, too; where a layer has a window, as far as that reaches."""
+    def _add_front(self, front: FrontRows, batch: StepRows, parts: dict[Reach, list[Part]]) -> None:
+        """Each row sees this front, too; where a layer has a window, as far as that reaches. A model that sees chunks
+        has no streams with fronts (turning.py)."""
         slots, lengths = (upload(torch.from_numpy(numbers), self.device) for numbers in (front.slots, front.stops))
         part = Part(self.cache.tables, slots, lengths, torch.from_numpy(batch.runs))
         whole = self.backend.prepare(part, front.stops, self.group)
         for window, seen in parts.items():
-            firsts = front.begins if window is None else front.within(window, batch.places - batch.begins)
+            within = isinstance(window, int)
+            firsts = front.within(window, batch.places - batch.begins) if within else front.begins
             seen.append(self._from(whole, np.minimum(firsts, front.stops)))
 
 
@@ -247,3 +254,9 @@ def windows_of(text: Any, config: Any) -> set[int]:
     layers = [module for module in text.modules() if hasattr(module, "layer_idx")]
     said = [getattr(layer, "sliding_window", None) for layer in [*layers, config]]
     return {window for window in said if window is not None}
+
+
+def chunks_of(config: Any) -> dict[int, Chunk]:
+    """The layers of a decoder that see chunks."""
+    kinds = getattr(config, "layer_types", None) or ()
+    return {layer: Chunk(config.attention_chunk_size) for layer, kind in enumerate(kinds) if kind == CHUNKED}
