@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tests.engine import tried as pictures
 
-from . import axes, blocks, documents, gemmas, hearing, tiled
+from . import axes, blocks, documents, gemmas, hearing, llamas, tiled
 from .suite import Builder
 
 
@@ -58,6 +58,7 @@ BUILDERS: dict[str, Built] = {
     "janus": Built(tiled.janus, _SEES),
     "kimi_k25": Built(axes.kimi_k25, _SEES),
     "lighton_ocr": Built(tiled.lighton_ocr, _SEES),
+    "llama4": Built(llamas.llama4, _SEES),
     "llava_next": Built(pictures.llava_next, _SEES),
     "llava_next_video": Built(tiled.llava_next_video, _BOTH),
     "minimax_m3_vl": Built(axes.minimax_m3_vl, _CLIPS),

@@ -102,7 +102,8 @@ def gemma3n(folder: Path) -> Path:
 
 
 def _gemma4(folder: Path, ear: dict[str, Any] | None, seed: int, **text: Any) -> Path:
-    tokenizer, ids, marks = tokenizer_of("<sound>", *(set(_MARKS.values()) - {"<sound>"}), "<|video|>", named=_MARKS)
+    special = [mark for mark in _MARKS.values() if mark != "<sound>"]
+    tokenizer, ids, marks = tokenizer_of("<sound>", *special, "<|video|>", named=_MARKS)
     tokenizer.chat_template = _CHAT
     config = hf.Gemma4Config(
         text_config=_sizes(marks, **text), vision_config=_SIGHT, audio_config=ear, tie_word_embeddings=False,

@@ -36,7 +36,6 @@ REFUSED: dict[str, Refusal] = {
     "kosmos-2": Refusal(refusals.kosmos2, "expected image_token on its Kosmos2Processor"),
     "kyutai_speech_to_text": Refusal(refusals.kyutai_speech_to_text, "expected image_token on its Kyutai"),
     "lfm2_vl": Refusal(refusals.lfm2_vl, "got conv: what they keep is one state of all rows"),
-    "llama4": Refusal(named("llama4"), "got chunked_attention: rows of a chunk see none before it"),
     "mllama": Refusal(mllama, "expected layers that see rows of the cache alone, got cross_attention_layers"),
     "phi4_multimodal": Refusal(refusals.phi4_multimodal, "expected image_token_id on its Phi4MultimodalConfig"),
     "pix2struct": Refusal(named("pix2struct"), _ENCODER),
