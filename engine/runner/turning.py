@@ -53,8 +53,8 @@ def turning_of(loaded: Loaded) -> Turning:
     if chunks_of(loaded.config):
         raise ModelError("some layers see chunks of rows, which are counted from a stream's first row on")
     layers, keys, offs = rotaries(loaded.text, loaded.family.data.axes, loaded.family.max_positions), _keys(loaded), []
-    for halves in (True, False):
-        turning = Turning(layers, halves)
+    for halves, last in ((True, False), (False, False), (True, True), (False, True)):
+        turning = Turning(layers, halves, last)
         offs.append(_off(turning, keys, loaded.device))
         if offs[-1] <= _OFF + 2 * torch.finfo(loaded.dtype).eps:
             return turning

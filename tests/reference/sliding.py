@@ -183,10 +183,14 @@ class Held:
         shifts = torch.tensor([shift for _, shift in self.front] + [0] * (self.now - self.begin))
         frequencies = self._frequencies(kind).double()
         angles = shifts.double()[:, None] * frequencies
-        left, right = keys[..., : 2 * len(frequencies)].double().chunk(2, dim=-1)
+        moves = 2 * len(frequencies)
+        still = keys.shape[-1] - moves
+        last = hasattr(self.inner.config, "qk_rope_head_dim")  # there the last numbers of a head turn
+        before, moving, behind = keys.split([still, moves, 0] if last else [0, moves, still], dim=-1)
+        left, right = moving.double().chunk(2, dim=-1)
         cos, sin = angles.cos(), angles.sin()
         turned = torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1).to(keys.dtype)
-        return torch.cat([turned, keys[..., 2 * len(frequencies) :]], dim=-1)
+        return torch.cat([before, turned, behind], dim=-1)
 
 
 class _Cache:

@@ -1,9 +1,10 @@
-"""Gemma 4, whose layers share keys, have heads of their own sizes, embed words for themselves, and of which only those
-with a window let the rows of a picture see one another: what slides, is moved, copied or found stays what the library
-computes."""
+"""Models whose layers are not all alike: Gemma 4's share keys, have heads of their own sizes and embed words for
+themselves, and only those with a window let the rows of a picture see one another. What slides, is moved, copied or
+found stays what the library computes."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from penstock.streams.requests.window import Window
 
 from tests.engine.rig import TOLERANCE, Rig, Session
 from tests.engine.slid import SlidRig
+from tests.families.axes import kimi_k25
 from tests.families.gemmas import gemma4, gemma4_large
 from tests.families.suite import MEDIA, Tried, Watched, opened
 
@@ -46,9 +48,9 @@ def test_a_layer_that_reads_anothers_keys_takes_no_room(tried: Tried) -> None:
         assert cache.keys[layer].shape[2:] == (heads[layer % 2], (16, 24)[layer % 2])
 
 
-def test_it_goes_on_as_the_dense_reference_does_when_rows_leave(tried: Tried) -> None:
+def slides(tried: Tried, rows: int) -> None:
     rig = SlidRig(tried.loaded, tried.model, page_tokens=16, kv_tokens=2048)
-    session = rig.open(format="turns", window=Window(rows=200, text_rows=24), system="You watch a door.")
+    session = rig.open(format="turns", window=Window(rows=rows, text_rows=24), system="You watch a door.")
     for turn in range(4):
         session.image(MEDIA["image"][turn % 3])
         session.text("I see a red box and a blue light.")
@@ -57,6 +59,15 @@ def test_it_goes_on_as_the_dense_reference_does_when_rows_leave(tried: Tried) ->
         rig.run()
     assert len(session.of(Evicted)) >= 2 and not session.of(Error)
     assert rig.compared >= 16
+
+
+def test_it_goes_on_as_the_dense_reference_does_when_rows_leave(tried: Tried) -> None:
+    slides(tried, 200)
+
+
+def test_keys_of_which_the_last_numbers_turn_do_so_when_rows_leave(tmp_path: Path) -> None:
+    """Kimi K2.5, whose keys and values are made of one latent row and have other sizes."""
+    slides(opened(kimi_k25(tmp_path)), 100)
 
 
 @pytest.mark.parametrize("host_pages", [0, 1 << 10])
