@@ -183,19 +183,16 @@ class Held:
         shifts = torch.tensor([shift for _, shift in self.front] + [0] * (self.now - self.begin))
         frequencies = self._frequencies(kind).double()
         angles = shifts.double()[:, None] * frequencies
-        moves = 2 * len(frequencies)
-        still = keys.shape[-1] - moves
-        last = hasattr(self.inner.config, "qk_rope_head_dim")  # there the last numbers of a head turn
-        before, moving, behind = keys.split([still, moves, 0] if last else [0, moves, still], dim=-1)
-        left, right = moving.double().chunk(2, dim=-1)
+        left, right = keys[..., : 2 * len(frequencies)].double().chunk(2, dim=-1)
         cos, sin = angles.cos(), angles.sin()
         turned = torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1).to(keys.dtype)
-        return torch.cat([before, turned, behind], dim=-1)
+        return torch.cat([turned, keys[..., 2 * len(frequencies) :]], dim=-1)
 
 
 class _Cache:
     """What a layer of the library takes for its cache, during one forward: it is given the new rows' keys and values,
-    keeps them behind the stream's, and returns those of all rows that are seen."""
+    keeps them behind the stream's, and returns those of all rows that are seen. A decoder of DeepSeek's keeps a latent
+    row of both and a part of the keys, which alone turns."""
 
     def __init__(self, stream: Held) -> None:
         self.stream = stream
@@ -212,5 +209,8 @@ class _Cache:
             return keys, values
         self.keys.append(torch.cat([stream.keys[layer], keys], dim=2))
         self.values.append(torch.cat([stream.values[layer], values], dim=2))
-        held = stream._turned(stream.kinds[layer], stream.keys[layer])
-        return torch.cat([held, keys], dim=2), torch.cat([stream.values[layer][:, :, stream.held], values], dim=2)
+        held = [stream.keys[layer], stream.values[layer]]
+        turning = 1 if hasattr(stream.inner.config, "qk_rope_head_dim") else 0
+        held[1 - turning] = held[1 - turning][:, :, stream.held]
+        held[turning] = stream._turned(stream.kinds[layer], held[turning])
+        return torch.cat([held[0], keys], dim=2), torch.cat([held[1], values], dim=2)
