@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..streams.format import BY_NAME
-from ..streams.requests.options import sized
+from ..streams.requests.options import sized, sizes_pieces
 from ..streams.requests.request import Sampling
 from ..streams.requests.transcription import Transcription
 
@@ -73,7 +73,7 @@ def info_of(loaded: Loaded, config: EngineConfig, memory: Memory) -> EngineInfo:
     from .wiring import turn_model
 
     data, spec = loaded.family.data, loaded.family.spec
-    picture = sized(spec, config.processor).image if "max_pixels" in spec.options else None
+    picture = sized(spec, config.processor).image if sizes_pieces(spec) else None
     row_pixels = 0 if picture is None else picture.factor**2
     return EngineInfo(
         model=data.model,

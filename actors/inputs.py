@@ -14,6 +14,7 @@ from ..errors import ContextOverflowError, InputError
 from ..streams.format import BY_NAME, choose
 from ..streams.item import MEDIA, AudioBytes, AudioChunk, Buffer, Embedding, Image, Item, Text, VideoBytes, VideoFrame
 from ..streams.listening.detectors import check_installed
+from ..streams.requests.options import sizes_pieces
 from ..streams.requests.request import Request, SamplingParams
 from ..streams.requests.turns import TurnDetection
 from ..streams.segment import MediaSpec
@@ -182,7 +183,7 @@ def check_fits(request: Request, info: EngineInfo, spec: MediaSpec) -> None:
     check_turns(request.turn_detection, info, choose(request.format, info.live_trained)[0].name)
     check_prompt(request, info.kv_tokens)
     least, rule = request.processor.get("min_pixels", 0), spec.image or spec.video
-    if rule is not None and least // rule.factor**2 > info.kv_tokens:
+    if rule is not None and sizes_pieces(spec) and least // rule.factor**2 > info.kv_tokens:
         raise InputError(
             f"processor option 'min_pixels': expected at most {info.kv_tokens * rule.factor**2}, which are the cache's "
             f"{info.kv_tokens} rows, got {least}"

@@ -94,7 +94,7 @@ class Wiring:
         self.decode = Decode(
             loaded.family.spec, Decoders(limits, pool), self._supervisor, threads, decode, encode, schedule, hearing
         )
-        encoder = Encoder(loaded.towers, config.encoder_cache_bytes, language.spans, gate)
+        encoder = Encoder(loaded.towers, config.encoder_cache_bytes, language.spans, gate, loaded.family)
         self.encode = Encode(encoder, self._threads[0], encode, decode, schedule)
         steps = StepPace(config.step_ms, 16, config.append_rows, config.step_rows)
         turns = Pace(config.encoder_ms, 16, config.encoder_tokens)

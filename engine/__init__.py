@@ -16,6 +16,7 @@ At the foot are the contracts that all wings share; a wing imports only wings be
     runner/                 what computes: language model, towers, attention
     families/               the families that are served
     conversation/           one stream: inputs become rows, tokens become replies
+    guessing/               tokens of replies that are guessed
     scheduling/             all streams: who goes next, who holds which page
     loading/                a checkpoint becomes a model that can be served
     core.py                 the three parts together, driven by hand

@@ -14,6 +14,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the first of cuda, mps and cpu that this machine has.
     dtype: "float32", "bfloat16", "float16", or "auto" for the type of the checkpoint, on a CPU only if it is fast.
     quantize: "int8" keeps the decoder's linear layers as int8. `None`: they stay as they are.
+    kv_dtype: "int8" or "fp8" (e4m3) keeps keys and values in eight bits, with a scale for each row and head. "auto": in
+        the model's own type.
     kv_tokens: rows of KV cache, for all streams together. 0: as many as fit into `memory_fraction`.
     kv_gib: the size of the KV cache in GiB, instead of `kv_tokens`.
     memory_fraction: with `kv_tokens` 0, the part of the memory left by the weights and the largest step that the KV
@@ -43,6 +45,10 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         with, by what was measured so far, with OverloadError. "anyway" refuses none.
     prefix_cache: what a new stream begins with is not computed if full pages with the same rows are still in the cache
         (docs/memory.md). False: every stream computes its own rows.
+    speculative: how tokens of a reply are guessed, so that one step says several (docs/speculative.md): "ngram", what
+        followed the same words earlier in the stream; or the folder or id of a smaller model with the same words. What
+        is said stays the same. `None`: nothing is guessed.
+    speculative_tokens: the most tokens that are guessed of a stream in a step.
     decode: where client media is decoded: "inline" (threads) or "workers" (processes with limits of memory and time).
     processor: options of the model's processor, by name, for requests that do not set them (`Request.processor`).
     limits_per_request: how many pieces of media one prompt may have: "image", "video", "audio" and a number. A kind
@@ -58,6 +64,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "cpu"
     dtype: str = "float32"
     quantize: str | None = None
+    kv_dtype: str = "auto"
     kv_tokens: int = 32_768
     kv_gib: float | None = None
     memory_fraction: float | None = None
@@ -76,6 +83,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     encoder_ms: float = 200.0
     admit: str = "measured"
     prefix_cache: bool = True
+    speculative: str | None = None
+    speculative_tokens: int = 4
     decode: str = "inline"
     processor: dict[str, bool | int | float] = {}
     limits_per_request: dict[str, int] = {}

@@ -5,7 +5,11 @@ Plain data: embeddings are named as rows of the span store. Whoever has the same
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice, repeat
+
 import msgspec
+import numpy as np
 
 from .span import Rows, Stored
 
@@ -49,11 +53,26 @@ class Front(msgspec.Struct, frozen=True, gc=False):
     lift: int
 
 
+class Guesses(msgspec.Struct, frozen=True, gc=False):
+    """Tokens that a reply may say next: rows behind those of a feed, in the same table, at `positions` `(3, n)`.
+
+    `draws`: how the token behind each of them is drawn; what they `said` is without the guesses. `ids`: the tokens;
+    empty: the runner's draft model finds them. `unread`: rows of the stream from place `first` on that the draft model
+    has not computed; where there are `draws`, those of the feed follow.
+    """
+
+    positions: np.ndarray
+    draws: list[Draw]
+    ids: tuple[int, ...] = ()
+    unread: list[Rows] = []
+    first: int = 0
+
+
 class Feed(msgspec.Struct, frozen=True, gc=False):
     """One stream's part of a step.
 
     `rows` go to the places from `first` on of page table `slot`; `draw` samples from the last of them. They see that
-    table from place `begin` on, and what `fronts` hold, which comes before it, in order.
+    table from place `begin` on, and what `fronts` hold, which comes before it, in order. Behind them come `guesses`.
     """
 
     stream: int
@@ -63,6 +82,7 @@ class Feed(msgspec.Struct, frozen=True, gc=False):
     draw: Draw | None
     begin: int = 0
     fronts: tuple[Front, ...] = ()
+    guesses: Guesses | None = None
 
 
 class TableEdit(msgspec.Struct, frozen=True):
@@ -132,12 +152,17 @@ class Likely(msgspec.Struct, frozen=True):
     top: list[tuple[int, float]]
 
 
+# A token, and how likely it was where its draw asks for that.
+Drawn = tuple[int, Likely | None]
+
+
 class Result(msgspec.Struct, frozen=True, tag="result"):
-    """What a step gave: a token for each feed that draws, in their order.
+    """What a step gave: a token for each feed that draws, in their order. `counts`: how many tokens each of them gave,
+    which are those behind its rows and behind its guesses up to the first wrong one; empty: one each.
 
     failed: streams for whose part memory ran out, which cannot go on; nothing was drawn for them. The others have what
     they would have without them. poisoned: streams whose rows are no longer finite numbers; nothing was drawn for them,
-    and they cannot go on. likely: for each feed that draws, where it asks for it; empty where none does. ms: how long
+    and they cannot go on. likely: for each token, where its draw asks for it; empty where none does. ms: how long
     it computed.
     """
 
@@ -147,3 +172,9 @@ class Result(msgspec.Struct, frozen=True, tag="result"):
     poisoned: list[int] = []
     likely: list[Likely | None] = []
     ms: float = 0.0
+    counts: list[int] = []
+
+    def drawn(self) -> Iterator[list[Drawn]]:
+        """The tokens of one feed after the other."""
+        tokens = iter(zip(self.tokens, self.likely or [None] * len(self.tokens), strict=True))
+        return (list(islice(tokens, count)) for count in self.counts or repeat(1, len(self.tokens)))

@@ -24,6 +24,7 @@ from .encoding import decoder, encode
 from .family import Loaded
 from .loading.open import load
 from .runner.backends import make_backend
+from .runner.drafter import attach
 from .runner.language import LanguageModel
 from .scheduling.journal import Again, Entry, Holds, made, replay
 from .scheduling.scheduler import Scheduler, SchedulerConfig
@@ -160,5 +161,8 @@ def repeat(record: Record, model: str | None = None) -> Iterator[Again]:
     backend = make_backend(config, loaded.device.type)
     if type(backend).__name__ != was.backend:
         raise PenstockError(f"replay: expected the backend {was.backend}, got {type(backend).__name__}")
-    language = LanguageModel(loaded, was.sizes.pages, was.sizes.page_tokens, was.sizes.slots, backend)
-    yield from replay(record, Scheduler(loaded.family, was.sizes), language)
+    sizes = was.sizes
+    language = LanguageModel(loaded, sizes.pages, sizes.page_tokens, sizes.slots, backend, kv_dtype=config.kv_dtype)
+    if loaded.draft is not None:
+        attach(loaded.draft, language)
+    yield from replay(record, Scheduler(loaded.family, sizes), language)

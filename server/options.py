@@ -12,7 +12,7 @@ from typing import Any
 
 from ..engine.config import EngineConfig
 from ..streams.requests.request import FORMATS
-from .bench.options import Numbers, add_benches
+from .bench.options import Numbers, add_benches, add_guesses
 from .config import LIMITS, ServerConfig
 from .examples import EXAMPLES
 from .logs import FORMS as LOG_FORMS
@@ -108,6 +108,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="every stream computes its own rows, also if another began with the same ones",
     )
+    add_guesses(model, _count)
     address = parser.add_argument_group("address and access")
     address.add_argument("--host", default=defaults.host, help="address to listen on (default %(default)s)")
     address.add_argument("--port", type=_whole, default=defaults.port, help="0 takes a free one (default %(default)s)")
@@ -194,6 +195,12 @@ def _add_cache(model: argparse._ArgumentGroup) -> None:
         "0.5, but 32768 tokens at most)",
     )
     cache.add_argument("--kv-gib", type=_positive, help="the KV cache's size in GiB, instead")
+    cache.add_argument(
+        "--kv-dtype",
+        choices=("auto", "int8", "fp8"),
+        default="auto",
+        help="keep keys and values in eight bits: about twice as many rows (default auto: as the model has them)",
+    )
     model.add_argument(
         "--slots",
         type=_count,

@@ -120,10 +120,11 @@ class ReplyState:
             self.guide.follow(self.ids[self.value :])
         return self.guide
 
-    def draw(self) -> Draw:
-        """How the next token is drawn."""
-        params, way, place = self.params, self._way, len(self.ids)
-        barred = tuple(self._ends) if len(self.ids) < params.min_tokens else ()
+    def draw(self, ahead: int = 0) -> Draw:
+        """How the next token is drawn. `ahead`: the one so many tokens later, of a reply without a grammar; what it
+        `said` is without those between."""
+        params, way, place = self.params, self._way, len(self.ids) + ahead
+        barred = tuple(self._ends) if place < params.min_tokens else ()
         allowed = b""
         guide = self.follow()
         if guide is not None:

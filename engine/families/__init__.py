@@ -8,6 +8,8 @@ outside this folder register under the entry point group `penstock.families` wit
     tried.py            any other model that takes pictures, video or sound
     trial.py            whether it does here what it does in the library
     tried_towers.py     its towers, by the library's own methods
+    piece_sizes.py      how long the pieces are that its processor lays
+    processor_options.py   which options its processor has
     alone.py            one piece of media as a processor lays it
     senses.py           which kinds of media it takes
     far_words.py        words that its towers' projectors embed
@@ -24,6 +26,7 @@ outside this folder register under the entry point group `penstock.families` wit
     sizes.py            at which size a processor takes pictures and frames
     towers.py           towers that see, in pieces between decode steps: Qwen's, and the base of the others
     prompt.py           a whole prompt through the model's own processor
+    ready_rows.py       where rows stand in it that were made elsewhere
     transcription.py    how families that hear are asked for the words of a sound
     qwen2_5_omni.py     the thinker of Qwen2.5-Omni: images, video, sound, sound inside video
     qwen3_omni.py       the thinker of Qwen3-Omni: the same

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from ...streams.requests.prompt import Content
-from ...streams.segment import ImageSegment, MediaSpec, RowSpec, Segment, SizeRule
+from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, RowSpec, Segment, SizeRule, VideoSegment
 from ...streams.size import check_sides
 from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, Features
-from ..family import Family, FamilyData, Loaded
+from ..family import Family, FamilyData, Loaded, Taken
 from ..runner.gate import tower_pass
 from ..span import Span
 from ..words.template import learn
@@ -45,12 +45,12 @@ class OneAxisTowers(PictureTowers):
     def spec(self) -> MediaSpec:
         return MediaSpec(image=AS_IT_CAME)
 
+    def takes(self, piece: VideoSegment | AudioSegment) -> Taken:
+        """Positions count rows."""
+        return Taken() if self.tells_times else Taken(rows=self.rows(piece))
+
     def taken(self) -> RowSpec:
         return msgspec.structs.replace(super().taken(), grids=False)
-
-    def own_blocks(self) -> dict[str, tuple[str, str]]:
-        """What the processor, not the template, sets around media."""
-        return {}
 
     def endings(self) -> dict[str, torch.Tensor]:
         """Rows `(n, hidden)` that close a block, before the template's closing ids."""

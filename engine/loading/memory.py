@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 
 from ...errors import InputError, ModelError
-from ...streams.requests.options import check_options, sized
+from ...streams.requests.options import check_options, sized, sizes_pieces
 from ..config import EngineConfig
 from ..family import Loaded
 from ..runner.attention import Backend
 from ..runner.graphs import is_recorded
+from ..runner.narrow import kv_type
 from ..runner.out_of_memory import NoRoom, let_go
 from ..runner.shapes import layer_shapes, row_bytes
 from . import compute
@@ -42,7 +43,8 @@ class Room(msgspec.Struct, frozen=True):
 
 
 class Memory(msgspec.Struct, frozen=True):
-    """Bytes on one device, and the cache's pages. `step_bytes` and `encoder_bytes` come and go."""
+    """Bytes on one device, and the cache's pages. `step_bytes` and `encoder_bytes` come and go. kv_dtype: as asked for;
+    kv_gain: how many times as many rows this makes as the model's own type does."""
 
     weight_bytes: int
     step_bytes: int
@@ -50,6 +52,8 @@ class Memory(msgspec.Struct, frozen=True):
     token_bytes: int
     page_tokens: int
     pages: int
+    kv_dtype: str = "auto"
+    kv_gain: float = 1.0
 
     @property
     def tokens(self) -> int:
@@ -90,7 +94,7 @@ def _most_pixels(loaded: Loaded, config: EngineConfig, fits: Callable[[int, int]
     spec = loaded.family.spec
     now = sized(spec, config.processor)
     rules = [rule for rule in (now.image, now.video) if rule is not None]
-    if not rules or "max_pixels" not in spec.options:
+    if not rules or not sizes_pieces(spec):
         return 0
     row = rules[0].factor ** 2
     high = max(rule.largest for rule in rules) // row
@@ -112,7 +116,7 @@ def _shared(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room |
     if is_recorded(config, device):
         step *= 2  # what is recorded keeps its own, at most as much
     page_tokens = config.page_tokens or backend.page_tokens
-    token = row_bytes(layer_shapes(loaded.config), loaded.dtype)
+    own, token = _row_bytes(loaded, config)
     free = compute.free_bytes(device) if room is None else room.free
     if config.kv_gib is not None:
         tokens = int(config.kv_gib * 2**30) // token
@@ -126,7 +130,14 @@ def _shared(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room |
             f"needs {amount(pages * page_tokens * token)} for a KV cache of {tokens} tokens, {amount(free)} free on "
             f"{device} beside the weights; try less --kv-gib"
         )
-    return Memory(weight_bytes(loaded), step, encoder, token, page_tokens, pages)
+    return Memory(weight_bytes(loaded), step, encoder, token, page_tokens, pages, config.kv_dtype, own / token)
+
+
+def _row_bytes(loaded: Loaded, config: EngineConfig) -> tuple[int, int]:
+    """Bytes of a row of KV cache in the model's type of number, and as it is kept, with those of the draft model."""
+    shapes, kept = layer_shapes(loaded.config), kv_type(config.kv_dtype, loaded.dtype)
+    draft = 0 if loaded.draft is None else row_bytes(layer_shapes(loaded.draft.config), loaded.draft.dtype)
+    return row_bytes(shapes, loaded.dtype) + draft, row_bytes(shapes, kept) + draft
 
 
 def _waiting_bytes(loaded: Loaded, config: EngineConfig) -> int:
@@ -164,8 +175,8 @@ def _fitting(free: int | None, worst: int, token: int, device: str, config: Engi
 
 
 def weight_bytes(loaded: Loaded) -> int:
-    """Bytes of all tensors of the decoder, the output layer and the towers; those that are shared count once. A weight
-    that was packed lies in the fast decoder alone, and is as large as it was."""
+    """Bytes of all tensors of the decoder, the output layer and the towers, with those of the draft model; those that
+    are shared count once. A weight that was packed lies in the fast decoder alone, and is as large as it was."""
     whole: Any = getattr(loaded.towers, "model", None)  # families keep the whole model there; else its blocks are known
     modules = [loaded.text, loaded.head, *loaded.towers.blocks, *([whole] if whole is not None else [])]
     tensors = {  # without numbers they lie nowhere, and are shared as objects
@@ -175,4 +186,5 @@ def weight_bytes(loaded: Loaded) -> int:
     }
     linears = [] if loaded.fast is None else loaded.fast.linears
     packed = sum(linear.packed_bytes for linear in linears)
-    return sum(tensors.values()) + packed + getattr(loaded.head, "packed_bytes", 0)
+    draft = 0 if loaded.draft is None else weight_bytes(loaded.draft)
+    return sum(tensors.values()) + packed + getattr(loaded.head, "packed_bytes", 0) + draft

@@ -11,11 +11,15 @@ graphs.py       steps as graphs, each one launch
 pointwise.py pointwise_triton.py        norms, rotary positions, gates: by torch's operators; CUDA, in fused kernels
 backends.py     which attention backend runs, and which kernels
 attention.py attention_cpu.py           paged attention: the door from transformers and the reference; CPU
+attention_cpu_long.py                   long runs of appended rows on the CPU
+narrow.py       keys and values in eight bits
 attention_triton.py attention_varlen.py CUDA: our kernel; torch's own
 logits.py       what a model does with its logits after the output layer
 sampler.py filters.py   drawing tokens; which of them may be drawn
+guesses.py drafter.py   guessed tokens in a step, and which were right; the draft model
 blocks.py upload.py     the largest of many values; from the host to a device without waiting
 encoder.py gate.py      the towers behind a cache by content; the one thread that computes
+ready.py        rows made elsewhere, put into a whole prompt
 spans.py        the span store: embeddings, where the towers made them
 library.py      the one door to transformers
 rotary.py       which rotary positions are served

@@ -23,6 +23,7 @@ import torch
 
 from ...errors import ModelError
 from .library import transformers
+from .narrow import numbers, widened, write
 
 NAME = "penstock"
 
@@ -72,7 +73,8 @@ class Backend(Protocol):
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float, cap: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """query `(rows, heads, dim)`, keys `(pages, page_tokens, kv_heads, dim)` and values `(pages, page_tokens,
-        kv_heads, wide)`; `part` is prepared. `cap`: scores become cap * tanh(score / cap); 0: they stay what they are.
+        kv_heads, wide)`, of a cache in eight bits with a scale (narrow.py); `part` is prepared. `cap`: scores become
+        cap * tanh(score / cap); 0: they stay what they are.
 
         Returns out `(rows, heads, wide)` and the log-sum-exp `(rows, heads)` float32, -inf where a row's part is empty.
         """
@@ -135,15 +137,17 @@ class ReferenceBackend(Backend):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         rows, heads, _ = query.shape
         size, groups = keys.shape[1], heads // keys.shape[2]
-        out = query.new_zeros(rows, heads, values.shape[3])
+        out = query.new_zeros(rows, heads, numbers(values))
         lse = query.new_full((rows, heads), float("-inf"), dtype=torch.float32)
         for start, stop in part.runs.numpy().tolist():
             longest = int(part.lengths[start:stop].max())
             if longest == 0:
                 continue
             pages = part.tables[int(part.slots[start]), : -(-longest // size)].long()
-            key = keys[pages].flatten(0, 1)[:longest].repeat_interleave(groups, dim=1)
-            value = values[pages].flatten(0, 1)[:longest].repeat_interleave(groups, dim=1)
+            key, value = (
+                widened(pool[pages].flatten(0, 1)[:longest], torch.float32).repeat_interleave(groups, dim=1)
+                for pool in (keys, values)
+            )
             scores = torch.einsum("rhd,khd->rhk", query[start:stop].float(), key.float()) * scale
             if cap:
                 scores = (scores / cap).tanh() * cap
@@ -190,11 +194,12 @@ def write_and_attend(
     """Write new rows into one layer's pages, then attend to one part of the histories.
 
     query `(rows, heads, dim)` contiguous; key `(new, kv_heads, dim)` and value `(new, kv_heads, wide)` go to the pool
-    rows `target` `(new,)` of keys and values `(pages, page_tokens, kv_heads, ...)`; `tables` to `made`
-    are those of `Part`; `backend` is a number of a living backend. Returns what `Backend.attend` does.
+    rows `target` `(new,)` of keys and values `(pages, page_tokens, kv_heads, ...)`, in their type (narrow.py);
+    `tables` to `made` are those of `Part`; `backend` is a number of a living backend. Returns what `Backend.attend`
+    does.
     """
-    keys.flatten(0, 1).index_copy_(0, target, key)
-    values.flatten(0, 1).index_copy_(0, target, value)
+    write(keys, target, key)
+    write(values, target, value)
     part = Part(tables, slots, lengths, runs, firsts, made)
     return _BACKENDS[backend].attend(query, keys, values, part, scale, cap)
 
@@ -210,7 +215,7 @@ operator: Any = torch.ops.penstock.attend.default
 def _(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, *_: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return query.new_empty(*query.shape[:2], values.shape[3]), query.new_empty(query.shape[:2], dtype=torch.float32)
+    return query.new_empty(*query.shape[:2], numbers(values)), query.new_empty(query.shape[:2], dtype=torch.float32)
 
 
 def attend(

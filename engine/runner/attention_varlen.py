@@ -97,6 +97,7 @@ def _takes(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> boo
     dim = query.shape[-1]
     return (
         query.dtype in (torch.float16, torch.bfloat16)
+        and keys.dtype == query.dtype
         and keys.shape[1] % PAGE_TOKENS == 0
         and dim <= _WIDEST
         and dim % _STEP == 0

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..plan import Plan, Recalled
+from .narrow import narrowed, widened, width
 from .out_of_memory import is_out_of_memory
 from .shapes import LayerShape
 from .upload import to_host, upload
@@ -22,8 +23,8 @@ Host = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class Cache:
-    """Pages of keys and of values for each layer, `(pages, page_tokens, heads, numbers)` by `shapes`. A layer that
-    reads those of another has the same tensors.
+    """Pages of keys and of values for each layer, `(pages, page_tokens, heads, numbers)` by `shapes`, as narrow.py has
+    them in eight bits. A layer that reads those of another has the same tensors.
 
     shared: layers that write nothing, since another has written it. tables: page tables of all slots, `(tables, pages)`
     int32; entries after a sequence's length are stale and never read. turning: how keys turn with their positions, for
@@ -48,7 +49,7 @@ class Cache:
         for layer, shape in enumerate(shapes):
             for pools, size in ((self.keys, shape.key), (self.values, shape.value)):
                 own = shape.owner == layer
-                pool = (pages, page_tokens, shape.heads, size)
+                pool = (pages, page_tokens, shape.heads, width(size, dtype))
                 pools.append(torch.zeros(pool, dtype=dtype, device=device) if own else pools[shape.owner])
         self._own = [layer for layer, shape in enumerate(shapes) if shape.owner == layer]
         self.shared = frozenset(range(len(shapes))) - {*self._own}
@@ -104,7 +105,9 @@ class Cache:
             upload(torch.tensor(numbers), self.device) for numbers in (rows.sources, rows.targets, rows.turns)
         )
         turns = self.turning(steps)
-        keys = [turns[layer](self.keys[layer].flatten(0, 1)[sources]) for layer in self._own]
+        kept = self.keys[0].dtype
+        keys = [widened(self.keys[layer].flatten(0, 1)[sources], torch.float32) for layer in self._own]
+        keys = [narrowed(turns[layer](rows), kept) for layer, rows in zip(self._own, keys, strict=True)]
         values = [self.values[layer].flatten(0, 1)[sources] for layer in self._own]
         self._copy(rows.copies)
         for pool, moved in zip(self._pools(), (*keys, *values), strict=True):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -22,6 +23,8 @@ from .batch import FrontRows, StepRows, batched
 from .beside import Beside
 from .cache import Cache
 from .graphs import Graphs, Record
+from .guesses import drawn_rows, laid_behind, result
+from .narrow import kv_type
 from .out_of_memory import is_out_of_memory, let_go
 from .sampler import likeliest, sample
 from .shapes import layer_shapes
@@ -37,7 +40,7 @@ class LanguageModel:
     """The decoder of one checkpoint over a paged cache.
 
     `record`: steps are recorded by it when the cache is made (graphs.py), those that append up to `appends` rows.
-    `spans` holds the embeddings that plans name.
+    `spans` holds the embeddings that plans name. `kv_dtype` as in `EngineConfig`.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class LanguageModel:
         backend: Backend | None = None,
         record: Record | None = None,
         appends: int = 0,
+        kv_dtype: str = "auto",
     ) -> None:
         config = loaded.config
         self.text = loaded.text
@@ -73,10 +77,11 @@ class LanguageModel:
             pages + spare,
             page_tokens,
             (slots * TABLES + spare, pages),
-            self.embed.weight.dtype,
+            kv_type(kv_dtype, self.embed.weight.dtype),
             self.device,
             loaded.turning,
         )
+        self.guess: Callable[[Plan], list[Feed]] = _as_planned  # or by a draft model
         self.logits: torch.Tensor | None = None  # of the last step's drawn rows, (draws, vocabulary)
         self.graphs = None
         if record is not None:
@@ -96,12 +101,12 @@ class LanguageModel:
         failed = self.cache.move(plan)
         self.spans.release(plan.releases)
         self.spans.fed(plan.found)
-        feeds = [feed for feed in plan.feeds if feed.stream not in failed]
+        feeds = [laid_behind(feed) for feed in self.guess(plan) if feed.stream not in failed]
         while feeds:
             done = self._attempt(feeds)
             if done is not None:
                 self.spans.fed(run.stored for feed in feeds for run in feed.rows if run.stored is not None)
-                return _result(plan.number, feeds, *done, failed)
+                return result(plan.number, feeds, *done, failed)
             let_go()
             largest = max(feeds, key=lambda feed: (sum(len(run) for run in feed.rows), feeds.index(feed)))
             feeds.remove(largest)
@@ -116,7 +121,7 @@ class LanguageModel:
                 return [], []
             assert self.logits is not None
             tokens = self._read(drawn)
-            return tokens, likeliest(self.logits, tokens, [feed.draw for feed in feeds if feed.draw is not None])
+            return tokens, likeliest(self.logits, tokens, drawn_rows(feeds)[1])
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -124,15 +129,13 @@ class LanguageModel:
             return None
 
     def _drawn(self, feeds: list[Feed]) -> torch.Tensor | None:
-        """The tokens of the feeds that draw, `(draws,)` on the device; nothing here waits for it."""
+        """The tokens that are drawn, `(draws,)` on the device; nothing here waits for it."""
         hidden = self._forward(feeds)
-        last = np.cumsum([sum(len(run) for run in feed.rows) for feed in feeds]) - 1
-        drawn = [(int(row), feed.draw) for row, feed in zip(last, feeds, strict=True) if feed.draw is not None]
-        if not drawn:
+        rows, draws = drawn_rows(feeds)
+        if not draws:
             return None
-        rows = upload(torch.tensor([row for row, _ in drawn]), self.device)
-        logits = self.logits = self.drawn(self.head(hidden[rows]))
-        return sample(logits, [draw for _, draw in drawn])
+        logits = self.logits = self.drawn(self.head(hidden[upload(torch.tensor(rows), self.device)]))
+        return sample(logits, draws)
 
     def _read(self, tokens: torch.Tensor) -> list[int]:
         """Where a step waits for the device, once; log probabilities that were asked for do so too."""
@@ -237,16 +240,8 @@ class LanguageModel:
             seen.append(self._from(whole, np.minimum(firsts, front.stops)))
 
 
-def _result(
-    number: int, feeds: list[Feed], tokens: list[int], likely: list[Likely | None], failed: list[int]
-) -> Result:
-    """What a step gave, without the draws (token -1) whose logits were not finite."""
-    drawing = [feed.stream for feed in feeds if feed.draw is not None]
-    poisoned = [stream for stream, token in zip(drawing, tokens, strict=True) if token < 0]
-    if poisoned:
-        likely = [how for how, token in zip(likely, tokens, strict=False) if token >= 0]
-        tokens = [token for token in tokens if token >= 0]
-    return Result(number, tokens, failed, poisoned, likely)
+def _as_planned(plan: Plan) -> list[Feed]:
+    return plan.feeds
 
 
 def windows_of(text: Any, config: Any) -> set[int]:

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .narrow import width
+
 
 class LayerShape(NamedTuple):
     """One layer: `heads` of keys and of values, how many numbers each key and each value has, and how many query heads
@@ -20,11 +22,6 @@ class LayerShape(NamedTuple):
     value: int
     group: int
     owner: int
-
-    @property
-    def numbers(self) -> int:
-        """Of the keys and values of one row."""
-        return self.heads * (self.key + self.value)
 
 
 def layer_shapes(config: Any) -> list[LayerShape]:
@@ -39,7 +36,8 @@ def layer_shapes(config: Any) -> list[LayerShape]:
 
 def row_bytes(shapes: Iterable[LayerShape], dtype: torch.dtype) -> int:
     """What one row takes in all layers; pages that layers share count once."""
-    return sum(shape.numbers for layer, shape in enumerate(shapes) if shape.owner == layer) * dtype.itemsize
+    own = [shape for layer, shape in enumerate(shapes) if shape.owner == layer]
+    return sum(shape.heads * (width(shape.key, dtype) + width(shape.value, dtype)) for shape in own) * dtype.itemsize
 
 
 def _sizes(config: Any) -> tuple[int, int, int, int]:

@@ -2,6 +2,7 @@
 
 options     what may be said on the command line; the one module here that is imported for `--help`
 latency     `penstock bench latency`: one user, on the public `Engine`
+guesses     the same with guessed tokens, beside the engine without
 throughput  `penstock bench throughput`: many requests at once, on the public `Engine`
 live        `penstock bench live`: pictures that arrive while a reply is spoken, through a server
 capacity    `penstock bench capacity`: how many live streams a server keeps up with
@@ -13,6 +14,7 @@ overhead    `penstock bench overhead`: what many live streams cost beside the mo
 compare     `penstock bench compare`: latency and throughput of several engines in turn
 bargein     `penstock bench bargein`: first tokens after somebody has spoken into a reply
 append      `penstock bench append`: one append and one decode step, by length of history
+cache       `penstock bench cache`: one decode step, by the type of the KV cache
 grammar     `penstock bench grammar`: what structured replies cost
 alone       cases on Penstock alone
 cases       what is run, and how rounds are interleaved

@@ -23,6 +23,7 @@ _EXAMPLES = {
     "compare": "penstock bench compare --model random:0.2b --dtype bfloat16 --vllm ~/vllm/bin/python",
     "bargein": "penstock bench bargein --histories 1000,20000",
     "append": "penstock bench append --rounds 5",
+    "cache": "penstock bench cache --model random:0.2b --dtype bfloat16 --histories 2000,16000",
     "grammar": "penstock bench grammar --streams 1,8,32",
 }
 
@@ -56,6 +57,7 @@ def add_benches(parser: argparse.ArgumentParser, command: Callable[[argparse.Nam
         ("compare", "latency and throughput beside transformers and vLLM, in turn", _compare),
         ("bargein", "first tokens after somebody has spoken into a reply, and otherwise", _bargein),
         ("append", "time per append and per decode step, by history", _append),
+        ("cache", "one decode step over a long history, by the type of the KV cache", _cache),
         ("grammar", "structured replies: compiling, tokens that may come next, longer steps", _grammar),
     ):
         bench = benches.add_parser(name, help=what, epilog=f"example:\n  {_EXAMPLES[name]}")
@@ -68,6 +70,7 @@ def _latency(parser: argparse.ArgumentParser, read: Numbers) -> None:
     _add_rounds(parser, read, 5)
     _add_frames(parser, read)
     _add_tokens(parser, read, 64, "tokens of each reply")
+    add_guesses(parser, read.count)
 
 
 def _throughput(parser: argparse.ArgumentParser, read: Numbers) -> None:
@@ -187,6 +190,18 @@ def _append(parser: argparse.ArgumentParser, read: Numbers) -> None:
     parser.add_argument("--histories", type=read.wholes, default=(1_000, 20_000), help="tokens, separated by commas")
 
 
+def _cache(parser: argparse.ArgumentParser, read: Numbers) -> None:
+    _add_model(parser)
+    _add_rounds(parser, read, 9)
+    parser.add_argument(
+        "--histories",
+        type=read.counts,
+        default=(2_000, 16_000),
+        metavar="N,N",
+        help="rows that the stream has, separated by commas (default 2000,16000)",
+    )
+
+
 def _grammar(parser: argparse.ArgumentParser, read: Numbers) -> None:
     _add_model(parser, "a tiny model with a vocabulary of 152,064 tokens")
     _add_rounds(parser, read, 3)
@@ -209,6 +224,23 @@ def _add_model(parser: argparse.ArgumentParser, default: str = "Brook") -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default auto)")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def add_guesses(parser: argparse._ActionsContainer, count: _WHOLE) -> None:
+    """How tokens of replies are guessed."""
+    parser.add_argument(
+        "--speculative",
+        metavar="ngram|MODEL",
+        help="guess tokens, so that a step says several: ngram, those that followed the same words before; or a "
+        "smaller model with the same words",
+    )
+    parser.add_argument(
+        "--speculative-tokens",
+        type=count,
+        default=4,
+        metavar="N",
+        help="the most tokens that are guessed of a stream in a step (default %(default)s)",
+    )
 
 
 def _add_url(parser: argparse.ArgumentParser) -> None:

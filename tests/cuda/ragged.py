@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 from penstock.engine.runner.attention import Backend, Part, merge
+from penstock.engine.runner.narrow import kv_type, narrowed
 
 from tests.cuda.where import DEVICE
 
@@ -27,6 +28,7 @@ class Ragged:
         dim: int = 16,
         wide: int | None = None,
         dtype: torch.dtype = torch.float32,
+        kv_dtype: str = "auto",
         window: int | None = None,
         mutual: int = 0,
         cap: float = 0.0,
@@ -56,6 +58,7 @@ class Ragged:
             runs.append((len(lengths), len(lengths) + asked))
             lengths += ends
             slots += [slot] * asked
+        keys, values = (narrowed(part, kv_type(kv_dtype, dtype)) for part in (keys, values))
         query = torch.randn(len(lengths), kv_heads * group, dim, generator=noise).to(dtype)
         self.scale = dim**-0.5
         self.query, self.keys, self.values = query.to(DEVICE), keys.to(DEVICE), values.to(DEVICE)

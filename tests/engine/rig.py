@@ -45,6 +45,9 @@ _streams = itertools.count(1)
 class Rig:
     """An engine, its streams, and every plan that was carried out."""
 
+    # How far logits may be from the reference's, and how near the second likeliest token may be to the likeliest.
+    tolerance, margin = TOLERANCE, MARGIN
+
     def __init__(self, loaded: Loaded, **config: Any) -> None:
         self.core = Core(loaded, EngineConfig(**{"kv_tokens": 8192, "backend": "cpu", **config}))
         self.sessions: dict[int, Session] = {}
@@ -98,12 +101,15 @@ class Rig:
     def _witness(self, plan: Plan, result: Result) -> None:
         self.plans.append(plan)
         drawing = [feed for feed in plan.feeds if feed.draw is not None]
-        for place, (feed, token) in enumerate(zip(drawing, result.tokens, strict=True)):
+        stayed, place = dict(self.core.scheduler.guessing.stayed), 0
+        for feed, drawn in zip(drawing, result.drawn(), strict=True):
             assert self.core.language.logits is not None
             row = feed.first + sum(len(rows) for rows in feed.rows) - 1
             session = self.sessions[feed.stream]
-            session.draws[row] = (token, self.core.language.logits[place].clone())
-            session.story.drawn(token in self.core.loaded.family.stop_ids)
+            for number, (token, _) in enumerate(drawn[: 1 + stayed.get(feed.stream, 0)]):
+                session.draws[row + number] = (token, self.core.language.logits[place + number].clone())
+                session.story.drawn(token in self.core.loaded.family.stop_ids)
+            place += 1 + (0 if feed.guesses is None else len(feed.guesses.draws))
 
 
 class Session:
@@ -250,9 +256,9 @@ class Session:
             assert token == int(sequence.ids[row])
             error = float((logits - dense[row - 1]).abs().max())
             largest = float(dense[row - 1].abs().max())  # whose rounding the others have in common
-            assert error < max(TOLERANCE, ROUNDING * largest), f"row {row}: logits differ by {error}"
+            assert error < max(self.rig.tolerance, ROUNDING * largest), f"row {row}: logits differ by {error}"
             best = dense[row - 1].topk(2)
-            if best.values[0] - best.values[1] > MARGIN:
+            if best.values[0] - best.values[1] > self.rig.margin:
                 assert token == int(best.indices[0])
         return len(places)
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock.engine.config import EngineConfig
 from penstock.engine.runner.attention import Backend, Part, ReferenceBackend, merge
-from penstock.engine.runner.attention_cpu import _STRETCH_ROWS, CpuBackend, _stretches
+from penstock.engine.runner.attention_cpu import CpuBackend
+from penstock.engine.runner.attention_cpu_long import _STRETCH_ROWS, _stretches
 from penstock.engine.runner.threads import compute_threads
 from penstock.errors import ModelError
 
