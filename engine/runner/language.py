@@ -60,7 +60,7 @@ class LanguageModel:
         self.fast = loaded.fast if taken_over else None
         self.head, self.drawn = loaded.head, loaded.drawn
         self.beside = Beside(loaded)
-        self.ahead_in_windows = loaded.ahead_in_windows
+        self.ahead_in_windows, self.together = loaded.ahead_in_windows, loaded.together
         self.axes = loaded.family.data.axes
         self.turning = loaded.turning
         self.embed = loaded.text.get_input_embeddings()
@@ -159,7 +159,7 @@ class LanguageModel:
         """All rows of the step back to back through the decoder; returns `(rows, hidden)`."""
         if self.graphs is not None and (hidden := self.graphs.tokens(feeds)) is not None:
             return hidden
-        batch = batched(feeds)
+        batch = batched(feeds, self.together)
         ids = upload(torch.from_numpy(batch.ids), self.device)
         embeds = self.embed(ids)
         deep = laid_out(self.spans, [run for feed in feeds for run in feed.rows], embeds)

@@ -44,6 +44,7 @@ BUILDERS: dict[str, Built] = {
     "fast_vlm": Built(tiled.fast_vlm, _SEES),
     "gemma3n": Built(gemmas.gemma3n, {"image": "A", "audio": "E"}),
     "gemma4": Built(gemmas.gemma4, {"image": "A", "video": "E", "audio": "E"}),
+    "gemma4_unified": Built(gemmas.gemma4_unified, {"image": "D", "audio": "E"}),
     "gemma4 large": Built(gemmas.gemma4_large, {"image": "D"}),
     "glm46v": Built(axes.glm46v, _BOTH),
     "glm4v": Built(_glm("glm4v"), _BOTH),

@@ -29,7 +29,6 @@ REFUSED: dict[str, Refusal] = {
     "emu3": Refusal(refusals.emu3, "lays a picture in a prompt otherwise than one that stands alone"),
     "florence2": Refusal(named("florence2"), _ENCODER),
     "fuyu": Refusal(refusals.fuyu, "Found total 2 |SPEAKER| tokens and 1 images"),
-    "gemma4_unified": Refusal(named("gemma4_unified"), "expected as many heads of one size in all layers"),
     "git": Refusal(refusals.git, "its attention cannot be replaced"),
     "hunyuan_vl": Refusal(axes.hunyuan_vl, "its rule gives a picture in a prompt other positions"),
     "instructblip": Refusal(refusals.instructblip, "its processor lays 5 rows of image, its tower gives 4"),
