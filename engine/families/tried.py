@@ -21,6 +21,7 @@ from .far_words import with_far_words
 from .opened import decoder_of, open_model
 from .senses import find_senses, marks_of
 from .text import check_text
+from .together import Together
 from .trial import FamilyTrial
 from .tried_towers import TriedTowers
 
@@ -87,10 +88,12 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, decoder: Any, missing: 
         vocabulary=text.vocab_size,
         clock="patches" if towers.rope is not None else "seconds",
         left_out=dict(missing),
+        together=frozenset(kind for kind, way in towers.ways.items() if way is Together.PIECE),
     )
     head = model.get_output_embeddings()
     loaded = Loaded(Family(data, processor.tokenizer), towers, decoder, head, text, types=towers.types.tables)
-    return loaded._replace(marks=marks_of(model, decoder), ahead_in_windows=towers.ahead_in_windows)
+    marks, in_windows = marks_of(model, decoder), towers.ahead_in_windows
+    return loaded._replace(marks=marks, ahead_in_windows=in_windows, together=towers.mutual)
 
 
 def _opened(config: Any, path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, dict[str, str]]:
