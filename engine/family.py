@@ -21,8 +21,8 @@ from ..streams.requests.transcription import Transcription
 from ..streams.segment import AudioSegment, MediaSpec, RowSpec, Segment, VideoSegment
 from ..streams.size import smaller_rule, video_rule
 from .embeddings import EncodedPrompt, EncodedSpan, Features
+from .logits import LogitRule
 from .positions import Clock
-from .runner.logits import LogitRule
 from .span import Span, Stored
 from .words.grammar import Grammars
 from .words.spelling import spelling_of
@@ -49,8 +49,9 @@ class FamilyData(msgspec.Struct, frozen=True):
     library_rule: where the library goes on after a block (`Block.leave`). unit_marks_share: the two marks before and
     after sound inside video stand at one position. frame_rows: how many rows a frame of video has in a model with one
     axis; 0 where frames tell their time in words. transcription: how it is asked for the words of a sound; None: that
-    is not known. left_out: kinds of media that the model is not served with, each with the reason.
-    together: kinds of which a piece goes in whole, since some of its rows see one another.
+    is not known. left_out: kinds of media that the model is not served with, each with the reason. together: kinds of
+    which a piece goes in whole, since some of its rows see one another. stateful: its layers keep states of all rows,
+    which no row can be taken out of (class "G" beside those of its modalities).
     """
 
     name: str
@@ -77,6 +78,7 @@ class FamilyData(msgspec.Struct, frozen=True):
     transcription: Transcription | None = None
     left_out: dict[str, str] = {}
     together: frozenset[str] = frozenset()
+    stateful: bool = False
 
 
 class Family:
@@ -109,7 +111,8 @@ class Family:
         self.stop_ids = data.stop_ids
         self.max_positions = data.max_positions
         self.live_trained = data.live_trained
-        self.no_window = ""  # why its streams cannot let rows go and live on; empty: they can
+        # Why its streams cannot let rows go and live on; empty: they can.
+        self.no_window = "its layers keep a state of all rows, which none can be taken out of" if data.stateful else ""
 
     def ending(self, kind: str) -> Stored:
         """The rows that close a block of this modality, as the span store has them: an entry of the model's own."""

@@ -50,4 +50,7 @@ def _unread(make: Any, path: Path, dtype: torch.dtype, attention: str | dict[str
 def decoder_of(model: Any) -> Any:
     """The decoder of a model, without the output layer that some count to it."""
     decoder = model.get_decoder()
-    return decoder.model if hasattr(decoder, "lm_head") else decoder
+    if decoder.get_output_embeddings() is None:
+        return decoder
+    inner = decoder.get_decoder()
+    return decoder.model if inner is decoder else inner

@@ -19,7 +19,7 @@ from ...streams.requests.prompt import Content, Media
 from ...streams.segment import AudioSegment, ImageSegment, Segment, VideoSegment
 from ..embeddings import EncodedPrompt
 from ..family import Loaded
-from ..runner.logits import LogitRule
+from ..logits import LogitRule
 from ..runner.out_of_memory import is_out_of_memory
 from ..runner.probe import check_prompt
 from .processor_options import Values

@@ -107,7 +107,7 @@ class Step(NamedTuple):
     written to. parts: prepared, by how far back the layers that use them see. The first is the one that new rows are
     written to. For each other one `turns` says by layer how far queries turn to meet its keys, whose rows count as
     standing elsewhere than where they were computed. `shared`: layers that write nothing and read what an earlier one
-    wrote. `chunks`: of the layers that see chunks.
+    wrote. `chunks`: of the layers that see chunks. `states`: a `StatesStep`, where layers keep states of all rows.
     """
 
     backend: int
@@ -118,6 +118,7 @@ class Step(NamedTuple):
     turns: list[list[Turn]] = []
     shared: frozenset[int] = frozenset()
     chunks: dict[int, Chunk] = {}
+    states: Any = None
 
     def seen(self, window: Reach) -> list[Part]:
         """Where each row looks in a layer of this window. ModelError for a window that the step was not made for."""

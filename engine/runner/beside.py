@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..family import Loaded
+from .upload import upload
 
 _PER_LAYER, _CACHE = "per_layer_inputs", "past_key_values"
 
@@ -21,9 +22,9 @@ class Beside:
     def __init__(self, loaded: Loaded) -> None:
         text = loaded.text
         weight = text.get_input_embeddings().weight
-        self._types = {name: table.to(weight.device) for name, table in loaded.types.items()}
+        self._types = {name: upload(table, weight.device) for name, table in loaded.types.items()}
         self._embed = text.get_per_layer_inputs if has_layer_words(text, loaded.config) else None
-        self._marks = torch.tensor(sorted(loaded.marks), dtype=torch.int64, device=weight.device)
+        self._marks = upload(torch.tensor(sorted(loaded.marks), dtype=torch.int64), weight.device)
         self._counts = bool(getattr(loaded.config, "attn_temperature_tuning", False))
         self._empty = getattr(loaded.config, "pad_token_id", None) or 0
         more = {_PER_LAYER: self._embed is not None, _CACHE: self._counts}

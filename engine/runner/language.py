@@ -27,13 +27,12 @@ from .guesses import drawn_rows, laid_behind, result
 from .narrow import kv_type
 from .out_of_memory import is_out_of_memory, let_go
 from .sampler import likeliest, sample
-from .shapes import layer_shapes
+from .shapes import CHUNKED, layer_shapes
 from .spans import SpanStore, laid_out
+from .states import States
 from .upload import on, upload
 
 log = logging.getLogger("penstock.engine")
-
-CHUNKED = "chunked_attention"  # what the library calls such layers
 
 
 class LanguageModel:
@@ -72,6 +71,7 @@ class LanguageModel:
         self.chunks = chunks_of(config)
         self.windows: set[int | Chunk] = {*windows_of(loaded.text, config), *self.chunks.values()}
         spare = record is not None  # a page and a table for rows that pad a batch
+        self.states = States(loaded.text, config, slots) if loaded.family.data.stateful else None
         self.cache = Cache(
             shapes,
             pages + spare,
@@ -98,7 +98,7 @@ class LanguageModel:
             return self._run(plan)
 
     def _run(self, plan: Plan) -> Result:
-        failed = self.cache.move(plan)
+        failed = self.cache.move(plan) + ([] if self.states is None else self.states.move(plan))
         self.spans.release(plan.releases)
         self.spans.fed(plan.found)
         feeds = [laid_behind(feed) for feed in self.guess(plan) if feed.stream not in failed]
@@ -146,12 +146,16 @@ class LanguageModel:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         embeds = {id: tuple(self.spans.whole(id)) for id in snapshot.frozen.entries}
-        return msgspec.structs.replace(snapshot, layers=self.cache.on_host(snapshot.twin), embeds=embeds)
+        states = [] if self.states is None else self.states.on_host(snapshot.twin)
+        layers = self.cache.on_host(snapshot.twin)
+        return msgspec.structs.replace(snapshot, layers=layers, embeds=embeds, states=states)
 
     def bring(self, stream: int, snapshot: Snapshot, base: int) -> None:
         """What a stream that goes on here has in host memory, before the first plan that names it."""
         if snapshot.layers:
             self.cache.bring(stream, snapshot.layers)
+        if self.states is not None:
+            self.states.bring(stream, snapshot.states)
         for id, embeds in snapshot.embeds.items():
             self.spans.add(base + id, Embeddings(*embeds))
 
@@ -169,7 +173,10 @@ class LanguageModel:
                 return hidden
         positions = upload(torch.from_numpy(batch.positions), self.device)
         more = self.beside(ids, positions) | ({} if deep is None else self._deep(deep))
-        return self._decoded(embeds, positions, self._attention(batch), more)
+        step = self._attention(batch)
+        if self.states is not None:
+            step = step._replace(states=self.states.step(feeds))
+        return self._decoded(embeds, positions, step, more)
 
     def _pass(
         self, ids: torch.Tensor, embeds: torch.Tensor | None, positions: torch.Tensor, step: Step

@@ -33,6 +33,8 @@ _OFF = 2e-3
 @torch.no_grad()
 def with_turning(loaded: Loaded) -> Loaded:
     """`loaded` with its turning; where it has none, as it was, and the family says why no stream of it may slide."""
+    if loaded.family.no_window:
+        return loaded
     try:
         turning = turning_of(loaded)
         if loaded.fast is None:

@@ -90,6 +90,27 @@ def test_a_model_that_agrees_is_always_right(text_loaded: Loaded, params: dict[s
     assert told["guesses"] == told["guesses_right"] > 60
 
 
+@pytest.mark.parametrize("host_pages", [0, 1 << 16])
+def test_it_knows_what_pages_hold(text_loaded: Loaded, host_pages: int) -> None:
+    """Forked and preempted, a model that agrees stays right: it reads again what came back to other pages, and pages
+    that are copied are copied in its cache too."""
+    with always(4):
+        rig = Rig(drafted(text_loaded, 0.0), **config_of("same", 16, 240, host_pages))
+        session = rig.open(format="turns")
+        session.ask("Who is it?", max_tokens=60, ignore_eos=True, temperature=1.0, seed=2)
+        rig.step(4)
+        twins = [rig.fork(session) for _ in range(3)]
+        for number, twin in enumerate(twins):
+            twin.interrupt(number)
+            twin.ask("And now?", max_tokens=60, ignore_eos=True)
+        rig.run()
+    assert [len(twin.ids()) for twin in (session, *twins)] == [60] * 4
+    assert any(plan.copies for plan in rig.plans)
+    assert any(plan.restores for plan in rig.plans) == bool(host_pages)
+    told = rig.core.scheduler.statistics()
+    assert told["guesses"] == told["guesses_right"] > 60
+
+
 def test_a_model_that_never_agrees_is_asked_less_and_less(text_loaded: Loaded) -> None:
     ids, steps, told = said(drafted(text_loaded, 50.0), "same", {"temperature": 0}, tokens=160)
     assert ids == said(text_loaded, None, {"temperature": 0}, tokens=160)[0]

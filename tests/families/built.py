@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tests.engine import tried as pictures
 
-from . import axes, blocks, documents, gemmas, hearing, llamas, tiled
+from . import axes, blocks, documents, gemmas, hearing, llamas, stateful, tiled
 from .suite import Builder
 
 
@@ -85,6 +85,14 @@ BUILDERS: dict[str, Built] = {
         )
     },
     "qwen2_audio": Built(pictures.qwen2_audio, {"audio": "E"}),
+    "lfm2_vl": Built(stateful.lfm2_vl, _SEES),
+    "lfm3_vl": Built(stateful.lfm3_vl, _BOTH),
+    "minicpm_ocr": Built(stateful.minicpm_ocr, _CLIPS),
+    "minicpmv4_6": Built(stateful.minicpmv4_6, _CLIPS),
+    "minicpmv4_7": Built(stateful.minicpmv4_7, _SEES),
+    "nemotron_h_omni": Built(stateful.nemotron_h_omni, {"image": "A", "audio": "E"}),
+    "qwen3_5": Built(stateful.qwen3_5, _BOTH),
+    "qwen3_5_moe": Built(stateful.qwen3_5_moe, _BOTH),
     "step3p7": Built(documents.step3p7, _SEES),
     "video_llama_3": Built(axes.video_llama_3, _CLIPS),
     "video_llava": Built(pictures.video_llava, _BOTH),

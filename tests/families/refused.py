@@ -20,7 +20,6 @@ class Refusal(NamedTuple):
 
 
 _ENCODER = "its decoder reads the states of an encoder"
-_STATE = "linear_attention: what they keep is one state of all rows"
 
 REFUSED: dict[str, Refusal] = {
     "blip-2": Refusal(refusals.blip2, "its processor lays 5 rows of image, its tower gives 4"),
@@ -34,12 +33,9 @@ REFUSED: dict[str, Refusal] = {
     "instructblip": Refusal(refusals.instructblip, "its processor lays 5 rows of image, its tower gives 4"),
     "kosmos-2": Refusal(refusals.kosmos2, "expected image_token on its Kosmos2Processor"),
     "kyutai_speech_to_text": Refusal(refusals.kyutai_speech_to_text, "expected image_token on its Kyutai"),
-    "lfm2_vl": Refusal(refusals.lfm2_vl, "got conv: what they keep is one state of all rows"),
     "mllama": Refusal(mllama, "expected layers that see rows of the cache alone, got cross_attention_layers"),
     "phi4_multimodal": Refusal(refusals.phi4_multimodal, "expected image_token_id on its Phi4MultimodalConfig"),
     "pix2struct": Refusal(named("pix2struct"), _ENCODER),
-    "qwen3_5": Refusal(named("qwen3_5"), _STATE),
-    "qwen3_5_moe": Refusal(named("qwen3_5_moe"), _STATE),
     "t5gemma2": Refusal(named("t5gemma2"), _ENCODER),
     "udop": Refusal(named("udop"), _ENCODER),
     "vibevoice_asr": Refusal(hearing.vibevoice_asr, "its tower makes other rows of a sound each time"),

@@ -11,7 +11,20 @@ from tests.house.source import FOLDERS, ROOT, at, dotted, imports, modules, tree
 
 # The wings and contracts of `engine`: each may import those before it.
 WINGS = (
-    *("span", "embeddings", "plan", "frozen", "command", "encoding", "graph", "prefix", "pages", "positions", "config"),
+    *(
+        "span",
+        "embeddings",
+        "plan",
+        "frozen",
+        "command",
+        "encoding",
+        "graph",
+        "prefix",
+        "pages",
+        "positions",
+        "config",
+        "logits",
+    ),
     *("words", "family", "runner", "families", "conversation", "guessing", "scheduling", "loading", "core", "record"),
     *("snapshot", "brook"),
 )
