@@ -24,7 +24,7 @@ from ..runner.shapes import KINDS, stateful
 from ..span import Rows, Span
 from ..words.spelling import spelling_of
 from ..words.template import begins, learn
-from .opened import open_model
+from .opened import decoder_of, open_model
 from .prompt import check_ids, conversation, rendered
 from .ready_rows import ReadyMarks
 
@@ -106,9 +106,6 @@ def _joined(message: dict[str, Any], content: Content) -> dict[str, Any]:
     return {**message, "content": "".join(part.get("text", "") for part in parts)}
 
 
-_OTHERS = {
-    "chunked_attention": "rows of a chunk see none before it, and pages know no such bounds",
-}
 _BY_LAYER = {
     "cross_attention_layers": "layers that see rows of the cache alone",
 }
@@ -121,8 +118,7 @@ def check_text(config: Any) -> None:
         raise ModelError("expected max_position_embeddings in its configuration, got none")
     others = set(getattr(config, "layer_types", None) or ()) - KINDS
     if others:
-        why = sorted({f": {_OTHERS[name]}" for name in others if name in _OTHERS})
-        raise ModelError(f"expected layers of full or sliding attention, got {', '.join(sorted(others))}{''.join(why)}")
+        raise ModelError(f"expected layers of full or sliding attention, got {', '.join(sorted(others))}")
     for name, what in _BY_LAYER.items():
         if getattr(config, name, None):
             raise ModelError(f"expected {what}, got {name} {getattr(config, name)}")
@@ -150,7 +146,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         stateful=stateful(config),
     )
     family = Family(data, tokenizer)
-    loaded = Loaded(family, NoTowers(tokenizer), model.base_model, model.get_output_embeddings(), config)
+    loaded = Loaded(family, NoTowers(tokenizer), decoder_of(model), model.get_output_embeddings(), config)
     if device.type != "meta":
         return loaded._replace(drawn=check_against_stock(loaded, model))
     return loaded

@@ -19,9 +19,10 @@ from ..runner.library import transformers
 from ..runner.shapes import stateful
 from ..words.template import learn
 from .far_words import with_far_words
-from .opened import open_model
+from .opened import decoder_of, open_model
 from .senses import find_senses, marks_of
 from .text import check_text
+from .together import Together
 from .trial import FamilyTrial
 from .tried_towers import TriedTowers
 
@@ -74,8 +75,8 @@ def check_tried(config: Any) -> None:
 
 def _decoder(model: Any) -> tuple[Any, Any]:
     """The decoder and its output layer. Some models hold a whole language model, with the output layer in it."""
-    decoder, head = model.get_decoder(), model.get_output_embeddings()
-    return (decoder, head) if head is not None else (decoder.get_decoder(), decoder.get_output_embeddings())
+    head = model.get_output_embeddings()
+    return decoder_of(model), model.get_decoder().get_output_embeddings() if head is None else head
 
 
 def _loaded(path: Path, model: Any, towers: TriedTowers, parts: tuple[Any, Any], missing: dict[str, str]) -> Loaded:
@@ -94,10 +95,12 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, parts: tuple[Any, Any],
         vocabulary=text.vocab_size,
         clock="patches" if towers.rope is not None else "seconds",
         left_out=dict(missing),
+        together=frozenset(kind for kind, way in towers.ways.items() if way is Together.PIECE),
         stateful=stateful(text),
     )
     loaded = Loaded(Family(data, processor.tokenizer), towers, *parts, text, types=towers.types.tables)
-    return loaded._replace(marks=marks_of(model, parts[0]), ahead_in_windows=towers.ahead_in_windows)
+    marks, in_windows = marks_of(model, parts[0]), towers.ahead_in_windows
+    return loaded._replace(marks=marks, ahead_in_windows=in_windows, together=towers.mutual)
 
 
 def _opened(config: Any, path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, dict[str, str]]:
