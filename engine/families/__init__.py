@@ -1,9 +1,9 @@
 """Model families that Penstock serves, by `model_type` of their configuration.
 
 Each module has `load(path, dtype, device) -> Loaded`; on the device "meta" no weight is read (opened.py). Families
-outside this folder register under the entry point group `penstock.families` with the model type as the name and such a
-`load` as the object.
+of other packages register such a `load` (outside.py; docs/add-a-family.md).
 
+    outside.py          families of other packages
     text.py             text-only decoders: Llama, Qwen2, Qwen3; others are tried
     tried.py            any other model that takes pictures, video or sound
     trial.py            whether it does here what it does in the library
@@ -31,7 +31,6 @@ import re
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,7 @@ from ..runner.library import transformers
 from ..runner.out_of_memory import is_out_of_memory
 from ..runner.rotary import check_rotary
 from .opened import MissingWeights
+from .outside import outside, registered
 
 BUILT_IN = {
     "gemma3": ".gemma3",
@@ -76,9 +76,8 @@ def loader(model_type: str) -> Callable:
     with the reason and what is served, where it cannot be one; of `load`, where it turns out to be none."""
     if model_type in BUILT_IN:
         return partial(_native, model_type, import_module(BUILT_IN[model_type], __name__).load)
-    found = entry_points(group="penstock.families", name=model_type)
-    if found:
-        return next(iter(found)).load()
+    if registered(model_type):
+        return outside(model_type)
     if model_type in _CHANGING:
         raise _unserved(model_type, "new media would change the rows that are cached already (class F)")
     trial = _trial(model_type)
@@ -89,7 +88,7 @@ def loader(model_type: str) -> Callable:
 
 def is_tried(model_type: str) -> bool:
     """Whether nobody named this type: a trial at load decides if it is served."""
-    return model_type not in BUILT_IN and not entry_points(group="penstock.families", name=model_type)
+    return model_type not in BUILT_IN and not registered(model_type)
 
 
 def rehearse(model_type: str, path: Path) -> None:
@@ -161,7 +160,7 @@ def check_config(config: Any) -> None:
     except ModelError as error:
         raise _unserved(config.model_type, error) from error
     others = [name for name in getattr(config, "sub_configs", {}) if re.search("vision|audio|image|speech", name)]
-    only_text = config.model_type not in BUILT_IN and _trial(config.model_type) == ".text"
+    only_text = is_tried(config.model_type) and _trial(config.model_type) == ".text"
     if only_text and any(getattr(config, name, None) is not None for name in others):
         named = ", ".join(sorted(others))
         raise _unserved(config.model_type, f"it would be served as text alone, without its {named}")

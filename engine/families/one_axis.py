@@ -7,7 +7,7 @@ follow, each is one tile, as the makers have it for several. It does not know wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -120,16 +120,22 @@ def blocks_of(tower: Any) -> Iterable[Any]:
 
 
 def load_one_axis(
-    path: Path, dtype: torch.dtype, device: torch.device, towers: type[OneAxisTowers], names: tuple[str, str]
+    path: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    towers: type[OneAxisTowers],
+    names: tuple[str, str],
+    blocks: Callable[[Any], Iterable[Any]] = blocks_of,
 ) -> Loaded:
     """A model of this kind from `path`, in `dtype` on `device`; only the attention of its language model is replaced.
 
-    `names`: what the library calls the vision tower and the language model.
+    `names`: what the library calls the vision tower and the language model. `blocks`: the layers of that tower, between
+    which a step may run.
     """
     processor, model = open_sight(path, dtype, device)
     config, tokenizer = model.config, processor.tokenizer
     sight, decoder = (getattr(model.model, name) for name in names)
-    tower = towers(model.model, processor, blocks_of(sight))
+    tower = towers(model.model, processor, blocks(sight))
     learnt = learn(processor, tokenizer, model.generation_config, tower.placeholders())
     learnt["blocks"] |= tower.own_blocks()
     endings = tower.endings()

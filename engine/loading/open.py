@@ -98,9 +98,17 @@ def _take_rows(loaded: Loaded) -> None:
 
 
 def known(checkpoint: Checkpoint) -> tuple[Any, Callable[..., Loaded]]:
-    """The configuration of a checkpoint that may be served, and the `load` of its family. Raises ModelError."""
-    from ..families import check_config, loader
+    """The configuration of a checkpoint that may be served, and the `load` of its family. Raises ModelError.
 
+    A family of another package is imported first: it may bring the configuration's class.
+    """
+    from ..families import check_config, loader
+    from ..families.outside import check_brought, outside, registered
+
+    said = transformers.PreTrainedConfig.get_config_dict(checkpoint.folder)[0].get("model_type")
+    if isinstance(said, str) and registered(said):
+        outside(said)
+        check_brought(said)
     config = transformers.AutoConfig.from_pretrained(checkpoint.folder)
     load_family = loader(config.model_type)
     check_config(config)
