@@ -28,6 +28,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     pieces: how long a piece of each is in seconds, where it comes in pieces. A piece waits until it is complete, or
         until a question, which takes what there is.
     left_out: other media, each with the reason why this model is served without it.
+    embeddings: the kinds of rows that `Embedding` may bring.
     formats: the formats that `Request.format` may name.
     live_trained: the checkpoint declares that it was trained for the format `live`.
     max_positions: the most positions of a stream.
@@ -63,22 +64,27 @@ class EngineInfo(msgspec.Struct, frozen=True):
     classes: dict[str, str] = {}
     pieces: dict[str, float] = {}
     left_out: dict[str, str] = {}
+    embeddings: tuple[str, ...] = ()
     picture_rows: int = 0
     row_pixels: int = 0
 
 
 def info_of(loaded: Loaded, config: EngineConfig, memory: Memory) -> EngineInfo:
     """What an engine of this model, with this configuration and its memory shared out so, serves."""
+    from ..engine.families.absent import ELSEWHERE, AbsentTowers
     from ..engine.runner.threads import choose_threads
     from .wiring import turn_model
 
     data, spec = loaded.family.data, loaded.family.spec
+    absent = isinstance(loaded.towers, AbsentTowers)
+    takes = () if absent else loaded.family.modalities
+    without = dict.fromkeys(loaded.family.modalities, ELSEWHERE) if absent else {}
     picture = sized(spec, config.processor).image if "max_pixels" in spec.options else None
     row_pixels = 0 if picture is None else picture.factor**2
     return EngineInfo(
         model=data.model,
         family=data.name,
-        modalities=loaded.family.modalities,
+        modalities=takes,
         formats=tuple(BY_NAME),
         live_trained=data.live_trained,
         max_positions=data.max_positions,
@@ -92,9 +98,10 @@ def info_of(loaded: Loaded, config: EngineConfig, memory: Memory) -> EngineInfo:
         threads=str(choose_threads(config)) if loaded.device.type == "cpu" else "",
         turn_model=turn_model(config),
         transcription=data.transcription,
-        classes=data.classes,
-        pieces=_pieces(data.spec),
-        left_out=data.left_out,
+        classes={} if absent else data.classes,
+        pieces={} if absent else _pieces(data.spec),
+        left_out=data.left_out | without,
+        embeddings=tuple(spec.rows.ids),
         picture_rows=0 if picture is None else picture.largest // row_pixels,
         row_pixels=row_pixels,
     )

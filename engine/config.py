@@ -51,6 +51,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         around turns and where media goes. `None`: the checkpoint's own.
     turn_model: the file of smart-turn v3 (ONNX), which hears whether somebody has finished (`TurnDetection.semantic`).
         `None`: the one that the package pipecat-ai has, if it is installed.
+    language_only: no weights of towers are loaded. Media comes in as `Embedding`: what an encoder elsewhere made of it.
     record: a folder in which the run is written to a file, for `penstock replay`. What clients say and show can be made
         out from it. `None`: nothing is written.
     """
@@ -81,6 +82,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     limits_per_request: dict[str, int] = {}
     chat_template: str | None = None
     turn_model: str | None = None
+    language_only: bool = False
     record: str | None = None
 
 

@@ -198,8 +198,8 @@ def engine_config(options: argparse.Namespace) -> EngineConfig:
 
 def sized_config(options: argparse.Namespace) -> EngineConfig:
     """The same with what `serve` and `plan` say about the cache and the streams."""
-    sizes = {"kv_gib": options.kv_gib, "memory_fraction": options.memory_fraction, "slots": options.slots}
-    return msgspec.structs.replace(engine_config(options), **sizes)
+    said = {name: getattr(options, name) for name in ("kv_gib", "memory_fraction", "slots", "language_only")}
+    return msgspec.structs.replace(engine_config(options), **said)
 
 
 def served_config(options: argparse.Namespace) -> EngineConfig:

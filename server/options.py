@@ -186,6 +186,11 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_cache(model: argparse._ArgumentGroup) -> None:
+    model.add_argument(
+        "--language-only",
+        action="store_true",
+        help="load no weights of towers: media comes in as rows from an encoder elsewhere",
+    )
     cache = model.add_mutually_exclusive_group()
     cache.add_argument(
         "--memory-fraction",

@@ -17,6 +17,8 @@ of other packages register such a `load` (outside.py; docs/add-a-family.md).
     qwen_vl.py          Qwen2-VL, Qwen2.5-VL: images, video
     qwen3_vl.py         Qwen3-VL and its mixtures of experts: images, video
     opened.py           a model with all of its weights
+    parts.py            or with those of its towers, or of its decoder, alone
+    absent.py           towers that are elsewhere
     sizes.py            at which size a processor takes pictures and frames
     towers.py           towers that see, in pieces between decode steps: Qwen's, and the base of the others
     prompt.py           a whole prompt through the model's own processor
@@ -43,6 +45,7 @@ from ..runner.out_of_memory import is_out_of_memory
 from ..runner.rotary import check_rotary
 from .opened import MissingWeights
 from .outside import outside, registered
+from .parts import wanted
 
 BUILT_IN = {
     "gemma3": ".gemma3",
@@ -124,6 +127,9 @@ def _native(model_type: str, load: Callable, *where: Any) -> Any:
 
 
 def _tried(model_type: str, module: str, *where: Any) -> Any:
+    if module == ".tried" and (side := wanted()) is not None:
+        lacking = "towers" if side == "language" else "decoder"
+        raise _unserved(model_type, f"a trial compares whole models: expected a family by name, got no {lacking}")
     try:
         return import_module(module, __name__).load(*where)
     except _PLAIN:

@@ -75,16 +75,30 @@ def _load(checkpoint: Checkpoint, config: EngineConfig) -> Loaded:
     named, load_family = known(checkpoint)
     if is_tried(named.model_type):
         rehearse(named.model_type, checkpoint.folder)
-    weights = read(checkpoint.fetch_weights())
+    alone = config.language_only
+    weights = read(checkpoint.fetch_weights(), alone)
     placement = place(config, weights)
     check_room(weights, placement)
     with chosen_template(config.chat_template):
-        loaded: Loaded = load_family(checkpoint.folder, getattr(torch, placement.dtype), torch.device(placement.device))
+        where = checkpoint.folder, getattr(torch, placement.dtype), torch.device(placement.device)
+        loaded = language_alone(load_family, *where) if alone else load_family(*where)
     loaded.family.data = msgspec.structs.replace(loaded.family.data, model=checkpoint.name)
     make_small(loaded, config)
     _take_rows(loaded)
     own = fingerprint(loaded.text, loaded.head, loaded.config)
     return with_turning(take_over(loaded._replace(why=placement.why, fingerprint=own)))
+
+
+def language_alone(load_family: Callable[..., Loaded], *where: Any) -> Loaded:
+    """What the family makes of a checkpoint, without the weights of its towers."""
+    from ..families.absent import AbsentTowers
+    from ..families.parts import only
+
+    with only("language"):
+        loaded = load_family(*where)
+    if not loaded.family.modalities:
+        return loaded
+    return loaded._replace(towers=AbsentTowers(loaded.towers, loaded.device))
 
 
 def _take_rows(loaded: Loaded) -> None:
