@@ -40,6 +40,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     memory: how the memory of the device is shared out.
     turn_model: the file of the model that hears whether somebody has finished; `None`: there is none.
     transcription: how the model is asked for the words of a sound; `None`: that is not known, or it does not hear.
+    encoder: the address of the encoder in another process, where media is encoded; `None`: it is encoded here.
     picture_rows: the most rows of a picture with the engine's options; 0: all pictures have the same number of rows.
     row_pixels: how many pixels of a picture one row stands for, where a request may bound them (`Request.processor`).
     threads: how many threads compute on a CPU, and why so many. Empty elsewhere.
@@ -65,6 +66,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     pieces: dict[str, float] = {}
     left_out: dict[str, str] = {}
     embeddings: tuple[str, ...] = ()
+    encoder: str | None = None
     picture_rows: int = 0
     row_pixels: int = 0
 
@@ -76,7 +78,7 @@ def info_of(loaded: Loaded, config: EngineConfig, memory: Memory) -> EngineInfo:
     from .wiring import turn_model
 
     data, spec = loaded.family.data, loaded.family.spec
-    absent = isinstance(loaded.towers, AbsentTowers)
+    absent = type(loaded.towers) is AbsentTowers
     takes = () if absent else loaded.family.modalities
     without = dict.fromkeys(loaded.family.modalities, ELSEWHERE) if absent else {}
     picture = sized(spec, config.processor).image if "max_pixels" in spec.options else None
@@ -102,6 +104,7 @@ def info_of(loaded: Loaded, config: EngineConfig, memory: Memory) -> EngineInfo:
         pieces={} if absent else _pieces(data.spec),
         left_out=data.left_out | without,
         embeddings=tuple(spec.rows.ids),
+        encoder=config.encoder,
         picture_rows=0 if picture is None else picture.largest // row_pixels,
         row_pixels=row_pixels,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import tokenizers as tk
 import torch
@@ -36,7 +37,8 @@ def make_tokenizer() -> hf.PreTrainedTokenizerFast:
 def main(folder: str) -> None:
     torch.manual_seed(0)
     tokenizer = make_tokenizer()
-    end, _, image = tokenizer.convert_tokens_to_ids(list(SPECIAL))
+    ids: Any = tokenizer.convert_tokens_to_ids(list(SPECIAL))
+    end, _, image = ids
     words = hf.LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,

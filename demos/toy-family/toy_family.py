@@ -18,7 +18,7 @@ class ToyConfig(hf.LlavaConfig):
 class ToyModel(hf.LlavaModel):
     """LLaVA with a tower of its own: layers that see one square each."""
 
-    def __init__(self, config: ToyConfig) -> None:
+    def __init__(self, config: Any) -> None:
         super(hf.LlavaModel, self).__init__(config)
         sight, width = config.vision_config, config.text_config.hidden_size
         self.squares = torch.nn.Conv2d(3, width, sight.patch_size, sight.patch_size)
@@ -30,13 +30,14 @@ class ToyModel(hf.LlavaModel):
         rows = self.squares(pixel_values).flatten(2).transpose(1, 2)
         for layer in self.layers:
             rows = rows + torch.relu(layer(rows))
-        return BaseModelOutputWithPooling(pooler_output=list(rows))
+        pictures: Any = list(rows)
+        return BaseModelOutputWithPooling(pooler_output=pictures)
 
 
 class ToyForConditionalGeneration(hf.LlavaForConditionalGeneration):
     config_class = ToyConfig
 
-    def __init__(self, config: ToyConfig) -> None:
+    def __init__(self, config: Any) -> None:
         super(hf.LlavaForConditionalGeneration, self).__init__(config)
         self.model = ToyModel(config)
         self.lm_head = torch.nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)

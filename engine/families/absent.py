@@ -22,12 +22,13 @@ class AbsentTowers:
     """What a family says of media, without its encoders. Prompts are laid on `device`, the decoder's."""
 
     def __init__(self, towers: Towers, device: torch.device) -> None:
-        self._towers: Any = towers
-        self._towers.device = device
+        self.family_towers: Any = towers
+        self.family_towers.device = device
         self.blocks: list[Any] = []
+        self.fingerprint = ""  # of the towers that the checkpoint has; empty where nobody has asked
 
     def rows(self, segment: Segment) -> int:
-        return self._towers.rows(segment)
+        return self.family_towers.rows(segment)
 
     def encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:
         """InputError for media."""
@@ -36,16 +37,16 @@ class AbsentTowers:
         return []
 
     def timed(self, span: Span) -> Span:
-        return self._towers.timed(span)
+        return self.family_towers.timed(span)
 
     def taken(self) -> RowSpec:
-        return self._towers.taken()
+        return self.family_towers.taken()
 
     def prompt(self, content: Content, known: Features | None = None) -> EncodedPrompt:
         """A whole prompt; InputError for media without its features."""
         if known is None and content.media:
             raise InputError(f"expected text, got {len(content.media)} pieces of media: {ELSEWHERE}")
-        return self._towers.prompt(content, known)
+        return self.family_towers.prompt(content, known)
 
     def fork(self, stream: int, twin: int) -> None:
         """Nothing is kept per stream."""

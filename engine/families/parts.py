@@ -55,8 +55,14 @@ def without(make: Any, names: list[str]) -> Any:
         for name in names:
             put(self, name, None)
 
-    own = {"__init__": build, "__module__": make.__module__, "__qualname__": make.__qualname__}
-    own["_keys_to_ignore_on_load_unexpected"] = [".*"]
+    own = {
+        "__init__": build,
+        "__module__": make.__module__,
+        "__qualname__": make.__qualname__,
+        "_keys_to_ignore_on_load_unexpected": [".*"],
+    }
+    if wanted() == "towers":  # an output layer that is tied to the embeddings is gone with them
+        own["_tied_weights_keys"] = None
     return type(make.__name__, (make,), own)
 
 

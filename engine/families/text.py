@@ -24,6 +24,7 @@ from ..span import Rows, Span
 from ..words.spelling import spelling_of
 from ..words.template import begins, learn
 from .opened import open_model
+from .parts import wanted
 from .prompt import conversation, rendered
 
 
@@ -129,6 +130,8 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     """A text model from `path`, in `dtype` on `device`, its attention replaced. ModelError where it cannot be."""
     config = transformers.AutoConfig.from_pretrained(path)
     check_text(config)
+    if wanted() == "towers":
+        raise ModelError(f"expected a model that takes media, got {config.model_type}, which takes text only")
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     try:
         model = open_model(transformers.AutoModelForCausalLM, path, dtype, device, NAME)

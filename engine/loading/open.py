@@ -75,13 +75,15 @@ def _load(checkpoint: Checkpoint, config: EngineConfig) -> Loaded:
     named, load_family = known(checkpoint)
     if is_tried(named.model_type):
         rehearse(named.model_type, checkpoint.folder)
-    alone = config.language_only
-    weights = read(checkpoint.fetch_weights(), alone)
-    placement = place(config, weights)
-    check_room(weights, placement)
+    alone = config.language_only or config.encoder is not None
+    files = checkpoint.fetch_weights()
+    placement = place(config, read(files))
+    check_room(read(files, "language" if alone else None), placement)
     with chosen_template(config.chat_template):
         where = checkpoint.folder, getattr(torch, placement.dtype), torch.device(placement.device)
         loaded = language_alone(load_family, *where) if alone else load_family(*where)
+    if config.encoder is not None:
+        loaded = _expecting(loaded, checkpoint, files, named)
     loaded.family.data = msgspec.structs.replace(loaded.family.data, model=checkpoint.name)
     make_small(loaded, config)
     _take_rows(loaded)
@@ -99,6 +101,18 @@ def language_alone(load_family: Callable[..., Loaded], *where: Any) -> Loaded:
     if not loaded.family.modalities:
         return loaded
     return loaded._replace(towers=AbsentTowers(loaded.towers, loaded.device))
+
+
+def _expecting(loaded: Loaded, checkpoint: Checkpoint, files: list[Path], named: Any) -> Loaded:
+    """With the name of the towers that this checkpoint has, which are elsewhere. ModelError where it has none."""
+    from ..families.absent import AbsentTowers
+    from .towers import tower_fingerprint
+
+    if not isinstance(loaded.towers, AbsentTowers):
+        name = loaded.family.data.name
+        raise ModelError(f"encoder: expected a model that takes media, got {name}, which takes text only")
+    loaded.towers.fingerprint = tower_fingerprint(files, named, checkpoint.folder)
+    return loaded
 
 
 def _take_rows(loaded: Loaded) -> None:

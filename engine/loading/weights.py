@@ -14,6 +14,8 @@ import msgspec
 import torch
 from safetensors import safe_open
 
+from ..families.parts import Side
+
 _FLOATS = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "BF16": 2, "F16": 2, "I16": 2, "U16": 2}
 # Of a checkpoint that has tensors of this name, a whole Omni, these are served and no others.
@@ -44,9 +46,8 @@ def of_decoder(name: str) -> bool:
     return _DECODER.search(name) is not None
 
 
-def read(files: Iterable[Path], decoder_alone: bool = False) -> Weights:
-    """The weights in these files, or those of the decoder. Raises SafetensorError or OSError where one cannot be
-    read."""
+def read(files: Iterable[Path], side: Side | None = None) -> Weights:
+    """The weights in these files, or those of one side. Raises SafetensorError or OSError where one cannot be read."""
     tensors: dict[str, tuple[str, int]] = {}
     for file in files:
         with safe_open(file, framework="pt") as opened:
@@ -55,8 +56,8 @@ def read(files: Iterable[Path], decoder_alone: bool = False) -> Weights:
                 tensors[name] = (part.get_dtype(), math.prod(part.get_shape()))
     if any(name.startswith(_SERVED) for name in tensors):
         tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(_SERVED)}
-    if decoder_alone:
-        tensors = {name: tensor for name, tensor in tensors.items() if of_decoder(name)}
+    if side is not None:
+        tensors = {name: tensor for name, tensor in tensors.items() if of_decoder(name) == (side == "language")}
     floats: Counter[str] = Counter()
     fixed_bytes = 0
     for dtype, count in tensors.values():

@@ -54,7 +54,7 @@ def tower_bytes(loaded: Loaded) -> int:
 def test_no_weights_of_towers_are_loaded_and_the_memory_says_so(name: str) -> None:
     whole, language = served(name), alone(name)
     assert isinstance(language.towers, AbsentTowers)
-    towers: Any = language.towers._towers
+    towers: Any = language.towers.family_towers
     assert towers.model is not None and towers.blocks
     assert all(weight.is_meta for block in towers.blocks for weight in block.parameters())
     saved = tower_bytes(whole)

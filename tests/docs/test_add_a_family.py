@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import penstock
@@ -64,6 +65,8 @@ def expected(site: Path) -> list[str]:
     from PIL import Image
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
+    model: Any
+    processor: Any
     model, processor = (
         kind.from_pretrained(site.parent / "toy") for kind in (AutoModelForImageTextToText, AutoProcessor)
     )
@@ -141,6 +144,7 @@ def test_every_name_of_the_page_is_public() -> None:
 
 NO_METHODS = """
 from pathlib import Path
+from typing import Any
 from penstock.families import load_text
 class Half:
     blocks = []
