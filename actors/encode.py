@@ -80,13 +80,13 @@ class Encode(Actor[EncodeMessage]):
                 self._open.add(stream)
             case Segments(stream):
                 if stream in self._open:
-                    self._take(message)
+                    await self._take(message)
             case Grant():
                 await self._serve_or_hold(message)
             case Discard(keys, passes):
                 for key in keys:
                     if key in self._waiting:
-                        self._discard(key, passes)
+                        await self._discard(key, passes)
             case Converse():
                 await self._serve_or_hold(message)
             case TryAgain():
@@ -122,27 +122,41 @@ class Encode(Actor[EncodeMessage]):
         for stream in list(self._open):
             self._forget(stream)
 
-    def _take(self, message: Segments) -> None:
+    async def _take(self, message: Segments) -> None:
         stream, seq = message.stream, message.seq
         sizes = []
         self._left.setdefault((stream, seq), 0)
+        pieces = [segment for segment in message.segments if not isinstance(segment, TurnEnd)]
+        found = iter(await self._foreseen(pieces))
         for segment in message.segments:
-            if isinstance(segment, DroppedSegment):
-                self._pass((stream, seq, segment.index), [self._encoder.passed(segment)])
-                continue
+            key = stream, seq, segment.index
             if isinstance(segment, TurnEnd):
-                self._pass((stream, seq, segment.index), [_turn(segment)])
+                self._pass(key, [_turn(segment)])
                 continue
-            self._waiting[stream, seq, segment.index] = segment
-            self._left[stream, seq] += 1
-            rows = self._encoder.rows(segment)
-            sizes.append((segment.index, rows, segment.stop_us, _name(segment), segment.start_us))
+            foreseen = next(found)
+            if isinstance(foreseen, Exception):
+                self._schedule.put_control(Failed(*key, *_told(foreseen)))
+                if not isinstance(segment, DroppedSegment):
+                    self._decode.put_control(Encoded(stream, segment_bytes(segment)))
+            elif isinstance(foreseen, Span):
+                self._pass(key, [foreseen])
+            else:
+                assert not isinstance(segment, DroppedSegment)
+                self._waiting[key] = segment
+                self._left[stream, seq] += 1
+                sizes.append((segment.index, foreseen, segment.stop_us, _name(segment), segment.start_us))
         if message.last:
             self._last.add((stream, seq))
         if sizes:
             clip = any(getattr(segment, "clip_fps", None) is not None for segment in message.segments)
             self._schedule.put_control(Announce(stream, seq, sizes, message.arrived_us, clip))
         self._resolve(stream, seq)
+
+    async def _foreseen(self, segments: list[Segment | DroppedSegment]) -> list[int | Span | Exception]:
+        """How long each will be; in the thread, where the model's processor has to be called for it."""
+        if self._encoder.knows(segments):
+            return self._encoder.foreseen(segments)
+        return await self._thread.run(self._encoder.foreseen, segments)
 
     def _pass(self, key: Key, spans: list[Span]) -> None:
         """What stands for dropped media, or for the end of a turn, goes on behind the segments before it."""
@@ -152,11 +166,12 @@ class Encode(Actor[EncodeMessage]):
         elif spans:
             self._schedule.put_control(Spans(key[0], spans))
 
-    def _discard(self, key: Key, passes: bool) -> None:
+    async def _discard(self, key: Key, passes: bool) -> None:
         """A segment is let go of. What stands behind it stays, behind the segments before it."""
         segment, spans = self._waiting.pop(key), self._behind.pop(key, [])
         if passes and isinstance(segment, VideoSegment | AudioSegment):
-            spans = [self._encoder.passed(DroppedSegment(key[1], key[2], segment)), *spans]
+            found = await self._foreseen([DroppedSegment(key[1], key[2], segment)])
+            spans = [*(span for span in found if isinstance(span, Span)), *spans]
         self._pass(key, spans)
         self._done(key, segment)
 

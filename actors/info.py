@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..streams.format import BY_NAME
-from ..streams.requests.options import sized
+from ..streams.requests.options import sized, sizes_pieces
 from ..streams.requests.request import Sampling
 from ..streams.requests.transcription import Transcription
 
@@ -81,7 +81,7 @@ def info_of(loaded: Loaded, config: EngineConfig, memory: Memory) -> EngineInfo:
     absent = type(loaded.towers) is AbsentTowers
     takes = () if absent else loaded.family.modalities
     without = dict.fromkeys(loaded.family.modalities, ELSEWHERE) if absent else {}
-    picture = sized(spec, config.processor).image if "max_pixels" in spec.options else None
+    picture = sized(spec, config.processor).image if sizes_pieces(spec) else None
     row_pixels = 0 if picture is None else picture.factor**2
     return EngineInfo(
         model=data.model,
@@ -103,7 +103,7 @@ def info_of(loaded: Loaded, config: EngineConfig, memory: Memory) -> EngineInfo:
         classes={} if absent else data.classes,
         pieces={} if absent else _pieces(data.spec),
         left_out=data.left_out | without,
-        embeddings=tuple(spec.rows.ids),
+        embeddings=tuple(kind for kind in spec.rows.ids if data.classes.get(kind) != "F"),
         encoder=config.encoder,
         picture_rows=0 if picture is None else picture.largest // row_pixels,
         row_pixels=row_pixels,

@@ -13,6 +13,7 @@ from ..errors import ContextOverflowError, InputError
 from ..streams.format import BY_NAME, choose
 from ..streams.item import MEDIA, AudioBytes, AudioChunk, Buffer, Embedding, Image, Item, Text, VideoBytes, VideoFrame
 from ..streams.listening.detectors import check_installed
+from ..streams.requests.options import sizes_pieces
 from ..streams.requests.request import Request, SamplingParams
 from ..streams.requests.turns import TurnDetection
 from ..streams.segment import MediaSpec
@@ -40,12 +41,17 @@ _FIELDS = {kind: get_type_hints(kind) | _DATA.get(kind, {}) for kind in (Text, *
 
 def check_item(item: Item, info: Facts) -> None:
     """Raise InputError where `item` is not one, holds a field of a wrong type, or is media that the model does not
-    take, with the reason.
+    take in a stream, with the reason.
     """
     if type(item) not in _FIELDS:
         raise InputError(f"expected an item (Text, Image, VideoFrame, ...), got {type(item).__name__}")
     made = isinstance(item, Embedding)
     kind = item.kind if made else _MODALITY.get(type(item), "text")
+    if info.classes.get(kind) == "F":
+        raise InputError(
+            f"{kind}: expected it in the request's own prompt (messages, or prompt with media), since new media would "
+            f"change what this model has in the cache already (class F), got {type(item).__name__} in a stream"
+        )
     takes = info.embeddings if made else info.modalities
     if kind not in ("text", *takes):
         kinds = [name for name in takes if name not in ("unit", "text")]
@@ -178,7 +184,7 @@ def check_fits(request: Request, info: EngineInfo, spec: MediaSpec) -> None:
     check_turns(request.turn_detection, info, choose(request.format, info.live_trained)[0].name)
     check_prompt(request, info.kv_tokens)
     least, rule = request.processor.get("min_pixels", 0), spec.image or spec.video
-    if rule is not None and least // rule.factor**2 > info.kv_tokens:
+    if rule is not None and sizes_pieces(spec) and least // rule.factor**2 > info.kv_tokens:
         raise InputError(
             f"processor option 'min_pixels': expected at most {info.kv_tokens * rule.factor**2}, which are the cache's "
             f"{info.kv_tokens} rows, got {least}"

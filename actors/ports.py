@@ -25,6 +25,9 @@ class Facts(Protocol):
     def modalities(self) -> tuple[str, ...]: ...
 
     @property
+    def classes(self) -> dict[str, str]: ...
+
+    @property
     def left_out(self) -> dict[str, str]: ...
 
     @property

@@ -95,7 +95,7 @@ class Wiring:
         self.decode = Decode(
             loaded.family.spec, Decoders(limits, pool), self._supervisor, threads, decode, encode, schedule, hearing
         )
-        encoder = Encoder(loaded.towers, config.encoder_cache_bytes, language.spans, gate)
+        encoder = Encoder(loaded.towers, config.encoder_cache_bytes, language.spans, gate, loaded.family)
         self._remote = loaded.towers if isinstance(loaded.towers, RemoteTowers) else None
         self.encode = Encode(encoder, self._threads[0], encode, decode, schedule, config.encoder_seconds)
         steps = StepPace(config.step_ms, 16, config.append_rows, config.step_rows)

@@ -12,7 +12,7 @@ from .span import Rows, Span
 
 class Embeddings(NamedTuple):
     """Rows of media for the decoder: `rows` `(n, hidden)`. `deep` `(k, n, hidden)` is added after each of its first k
-    layers (DeepStack, arXiv 2406.04334); None where the model has none."""
+    layers, or before them, as the decoder has it (DeepStack, arXiv 2406.04334); None where the model has none."""
 
     rows: torch.Tensor
     deep: torch.Tensor | None = None
@@ -47,6 +47,13 @@ def joined(pieces: Iterable[Embeddings]) -> Embeddings:
     return Embeddings(rows, torch.cat(deep, 1))
 
 
+def by_layer(parts: dict[int, torch.Tensor]) -> Embeddings:
+    """Rows that are 0, with what is added at each of these layers, `(n, hidden)`."""
+    first = next(iter(parts.values()))
+    none = torch.zeros_like(first)
+    return Embeddings(none, torch.stack([parts.get(layer, none) for layer in range(max(parts) + 1)]))
+
+
 class EncodedSpan(NamedTuple):
     """A span that names no embeddings yet, and these."""
 
@@ -63,10 +70,12 @@ class EncodedPrompt(NamedTuple):
 
     `shown`: the pieces of media of which each run has rows, (place in `Content.media`, rows of the whole piece) each.
     Empty: nothing is said of them. `features`: what the towers made, for another prompt with the same media; None: they
-    made nothing, or nothing that can be used again.
+    made nothing, or nothing that can be used again. `ready`: the place at which, instead of the row that is there, each
+    of the rows stands that were made elsewhere (`Content.ready`).
     """
 
     rows: list[Rows]
     embeds: list[Embeddings | None]
     shown: Sequence[tuple[tuple[int, int], ...]] = ()
     features: Features | None = None
+    ready: Sequence[int] = ()

@@ -14,14 +14,15 @@ import torch
 
 from ..errors import InputError, ModelError
 from ..streams.format import Format, State
-from ..streams.requests.options import sized
+from ..streams.requests.options import sized, sizes_pieces
 from ..streams.requests.prompt import Content
 from ..streams.requests.request import Request, Sampling
 from ..streams.requests.transcription import Transcription
-from ..streams.segment import MediaSpec, RowSpec, Segment
+from ..streams.segment import AudioSegment, MediaSpec, RowSpec, Segment, VideoSegment
 from ..streams.size import smaller_rule, video_rule
 from .embeddings import EncodedPrompt, EncodedSpan, Features
 from .positions import Clock
+from .runner.logits import LogitRule
 from .span import Span, Stored
 from .words.grammar import Grammars
 from .words.spelling import spelling_of
@@ -190,7 +191,7 @@ class Family:
     def check_smaller(self, request: Request, most: int) -> None:
         """Raise InputError where frames cannot be made smaller, to at most `most` pixels."""
         rule = video_rule(sized(self.spec, request.processor), request.expected_frames)
-        if "max_pixels" not in self.spec.options:
+        if not sizes_pieces(self.spec):
             raise InputError(
                 f"video_pixels_idle: expected a model whose processor has max_pixels, got {self.data.name}, in which "
                 f"every frame has the same number of rows"
@@ -220,17 +221,36 @@ class Family:
             )
 
 
+class Taken(NamedTuple):
+    """How much of a stream's positions a piece takes: temporal patches, or as many as so many rows. `behind`: how many
+    by the library's rule, where that is another number. Nothing where the model is told times in words."""
+
+    patches: int = 0
+    rows: int = 0
+    behind: int = 0
+
+
 class Towers(Protocol):
     """The encoders of one model and their per-stream state (the loudest sound so far). One thread uses them.
 
     `blocks` are the modules between whose forward passes a step may run. Each pass of a tower goes through
-    `gate.tower_pass()`.
+    `gate.tower_pass()`. `times_inside`: what is laid for a piece of video has its times between rows, so the same
+    frames at another time are another piece.
     """
 
     blocks: list[Any]
+    times_inside: bool
 
     def rows(self, segment: Segment) -> int:
         """How many rows the segment will have."""
+        ...
+
+    def knows(self, segment: Segment) -> bool:
+        """Whether `rows` and `takes` say at once how long a piece is; else they call the model's processor for it."""
+        ...
+
+    def takes(self, piece: VideoSegment | AudioSegment) -> Taken:
+        """How much of a stream's positions a piece takes that was dropped."""
         ...
 
     def encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:
@@ -271,7 +291,10 @@ class Loaded(NamedTuple):
     `config` the decoder's configuration. `why` its device and dtype were taken, empty where they were asked for. `fast`
     is a `FastDecoder` that stands for `text`, None where the library's module runs. `turning` (a `Turning`): how keys
     turn with their positions, None where its streams have no window. `fingerprint`: what tells it from other models;
-    empty where nobody has asked."""
+    empty where nobody has asked. `drawn`: what the model does with the logits of its output layer.
+    `types`: what the decoder is told of each row beside it, by the name of its argument: a number for each id. `marks`:
+    ids of rows of media, which are no words. `ahead_in_windows`: rows that see one another do so only in layers with a
+    window."""
 
     family: Family
     towers: Towers
@@ -282,6 +305,10 @@ class Loaded(NamedTuple):
     fast: Any = None
     turning: Any = None
     fingerprint: str = ""
+    drawn: LogitRule = LogitRule()
+    types: dict[str, torch.Tensor] = {}
+    marks: frozenset[int] = frozenset()
+    ahead_in_windows: bool = False
 
     @property
     def device(self) -> torch.device:

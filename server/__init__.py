@@ -17,7 +17,7 @@ bench       `penstock bench`, a folder of its own
 config      address, key, limits
 app         the running server: its socket, SIGTERM, a failed engine
 routes      what each path answers
-logs        the log, as text or as JSON
+logs        the log, as text or as JSON; request_id: under which name it has an answer's lines
 keys        the keys of clients with their limits; account: what the clients of a key have used
 metrics     what is counted of clients' streams, for `/metrics`; engine_metrics: the engine's own figures
 answer      answers and refusals in JSON

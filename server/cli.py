@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 # Options that are fields of `EngineConfig`.
+_SIZES = ("kv_gib", "kv_dtype", "memory_fraction", "slots", "language_only")
 _PLACE = ("device", "dtype", "threads")
 _ENGINE = ("device", "dtype", "quantize", "threads", "cuda_graphs", "chat_template")
 
@@ -200,7 +201,7 @@ def engine_config(options: argparse.Namespace) -> EngineConfig:
 
 def sized_config(options: argparse.Namespace) -> EngineConfig:
     """The same with what `serve` and `plan` say about the cache and the streams."""
-    said = {name: getattr(options, name) for name in ("kv_gib", "memory_fraction", "slots", "language_only")}
+    said = {name: getattr(options, name) for name in _SIZES}
     return msgspec.structs.replace(engine_config(options), **said)
 
 
@@ -249,10 +250,11 @@ def _pieces(info: EngineInfo) -> list[tuple[str, str]]:
 
 def _shares(memory: Memory) -> list[tuple[str, str]]:
     """Who has how much of the device's memory."""
+    kept = "" if memory.kv_dtype == "auto" else f" in {memory.kv_dtype}"
     return [
         ("memory", f"{amount(memory.weight_bytes)} weights, {amount(memory.step_bytes)} the largest step"),
         ("", f"{amount(memory.encoder_bytes)} the encoder at most"),
-        ("", f"{amount(memory.kv_bytes)} KV cache: {memory.pages} pages, {memory.tokens} tokens"),
+        ("", f"{amount(memory.kv_bytes)} KV cache{kept}: {memory.pages} pages, {memory.tokens} tokens"),
         ("", f"{memory.tokens // 8192} streams of 8k tokens fit"),
     ]
 

@@ -5,7 +5,6 @@ Out: a process that encodes until it is stopped, with lines that say where.
 from __future__ import annotations
 
 import argparse
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -56,6 +55,8 @@ def add_address(parser: Any, whole: Callable[[str], int]) -> argparse._ArgumentG
 
 def main(options: argparse.Namespace, api_key: str | None, setup: EngineConfig) -> int:
     """Serve towers until SIGTERM or Ctrl-C; 0. ConfigError and ModelError before anything is served."""
+    import asyncio
+
     from .app import bind, new_loop, serve_app
     from .encode_service import PATH, encode_app
     from .keys import read_keys

@@ -102,7 +102,7 @@ def _add_settings(children: Any, commands: Commands) -> None:
 
 def _add_encode_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", help="a model's name or folder; without one Brook")
-    _add_place(parser.add_argument_group("the model"))
+    _add_where(parser.add_argument_group("the model"))
     address = add_address(parser, whole)
     _add_keys(address)
     _add_log(parser.add_argument_group("running"))
@@ -224,6 +224,12 @@ def _add_cache(model: argparse._ArgumentGroup) -> None:
     )
     cache.add_argument("--kv-gib", type=positive, help="the KV cache's size in GiB, instead")
     model.add_argument(
+        "--kv-dtype",
+        choices=("auto", "int8", "fp8"),
+        default="auto",
+        help="keep keys and values in eight bits: about twice as many rows (default auto: as the model has them)",
+    )
+    model.add_argument(
         "--slots",
         type=count,
         default=EngineConfig().slots,
@@ -287,7 +293,7 @@ def _add_processor(media: argparse._ArgumentGroup) -> None:
     )
 
 
-def _add_place(parser: argparse._ArgumentGroup) -> None:
+def _add_where(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument("--revision", help="a branch, tag or commit of a model on the Hub")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default auto: the first of cuda, mps, cpu")
     parser.add_argument(
@@ -296,15 +302,19 @@ def _add_place(parser: argparse._ArgumentGroup) -> None:
         help="default auto: the checkpoint's own, on a CPU only where that is fast",
     )
     parser.add_argument(
-        "--chat-template", metavar="FILE", help="a chat template, in Jinja, in place of the checkpoint's own"
-    )
-    parser.add_argument("--quantize", choices=("int8",), help="keep the decoder's linear layers as int8")
-    parser.add_argument(
         "--threads",
         type=count,
         metavar="N",
         help="how many threads compute on a CPU; default: PENSTOCK_THREADS, OMP_NUM_THREADS, or what the machine gives",
     )
+
+
+def _add_place(parser: argparse._ArgumentGroup) -> None:
+    _add_where(parser)
+    parser.add_argument(
+        "--chat-template", metavar="FILE", help="a chat template, in Jinja, in place of the checkpoint's own"
+    )
+    parser.add_argument("--quantize", choices=("int8",), help="keep the decoder's linear layers as int8")
     parser.add_argument(
         "--no-cuda-graphs",
         dest="cuda_graphs",

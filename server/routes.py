@@ -42,9 +42,11 @@ from .engine_metrics import EngineCollector
 from .fetching import Fetcher
 from .http_request import MakeDoor, ServedRequest
 from .kept_media import KeptMedia
+from .logs import REQUEST
 from .metrics import Meter
 from .openai_words import RequestMark, failure, model_card
 from .openapi import document
+from .request_id import HEADER, NamedAnswers
 from .static import page_routes
 from .version import version
 
@@ -292,7 +294,7 @@ def create_app(engine: Engine, config: ServerConfig) -> Starlette:
             *_http_doors(service),
             *page_routes(),
         ],
-        middleware=[Middleware(_OwnHost, config)],
+        middleware=[Middleware(NamedAnswers), Middleware(_OwnHost, config)],
         exception_handlers={HTTPException: _http_error, Exception: _fault},
     )
     app.state.service = service
@@ -378,8 +380,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _fault(request: Request, error: Exception) -> Response:
-    why = "internal error; the server's log says more"
-    return _openai_refusal(500, why, {}) if _is_openai(request.url.path) else refusal(500, why)
+    why, named = "internal error; the server's log says more", {HEADER: REQUEST.get()}
+    return _openai_refusal(500, why, named) if _is_openai(request.url.path) else refusal(500, why, named)
 
 
 def _is_openai(path: str) -> bool:

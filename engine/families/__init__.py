@@ -8,7 +8,14 @@ of other packages register such a `load` (outside.py; docs/add-a-family.md).
     tried.py            any other model that takes pictures, video or sound
     trial.py            whether it does here what it does in the library
     tried_towers.py     its towers, by the library's own methods
+    piece_sizes.py      how long the pieces are that its processor lays
+    processor_options.py   which options its processor has
+    alone.py            one piece of media as a processor lays it
     senses.py           which kinds of media it takes
+    far_words.py        words that its towers' projectors embed
+    row_types.py        what decoders are told of rows beside them
+    together.py         rows of a prompt that see rows behind them
+    composed.py         decoders and towers that a configuration puts together
     one_axis.py         what models share whose rows stand on one axis of positions
     llava.py            LLaVA 1.5: images
     llava_onevision.py  LLaVA-OneVision: images, video
@@ -22,6 +29,7 @@ of other packages register such a `load` (outside.py; docs/add-a-family.md).
     sizes.py            at which size a processor takes pictures and frames
     towers.py           towers that see, in pieces between decode steps: Qwen's, and the base of the others
     prompt.py           a whole prompt through the model's own processor
+    ready_rows.py       where rows stand in it that were made elsewhere
     transcription.py    how families that hear are asked for the words of a sound
     qwen2_5_omni.py     the thinker of Qwen2.5-Omni: images, video, sound, sound inside video
     qwen3_omni.py       the thinker of Qwen3-Omni: the same
@@ -69,8 +77,6 @@ BUILT_IN = {
 
 # Errors of a checkpoint or a machine, not of a family: they are raised as they are.
 _PLAIN = (MissingWeights, ImportError, OSError, SafetensorError)
-# New media would change what is cached already (streamability class F).
-_CHANGING = ("molmo2", "paligemma")
 
 
 def loader(model_type: str) -> Callable:
@@ -81,8 +87,6 @@ def loader(model_type: str) -> Callable:
         return partial(_native, model_type, import_module(BUILT_IN[model_type], __name__).load)
     if registered(model_type):
         return outside(model_type)
-    if model_type in _CHANGING:
-        raise _unserved(model_type, "new media would change the rows that are cached already (class F)")
     trial = _trial(model_type)
     if trial is None:
         raise _unserved(model_type, "transformers has no model for it that takes media or text and says text")

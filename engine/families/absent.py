@@ -10,9 +10,9 @@ import torch
 
 from ...errors import InputError
 from ...streams.requests.prompt import Content
-from ...streams.segment import RowSpec, Segment
+from ...streams.segment import AudioSegment, RowSpec, Segment, VideoSegment
 from ..embeddings import EncodedPrompt, EncodedSpan, Features
-from ..family import Towers
+from ..family import Taken, Towers
 from ..span import Span
 
 ELSEWHERE = "no tower is loaded (language_only): what an encoder elsewhere made of it comes in as Embedding"
@@ -25,10 +25,17 @@ class AbsentTowers:
         self.family_towers: Any = towers
         self.family_towers.device = device
         self.blocks: list[Any] = []
+        self.times_inside: bool = towers.times_inside
         self.fingerprint = ""  # of the towers that the checkpoint has; empty where nobody has asked
 
     def rows(self, segment: Segment) -> int:
         return self.family_towers.rows(segment)
+
+    def knows(self, segment: Segment) -> bool:
+        return self.family_towers.knows(segment)
+
+    def takes(self, piece: VideoSegment | AudioSegment) -> Taken:
+        return self.family_towers.takes(piece)
 
     def encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:
         """InputError for media."""

@@ -19,7 +19,10 @@ from ..runner.out_of_memory import is_out_of_memory
 GROUP = "penstock.families"
 _WANTED = "a function load(path, dtype, device) -> Loaded"
 # What towers have to have (engine/family.py).
-_METHODS = ("rows", "encode", "timed", "taken", "prompt", "fork", "loudest", "heard", "forget")
+_METHODS = (
+    *("rows", "knows", "takes", "encode", "timed", "taken", "prompt"),
+    *("fork", "loudest", "heard", "forget"),
+)
 
 
 def registered(model_type: str) -> bool:
@@ -67,8 +70,10 @@ def _loaded(entry: EntryPoint, load: Callable[..., Any], *where: Any) -> Loaded:
     if not isinstance(loaded.family, Family):
         raise _refused(entry, f"expected Loaded with a Family, got {type(loaded.family).__name__}")
     missing = [name for name in _METHODS if not callable(getattr(loaded.towers, name, None))]
-    if missing or not isinstance(getattr(loaded.towers, "blocks", None), list):
-        lacking = ", ".join(missing) or "blocks"
+    fields = {"blocks": list, "times_inside": bool}
+    missing += [name for name, kind in fields.items() if not isinstance(getattr(loaded.towers, name, None), kind)]
+    if missing:
+        lacking = ", ".join(missing)
         raise _refused(entry, f"expected towers with {lacking}, got {type(loaded.towers).__name__} without")
     return loaded
 

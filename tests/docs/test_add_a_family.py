@@ -160,7 +160,7 @@ BROKEN = {
     "no function": ("load = 3", "expected a function load.path, dtype, device. -> Loaded, got int"),
     "raises": ("def load(path): pass", r"got TypeError: load\(\) takes 1 positional argument but 3 were given"),
     "another type": ("def load(*where): return where", "expected Loaded from load, got tuple"),
-    "no towers": (NO_METHODS, "expected towers with encode, timed, .*, got Half without"),
+    "no towers": (NO_METHODS, "expected towers with knows, takes, .*, got Half without"),
 }
 
 

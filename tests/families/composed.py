@@ -41,6 +41,8 @@ SIGHTS: dict[str, Sight] = {
     "internvl": Sight(lambda: hf.InternVLVisionConfig(**SIGHT), 1),
 }
 _PLAIN = {name: value for name, value in language_sizes().items() if name != "rope_parameters"}
+_WHOLE_HEADS = {name: value for name, value in _PLAIN.items() if name != "num_key_value_heads"}
+_MIXED = ["sliding_attention", "full_attention", "sliding_attention"]
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 80}
 TEXTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "llama": lambda marks: hf.LlamaConfig(**language_sizes(), **marks),
@@ -67,12 +69,11 @@ TEXTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "smollm3": lambda marks: hf.SmolLM3Config(**language_sizes(), **marks),
     "stablelm": lambda marks: hf.StableLmConfig(**language_sizes(), **marks),
     "starcoder2": lambda marks: hf.Starcoder2Config(**language_sizes(), **marks),
-    "gpt_neox": lambda marks: hf.GPTNeoXConfig(**_PLAIN, **marks),
-    "exaone4": lambda marks: hf.Exaone4Config(**language_sizes(), **marks, sliding_window=None),
+    "gpt_neox": lambda marks: hf.GPTNeoXConfig(**_WHOLE_HEADS, **marks),
+    "exaone4": lambda marks: hf.Exaone4Config(**language_sizes(), **marks, sliding_window=8, layer_types=_MIXED),
     "gpt_oss": lambda marks: hf.GptOssConfig(**_PLAIN, **marks, head_dim=16, num_local_experts=4, sliding_window=8),
     "lfm2": lambda marks: hf.Lfm2Config(**language_sizes(), **marks, layer_types=["conv", "full_attention", "conv"]),
     "qwen3_next": lambda marks: hf.Qwen3NextConfig(**language_sizes(), **marks, **_EXPERTS, head_dim=16),
-    "mamba": lambda marks: hf.MambaConfig(vocab_size=1152, hidden_size=64, num_hidden_layers=2, **marks),
     "llama4_text": lambda marks: hf.Llama4TextConfig(
         **_PLAIN, **marks, head_dim=16, num_local_experts=2, intermediate_size_mlp=96
     ),
