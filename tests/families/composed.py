@@ -104,3 +104,18 @@ def compose(folder: Path, sight: str, text: str) -> Path:
         more = {"spatial_merge_size": 1, "image_token": "<image>"}
     processor = make(image_processor=images, tokenizer=tokenizer, patch_size=PATCH, chat_template=CHAT, **more)
     return _save(folder, hf.LlavaForConditionalGeneration(config), tokenizer, processor)
+
+
+_STATE = "what they keep is one state of all rows"
+# What is refused, with words of the reason; every other pair of a row of the two lists is right.
+REFUSED: dict[tuple[str, str], str] = {
+    ("siglip2", "qwen2"): "missing 2 required positional arguments: 'pixel_attention_mask' and 'spatial_shapes'",
+    ("clip", "gpt_oss"): "its logits over pages differ from the library's by",
+    ("clip", "lfm2"): f"got conv: {_STATE}",
+    ("clip", "qwen3_next"): f"got linear_attention: {_STATE}",
+    ("clip", "llama4_text"): "got chunked_attention: rows of a chunk see none before it",
+    ("clip", "stablelm"): "expected layers that hand on to attention what is beside the rows, got one that does not",
+}
+PAIRS = [*((sight, "qwen2") for sight in SIGHTS), *(("clip", text) for text in TEXTS if text != "qwen2")]
+PAIRS += [("siglip", "mistral"), ("pixtral", "olmo2"), ("dinov2", "phi3"), ("dinov3_vit", "gemma2"), ("vit", "qwen3")]
+SERVED = [pair for pair in PAIRS if pair not in REFUSED]
