@@ -25,6 +25,7 @@ from ..span import Rows, Span
 from ..words.spelling import spelling_of
 from ..words.template import begins, learn
 from .opened import decoder_of, open_model
+from .parts import wanted
 from .prompt import check_ids, conversation, rendered
 from .ready_rows import ReadyMarks
 
@@ -128,6 +129,8 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     """A text model from `path`, in `dtype` on `device`, its attention replaced. ModelError where it cannot be."""
     config = transformers.AutoConfig.from_pretrained(path)
     check_text(config)
+    if wanted() == "towers":
+        raise ModelError(f"expected a model that takes media, got {config.model_type}, which takes text only")
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     try:
         model = open_model(transformers.AutoModelForCausalLM, path, dtype, device, NAME)

@@ -259,9 +259,13 @@ def paged_attention(
 ) -> tuple[torch.Tensor, None]:
     """What every decoder layer calls: query `(1, heads, rows, dim)`; returns `(1, rows, heads, wide)`.
 
-    The name is not registered for masks, so `attention_mask` is None: order is in the parts' lengths.
+    The name is not registered for masks, so `attention_mask` is None: order is in the parts' lengths. ModelError for a
+    layer that hands on less than it was given, or makes a mask of its own.
     """
-    assert step is not None and attention_mask is None
+    if step is None:
+        raise ModelError("expected layers that hand on to attention what is beside the rows, got one that does not")
+    if attention_mask is not None:
+        raise ModelError("expected layers whose order is that of their rows, got one with a mask of its own")
     layer: int = module.layer_idx  # type: ignore[assignment]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     rows, new, values = (heads[0].transpose(0, 1) for heads in (query, key, value))
