@@ -16,6 +16,9 @@ from .span import Rows, Stored
 # Page tables of a stream: of its window, of what is pinned and of its text memory. Of `slots` streams the one in `slot`
 # has the tables slot, slot + slots and slot + 2 * slots.
 TABLES = 3
+# Entries of states of a stream, where layers keep any: the current one, two to go back to, and one that is written.
+# Of the stream in `slot` they begin with entry slot * STATES.
+STATES = 4
 
 
 class Draw(msgspec.Struct, frozen=True, gc=False):
@@ -53,6 +56,15 @@ class Front(msgspec.Struct, frozen=True, gc=False):
     lift: int
 
 
+class StateUse(msgspec.Struct, frozen=True, gc=False):
+    """Of a model whose layers keep a state of all rows: the entry of the state before a feed's rows, `begin` (None:
+    there are none before), and where the state goes after some of them, (how many, entry) each, the last after all.
+    No entry that is read is written in the same step."""
+
+    begin: int | None
+    ends: tuple[tuple[int, int], ...]
+
+
 class Guesses(msgspec.Struct, frozen=True, gc=False):
     """Tokens that a reply may say next: rows behind those of a feed, in the same table, at `positions` `(3, n)`.
 
@@ -73,6 +85,7 @@ class Feed(msgspec.Struct, frozen=True, gc=False):
 
     `rows` go to the places from `first` on of page table `slot`; `draw` samples from the last of them. They see that
     table from place `begin` on, and what `fronts` hold, which comes before it, in order. Behind them come `guesses`.
+    `states`: what is read and written of states; None: they begin from none, and it is not kept.
     """
 
     stream: int
@@ -83,6 +96,7 @@ class Feed(msgspec.Struct, frozen=True, gc=False):
     begin: int = 0
     fronts: tuple[Front, ...] = ()
     guesses: Guesses | None = None
+    states: StateUse | None = None
 
 
 class TableEdit(msgspec.Struct, frozen=True):
@@ -104,16 +118,27 @@ class Recalled(msgspec.Struct, frozen=True):
     turns: list[int]
 
 
+class StateMove(msgspec.Struct, frozen=True):
+    """States of a stream that go from some entries to others, in order. None: from or to host memory, where they are
+    under the stream's number; what comes from there is let go there. States of streams that make room stay where they
+    are: they do not grow."""
+
+    stream: int
+    sources: list[int] | None
+    targets: list[int] | None
+
+
 class Changes(msgspec.Struct):
-    """What slides and forks have done to page tables and rows since the last plan."""
+    """What slides, forks and copies have done to page tables, rows and states since the last plan."""
 
     edits: list[TableEdit] = []
     recalled: list[Recalled] = []
+    states: list[StateMove] = []
 
     def taken(self) -> Changes:
         """They go into a plan."""
-        taken = Changes(self.edits, self.recalled)
-        self.edits, self.recalled = [], []
+        taken = Changes(self.edits, self.recalled, self.states)
+        self.edits, self.recalled, self.states = [], [], []
         return taken
 
 
@@ -126,7 +151,7 @@ class Plan(msgspec.Struct, frozen=True, tag="plan"):
     let go. drops: host copies let go. feeds: the forward pass; may be empty. releases: entries of the span store that
     no stream names any more, (entry, how often it was handed out). found: entries whose rows streams have found in the
     cache, so that they are not fed. patience_ms: so long after the step before it a tower may go on with its pass;
-    None: to the end of it.
+    None: to the end of it. states: moves of states, before `drops` and `feeds`, in this order.
     """
 
     number: int
@@ -141,6 +166,7 @@ class Plan(msgspec.Struct, frozen=True, tag="plan"):
     recalled: list[Recalled] = []
     twins: list[tuple[int, int]] = []
     patience_ms: float | None = None
+    states: list[StateMove] = []
 
 
 class Likely(msgspec.Struct, frozen=True):

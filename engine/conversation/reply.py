@@ -192,6 +192,11 @@ class ReplyState:
         position = self.positions[-1] + 1
         return self.places[-1] + 1, Cursor(position, position), behind
 
+    def least_from(self, row: int) -> int:
+        """How many tokens stay at least where it can be cut from `row` on."""
+        over = 0 if row <= self.row else self.gone + bisect_left(self.places, row - 1) + 1
+        return max(self.least, over)
+
     def again(self, keep: int, past: int) -> int:
         """Before which row a cut to `keep` tokens will lay once more what was fed, where rows before `past` have been;
         0 where it will lay nothing so."""

@@ -20,9 +20,11 @@ NGRAM = "ngram"
 
 def with_draft(loaded: Loaded, config: EngineConfig, load: Callable[[str, EngineConfig], Loaded]) -> Loaded:
     """The model with its draft model, where `speculative` names one: `load` gives it, on the same device and in the
-    same type of number. ModelError where that cannot be loaded or has other words."""
+    same type of number. ModelError where that cannot be loaded or has other words, and for layers that keep states."""
     if config.speculative_tokens < 1:
         raise ModelError(f"speculative_tokens: expected at least 1, got {config.speculative_tokens}")
+    if config.speculative is not None:
+        _check_states(loaded)
     if config.speculative in (None, NGRAM):
         return loaded
     place = {"device": str(loaded.device), "dtype": str(loaded.dtype).removeprefix("torch.")}
@@ -30,8 +32,18 @@ def with_draft(loaded: Loaded, config: EngineConfig, load: Callable[[str, Engine
         draft = load(config.speculative, msgspec.structs.replace(config, **place, speculative=None, chat_template=None))
     except ModelError as error:
         raise ModelError(f"speculative: expected {NGRAM} or a model that can be served: {error}") from error
+    _check_states(draft)
     _check_words(loaded, draft)
     return loaded._replace(draft=draft)
+
+
+def _check_states(loaded: Loaded) -> None:
+    data = loaded.family.data
+    if data.stateful:
+        raise ModelError(
+            f"speculative: expected layers of attention alone, got {data.name}, whose layers keep a state of all rows: "
+            f"no wrong guess can be taken out of it"
+        )
 
 
 def _check_words(loaded: Loaded, draft: Loaded) -> None:

@@ -37,7 +37,7 @@ from ..command import (
 )
 from ..conversation.conversation import Conversation
 from ..conversation.freezing import thaw
-from ..conversation.going_back import go_back
+from ..conversation.going_back import check_reach, go_back
 from ..conversation.kept import Kept
 from ..conversation.laying import Limits
 from ..conversation.layout import Layout
@@ -46,6 +46,7 @@ from ..conversation.rules import What
 from ..conversation.silence import can_wait
 from ..conversation.state import StreamState
 from ..conversation.telling import tell
+from ..conversation.twins import fork
 from ..conversation.window import Sliding, bounds
 from ..family import Family
 from ..guessing.guessing import Guessing
@@ -202,21 +203,20 @@ class Scheduler:
         seconds = self.family.grid_seconds(request.video_fps)
         layout = Layout(self.family, format, request.positions, seconds, request.system, trusted=request.control_tokens)
         tables, limits = self._places.take(id, request)
-        table = PageTable(self.pool)
-        return StreamState(id, tables, request, layout, table, self._changes, why, self.config.spell_apart), limits
+        own = PageTable(self.pool), self._changes, why, self.config.spell_apart, self.family.data.stateful
+        return StreamState(id, tables, request, layout, *own), limits
 
     def _fork(self, command: Fork) -> None:
         id, twin, again = command.stream, command.twin, command.again
         if id not in self.streams:
             raise InputError(f"fork: expected an open stream, got stream {id}, which has ended")
         stream = self.streams[id]
-        if again is not None and stream.begun is None:
-            raise InputError("again: expected a stream whose prompt has a reply, got one that has none any more or yet")
         mark = None if command.back is None else stream.marks.find(command.back)
+        check_reach(stream, again is not None, mark)
         tables, limits = self._places.take(twin, stream.request)
         self._host.fork(stream, twin)
         self.guessing.fork(id, twin)
-        state = stream.fork(twin, tables, command.before)
+        state = fork(stream, twin, tables, command.before)
         begun = go_back(state, again is not None, mark)
         self._add(state, limits)
         if begun is not None and again is not None:
@@ -291,6 +291,7 @@ class Scheduler:
             *(next(self._numbers), kept, copies, changes.edits, restores, drops, feeds, releases, found),
             recalled=changes.recalled,
             twins=twins,
+            states=changes.states,
         )
         self._note(Planned(plan.number))
         return plan
