@@ -28,6 +28,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     pieces: how long a piece of each is in seconds, where it comes in pieces. A piece waits until it is complete, or
         until a question, which takes what there is.
     left_out: other media, each with the reason why this model is served without it.
+    stateful: its layers keep a state of all rows (class G), so that its streams have no window and find no pages.
     embeddings: the kinds of rows that `Embedding` may bring.
     formats: the formats that `Request.format` may name.
     live_trained: the checkpoint declares that it was trained for the format `live`.
@@ -69,6 +70,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     encoder: str | None = None
     picture_rows: int = 0
     row_pixels: int = 0
+    stateful: bool = False
 
 
 def info_of(loaded: Loaded, config: EngineConfig, memory: Memory) -> EngineInfo:
@@ -107,6 +109,7 @@ def info_of(loaded: Loaded, config: EngineConfig, memory: Memory) -> EngineInfo:
         encoder=config.encoder,
         picture_rows=0 if picture is None else picture.largest // row_pixels,
         row_pixels=row_pixels,
+        stateful=data.stateful,
     )
 
 

@@ -45,6 +45,10 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         with, by what was measured so far, with OverloadError. "anyway" refuses none.
     prefix_cache: what a new stream begins with is not computed if full pages with the same rows are still in the cache
         (docs/memory.md). False: every stream computes its own rows.
+    speculative: how tokens of a reply are guessed, so that one step says several (docs/speculative.md): "ngram", what
+        followed the same words earlier in the stream; or the folder or id of a smaller model with the same words. What
+        is said stays the same. `None`: nothing is guessed.
+    speculative_tokens: the most tokens that are guessed of a stream in a step.
     decode: where client media is decoded: "inline" (threads) or "workers" (processes with limits of memory and time).
     processor: options of the model's processor, by name, for requests that do not set them (`Request.processor`).
     limits_per_request: how many pieces of media one prompt may have: "image", "video", "audio" and a number. A kind
@@ -84,6 +88,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     encoder_ms: float = 200.0
     admit: str = "measured"
     prefix_cache: bool = True
+    speculative: str | None = None
+    speculative_tokens: int = 4
     decode: str = "inline"
     processor: dict[str, bool | int | float] = {}
     limits_per_request: dict[str, int] = {}

@@ -208,6 +208,7 @@ def sized_config(options: argparse.Namespace) -> EngineConfig:
 def served_config(options: argparse.Namespace) -> EngineConfig:
     """The same with what `serve` alone says."""
     own = {"decode": options.decode, "limits_per_request": dict(options.limit), "prefix_cache": options.prefix_cache}
+    own |= {"speculative": options.speculative, "speculative_tokens": options.speculative_tokens}
     own |= {name: getattr(options, name) for name in ("encoder", "encoder_key_file", "encoder_seconds")}
     for name in ("record", "turn_model"):
         given = getattr(options, name)
@@ -241,11 +242,12 @@ def _facts(url: str, info: EngineInfo, config: ServerConfig, own: bool) -> list[
 
 
 def _pieces(info: EngineInfo) -> list[tuple[str, str]]:
-    """What comes in clips and so has to wait, and what the model is served without."""
+    """What comes in clips and so has to wait, and what the model is served without: media, a window."""
     clips = [kind for kind, letter in info.classes.items() if letter == "E"]
     waits = [f"{kind} in clips of {info.pieces[kind]:g} s, or up to the question (class E)" for kind in clips]
     without = [f"no {kind}: {why}" for kind, why in info.left_out.items()]
-    return [("", line) for line in waits + without]
+    keeps = ["its layers keep a state of all rows (class G): streams have no window"] if info.stateful else []
+    return [("", line) for line in waits + without + keeps]
 
 
 def _shares(memory: Memory) -> list[tuple[str, str]]:
@@ -255,6 +257,7 @@ def _shares(memory: Memory) -> list[tuple[str, str]]:
         ("memory", f"{amount(memory.weight_bytes)} weights, {amount(memory.step_bytes)} the largest step"),
         ("", f"{amount(memory.encoder_bytes)} the encoder at most"),
         ("", f"{amount(memory.kv_bytes)} KV cache{kept}: {memory.pages} pages, {memory.tokens} tokens"),
+        *([("", f"{amount(memory.states_bytes)} states of {memory.streams} streams")] if memory.streams else []),
         ("", f"{memory.tokens // 8192} streams of 8k tokens fit"),
     ]
 

@@ -25,6 +25,8 @@ _COUNTERS = (
     ("steps", "steps", "Steps of the language model."),
     ("prefix_cache_queries", "prefix_queries", "Rows with which streams began."),
     ("prefix_cache_hits", "prefix_hits", "Of these, rows that the prefix cache held."),
+    ("guesses", "guesses", "Tokens that were guessed."),
+    ("guesses_right", "guesses_right", "Of these, tokens that were right, with all before them in the step."),
 )
 # The same of what streams have cost.
 _COSTS = (

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..engine.config import EngineConfig
 from ..streams.requests.request import FORMATS
-from .bench.options import Numbers, add_benches
+from .bench.options import Numbers, add_benches, add_guesses
 from .config import LIMITS, ServerConfig
 from .encode_options import add_address, add_encoder
 from .examples import EXAMPLES
@@ -124,6 +124,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="every stream computes its own rows, also if another began with the same ones",
     )
+    add_guesses(model, count)
     address = parser.add_argument_group("address and access")
     address.add_argument("--host", default=defaults.host, help="address to listen on (default %(default)s)")
     address.add_argument("--port", type=whole, default=defaults.port, help="0 takes a free one (default %(default)s)")

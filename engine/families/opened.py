@@ -54,3 +54,12 @@ def _unread(make: Any, path: Path, dtype: torch.dtype, attention: str | dict[str
     if (path / "generation_config.json").is_file():
         model.generation_config = transformers.GenerationConfig.from_pretrained(path)
     return model.eval()
+
+
+def decoder_of(model: Any) -> Any:
+    """The decoder of a model, without the output layer that some count to it."""
+    decoder = model.get_decoder()
+    if decoder.get_output_embeddings() is None:
+        return decoder
+    inner = decoder.get_decoder()
+    return decoder.model if inner is decoder else inner

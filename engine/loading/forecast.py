@@ -47,7 +47,7 @@ class Forecast(msgspec.Struct, frozen=True):
     def left_bytes(self) -> int | None:
         """What nobody has; below 0 where a cache of the size that was asked for leaves too little for the rest."""
         shares = self.memory
-        used = shares.weight_bytes + shares.step_bytes + shares.encoder_bytes + shares.kv_bytes
+        used = shares.weight_bytes + shares.step_bytes + shares.encoder_bytes + shares.kv_bytes + shares.states_bytes
         return None if self.free_bytes is None else self.free_bytes - used
 
 

@@ -24,6 +24,7 @@ from ..runner.takeover import take_over
 from ..runner.turning import with_turning
 from ..words.template import chosen_template
 from .checkpoint import Checkpoint, find
+from .draft import with_draft
 from .fingerprint import fingerprint
 from .int8 import quantize
 from .placement import check_room, place
@@ -37,14 +38,16 @@ _Made = TypeVar("_Made")
 def load(
     path: str | Path | None, config: EngineConfig, revision: str | None = None, stop: threading.Event | None = None
 ) -> Loaded:
-    """The checkpoint at `path`: a folder, or an id on the Hub; None: Brook, which comes with Penstock.
+    """The checkpoint at `path`: a folder, or an id on the Hub; None: Brook, which comes with Penstock. With its draft
+    model, where `speculative` names one.
 
     revision: a branch, tag or commit of an id. Where `stop` is set by another thread, a download ends at its next
     piece. Raises ModelError that says why not.
     """
     if path is None and not (BROOK / "model.safetensors").is_file():
         raise ModelError(f"{BROOK}: expected the weights of Brook, which come with Penstock, got an incomplete copy")
-    return opened(path, config, _load, revision, stop)
+    loaded = opened(path, config, _load, revision, stop)
+    return with_draft(loaded, config, lambda name, like: load(name, like, stop=stop))
 
 
 def opened(

@@ -19,11 +19,11 @@ import torch
 from ...errors import ModelError
 from ..embeddings import EncodedPrompt
 from ..family import Loaded
-from ..plan import Draw, Feed, Plan, TableEdit
+from ..logits import SHUT, LogitRule, logit_rule
+from ..plan import Draw, Feed, Plan, StateUse, TableEdit
 from ..span import Rows
 from .attention import NAME
 from .language import LanguageModel
-from .logits import SHUT, LogitRule, logit_rule
 from .out_of_memory import is_out_of_memory
 
 _ROWS = 12
@@ -187,14 +187,15 @@ def _paged(loaded: Loaded, prompt: EncodedPrompt, stops: list[int]) -> torch.Ten
     rows, logits = language.spans.prompt(prompt).rows, []
     edits = [TableEdit(0, 0, list(range(pages)))]
     for start, stop in zip([0, *stops], stops, strict=False):
-        feed = Feed(0, 0, start, _between(rows, start, stop), Draw())
+        use = StateUse(0 if start else None, ((stop - start, 1 if start else 0),))
+        feed = Feed(0, 0, start, _between(rows, start, stop), Draw(), states=use)
         if language.run(Plan(0, [], [], edits, [], [], [feed])).failed:
             raise MemoryError("its trial ran out of memory")
         assert language.logits is not None
         logits.append(language.logits[0].float())
         edits = []
     for layer, keys in enumerate(language.cache.keys):
-        if not keys.any():
+        if keys.numel() and not keys.any():
             raise ModelError(f"layer {layer} of {len(language.cache.keys)} does not call the attention that was put in")
     return torch.stack(logits)
 

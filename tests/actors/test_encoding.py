@@ -93,6 +93,7 @@ MESSAGES: list[msgspec.Struct] = [
     c.Refuse(1, e.Error("media", "no", 2)),
     m.Spent([(1, 0.5)]),
     c.AppendRows(64),
+    c.GuessCost(0.25),
     c.Yield([1, 2]),
     c.Due([2, 1]),
     c.Hurry(1, 2),

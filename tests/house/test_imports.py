@@ -12,20 +12,8 @@ from tests.house.source import FOLDERS, ROOT, at, dotted, imports, modules, tree
 # The wings and contracts of `engine`: each may import those before it.
 WINGS = (
     *("span", "embeddings", "plan", "frozen", "command", "encoding", "graph", "prefix", "pages", "positions", "config"),
-    *(
-        "words",
-        "family",
-        "runner",
-        "families",
-        "conversation",
-        "scheduling",
-        "loading",
-        "remote",
-        "core",
-        "record",
-        "snapshot",
-    ),
-    "brook",
+    *("logits", "words", "family", "runner", "families", "conversation", "guessing", "scheduling", "loading", "remote"),
+    *("core", "record", "snapshot", "brook"),
 )
 FORBIDDEN = {
     "codecs": {"asyncio", "transformers", "websockets", "starlette", "uvicorn"},
