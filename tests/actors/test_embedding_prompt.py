@@ -209,6 +209,7 @@ def test_every_form_of_the_rows_is_the_same_prompt(house: House, tmp_path: Path)
     grid = list(item.grid or ())
     from penstock.codecs.tensors import read_tensors
 
+    assert isinstance(item.data, bytes)
     rows = read_tensors(item.data)["rows"]
     path = tmp_path / "rows.safetensors"
     path.write_bytes(item.data)
