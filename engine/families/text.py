@@ -20,10 +20,12 @@ from ..family import Family, FamilyData, Loaded, TimeTaken
 from ..runner.attention import NAME
 from ..runner.library import transformers
 from ..runner.probe import check_against_stock
+from ..runner.shapes import KINDS, stateful
 from ..span import Rows, Span
 from ..words.spelling import spelling_of
 from ..words.template import begins, learn
-from .opened import open_model
+from .opened import decoder_of, open_model
+from .parts import wanted
 from .prompt import check_ids, conversation, rendered
 from .ready_rows import ReadyMarks
 
@@ -105,13 +107,6 @@ def _joined(message: dict[str, Any], content: Content) -> dict[str, Any]:
     return {**message, "content": "".join(part.get("text", "") for part in parts)}
 
 
-_STATE = "what they keep is one state of all rows, which no row can be taken out of (class G)"
-_OTHERS = {
-    "linear_attention": _STATE,
-    "conv": _STATE,
-    "mamba": _STATE,
-    "chunked_attention": "rows of a chunk see none before it, and pages know no such bounds",
-}
 _BY_LAYER = {
     "cross_attention_layers": "layers that see rows of the cache alone",
 }
@@ -122,10 +117,9 @@ def check_text(config: Any) -> None:
     longest = getattr(config, "max_position_embeddings", None)
     if longest is None:
         raise ModelError("expected max_position_embeddings in its configuration, got none")
-    others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    others = set(getattr(config, "layer_types", None) or ()) - KINDS
     if others:
-        why = sorted({f": {_OTHERS[name]}" for name in others if name in _OTHERS})
-        raise ModelError(f"expected layers of full or sliding attention, got {', '.join(sorted(others))}{''.join(why)}")
+        raise ModelError(f"expected layers of full or sliding attention, got {', '.join(sorted(others))}")
     for name, what in _BY_LAYER.items():
         if getattr(config, name, None):
             raise ModelError(f"expected {what}, got {name} {getattr(config, name)}")
@@ -135,6 +129,8 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     """A text model from `path`, in `dtype` on `device`, its attention replaced. ModelError where it cannot be."""
     config = transformers.AutoConfig.from_pretrained(path)
     check_text(config)
+    if wanted() == "towers":
+        raise ModelError(f"expected a model that takes media, got {config.model_type}, which takes text only")
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     try:
         model = open_model(transformers.AutoModelForCausalLM, path, dtype, device, NAME)
@@ -150,9 +146,10 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         axes=1,
         max_positions=config.max_position_embeddings,
         vocabulary=config.vocab_size,
+        stateful=stateful(config),
     )
     family = Family(data, tokenizer)
-    loaded = Loaded(family, NoTowers(tokenizer), model.base_model, model.get_output_embeddings(), config)
+    loaded = Loaded(family, NoTowers(tokenizer), decoder_of(model), model.get_output_embeddings(), config)
     if device.type != "meta":
         return loaded._replace(drawn=check_against_stock(loaded, model))
     return loaded

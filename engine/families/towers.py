@@ -51,7 +51,8 @@ class PictureTowers:
         self.model = model
         self.config = model.config
         self.processor = processor
-        self.device = model.device
+        # Of what has numbers: one side of the model may have none here (parts.py).
+        self.device = next((each.device for each in model.parameters() if not each.is_meta), model.device)
         self.blocks: list[Any] = list(model.visual.blocks if blocks is None else blocks)
 
     @cached_property

@@ -19,7 +19,7 @@ from ...streams.requests.prompt import Content, Media
 from ...streams.segment import AudioSegment, ImageSegment, Segment, VideoSegment
 from ..embeddings import EncodedPrompt
 from ..family import Loaded
-from ..runner.logits import LogitRule
+from ..logits import LogitRule
 from ..runner.out_of_memory import is_out_of_memory
 from ..runner.probe import check_prompt
 from .processor_options import Values
@@ -215,7 +215,8 @@ class FamilyTrial:
             return
         laid, seen = towers.look(segment)
         if towers.ways[kind] is Together.PIECE:
-            if kind != "image" or not laid.media[laid.media.argmax() :][: laid.media.sum()].all():
+            whole = laid.media[laid.media.argmax() :][: laid.media.sum()].all()
+            if kind == "audio" or (kind == "image" and not whole):
                 raise ModelError(f"in the library rows of {what} see one another, and not all at once")
             towers.streamed[kind] = "D"
         if laid.media.all() and laid.places is None and seen.deep is None:
