@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from penstock.actors.engine import Engine
+from penstock.engine.config import EngineConfig
 from penstock.engine.family import Loaded
+from penstock.engine.loading.open import load
 from penstock.errors import PenstockError
 from penstock.streams.item import Embedding, Image, Text
 from penstock.streams.requests.request import Request, SamplingParams
@@ -25,6 +27,7 @@ from tests.actors.test_embedding import as_item, made
 from tests.families.built import BUILDERS
 from tests.families.suite import opened
 from tests.fixtures.loaded import served
+from tests.fixtures.recipe import model_path
 from tests.reference.media import picture, sound
 
 SHORT = SamplingParams(max_tokens=6, temperature=0)
@@ -199,6 +202,22 @@ def test_a_stream_lays_rows_as_a_prompt_does(house: House, name: str) -> None:
                 runs = await stream.transcript()
             assert ids == [id for run in runs for id in run.ids]
             assert places[0] == [place for run in runs for place in run.positions[0]]
+
+    house.run(work())
+
+
+def test_an_engine_without_towers_takes_a_prompt_of_rows(house: House) -> None:
+    loaded = house.loaded
+    pixels, rows = shown(loaded, 1)
+    bare = load(model_path("omni"), EngineConfig(language_only=True))
+
+    async def work() -> None:
+        async with house.engine() as engine:
+            plain = await told(engine, messages=message({"type": "image", "image": pixels}, "Well?"))
+        async with house.engine(bare) as engine:
+            assert await told(engine, messages=message(part(rows), "Well?")) == plain
+            with pytest.raises(PenstockError, match="no tower is loaded"):
+                await told(engine, messages=message({"type": "image", "image": pixels}, "Well?"))
 
     house.run(work())
 
