@@ -226,7 +226,7 @@ class Family:
             )
 
 
-class Taken(NamedTuple):
+class TimeTaken(NamedTuple):
     """How much of a stream's positions a piece takes: temporal patches, or as many as so many rows. `behind`: how many
     by the library's rule, where that is another number. Nothing where the model is told times in words."""
 
@@ -254,7 +254,7 @@ class Towers(Protocol):
         """Whether `rows` and `takes` say at once how long a piece is; else they call the model's processor for it."""
         ...
 
-    def takes(self, piece: VideoSegment | AudioSegment) -> Taken:
+    def takes(self, piece: VideoSegment | AudioSegment) -> TimeTaken:
         """How much of a stream's positions a piece takes that was dropped."""
         ...
 
