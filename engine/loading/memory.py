@@ -20,6 +20,7 @@ from ..runner.out_of_memory import NoRoom, let_go
 from ..runner.shapes import layer_shapes, row_bytes
 from . import compute
 from .compute import amount
+from .inner import inner
 from .worst import worst_case
 
 # Of what is left. Beside other programs, and beside what the host keeps for streams, a CPU's share is smaller.
@@ -176,7 +177,8 @@ def weight_bytes(loaded: Loaded) -> int:
     tensors = {  # without numbers they lie nowhere, and are shared as objects
         tensor.data_ptr() or id(tensor): tensor.nbytes
         for module in modules
-        for tensor in (*module.parameters(), *module.buffers())
+        for whole_tensor in (*module.parameters(), *module.buffers())
+        for tensor in inner(whole_tensor)
     }
     linears = [] if loaded.fast is None else loaded.fast.linears
     packed = sum(linear.packed_bytes for linear in linears)
