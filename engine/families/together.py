@@ -39,45 +39,48 @@ class Together(IntEnum):
         return self >= Together.MEDIA
 
 
-class _Masked(Exception):
-    """What the first layer of a decoder is given as its mask."""
+def rows_seen(model: Any, inputs: Any, attention: str | dict[str, str]) -> dict[int | None, torch.Tensor]:
+    """Which rows each row of a prompt sees in the library's own attention, `(n, n)` bool, by the window of the layers;
+    empty where the library says nothing of it, and a row sees those before it."""
+    layers = [part for part in model.get_decoder().modules() if hasattr(part, "layer_idx")]
+    windows = {part.layer_idx: window for part in layers if (window := getattr(part, "sliding_window", None))}
+    seen: dict[int | None, torch.Tensor] = {}
 
-    def __init__(self, mask: Any) -> None:
-        super().__init__()
-        self.mask = mask
-
-
-def rows_seen(model: Any, inputs: Any, attention: str | dict[str, str]) -> torch.Tensor | None:
-    """Which rows each row of a prompt sees in the library's own attention, `(n, n)` bool; None where the library says
-    nothing of it, and a row sees those before it. Nothing is computed behind the first layer."""
-
-    def catch(module: Any, args: Any, given: dict[str, Any]) -> None:
+    def look(module: Any, args: Any, given: dict[str, Any]) -> None:
         bound = inspect.signature(module.forward).bind_partial(*args, **given).arguments
-        raise _Masked(bound.get("attention_mask", bound.get("kwargs", {}).get("attention_mask")))
+        mask = bound.get("attention_mask", bound.get("kwargs", {}).get("attention_mask"))
+        if isinstance(mask, torch.Tensor) and mask.dim() == 4:
+            sees = (mask[0, 0] if mask.dtype == torch.bool else mask[0, 0] > _SHUT).cpu()
+            seen.setdefault(windows.get(module.layer_idx), sees)
 
-    first = next((part for part in model.get_decoder().modules() if hasattr(part, "layer_idx")), None)
-    if first is None:
-        return None
-    hook = first.register_forward_pre_hook(catch, with_kwargs=True)
+    hooks = [layer.register_forward_pre_hook(look, with_kwargs=True) for layer in layers]
     try:
         with stock_attention(model, attention), torch.inference_mode():
             model(**inputs, use_cache=False)
-    except _Masked as caught:
-        mask = caught.mask
-    else:
-        return None
     finally:
-        hook.remove()
-    if not isinstance(mask, torch.Tensor) or mask.dim() != 4:
-        return None
-    return (mask[0, 0] if mask.dtype == torch.bool else mask[0, 0] > _SHUT).cpu()
+        for hook in hooks:
+            hook.remove()
+    return seen
 
 
-def rule(sees: torch.Tensor | None, media: np.ndarray) -> Together:
+def rules(seen: dict[int | None, torch.Tensor], media: np.ndarray) -> tuple[Together, bool]:
+    """By which rule the rows of a prompt see rows behind them, and whether they do so only in layers with a window.
+    ModelError where it is yet another."""
+    found = {window: rule(sees, media) for window, sees in seen.items()}
+    whole = found.pop(None, None)
+    narrow = {*found.values()} or {whole or Together.NONE}
+    if len(narrow) == 1:
+        [way] = narrow
+        if whole in (None, way, Together.NONE):
+            return way, whole is Together.NONE and way is not whole
+    raise ModelError(f"in the library rows see rows behind them otherwise in other layers: {found}, {whole}")
+
+
+def rule(sees: torch.Tensor, media: np.ndarray) -> Together:
     """By which rule the rows of a prompt see rows behind them. `media` `(n,)`: where its media stands. Of one run of
     media it is MEDIA, since that says nothing of others. ModelError for another rule."""
-    ahead = None if sees is None else sees.triu(1)
-    if ahead is None or not ahead.any():
+    ahead = sees.triu(1)
+    if not ahead.any():
         return Together.NONE
     if torch.equal(ahead, torch.ones_like(ahead).triu(1)):
         return Together.PROMPT
@@ -91,11 +94,16 @@ def rule(sees: torch.Tensor | None, media: np.ndarray) -> Together:
 
 
 def laid_together(
-    prompt: EncodedPrompt, way: Together, window: int | None, embed: Callable[[torch.Tensor], torch.Tensor]
+    prompt: EncodedPrompt,
+    ways: dict[int, Together],
+    window: int | None,
+    embed: Callable[[torch.Tensor], torch.Tensor],
 ) -> EncodedPrompt:
-    """The prompt with rows that see one another in atomic runs. `embed`: the rows of words. `window`: how many rows
-    back a row sees in some layer. InputError where words stand between media that see one another, and where these are
-    more rows than a window has: the library lets them see one another all the same."""
+    """The prompt with rows that see one another in atomic runs, `ways` by the placeholder of each kind. `embed`: the
+    rows of words. `window`: how many rows back a row sees in some layer. InputError where words stand between media
+    that see one another, and where these are more rows than a window has: the library lets them see one another all the
+    same."""
+    way = max(ways.values(), default=Together.NONE)
     if way is Together.NONE:
         return prompt
     if way is Together.PROMPT:
@@ -106,7 +114,11 @@ def laid_together(
             f"media: expected one piece or pieces side by side, whose rows see one another in this model, got {count} "
             f"with words between them"
         )
-    rows = [msgspec.structs.replace(run, atomic=run.seen is not None) for run in prompt.rows]
+    marks = [id for id, own in ways.items() if own is not Together.NONE]
+    rows = [
+        msgspec.structs.replace(run, atomic=run.seen is not None and bool(np.isin(run.ids, marks).any()))
+        for run in prompt.rows
+    ]
     return _within(prompt._replace(rows=rows), window)
 
 

@@ -6,8 +6,10 @@ weights.py placement.py what its weights need; on which device, in which type of
 memory.py worst.py      who has how much; what the largest step and the largest turn of the encoder take
 forecast.py     the same without weights, also for a device that is not here
 compute.py gain.py      what can compute on this machine; how much faster a CPU is in bfloat16
+draft.py        a second checkpoint that guesses the tokens of the first
 fingerprint.py  what tells a model from others
-inner.py        what a quantised tensor consists of
+quantised.py inner.py   whether a quantised checkpoint can be loaded here; what a quantised tensor consists of
+towers.py       towers without their decoder, and what tells them from others
 int8.py         linear layers in int8
 gguf.py         a model out of a GGUF file, saved as transformers saves models
 """

@@ -81,10 +81,7 @@ def multiplies_int8() -> bool:
 def quantize(decoder: torch.nn.Module) -> int:
     """Exchange every linear layer below `decoder`, one after the other; returns how many. Embeddings and norms stay."""
     found = [
-        (parent, name)
-        for parent in decoder.modules()
-        for name, child in parent.named_children()
-        if is_plain(child)
+        (parent, name) for parent in decoder.modules() for name, child in parent.named_children() if is_plain(child)
     ]
     for parent, name in found:
         setattr(parent, name, Int8Linear(getattr(parent, name)))

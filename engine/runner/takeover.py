@@ -29,6 +29,7 @@ from .angles import InFloat64
 from .attention import NAME, Step, paged_attention
 from .backends import fused_kernels
 from .batch import batched
+from .beside import Beside
 from .decoder import Asked, FastDecoder
 from .language import LanguageModel
 from .library import transformers
@@ -70,6 +71,8 @@ def take_over(loaded: Loaded) -> Loaded:
 @torch.no_grad()
 def fast_decoder(loaded: Loaded) -> FastDecoder:
     """The decoder of `loaded` as a fast one, its layers not yet packed. ModelError that says what it does otherwise."""
+    if loaded.family.data.stateful:
+        raise ModelError("expected layers of attention alone, got some that keep states")
     trial = _Trial(loaded)
     fast = FastDecoder(loaded.text, loaded.family.data.axes, loaded.family.max_positions, trial.asked)
     check(fast, trial)
@@ -97,7 +100,8 @@ class _Trial:
 
     def __init__(self, loaded: Loaded) -> None:
         text = loaded.text
-        beside = {*loaded.types, "deepstack_features"} & inspect.signature(type(text).forward).parameters.keys()
+        takes = inspect.signature(type(text).forward).parameters.keys()
+        beside = Beside(loaded).names | ({"deepstack_features"} & takes)
         if beside:
             raise ModelError(f"expected layers that take rows alone, got {', '.join(sorted(beside))}")
         if any(module._forward_hooks or module._forward_pre_hooks for module in text.modules()):

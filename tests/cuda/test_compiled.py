@@ -27,7 +27,7 @@ def compile(architecture, kind, block_m, block_n, split, kept):
     sizes = dict(HEADS=16, KV_HEADS=2, DIM=80, WIDE=80, PAGE=16, WINDOWED=True, CAPPED=False, BLOCK_D=128, BLOCK_W=128)
     sizes |= dict(BLOCK_M=block_m, BLOCK_N=block_n, SPLIT=bool(split), KEPT=kept)
     types = dict.fromkeys(("query", "keys", "values"), "*" + kind) | dict(out="*" + ("fp32" if split else kind))
-    types |= dict(lse="*fp32", scale="fp32", rows="i32", shares="i32", table_stride="i32")
+    types |= dict(lse="*fp32", scale="fp32", cap="fp32", rows="i32", shares="i32", table_stride="i32")
     types |= dict.fromkeys(("keys", "values"), {"int8": "*i8", "fp8": "*u8"}.get(kept, "*" + kind))
     signature = {name: "constexpr" if name in sizes else types.get(name, "*i32") for name in _attend.arg_names}
     source = ASTSource(fn=_attend, signature=signature, constexprs=sizes)

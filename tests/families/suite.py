@@ -48,7 +48,7 @@ class Tried(NamedTuple):
 
     def inputs(self, content: Content) -> Any:
         """What the library's model takes for a prompt."""
-        return process(self.towers, content)
+        return process(self.towers, content).to(dtype=torch.float32)
 
 
 def opened(folder: Path) -> Tried:
@@ -133,17 +133,24 @@ class Watched:
             embeds = model.get_input_embeddings()(torch.tensor(ids))
             deep: list[torch.Tensor] = []
             beside: dict[str, torch.Tensor] = {}
+            more = self.by_layer(ids)
             at = 0
             for segment in self.segments:
                 laid = towers.piece(segment)
-                given = decoder_given(model, laid.inputs)
+                given = decoder_given(model, laid.inputs.to(dtype=torch.float32))
                 start = next(
                     place for place in range(at, len(ids)) if ids[place : place + len(laid.ids)] == laid.ids.tolist()
                 )
                 before = int(np.flatnonzero(laid.inputs["input_ids"][0].numpy() == laid.ids[0])[0])
                 where = torch.from_numpy(np.flatnonzero(laid.media))
-                embeds[start + where] = given["inputs_embeds"][0, before + where]
+                count = len(laid.ids)
+                embeds[start : start + count] = given["inputs_embeds"][0, before : before + count]
                 seen[start + where] = True
+                if "per_layer_inputs" in more:
+                    more["per_layer_inputs"][0, start + where] = given["per_layer_inputs"][0, before + where]
+                if "mm_token_type_ids" in more:
+                    types = laid.inputs["mm_token_type_ids"]
+                    more["mm_token_type_ids"][0, start + where] = types[0, before + where].int()
                 parts = given.get("deepstack_visual_embeds") or [*(given.get("deepstack_features") or {}).values()]
                 deep = deep or [torch.zeros_like(embeds) for _ in parts]
                 for layer, part in zip(deep, parts, strict=True):
@@ -157,9 +164,18 @@ class Watched:
                         if 0 <= place < len(ids) and ids[place] == id:
                             told[0, place] = number
             places = positions[:1] if towers.rope is None else positions[:, None]
-            inputs = {"inputs_embeds": embeds[None], "position_ids": places, "use_cache": False}
+            inputs = {"inputs_embeds": embeds[None], "position_ids": places, "use_cache": False, **more}
             with also_given(model, seen, deep, beside):
                 return model(**inputs).logits[0]
+
+    def by_layer(self, ids: list[int]) -> dict[str, torch.Tensor]:
+        """What the library's model takes of ids beside embeddings, of words alone."""
+        decoder, more = self.tried.model.get_decoder(), {}
+        if getattr(decoder.config, "hidden_size_per_layer_input", 0):
+            more["per_layer_inputs"] = decoder.get_per_layer_inputs(torch.tensor([ids]))
+        if "D" in self.tried.loaded.family.data.classes.values():
+            more["mm_token_type_ids"] = torch.zeros(1, len(ids), dtype=torch.int32)
+        return more
 
 
 class _Given(Exception):

@@ -18,17 +18,17 @@ import transformers as hf
 from safetensors.torch import load_file, save_file
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
-BLOCK = 32
+BLOCK, WIDE = 32, 128
 Tensors = dict[str, torch.Tensor]
 # The towers of the models that see stay in floats here, and so does the output layer.
-KEPT = ("lm_head", "visual", "vision_tower", "multi_modal_projector")
+KEPT = ("lm_head", "visual", "model.visual", "vision_tower", "multi_modal_projector")
 
 
-def _torchao(name: str) -> Callable[[], Any]:
+def _torchao(name: str, **options: Any) -> Callable[[], Any]:
     def config() -> Any:
         import torchao.quantization as ao
 
-        return hf.TorchAoConfig(getattr(ao, name)(), modules_to_not_convert=list(KEPT))
+        return hf.TorchAoConfig(getattr(ao, name)(**options), modules_to_not_convert=list(KEPT))
 
     return config
 
@@ -36,7 +36,7 @@ def _torchao(name: str) -> Callable[[], Any]:
 LIBRARY: dict[str, Callable[[], Any]] = {
     "torchao int8": _torchao("Int8WeightOnlyConfig"),
     "torchao int8, activations too": _torchao("Int8DynamicActivationInt8WeightConfig"),
-    "torchao int4": _torchao("Int4WeightOnlyConfig"),
+    "torchao int4": _torchao("Int4WeightOnlyConfig", group_size=BLOCK),
     "torchao fp8": _torchao("Float8WeightOnlyConfig"),
     "bitsandbytes_4bit": lambda: hf.BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=list(KEPT)),
     "bitsandbytes_8bit": lambda: hf.BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(KEPT)),
@@ -48,23 +48,43 @@ LIBRARY: dict[str, Callable[[], Any]] = {
 
 def write(name: str, source: Path, into: Path) -> None:
     """Write the checkpoint in `source` in this format into the new folder `into`."""
-    shutil.copytree(source, into)
+    shutil.copytree(source, into, dirs_exist_ok=True)
     if name in LIBRARY:
         model = _class(source).from_pretrained(source, quantization_config=LIBRARY[name](), dtype=torch.float32)
         (into / "model.safetensors").unlink()
         model.save_pretrained(into)
         return
-    settings, pack = PACKED.get(name, (None, None))
-    if settings is None:
-        settings = AUTO_QUANTIZATION_CONFIG_MAPPING[name]().to_dict()
+    settings, pack = PACKED[name]
     config = json.loads((into / "config.json").read_text())
     (into / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": name} | settings}))
-    if pack is not None:
-        tensors = load_file(into / "model.safetensors")
-        for layer in [layer.removesuffix(".weight") for layer in tensors if _is_packed(layer)]:
-            weight = tensors.pop(f"{layer}.weight").float()
-            tensors |= {f"{layer}.{part}": tensor.contiguous() for part, tensor in pack(weight).items()}
-        save_file(tensors, into / "model.safetensors", {"format": "pt"})
+    tensors = load_file(into / "model.safetensors")
+    for layer in [layer.removesuffix(".weight") for layer in tensors if _is_packed(layer)]:
+        weight = tensors.pop(f"{layer}.weight").float()
+        tensors |= {f"{layer}.{part}": tensor.contiguous() for part, tensor in pack(weight).items()}
+    save_file(tensors, into / "model.safetensors", {"format": "pt"})
+
+
+def declare(name: str, source: Path, into: Path) -> None:
+    """Write the checkpoint with the configuration of this format only, in place of what could not be written."""
+    shutil.copytree(source, into, dirs_exist_ok=True)
+    named = name.split()[0]
+    settings = AUTO_QUANTIZATION_CONFIG_MAPPING[named]().to_dict() if named != "torchao" else {}
+    config = json.loads((into / "config.json").read_text())
+    (into / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": named} | settings}))
+
+
+def even(source: Path, into: Path) -> Path:
+    """The checkpoint with an MLP of 128 in place of 160: some formats want a multiple of 64."""
+    shutil.copytree(source, into)
+    config = json.loads((into / "config.json").read_text())
+    config.get("text_config", config)["intermediate_size"] = WIDE
+    (into / "config.json").write_text(json.dumps(config))
+    tensors = load_file(into / "model.safetensors")
+    for name in [name for name in tensors if ".mlp." in name and _is_packed(name)]:
+        cut = tensors[name][:, :WIDE] if "down_proj" in name else tensors[name][:WIDE]
+        tensors[name] = cut.contiguous()
+    save_file(tensors, into / "model.safetensors", {"format": "pt"})
+    return into
 
 
 def _class(source: Path) -> Any:
@@ -101,7 +121,7 @@ def _rounded(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _nibbles(numbers: torch.Tensor, order: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7)) -> torch.Tensor:
     """Eight numbers of the last axis in each int32, the first in its lowest bits, in this order."""
     eight = numbers.reshape(*numbers.shape[:-1], -1, 8)[..., list(order)].long()
-    return (eight << (4 * torch.arange(8))).sum(-1).to(torch.int64).where(torch.tensor(True), torch.tensor(0)).to(torch.int32)
+    return (eight << (4 * torch.arange(8))).sum(-1).to(torch.int32)
 
 
 def _gptq(weight: torch.Tensor) -> Tensors:
@@ -150,7 +170,10 @@ _GROUP = {"bits": 4, "group_size": BLOCK, "sym": True}
 _WEIGHTS = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False}
 # What stands in config.json, and how a weight is packed.
 PACKED: dict[str, tuple[dict[str, Any], Callable[[torch.Tensor], Tensors]]] = {
-    "fp8": ({"weight_block_size": [BLOCK, BLOCK], "activation_scheme": "dynamic", "modules_to_not_convert": [*KEPT]}, _fp8),
+    "fp8": (
+        {"weight_block_size": [BLOCK, BLOCK], "activation_scheme": "dynamic", "modules_to_not_convert": [*KEPT]},
+        _fp8,
+    ),
     "gptq": ({**_GROUP, "desc_act": False, "checkpoint_format": "gptq"}, _gptq),
     "awq": ({**_GROUP, "version": "gemm", "zero_point": True, "modules_to_not_convert": [*KEPT]}, _awq),
     "auto-round": ({**_GROUP, "packing_format": "auto_round:auto_gptq"}, _gptq),
@@ -169,9 +192,12 @@ PACKED: dict[str, tuple[dict[str, Any], Callable[[torch.Tensor], Tensors]]] = {
             "out_group_size": 1,
             "num_codebooks": 1,
             "nbits_per_codebook": 8,
-            "linear_weights_not_to_quantize": [f"{part}.weight" for part in KEPT],
+            "linear_weights_not_to_quantize": [*KEPT, *(f"{part}.weight" for part in KEPT)],
         },
         _aqlm,
     ),
-    "bitnet": ({"linear_class": "bitlinear", "quantization_mode": "offline", "modules_to_not_convert": [*KEPT]}, _bitnet),
+    "bitnet": (
+        {"linear_class": "bitlinear", "quantization_mode": "offline", "modules_to_not_convert": [*KEPT]},
+        _bitnet,
+    ),
 }

@@ -39,10 +39,13 @@ def logit_rule(layer: torch.Tensor | None, given: torch.Tensor, config: Any) -> 
     layer, given = layer[:, ~shut].double(), given[:, ~shut].double()
     scale = _named(float((layer * given).sum() / (layer * layer).sum()), config)
     cap = getattr(config, "final_logit_softcapping", None)
-    for rule in (LogitRule(), LogitRule(scale), *([] if cap is None else [LogitRule(cap=float(cap))])):
-        if float((rule(layer) - given).abs().max()) <= _SAME * float(given.abs().max()):
-            return rule._replace(shut=shut if shut.any() else None)
-    return LogitRule()
+    # Where nothing is done the first is exact.
+    rules = [LogitRule(), LogitRule(scale), *([] if cap is None else [LogitRule(cap=float(cap))])]
+    offs = {rule: float((rule(layer) - given).abs().max()) for rule in rules}
+    rule = min(rules, key=offs.__getitem__)
+    if offs[rule] > _SAME * float(given.abs().max()):
+        return LogitRule()
+    return rule._replace(shut=shut if shut.any() else None)
 
 
 def _named(scale: float, config: Any) -> float:
