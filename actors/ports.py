@@ -31,6 +31,9 @@ class Facts(Protocol):
     def left_out(self) -> dict[str, str]: ...
 
     @property
+    def embeddings(self) -> tuple[str, ...]: ...
+
+    @property
     def live_trained(self) -> bool: ...
 
     @property

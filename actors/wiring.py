@@ -33,6 +33,7 @@ from .grammars import Compiling
 from .lookback import Keeping
 from .mailbox import Mailbox, Observer
 from .messages import DecodeMessage, EncodeMessage, GenerateMessage, ScheduleMessage, Tell
+from .remote import RemoteTowers
 from .schedule import Schedule
 from .thread import WorkThread
 from .words import Words
@@ -95,7 +96,8 @@ class Wiring:
             loaded.family.spec, Decoders(limits, pool), self._supervisor, threads, decode, encode, schedule, hearing
         )
         encoder = Encoder(loaded.towers, config.encoder_cache_bytes, language.spans, gate, loaded.family)
-        self.encode = Encode(encoder, self._threads[0], encode, decode, schedule)
+        self._remote = loaded.towers if isinstance(loaded.towers, RemoteTowers) else None
+        self.encode = Encode(encoder, self._threads[0], encode, decode, schedule, config.encoder_seconds)
         steps = StepPace(config.step_ms, 16, config.append_rows, config.step_rows)
         turns = Pace(config.encoder_ms, 16, config.encoder_tokens)
         words = Words(loaded.family.spelling, self._supervisor, self._threads[1], schedule)
@@ -129,12 +131,15 @@ class Wiring:
             "streams_decode": self.decode.streams,
             "streams_encode": self.encode.streams,
             "lookback_bytes": self.keeping.bytes,
+            "encoder": None if self._remote is None else self._remote.statistics() | {"held": self.encode.held},
             "threads": self._compute_threads if self._crew is None else self._crew.count,
         }
         return {**self.schedule.statistics(), **known, "mailboxes": mailboxes}
 
     def _release(self) -> None:
         """Let go of what the actors own; no task of theirs runs any more."""
+        if self._remote is not None:
+            self._remote.line.close()  # the thread that encodes may wait for an answer
         for thread in (*self._threads, self.compiling):
             thread.stop()
         self._gate.stop()  # after the encoder, which may wait for a pass

@@ -20,6 +20,7 @@ At the foot are the contracts that all wings share; a wing imports only wings be
     guessing/               tokens of replies that are guessed
     scheduling/             all streams: who goes next, who holds which page
     loading/                a checkpoint becomes a model that can be served
+    remote.py               what is said to an encoder in another process, and its answers
     core.py                 the three parts together, driven by hand
     record.py               a run as a file, and the run once more
     snapshot.py             a frozen stream as a file, and back

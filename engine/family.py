@@ -49,8 +49,9 @@ class FamilyData(msgspec.Struct, frozen=True):
     library_rule: where the library goes on after a block (`Block.leave`). unit_marks_share: the two marks before and
     after sound inside video stand at one position. frame_rows: how many rows a frame of video has in a model with one
     axis; 0 where frames tell their time in words. transcription: how it is asked for the words of a sound; None: that
-    is not known. left_out: kinds of media that the model is not served with, each with the reason. stateful: its layers
-    keep states of all rows, which no row can be taken out of (class "G" beside those of its modalities).
+    is not known. left_out: kinds of media that the model is not served with, each with the reason. together: kinds of
+    which a piece goes in whole, since some of its rows see one another. stateful: its layers keep states of all rows,
+    which no row can be taken out of (class "G" beside those of its modalities).
     """
 
     name: str
@@ -76,6 +77,7 @@ class FamilyData(msgspec.Struct, frozen=True):
     frame_rows: int = 0
     transcription: Transcription | None = None
     left_out: dict[str, str] = {}
+    together: frozenset[str] = frozenset()
     stateful: bool = False
 
 
@@ -164,7 +166,7 @@ class Family:
         return patch / steps
 
     def atomic(self, modality: str) -> bool:
-        return self.data.classes.get(modality) == "D"
+        return self.data.classes.get(modality) == "D" or modality in self.data.together
 
     def check_media(self, request: Request) -> None:
         """Raise InputError where video cannot have the rates or the sizes of the request, or not so much may be
@@ -216,16 +218,16 @@ class Family:
             )
 
     def check_format(self, format: Format) -> None:
-        """Raise InputError where a modality of this model cannot be appended in `format`."""
+        """Raise InputError where media is what `format` is for, and none of this model's can be appended."""
         changing = [name for name, kind in self.data.classes.items() if kind == "F"]
-        if changing and format.step(State.ASSISTANT, "media") is not None:
+        if changing and len(changing) == len(self.data.classes) and format.step(State.ASSISTANT, "media") is not None:
             raise InputError(
                 f"format {format.name}: {', '.join(changing)} of {self.data.name} would change what is cached already, "
                 f"or be something else than in a prompt (class F)"
             )
 
 
-class Taken(NamedTuple):
+class TimeTaken(NamedTuple):
     """How much of a stream's positions a piece takes: temporal patches, or as many as so many rows. `behind`: how many
     by the library's rule, where that is another number. Nothing where the model is told times in words."""
 
@@ -253,7 +255,7 @@ class Towers(Protocol):
         """Whether `rows` and `takes` say at once how long a piece is; else they call the model's processor for it."""
         ...
 
-    def takes(self, piece: VideoSegment | AudioSegment) -> Taken:
+    def takes(self, piece: VideoSegment | AudioSegment) -> TimeTaken:
         """How much of a stream's positions a piece takes that was dropped."""
         ...
 
@@ -298,7 +300,8 @@ class Loaded(NamedTuple):
     empty where nobody has asked. `drawn`: what the model does with the logits of its output layer.
     `types`: what the decoder is told of each row beside it, by the name of its argument: a number for each id. `marks`:
     ids of rows of media, which are no words. `ahead_in_windows`: rows that see one another do so only in layers with a
-    window. `draft`: a smaller one with the same words that guesses its tokens."""
+    window. `together`: of an atomic run only rows with these ids see one another, those side by side; empty: all of it.
+    `draft`: a smaller one with the same words that guesses its tokens."""
 
     family: Family
     towers: Towers
@@ -313,6 +316,7 @@ class Loaded(NamedTuple):
     types: dict[str, torch.Tensor] = {}
     marks: frozenset[int] = frozenset()
     ahead_in_windows: bool = False
+    together: frozenset[int] = frozenset()
     draft: Loaded | None = None
 
     @property

@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         {
             "serve": _serve,
             "config": _config,
+            "encode-serve": _encode_serve,
             "plan": _plan,
             "ask": _ask,
             "watch": _ask,
@@ -85,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 # Options that are fields of `EngineConfig`.
+_SIZES = ("kv_gib", "kv_dtype", "memory_fraction", "slots", "language_only")
+_PLACE = ("device", "dtype", "threads")
 _ENGINE = ("device", "dtype", "quantize", "threads", "cuda_graphs", "chat_template")
 
 
@@ -198,14 +201,15 @@ def engine_config(options: argparse.Namespace) -> EngineConfig:
 
 def sized_config(options: argparse.Namespace) -> EngineConfig:
     """The same with what `serve` and `plan` say about the cache and the streams."""
-    sizes = {name: getattr(options, name) for name in ("kv_gib", "kv_dtype", "memory_fraction", "slots")}
-    return msgspec.structs.replace(engine_config(options), **sizes)
+    said = {name: getattr(options, name) for name in _SIZES}
+    return msgspec.structs.replace(engine_config(options), **said)
 
 
 def served_config(options: argparse.Namespace) -> EngineConfig:
     """The same with what `serve` alone says."""
     own = {"decode": options.decode, "limits_per_request": dict(options.limit), "prefix_cache": options.prefix_cache}
     own |= {"speculative": options.speculative, "speculative_tokens": options.speculative_tokens}
+    own |= {name: getattr(options, name) for name in ("encoder", "encoder_key_file", "encoder_seconds")}
     for name in ("record", "turn_model"):
         given = getattr(options, name)
         own[name] = None if given is None else str(given)
@@ -221,6 +225,7 @@ def _facts(url: str, info: EngineInfo, config: ServerConfig, own: bool) -> list[
         *([("threads", info.threads)] if info.threads else []),
         ("takes", ", ".join(["text", *(_TAKES.get(name, name) for name in info.modalities)])),
         *_pieces(info),
+        *([("encoder", f"{info.encoder}, which has the towers")] if info.encoder else []),
         ("formats", f"{', '.join(info.formats)} (auto: {auto})"),
         ("replies", f"{info.sampling}, unless a request says otherwise"),
         ("socket", f"{url.replace('http', 'ws', 1)}/v1/stream"),
@@ -255,6 +260,16 @@ def _shares(memory: Memory) -> list[tuple[str, str]]:
         *([("", f"{amount(memory.states_bytes)} states of {memory.streams} streams")] if memory.streams else []),
         ("", f"{memory.tokens // 8192} streams of 8k tokens fit"),
     ]
+
+
+def _encode_serve(options: argparse.Namespace) -> int:
+    from . import encode_options
+
+    logs.begin(options.log_level, options.log)
+    setup = msgspec.structs.replace(
+        FITTING, **{name: getattr(options, name) for name in _PLACE if getattr(options, name)}
+    )
+    return encode_options.main(options, _api_key(options), setup)
 
 
 def _plan(options: argparse.Namespace) -> int:

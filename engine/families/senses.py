@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ...errors import ModelError
 from ..runner.beside import has_layer_words
 
 # What `mm_token_type_ids` of the library's processors calls each kind.
@@ -117,10 +116,7 @@ def _given(model: Any, decoder: Any, inputs: Mapping[str, Any]) -> dict[str, Any
     def catch_rows(_: Any, args: Any, given: dict[str, Any]) -> None:
         raise _Caught({"inputs_embeds": args[0] if args else given["hidden_states"]})
 
-    layers = getattr(decoder, "layers", None)
-    if not layers:
-        raise ModelError("expected layers in its decoder, got none")
-    pairs = [(decoder, catch), (layers[0], catch_rows)]
+    pairs = [(decoder, catch), *((layer, catch_rows) for layer in getattr(decoder, "layers", [])[:1])]
     hooks = [module.register_forward_pre_hook(catches, with_kwargs=True) for module, catches in pairs]
     try:
         model(**inputs, use_cache=False)

@@ -16,7 +16,7 @@ from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content
 from ...streams.segment import AudioSegment, MediaSpec, RowSpec, Segment, VideoSegment
 from ..embeddings import EncodedPrompt, EncodedSpan, Features
-from ..family import Family, FamilyData, Loaded, Taken
+from ..family import Family, FamilyData, Loaded, TimeTaken
 from ..runner.attention import NAME
 from ..runner.library import transformers
 from ..runner.probe import check_against_stock
@@ -24,7 +24,8 @@ from ..runner.shapes import KINDS, stateful
 from ..span import Rows, Span
 from ..words.spelling import spelling_of
 from ..words.template import begins, learn
-from .opened import open_model
+from .opened import decoder_of, open_model
+from .parts import wanted
 from .prompt import check_ids, conversation, rendered
 from .ready_rows import ReadyMarks
 
@@ -45,9 +46,9 @@ class NoTowers:
         """There is nothing to find out."""
         return True
 
-    def takes(self, piece: VideoSegment | AudioSegment) -> Taken:
+    def takes(self, piece: VideoSegment | AudioSegment) -> TimeTaken:
         """Nothing takes time."""
-        return Taken()
+        return TimeTaken()
 
     def encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:
         if batch:
@@ -106,9 +107,6 @@ def _joined(message: dict[str, Any], content: Content) -> dict[str, Any]:
     return {**message, "content": "".join(part.get("text", "") for part in parts)}
 
 
-_OTHERS = {
-    "chunked_attention": "rows of a chunk see none before it, and pages know no such bounds",
-}
 _BY_LAYER = {
     "cross_attention_layers": "layers that see rows of the cache alone",
     "cross_layer_interval": "layers that see rows of the cache alone",
@@ -122,8 +120,7 @@ def check_text(config: Any) -> None:
         raise ModelError("expected max_position_embeddings in its configuration, got none")
     others = set(getattr(config, "layer_types", None) or ()) - KINDS
     if others:
-        why = sorted({f": {_OTHERS[name]}" for name in others if name in _OTHERS})
-        raise ModelError(f"expected layers of full or sliding attention, got {', '.join(sorted(others))}{''.join(why)}")
+        raise ModelError(f"expected layers of full or sliding attention, got {', '.join(sorted(others))}")
     for name, what in _BY_LAYER.items():
         if getattr(config, name, None):
             raise ModelError(f"expected {what}, got {name} {getattr(config, name)}")
@@ -134,6 +131,8 @@ def load(path: Path, dtype: torch.dtype, device: torch.device, make: Any = None)
     None: the one for text. ModelError where it cannot be."""
     config = transformers.AutoConfig.from_pretrained(path)
     check_text(config)
+    if wanted() == "towers":
+        raise ModelError(f"expected a model that takes media, got {config.model_type}, which takes text only")
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     try:
         model = open_model(make or transformers.AutoModelForCausalLM, path, dtype, device, NAME)
@@ -152,7 +151,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device, make: Any = None)
         stateful=stateful(config),
     )
     family = Family(data, tokenizer)
-    loaded = Loaded(family, NoTowers(tokenizer), model.base_model, model.get_output_embeddings(), config)
+    loaded = Loaded(family, NoTowers(tokenizer), decoder_of(model), model.get_output_embeddings(), config)
     if device.type != "meta":
         return loaded._replace(drawn=check_against_stock(loaded, model))
     return loaded

@@ -19,10 +19,11 @@ from ..runner.library import transformers
 from ..runner.shapes import stateful
 from ..words.template import learn
 from .far_words import with_far_words
-from .opened import open_model
+from .opened import decoder_of, open_model
 from .senses import find_senses, marks_of
 from .text import check_text
 from .text import load as load_text
+from .together import Together
 from .trial import FamilyTrial
 from .tried_towers import TriedTowers
 
@@ -72,15 +73,17 @@ def check_tried(config: Any) -> None:
     """Raise ModelError where a configuration alone says that a model cannot be served."""
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError("its decoder reads the states of an encoder, which are no rows of a cache")
+    if canvas := getattr(config, "canvas_length", None):
+        raise ModelError(
+            f"expected a reply that is drawn token by token, got {canvas} tokens that become words together"
+        )
     check_text(config.get_text_config())
 
 
 def _decoder(model: Any) -> tuple[Any, Any]:
     """The decoder and its output layer. Some models hold a whole language model, with the output layer in it."""
-    decoder, head = model.get_decoder(), model.get_output_embeddings()
-    if decoder.get_output_embeddings() is not None:
-        return decoder.base_model, decoder.get_output_embeddings()
-    return decoder, head
+    head = model.get_output_embeddings()
+    return decoder_of(model), model.get_decoder().get_output_embeddings() if head is None else head
 
 
 def _loaded(path: Path, model: Any, towers: TriedTowers, parts: tuple[Any, Any], missing: dict[str, str]) -> Loaded:
@@ -99,10 +102,12 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, parts: tuple[Any, Any],
         vocabulary=text.vocab_size,
         clock="patches" if towers.rope is not None else "seconds",
         left_out=dict(missing),
+        together=frozenset(kind for kind, way in towers.ways.items() if way is Together.PIECE),
         stateful=stateful(text),
     )
     loaded = Loaded(Family(data, processor.tokenizer), towers, *parts, text, types=towers.types.tables)
-    return loaded._replace(marks=marks_of(model, parts[0]), ahead_in_windows=towers.ahead_in_windows)
+    marks, in_windows = marks_of(model, parts[0]), towers.ahead_in_windows
+    return loaded._replace(marks=marks, ahead_in_windows=in_windows, together=towers.mutual)
 
 
 def _opened(config: Any, path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, dict[str, str]]:

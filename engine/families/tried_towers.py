@@ -20,7 +20,7 @@ from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content
 from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, RowSpec, Segment, VideoSegment
 from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, Features, by_layer
-from ..family import Taken
+from ..family import TimeTaken
 from ..runner.gate import tower_pass
 from ..runner.language import windows_of
 from ..runner.library import transformers
@@ -74,6 +74,11 @@ class TriedTowers(OneAxisTowers):
     def together(self) -> Together:
         """Which rows see rows behind them, of all kinds."""
         return max(self.ways.values(), default=Together.NONE)
+
+    @property
+    def mutual(self) -> frozenset[int]:
+        """The placeholders of rows that see one another."""
+        return frozenset(self.senses[kind].id for kind, way in self.ways.items() if way is Together.PIECE)
 
     def leave_out(self, kind: str) -> None:
         """Take no media of this kind any more."""
@@ -132,13 +137,13 @@ class TriedTowers(OneAxisTowers):
 
     def knows(self, segment: Segment) -> bool:
         """Of the shapes that were asked for lately."""
-        pieces = ImageSegment | VideoSegment | AudioSegment
-        return not isinstance(segment, pieces) or self._sizes.knows(segment)
+        sized = isinstance(segment, ImageSegment | VideoSegment | AudioSegment)
+        return not sized or self._sizes.knows(segment)
 
-    def takes(self, piece: VideoSegment | AudioSegment) -> Taken:
+    def takes(self, piece: VideoSegment | AudioSegment) -> TimeTaken:
         """As many positions as its rows take."""
         told = isinstance(piece, VideoSegment) and self.tells_times
-        return Taken() if told else self._sizes.of(piece).taken
+        return TimeTaken() if told else self._sizes.of(piece).taken
 
     @torch.inference_mode()
     def encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:
@@ -308,7 +313,7 @@ class TriedTowers(OneAxisTowers):
                 laid = self._clip(frames, 0, 0, dict(asked))
             case _:
                 laid = self._sound(np.zeros(shape, np.float32))
-        return PieceSize(len(laid.ids), Taken(0, int(laid.offsets.max()) + 1, laid.behind))
+        return PieceSize(len(laid.ids), TimeTaken(0, int(laid.offsets.max()) + 1, laid.behind))
 
     def _span(self, segment: Segment) -> EncodedSpan:
         """All that the processor lays for one piece. What stands before its first and after its last row is text; words

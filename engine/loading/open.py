@@ -28,6 +28,7 @@ from .draft import with_draft
 from .fingerprint import fingerprint
 from .int8 import quantize
 from .placement import check_room, place
+from .quantised import check_quantised
 from .weights import read
 
 BROOK = Path(__file__).parents[1] / "brook"
@@ -79,16 +80,44 @@ def _load(checkpoint: Checkpoint, config: EngineConfig) -> Loaded:
     named, load_family = known(checkpoint)
     if is_tried(named.model_type):
         rehearse(named.model_type, checkpoint.folder)
-    weights = read(checkpoint.fetch_weights())
-    placement = place(config, weights)
-    check_room(weights, placement)
+    alone = config.language_only or config.encoder is not None
+    files = checkpoint.fetch_weights()
+    placement = place(config, read(files))
+    check_room(read(files, "language" if alone else None), placement)
     with chosen_template(config.chat_template):
-        loaded: Loaded = load_family(checkpoint.folder, getattr(torch, placement.dtype), torch.device(placement.device))
+        where = checkpoint.folder, getattr(torch, placement.dtype), torch.device(placement.device)
+        loaded = language_alone(load_family, *where) if alone else load_family(*where)
+    if config.encoder is not None:
+        loaded = _expecting(loaded, checkpoint, files, named)
     loaded.family.data = msgspec.structs.replace(loaded.family.data, model=checkpoint.name)
     make_small(loaded, config)
     _take_rows(loaded)
     own = fingerprint(loaded.text, loaded.head, loaded.config)
     return with_turning(take_over(loaded._replace(why=placement.why, fingerprint=own)))
+
+
+def language_alone(load_family: Callable[..., Loaded], *where: Any) -> Loaded:
+    """What the family makes of a checkpoint, without the weights of its towers."""
+    from ..families.absent import AbsentTowers
+    from ..families.parts import only
+
+    with only("language"):
+        loaded = load_family(*where)
+    if not loaded.family.modalities:
+        return loaded
+    return loaded._replace(towers=AbsentTowers(loaded.towers, loaded.device))
+
+
+def _expecting(loaded: Loaded, checkpoint: Checkpoint, files: list[Path], named: Any) -> Loaded:
+    """With the name of the towers that this checkpoint has, which are elsewhere. ModelError where it has none."""
+    from ..families.absent import AbsentTowers
+    from .towers import tower_fingerprint
+
+    if not isinstance(loaded.towers, AbsentTowers):
+        name = loaded.family.data.name
+        raise ModelError(f"encoder: expected a model that takes media, got {name}, which takes text only")
+    loaded.towers.fingerprint = tower_fingerprint(files, named, checkpoint.folder)
+    return loaded
 
 
 def _take_rows(loaded: Loaded) -> None:
@@ -104,12 +133,21 @@ def _take_rows(loaded: Loaded) -> None:
 
 
 def known(checkpoint: Checkpoint) -> tuple[Any, Callable[..., Loaded]]:
-    """The configuration of a checkpoint that may be served, and the `load` of its family. Raises ModelError."""
-    from ..families import check_config, loader
+    """The configuration of a checkpoint that may be served, and the `load` of its family. Raises ModelError.
 
+    A family of another package is imported first: it may bring the configuration's class.
+    """
+    from ..families import check_config, loader
+    from ..families.outside import check_brought, outside, registered
+
+    said = transformers.PreTrainedConfig.get_config_dict(checkpoint.folder)[0].get("model_type")
+    if isinstance(said, str) and registered(said):
+        outside(said)
+        check_brought(said)
     config = transformers.AutoConfig.from_pretrained(checkpoint.folder)
     load_family = loader(config.model_type)
     check_config(config)
+    check_quantised(config)
     return config, load_family
 
 
@@ -122,6 +160,7 @@ def make_small(loaded: Loaded, config: EngineConfig) -> None:
 def _missing(why: str) -> str:
     """What the library says where it lacks a package, as one line that names it."""
     package = re.search(r"pip install (?:-U |--upgrade )?[\"']?([\w.-]+(?:[<>=!~]=?[\w.,<>=!~]+)?)", why)
+    package = package or re.search(r"No module named '([\w-]+)", why)
     if package is None:
         return f"expected the packages that it needs, got: {why}"
     return f"expected the package {package[1]}, which this checkpoint needs, got none: pip install '{package[1]}'"

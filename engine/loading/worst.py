@@ -17,6 +17,7 @@ from ...streams.requests.options import sized
 from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, SizeRule, VideoSegment
 from ...streams.size import fit
 from ..config import EngineConfig
+from ..families.absent import AbsentTowers
 from ..family import Loaded
 from ..plan import Draw, Feed, Plan, TableEdit
 from ..runner.attention import Backend
@@ -76,6 +77,8 @@ def measured(
 def largest_turns(loaded: Loaded, config: EngineConfig) -> list[list[tuple[int, Segment]]]:
     """What the encoder may be granted at once, of each modality: the largest pieces, as many as fit its budget and at
     least one."""
+    if isinstance(loaded.towers, AbsentTowers):
+        return []
     turns = []
     for piece in _pieces(sized(loaded.family.spec, config.processor)):
         rows = max(1, loaded.towers.rows(piece))

@@ -7,7 +7,7 @@ states.py       layers that keep one state of all rows: many streams in a step, 
 decoder.py linears.py   a decoder in fewer operations; its linear layers as they are fastest
 takeover.py     does it compute here what the library's module computes?
 batch.py        the rows of a step, back to back
-beside.py       what some decoders take beside them, made of their ids
+beside.py       what some decoders take beside them
 graphs.py       steps as graphs, each one launch
 pointwise.py pointwise_triton.py        norms, rotary positions, gates: by torch's operators; CUDA, in fused kernels
 backends.py     which attention backend runs, and which kernels

@@ -223,7 +223,8 @@ class Encoder:
 
     def _seconds(self) -> float:
         """How long passes have taken so far; without a gate all of this thread's time is theirs."""
-        return time.perf_counter() if self._gate is None else self._gate.pass_seconds + self._waited
+        elsewhere = getattr(self._towers, "worked", 0.0)  # of an encoder in another process
+        return time.perf_counter() if self._gate is None else self._gate.pass_seconds + self._waited + elsewhere
 
     def _wait(self, embeds: list[Embeddings]) -> None:
         """On CUDA a pass has ended before what it launched is computed; here that is waited for."""

@@ -18,7 +18,7 @@ from ..embeddings import Embeddings
 from ..family import Loaded
 from ..frozen import Snapshot
 from ..plan import TABLES, Feed, Likely, Plan, Result
-from .attention import Backend, Part, ReferenceBackend, Step, number
+from .attention import Backend, Chunk, Part, Reach, ReferenceBackend, Step, number
 from .batch import FrontRows, StepRows, batched
 from .beside import Beside
 from .cache import Cache
@@ -27,7 +27,7 @@ from .guesses import drawn_rows, laid_behind, result
 from .narrow import kv_type
 from .out_of_memory import is_out_of_memory, let_go
 from .sampler import likeliest, sample
-from .shapes import layer_shapes
+from .shapes import CHUNKED, layer_shapes
 from .spans import SpanStore, laid_out
 from .states import States
 from .upload import on, upload
@@ -59,7 +59,7 @@ class LanguageModel:
         self.fast = loaded.fast if taken_over else None
         self.head, self.drawn = loaded.head, loaded.drawn
         self.beside = Beside(loaded)
-        self.ahead_in_windows = loaded.ahead_in_windows
+        self.ahead_in_windows, self.together = loaded.ahead_in_windows, loaded.together
         self.axes = loaded.family.data.axes
         self.turning = loaded.turning
         self.embed = loaded.text.get_input_embeddings()
@@ -68,7 +68,8 @@ class LanguageModel:
         self.spans = SpanStore(loaded.family.endings.values())
         shapes = layer_shapes(config)
         self.group = max(shape.group for shape in shapes)
-        self.windows = windows_of(loaded.text, config)
+        self.chunks = chunks_of(config)
+        self.windows: set[int | Chunk] = {*windows_of(loaded.text, config), *self.chunks.values()}
         spare = record is not None  # a page and a table for rows that pad a batch
         self.states = States(loaded.text, config, slots) if loaded.family.data.stateful else None
         self.cache = Cache(
@@ -162,7 +163,7 @@ class LanguageModel:
         """All rows of the step back to back through the decoder; returns `(rows, hidden)`."""
         if self.graphs is not None and (hidden := self.graphs.tokens(feeds)) is not None:
             return hidden
-        batch = batched(feeds)
+        batch = batched(feeds, self.together)
         ids = upload(torch.from_numpy(batch.ids), self.device)
         embeds = self.embed(ids)
         deep = laid_out(self.spans, [run for feed in feeds for run in feed.rows], embeds)
@@ -171,18 +172,20 @@ class LanguageModel:
             if hidden is not None:
                 return hidden
         positions = upload(torch.from_numpy(batch.positions), self.device)
-        more = {} if deep is None else self._deep(deep)
+        more = self.beside(ids, positions) | ({} if deep is None else self._deep(deep))
         step = self._attention(batch)
         if self.states is not None:
             step = step._replace(states=self.states.step(feeds))
-        return self._decoded(embeds, positions, step, more | self.beside(ids))
+        return self._decoded(embeds, positions, step, more)
 
     def _pass(
         self, ids: torch.Tensor, embeds: torch.Tensor | None, positions: torch.Tensor, step: Step
     ) -> torch.Tensor:
         """Rows with these ids `(n,)`, which are words where there are no embeddings `(n, hidden)`, at positions
         `(3, n)`."""
-        return self._decoded(self.embed(ids) if embeds is None else embeds, positions, step, self.beside(ids))
+        return self._decoded(
+            self.embed(ids) if embeds is None else embeds, positions, step, self.beside(ids, positions)
+        )
 
     def _decoded(self, embeds: torch.Tensor, positions: torch.Tensor, step: Step, more: dict[str, Any]) -> torch.Tensor:
         """`more`: what the decoder takes beside these."""
@@ -218,27 +221,29 @@ class LanguageModel:
             ends = batch.places.astype(np.int32) + 1
             before = whole._replace(lengths=upload(torch.from_numpy(ends), self.device))
             before = self.backend.prepare(before, ends, self.group)
-        parts: dict[int | None, list[Part]] = {None: [self._from(before, batch.begins)]}
+        parts: dict[Reach, list[Part]] = {None: [self._from(before, batch.begins)]}
         for window in self.windows:
-            firsts = np.maximum(batch.places + 1 - window, batch.begins).astype(np.int32)
-            parts[window] = [self._from(everything, firsts)]
+            parts[window] = [self._from(everything, batch.firsts(window))]
         for front in batch.fronts:
             self._add_front(front, batch, parts)
         turns = [self.turning(upload(torch.from_numpy(-front.lifts), self.device)) for front in batch.fronts]
         cache = self.cache
-        return Step(number(self.backend), cache.keys, cache.values, target, parts, turns, cache.shared)
+        made = number(self.backend), cache.keys, cache.values, target
+        return Step(*made, parts, turns, cache.shared, self.chunks)
 
     def _from(self, part: Part, firsts: np.ndarray) -> Part:
         """The part from these places on."""
         return part._replace(firsts=upload(torch.from_numpy(firsts), self.device)) if firsts.any() else part
 
-    def _add_front(self, front: FrontRows, batch: StepRows, parts: dict[int | None, list[Part]]) -> None:
-        """Each row sees this front, too; where a layer has a window, as far as that reaches."""
+    def _add_front(self, front: FrontRows, batch: StepRows, parts: dict[Reach, list[Part]]) -> None:
+        """Each row sees this front, too; where a layer has a window, as far as that reaches. A model that sees chunks
+        has no streams with fronts (turning.py)."""
         slots, lengths = (upload(torch.from_numpy(numbers), self.device) for numbers in (front.slots, front.stops))
         part = Part(self.cache.tables, slots, lengths, torch.from_numpy(batch.runs))
         whole = self.backend.prepare(part, front.stops, self.group)
         for window, seen in parts.items():
-            firsts = front.begins if window is None else front.within(window, batch.places - batch.begins)
+            within = isinstance(window, int)
+            firsts = front.within(window, batch.places - batch.begins) if within else front.begins
             seen.append(self._from(whole, np.minimum(firsts, front.stops)))
 
 
@@ -251,3 +256,9 @@ def windows_of(text: Any, config: Any) -> set[int]:
     layers = [module for module in text.modules() if hasattr(module, "layer_idx")]
     said = [getattr(layer, "sliding_window", None) for layer in [*layers, config]]
     return {window for window in said if window is not None}
+
+
+def chunks_of(config: Any) -> dict[int, Chunk]:
+    """The layers of a decoder that see chunks."""
+    kinds = getattr(config, "layer_types", None) or ()
+    return {layer: Chunk(config.attention_chunk_size) for layer, kind in enumerate(kinds) if kind == CHUNKED}

@@ -34,14 +34,14 @@ _TOLERANCE = 0.2
 _AS_FAR = 2.0
 
 
-def check_against_stock(loaded: Loaded, model: Any) -> LogitRule:
+def check_against_stock(loaded: Loaded, model: Any, attention: str | dict[str, str] = NAME) -> LogitRule:
     """Compare a dozen ids from all over the vocabulary, from its middle on, since rows at its ends may be empty.
-    `model` has the replaced attention, before and after. Returns what it does with its logits."""
+    `attention` is the model's, before and after. Returns what it does with its logits."""
     size = loaded.text.get_input_embeddings().weight.shape[0]
     ids = np.roll(np.linspace(0, size - 1, _ROWS).astype(np.int64), _ROWS // 2)
     positions = np.broadcast_to(np.arange(_ROWS, dtype=np.int64), (3, _ROWS))
     inputs = {"input_ids": torch.from_numpy(ids)[None].to(model.device)}
-    return check_prompt(loaded, model, EncodedPrompt([Rows(ids, positions)], [None]), inputs, NAME)
+    return check_prompt(loaded, model, EncodedPrompt([Rows(ids, positions)], [None]), inputs, attention)
 
 
 def check_prompt(

@@ -15,7 +15,8 @@ from .narrow import width
 # keep no keys.
 WITH_STATES = ("linear_attention", "conv", "hybrid", "hybrid_sliding")
 WITHOUT_KEYS = ("linear_attention", "conv", "moe", "mlp")
-KINDS = {"full_attention", "sliding_attention", *WITH_STATES, *WITHOUT_KEYS}
+CHUNKED = "chunked_attention"  # rows see none before their chunk
+KINDS = {"full_attention", "sliding_attention", CHUNKED, *WITH_STATES, *WITHOUT_KEYS}
 
 
 class LayerShape(NamedTuple):

@@ -101,6 +101,7 @@ MESSAGES: list[msgspec.Struct] = [
     m.Transcribe(1, 2),
     c.Close(1, "closed"),
     m.Rouse(),
+    m.TryAgain(),
     m.Broken("no"),
     m.Tell(1, [e.Appended(1, "video", 0, None, 3, 4, 5, 6), e.Token(1, 0, 5, "a", SEEN, age_us=4)], ("live", "so")),
     m.Tell(1, [e.Token(1, 0, 5, "a", SEEN, -0.5, ((5, "a", -0.5),))]),

@@ -93,6 +93,10 @@ SERVED = {
         **GROUPED, head_dim=16, global_head_dim=24, num_global_key_value_heads=1, attention_k_eq_v=True,
         sliding_window=8, layer_types=["sliding_attention", "full_attention"], hidden_size_per_layer_input=0,
     ),
+    "chunks": hf.Llama4TextConfig(
+        **GROUPED, intermediate_size_mlp=96, num_local_experts=2, head_dim=16, attention_chunk_size=8, floor_scale=5,
+        no_rope_layers=[1, 0], attn_scale=0.5,
+    ),
     "words and keys by layer": hf.Gemma4TextConfig(
         **GROUPED | {"num_hidden_layers": 4}, head_dim=16, global_head_dim=24, sliding_window=8,
         layer_types=["sliding_attention", "full_attention"] * 2, num_kv_shared_layers=2,
@@ -115,10 +119,6 @@ SERVED = {
 }
 # fmt: on
 REFUSED = {
-    "chunks": (
-        hf.Llama4TextConfig(**GROUPED, intermediate_size_mlp=96, num_local_experts=2, head_dim=16),
-        "layers of full or sliding attention, got chunked_attention",
-    ),
     "a rotary that others stretch": (
         hf.MistralConfig(**GROUPED, rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}),
         "rotary positions that do not change with a stream's length, got 'dynamic'",

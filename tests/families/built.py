@@ -10,7 +10,7 @@ import pytest
 
 from tests.engine import tried as pictures
 
-from . import axes, beside, blocks, documents, gemmas, hearing, later, refusals, stateful, tiled
+from . import axes, beside, blocks, documents, gemmas, hearing, later, llamas, refusals, stateful, tiled
 from .suite import Builder
 
 
@@ -49,7 +49,8 @@ BUILDERS: dict[str, Built] = {
     "fast_vlm": Built(tiled.fast_vlm, _SEES),
     "gemma3n": Built(gemmas.gemma3n, {"image": "A", "audio": "E"}),
     "gemma4": Built(gemmas.gemma4, {"image": "A", "video": "E", "audio": "E"}),
-    "gemma4 large": Built(gemmas.gemma4_large, {"image": "D"}),
+    "gemma4_unified": Built(gemmas.gemma4_unified, {"image": "D", "video": "E", "audio": "E"}),
+    "gemma4 large": Built(gemmas.gemma4_large, {"image": "D", "video": "E"}),
     "glm46v": Built(axes.glm46v, _BOTH),
     "glm4v": Built(_glm("glm4v"), _BOTH),
     "glm4v_moe": Built(_glm("glm4v_moe"), _BOTH),
@@ -65,6 +66,7 @@ BUILDERS: dict[str, Built] = {
     "janus": Built(tiled.janus, _SEES),
     "kimi_k25": Built(axes.kimi_k25, _SEES),
     "lighton_ocr": Built(tiled.lighton_ocr, _SEES),
+    "llama4": Built(llamas.llama4, _SEES),
     "llava_next": Built(pictures.llava_next, _SEES),
     "llava_next_video": Built(tiled.llava_next_video, _BOTH),
     "minimax_m3_vl": Built(axes.minimax_m3_vl, _CLIPS),
@@ -108,7 +110,7 @@ BUILDERS: dict[str, Built] = {
     "lfm3_vl": Built(stateful.lfm3_vl, _BOTH),
     "minicpm_ocr": Built(stateful.minicpm_ocr, _CLIPS),
     "minicpmv4_6": Built(stateful.minicpmv4_6, _CLIPS),
-    "minicpmv4_7": Built(stateful.minicpmv4_7, _SEES),
+    "minicpmv4_7": Built(stateful.minicpmv4_7, {"image": "A", "video": "F"}),
     "nemotron_h_omni": Built(stateful.nemotron_h_omni, {"image": "A", "audio": "E"}),
     "qwen3_5": Built(stateful.qwen3_5, _BOTH),
     "qwen3_5_moe": Built(stateful.qwen3_5_moe, _BOTH),
@@ -128,6 +130,8 @@ _SLOW = {
 
 
 def names(whole: bool) -> list[Any]:
-    """Those whose media may come in a stream; or, where `whole`, in a request's own prompt alone."""
-    found = [name for name, built in BUILDERS.items() if built.classes and ("F" in built.classes.values()) is whole]
+    """Those of which some media may come in a stream; or, where `whole`, in a request's own prompt alone."""
+    found = [
+        name for name, built in BUILDERS.items() if built.classes and (set(built.classes.values()) == {"F"}) is whole
+    ]
     return [pytest.param(name, marks=pytest.mark.slow) if name in _SLOW else name for name in found]

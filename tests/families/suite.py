@@ -46,9 +46,14 @@ class Tried(NamedTuple):
     def kinds(self) -> tuple[str, ...]:
         return self.loaded.family.modalities
 
+    @property
+    def streamed(self) -> tuple[str, ...]:
+        """The kinds that may come in a stream."""
+        return tuple(kind for kind, letter in self.loaded.family.data.classes.items() if letter != "F")
+
     def inputs(self, content: Content) -> Any:
         """What the library's model takes for a prompt."""
-        return process(self.towers, content)
+        return process(self.towers, content).to(dtype=torch.float32)
 
 
 def opened(folder: Path) -> Tried:
@@ -137,7 +142,7 @@ class Watched:
             at = 0
             for segment in self.segments:
                 laid = towers.piece(segment)
-                given = decoder_given(model, laid.inputs)
+                given = decoder_given(model, laid.inputs.to(dtype=torch.float32))
                 start = next(
                     place for place in range(at, len(ids)) if ids[place : place + len(laid.ids)] == laid.ids.tolist()
                 )
@@ -195,7 +200,7 @@ def decoder_given(model: Any, inputs: Any) -> dict[str, Any]:
         raise _Given({"inputs_embeds": args[0]})
 
     decoder = model.get_decoder()
-    pairs = [(decoder, catch), (decoder.layers[0], catch_rows)]
+    pairs = [(decoder, catch), *((layer, catch_rows) for layer in getattr(decoder, "layers", [])[:1])]
     hooks = [module.register_forward_pre_hook(catches, with_kwargs=True) for module, catches in pairs]
     try:
         model(**inputs, use_cache=False)

@@ -146,17 +146,19 @@ def test_frames_have_the_size_of_the_same_option(served: Any, name: str) -> None
 def test_an_option_that_a_model_does_not_have_names_those_that_it_has(served: Any) -> None:
     glm, aya = served("glm4v").loaded, served("aya_vision").loaded
 
+    wrong: list[tuple[Loaded, Any, str]] = [
+        (glm, {"crop_to_patches": True}, r"'crop_to_patches': expected one of .*\(fps, max_pixels, min_pixels\)"),
+        (aya, {"fps": 1}, r"'fps': expected one of those that this model has \(crop_to_patches, max_patches\)"),
+        (aya, {"max_patches": 2.5}, r"'max_patches': expected a whole number in \[1, 64\], got 2.5"),
+        (
+            glm,
+            {"min_pixels": 9000, "max_pixels": 8000},
+            "'min_pixels': expected at most max_pixels, 8000, got",
+        ),
+    ]
+
     async def work() -> None:
-        for loaded, asked, words in (
-            (glm, {"crop_to_patches": True}, r"'crop_to_patches': expected one of .*\(fps, max_pixels, min_pixels\)"),
-            (aya, {"fps": 1}, r"'fps': expected one of those that this model has \(crop_to_patches, max_patches\)"),
-            (aya, {"max_patches": 2.5}, r"'max_patches': expected a whole number in \[1, 64\], got 2.5"),
-            (
-                glm,
-                {"min_pixels": 9000, "max_pixels": 8000},
-                "'min_pixels': expected at most max_pixels, 8000, got",
-            ),
-        ):
+        for loaded, asked, words in wrong:
             async with Engine(loaded, EngineConfig(kv_tokens=2048)) as engine:
                 with pytest.raises(InputError, match=words):
                     await engine.stream(Request(processor=asked))
