@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
+from ..command import PromptInput
 from ..conversation.conversation import Conversation
 from ..conversation.reply import ReplyState
 from ..conversation.rules import Life
@@ -153,9 +154,11 @@ def _behind(stream: StreamState, reply: ReplyState, count: int, ids: tuple[int, 
 
 
 def _awaits(stream: StreamState) -> bool:
-    """Something that has come is to act next."""
-    first = stream.inputs[0] if stream.inputs else None
-    return first is not None and (first.done or bool(first.spans) or first.prompt is not None)
+    """Something that has come goes in behind one of the next tokens."""
+    first, layout = stream.inputs[0] if stream.inputs else None, stream.layout
+    if first is None or isinstance(first.input, PromptInput) or layout.format.rests:
+        return False
+    return layout.step(first.input.event) is not None and (first.done or bool(first.spans))
 
 
 def _fitting(talk: Conversation, reply: ReplyState) -> int:

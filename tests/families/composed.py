@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import transformers as hf
+import transformers
 
 from tests.engine.tried import CHAT, PATCH, SIDE, _save, _tokenizer
 from tests.fixtures.one_axis import SIGHT
@@ -15,6 +15,8 @@ from tests.fixtures.parts import language_sizes
 
 SQUARE = {"height": SIDE, "width": SIDE}
 _SHARED: dict[str, Any] = {name: value for name, value in SIGHT.items() if name != "intermediate_size"}
+
+hf: Any = transformers  # configurations are taken from dicts, whose values have several types
 
 
 class Sight(NamedTuple):

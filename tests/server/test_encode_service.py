@@ -76,7 +76,12 @@ def assert_same(ours: Any, theirs: Any) -> None:
     assert ours[1].deep is None or torch.equal(ours[1].deep, theirs[1].deep)
 
 
-@pytest.mark.parametrize("name", ["omni", "qwen3_omni", "qwen3_vl", "gemma3", "llava_onevision"])
+SLOW = [
+    pytest.param(name, marks=pytest.mark.slow) for name in ("qwen3_omni", "qwen2_5_vl", "llava_onevision", "smolvlm")
+]
+
+
+@pytest.mark.parametrize("name", ["omni", "qwen3_vl", "gemma3", *SLOW])
 def test_spans_from_the_service_are_those_of_own_towers(name: str) -> None:
     own = served(name).towers
     streams = {1: 71_001, 2: 71_002}
