@@ -374,8 +374,8 @@ class TriedTowers(OneAxisTowers):
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            why = f"its processor lays {count} rows of {sense.kind}, its tower gives {len(rows)}"
-            raise ModelError(why) from error
+            what = f"{count} rows of {sense.kind}"
+            raise ModelError(f"its processor lays {what}, its tower gives {len(rows)}") from error
 
     def _by_model(self, sense: Sense, inputs: Any) -> Embeddings:
         """What the whole model gives its decoder where one kind of media stands."""
@@ -385,11 +385,11 @@ class TriedTowers(OneAxisTowers):
 
     def _typed(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The same with real numbers of the model's type."""
-        typed = {}
-        for name, value in inputs.items():
-            real = isinstance(value, torch.Tensor) and value.is_floating_point()
-            typed[name] = value.to(self.model.dtype) if real else value
-        return typed
+        tensors = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+        return {
+            **inputs,
+            **{name: one.to(self.model.dtype) for name, one in tensors.items() if one.is_floating_point()},
+        }
 
     def _at_rate(self, samples: np.ndarray, rate: int) -> np.ndarray:
         """A sound at the processor's rate; `rate` 0: it has that."""
