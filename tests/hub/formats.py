@@ -2,9 +2,9 @@
 docs/quantised.md.
 
 `python -m tests.hub.formats PACKAGES [NAME ...]` tries them, all or those that are named, and writes the page. Those
-that need the same packages run in a process of their own (one_format.py). PACKAGES is a folder in which each package that a format needs lies in a
-folder of its own, as `pip install --no-deps --target PACKAGES/NAME NAME` puts it there; what is not there is tried
-without. What was found is kept in formats.json, so that the page can be made again.
+that need the same packages share a process (one_format.py). PACKAGES is a folder in which each package that a format
+needs lies in a folder of its own, as `pip install --no-deps --target PACKAGES/NAME NAME` puts it there; what is not
+there is tried without. What was found is kept in formats.json, so that the page can be made again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Quantisation formats on this machine, with the packages that are there: `python -m tests.hub.one_format FOLDER NAMES`.
+"""Quantisation formats here, with the packages that are there: `python -m tests.hub.one_format FOLDER NAME ...`.
 
 Writes small checkpoints in each, loads them by the engine's own way, and compares what is said over pages, with
 pictures that come in mid-reply, with what the library's own model of the same weights says. Prints one JSON object.
