@@ -169,10 +169,10 @@ def _from_ids(
     mark, mark_id = tokenizer.eos_token, tokenizer.eos_token_id
     made = call(mark + "".join(placed[kind] + mark for kind in found), add_special_tokens=False)
     row = made["input_ids"][0].tolist()
-    marks = [place for place, id in enumerate(row) if id == mark_id]
-    if len(marks) != len(found) + 1:
+    ends = [place for place, id in enumerate(row) if id == mark_id]
+    if len(ends) != len(found) + 1:
         raise InputError(f"prompt_ids: expected {len(found)} pieces of media in the processor's text, got others")
-    pieces = iter(zip(marks, marks[1:], strict=False))
+    pieces = iter(zip(ends, ends[1:], strict=False))
     order: list[tuple[int, int] | int] = [next(pieces) if id in kinds else id for id in ids]
     shape = made["input_ids"].shape
     for name, tensor in list(made.items()):

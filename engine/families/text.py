@@ -16,7 +16,7 @@ from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content
 from ...streams.segment import AudioSegment, MediaSpec, RowSpec, Segment, VideoSegment
 from ..embeddings import EncodedPrompt, EncodedSpan, Features
-from ..family import Family, FamilyData, Loaded, Taken
+from ..family import Family, FamilyData, Loaded, TimeTaken
 from ..runner.attention import NAME
 from ..runner.library import transformers
 from ..runner.probe import check_against_stock
@@ -46,9 +46,9 @@ class NoTowers:
         """There is nothing to find out."""
         return True
 
-    def takes(self, piece: VideoSegment | AudioSegment) -> Taken:
+    def takes(self, piece: VideoSegment | AudioSegment) -> TimeTaken:
         """Nothing takes time."""
-        return Taken()
+        return TimeTaken()
 
     def encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:
         if batch:

@@ -70,6 +70,10 @@ def check_tried(config: Any) -> None:
     """Raise ModelError where a configuration alone says that a model cannot be served."""
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError("its decoder reads the states of an encoder, which are no rows of a cache")
+    if canvas := getattr(config, "canvas_length", None):
+        raise ModelError(
+            f"expected a reply that is drawn token by token, got {canvas} tokens that become words together"
+        )
     check_text(config.get_text_config())
 
 

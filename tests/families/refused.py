@@ -24,7 +24,7 @@ _ENCODER = "its decoder reads the states of an encoder"
 REFUSED: dict[str, Refusal] = {
     "blip-2": Refusal(refusals.blip2, "its processor lays 5 rows of image, its tower gives 4"),
     "chameleon": Refusal(refusals.chameleon, "the library shuts out words by their logits"),
-    "diffusion_gemma": Refusal(named("diffusion_gemma"), "expected as many heads of one size in all layers"),
+    "diffusion_gemma": Refusal(named("diffusion_gemma"), "expected a reply that is drawn token by token"),
     "emu3": Refusal(refusals.emu3, "lays a picture in a prompt otherwise than one that stands alone"),
     "florence2": Refusal(named("florence2"), _ENCODER),
     "fuyu": Refusal(refusals.fuyu, "Found total 2 |SPEAKER| tokens and 1 images"),
