@@ -39,5 +39,5 @@ def test_the_page_names_no_folder_of_the_machine_that_made_it() -> None:
 
 
 def test_a_reason_that_begins_with_the_folder_of_the_model_is_told_without_it() -> None:
-    said = _said(REFUSED["fast_vlm"].build, "fast_vlm")
-    assert said.startswith("expected the package timm, which this checkpoint needs, got none")
+    said = _said(REFUSED["voxtral_realtime"].build, "voxtral_realtime")
+    assert said.startswith("expected the package mistral-common, which this checkpoint needs, got none")
