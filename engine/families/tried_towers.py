@@ -352,7 +352,7 @@ class TriedTowers(OneAxisTowers):
         count = int(self.media_mask(inputs, sense.kind, sense.id).sum())
         if sense.encode is None:
             return self._by_model(sense, inputs) if count else None
-        given = self._typed(sense.given(inputs))
+        given = typed(sense.given(inputs), self.model.dtype)
         if not given:
             return None
         output = tower_pass(sense.encode, **given, return_dict=True)
