@@ -37,6 +37,13 @@ class Draw(msgspec.Struct, frozen=True, gc=False):
     allowed: bytes = b""
 
 
+class Wears(msgspec.Struct, frozen=True, gc=False):
+    """An adapter that a stream wears: its number in this process, and what stands for its content."""
+
+    number: int
+    fingerprint: str
+
+
 class Front(msgspec.Struct, frozen=True, gc=False):
     """Rows that a stream still holds from before its window: places `[begin, stop)` of page table `slot`.
 
@@ -53,7 +60,8 @@ class Feed(msgspec.Struct, frozen=True, gc=False):
     """One stream's part of a step.
 
     `rows` go to the places from `first` on of page table `slot`; `draw` samples from the last of them. They see that
-    table from place `begin` on, and what `fronts` hold, which comes before it, in order.
+    table from place `begin` on, and what `fronts` hold, which comes before it, in order. `adapter`: the number of the
+    one that its rows wear; 0: none.
     """
 
     stream: int
@@ -63,6 +71,7 @@ class Feed(msgspec.Struct, frozen=True, gc=False):
     draw: Draw | None
     begin: int = 0
     fronts: tuple[Front, ...] = ()
+    adapter: int = 0
 
 
 class TableEdit(msgspec.Struct, frozen=True):

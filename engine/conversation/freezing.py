@@ -31,7 +31,7 @@ _HOMES = (
 _GIVEN = (
     *((StreamState, "id"), (StreamState, "slots"), (StreamState, "request"), (StreamState, "changes")),
     *((Layout, "family"), (Layout, "format"), (PageTable, "pool"), (Detokenizer, "_text_of")),
-    *((Fronts, "tables"), (Fronts, "seen"), (StreamState, "unspelled"), (ReplyState, "guide")),
+    *((Fronts, "tables"), (Fronts, "seen"), (StreamState, "unspelled"), (StreamState, "wears"), (ReplyState, "guide")),
 )
 
 
@@ -46,7 +46,8 @@ def thaw(data: bytes, like: StreamState, family: Family, base: int) -> StreamSta
     that `freeze` has not written."""
     values = (
         *(like.id, like.slots, like.request, like.changes),
-        *(family, like.layout.format, like.table.pool, decoder(family.tokenizer), like.slots[1:], (), None, None),
+        *(family, like.layout.format, like.table.pool, decoder(family.tokenizer), like.slots[1:]),
+        *((), None, like.wears, None),
     )
     stored = {Stored: lambda one: msgspec.structs.replace(one, id=base + one.id) if one.id >= 0 else one}
     stream = Graph(_HOMES, dict(zip(_GIVEN, values, strict=True)), stored).read(data)

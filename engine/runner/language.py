@@ -20,6 +20,7 @@ from ..plan import TABLES, Feed, Likely, Plan, Recalled, Result
 from .attention import Backend, Part, ReferenceBackend, Step, number
 from .batch import FrontRows, StepRows, batched
 from .graphs import Graphs, Record
+from .lora import Adapters, wearing
 from .out_of_memory import is_out_of_memory, let_go
 from .sampler import likeliest, sample
 from .spans import SpanStore, laid_out
@@ -32,7 +33,7 @@ class LanguageModel:
     """The decoder of one checkpoint over a paged cache of `(pages, page_tokens, kv_heads, head_dim)` per layer.
 
     `record`: steps are recorded by it when the cache is made (graphs.py), those that append up to `appends` rows.
-    `spans` holds the embeddings that plans name.
+    `spans` holds the embeddings that plans name, `adapters` what rows may wear.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class LanguageModel:
         self.device = self.embed.weight.device
         self.backend = backend or ReferenceBackend()
         self.spans = SpanStore(loaded.family.endings.values())
+        self.adapters = Adapters()
         self.page_tokens = page_tokens
         self.group = config.num_attention_heads // token_shape(config)[0]
         self.windows = _windows(loaded.text, config)
@@ -198,17 +200,20 @@ class LanguageModel:
 
     def _forward(self, feeds: list[Feed]) -> torch.Tensor:
         """All rows of the step back to back through the decoder; returns `(rows, hidden)`."""
-        if self.graphs is not None and (hidden := self.graphs.tokens(feeds)) is not None:
+        worn = self.adapters.worn(feeds, self.device)
+        graphs = self.graphs if worn is None else None  # what is recorded knows no adapters
+        if graphs is not None and (hidden := graphs.tokens(feeds)) is not None:
             return hidden
         batch = batched(feeds)
         embeds = self.embed(upload(torch.from_numpy(batch.ids), self.device))
         deep = laid_out(self.spans, [run for feed in feeds for run in feed.rows], embeds)
-        if self.graphs is not None and deep is None and not batch.slid:
-            hidden = self.graphs.appended(batch, embeds)
+        if graphs is not None and deep is None and not batch.slid:
+            hidden = graphs.appended(batch, embeds)
             if hidden is not None:
                 return hidden
         positions = upload(torch.from_numpy(batch.positions), self.device)
-        return self._decoded(embeds, positions, self._attention(batch), {} if deep is None else self._deep(deep))
+        with wearing(worn):
+            return self._decoded(embeds, positions, self._attention(batch), {} if deep is None else self._deep(deep))
 
     def _pass(self, given: torch.Tensor, positions: torch.Tensor, step: Step) -> torch.Tensor:
         """Rows, as ids `(n,)` or as embeddings `(n, hidden)`, at positions `(3, n)`."""

@@ -48,7 +48,7 @@ from ..conversation.telling import tell
 from ..conversation.window import Sliding, bounds
 from ..family import Family
 from ..pages import PagePool, PageTable
-from ..plan import Changes, Feed, Likely, Plan, Result
+from ..plan import Changes, Feed, Likely, Plan, Result, Wears
 from ..words.spelling import Unspelled
 from .finding import Finding
 from .freezing import Freezing
@@ -157,12 +157,13 @@ class Scheduler:
 
     def _open(self, command: Open) -> None:
         format, why = choose(command.request.format, self.family.live_trained)
-        stream, limits = self._new(command.stream, command.request, format, why)
+        stream, limits = self._new(command.stream, command.request, format, why, command.wears)
         self._add(stream, limits)
 
     def _thaw(self, command: Thaw) -> None:
         frozen = command.frozen
-        like, limits = self._new(command.stream, frozen.request, BY_NAME[frozen.format], frozen.why)
+        format, wears = BY_NAME[frozen.format], command.wears
+        like, limits = self._new(command.stream, frozen.request, format, frozen.why, wears)
         try:
             stream = thaw(frozen.state, like, self.family, command.base)
             if stream.size > limits.rows:
@@ -183,7 +184,9 @@ class Scheduler:
         self.kept.handed([command.base + id for id in command.frozen.entries])
         self._host.drop(command.stream)
 
-    def _new(self, id: int, request: Request, format: Format, why: str) -> tuple[StreamState, Limits]:
+    def _new(
+        self, id: int, request: Request, format: Format, why: str, wears: Wears | None
+    ) -> tuple[StreamState, Limits]:
         """A stream that has begun nothing, with its limits. Raises InputError where it cannot be."""
         self._places.check()
         self.family.check_format(format)
@@ -193,7 +196,8 @@ class Scheduler:
         layout = Layout(self.family, format, request.positions, seconds, request.system, trusted=request.control_tokens)
         tables, limits = self._places.take(id, request)
         table = PageTable(self.pool)
-        return StreamState(id, tables, request, layout, table, self._changes, why, self.config.spell_apart), limits
+        apart = self.config.spell_apart
+        return StreamState(id, tables, request, layout, table, self._changes, why, apart, wears), limits
 
     def _fork(self, command: Fork) -> None:
         id, twin, again = command.stream, command.twin, command.again
