@@ -25,6 +25,7 @@ from ..engine.scheduling.pace import Pace, StepPace
 from ..errors import InputError
 from ..streams.listening.detectors import Hearing
 from .actor import Actor, Supervisor
+from .adapters import LoadedAdapters
 from .copies import Copies
 from .decode import Decode
 from .encode import Encode
@@ -94,7 +95,9 @@ class Wiring:
         self.decode = Decode(
             loaded.family.spec, Decoders(limits, pool), self._supervisor, threads, decode, encode, schedule, hearing
         )
-        encoder = Encoder(loaded.towers, config.encoder_cache_bytes, language.spans, gate)
+        encoder = Encoder(loaded.towers, config.encoder_cache_bytes, language.spans, gate, language.adapters)
+        self._worn, recorded = language.adapters, config.record is not None
+        self.adapters = LoadedAdapters(loaded, self._worn, gate, self._threads[0], self._supervisor, recorded)
         self.encode = Encode(encoder, self._threads[0], encode, decode, schedule)
         steps = StepPace(config.step_ms, 16, config.append_rows, config.step_rows)
         turns = Pace(config.encoder_ms, 16, config.encoder_tokens)
@@ -109,6 +112,7 @@ class Wiring:
 
     async def stop(self) -> None:
         """Close the mailboxes, end the tasks, wait for the threads. A step that runs is waited for, never cut."""
+        self.adapters.stop()
         for actor in self._actors:
             actor.mailbox.close()
         await self._supervisor.stop()
@@ -129,6 +133,8 @@ class Wiring:
             "streams_decode": self.decode.streams,
             "streams_encode": self.encode.streams,
             "lookback_bytes": self.keeping.bytes,
+            "adapters": len(self.adapters.infos),
+            "adapter_bytes": self.adapters.nbytes,
             "threads": self._compute_threads if self._crew is None else self._crew.count,
         }
         return {**self.schedule.statistics(), **known, "mailboxes": mailboxes}
@@ -143,3 +149,4 @@ class Wiring:
         if self._recorder is not None:
             self._recorder.close()
         self._gate.unwatch()
+        self._worn.clear()

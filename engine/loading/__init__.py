@@ -7,6 +7,7 @@ memory.py worst.py      who has how much; what the largest step and the largest 
 forecast.py     the same without weights, also for a device that is not here
 compute.py gain.py      what can compute on this machine; how much faster a CPU is in bfloat16
 fingerprint.py  what tells a model from others
+adapter.py fitting.py   an adapter as peft saves it; its layers found in a loaded model
 int8.py         linear layers in int8
 gguf.py         a model out of a GGUF file, saved as transformers saves models
 """

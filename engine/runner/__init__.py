@@ -2,6 +2,7 @@
 
 language.py     the owner of the language model and the KV cache: carries out a plan
 decoder.py linears.py   a decoder in fewer operations; its linear layers as they are fastest
+lora.py         adapters over linear layers, several in one batch
 takeover.py     does it compute here what the library's module computes?
 batch.py        the rows of a step, back to back
 graphs.py       steps as graphs, each one launch

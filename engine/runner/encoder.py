@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 import torch
 
-from ...errors import NotFiniteError
+from ...errors import InputError, NotFiniteError
 from ...streams.requests.prompt import Content
 from ...streams.segment import (
     AudioSegment,
@@ -140,10 +140,19 @@ class Encoder:
             if place not in encoded:
                 together.setdefault(self._worn(*entry), []).append(place)
         for adapter, places in together.items():
-            with _wearing(adapter):
+            with self._wearing(adapter):
                 made = self._towers.encode([(self._first + batch[place][0], batch[place][1]) for place in places])
             encoded |= zip(places, made, strict=True)
         return [encoded[place] for place in range(len(batch))]
+
+    def _wearing(self, adapter: Adapter | None) -> AbstractContextManager[None]:
+        """Inside, all that the towers encode wears this. InputError where it has been let go, since its streams have
+        ended."""
+        if adapter is None:
+            return nullcontext()
+        if adapter not in self._adapters:
+            raise InputError("adapter: expected one that is loaded, got one that has been let go")
+        return wearing(Worn([(adapter, None)]))
 
     def _worn(self, stream: int, segment: Segment) -> Adapter | None:
         """The adapter with which a piece of a stream is encoded."""
@@ -166,7 +175,7 @@ class Encoder:
         adapter = None if stream is None else self._wears.get(stream)
         contents = Contents(content, "" if adapter is None else adapter.fingerprint)
         known = None if contents.whole is None else self._cache.get(contents.whole)
-        with self._mine(), self._spends({0: 1}), _wearing(adapter):
+        with self._mine(), self._spends({0: 1}), self._wearing(adapter):
             if isinstance(known, _Made):
                 prompt = self._towers.prompt(content, known.features)
             else:
@@ -180,9 +189,10 @@ class Encoder:
         )
 
     def wear(self, stream: int, wears: Wears | None) -> None:
-        """A stream begins, and what it shows is encoded with this adapter."""
-        if wears is not None and self._adapters[wears.number].encodes:
-            self._wears[stream] = self._adapters[wears.number]
+        """A stream begins, and what it shows is encoded with this adapter; it is gone where the stream has ended."""
+        adapter = None if wears is None else self._adapters.get(wears.number)
+        if adapter is not None and adapter.encodes:
+            self._wears[stream] = adapter
 
     def fork(self, stream: int, twin: int) -> None:
         if stream in self._wears:
@@ -249,11 +259,6 @@ class Encoder:
         assert span.stored is not None
         self._spans.again(span.stored)
         return span.stored.nbytes
-
-
-def _wearing(adapter: Adapter | None) -> AbstractContextManager[None]:
-    """Inside, all that the towers encode wears this."""
-    return wearing(None if adapter is None else Worn([(adapter, None)]))
 
 
 def _worn_key(key: bytes | None, adapter: Adapter | None) -> bytes | None:

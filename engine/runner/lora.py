@@ -86,8 +86,15 @@ class Adapters:
     def __init__(self) -> None:
         self._adapters: dict[int, Adapter] = {}
 
+    def __contains__(self, adapter: Adapter) -> bool:
+        return adapter.number in self._adapters
+
     def __getitem__(self, number: int) -> Adapter:
         return self._adapters[number]
+
+    def get(self, number: int) -> Adapter | None:
+        """The adapter of this number; None where it has been removed."""
+        return self._adapters.get(number)
 
     @property
     def nbytes(self) -> int:

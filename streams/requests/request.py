@@ -325,3 +325,4 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             raise InputError("prompt: expected at least one character, got none")
         check_unicode("prompt", self.prompt or "")
         check_unicode("cache_salt", self.cache_salt or "")
+        check_unicode("adapter", self.adapter or "")
