@@ -108,6 +108,14 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="every stream computes its own rows, also if another began with the same ones",
     )
+    model.add_argument(
+        "--adapter",
+        type=_adapter,
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="load a LoRA that peft has saved; requests name it as their model; may be repeated",
+    )
     address = parser.add_argument_group("address and access")
     address.add_argument("--host", default=defaults.host, help="address to listen on (default %(default)s)")
     address.add_argument("--port", type=_whole, default=defaults.port, help="0 takes a free one (default %(default)s)")
@@ -126,6 +134,9 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     _add_limits(parser)
     _add_media(parser.add_argument_group("media"))
     running = parser.add_argument_group("running")
+    running.add_argument(
+        "--adapter-folder", metavar="FOLDER", help="clients may load adapters from below it (default: they may not)"
+    )
     running.add_argument(
         "--snapshots", metavar="FOLDER", help="where clients may keep snapshots of streams (default: they may not)"
     )
@@ -360,6 +371,14 @@ def _setting(text: str) -> tuple[str, bool | int | float]:
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f"expected NAME=NUMBER, NAME=true or NAME=false, got {text!r}")
+
+
+def _adapter(text: str) -> tuple[str, str]:
+    """A name and a folder."""
+    name, _, folder = text.partition("=")
+    if not name or not folder:
+        raise argparse.ArgumentTypeError(f"expected NAME=FOLDER, got {text!r}")
+    return name, folder
 
 
 def _positive(text: str) -> float:

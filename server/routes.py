@@ -28,7 +28,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .access import cross_origin, host_allowed, key_of, origin_allowed, preflight
 from .account import Account
-from .answer import json_answer, model_name, refusal
+from .answer import json_answer, openai_refusal, refusal
 from .config import ServerConfig
 from .connection import Door, ServedSocket
 from .doors.gemini.door import GeminiDoor
@@ -42,8 +42,10 @@ from .engine_metrics import EngineCollector
 from .fetching import Fetcher
 from .http_request import MakeDoor, ServedRequest
 from .kept_media import KeptMedia
+from .keys import ApiKey
 from .metrics import Meter
-from .openai_words import RequestMark, failure, model_card
+from .models import LOAD, UNLOAD, Models
+from .openai_words import RequestMark
 from .openapi import document
 from .static import page_routes
 from .version import version
@@ -86,7 +88,7 @@ class Service:
         self.config = config
         self.draining = False
         self._connections: dict[int, ServedSocket | ServedRequest] = {}
-        self._began = int(time.time())
+        self._models = Models(engine, config)
         self._fetcher = _fetcher(config)
         self._media = KeptMedia()
         self._count = 0
@@ -172,11 +174,16 @@ class Service:
 
     def _account(self, client: HTTPConnection) -> Account:
         """The account of a client that has been let in."""
-        key = key_of(client.headers, client.scope.get("subprotocols", ()), self.config, _key_in_url(client))
-        assert key is not None
+        key = self._key(client)
         if key.name not in self._accounts:
             self._accounts[key.name] = Account(key, self.meter)
         return self._accounts[key.name]
+
+    def _key(self, client: HTTPConnection) -> ApiKey:
+        """The key of a client that has been let in."""
+        key = key_of(client.headers, client.scope.get("subprotocols", ()), self.config, _key_in_url(client))
+        assert key is not None
+        return key
 
     def _refusal(self, client: HTTPConnection, subprotocols: Sequence[str]) -> tuple[int, str] | None:
         if not origin_allowed(client.headers, self.config):
@@ -208,18 +215,20 @@ class Service:
 
     # ---- HTTP doors ----
     async def models(self, request: Request) -> Response:
-        """The list of the one model, or what is said of it under its own path."""
+        """The list of the model and its adapters, or what is said of one under its own path."""
         headers = cross_origin(request.headers, self.config)
         refused = self._refusal(request, ())
         if refused is not None:
-            return _openai_refusal(*refused, headers)
-        card = model_card(model_name(self.engine.info.model), self._began)
-        asked = request.path_params.get("model")
-        if asked is None:
-            return json_answer(200, {"object": "list", "data": [card]}, headers)
-        if asked != card["id"]:
-            return _openai_refusal(404, f"model: expected {card['id']!r}, got {_shown(asked)}", headers, "model")
-        return json_answer(200, card, headers)
+            return openai_refusal(*refused, headers)
+        return self._models.told(request.path_params.get("model"), headers)
+
+    async def change_adapters(self, request: Request) -> Response:
+        """Load or unload an adapter."""
+        headers = cross_origin(request.headers, self.config)
+        refused = self._refusal(request, ())
+        if refused is not None:
+            return openai_refusal(*refused, headers)
+        return await self._models.change(request, self._key(request), headers)
 
     async def describe(self, request: Request) -> Response:
         """The OpenAPI document of the HTTP doors."""
@@ -228,7 +237,7 @@ class Service:
     async def preflight(self, request: Request) -> Response:
         """What a browser asks before a page of another origin may ask."""
         if not origin_allowed(request.headers, self.config):
-            return _openai_refusal(403, _FOREIGN, {})
+            return openai_refusal(403, _FOREIGN, {})
         return Response(status_code=204, headers=preflight(request.headers, self.config))
 
     async def ask(self, request: Request) -> ASGIApp:
@@ -236,10 +245,10 @@ class Service:
         headers = cross_origin(request.headers, self.config)
         refused = self._refusal(request, ())
         if refused is not None:
-            return _openai_refusal(*refused, headers)
+            return openai_refusal(*refused, headers)
         full = self._full(request)
         if full is not None:
-            return _openai_refusal(429, full, {**headers, "retry-after": "1"})
+            return openai_refusal(429, full, {**headers, "retry-after": "1"})
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             self._count += 1
@@ -310,6 +319,7 @@ def _http_doors(service: Service) -> list[Route]:
     asks = [Route(path, service.ask, methods=["POST"]) for path in HTTP_DOORS]
     reads = [Route(path, service.models) for path in ("/v1/models", "/v1/models/{model:path}")]
     reads.append(Route("/openapi.json", service.describe))
+    asks += [Route(path, service.change_adapters, methods=["POST"]) for path in (LOAD, UNLOAD)]
     before = [Route(route.path, service.preflight, methods=["OPTIONS"]) for route in (*asks, *reads)]
     return [*asks, *reads, *before]
 
@@ -320,12 +330,6 @@ def _fetcher(config: ServerConfig) -> Fetcher | None:
         return None
     hosts = frozenset(host.lower().rstrip(".") for host in config.allow_urls) or None
     return Fetcher(hosts, config.max_message_bytes)
-
-
-def _openai_refusal(status: int, why: str, headers: Mapping[str, str], param: str | None = None) -> Response:
-    """A refusal in OpenAI's shape."""
-    codes = {401: "invalid_api_key", 404: "model_not_found" if param else "not_found", 429: "server_limit"}
-    return json_answer(status, failure(status, why, param, codes.get(status)).body, headers)
 
 
 async def _elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
@@ -373,13 +377,13 @@ async def _http_error(request: Request, error: Exception) -> Response:
         case _:
             why = error.detail
     if _is_openai(request.url.path):
-        return _openai_refusal(error.status_code, why, error.headers or {})
+        return openai_refusal(error.status_code, why, error.headers or {})
     return refusal(error.status_code, why, error.headers)
 
 
 async def _fault(request: Request, error: Exception) -> Response:
     why = "internal error; the server's log says more"
-    return _openai_refusal(500, why, {}) if _is_openai(request.url.path) else refusal(500, why)
+    return openai_refusal(500, why, {}) if _is_openai(request.url.path) else refusal(500, why)
 
 
 def _is_openai(path: str) -> bool:
