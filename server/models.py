@@ -1,5 +1,5 @@
-"""What a server says of its models, `/v1/models`, and the adapters that clients load and unload while it runs, as vLLM's
-clients do: `/v1/load_lora_adapter` and `/v1/unload_lora_adapter`.
+"""What a server says of its models, `/v1/models`, and the adapters that clients load and unload while it runs, as
+those of vLLM do: `/v1/load_lora_adapter` and `/v1/unload_lora_adapter`.
 
 In come requests that were let in. Adapters lie below one folder, which the server's owner names; without it, and for a
 key that may not, nothing is loaded or unloaded.

@@ -77,7 +77,7 @@ def read_adapter(folder: str | Path) -> AdapterFile:
         down, up = pair["down"], pair["up"]
         if down.dim() != 2 or up.dim() != 2 or down.shape[0] != rank or up.shape[1] != rank:
             got = f"{tuple(down.shape)} and {tuple(up.shape)}"
-            raise InputError(f"adapter: {name}: expected matrices (in, out) of rank {rank}, got {got}")
+            raise InputError(f"adapter: {name}: expected matrices (r, in) and (out, r) of rank {rank}, got {got}")
         digest.update(f"{name} {scale!r}".encode())
         for part in (down, up):
             digest.update(f" {part.dtype} {tuple(part.shape)} ".encode())
