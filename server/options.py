@@ -102,20 +102,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--model", dest="model_option", metavar="MODEL", help="the same, for a file of options")
     _add_place(model)
     _add_cache(model)
-    model.add_argument(
-        "--no-prefix-cache",
-        dest="prefix_cache",
-        action="store_false",
-        help="every stream computes its own rows, also if another began with the same ones",
-    )
-    model.add_argument(
-        "--adapter",
-        type=_adapter,
-        action="append",
-        default=[],
-        metavar="NAME=FOLDER",
-        help="load a LoRA that peft has saved; requests name it as their model; may be repeated",
-    )
+    _add_for_streams(model)
     address = parser.add_argument_group("address and access")
     address.add_argument("--host", default=defaults.host, help="address to listen on (default %(default)s)")
     address.add_argument("--port", type=_whole, default=defaults.port, help="0 takes a free one (default %(default)s)")
@@ -157,6 +144,23 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         help="write what happens to a file in FOLDER, for `penstock replay`; it tells what clients said and showed",
     )
     _add_reports(running)
+
+
+def _add_for_streams(model: argparse._ArgumentGroup) -> None:
+    model.add_argument(
+        "--no-prefix-cache",
+        dest="prefix_cache",
+        action="store_false",
+        help="every stream computes its own rows, also if another began with the same ones",
+    )
+    model.add_argument(
+        "--adapter",
+        type=_adapter,
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="load a LoRA that peft has saved; requests name it as their model; may be repeated",
+    )
 
 
 def _add_reports(running: argparse._ArgumentGroup) -> None:
