@@ -72,7 +72,7 @@ class Adapted:
         """Requests may no longer name this adapter, and its name is free. Streams that wear it go on with it; when the
         last of them has ended, its memory is free.
 
-        Raises InputError if there is none of this name.
+        It waits for nothing, so that nothing of it can be cancelled. Raises InputError if there is none of this name.
         """
         self._adapters.unload(name)
         self._tell_adapters()
