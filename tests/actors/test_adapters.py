@@ -17,7 +17,7 @@ from penstock.streams.requests.request import Request
 from safetensors.torch import load_file, save_file
 
 from tests.actors.conftest import House
-from tests.actors.watch import WORDS, Reader, ids, most, until
+from tests.actors.watch import WORDS, Reader, ids, most, shots, until
 from tests.fixtures.adapters import adapter, merged
 from tests.fixtures.loaded import plain
 from tests.reference.media import picture
@@ -41,21 +41,31 @@ async def said(engine: Engine, name: str | None, **request: Any) -> list[int]:
 def test_streams_that_run_together(house: House) -> None:
     """Each says what it says alone: both adapters, the base, and a fork in the middle."""
 
+    names = (None, "one", "two")
+
+    async def load_both(engine: Engine) -> None:
+        for which, name in enumerate(names[1:], 1):
+            info = await engine.load_adapter(name, adapter("omni", which, towers=True))
+            assert info.encodes and info.base == "small/model" and info.rank == 4
+        assert [one.name for one in engine.info.adapters] == ["one", "two"]
+
     async def work() -> None:
-        async with house.engine() as engine:
-            names = (None, "one", "two")
-            for which, name in enumerate(names[1:], 1):
-                info = await engine.load_adapter(name, adapter("omni", which, towers=True))
-                assert info.encodes and info.base == "small/model" and info.rank == 4
-            assert [one.name for one in engine.info.adapters] == ["one", "two"]
+        async with house.engine(encoder_cache_bytes=0, prefix_cache=False) as engine:
+            await load_both(engine)
             alone = [await said(engine, name) for name in names]
             assert len({tuple(each) for each in alone}) == 3
-            together = await asyncio.gather(*(said(engine, name) for name in names * 2))
-            assert together == alone * 2
+        async with house.engine() as engine:
+            await load_both(engine)
+            assert [await said(engine, name) for name in names] == alone
+            assert await asyncio.gather(*(said(engine, name) for name in names * 2)) == alone * 2
             async with await engine.stream(Request(format="turns", adapter="one")) as stream:
                 await stream.append(IMAGE)
                 async with await stream.fork() as twin:
-                    assert await ids(await twin.ask(WORDS, most(8))) == alone[1]
+                    for one in (stream, twin):  # what is shown from here on is encoded for each, too
+                        await one.append(shots(5, 2)[0])
+                        await one.append(shots(5, 2)[1])
+                    replies = [await ids(await one.ask(WORDS, most(8))) for one in (stream, twin)]
+                    assert replies[0] == replies[1] != alone[1]
 
     house.run(work())
 
