@@ -87,7 +87,7 @@ class Engine(Adapted):
         self._broke = asyncio.Event()
         self._parked_seconds = parked_seconds
         self._config, self._spec, self._limits = config, loaded.family.spec, limits or MediaLimits()
-        self._snapshots = Snapshots(loaded.fingerprint, memory.page_tokens)
+        self._snapshots = Snapshots(loaded.fingerprint, memory.page_tokens, config.kv_dtype)
         self._streams: dict[int, Stream] = {}
         self._ends: dict[int, asyncio.Future[None]] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}

@@ -39,14 +39,20 @@ _DATA[Embedding]["grid"] = tuple | None  # its numbers are looked at with the ro
 _FIELDS = {kind: get_type_hints(kind) | _DATA.get(kind, {}) for kind in (Text, *MEDIA)}
 
 
-def check_item(item: Item, takes: tuple[str, ...], left_out: Mapping[str, str] = MappingProxyType({})) -> None:
+def check_item(item: Item, classes: Mapping[str, str], left_out: Mapping[str, str] = MappingProxyType({})) -> None:
     """Raise InputError where `item` is not one, holds a field of a wrong type, or is media that the model does not
-    take. `left_out`: why, by kind.
+    take in a stream. `classes`: the streamability class of each kind that it takes. `left_out`: why, by kind.
     """
     if type(item) not in _FIELDS:
         raise InputError(f"expected an item (Text, Image, VideoFrame, ...), got {type(item).__name__}")
     kind = item.kind if isinstance(item, Embedding) else _MODALITY.get(type(item), "text")
-    if kind not in ("text", *takes):
+    if classes.get(kind) == "F":
+        raise InputError(
+            f"{kind}: expected it in the request's own prompt (messages, or prompt with media), since new media would "
+            f"change what this model has in the cache already (class F), got {type(item).__name__} in a stream"
+        )
+    if kind not in ("text", *classes):
+        takes = tuple(classes)
         taken = " only" if not takes else f", {', '.join(name for name in takes if name != 'unit')}"
         why = f": {left_out[kind]}" if kind in left_out else ""
         raise InputError(f"this model takes text{taken}, got {type(item).__name__}{why}")

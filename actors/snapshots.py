@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class Snapshots:
-    """The files of one engine, whose model has this `fingerprint`."""
+    """The files of one engine, whose model has this `fingerprint`; `kv_dtype` as in `EngineConfig`."""
 
-    def __init__(self, fingerprint: str, page_tokens: int) -> None:
-        self._fingerprint = fingerprint
+    def __init__(self, fingerprint: str, page_tokens: int, kv_dtype: str) -> None:
+        self._fingerprint, self._kv_dtype = fingerprint, kv_dtype
         self._page_tokens = page_tokens
 
     async def write(self, path: Path, snapshot: Snapshot) -> None:
@@ -25,13 +25,13 @@ class Snapshots:
 
         if snapshot.lost is not None:
             raise error_of(snapshot.lost.code, snapshot.lost.message)
-        await asyncio.to_thread(write, path, snapshot, self._known())
+        await asyncio.to_thread(write, path, snapshot, self._known(), self._kv_dtype)
 
     async def read(self, path: Path) -> Snapshot:
         """Raises InputError for a file that does not fit."""
         from ..engine.snapshot import read
 
-        return await asyncio.to_thread(read, path, self._known(), self._page_tokens)
+        return await asyncio.to_thread(read, path, self._known(), self._page_tokens, self._kv_dtype)
 
     def _known(self) -> str:
         if not self._fingerprint:

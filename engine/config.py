@@ -14,6 +14,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the first of cuda, mps and cpu that this machine has.
     dtype: "float32", "bfloat16", "float16", or "auto" for the type of the checkpoint, on a CPU only if it is fast.
     quantize: "int8" keeps the decoder's linear layers as int8. `None`: they stay as they are.
+    kv_dtype: "int8" or "fp8" (e4m3) keeps keys and values in eight bits, with a scale for each row and head. "auto": in
+        the model's own type.
     kv_tokens: rows of KV cache, for all streams together. 0: as many as fit into `memory_fraction`.
     kv_gib: the size of the KV cache in GiB, instead of `kv_tokens`.
     memory_fraction: with `kv_tokens` 0, the part of the memory left by the weights and the largest step that the KV
@@ -58,6 +60,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "cpu"
     dtype: str = "float32"
     quantize: str | None = None
+    kv_dtype: str = "auto"
     kv_tokens: int = 32_768
     kv_gib: float | None = None
     memory_fraction: float | None = None

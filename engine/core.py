@@ -59,6 +59,7 @@ def make_parts(
     """A scheduler and a language model for a loaded checkpoint, of one size; `memory` as `fit` has it, `spell_apart` as
     in `SchedulerConfig`."""
     _check_cuda(loaded, config)
+    _check_cache(loaded, config)
     memory = memory or fit(loaded, config)
     pages, page_tokens = memory.pages, memory.page_tokens
     sizes = SchedulerConfig(
@@ -76,7 +77,7 @@ def make_parts(
     backend = make_backend(config, loaded.device.type)
     record = CudaRecorder(loaded.device) if is_recorded(config, str(loaded.device)) else None
     appends = min(config.step_rows, APPENDED)
-    language = LanguageModel(loaded, pages, page_tokens, config.slots, backend, record, appends)
+    language = LanguageModel(loaded, pages, page_tokens, config.slots, backend, record, appends, config.kv_dtype)
     return Scheduler(loaded.family, sizes), language
 
 
@@ -94,6 +95,16 @@ def _check_cuda(loaded: Loaded, config: EngineConfig) -> None:
         raise ModelError("backend varlen: expected float16 or bfloat16, got float32")
     if config.page_tokens % PAGE_TOKENS:
         raise ModelError(f"backend varlen: expected pages of {PAGE_TOKENS} rows, got {config.page_tokens}")
+
+
+def _check_cache(loaded: Loaded, config: EngineConfig) -> None:
+    """Raise ModelError where keys and values in eight bits cannot be read."""
+    if config.kv_dtype == "auto":
+        return
+    if loaded.device.type not in ("cpu", "cuda"):
+        raise ModelError(f"kv_dtype {config.kv_dtype}: expected a CPU or CUDA, got {loaded.device.type}")
+    if config.backend == "varlen":
+        raise ModelError(f"kv_dtype {config.kv_dtype}: expected another backend than varlen, which reads floats only")
 
 
 class Core:

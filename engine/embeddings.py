@@ -12,7 +12,7 @@ from .span import Rows, Span
 
 class Embeddings(NamedTuple):
     """Rows of media for the decoder: `rows` `(n, hidden)`. `deep` `(k, n, hidden)` is added after each of its first k
-    layers (DeepStack, arXiv 2406.04334); None where the model has none."""
+    layers, or before them, as the decoder has it (DeepStack, arXiv 2406.04334); None where the model has none."""
 
     rows: torch.Tensor
     deep: torch.Tensor | None = None
@@ -45,6 +45,13 @@ def joined(pieces: Iterable[Embeddings]) -> Embeddings:
         return Embeddings(rows)
     deep = [piece.rows.new_zeros(depth, *piece.rows.shape) if piece.deep is None else piece.deep for piece in pieces]
     return Embeddings(rows, torch.cat(deep, 1))
+
+
+def by_layer(parts: dict[int, torch.Tensor]) -> Embeddings:
+    """Rows that are 0, with what is added at each of these layers, `(n, hidden)`."""
+    first = next(iter(parts.values()))
+    none = torch.zeros_like(first)
+    return Embeddings(none, torch.stack([parts.get(layer, none) for layer in range(max(parts) + 1)]))
 
 
 class EncodedSpan(NamedTuple):

@@ -22,6 +22,7 @@ from ..streams.segment import MediaSpec, RowSpec, Segment
 from ..streams.size import smaller_rule, video_rule
 from .embeddings import EncodedPrompt, EncodedSpan, Features
 from .positions import Clock
+from .runner.logits import LogitRule
 from .span import Span, Stored
 from .words.grammar import Grammars
 from .words.spelling import spelling_of
@@ -271,7 +272,10 @@ class Loaded(NamedTuple):
     `config` the decoder's configuration. `why` its device and dtype were taken, empty where they were asked for. `fast`
     is a `FastDecoder` that stands for `text`, None where the library's module runs. `turning` (a `Turning`): how keys
     turn with their positions, None where its streams have no window. `fingerprint`: what tells it from other models;
-    empty where nobody has asked."""
+    empty where nobody has asked. `drawn`: what the model does with the logits of its output layer.
+    `types`: what the decoder is told of each row beside it, by the name of its argument: a number for each id. `marks`:
+    ids of rows of media, which are no words. `ahead_in_windows`: rows that see one another do so only in layers with a
+    window."""
 
     family: Family
     towers: Towers
@@ -282,6 +286,10 @@ class Loaded(NamedTuple):
     fast: Any = None
     turning: Any = None
     fingerprint: str = ""
+    drawn: LogitRule = LogitRule()
+    types: dict[str, torch.Tensor] = {}
+    marks: frozenset[int] = frozenset()
+    ahead_in_windows: bool = False
 
     @property
     def device(self) -> torch.device:

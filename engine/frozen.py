@@ -39,9 +39,9 @@ class Frozen(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, eq=False, tag="snapshot"):
-    """A frozen stream with its rows, as tensors: the keys and the values of each layer, `(pages, page_tokens, kv_heads,
-    head_dim)` each, and the embeddings of its entries by number, as `Embeddings` has them. `stream` and `twin` as in
-    `Freeze`. `lost`: why the stream could not be copied."""
+    """A frozen stream with its rows, as tensors: the keys and the values of each layer that has pages of its own,
+    `(pages, page_tokens, kv_heads, ...)` each, and the embeddings of its entries by number, as `Embeddings` has them.
+    `stream` and `twin` as in `Freeze`. `lost`: why the stream could not be copied."""
 
     stream: int
     twin: int

@@ -160,5 +160,6 @@ def repeat(record: Record, model: str | None = None) -> Iterator[Again]:
     backend = make_backend(config, loaded.device.type)
     if type(backend).__name__ != was.backend:
         raise PenstockError(f"replay: expected the backend {was.backend}, got {type(backend).__name__}")
-    language = LanguageModel(loaded, was.sizes.pages, was.sizes.page_tokens, was.sizes.slots, backend)
-    yield from replay(record, Scheduler(loaded.family, was.sizes), language)
+    sizes = was.sizes
+    language = LanguageModel(loaded, sizes.pages, sizes.page_tokens, sizes.slots, backend, kv_dtype=config.kv_dtype)
+    yield from replay(record, Scheduler(loaded.family, sizes), language)

@@ -28,9 +28,9 @@ _FORMAT = "penstock snapshot 1"
 _PADDED = 1 << 16
 
 
-def write(path: Path, snapshot: Snapshot, fingerprint: str) -> None:
-    """Write a frozen stream of the model with this fingerprint. Raises InputError where the file cannot be written, and
-    then a file that was there is still there."""
+def write(path: Path, snapshot: Snapshot, fingerprint: str, kv_dtype: str) -> None:
+    """Write a frozen stream of the model with this fingerprint and a cache of this type. Raises InputError where the
+    file cannot be written, and then a file that was there is still there."""
     said = msgspec.msgpack.encode(snapshot.frozen)
     tensors = {"frozen": torch.frombuffer(bytearray(said) + bytes(-len(said) % _PADDED), dtype=torch.uint8)}
     for layer, (keys, values) in enumerate(snapshot.layers):
@@ -38,7 +38,7 @@ def write(path: Path, snapshot: Snapshot, fingerprint: str) -> None:
     for id, (rows, deep) in snapshot.embeds.items():
         tensors |= {f"rows.{id}": rows} | ({} if deep is None else {f"deep.{id}": deep})
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    header = {"format": _FORMAT, "penstock": metadata.version("penstock"), "model": fingerprint}
+    header = {"format": _FORMAT, "penstock": metadata.version("penstock"), "model": fingerprint, "kv_dtype": kv_dtype}
     header |= {"said": str(len(said)), "sum": _sum(tensors)}
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -60,15 +60,16 @@ def write(path: Path, snapshot: Snapshot, fingerprint: str) -> None:
         Path(name).unlink(missing_ok=True)
 
 
-def read(path: Path, fingerprint: str, page_tokens: int) -> Snapshot:
+def read(path: Path, fingerprint: str, page_tokens: int, kv_dtype: str) -> Snapshot:
     """The frozen stream of a file, for a model with this fingerprint and a cache with such pages. Raises InputError for
-    a file that is not there, is damaged, or is of another model, version or size of page."""
+    a file that is not there, is damaged, or is of another model, version, size of page or type of cache."""
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
             _check("format", header.get("format"), _FORMAT, path)
             _check("Penstock", header.get("penstock"), metadata.version("penstock"), path)
             _check("model", header.get("model"), fingerprint, path)
+            _check("kv_dtype", header.get("kv_dtype"), kv_dtype, path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path.name}: expected a snapshot, got none: {_why(error)}") from error

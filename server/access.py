@@ -92,7 +92,7 @@ def cross_origin(headers: Mapping[str, str], config: ServerConfig) -> dict[str, 
     origin = headers.get("origin", "")
     if origin.rstrip("/") not in {allowed.rstrip("/") for allowed in config.allow_origins}:
         return {}
-    exposed = "retry-after"
+    exposed = "retry-after, x-request-id"
     return {"access-control-allow-origin": origin, "access-control-expose-headers": exposed, "vary": "origin"}
 
 

@@ -201,7 +201,7 @@ def engine_config(options: argparse.Namespace) -> EngineConfig:
 
 def sized_config(options: argparse.Namespace) -> EngineConfig:
     """The same with what `serve` and `plan` say about the cache and the streams."""
-    sizes = {"kv_gib": options.kv_gib, "memory_fraction": options.memory_fraction, "slots": options.slots}
+    sizes = {name: getattr(options, name) for name in ("kv_gib", "kv_dtype", "memory_fraction", "slots")}
     return msgspec.structs.replace(engine_config(options), **sizes)
 
 
@@ -249,10 +249,11 @@ def _pieces(info: EngineInfo) -> list[tuple[str, str]]:
 
 def _shares(memory: Memory) -> list[tuple[str, str]]:
     """Who has how much of the device's memory."""
+    kept = "" if memory.kv_dtype == "auto" else f" in {memory.kv_dtype}"
     return [
         ("memory", f"{amount(memory.weight_bytes)} weights, {amount(memory.step_bytes)} the largest step"),
         ("", f"{amount(memory.encoder_bytes)} the encoder at most"),
-        ("", f"{amount(memory.kv_bytes)} KV cache: {memory.pages} pages, {memory.tokens} tokens"),
+        ("", f"{amount(memory.kv_bytes)} KV cache{kept}: {memory.pages} pages, {memory.tokens} tokens"),
         ("", f"{memory.tokens // 8192} streams of 8k tokens fit"),
     ]
 

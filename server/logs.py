@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 FORMS = ("text", "json")
+# The name of the request that is answered here; empty outside of one.
+REQUEST: ContextVar[str] = ContextVar("request", default="")
 _TEXT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 # What every record has; the rest was given with `extra`.
 _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -17,7 +20,8 @@ _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "ta
 
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: `time` (UTC), `level`, `logger`, `message`, and what the line is about: `connection` (its
-    number on this server), `stream` (the engine's number) and others. `error` is the stack of an exception."""
+    number on this server), `stream` (the engine's number), `request_id` (what the answer's header names) and others.
+    `error` is the stack of an exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line of one record."""
@@ -29,6 +33,8 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             **{name: value for name, value in vars(record).items() if name not in _USUAL},
         }
+        if REQUEST.get():
+            line["request_id"] = REQUEST.get()
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return msgspec.json.encode(line, enc_hook=str).decode()

@@ -21,6 +21,7 @@ from .version import version
 
 Commands = Mapping[str, Callable[[argparse.Namespace], int]]
 
+_MANY: dict[str, Any] = {"action": "append", "default": []}  # of an option that may be repeated
 _LIMIT_HELP = {
     "max_connections": "open WebSockets",
     "max_streams": "open streams of one socket",
@@ -112,11 +113,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     address.add_argument("--tls-cert", metavar="FILE", help="a certificate, PEM")
     address.add_argument("--tls-key", metavar="FILE", help="its key, PEM, without a passphrase")
     address.add_argument(
-        "--allow-origin",
-        action="append",
-        default=[],
-        metavar="ORIGIN",
-        help="a web origin whose pages may connect; may be repeated",
+        "--allow-origin", **_MANY, metavar="ORIGIN", help="a web origin whose pages may connect; may be repeated"
     )
     _add_limits(parser)
     _add_media(parser.add_argument_group("media"))
@@ -156,8 +153,7 @@ def _add_for_streams(model: argparse._ArgumentGroup) -> None:
     model.add_argument(
         "--adapter",
         type=_adapter,
-        action="append",
-        default=[],
+        **_MANY,
         metavar="NAME=FOLDER",
         help="load a LoRA that peft has saved; requests name it as their model; may be repeated",
     )
@@ -209,6 +205,12 @@ def _add_cache(model: argparse._ArgumentGroup) -> None:
         "0.5, but 32768 tokens at most)",
     )
     cache.add_argument("--kv-gib", type=_positive, help="the KV cache's size in GiB, instead")
+    cache.add_argument(
+        "--kv-dtype",
+        choices=("auto", "int8", "fp8"),
+        default="auto",
+        help="keep keys and values in eight bits: about twice as many rows (default auto: as the model has them)",
+    )
     model.add_argument(
         "--slots",
         type=_count,
@@ -255,8 +257,7 @@ def _add_media(media: argparse._ArgumentGroup) -> None:
     media.add_argument(
         "--limit",
         type=_setting,
-        action="append",
-        default=[],
+        **_MANY,
         metavar="KIND=COUNT",
         help="images, videos or audios that a prompt may have, for example image=8; may be repeated",
     )
@@ -266,8 +267,7 @@ def _add_processor(media: argparse._ArgumentGroup) -> None:
     media.add_argument(
         "--processor",
         type=_setting,
-        action="append",
-        default=[],
+        **_MANY,
         metavar="KEY=VALUE",
         help="an option of the model's processor, for example max_pixels=200000; may be repeated",
     )

@@ -47,7 +47,8 @@ def _rows(found: Forecast, config: EngineConfig) -> Iterator[tuple[str, str]]:
     kept = " and what it keeps there" if found.device.startswith("cuda") else ""
     yield "encoder", f"{amount(memory.encoder_bytes)}, its largest turn{kept}"
     yield "cache", f"{amount(memory.kv_bytes)}: {memory.pages} pages of {memory.page_tokens} rows"
-    yield "", f"{amount(memory.token_bytes)} a row"
+    gain = f" in {memory.kv_dtype}: {memory.kv_gain:.2f} times as many rows as in {found.dtype}"
+    yield "", f"{amount(memory.token_bytes)} a row{'' if memory.kv_dtype == 'auto' else gain}"
     if (left := found.left_bytes) is not None:
         yield "left", amount(left) if left >= 0 else f"none: {amount(-left)} too little for the step and the encoder"
     yield "fits", f"{memory.tokens} rows of cache, {memory.tokens // 8192} streams of 8k tokens"

@@ -42,11 +42,12 @@ from .engine_metrics import EngineCollector
 from .fetching import Fetcher
 from .http_request import MakeDoor, ServedRequest
 from .kept_media import KeptMedia
-from .keys import ApiKey
+from .logs import REQUEST
 from .metrics import Meter
 from .models import LOAD, UNLOAD, Models
 from .openai_words import RequestMark
 from .openapi import document
+from .request_id import HEADER, NamedAnswers
 from .static import page_routes
 from .version import version
 
@@ -174,16 +175,11 @@ class Service:
 
     def _account(self, client: HTTPConnection) -> Account:
         """The account of a client that has been let in."""
-        key = self._key(client)
+        key = key_of(client.headers, client.scope.get("subprotocols", ()), self.config, _key_in_url(client))
+        assert key is not None
         if key.name not in self._accounts:
             self._accounts[key.name] = Account(key, self.meter)
         return self._accounts[key.name]
-
-    def _key(self, client: HTTPConnection) -> ApiKey:
-        """The key of a client that has been let in."""
-        key = key_of(client.headers, client.scope.get("subprotocols", ()), self.config, _key_in_url(client))
-        assert key is not None
-        return key
 
     def _refusal(self, client: HTTPConnection, subprotocols: Sequence[str]) -> tuple[int, str] | None:
         if not origin_allowed(client.headers, self.config):
@@ -215,20 +211,14 @@ class Service:
 
     # ---- HTTP doors ----
     async def models(self, request: Request) -> Response:
-        """The list of the model and its adapters, or what is said of one under its own path."""
+        """The list of the model and its adapters, or what is said of one; or an adapter is loaded or unloaded."""
         headers = cross_origin(request.headers, self.config)
         refused = self._refusal(request, ())
         if refused is not None:
             return openai_refusal(*refused, headers)
+        if request.method == "POST":
+            return await self._models.change(request, self._account(request).key, headers)
         return self._models.told(request.path_params.get("model"), headers)
-
-    async def change_adapters(self, request: Request) -> Response:
-        """Load or unload an adapter."""
-        headers = cross_origin(request.headers, self.config)
-        refused = self._refusal(request, ())
-        if refused is not None:
-            return openai_refusal(*refused, headers)
-        return await self._models.change(request, self._key(request), headers)
 
     async def describe(self, request: Request) -> Response:
         """The OpenAPI document of the HTTP doors."""
@@ -301,7 +291,7 @@ def create_app(engine: Engine, config: ServerConfig) -> Starlette:
             *_http_doors(service),
             *page_routes(),
         ],
-        middleware=[Middleware(_OwnHost, config)],
+        middleware=[Middleware(NamedAnswers), Middleware(_OwnHost, config)],
         exception_handlers={HTTPException: _http_error, Exception: _fault},
     )
     app.state.service = service
@@ -319,7 +309,7 @@ def _http_doors(service: Service) -> list[Route]:
     asks = [Route(path, service.ask, methods=["POST"]) for path in HTTP_DOORS]
     reads = [Route(path, service.models) for path in ("/v1/models", "/v1/models/{model:path}")]
     reads.append(Route("/openapi.json", service.describe))
-    asks += [Route(path, service.change_adapters, methods=["POST"]) for path in (LOAD, UNLOAD)]
+    asks += [Route(path, service.models, methods=["POST"]) for path in (LOAD, UNLOAD)]
     before = [Route(route.path, service.preflight, methods=["OPTIONS"]) for route in (*asks, *reads)]
     return [*asks, *reads, *before]
 
@@ -382,8 +372,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _fault(request: Request, error: Exception) -> Response:
-    why = "internal error; the server's log says more"
-    return openai_refusal(500, why, {}) if _is_openai(request.url.path) else refusal(500, why)
+    why, named = "internal error; the server's log says more", {HEADER: REQUEST.get()}
+    return openai_refusal(500, why, named) if _is_openai(request.url.path) else refusal(500, why, named)
 
 
 def _is_openai(path: str) -> bool:

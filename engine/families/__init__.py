@@ -8,7 +8,11 @@ outside this folder register under the entry point group `penstock.families` wit
     tried.py            any other model that takes pictures, video or sound
     trial.py            whether it does here what it does in the library
     tried_towers.py     its towers, by the library's own methods
+    alone.py            one piece of media as a processor lays it
     senses.py           which kinds of media it takes
+    far_words.py        words that its towers' projectors embed
+    row_types.py        what decoders are told of rows beside them
+    together.py         rows of a prompt that see rows behind them
     one_axis.py         what models share whose rows stand on one axis of positions
     llava.py            LLaVA 1.5: images
     llava_onevision.py  LLaVA-OneVision: images, video
@@ -66,8 +70,6 @@ BUILT_IN = {
 
 # Errors of a checkpoint or a machine, not of a family: they are raised as they are.
 _PLAIN = (MissingWeights, ImportError, OSError, SafetensorError)
-# New media would change what is cached already (streamability class F).
-_CHANGING = ("molmo2", "paligemma")
 
 
 def loader(model_type: str) -> Callable:
@@ -79,8 +81,6 @@ def loader(model_type: str) -> Callable:
     found = entry_points(group="penstock.families", name=model_type)
     if found:
         return next(iter(found)).load()
-    if model_type in _CHANGING:
-        raise _unserved(model_type, "new media would change the rows that are cached already (class F)")
     trial = _trial(model_type)
     if trial is None:
         raise _unserved(model_type, "transformers has no model for it that takes media or text and says text")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ...errors import ModelError
+from ..runner.beside import has_layer_words
 
 # What `mm_token_type_ids` of the library's processors calls each kind.
 KINDS = {"image": 1, "video": 2, "audio": 3}
@@ -74,28 +75,50 @@ def _find(kind: str, model: Any, processor: Any) -> Sense | str:
     return f"expected get_{kind}_features on its {type(getattr(model, 'model', model)).__name__}, got none"
 
 
+def placeholder_ids(config: Any) -> frozenset[int]:
+    """The ids that stand for rows of media of any kind, served or not."""
+    named = [getattr(config, f"{kind}_token_id", None) for kind in KINDS]
+    return frozenset(id for id in named if isinstance(id, int))
+
+
+def marks_of(model: Any, decoder: Any) -> frozenset[int]:
+    """The placeholders whose rows have what padding has, where each layer embeds the words for itself; none where they
+    are words like others there."""
+    marks = placeholder_ids(model.config)
+    if not has_layer_words(decoder, decoder.config) or not marks or model.device.type == "meta":
+        return marks
+    ids = torch.tensor([sorted(marks)], device=model.device)
+    with torch.inference_mode():
+        given = _given(model, decoder, {"input_ids": ids})["per_layer_inputs"]
+        return frozenset() if torch.equal(given, decoder.get_per_layer_inputs(ids)) else marks
+
+
 class _Caught(Exception):
     """What the decoder was given."""
 
-    def __init__(self, embeds: torch.Tensor) -> None:
+    def __init__(self, given: dict[str, Any]) -> None:
         super().__init__()
-        self.embeds = embeds
+        self.given = given
 
 
 def embeddings_of(model: Any, decoder: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
     """What the library's model gives its decoder for a processor's output, `(n, hidden)`: words and media. The decoder
     does not run."""
+    embeds = _given(model, decoder, inputs).get("inputs_embeds")
+    if embeds is None:
+        raise ModelError("expected media among the rows that its decoder is given, got ids alone")
+    return embeds[0]
 
+
+def _given(model: Any, decoder: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     def catch(_: Any, args: Any, given: dict[str, Any]) -> None:
-        if (embeds := given.get("inputs_embeds")) is None:
-            raise ModelError("expected media among the rows that its decoder is given, got ids alone")
-        raise _Caught(embeds)
+        raise _Caught(given)
 
     hook = decoder.register_forward_pre_hook(catch, with_kwargs=True)
     try:
         model(**inputs, use_cache=False)
     except _Caught as caught:
-        return caught.embeds[0]
+        return caught.given
     finally:
         hook.remove()
     raise AssertionError("the model has not called its decoder")

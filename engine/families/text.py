@@ -96,16 +96,8 @@ _OTHERS = {
     "chunked_attention": "rows of a chunk see none before it, and pages know no such bounds",
 }
 _BY_LAYER = {
-    "hidden_size_per_layer_input": "layers that take the rows of the layer before and nothing else",
     "cross_attention_layers": "layers that see rows of the cache alone",
-    "num_kv_shared_layers": "keys and values of its own in each layer",
 }
-
-
-def _layers(config: Any) -> list[Any]:
-    """What the layers of a decoder have, where it says so by layer."""
-    said = getattr(config, "per_layer_config", None)
-    return [said[place] for place in range(config.num_hidden_layers)] if said else []
 
 
 def check_text(config: Any) -> None:
@@ -120,9 +112,6 @@ def check_text(config: Any) -> None:
     for name, what in _BY_LAYER.items():
         if getattr(config, name, None):
             raise ModelError(f"expected {what}, got {name} {getattr(config, name)}")
-    heads = {(getattr(one, "num_key_value_heads", None), getattr(one, "head_dim", None)) for one in _layers(config)}
-    if len(heads) > 1:
-        raise ModelError(f"expected as many heads of one size in all layers, got (number, size) {sorted(heads)}")
 
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
@@ -148,5 +137,5 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     family = Family(data, tokenizer)
     loaded = Loaded(family, NoTowers(tokenizer), model.base_model, model.get_output_embeddings(), config)
     if device.type != "meta":
-        check_against_stock(loaded, model)
+        return loaded._replace(drawn=check_against_stock(loaded, model))
     return loaded

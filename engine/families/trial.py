@@ -17,9 +17,11 @@ from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content, Media
 from ...streams.segment import AudioSegment, ImageSegment, Segment, VideoSegment
 from ..family import Loaded
+from ..runner.logits import LogitRule
 from ..runner.out_of_memory import is_out_of_memory
 from ..runner.probe import check_prompt
 from .prompt import process
+from .together import Together, rows_seen, rules
 from .tried_towers import TriedTowers
 
 _SAME = 0.02  # of the largest number: rounding in bf16 stays below a quarter of it
@@ -38,6 +40,7 @@ class FamilyTrial:
     def __init__(self, loaded: Loaded, towers: TriedTowers, model: Any, attention: dict[str, str]) -> None:
         self._loaded, self._towers, self._model, self._attention = loaded, towers, model, attention
         self._random = np.random.default_rng(0)
+        self.drawn = LogitRule()  # what the model does with its logits
 
     def run(self) -> dict[str, str]:
         """Try each kind of media that the towers take, and take from them what does not pass. Returns the reasons."""
@@ -54,6 +57,7 @@ class FamilyTrial:
                 refused[kind] = f"{type(error).__name__}: {' '.join(str(error).split())}"
             if kind in refused:
                 towers.leave_out(kind)
+        towers.types.learning = False
         return refused
 
     def assume(self) -> None:
@@ -100,6 +104,8 @@ class FamilyTrial:
         first, second = (towers.piece(piece).ids for piece in moved)
         towers.tells_times = not np.array_equal(first, second)
         self._same("video", frames, whole)
+        if towers.together.changes:
+            return
         pieces = [
             VideoSegment(1, 0, frames[at : at + least], times[at], times[at + least - 1])
             for at in range(0, len(frames), least)
@@ -116,6 +122,8 @@ class FamilyTrial:
         towers.longest_seconds = self._longest(chunk)
         sound = self._sound(2.0)
         self._same("audio", sound, AudioSegment(1, 0, sound, 0, 0, 0, 0, 2 * _SECOND_US))
+        if towers.together.changes:
+            return
         for window in _WINDOWS:
             if towers.longest_seconds is not None and 2 * window > towers.longest_seconds:
                 break
@@ -150,20 +158,28 @@ class FamilyTrial:
         return self._random.integers(0, 256, shape, dtype=np.uint8)
 
     def _same(self, kind: str, medium: np.ndarray, segment: Segment) -> None:
-        """As `_compare`; where that fails, once more with marks as rows of the medium, if the model learnt them so."""
+        """As `_compare`; where that fails, once more with marks as rows of the medium, if the model learnt them so, or
+        else with the rows that the whole model makes, which may add something to those of the tower."""
+        towers = self._towers
         try:
             self._compare(kind, medium, segment)
         except ModelError as refusal:
             try:
-                found = self._towers.find_marks(kind, segment)
+                found = towers.find_marks(kind, segment)
             except Exception as error:  # whatever a class raises: its refusal stands
                 if is_out_of_memory(error):
                     raise
                 found = False
-            if not found:
-                raise refusal
-            self._towers.measure()
-            self._compare(kind, medium, segment)
+            if found:
+                towers.measure()
+            elif towers.senses[kind].encode is None:
+                raise
+            else:
+                towers.senses[kind] = towers.senses[kind]._replace(encode=None)
+            try:
+                self._compare(kind, medium, segment)
+            except Exception as error:
+                raise refusal from error
 
     def _compare(self, kind: str, medium: np.ndarray, segment: Segment) -> None:
         """ModelError where a prompt with this medium is another over pages than in the library, or its rows there are
@@ -174,14 +190,25 @@ class FamilyTrial:
         messages = [{"role": "user", "content": content}]
         asked = Content([Media(kind, medium)], messages=messages, video_fps=towers.video_fps)
         inputs = process(towers, asked).to(loaded.device, dtype=loaded.dtype)
+        towers.ways[kind], in_windows = self._rules(kind, medium, inputs)
+        towers.ahead_in_windows |= in_windows
+        loaded = loaded._replace(ahead_in_windows=towers.ahead_in_windows)
         prompt = towers.prompt(asked)
         rows = prompt.rows
+        if towers.together.changes:
+            self.drawn = check_prompt(loaded, self._model, prompt, inputs, self._attention)
+            towers.streamed = dict.fromkeys(towers.streamed, "F")
+            return
         laid, seen = towers.look(segment)
+        if towers.ways[kind] is Together.PIECE:
+            if kind != "image" or not laid.media[laid.media.argmax() :][: laid.media.sum()].all():
+                raise ModelError(f"in the library rows of {what} see one another, and not all at once")
+            towers.streamed[kind] = "D"
         if laid.media.all() and laid.places is None and seen.deep is None:
             towers.plain.add(kind)
         if not _near(seen.rows, towers.look(segment)[1].rows, _AGAIN):
             raise ModelError(f"its tower makes other rows of {what} each time: there is chance in it")
-        check_prompt(loaded, self._model, prompt, inputs, self._attention)
+        self.drawn = check_prompt(loaded, self._model, prompt, inputs, self._attention)
         ids, count = np.concatenate([run.ids for run in rows]), len(laid.ids)
         places = [at for at in range(len(ids)) if np.array_equal(ids[at : at + count], laid.ids)]
         if not places:
@@ -192,6 +219,25 @@ class FamilyTrial:
         shown = torch.cat([part.rows for part in prompt.embeds if part is not None])
         if shown.shape != seen.rows.shape or not _near(shown, seen.rows):
             raise ModelError(f"its tower makes other rows of {what} in a prompt than of one that stands alone")
+
+    def _rules(self, kind: str, medium: np.ndarray, inputs: Any) -> tuple[Together, bool]:
+        """Which rows see rows behind them in the library. What one medium says is asked again with two."""
+        found = self._seen(kind, inputs)
+        if found[0] is not Together.MEDIA:
+            return found
+        towers = self._towers
+        parts = [{"type": kind, kind: "x"}, {"type": "text", "text": "What is it?"}]
+        messages, fps = [{"role": "user", "content": parts * 2}], towers.video_fps
+        two = Content([Media(kind, medium)] * 2, messages=messages, video_fps=fps)
+        try:
+            more = process(towers, two).to(self._loaded.device, dtype=self._loaded.dtype)
+        except (InputError, ValueError):  # it takes one alone
+            return found
+        return self._seen(kind, more)
+
+    def _seen(self, kind: str, inputs: Any) -> tuple[Together, bool]:
+        media = self._towers.media_mask(inputs, kind, self._towers.senses[kind].id)
+        return rules(rows_seen(self._model, inputs, self._attention), media)
 
     def _in_pieces(self, whole: Segment, pieces: Sequence[Segment]) -> bool:
         """Whether the pieces one after the other are the whole: ids, positions and rows."""

@@ -17,8 +17,9 @@ from ..family import Family, FamilyData, Loaded
 from ..runner.attention import NAME
 from ..runner.library import transformers
 from ..words.template import learn
+from .far_words import with_far_words
 from .opened import open_model
-from .senses import find_senses
+from .senses import find_senses, marks_of
 from .text import check_text
 from .trial import FamilyTrial
 from .tried_towers import TriedTowers
@@ -39,6 +40,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     if processor.chat_template is None:  # some leave it to their tokenizer
         processor.chat_template = processor.tokenizer.chat_template
     model, attention = _opened(config, path, dtype, device)
+    with_far_words(model)
     decoder = model.get_decoder()
     senses, missing = find_senses(model, processor)
     first = "image" if "image" in senses or "audio" not in senses else "audio"
@@ -55,10 +57,11 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     if device.type == "meta":
         FamilyTrial(loaded, towers, model, attention).assume()
         return _loaded(path, model, towers, decoder, missing)
-    missing |= FamilyTrial(loaded, towers, model, attention).run()
+    trial = FamilyTrial(loaded, towers, model, attention)
+    missing |= trial.run()
     if not towers.senses:
         raise ModelError(missing[first])
-    return _loaded(path, model, towers, decoder, missing)
+    return _loaded(path, model, towers, decoder, missing)._replace(drawn=trial.drawn)
 
 
 def check_tried(config: Any) -> None:
@@ -85,7 +88,9 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, decoder: Any, missing: 
         clock="patches" if towers.rope is not None else "seconds",
         left_out=dict(missing),
     )
-    return Loaded(Family(data, processor.tokenizer), towers, decoder, model.get_output_embeddings(), text)
+    head = model.get_output_embeddings()
+    loaded = Loaded(Family(data, processor.tokenizer), towers, decoder, head, text, types=towers.types.tables)
+    return loaded._replace(marks=marks_of(model, decoder), ahead_in_windows=towers.ahead_in_windows)
 
 
 def _opened(config: Any, path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, dict[str, str]]:

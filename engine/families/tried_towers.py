@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,34 +20,22 @@ from ...codecs.resample import resample
 from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content
 from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, RowSpec, Segment, VideoSegment
-from ..embeddings import Embeddings, EncodedSpan, Features
+from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, Features, by_layer
 from ..runner.gate import tower_pass
+from ..runner.language import windows_of
 from ..runner.library import transformers
 from ..runner.out_of_memory import is_out_of_memory
 from ..span import Span
+from .alone import Alone, flat, longer
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers
+from .row_types import RowTypes
 from .senses import KINDS, Sense, embeddings_of
+from .together import Together, laid_together
 from .towers import SECOND_US, as_files
 
 _LARGE = 2048  # pixels of a side
 _TYPES = "mm_token_type_ids"
 _PLURALS = {"image": "images", "video": "videos", "audio": "audio"}
-
-
-class Alone(NamedTuple):
-    """What a processor lays for one piece of media between the marks of its block: `ids` `(n,)`, at which of them
-    features stand, where each stands `(3, n)`, counted from the first, and how far on what follows stands."""
-
-    inputs: Any
-    ids: np.ndarray
-    media: np.ndarray
-    places: np.ndarray | None
-    behind: int
-
-    @property
-    def offsets(self) -> np.ndarray:
-        """Where its rows stand, `(3, n)`; one after the other where no rule says."""
-        return np.arange(len(self.ids))[None].repeat(3, 0) if self.places is None else self.places
 
 
 class TriedTowers(OneAxisTowers):
@@ -73,13 +61,22 @@ class TriedTowers(OneAxisTowers):
         self.times_inside = False  # the times of frames stand between rows of one piece
         self.block_seconds = 1.0  # of a piece of sound
         self.longest_seconds: float | None = None  # of a sound that the processor takes without cutting it
+        self.types = RowTypes(whole.get_decoder())
+        self.ways: dict[str, Together] = {}  # which rows of a prompt see rows behind them, by kind
+        self.ahead_in_windows = False  # they do so in layers with a window alone
         self.plain: set[str] = set()  # the kinds of which the processor lays nothing but placeholders, one by one
         self._rows = lru_cache(64)(self._counted)
         self.image_rows = 0
 
+    @property
+    def together(self) -> Together:
+        """Which rows see rows behind them, of all kinds."""
+        return max(self.ways.values(), default=Together.NONE)
+
     def leave_out(self, kind: str) -> None:
         """Take no media of this kind any more."""
         del self.senses[kind], self.streamed[kind]
+        self.ways.pop(kind, None)
         self.kinds = ("text", *self.senses)
 
     def measure(self) -> None:
@@ -90,10 +87,11 @@ class TriedTowers(OneAxisTowers):
 
     def spec(self) -> MediaSpec:
         """Pictures and frames as they came: the processor makes them the tower's size."""
-        sees, hears = "video" in self.senses, "audio" in self.senses
+        streamed = [] if self.together.changes else self.senses
+        sees, hears = "video" in streamed, "audio" in streamed
         rate = self.rate if hears else 0
         return MediaSpec(
-            image=AS_IT_CAME if "image" in self.senses else None,
+            image=AS_IT_CAME if "image" in streamed else None,
             video=AS_IT_CAME if sees else None,
             temporal_patch=self.clip_frames,
             video_fill=self.least_frames,
@@ -138,7 +136,8 @@ class TriedTowers(OneAxisTowers):
 
     def taken(self) -> RowSpec:
         """Of the kinds of which the processor lays nothing but placeholders: marks would be missing else."""
-        return RowSpec(0, {kind: self.senses[kind].id for kind in self.plain if kind in self.senses})
+        kinds = set() if self.together.changes else self.plain
+        return RowSpec(0, {kind: self.senses[kind].id for kind in kinds if kind in self.senses})
 
     def placeholders(self) -> dict[str, str]:
         return {kind: sense.token for kind, sense in self.senses.items()}
@@ -162,6 +161,17 @@ class TriedTowers(OneAxisTowers):
             options["videos_kwargs"] = self.video_more | options["videos_kwargs"]
         return options | ({"audio_kwargs": {"sampling_rate": self.rate}} if media["audio"] else {})
 
+    @torch.inference_mode()
+    def prompt(self, content: Content, known: Features | None = None) -> EncodedPrompt:
+        """As the other towers have it; rows that see one another stay together."""
+        words, decoder = self.model.get_input_embeddings(), self.whole.get_decoder()
+        return laid_together(
+            super().prompt(content, known),
+            {self.senses[kind].id: way for kind, way in self.ways.items()},
+            None if self.ahead_in_windows else min(windows_of(decoder, decoder.config), default=None),
+            lambda ids: words(ids.to(self.device)).to(self.model.dtype),
+        )
+
     def encode_prompt(self, inputs: Any) -> Features:
         return [
             (sense.kind, sense.id, [rows]) for sense in self.senses.values() if (rows := self._features(sense, inputs))
@@ -176,6 +186,7 @@ class TriedTowers(OneAxisTowers):
 
     def prompt_positions(self, inputs: Any, content: Content) -> torch.Tensor:
         """By the model's own rule, or counted from 0."""
+        self.types.follow(inputs)
         return super().prompt_positions(inputs, content) if self.rope is None else self._places(inputs)
 
     def alone(self, kind: str, medium: Any, **more: Any) -> Alone:
@@ -185,13 +196,14 @@ class TriedTowers(OneAxisTowers):
         media = [medium] if kind != "image" or kind in self.nested else medium
         given = {"text": [before + sense.token + after], _PLURALS[kind]: media}
         inputs = self.processor(**given, return_tensors="pt", add_special_tokens=False, **more)
+        self.types.follow(inputs)
         start = len(tokenizer(before, add_special_tokens=False)["input_ids"])
         stop = inputs["input_ids"].shape[1] - len(tokenizer(after, add_special_tokens=False)["input_ids"])
         ids = inputs["input_ids"][0].numpy().astype(np.int64)
         mask = self.media_mask(inputs, kind, sense.id)[start:stop]
         places, behind = None, stop - start
         if self.rope is not None:
-            whole = self._places(_longer(inputs, inputs["input_ids"].new_zeros(1))).numpy().astype(np.int64)
+            whole = self._places(longer(inputs, inputs["input_ids"].new_zeros(1))).numpy().astype(np.int64)
             places, behind = whole[:, start:stop] - start, int(whole[:, stop].max()) - start
         return Alone(inputs, ids[start:stop], mask, places, behind)
 
@@ -231,7 +243,7 @@ class TriedTowers(OneAxisTowers):
         marks = []
         for some in torch.arange(len(self.model.get_input_embeddings().weight), device=self.device).split(_AT_ONCE):
             some = some[~torch.isin(some, torch.tensor([one.id for one in self.senses.values()], device=self.device))]
-            marks.append(some[self._other(some, _longer(inputs, some))].cpu().numpy())
+            marks.append(some[self._other(some, longer(inputs, some))].cpu().numpy())
         self.marks[kind], self.senses[kind] = np.concatenate(marks), sense._replace(encode=None)
         return True
 
@@ -247,7 +259,7 @@ class TriedTowers(OneAxisTowers):
         assert span.start_us is not None and span.stop_us is not None
         shape = (self.least_frames, *_TINY)
         laid = self._clip(np.zeros(shape, np.uint8), span.start_us, span.stop_us)
-        first, last = _ends(laid.media)
+        first, last = laid.ends
         before, after = laid.ids[:first], laid.ids[last + 1 :]
         return msgspec.structs.replace(span, before=tuple(before.tolist()), after=tuple(after.tolist()))
 
@@ -281,7 +293,7 @@ class TriedTowers(OneAxisTowers):
         between rows are embedded here."""
         laid, seen = self.look(segment)
         kind = _KIND[type(segment)]
-        first, last = _ends(laid.media)
+        first, last = laid.ends
         ids, media = laid.ids[first : last + 1], laid.media[first : last + 1]
         embeds = self.model.get_input_embeddings()(torch.from_numpy(ids).to(self.device))
         where = torch.from_numpy(media).to(self.device)
@@ -317,15 +329,20 @@ class TriedTowers(OneAxisTowers):
             return None
         output = tower_pass(sense.encode, **given, return_dict=True)
         rows = output.pooler_output if output.pooler_output is not None else output.last_hidden_state
+        deep = getattr(output, "deepstack_features", None)
+        if rows is None and deep:  # all of it goes into layers, by their numbers
+            return by_layer({layer: flat(part) for layer, part in deep})
         if rows is None:
             raise ModelError(f"expected pooler_output of its get_{sense.kind}_features, got none")
-        rows, deep = _joined(rows), getattr(output, "deepstack_features", None)
+        rows = flat(rows)
         if deep:
-            return Embeddings(rows, torch.stack([_joined(part) for part in deep]))
+            return Embeddings(rows, torch.stack([flat(part) for part in deep]))
         if len(rows) == count:
             return Embeddings(rows)
-        try:  # some models choose from these rows behind the method
-            return self._by_model(sense, inputs)
+        try:  # some models choose from these rows behind the method, or add to them
+            made = self._by_model(sense, inputs)
+            self.senses[sense.kind] = sense._replace(encode=None)
+            return made
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
@@ -356,28 +373,3 @@ class TriedTowers(OneAxisTowers):
 _KIND = {ImageSegment: "image", VideoSegment: "video", AudioSegment: "audio"}
 _TINY = (56, 56, 3)
 _AT_ONCE = 16_384  # words of the vocabulary whose rows are compared in one pass
-
-
-def _joined(rows: Any) -> torch.Tensor:
-    """Rows of several pieces as one `(n, hidden)`."""
-    parts = [rows] if isinstance(rows, torch.Tensor) else list(rows)
-    return torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
-
-
-def _ends(media: np.ndarray) -> tuple[int, int]:
-    """The first and the last place of a row of media."""
-    where = np.flatnonzero(media)
-    if not len(where):
-        raise ModelError("its processor lays no row for a piece of media")
-    return int(where[0]), int(where[-1])
-
-
-def _longer(inputs: Any, ids: torch.Tensor) -> dict[str, Any]:
-    """A processor's output with these ids more, as text."""
-    shape = inputs["input_ids"].shape
-    longer = dict(inputs)
-    for name, value in longer.items():
-        if isinstance(value, torch.Tensor) and value.shape == shape:
-            more = ids if name == "input_ids" else torch.full_like(ids, name == "attention_mask")
-            longer[name] = torch.cat([value, more[None].to(value)], 1)
-    return longer

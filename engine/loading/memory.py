@@ -15,8 +15,9 @@ from ..config import EngineConfig
 from ..family import Loaded
 from ..runner.attention import Backend
 from ..runner.graphs import is_recorded
-from ..runner.language import token_shape
+from ..runner.narrow import kv_type
 from ..runner.out_of_memory import NoRoom, let_go
+from ..runner.shapes import layer_shapes, row_bytes
 from . import compute
 from .compute import amount
 from .worst import worst_case
@@ -42,7 +43,8 @@ class Room(msgspec.Struct, frozen=True):
 
 
 class Memory(msgspec.Struct, frozen=True):
-    """Bytes on one device, and the cache's pages. `step_bytes` and `encoder_bytes` come and go."""
+    """Bytes on one device, and the cache's pages. `step_bytes` and `encoder_bytes` come and go. kv_dtype: as asked for;
+    kv_gain: how many times as many rows this makes as the model's own type does."""
 
     weight_bytes: int
     step_bytes: int
@@ -50,6 +52,8 @@ class Memory(msgspec.Struct, frozen=True):
     token_bytes: int
     page_tokens: int
     pages: int
+    kv_dtype: str = "auto"
+    kv_gain: float = 1.0
 
     @property
     def tokens(self) -> int:
@@ -112,8 +116,8 @@ def _shared(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room |
     if is_recorded(config, device):
         step *= 2  # what is recorded keeps its own, at most as much
     page_tokens = config.page_tokens or backend.page_tokens
-    heads, dim = token_shape(loaded.config)
-    token = 2 * loaded.config.num_hidden_layers * heads * dim * loaded.dtype.itemsize
+    shapes = layer_shapes(loaded.config)
+    own, token = (row_bytes(shapes, dtype) for dtype in (loaded.dtype, kv_type(config.kv_dtype, loaded.dtype)))
     free = compute.free_bytes(device) if room is None else room.free
     if config.kv_gib is not None:
         tokens = int(config.kv_gib * 2**30) // token
@@ -127,7 +131,7 @@ def _shared(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room |
             f"needs {amount(pages * page_tokens * token)} for a KV cache of {tokens} tokens, {amount(free)} free on "
             f"{device} beside the weights; try less --kv-gib"
         )
-    return Memory(weight_bytes(loaded), step, encoder, token, page_tokens, pages)
+    return Memory(weight_bytes(loaded), step, encoder, token, page_tokens, pages, config.kv_dtype, own / token)
 
 
 def _waiting_bytes(loaded: Loaded, config: EngineConfig) -> int:

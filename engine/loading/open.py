@@ -17,6 +17,7 @@ import torch
 from ...errors import ModelError
 from ..config import EngineConfig
 from ..family import Loaded
+from ..runner.beside import has_layer_words
 from ..runner.library import transformers
 from ..runner.out_of_memory import is_out_of_memory
 from ..runner.takeover import take_over
@@ -88,10 +89,12 @@ def _load(checkpoint: Checkpoint, config: EngineConfig) -> Loaded:
 
 
 def _take_rows(loaded: Loaded) -> None:
-    """Say what rows that were made elsewhere have to be like. Those that stand for words have the end's id."""
+    """Say what rows that were made elsewhere have to be like. Those that stand for words have the end's id; there are
+    none where the layers have embeddings of the words, too."""
     family, width = loaded.family, loaded.text.get_input_embeddings().weight.shape[1]
     taken = loaded.towers.taken()
-    ids = taken.ids | {"text": min(family.stop_ids, default=0)}
+    words = {} if has_layer_words(loaded.text, loaded.config) else {"text": min(family.stop_ids, default=0)}
+    ids = taken.ids | words
     spec = msgspec.structs.replace(family.spec, rows=msgspec.structs.replace(taken, width=width, ids=ids))
     family.data = msgspec.structs.replace(family.data, spec=spec)
     family.spec = spec

@@ -63,10 +63,10 @@ def rotaries(text: Any, axes: int, known: int) -> list[Rotary]:
     """Of each layer of the library's decoder `text`, which knows positions below `known`: some have other frequencies
     for layers of another kind."""
     kinds = getattr(text.config, "layer_types", None) or [""] * len(text.layers)
-    module, dim = text.rotary_emb, text.layers[0].self_attn.head_dim
-    apart = {kind for kind in kinds if hasattr(module, f"{kind}_inv_freq")}  # else one for all
+    apart = {kind for kind in kinds if hasattr(text.rotary_emb, f"{kind}_inv_freq")}  # else one for all
     named = [kind if kind in apart else "" for kind in kinds]
-    made = {kind: rotary(module, kind, axes, dim, known) for kind in sorted(set(named))}
+    dims = {kind: layer.self_attn.head_dim for kind, layer in zip(named, text.layers, strict=True)}
+    made = {kind: rotary(text.rotary_emb, kind, axes, dims[kind], known) for kind in sorted(dims)}
     return [made[kind] for kind in named]
 
 

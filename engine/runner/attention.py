@@ -23,6 +23,7 @@ import torch
 
 from ...errors import ModelError
 from .library import transformers
+from .narrow import numbers, widened, write
 
 NAME = "penstock"
 
@@ -58,7 +59,7 @@ class Backend(Protocol):
         """The part with what this backend makes of it once for all layers; here that is nothing.
 
         `ends` are the lengths on the host, None where they change after this, on the device only. `group`: query heads
-        that share a key head. Firsts may be put in afterwards; where `ends` is None, slots and lengths too.
+        that share a key head, at most. Firsts may be put in afterwards; where `ends` is None, slots and lengths too.
         """
         return part
 
@@ -69,11 +70,13 @@ class Backend(Protocol):
         return True
 
     def attend(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float, cap: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """query `(rows, heads, dim)`, keys and values `(pages, page_tokens, kv_heads, dim)`; `part` is prepared.
+        """query `(rows, heads, dim)`, keys `(pages, page_tokens, kv_heads, dim)` and values `(pages, page_tokens,
+        kv_heads, wide)`, of a cache in eight bits with a scale (narrow.py); `part` is prepared. `cap`: scores become
+        cap * tanh(score / cap); 0: they stay what they are.
 
-        Returns out `(rows, heads, dim)` and the log-sum-exp `(rows, heads)` float32 (-inf where a row's part is empty).
+        Returns out `(rows, heads, wide)` and the log-sum-exp `(rows, heads)` float32, -inf where a row's part is empty.
         """
         ...
 
@@ -93,7 +96,8 @@ class Step(NamedTuple):
     backend: its number. keys and values: one tensor a layer. target `(rows,)` int64: the pool row that each new row is
     written to. parts: prepared, by the window of the layers that use them (how many rows back a row sees, itself
     included; None: all). The first is the one that new rows are written to. For each other one `turns` says by layer
-    how far queries turn to meet its keys, whose rows count as standing elsewhere than where they were computed.
+    how far queries turn to meet its keys, whose rows count as standing elsewhere than where they were
+    computed. `shared`: layers that write nothing and read what an earlier one wrote.
     """
 
     backend: int
@@ -102,6 +106,7 @@ class Step(NamedTuple):
     target: torch.Tensor
     parts: dict[int | None, list[Part]]
     turns: list[list[Turn]] = []
+    shared: frozenset[int] = frozenset()
 
     def seen(self, window: int | None) -> list[Part]:
         """Where each row looks in a layer of this window. ModelError for a window that the step was not made for."""
@@ -117,20 +122,24 @@ class ReferenceBackend(Backend):
     page_tokens = 16
 
     def attend(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float, cap: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         rows, heads, _ = query.shape
         size, groups = keys.shape[1], heads // keys.shape[2]
-        out = torch.zeros_like(query)
+        out = query.new_zeros(rows, heads, numbers(values))
         lse = query.new_full((rows, heads), float("-inf"), dtype=torch.float32)
         for start, stop in part.runs.numpy().tolist():
             longest = int(part.lengths[start:stop].max())
             if longest == 0:
                 continue
             pages = part.tables[int(part.slots[start]), : -(-longest // size)].long()
-            key = keys[pages].flatten(0, 1)[:longest].repeat_interleave(groups, dim=1)
-            value = values[pages].flatten(0, 1)[:longest].repeat_interleave(groups, dim=1)
+            key, value = (
+                widened(pool[pages].flatten(0, 1)[:longest], torch.float32).repeat_interleave(groups, dim=1)
+                for pool in (keys, values)
+            )
             scores = torch.einsum("rhd,khd->rhk", query[start:stop].float(), key.float()) * scale
+            if cap:
+                scores = (scores / cap).tanh() * cap
             places = torch.arange(longest, device=query.device)
             visible = places < part.lengths[start:stop, None]
             if part.firsts is not None:
@@ -169,17 +178,19 @@ def write_and_attend(
     made: list[torch.Tensor],
     scale: float,
     backend: int,
+    cap: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Write new rows into one layer's pages, then attend to one part of the histories.
 
-    query `(rows, heads, dim)` contiguous; key and value `(new, kv_heads, dim)` go to the pool rows `target` `(new,)` of
-    keys and values `(pages, page_tokens, kv_heads, dim)`; `tables` to `made` are those of `Part`; `backend` is a number
-    of a living backend. Returns what `Backend.attend` does.
+    query `(rows, heads, dim)` contiguous; key `(new, kv_heads, dim)` and value `(new, kv_heads, wide)` go to the pool
+    rows `target` `(new,)` of keys and values `(pages, page_tokens, kv_heads, ...)`, in their type (narrow.py);
+    `tables` to `made` are those of `Part`; `backend` is a number of a living backend. Returns what `Backend.attend`
+    does.
     """
-    keys.flatten(0, 1).index_copy_(0, target, key)
-    values.flatten(0, 1).index_copy_(0, target, value)
+    write(keys, target, key)
+    write(values, target, value)
     part = Part(tables, slots, lengths, runs, firsts, made)
-    return _BACKENDS[backend].attend(query, keys, values, part, scale)
+    return _BACKENDS[backend].attend(query, keys, values, part, scale, cap)
 
 
 # `torch.library.custom_op` makes the same operator; a call of that costs half as much again.
@@ -190,8 +201,10 @@ operator: Any = torch.ops.penstock.attend.default
 
 
 @torch.library.register_fake(OPERATOR)
-def _(query: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    return query.new_empty(query.shape), query.new_empty(query.shape[:2], dtype=torch.float32)
+def _(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, *_: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return query.new_empty(*query.shape[:2], numbers(values)), query.new_empty(query.shape[:2], dtype=torch.float32)
 
 
 def attend(
@@ -202,19 +215,21 @@ def attend(
     step: Step,
     scale: float,
     window: int | None = None,
+    cap: float = 0.0,
 ) -> torch.Tensor:
-    """The attention of one layer over its new rows and all before: query `(rows, heads, dim)`, key and value
-    `(rows, kv_heads, dim)`, or `(0, kv_heads, dim)` where the cache has them already; returns `(rows, heads, dim)`.
+    """The attention of one layer over its new rows and all before: query `(rows, heads, dim)`, key
+    `(rows, kv_heads, dim)` and value `(rows, kv_heads, wide)`, or none of both where the cache has them already.
+    Returns `(rows, heads, wide)`.
 
-    A window counts rows of the cache, as the library's masks do; None: a row sees everything.
+    A window counts rows of the cache, as the library's masks do; None: a row sees everything. `cap`: see `Backend`.
     """
     query, keys, values = query.contiguous(), step.keys[layer], step.values[layer]
     target = step.target if len(key) else step.target[:0]
     first, *others = step.seen(window)
-    attended = [operator(query, key, value, keys, values, target, *first, scale, step.backend)]
+    attended = [operator(query, key, value, keys, values, target, *first, scale, step.backend, cap)]
     for part, turns in zip(others, step.turns, strict=True):
         written = key[:0], value[:0], keys, values, step.target[:0]
-        attended.append(operator(turns[layer](query), *written, *part, scale, step.backend))
+        attended.append(operator(turns[layer](query), *written, *part, scale, step.backend, cap))
     return merge(*zip(*attended, strict=True))[0]
 
 
@@ -230,17 +245,17 @@ def paged_attention(
     softcap: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What every decoder layer calls: query `(1, heads, rows, dim)`; returns `(1, rows, heads, dim)`.
+    """What every decoder layer calls: query `(1, heads, rows, dim)`; returns `(1, rows, heads, wide)`.
 
     The name is not registered for masks, so `attention_mask` is None: order is in the parts' lengths.
     """
     assert step is not None and attention_mask is None
     layer: int = module.layer_idx  # type: ignore[assignment]
-    if softcap is not None:
-        raise ModelError(f"layer {layer}: expected plain scores, got scores capped at {softcap}: not served yet")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     rows, new, values = (heads[0].transpose(0, 1) for heads in (query, key, value))
-    return attend(layer, rows, new, values, step, scale, sliding_window)[None], None
+    if layer in step.shared:
+        new, values = new[:0], values[:0]
+    return attend(layer, rows, new, values, step, scale, sliding_window, softcap or 0.0)[None], None
 
 
 transformers.AttentionInterface.register(NAME, paged_attention)

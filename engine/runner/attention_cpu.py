@@ -1,7 +1,7 @@
 """The CPU backend: one compiled loop over (rows, key heads) that reads each sequence's pages where they lie.
 
 For decode rows nothing of the history is copied and nothing in Python runs per stream: numba compiles the loop once per
-data type. Softmax runs on line, page by page (arXiv 1805.02867). bfloat16 is read as the upper half of a float32.
+data type. Softmax runs on line, page by page (arXiv 1805.02867). Pages of each type are read as float32.
 
 A small step runs in the calling thread. A large one is cut into equal shares for the threads of a pool, which sleep
 while they wait: threads that spin at a barrier take the cores from whatever else the machine does.
@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
 import torch
+from numba.extending import overload
 
-from .attention import Backend, Part, merge
+from .attention import Backend, Part
+from .attention_cpu_long import LongRun, gathered
+from .narrow import numbers
 
 # Below so many multiplications (rows times history, heads and size of a head) a second thread costs more than it gives:
 # about half a millisecond of one core.
@@ -26,9 +29,8 @@ _SHARED_WORK = 1 << 21
 _TILE_ROWS = 8
 # A run of so many rows is attended over a copy of its pages.
 _LONG_ROWS = 16
-# Rows of consecutive pages that are worth a pass of their own.
-_STRETCH_ROWS = 512
-_FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+# What each bit pattern of e4m3 stands for.
+_FP8 = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).float().numpy()
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 
@@ -59,17 +61,69 @@ def _weigh(scores, powers, floats, first, count, best):
     return total
 
 
+def _read(page, bits, floats, count, dim):
+    """`page` `(n, width)` of one page and head as float32 into `floats` `(n, dim)`; `bits` is the same buffer as
+    uint32. Compiled for each type of page."""
+
+
+@overload(_read, inline="always")
+def _read_bits(page, bits, floats, count, dim):
+    """A float32 has its bit pattern, a bfloat16 the upper half of it."""
+    if page.dtype not in (numba.uint32, numba.uint16):
+        return None
+    shift = np.uint32(32 - page.dtype.bitwidth)
+
+    def read(page, bits, floats, count, dim):
+        for token in range(count):
+            for i in range(dim):
+                bits[token, i] = np.uint32(page[token, i]) << shift
+
+    return read
+
+
+@overload(_read, inline="always")
+def _read_int8(page, bits, floats, count, dim):
+    """Numbers, and behind them their scale, a byte after the other (narrow.py)."""
+    if page.dtype != numba.int8:
+        return None
+
+    def read(page, bits, floats, count, dim):
+        for token in range(count):
+            bits[token, 0] = _scale_bits(page[token], dim)
+            scale = floats[token, 0]
+            for i in range(dim):
+                floats[token, i] = np.float32(page[token, i]) * scale
+
+    return read
+
+
+@overload(_read, inline="always")
+def _read_fp8(page, bits, floats, count, dim):
+    """Bit patterns of e4m3, and behind them their scale."""
+    if page.dtype != numba.uint8:
+        return None
+
+    def read(page, bits, floats, count, dim):
+        for token in range(count):
+            bits[token, 0] = _scale_bits(page[token], dim)
+            scale = floats[token, 0]
+            for i in range(dim):
+                floats[token, i] = _FP8[page[token, i]] * scale
+
+    return read
+
+
 @numba.njit(nogil=True, cache=True, inline="always")
-def _read(page, shift, rows, count, dim):
-    """Bit patterns `(n, dim)` of one page and head, each shifted to a float32's own place, into `rows`."""
-    for token in range(count):
-        for i in range(dim):
-            rows[token, i] = np.uint32(page[token, i]) << shift
+def _scale_bits(row, dim):
+    """The bit pattern of the float32 behind the numbers of a row of bytes, the lowest byte first."""
+    a, b, c, d = np.uint32(row[dim]), np.uint32(row[dim + 1]), np.uint32(row[dim + 2]), np.uint32(row[dim + 3])
+    low = np.uint32(255)
+    return a & low | (b & low) << np.uint32(8) | (c & low) << np.uint32(16) | (d & low) << np.uint32(24)
 
 
 @numba.njit(nogil=True, cache=True, fastmath=_FAST, inline="always")
-def _scores(wanted, key, scores, hidden, visible, dim, scale, best):
-    """scores[hidden:visible] become the scaled products with `key` `(tokens, dim)`;
+def _scores(wanted, key, scores, hidden, visible, dim, scale, cap, best):
+    """scores[hidden:visible] become the scaled products with `key` `(tokens, dim)`, capped where `cap` is not 0;
 
     returns the largest, or `best` if larger.
     """
@@ -83,6 +137,8 @@ def _scores(wanted, key, scores, hidden, visible, dim, scale, best):
         scores[token], scores[token + 1], scores[token + 2], scores[token + 3] = a, b, c, d
     for token in range(hidden, visible):
         scores[token] *= scale
+        if cap > 0:
+            scores[token] = cap * np.float32(math.tanh(scores[token] / cap))
         best = max(best, scores[token])
     return best
 
@@ -99,9 +155,9 @@ def _gather(weighted, value, scores, hidden, visible, dim):
 
 
 @numba.njit(fastmath=_FAST, nogil=True, cache=True)
-def _attend(query, keys, values, shift, tables, slots, firsts, lengths, tiles, parts, scale, out, lse, begin, end):
+def _attend(query, keys, values, tables, slots, firsts, lengths, tiles, parts, scale, cap, out, lse, begin, end):
     """Jobs [begin, end) of len(tiles) * parts. Each writes its own rows and heads of `out` and `lse`."""
-    heads, dim = query.shape[1], query.shape[2]
+    heads, dim, deep = query.shape[1], query.shape[2], out.shape[2]
     size, kv_heads = keys.shape[1], keys.shape[2]
     group = heads // kv_heads
     span = kv_heads // parts  # key heads of one job; it reads each page once, front to back
@@ -109,14 +165,14 @@ def _attend(query, keys, values, shift, tables, slots, firsts, lengths, tiles, p
         first, last = tiles[job // parts]
         base = job % parts * span
         count = (last - first) * group
-        weighted = np.zeros((span * count, dim), np.float32)
+        weighted = np.zeros((span * count, deep), np.float32)
         top = np.full(span * count, -np.inf, np.float32)
         total = np.zeros(span * count, np.float32)
         wide = (size + 3) // 4 * 4  # tokens go four at a time
         scores = np.empty(wide, np.float32)
         powers = np.empty(size, np.int32)
         key_bits = np.zeros((wide, dim), np.uint32)
-        value_bits = np.zeros((wide, dim), np.uint32)
+        value_bits = np.zeros((wide, deep), np.uint32)
         key, value, floats = key_bits.view(np.float32), value_bits.view(np.float32), powers.view(np.float32)
         table = tables[slots[first]]
         for place in range(firsts[first] // size, (lengths[last - 1] + size - 1) // size):
@@ -124,8 +180,8 @@ def _attend(query, keys, values, shift, tables, slots, firsts, lengths, tiles, p
             here = min(size, lengths[last - 1] - place * size)
             for side in range(span):
                 head = base + side
-                _read(keys[page, :, head], shift, key_bits, here, dim)
-                _read(values[page, :, head], shift, value_bits, here, dim)
+                _read(keys[page, :, head], key_bits, key, here, dim)
+                _read(values[page, :, head], value_bits, value, here, deep)
                 for row in range(first, last):
                     hidden, visible = max(0, firsts[row] - place * size), min(size, lengths[row] - place * size)
                     if visible <= hidden:
@@ -133,17 +189,17 @@ def _attend(query, keys, values, shift, tables, slots, firsts, lengths, tiles, p
                     for column in range(group):
                         line = side * count + (row - first) * group + column
                         wanted = query[row, head * group + column]
-                        best = _scores(wanted, key, scores, hidden, visible, dim, scale, top[line])
+                        best = _scores(wanted, key, scores, hidden, visible, dim, scale, cap, top[line])
                         if best > top[line]:
                             shrink = np.float32(math.exp(top[line] - best))
                             total[line] *= shrink
-                            for i in range(dim):
+                            for i in range(deep):
                                 weighted[line, i] *= shrink
                             top[line] = best
                         total[line] += _weigh(scores, powers, floats, hidden, visible, best)
                         scores[:hidden] = 0
                         scores[visible:] = 0
-                        _gather(weighted[line], value, scores, hidden, visible, dim)
+                        _gather(weighted[line], value, scores, hidden, visible, deep)
         for side in range(span):
             for row in range(first, last):
                 for column in range(group):
@@ -151,7 +207,7 @@ def _attend(query, keys, values, shift, tables, slots, firsts, lengths, tiles, p
                     place = (base + side) * group + column
                     lse[row, place] = top[line] + math.log(total[line]) if total[line] > 0 else -np.inf
                     part = 1 / total[line] if total[line] > 0 else np.float32(0)
-                    for i in range(dim):
+                    for i in range(deep):
                         out[row, place, i] = weighted[line, i] * part
 
 
@@ -166,129 +222,13 @@ def _pairs(runs: list[tuple[int, int]]) -> torch.Tensor:
 
 
 def _bits(tensor: torch.Tensor) -> np.ndarray:
-    """The pages' bit patterns, sharing their memory: uint32 for float32, uint16 for bfloat16."""
-    return tensor.view(torch.uint16 if tensor.dtype == torch.bfloat16 else torch.uint32).numpy()
-
-
-class _LongRun(NamedTuple):
-    """Rows of one sequence: its pages, and where each row begins and ends to see, as in `Part`."""
-
-    table: torch.Tensor
-    firsts: torch.Tensor | None
-    lengths: torch.Tensor
-
-
-def _gathered(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, run: _LongRun, scale: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """A long run of one sequence, `(rows, heads, dim)`, by torch's own kernel in the type of the pages.
-
-    Mostly its rows see from the same row on, and one row more of the history each, or all the same. Then what all see
-    needs no mask and has no order: long stretches of pages that follow one another are read where they lie, the others
-    as one copy. It is merged with the run's own triangle by their log-sum-exp. Else a mask says what each row sees.
-    """
-    table, firsts, lengths = run
-    size, first, last = keys.shape[1], 0 if firsts is None else int(firsts[0]), int(lengths[-1])
-    query = query.to(keys.dtype)
-    rises = lengths.diff()
-    even = not rises.any()
-    if (firsts is not None and (firsts != first).any()) or not (even or (rises == 1).all()):
-        return _masked(query, keys, values, run, scale)
-    common = last if even else int(lengths[0]) - 1
-    pieces = [_common(query, key, value, scale) for key, value in _whole_pages(keys, values, table, first, common)]
-    rest = common // size * size if common // size > first // size else first
-    if last > rest:
-        key, value = _rows(keys, table, rest, last), _rows(values, table, rest, last)
-        left = common - rest
-        if left:
-            pieces.append(_common(query, key[:left], value[:left], scale))
-        if not even:
-            own = (rows.transpose(0, 1)[None] for rows in (query, key[left:], value[left:]))
-            out, lse = _FLASH(*own, 0.0, True, scale=scale)
-            pieces.append((out[0].transpose(0, 1), lse[0].transpose(0, 1)))
-    if not pieces:
-        return torch.zeros_like(query), query.new_full(query.shape[:2], float("-inf"), dtype=torch.float32)
-    return merge([out for out, _ in pieces], [lse.float() for _, lse in pieces])
-
-
-def _rows(pool: torch.Tensor, table: torch.Tensor, first: int, last: int) -> torch.Tensor:
-    """A copy of rows `[first, last)` of a sequence, `(rows, kv_heads, dim)`."""
-    size = pool.shape[1]
-    start = first // size
-    return pool[table[start : -(-last // size)].long()].flatten(0, 1)[first - start * size : last - start * size]
-
-
-def _whole_pages(
-    keys: torch.Tensor, values: torch.Tensor, table: torch.Tensor, first: int, common: int
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Keys and values `(n, kv_heads, dim)` of rows `[first, common)` up to the end of the last whole page, in pieces.
-    None where these rows lie in one page."""
-    size = keys.shape[1]
-    start, stop = -(-first // size), common // size
-    if stop <= first // size:
-        return []
-    pieces = _stretches(keys, values, table[start:stop].long().numpy())
-    if first % size:
-        pieces.append((_rows(keys, table, first, start * size), _rows(values, table, first, start * size)))
-    return pieces
-
-
-def _stretches(keys: torch.Tensor, values: torch.Tensor, pages: np.ndarray) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Keys and values `(n, kv_heads, dim)` of these pages in pieces: views of long stretches, a copy of the rest."""
-    if not len(pages):
-        return []
-    edges = [0, *(np.flatnonzero(np.diff(pages) != 1) + 1).tolist(), len(pages)]
-    found, rest = [], []
-    for start, stop in zip(edges, edges[1:], strict=False):
-        if (stop - start) * keys.shape[1] >= _STRETCH_ROWS:
-            here = slice(int(pages[start]), int(pages[start]) + stop - start)
-            found.append((keys[here].flatten(0, 1), values[here].flatten(0, 1)))
-        else:
-            rest.append(pages[start:stop])
-    if rest:
-        index = torch.from_numpy(np.concatenate(rest))
-        found.append((keys[index].flatten(0, 1), values[index].flatten(0, 1)))
-    return found
-
-
-def _common(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows that all see the same: the query heads that share a key head are taken as rows more, so that it is read
-    once for them."""
-    (rows, heads, dim), kv_heads = query.shape, key.shape[1]
-    group = heads // kv_heads
-    wanted = query.view(rows, kv_heads, group, dim).permute(1, 2, 0, 3).reshape(1, kv_heads, group * rows, dim)
-    out, lse = _FLASH(wanted, key.transpose(0, 1)[None], value.transpose(0, 1)[None], 0.0, False, scale=scale)
-    return (
-        out.view(kv_heads, group, rows, dim).permute(2, 0, 1, 3).reshape(rows, heads, dim),
-        lse.view(kv_heads, group, rows).permute(2, 0, 1).reshape(rows, heads),
-    )
-
-
-def _masked(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, run: _LongRun, scale: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """A long run whose rows see whatever its firsts and lengths say, over a copy of its pages."""
-    table, firsts, lengths = run
-    size, last = keys.shape[1], int(lengths[-1])
-    skipped = 0 if firsts is None else int(firsts[0]) // size
-    start = skipped * size
-    pages = table[skipped : -(-last // size)].long()
-    key, value = (pool[pages].flatten(0, 1)[None, : last - start].transpose(1, 2) for pool in (keys, values))
-    places = torch.arange(start, last)
-    visible = places < lengths[:, None]
-    if firsts is not None:
-        visible &= places >= firsts[:, None]
-    mask = torch.zeros(visible.shape, dtype=query.dtype).masked_fill_(~visible, float("-inf"))
-    out, lse = _FLASH(query.transpose(0, 1)[None], key, value, 0.0, False, attn_mask=mask[None, None], scale=scale)
-    blind = ~visible.any(1)  # of which the kernel makes no numbers
-    out, lse = out[0].transpose(0, 1), lse[0].transpose(0, 1).float()
-    return out.masked_fill(blind[:, None, None], 0.0), lse.masked_fill(blind[:, None], float("-inf"))
+    """The pages' bit patterns, sharing their memory: uint32 for float32, uint16 for bfloat16; bytes as they are."""
+    patterns = {torch.float32: torch.uint32, torch.bfloat16: torch.uint16}
+    return tensor.view(patterns.get(tensor.dtype, tensor.dtype)).numpy()
 
 
 class CpuBackend(Backend):
-    """Attention on the CPU over float32 or bfloat16 pages; sums are taken in float32.
+    """Attention on the CPU over pages in float32, bfloat16 or eight bits; sums are taken in float32.
 
     Decode rows and short runs go through the compiled loop. A long run of appended rows would read its history as often
     as it has tiles; there a copy of the pages and a matrix kernel are cheaper. `threads` share a large step.
@@ -309,19 +249,22 @@ class CpuBackend(Backend):
         return part._replace(made=[_tiles(short), _pairs(long)])
 
     def attend(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float, cap: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         tiles, long = part.made
+        if cap:  # which the matrix kernel does not know
+            tiles, long = torch.cat([tiles, _tiles(long.tolist())]), long[:0]
         # Numpy's arrays are made in a fraction of the time that torch's tensors take.
-        out, lse = np.empty(query.shape, np.float32), np.empty(query.shape[:2], np.float32)
+        shape = query.shape[:2]
+        out, lse = np.empty((*shape, numbers(values)), np.float32), np.empty(shape, np.float32)
         for start, stop in long.numpy().tolist():
             firsts = None if part.firsts is None else part.firsts[start:stop]
             rows = slice(start, stop)
-            run = _LongRun(part.tables[part.slots[start]], firsts, part.lengths[rows])
-            both = _gathered(query[rows], keys, values, run, scale)
+            run = LongRun(part.tables[part.slots[start]], firsts, part.lengths[rows])
+            both = gathered(query[rows], keys, values, run, scale)
             out[rows], lse[rows] = both[0].float().numpy(), both[1].numpy()
         if len(tiles):
-            self._compiled(query, keys, values, part, tiles.numpy(), scale, out, lse)
+            self._compiled(query, keys, values, part, tiles.numpy(), (scale, cap), out, lse)
         return torch.from_numpy(out).to(query.dtype), torch.from_numpy(lse)
 
     def _compiled(
@@ -331,13 +274,13 @@ class CpuBackend(Backend):
         values: torch.Tensor,
         part: Part,
         tiles: np.ndarray,
-        scale: float,
+        scale_and_cap: tuple[float, float],
         out: np.ndarray,
         lse: np.ndarray,
     ) -> None:
         tables, slots, lengths = (tensor.numpy() for tensor in (part.tables, part.slots, part.lengths))
         firsts = np.zeros_like(lengths) if part.firsts is None else part.firsts.numpy()
-        pages = (_bits(keys), _bits(values), np.uint32(16 if keys.dtype == torch.bfloat16 else 0))
+        pages = (_bits(keys), _bits(values))
         shares = 1
         if self._threads > 1 and int((lengths - firsts).sum()) * query.shape[1] * query.shape[2] >= _SHARED_WORK:
             shares = min(self._threads, torch.get_num_threads())
@@ -345,13 +288,12 @@ class CpuBackend(Backend):
         parts = 1 if shares == 1 or len(tiles) >= 2 * shares else keys.shape[2]
         jobs = len(tiles) * parts
         wanted = query.float().numpy()
+        numbers = [np.float32(number) for number in scale_and_cap]
         kernel: Any = _attend  # a compiled function
 
         def run(share: int) -> None:
             begin, end = share * jobs // shares, (share + 1) * jobs // shares
-            kernel(
-                wanted, *pages, tables, slots, firsts, lengths, tiles, parts, np.float32(scale), out, lse, begin, end
-            )
+            kernel(wanted, *pages, tables, slots, firsts, lengths, tiles, parts, *numbers, out, lse, begin, end)
 
         others = [self._pool.submit(run, share) for share in range(1, shares)] if self._pool is not None else []
         run(0)

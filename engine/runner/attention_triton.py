@@ -19,6 +19,7 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
 from .attention import Backend, Part
+from .narrow import KV_DTYPES, SCALE_BYTES, numbers
 from .upload import upload
 
 # Where a run is long enough, so many (row, head) pairs share the loads of keys; decode rows need no more than the
@@ -30,7 +31,30 @@ _LOAD_BYTES, _LOAD_TOKENS = 16_384, 64
 _SHARE_TOKENS, _SHARES = tl.constexpr(256), 16
 _ROWS_A_TILE_MORE = 4  # rows of a long run for which there is one tile more in a recording
 _MERGED = 16  # (row, head) pairs whose shares a program merges
+_SCALE_BYTES = tl.constexpr(SCALE_BYTES)
+_KEPT = {dtype: name for name, dtype in KV_DTYPES.items()}
 _LOG2_E, _LN_2 = 1.4426950408889634, tl.constexpr(0.6931471805599453)
+_TWICE_LOG2_E = tl.constexpr(2 * 1.4426950408889634)  # of tanh
+
+
+@triton.jit
+def _numbers(stored, query, KEPT: tl.constexpr):
+    """What the cache holds as numbers of the queries' type, which has them all. Those of int8 become a 128th of what
+    they are, so that their scales go into a float16; those of e4m3 a 256th, as their exponent is eight too small in
+    one."""
+    if KEPT == "int8":
+        stored = (stored.to(tl.float32) / 128.0).to(query.dtype)
+    elif KEPT == "fp8":
+        bits = stored.to(tl.uint16)
+        stored = (((bits & 128) << 8) | ((bits & 127) << 7)).to(tl.float16, bitcast=True).to(query.dtype)
+    return stored
+
+
+@triton.jit
+def _scales(places, held, KEPT: tl.constexpr):
+    """The scales that lie there (narrow.py), for what `_numbers` gives."""
+    scales = tl.load(places.to(tl.pointer_type(tl.float32)), mask=held, other=0.0)
+    return scales * (256.0 if KEPT == "fp8" else 128.0)
 
 
 # What differs from step to step is not compiled in: each set of compiled sizes stops the streams for up to seconds.
@@ -40,13 +64,16 @@ _LOG2_E, _LN_2 = 1.4426950408889634, tl.constexpr(0.6931471805599453)
 )
 def _attend(
     query, keys, values, tables, slots, lengths, firsts, tiles, out, lse,
-    table_stride, rows, shares, scale,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, DIM: tl.constexpr, PAGE: tl.constexpr, WINDOWED: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SPLIT: tl.constexpr,
+    table_stride, rows, shares, scale, cap,
+    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, DIM: tl.constexpr, WIDE: tl.constexpr, PAGE: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_W: tl.constexpr,
+    WINDOWED: tl.constexpr, CAPPED: tl.constexpr, SPLIT: tl.constexpr, KEPT: tl.constexpr,
 ):  # fmt: skip
-    """One tile (axis 0), key head (axis 1), share of the history (axis 2). `scale` is for exp2. out, lse: by share."""
+    """One tile (axis 0), key head (axis 1), share of the history (axis 2). `scale` and `cap` are for exp2. Of shares:
+    out, lse. KEPT: "floats", or as `EngineConfig.kv_dtype` has it."""
     tile, kv_head, share = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     GROUP: tl.constexpr = HEADS // KV_HEADS
+    MORE: tl.constexpr = 0 if KEPT == "floats" else _SCALE_BYTES
     start, stop = tl.load(tiles + tile * 2), tl.load(tiles + tile * 2 + 1)
     table = tables + tl.load(slots + start).to(tl.int64) * table_stride
 
@@ -54,10 +81,9 @@ def _attend(
     row = start + pairs // GROUP
     here = row < stop
     line = row.to(tl.int64) * HEADS + kv_head * GROUP + pairs % GROUP
-    places = tl.arange(0, BLOCK_D)
-    inside = places < DIM
-    mine = here[:, None] & inside[None, :]
-    q = tl.load(query + line[:, None] * DIM + places[None, :], mask=mine, other=0.0)
+    places, wide = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_W)
+    inside, filled = places < DIM, wide < WIDE
+    q = tl.load(query + line[:, None] * DIM + places[None, :], mask=here[:, None] & inside[None, :], other=0.0)
 
     ends = tl.load(lengths + row, mask=here, other=0)
     begins = tl.zeros_like(ends)
@@ -71,24 +97,30 @@ def _attend(
         low += share * each
         high = tl.minimum(high, low + each)
 
-    best = tl.full([BLOCK_M], float("-inf"), tl.float32)
-    total = tl.zeros([BLOCK_M], tl.float32)
-    weighted = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    best, total = tl.full([BLOCK_M], float("-inf"), tl.float32), tl.zeros([BLOCK_M], tl.float32)
+    weighted = tl.zeros([BLOCK_M, BLOCK_W], tl.float32)
     for first in range(low, high, BLOCK_N):
         token = first + tl.arange(0, BLOCK_N)
         held = token < high
         page = tl.load(table + token // PAGE, mask=held, other=0).to(tl.int64)
-        base = ((page * PAGE + token % PAGE) * KV_HEADS + kv_head) * DIM
-        k = tl.load(keys + base[None, :] + places[:, None], mask=held[None, :] & inside[:, None], other=0.0)
-        v = tl.load(values + base[:, None] + places[None, :], mask=held[:, None] & inside[None, :], other=0.0)
+        base = (page * PAGE + token % PAGE) * KV_HEADS + kv_head
+        own, its = base * (DIM + MORE), base * (WIDE + MORE)  # where the key begins, and the value
+        k = tl.load(keys + own[None, :] + places[:, None], mask=held[None, :] & inside[:, None], other=0)
+        v = tl.load(values + its[:, None] + wide[None, :], mask=held[:, None] & filled[None, :], other=0)
+        k, v = _numbers(k, q, KEPT), _numbers(v, q, KEPT)
         scores = tl.dot(q, k, input_precision="ieee") * scale
+        if MORE:
+            scores *= _scales(keys + own + DIM, held, KEPT)[None, :]
+        if CAPPED:
+            scores = cap * (1.0 - 2.0 / (tl.exp2(scores / cap * _TWICE_LOG2_E) + 1.0))
         visible = (token[None, :] >= begins[:, None]) & (token[None, :] < ends[:, None]) & held[None, :]
         scores = tl.where(visible, scores, float("-inf"))
         peak = tl.maximum(best, tl.max(scores, 1))
         safe = tl.where(peak == float("-inf"), 0.0, peak)  # a row that has seen nothing yet
-        shrink = tl.exp2(best - safe)
-        weights = tl.exp2(scores - safe[:, None])
+        shrink, weights = tl.exp2(best - safe), tl.exp2(scores - safe[:, None])
         total = total * shrink + tl.sum(weights, 1)
+        if MORE:
+            weights *= _scales(values + its + WIDE, held, KEPT)[None, :]
         weighted = weighted * shrink[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
         best = peak
 
@@ -96,7 +128,7 @@ def _attend(
     divisor = tl.where(seen, total, 1.0)
     line += share.to(tl.int64) * rows * HEADS
     result = (weighted / divisor[:, None]).to(out.dtype.element_ty)
-    tl.store(out + line[:, None] * DIM + places[None, :], result, mask=mine)
+    tl.store(out + line[:, None] * WIDE + wide[None, :], result, mask=here[:, None] & filled[None, :])
     tl.store(lse + line, tl.where(seen, (best + tl.log2(divisor)) * _LN_2, float("-inf")), mask=here)
 
 
@@ -146,7 +178,7 @@ def _power(count: int) -> int:
 
 
 class TritonBackend(Backend):
-    """Attention on CUDA over float32, float16 or bfloat16 pages; sums are taken in float32.
+    """Attention on CUDA over pages in float32, float16, bfloat16 or eight bits; sums are taken in float32.
 
     `programs`: how many the device should have at once, or histories are split. Query, keys and values are contiguous.
     """
@@ -178,17 +210,17 @@ class TritonBackend(Backend):
         return True
 
     def attend(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float, cap: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         rows, heads, dim = query.shape
-        _, page_tokens, kv_heads, _ = keys.shape
+        (_, page_tokens, kv_heads, _), wide = keys.shape, numbers(values)
         group = heads // kv_heads
         tiles, (most, pieces) = part.made[0], part.made[1].numpy().tolist()
         block_m = max(_NARROW, _power(most * group))
         shares = min(_SHARES, max(1, self._programs // (pieces * kv_heads)))
-        block_d = max(16, _power(dim))
-        block_n = max(16, min(_LOAD_TOKENS, _LOAD_BYTES // (block_d * keys.element_size())))
-        whole, total = torch.empty_like(query), query.new_empty((rows, heads), dtype=torch.float32)
+        block_d, block_w = max(16, _power(dim)), max(16, _power(wide))
+        block_n = max(16, min(_LOAD_TOKENS, _LOAD_BYTES // (max(block_d, block_w) * query.element_size())))
+        whole, total = query.new_empty(rows, heads, wide), query.new_empty((rows, heads), dtype=torch.float32)
         out, lse = whole, total
         if shares > 1:
             out, lse = (tensor.new_empty((shares, *tensor.shape), dtype=torch.float32) for tensor in (whole, total))
@@ -196,14 +228,15 @@ class TritonBackend(Backend):
         attend: Any = _attend  # compiled at its first call for each set of sizes
         attend[len(tiles), kv_heads, shares](
             query, keys, values, part.tables, part.slots, part.lengths, firsts, tiles, out, lse,
-            part.tables.stride(0), rows, shares, scale * _LOG2_E,
-            HEADS=heads, KV_HEADS=kv_heads, DIM=dim, PAGE=page_tokens, WINDOWED=part.firsts is not None,
-            BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_D=block_d, SPLIT=shares > 1,
+            part.tables.stride(0), rows, shares, scale * _LOG2_E, cap * _LOG2_E,
+            HEADS=heads, KV_HEADS=kv_heads, DIM=dim, WIDE=wide, PAGE=page_tokens,
+            BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_D=block_d, BLOCK_W=block_w,
+            WINDOWED=part.firsts is not None, CAPPED=cap > 0, SPLIT=shares > 1, KEPT=_KEPT.get(keys.dtype, "floats"),
         )  # fmt: skip
         if shares > 1:
             lines = rows * heads
             join: Any = _merge
             join[triton.cdiv(lines, _MERGED),](
-                out, lse, whole, total, lines, shares, DIM=dim, BLOCK_L=_MERGED, BLOCK_D=block_d
+                out, lse, whole, total, lines, shares, DIM=wide, BLOCK_L=_MERGED, BLOCK_D=block_w
             )
         return whole, total

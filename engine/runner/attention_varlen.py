@@ -3,7 +3,8 @@ which takes page tables since torch 2.13.
 
 It knows two shapes of a run: each row sees one row more than the row before it, or all see the same. Runs are cut into
 such pieces on the host; each kind is one call. Its pages hold a multiple of 256 rows, so short streams waste more of
-the cache than with the Triton kernel. Windows, float32 and heads that FlashAttention lacks go to the backend beside it.
+the cache than with the Triton kernel. Windows, float32 and sizes of heads that FlashAttention lacks go to the backend
+beside it.
 """
 
 from __future__ import annotations
@@ -77,12 +78,12 @@ class VarlenBackend(Backend):
         return self._beside.refill(made[2 * _FIELDS :], part, group)  # which attends where ends are not known
 
     def attend(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float, cap: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         kinds = [(_Pieces(*part.made[:_FIELDS]), True), (_Pieces(*part.made[_FIELDS : 2 * _FIELDS]), False)]
         kinds = [(pieces, causal) for pieces, causal in kinds if len(pieces.lengths)]
-        if not kinds or part.firsts is not None or not _takes(query, keys):
-            return self._beside.attend(query, keys, values, part._replace(made=part.made[2 * _FIELDS :]), scale)
+        if not kinds or part.firsts is not None or cap or not _takes(query, keys, values):
+            return self._beside.attend(query, keys, values, part._replace(made=part.made[2 * _FIELDS :]), scale, cap)
         if len(kinds) == 1:
             return _call(query, keys, values, *kinds[0], scale)
         out, lse = torch.empty_like(query), query.new_empty(query.shape[:2], dtype=torch.float32)
@@ -92,13 +93,15 @@ class VarlenBackend(Backend):
         return out, lse
 
 
-def _takes(query: torch.Tensor, keys: torch.Tensor) -> bool:
+def _takes(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> bool:
     dim = query.shape[-1]
     return (
         query.dtype in (torch.float16, torch.bfloat16)
+        and keys.dtype == query.dtype
         and keys.shape[1] % PAGE_TOKENS == 0
         and dim <= _WIDEST
         and dim % _STEP == 0
+        and values.shape[3] == dim
     )
 
 

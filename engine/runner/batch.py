@@ -46,6 +46,11 @@ class StepRows(NamedTuple):
         return len(self.ids)
 
     @property
+    def ahead(self) -> bool:
+        """Some row of it sees rows behind itself."""
+        return bool((self.ends > self.places + 1).any())
+
+    @property
     def slid(self) -> bool:
         """Some stream of it no longer holds all of its rows."""
         return bool(self.fronts) or bool(self.begins.any())

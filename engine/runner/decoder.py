@@ -26,10 +26,12 @@ _NORMS = (
 
 
 class Asked(NamedTuple):
-    """How the library's layer asks for attention: its scale, and how many rows back a row sees (None: all)."""
+    """How the library's layer asks for attention: its scale, how many rows back a row sees (None: all), and at what its
+    scores are capped (0: nothing)."""
 
     scale: float
     window: int | None
+    cap: float = 0.0
 
 
 class GatedMlp:
@@ -86,7 +88,7 @@ class Layer:
         heads = self._qkv(rows).view(len(rows), -1, self._dim)
         cache = step.keys[self.number], step.values[self.number], step.target
         queries, keys, values = pointwise.turned(heads, self._turned_norm, turns, *cache)
-        out = attend(self.number, queries, keys, values, step, self.asked.scale, self.asked.window)
+        out = attend(self.number, queries, keys, values, step, *self.asked)
         return out.reshape(len(rows), -1)
 
     def _places(self) -> tuple[Norm, Norm | None, Norm, Norm | None]:

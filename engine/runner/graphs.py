@@ -22,6 +22,7 @@ from ..config import EngineConfig
 from ..plan import Feed
 from .attention import OPERATOR, Backend, Part, Step, number, write_and_attend
 from .batch import StepRows, batched
+from .cache import Cache
 from .upload import upload
 
 log = logging.getLogger("penstock.engine")
@@ -99,42 +100,40 @@ class CudaRecorder:
         return graph.replay, out
 
 
-class Cache(Protocol):
-    """The cache that a pass works on. The last of the tables' rows, and the last page, belong to no stream."""
+class Owner(Protocol):
+    """Whose cache a pass works on. The last of the tables' rows, and the last page, belong to no stream."""
 
     backend: Backend
-    page_tokens: int
     group: int
     windows: set[int]
-    keys: list[torch.Tensor]
-    values: list[torch.Tensor]
-    tables: torch.Tensor
+    cache: Cache
 
 
-# Ids or embeddings of rows, their positions `(3, rows)` and the step's attention, to hidden states `(rows, hidden)`.
-Forward = Callable[[torch.Tensor, torch.Tensor, Step], torch.Tensor]
+# Ids of rows, their embeddings where they are not words, positions `(3, rows)` and the step's attention, to hidden
+# states `(rows, hidden)`.
+Forward = Callable[[torch.Tensor, torch.Tensor | None, torch.Tensor, Step], torch.Tensor]
 
 
 class _Graph:
     """One size of batch: its buffers, and what launches its pass. `embeds`: its rows are not given as ids but as
     embeddings, which lie in this buffer."""
 
-    def __init__(self, size: int, cache: Cache, forward: Forward, embeds: torch.Tensor | None = None) -> None:
-        self._size, self._cache, self._forward, self._embeds = size, cache, forward, embeds
+    def __init__(self, size: int, owner: Owner, forward: Forward, embeds: torch.Tensor | None = None) -> None:
+        self._size, self._owner, self._forward, self._embeds = size, owner, forward, embeds
         # Ids, three positions, slots, lengths and places, one column a row.
-        self._inputs = torch.zeros((7, size), dtype=torch.int64, device=cache.tables.device)
-        self._spare = np.array([0, 0, 0, 0, len(cache.tables) - 1, 1, 0], dtype=np.int64)
+        self._inputs = torch.zeros((7, size), dtype=torch.int64, device=owner.cache.device)
+        self._spare = np.array([0, 0, 0, 0, len(owner.cache.tables) - 1, 1, 0], dtype=np.int64)
         rows = np.arange(size) if embeds is None else np.array([0])
         slots, lengths = self._inputs[4:6].int()
-        part = Part(cache.tables, slots, lengths, runs=torch.from_numpy(np.stack([rows, [*rows[1:], size]], 1)))
-        self._part = cache.backend.prepare(part, None, cache.group)
+        part = Part(owner.cache.tables, slots, lengths, runs=torch.from_numpy(np.stack([rows, [*rows[1:], size]], 1)))
+        self._part = owner.backend.prepare(part, None, owner.group)
         self._write(np.empty((7, 0), dtype=np.int64))
 
     def fill(self, batch: StepRows, embeds: torch.Tensor | None = None) -> bool:
         """The rows of the next launch, padded. False where they are more than was recorded for."""
         padding = [[len(batch), self._size]] if len(batch) < self._size else []
         runs = self._part._replace(runs=torch.from_numpy(np.array([*batch.runs, *padding])))
-        if self._embeds is not None and not self._cache.backend.refill(self._part.made, runs, self._cache.group):
+        if self._embeds is not None and not self._owner.backend.refill(self._part.made, runs, self._owner.group):
             return False
         self._write(np.stack([batch.ids, *batch.positions, batch.slots, batch.ends, batch.places]))
         if self._embeds is not None and embeds is not None:
@@ -149,24 +148,22 @@ class _Graph:
     def work(self) -> torch.Tensor:
         """The pass over what the buffers hold: hidden states `(size, hidden)`."""
         ids, positions, slots, lengths, places = self._inputs.split((1, 3, 1, 1, 1))
-        pages = self._cache.tables[slots[0], places[0] // self._cache.page_tokens].long()
-        target = pages * self._cache.page_tokens + places[0] % self._cache.page_tokens
-
+        owner, cache = self._owner, self._owner.cache
         everything = self._part._replace(slots=slots[0].int(), lengths=lengths[0].int())
         parts: dict[int | None, list[Part]] = {None: [everything]}
-        for window in self._cache.windows:
+        for window in owner.windows:
             parts[window] = [everything._replace(firsts=(places[0].int() + 1 - window).clamp(min=0))]
-        cache = self._cache
-        step = Step(number(cache.backend), cache.keys, cache.values, target, parts)
-        return self._forward(ids[0] if self._embeds is None else self._embeds, positions, step)
+        target = cache.rows(slots[0], places[0])
+        step = Step(number(owner.backend), cache.keys, cache.values, target, parts, shared=cache.shared)
+        return self._forward(ids[0], self._embeds, positions, step)
 
 
 class Graphs:
     """The recorded passes of one decoder: of steps in which each of up to `slots` streams feeds one token, and of steps
     that append, up to `most` rows in all. A stream that no longer holds all of its rows is in none of them."""
 
-    def __init__(self, cache: Cache, forward: Forward, record: Record, slots: int, most: int) -> None:
-        self._cache, self._forward, self._record, self._slots, self._most = cache, forward, record, slots, most
+    def __init__(self, owner: Owner, forward: Forward, record: Record, slots: int, most: int) -> None:
+        self._owner, self._forward, self._record, self._slots, self._most = owner, forward, record, slots, most
         self._tokens: dict[int, _Recorded] = {}
         self._appends: dict[int, _Recorded] = {}
 
@@ -179,7 +176,7 @@ class Graphs:
     def record(self, embed: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Record every size, the largest first: the others then find room in what it took. A decoder that cannot be
         recorded is left as it is, and the log says so. `embed` makes embeddings of ids."""
-        device = self._cache.tables.device
+        device = self._owner.cache.device
         for size in _sizes(1, self._slots):
             if not self._add(self._tokens, size, None):
                 return
@@ -188,7 +185,7 @@ class Graphs:
                 return
 
     def _add(self, graphs: dict[int, _Recorded], size: int, embeds: torch.Tensor | None) -> bool:
-        graph = _Graph(size, self._cache, self._forward, embeds)
+        graph = _Graph(size, self._owner, self._forward, embeds)
         try:
             with _Reads():
                 graph.work()

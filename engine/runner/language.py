@@ -1,12 +1,12 @@
-"""The language model, its KV cache and the sampler: carries out plans. The only owner of the cache's tensors.
+"""The language model and the sampler: carries out plans. The only owner of the KV cache (cache.py).
 
 What comes in: a `Plan`. What goes out: a token for each feed that draws. It knows slots and pages, not streams' lives.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -16,24 +16,28 @@ import torch
 from ..embeddings import Embeddings
 from ..family import Loaded
 from ..frozen import Snapshot
-from ..plan import TABLES, Feed, Likely, Plan, Recalled, Result
+from ..plan import TABLES, Feed, Likely, Plan, Result
 from .attention import Backend, Part, ReferenceBackend, Step, number
 from .batch import FrontRows, StepRows, batched
+from .beside import Beside
+from .cache import Cache
 from .graphs import Graphs, Record
 from .lora import Adapters, wearing
+from .narrow import kv_type
 from .out_of_memory import is_out_of_memory, let_go
 from .sampler import likeliest, sample
+from .shapes import layer_shapes
 from .spans import SpanStore, laid_out
-from .upload import on, to_host, upload
+from .upload import on, upload
 
 log = logging.getLogger("penstock.engine")
 
 
 class LanguageModel:
-    """The decoder of one checkpoint over a paged cache of `(pages, page_tokens, kv_heads, head_dim)` per layer.
+    """The decoder of one checkpoint over a paged cache.
 
     `record`: steps are recorded by it when the cache is made (graphs.py), those that append up to `appends` rows.
-    `spans` holds the embeddings that plans name, `adapters` what rows may wear.
+    `spans` holds the embeddings that plans name, `adapters` what rows may wear. `kv_dtype` as in `EngineConfig`.
     """
 
     def __init__(
@@ -45,12 +49,15 @@ class LanguageModel:
         backend: Backend | None = None,
         record: Record | None = None,
         appends: int = 0,
+        kv_dtype: str = "auto",
     ) -> None:
         config = loaded.config
         self.text = loaded.text
         taken_over = loaded.fast is not None and loaded.fast.text is loaded.text
         self.fast = loaded.fast if taken_over else None
-        self.head = loaded.head
+        self.head, self.drawn = loaded.head, loaded.drawn
+        self.beside = Beside(loaded)
+        self.ahead_in_windows = loaded.ahead_in_windows
         self.axes = loaded.family.data.axes
         self.turning = loaded.turning
         self.embed = loaded.text.get_input_embeddings()
@@ -58,21 +65,23 @@ class LanguageModel:
         self.backend = backend or ReferenceBackend()
         self.spans = SpanStore(loaded.family.endings.values())
         self.adapters = Adapters()
-        self.page_tokens = page_tokens
-        self.group = config.num_attention_heads // token_shape(config)[0]
-        self.windows = _windows(loaded.text, config)
+        shapes = layer_shapes(config)
+        self.group = max(shape.group for shape in shapes)
+        self.windows = windows_of(loaded.text, config)
         spare = record is not None  # a page and a table for rows that pad a batch
-        shape = (pages + spare, page_tokens, *token_shape(config))
-        dtype = self.embed.weight.dtype
-        self.keys = [torch.zeros(shape, dtype=dtype, device=self.device) for _ in range(config.num_hidden_layers)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=self.device) for _ in range(config.num_hidden_layers)]
-        # Page tables of all slots, for windows and fronts; entries after a sequence's length are stale and never read.
-        self.tables = torch.zeros((slots * TABLES + spare, pages), dtype=torch.int32, device=self.device)
-        self._host: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        self.cache = Cache(
+            shapes,
+            pages + spare,
+            page_tokens,
+            (slots * TABLES + spare, pages),
+            kv_type(kv_dtype, self.embed.weight.dtype),
+            self.device,
+            loaded.turning,
+        )
         self.logits: torch.Tensor | None = None  # of the last step's drawn rows, (draws, vocabulary)
         self.graphs = None
         if record is not None:
-            self.tables[-1] = pages
+            self.cache.tables[-1] = pages
             self.graphs = Graphs(self, self._pass, record, slots, appends)
             with on(self.device):
                 self.graphs.record(self.embed)
@@ -85,7 +94,8 @@ class LanguageModel:
             return self._run(plan)
 
     def _run(self, plan: Plan) -> Result:
-        failed = self._move_pages(plan)
+        failed = self.cache.move(plan)
+        self.spans.release(plan.releases)
         self.spans.fed(plan.found)
         feeds = [feed for feed in plan.feeds if feed.stream not in failed]
         while feeds:
@@ -122,81 +132,26 @@ class LanguageModel:
         if not drawn:
             return None
         rows = upload(torch.tensor([row for row, _ in drawn]), self.device)
-        logits = self.logits = self.head(hidden[rows])
+        logits = self.logits = self.drawn(self.head(hidden[rows]))
         return sample(logits, [draw for _, draw in drawn])
 
     def _read(self, tokens: torch.Tensor) -> list[int]:
         """Where a step waits for the device, once; log probabilities that were asked for do so too."""
         return tokens.tolist()
 
-    def _move_pages(self, plan: Plan) -> list[int]:
-        """What is done before the forward pass; returns the streams whose pages are lost, as memory ran out."""
-        for stream, twin in plan.twins:
-            self._host[twin] = self._host[stream]
-        lost = [rows.stream for rows in plan.recalled if not self._moved(self._recall, rows)]
-        lost += [stream for stream, pages in plan.saves if not self._moved(self._save, stream, pages)]
-        self._copy(plan.copies)
-        for edit in plan.edits:
-            pages = upload(torch.tensor(edit.pages, dtype=torch.int32), self.device)
-            self.tables[edit.slot, edit.index : edit.index + len(edit.pages)] = pages
-        lost += [stream for stream, pages in plan.restores if not self._moved(self._restore, stream, pages)]
-        for stream in plan.drops:
-            self._host.pop(stream, None)
-        self.spans.release(plan.releases)
-        return lost
-
-    def _moved(self, move: Callable[..., None], *what: Any) -> bool:
-        try:
-            move(*what)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            log.warning("moving pages ran out of memory: %s", error)
-            return False
-        return True
-
-    def _copy(self, pages: list[tuple[int, int]]) -> None:
-        for tensor in (*self.keys, *self.values) if pages else ():
-            for source, target in pages:
-                tensor[target] = tensor[source]
-
-    def _recall(self, rows: Recalled) -> None:
-        """Sources are read before anything is written: they may be free by now, and taken again as targets."""
-        sources, targets, steps = (
-            upload(torch.tensor(numbers), self.device) for numbers in (rows.sources, rows.targets, rows.turns)
-        )
-        turns = self.turning(steps)
-        keys = [turn(pool.flatten(0, 1)[sources]) for turn, pool in zip(turns, self.keys, strict=True)]
-        values = [pool.flatten(0, 1)[sources] for pool in self.values]
-        self._copy(rows.copies)
-        for pool, moved in zip((*self.keys, *self.values), (*keys, *values), strict=True):
-            pool.flatten(0, 1).index_copy_(0, targets, moved)
-
-    def _save(self, stream: int, pages: list[int]) -> None:
-        index = upload(torch.tensor(pages), self.device)
-        self._host[stream] = [
-            (to_host(key[index]), to_host(value[index])) for key, value in zip(self.keys, self.values, strict=True)
-        ]
-
     def taken(self, snapshot: Snapshot) -> Snapshot:
         """A copy whose pages are in host memory, with these and its embeddings."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         embeds = {id: tuple(self.spans.whole(id)) for id in snapshot.frozen.entries}
-        return msgspec.structs.replace(snapshot, layers=self._host.get(snapshot.twin, []), embeds=embeds)
+        return msgspec.structs.replace(snapshot, layers=self.cache.on_host(snapshot.twin), embeds=embeds)
 
     def bring(self, stream: int, snapshot: Snapshot, base: int) -> None:
         """What a stream that goes on here has in host memory, before the first plan that names it."""
         if snapshot.layers:
-            self._host[stream] = snapshot.layers
+            self.cache.bring(stream, snapshot.layers)
         for id, embeds in snapshot.embeds.items():
             self.spans.add(base + id, Embeddings(*embeds))
-
-    def _restore(self, stream: int, pages: list[int]) -> None:
-        index = upload(torch.tensor(pages), self.device)
-        for (key, value), keys, values in zip(self._host.pop(stream), self.keys, self.values, strict=True):
-            keys[index] = upload(key[: len(pages)], self.device)
-            values[index] = upload(value[: len(pages)], self.device)
 
     def _forward(self, feeds: list[Feed]) -> torch.Tensor:
         """All rows of the step back to back through the decoder; returns `(rows, hidden)`."""
@@ -205,55 +160,68 @@ class LanguageModel:
         if graphs is not None and (hidden := graphs.tokens(feeds)) is not None:
             return hidden
         batch = batched(feeds)
-        embeds = self.embed(upload(torch.from_numpy(batch.ids), self.device))
+        ids = upload(torch.from_numpy(batch.ids), self.device)
+        embeds = self.embed(ids)
         deep = laid_out(self.spans, [run for feed in feeds for run in feed.rows], embeds)
         if graphs is not None and deep is None and not batch.slid:
             hidden = graphs.appended(batch, embeds)
             if hidden is not None:
                 return hidden
         positions = upload(torch.from_numpy(batch.positions), self.device)
+        more = {} if deep is None else self._deep(deep)
         with wearing(worn):
-            return self._decoded(embeds, positions, self._attention(batch), {} if deep is None else self._deep(deep))
+            return self._decoded(embeds, positions, self._attention(batch), more | self.beside(ids))
 
-    def _pass(self, given: torch.Tensor, positions: torch.Tensor, step: Step) -> torch.Tensor:
-        """Rows, as ids `(n,)` or as embeddings `(n, hidden)`, at positions `(3, n)`."""
-        return self._decoded(self.embed(given) if given.dim() == 1 else given, positions, step, {})
+    def _pass(
+        self, ids: torch.Tensor, embeds: torch.Tensor | None, positions: torch.Tensor, step: Step
+    ) -> torch.Tensor:
+        """Rows with these ids `(n,)`, which are words where there are no embeddings `(n, hidden)`, at positions
+        `(3, n)`."""
+        return self._decoded(self.embed(ids) if embeds is None else embeds, positions, step, self.beside(ids))
 
-    def _decoded(self, embeds: torch.Tensor, positions: torch.Tensor, step: Step, deep: dict[str, Any]) -> torch.Tensor:
+    def _decoded(self, embeds: torch.Tensor, positions: torch.Tensor, step: Step, more: dict[str, Any]) -> torch.Tensor:
+        """`more`: what the decoder takes beside these."""
         if self.fast is not None:
-            return self.fast(embeds, positions, step, [part[0] for part in deep.get("deepstack_visual_embeds", ())])
+            return self.fast(embeds, positions, step, [part[0] for part in more.get("deepstack_visual_embeds", ())])
         output = self.text(
             inputs_embeds=embeds[None],
             position_ids=positions[:, None] if self.axes == 3 else positions[:1],
             use_cache=False,
             step=step,
-            **deep,
+            **more,
         )
         return output.last_hidden_state[0]
 
     def _deep(self, deep: torch.Tensor) -> dict[str, Any]:
         """DeepStack as the library's decoder takes it: for the batch's one sequence, dense, so that nothing waits for
-        the number of visual rows."""
+        the number of visual rows. Some decoders take it before a layer, by the layer's number."""
+        if "deepstack_features" in inspect.signature(type(self.text).forward).parameters:
+            whole = torch.ones(1, deep.shape[1], 1, dtype=torch.bool, device=self.device)
+            return {"vision_mask": whole, "deepstack_features": dict(enumerate(deep))}
         whole = torch.zeros(1, dtype=torch.long, device=self.device)
         return {"visual_pos_masks": whole, "deepstack_visual_embeds": [part[None] for part in deep]}
 
     def _attention(self, batch: StepRows) -> Step:
         slots = upload(torch.from_numpy(batch.slots), self.device)
         places = upload(torch.from_numpy(batch.places), self.device)
-        pages = self.tables[slots.long(), places // self.page_tokens].long()
-        target = pages * self.page_tokens + places % self.page_tokens
+        target = self.cache.rows(slots, places)
         lengths = upload(torch.from_numpy(batch.ends), self.device)
 
-        whole = Part(self.tables, slots, lengths, torch.from_numpy(batch.runs))
-        everything = self.backend.prepare(whole, batch.ends, self.group)
-        parts: dict[int | None, list[Part]] = {None: [self._from(everything, batch.begins)]}
+        whole = Part(self.cache.tables, slots, lengths, torch.from_numpy(batch.runs))
+        everything = before = self.backend.prepare(whole, batch.ends, self.group)
+        if self.ahead_in_windows and batch.ahead:
+            ends = batch.places.astype(np.int32) + 1
+            before = whole._replace(lengths=upload(torch.from_numpy(ends), self.device))
+            before = self.backend.prepare(before, ends, self.group)
+        parts: dict[int | None, list[Part]] = {None: [self._from(before, batch.begins)]}
         for window in self.windows:
             firsts = np.maximum(batch.places + 1 - window, batch.begins).astype(np.int32)
             parts[window] = [self._from(everything, firsts)]
         for front in batch.fronts:
             self._add_front(front, batch, parts)
         turns = [self.turning(upload(torch.from_numpy(-front.lifts), self.device)) for front in batch.fronts]
-        return Step(number(self.backend), self.keys, self.values, target, parts, turns)
+        cache = self.cache
+        return Step(number(self.backend), cache.keys, cache.values, target, parts, turns, cache.shared)
 
     def _from(self, part: Part, firsts: np.ndarray) -> Part:
         """The part from these places on."""
@@ -262,7 +230,7 @@ class LanguageModel:
     def _add_front(self, front: FrontRows, batch: StepRows, parts: dict[int | None, list[Part]]) -> None:
         """Each row sees this front, too; where a layer has a window, as far as that reaches."""
         slots, lengths = (upload(torch.from_numpy(numbers), self.device) for numbers in (front.slots, front.stops))
-        part = Part(self.tables, slots, lengths, torch.from_numpy(batch.runs))
+        part = Part(self.cache.tables, slots, lengths, torch.from_numpy(batch.runs))
         whole = self.backend.prepare(part, front.stops, self.group)
         for window, seen in parts.items():
             firsts = front.begins if window is None else front.within(window, batch.places - batch.begins)
@@ -281,14 +249,7 @@ def _result(
     return Result(number, tokens, failed, poisoned, likely)
 
 
-def token_shape(config: Any) -> tuple[int, int]:
-    """The keys, and the values, of one token in one layer: (kv_heads, head_dim)."""
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    return kv_heads, head_dim
-
-
-def _windows(text: Any, config: Any) -> set[int]:
+def windows_of(text: Any, config: Any) -> set[int]:
     """The windows of a decoder's layers: what each layer says of itself, and the configuration of all."""
     layers = [module for module in text.modules() if hasattr(module, "layer_idx")]
     said = [getattr(layer, "sliding_window", None) for layer in [*layers, config]]

@@ -122,7 +122,7 @@ class TritonPointwise(Pointwise):
         target: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """As in `Pointwise`; keys and values are written here, none is returned."""
-        if heads.dtype not in _TYPES or (norm is not None and norm.centred):
+        if heads.dtype not in _TYPES or keys.dtype != heads.dtype or (norm is not None and norm.centred):
             return super().turned(heads, norm, turns, keys, values, target)
         rows, every, dim = heads.shape
         (cos, sin), kv_heads = turns, keys.shape[2]

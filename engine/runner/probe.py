@@ -7,8 +7,10 @@ keys and values, rows that see one another, and positions of another rule. It kn
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from ..plan import Draw, Feed, Plan, TableEdit
 from ..span import Rows
 from .attention import NAME
 from .language import LanguageModel
+from .logits import SHUT, LogitRule, logit_rule
 from .out_of_memory import is_out_of_memory
 
 _ROWS = 12
@@ -29,26 +32,24 @@ _PAGE = 4
 _TOLERANCE = 0.2
 # In 16 bits a trained model's own rounding may be larger. Then this many times the library's own error is allowed.
 _AS_FAR = 2.0
-_SHUT = -1e4  # logits of what a model never lets be drawn are below it, in every type of number
 
 
-def check_against_stock(loaded: Loaded, model: Any) -> None:
+def check_against_stock(loaded: Loaded, model: Any) -> LogitRule:
     """Compare a dozen ids from all over the vocabulary, from its middle on, since rows at its ends may be empty.
-    `model` has the replaced attention, before and after."""
+    `model` has the replaced attention, before and after. Returns what it does with its logits."""
     size = loaded.text.get_input_embeddings().weight.shape[0]
     ids = np.roll(np.linspace(0, size - 1, _ROWS).astype(np.int64), _ROWS // 2)
     positions = np.broadcast_to(np.arange(_ROWS, dtype=np.int64), (3, _ROWS))
     inputs = {"input_ids": torch.from_numpy(ids)[None].to(model.device)}
-    check_prompt(loaded, model, EncodedPrompt([Rows(ids, positions)], [None]), inputs, NAME)
+    return check_prompt(loaded, model, EncodedPrompt([Rows(ids, positions)], [None]), inputs, NAME)
 
 
 def check_prompt(
     loaded: Loaded, model: Any, prompt: EncodedPrompt, inputs: Any, attention: str | dict[str, str]
-) -> None:
+) -> LogitRule:
     """Compare the logits after both pieces of a prompt. `prompt` is what it is over pages, `inputs` what the library's
-    model takes for it; `attention` is the model's, before and after."""
-    total = sum(len(run) for run in prompt.rows)
-    stops = [max(1, total * 2 // 5), total]
+    model takes for it; `attention` is the model's, before and after. Returns what the model does with its logits."""
+    stops = _stops(prompt.rows)
     try:
         ours = _paged(loaded, prompt, stops)
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
@@ -56,7 +57,9 @@ def check_prompt(
             raise
         raise ModelError(f"its decoder does not run over pages: {error}") from error
     rows = [stop - 1 for stop in stops]
-    stock = _stock(model, inputs, attention)[rows]
+    whole, layer = _stock_and_layer(loaded.head, model, inputs, attention)
+    loaded = loaded._replace(drawn=logit_rule(layer, whole, loaded.config))
+    ours, stock = loaded.drawn(ours), whole[rows]
     error = _error(ours, stock)
     if not error <= _TOLERANCE and not _is_rounding(ours, stock, model, inputs, attention, rows):
         if error == float("inf"):
@@ -66,6 +69,19 @@ def check_prompt(
             f"its logits over pages differ from the library's by {error:.2g} standard deviations, "
             f"expected at most {_TOLERANCE}{cause and f': {cause}'}"
         )
+    return loaded.drawn
+
+
+def _stops(rows: list[Rows]) -> list[int]:
+    """Where the pieces of a prompt end: about two fifths are the first, but an atomic run stays whole."""
+    total, start = sum(len(run) for run in rows), 0
+    cut = max(1, total * 2 // 5)
+    for run in rows:
+        stop = start + len(run)
+        if run.atomic and start < cut < stop:
+            cut = start or stop
+        start = stop
+    return sorted({cut, total})
 
 
 def _is_rounding(
@@ -126,21 +142,40 @@ def _error(ours: torch.Tensor, stock: torch.Tensor) -> float:
     """The largest difference, in standard deviations of the stock logits; of those that may be drawn, which have to be
     the same ones in both."""
     ours, stock = ours.float(), stock.float()
-    drawn = stock > _SHUT
-    if not torch.equal(drawn, ours > _SHUT):
+    drawn = stock > SHUT
+    if not torch.equal(drawn, ours > SHUT):
         return float("inf")
     return float((ours[drawn] - stock[drawn]).abs().max() / stock[drawn].std())
 
 
 def _stock(model: Any, inputs: Any, attention: str | dict[str, str]) -> torch.Tensor:
     """The library's logits `(rows, vocabulary)`, by its own attention."""
+    with stock_attention(model, attention), torch.inference_mode():
+        return model(**inputs, use_cache=False).logits[0]
+
+
+def _stock_and_layer(
+    head: torch.nn.Module, model: Any, inputs: Any, attention: str | dict[str, str]
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The same, and what the output layer gave for it; None where the model does not call that."""
+    gave: list[torch.Tensor] = []
+    hook = head.register_forward_hook(lambda _, args, output: gave.append(output))
+    try:
+        logits = _stock(model, inputs, attention)
+    finally:
+        hook.remove()
+    return logits, gave[-1].reshape(-1, gave[-1].shape[-1]) if gave else None
+
+
+@contextlib.contextmanager
+def stock_attention(model: Any, attention: str | dict[str, str]) -> Iterator[None]:
+    """Inside, the decoder attends by the library's own plainest way. `attention` is the model's, before and after."""
     plain = "eager"
     if not isinstance(attention, str):
         plain = {part: "eager" if way == NAME else way for part, way in attention.items()}
     model.set_attn_implementation(plain)
     try:
-        with torch.inference_mode():
-            return model(**inputs, use_cache=False).logits[0]
+        yield
     finally:
         model.set_attn_implementation(attention)
 
@@ -158,9 +193,9 @@ def _paged(loaded: Loaded, prompt: EncodedPrompt, stops: list[int]) -> torch.Ten
         assert language.logits is not None
         logits.append(language.logits[0].float())
         edits = []
-    for layer, keys in enumerate(language.keys):
+    for layer, keys in enumerate(language.cache.keys):
         if not keys.any():
-            raise ModelError(f"layer {layer} of {len(language.keys)} does not call the attention that was put in")
+            raise ModelError(f"layer {layer} of {len(language.cache.keys)} does not call the attention that was put in")
     return torch.stack(logits)
 
 

@@ -29,6 +29,7 @@ from .angles import InFloat64
 from .attention import NAME, Step, paged_attention
 from .backends import fused_kernels
 from .batch import batched
+from .beside import Beside
 from .decoder import Asked, FastDecoder
 from .language import LanguageModel
 from .library import transformers
@@ -97,6 +98,10 @@ class _Trial:
 
     def __init__(self, loaded: Loaded) -> None:
         text = loaded.text
+        takes = inspect.signature(type(text).forward).parameters.keys()
+        beside = Beside(loaded).names | ({"deepstack_features"} & takes)
+        if beside:
+            raise ModelError(f"expected layers that take rows alone, got {', '.join(sorted(beside))}")
         if any(module._forward_hooks or module._forward_pre_hooks for module in text.modules()):
             raise ModelError("expected modules without hooks, got some with hooks")
         language = LanguageModel(loaded._replace(fast=None), -(-_ROWS // _PAGE), _PAGE, slots=1)
@@ -105,7 +110,7 @@ class _Trial:
         ids = np.linspace(0, size - 1, _ROWS).astype(np.int64)
         longest = min(_FARTHEST, loaded.family.data.max_positions)
         positions = np.random.default_rng(0).integers(0, longest, (3, _ROWS))
-        language.tables[0] = torch.arange(len(language.tables[0]))
+        language.cache.tables[0] = torch.arange(len(language.cache.tables[0]))
         self.step = language._attention(batched([Feed(0, 0, 0, [Rows(ids, positions)], None)]))
         self.embeds = language.embed(torch.from_numpy(ids).to(loaded.device))
         self.positions = torch.from_numpy(positions).to(loaded.device)
@@ -148,7 +153,8 @@ def _listening() -> Iterator[dict[Any, Asked]]:
 
     def listen(module: Any, query: torch.Tensor, *others: Any, **how: Any) -> Any:
         scale = how.get("scaling")
-        heard[module] = Asked(query.shape[-1] ** -0.5 if scale is None else scale, how.get("sliding_window"))
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        heard[module] = Asked(scale, how.get("sliding_window"), how.get("softcap") or 0.0)
         return paged_attention(module, query, *others, **how)
 
     transformers.AttentionInterface.register(NAME, listen)

@@ -65,12 +65,12 @@ def _keys(loaded: Loaded) -> list[tuple[int, list[torch.Tensor]]]:
     places = [0, *sorted({min(step, farthest) for step in _FARTHER})]
     language = LanguageModel(loaded, len(places), 1, slots=len(places))
     for slot in range(len(places)):
-        language.tables[slot] = slot
+        language.cache.tables[slot] = slot
     middle = language.embed.weight.shape[0] // 2
     rows = [Rows(np.array([middle]), np.full((3, 1), _FIRST + place)) for place in places]
     with torch.inference_mode():
         language._forward([Feed(slot, slot, 0, [row], None) for slot, row in enumerate(rows)])
-    return [(place, [keys[slot, 0] for keys in language.keys]) for slot, place in enumerate(places)]
+    return [(place, [keys[slot, 0] for keys in language.cache.keys]) for slot, place in enumerate(places)]
 
 
 def _off(turning: Turning, keys: list[tuple[int, list[torch.Tensor]]], device: torch.device) -> float:

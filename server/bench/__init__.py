@@ -13,6 +13,7 @@ overhead    `penstock bench overhead`: what many live streams cost beside the mo
 compare     `penstock bench compare`: latency and throughput of several engines in turn
 bargein     `penstock bench bargein`: first tokens after somebody has spoken into a reply
 append      `penstock bench append`: one append and one decode step, by length of history
+cache       `penstock bench cache`: one decode step, by the type of the KV cache
 grammar     `penstock bench grammar`: what structured replies cost
 alone       cases on Penstock alone
 cases       what is run, and how rounds are interleaved

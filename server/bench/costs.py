@@ -102,7 +102,7 @@ class _NoAttention(Backend):
     page_tokens = 16
 
     def attend(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float, cap: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.zeros_like(query), query.new_zeros(query.shape[:2], dtype=torch.float32)
 

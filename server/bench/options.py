@@ -23,6 +23,7 @@ _EXAMPLES = {
     "compare": "penstock bench compare --model random:0.2b --dtype bfloat16 --vllm ~/vllm/bin/python",
     "bargein": "penstock bench bargein --histories 1000,20000",
     "append": "penstock bench append --rounds 5",
+    "cache": "penstock bench cache --model random:0.2b --dtype bfloat16 --histories 2000,16000",
     "grammar": "penstock bench grammar --streams 1,8,32",
 }
 
@@ -56,6 +57,7 @@ def add_benches(parser: argparse.ArgumentParser, command: Callable[[argparse.Nam
         ("compare", "latency and throughput beside transformers and vLLM, in turn", _compare),
         ("bargein", "first tokens after somebody has spoken into a reply, and otherwise", _bargein),
         ("append", "time per append and per decode step, by history", _append),
+        ("cache", "one decode step over a long history, by the type of the KV cache", _cache),
         ("grammar", "structured replies: compiling, tokens that may come next, longer steps", _grammar),
     ):
         bench = benches.add_parser(name, help=what, epilog=f"example:\n  {_EXAMPLES[name]}")
@@ -185,6 +187,18 @@ def _append(parser: argparse.ArgumentParser, read: Numbers) -> None:
     parser.add_argument("--tokens", type=read.whole, default=600, help="tokens of the timed reply (default 600)")
     parser.add_argument("--no-cuda-graphs", action="store_true", help="on CUDA, record no steps")
     parser.add_argument("--histories", type=read.wholes, default=(1_000, 20_000), help="tokens, separated by commas")
+
+
+def _cache(parser: argparse.ArgumentParser, read: Numbers) -> None:
+    _add_model(parser)
+    _add_rounds(parser, read, 9)
+    parser.add_argument(
+        "--histories",
+        type=read.counts,
+        default=(2_000, 16_000),
+        metavar="N,N",
+        help="rows that the stream has, separated by commas (default 2000,16000)",
+    )
 
 
 def _grammar(parser: argparse.ArgumentParser, read: Numbers) -> None:

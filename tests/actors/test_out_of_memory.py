@@ -216,7 +216,7 @@ def test_pages_that_cannot_be_moved_cost_their_stream(
         assert stream == first.stream and pages
         raise MemoryError
 
-    monkeypatch.setattr(rig.core.language, move, no_room)
+    monkeypatch.setattr(rig.core.language.cache, move, no_room)
     first.text("hill " * 150)
     rig.run()
     second.text("door " * 150)

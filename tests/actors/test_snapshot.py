@@ -178,7 +178,7 @@ def test_what_does_not_fit_is_refused(house: House, tmp_path: Path) -> None:
                 with pytest.raises(OverloadError, match="at most 1 open streams"):
                     await engine.restore(path)
                 await ids(await again.ask(WORDS, most(1)))
-                await until(lambda: not engine._wiring.generate._language._host)
+                await until(lambda: not engine._wiring.generate._language.cache._host)
         async with house.engine(slots=1, kv_tokens=32) as engine:
             for _ in range(2):  # the first has given its place back
                 with pytest.raises(InputError, match="restore: expected a stream of at most 32 rows, got"):

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 from penstock.engine.runner.attention import Backend, Part, merge
+from penstock.engine.runner.narrow import kv_type, narrowed
 
 from tests.cuda.where import DEVICE
 
@@ -25,17 +26,21 @@ class Ragged:
         kv_heads: int = 2,
         group: int = 2,
         dim: int = 16,
+        wide: int | None = None,
         dtype: torch.dtype = torch.float32,
+        kv_dtype: str = "auto",
         window: int | None = None,
         mutual: int = 0,
+        cap: float = 0.0,
     ) -> None:
         """`window`: rows that each row sees, itself included. `mutual`: so many of a sequence's last rows, one left
-        out, see one another."""
+        out, see one another. Values have `wide` numbers, else as many as keys. `cap`: of the scores."""
+        self.cap = cap
         noise = torch.Generator().manual_seed(seed)
         needs = [-(-history // page_tokens) for history, _ in shape]
         order = torch.randperm(sum(needs) + 3, generator=noise).int()
-        pool = (len(order), page_tokens, kv_heads, dim)
-        keys, values = (torch.full(pool, float("nan"), dtype=dtype) for _ in range(2))
+        pool = (len(order), page_tokens, kv_heads)
+        keys, values = (torch.full((*pool, size), float("nan"), dtype=dtype) for size in (dim, wide or dim))
         tables = torch.full((len(shape) + 1, len(order)), 10_000, dtype=torch.int32)
         runs, lengths, firsts, slots, used = [], [], [], [], 0
         for number, ((history, asked), need) in enumerate(zip(shape, needs, strict=True)):
@@ -44,7 +49,8 @@ class Ragged:
             used += need
             for place in range(history):
                 where = int(tables[slot, place // page_tokens]), place % page_tokens
-                keys[where], values[where] = (torch.randn(kv_heads, dim, generator=noise).to(dtype) for _ in range(2))
+                for rows in (keys, values):
+                    rows[where] = torch.randn(rows.shape[2:], generator=noise).to(dtype)
             ends = list(range(history - asked + 1, history + 1))
             firsts += [max(0, end - window) if window else 0 for end in ends]
             together = min(mutual, asked - 1)
@@ -52,6 +58,7 @@ class Ragged:
             runs.append((len(lengths), len(lengths) + asked))
             lengths += ends
             slots += [slot] * asked
+        keys, values = (narrowed(part, kv_type(kv_dtype, dtype)) for part in (keys, values))
         query = torch.randn(len(lengths), kv_heads * group, dim, generator=noise).to(dtype)
         self.scale = dim**-0.5
         self.query, self.keys, self.values = query.to(DEVICE), keys.to(DEVICE), values.to(DEVICE)
@@ -72,7 +79,7 @@ class Ragged:
         """All parts, merged. `ends`: how far the rows see in each, where that is known on the host."""
         values = self.values if values is None else values
         parts = [backend.prepare(part, ends, self.group) for part in parts]
-        both = [backend.attend(self.query, self.keys, values, part, self.scale) for part in parts]
+        both = [backend.attend(self.query, self.keys, values, part, self.scale, self.cap) for part in parts]
         return merge([out for out, _ in both], [lse for _, lse in both])
 
     def halves(self, pages: int) -> list[Part]:

@@ -23,11 +23,12 @@ from triton.compiler import ASTSource
 from penstock.engine.runner.attention_triton import _attend, _merge
 
 
-def compile(architecture, kind, block_m, block_n, split):
-    sizes = dict(HEADS=16, KV_HEADS=2, DIM=80, PAGE=16, WINDOWED=True, BLOCK_D=128)
-    sizes |= dict(BLOCK_M=block_m, BLOCK_N=block_n, SPLIT=bool(split))
+def compile(architecture, kind, block_m, block_n, split, kept):
+    sizes = dict(HEADS=16, KV_HEADS=2, DIM=80, WIDE=80, PAGE=16, WINDOWED=True, CAPPED=False, BLOCK_D=128, BLOCK_W=128)
+    sizes |= dict(BLOCK_M=block_m, BLOCK_N=block_n, SPLIT=bool(split), KEPT=kept)
     types = dict.fromkeys(("query", "keys", "values"), "*" + kind) | dict(out="*" + ("fp32" if split else kind))
-    types |= dict(lse="*fp32", scale="fp32", rows="i32", shares="i32", table_stride="i32")
+    types |= dict(lse="*fp32", scale="fp32", cap="fp32", rows="i32", shares="i32", table_stride="i32")
+    types |= dict.fromkeys(("keys", "values"), {"int8": "*i8", "fp8": "*u8"}.get(kept, "*" + kind))
     signature = {name: "constexpr" if name in sizes else types.get(name, "*i32") for name in _attend.arg_names}
     source = ASTSource(fn=_attend, signature=signature, constexprs=sizes)
     compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
@@ -108,11 +109,17 @@ SHARED_BYTES = 99 * 1024
 REGISTERS = 64 * 1024
 
 
-# Architecture, type, block sizes, and whether rows are cut into shares.
+# Architecture, type, block sizes, whether rows are cut into shares, and what the cache holds.
 CASES = [
     (architecture, *kernel)
     for architecture in (80, 90)
-    for kernel in (("bf16", 16, 64, 1), ("fp16", 64, 64, 0), ("fp32", 64, 32, 0))
+    for kernel in (
+        ("bf16", 16, 64, 1, "floats"),
+        ("fp16", 64, 64, 0, "floats"),
+        ("fp32", 64, 32, 0, "floats"),
+        ("bf16", 64, 64, 0, "int8"),
+        ("bf16", 16, 64, 1, "fp8"),
+    )
 ]
 
 
@@ -130,7 +137,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int | str, 
     return dict(zip(CASES, json.loads(done.stdout), strict=True))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[1]}-{case[0]}")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[1]}-{case[5]}-{case[0]}")
 def test_it_compiles_and_fits(compiled: dict[tuple[int | str, ...], list[int]], case: tuple[int | str, ...]) -> None:
     """16-bit types use the tensor cores; float32 does not, as they would round it to 10 bits."""
     shared, products = compiled[case]

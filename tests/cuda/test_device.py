@@ -36,7 +36,10 @@ def test_the_decoder_and_its_cache_lie_on_the_device(name: str) -> None:
     loaded = load(model_path(name), EngineConfig(device="cuda"))
     language = Rig(loaded, backend="auto").core.language
     held = [*loaded.text.parameters(), *loaded.text.buffers(), *loaded.head.parameters()]
-    assert all(tensor.device.type == "cuda" for tensor in (*held, *language.keys, *language.values, language.tables))
+    assert all(
+        tensor.device.type == "cuda"
+        for tensor in (*held, *language.cache.keys, *language.cache.values, language.cache.tables)
+    )
     assert type(language.backend).__name__ == "TritonBackend"
 
 

@@ -212,7 +212,7 @@ def test_pages_are_saved_copied_and_brought_back(launch: Launch) -> None:
     result = machine.run(Plan(1, **PAGES, feeds=FEEDS))
     assert result.tokens == [TOKEN, TOKEN]
     assert machine.device.watch.left == 0
-    assert len(launch.grids) == len(machine.language.keys)
+    assert len(launch.grids) == len(machine.language.cache.keys)
 
 
 EMPTY: dict[str, Any] = {name: [] for name in PAGES}
@@ -230,6 +230,6 @@ def test_reading_would_be_noticed(launch: Launch) -> None:
 
 def test_a_wrong_device_would_be_noticed(launch: Launch) -> None:
     machine = Machine(served("text"))
-    machine.language.tables = torch.zeros((8, 64), dtype=torch.int32)
+    machine.language.cache.tables = torch.zeros((8, 64), dtype=torch.int32)
     with pytest.raises((RuntimeError, AssertionError)):
         machine.run(Plan(1, **EMPTY, feeds=FEEDS))

@@ -57,8 +57,8 @@ class Again:
 def with_graphs(rig: Rig, record: Any, backend: Backend) -> LanguageModel:
     """The rig's engine, its decoder with graphs."""
     old = rig.core.language
-    pages, page_tokens = old.keys[0].shape[:2]
-    slots = len(old.tables) // TABLES
+    pages, page_tokens = old.cache.keys[0].shape[:2]
+    slots = len(old.cache.tables) // TABLES
     rig.core.language = LanguageModel(rig.core.loaded, pages, page_tokens, slots, backend, record, 32)
     rig.core.language.spans = old.spans
     return rig.core.language
@@ -93,7 +93,7 @@ class Masked(Backend):
     page_tokens = 4
 
     def attend(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float, cap: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         pages = part.tables[part.slots].long().clamp(min=0)
         group = query.shape[1] // keys.shape[2]

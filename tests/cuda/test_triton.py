@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from penstock.engine.runner.attention import Part, ReferenceBackend
 from penstock.engine.runner.graphs import padded
+from penstock.engine.runner.narrow import widened
 
 from tests.cuda.ragged import Ragged, sequences
 
@@ -32,9 +33,12 @@ shapes = st.fixed_dictionaries(
         "kv_heads": st.integers(1, 3),
         "group": st.integers(1, 8),
         "dim": st.sampled_from([16, 64, 80, 128]),
+        "wide": st.none() | st.sampled_from([16, 48, 96]),
         "dtype": st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
+        "kv_dtype": st.sampled_from(["auto", "auto", "int8", "fp8"]),
         "window": st.none() | st.integers(1, 90),
         "mutual": st.integers(0, 30),
+        "cap": st.sampled_from([0.0, 0.5, 5.0]),
     }
 )
 # What rounding may change, as a share: weights, a part's result, the merged result, the reference's. The interpreter
@@ -45,7 +49,7 @@ EPSILON = {torch.float32: 2**-18, torch.float16: 6 * 2**-11, torch.bfloat16: 6 *
 def assert_close(batch: Ragged, got: tuple[torch.Tensor, torch.Tensor]) -> None:
     """The error is a share of the weighted sizes of the values."""
     out, lse = batch.attend(ReferenceBackend())
-    sizes, _ = batch.attend(ReferenceBackend(), batch.values.abs())
+    sizes, _ = batch.attend(ReferenceBackend(), widened(batch.values, torch.float32).abs())
     assert got[0].dtype == batch.query.dtype and got[1].dtype == torch.float32
     error = (got[0].float() - out.float()).abs()
     assert bool((error <= EPSILON[batch.query.dtype] * sizes.float() + 1e-6).all()), float(error.max())
@@ -58,6 +62,16 @@ def test_any_shape(asked: str, case: dict[str, Any], programs: int) -> None:
     """Rows of pages behind a sequence's length, and entries of its table behind its pages, are never read."""
     batch = Ragged(**case)
     assert_close(batch, batch.attend(attention_triton.TritonBackend(programs)))
+
+
+@either
+@pytest.mark.parametrize("kv_dtype", ["int8", "fp8"])
+def test_a_cache_in_eight_bits(asked: str, kv_dtype: str) -> None:
+    """In pieces and whole, for every type of query."""
+    for dtype in EPSILON:
+        batch = Ragged([(520, 1), (30, 20)], seed=2, kv_heads=1, dim=80, dtype=dtype, kv_dtype=kv_dtype)
+        for programs in (1, 1_000):
+            assert_close(batch, batch.attend(attention_triton.TritonBackend(programs)))
 
 
 @either
@@ -94,7 +108,7 @@ def test_what_was_prepared_for_one_run_attends_to_others(asked: str, case: dict[
     runs = torch.cat([batch.part.runs, torch.tensor([[count, count + more]])])
     assert backend.refill(prepared.made, batch.part._replace(runs=runs), batch.group)
     query = pad(batch.query, (0, 0, 0, 0, 0, more))
-    out, lse = backend.attend(query, batch.keys, batch.values, prepared, batch.scale)
+    out, lse = backend.attend(query, batch.keys, batch.values, prepared, batch.scale, batch.cap)
     assert_close(batch, (out[:count], lse[:count]))
 
 

@@ -39,10 +39,10 @@ class Beside(ReferenceBackend):
     calls = 0
 
     def attend(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float, cap: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         self.calls += 1
-        return super().attend(query, keys, values, part, scale)
+        return super().attend(query, keys, values, part, scale, cap)
 
 
 def documented(

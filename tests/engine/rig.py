@@ -45,6 +45,9 @@ _streams = itertools.count(1)
 class Rig:
     """An engine, its streams, and every plan that was carried out."""
 
+    # How far logits may be from the reference's, and how near the second likeliest token may be to the likeliest.
+    tolerance, margin = TOLERANCE, MARGIN
+
     def __init__(self, loaded: Loaded, **config: Any) -> None:
         self.core = Core(loaded, EngineConfig(**{"kv_tokens": 8192, "backend": "cpu", **config}))
         self.sessions: dict[int, Session] = {}
@@ -250,9 +253,9 @@ class Session:
             assert token == int(sequence.ids[row])
             error = float((logits - dense[row - 1]).abs().max())
             largest = float(dense[row - 1].abs().max())  # whose rounding the others have in common
-            assert error < max(TOLERANCE, ROUNDING * largest), f"row {row}: logits differ by {error}"
+            assert error < max(self.rig.tolerance, ROUNDING * largest), f"row {row}: logits differ by {error}"
             best = dense[row - 1].topk(2)
-            if best.values[0] - best.values[1] > MARGIN:
+            if best.values[0] - best.values[1] > self.rig.margin:
                 assert token == int(best.indices[0])
         return len(places)
 

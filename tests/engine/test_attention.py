@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock.engine.config import EngineConfig
 from penstock.engine.runner.attention import Backend, Part, ReferenceBackend, merge
-from penstock.engine.runner.attention_cpu import _STRETCH_ROWS, CpuBackend, _stretches
+from penstock.engine.runner.attention_cpu import CpuBackend
+from penstock.engine.runner.attention_cpu_long import _STRETCH_ROWS, _stretches
 from penstock.engine.runner.threads import compute_threads
 from penstock.errors import ModelError
 
@@ -31,9 +32,11 @@ class Batch:
         dtype: torch.dtype = torch.float32,
         window: int | None = None,
         mutual: int = 0,
+        cap: float = 0.0,
     ) -> None:
         """`window`: rows that each row sees, itself included; `mutual`: so many of a sequence's last rows, one left
-        out, see one another."""
+        out, see one another; `cap`: of the scores."""
+        self.cap = cap
         noise = torch.Generator().manual_seed(seed)
         pages = sum(-(-history // size) for history, _ in shape)
         order = torch.randperm(pages + 3, generator=noise).tolist()
@@ -75,7 +78,7 @@ class Batch:
 
     def attend(self, backend: Backend, part: Part | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         part = backend.prepare(part or self.part, None, HEADS // KV_HEADS)
-        return backend.attend(self.query, self.keys, self.values, part, SCALE)
+        return backend.attend(self.query, self.keys, self.values, part, SCALE, self.cap)
 
 
 def plainly(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,6 +87,8 @@ def plainly(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     for (query, key, value), seen in zip(batch.plain, batch.seen, strict=True):
         key, value = (rows.double().repeat_interleave(HEADS // KV_HEADS, 1) for rows in (key, value))
         scores = torch.einsum("rhd,khd->hrk", query.double(), key) * SCALE
+        if batch.cap:
+            scores = (scores / batch.cap).tanh() * batch.cap
         places = torch.arange(scores.shape[2])
         mask = torch.stack([(places >= first) & (places < stop) for first, stop in seen])
         scores = scores.masked_fill(~mask, float("-inf"))
@@ -110,11 +115,13 @@ def test_float32(backend: Backend, shape: list[tuple[int, int]], size: int, seed
     seed=st.integers(0, 1000),
     window=st.none() | st.integers(1, 70),
     mutual=st.integers(0, 20),
+    cap=st.sampled_from([0.0, 0.3, 2.0]),
 )
 def test_windows_and_rows_that_see_one_another(
-    backend: Backend, shape: list[tuple[int, int]], size: int, seed: int, window: int | None, mutual: int
+    backend: Backend, shape: list[tuple[int, int]], size: int, seed: int, window: int | None, mutual: int, cap: float
 ) -> None:
-    batch = Batch(shape, size, seed, window=window, mutual=mutual)
+    """Also where scores are capped."""
+    batch = Batch(shape, size, seed, window=window, mutual=mutual, cap=cap)
     out, lse = batch.attend(backend)
     expected_out, expected_lse = plainly(batch)
     torch.testing.assert_close(out.double(), expected_out, rtol=0, atol=1e-5)

@@ -16,14 +16,17 @@ from penstock.engine.runner.attention_cpu import CpuBackend
     shape=st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)), min_size=1, max_size=4),
     size=st.sampled_from([4, 6, 16, 32, 256]),
     dim=st.sampled_from([8, 64, 80, 128]),
+    wide=st.none() | st.sampled_from([8, 48, 96]),
     kv_heads=st.integers(1, 3),
     group=st.integers(1, 4),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
 )
 def test_a_layer_writes_its_rows_and_attends_to_them(
-    shape: list[tuple[int, int]], size: int, dim: int, kv_heads: int, group: int, dtype: torch.dtype
+    shape: list[tuple[int, int]], size: int, dim: int, wide: int | None, kv_heads: int, group: int, dtype: torch.dtype
 ) -> None:
-    """Rows that nobody owns hold NaN: they are neither read nor written. Both backends say the same."""
+    """Rows that nobody owns hold NaN: they are neither read nor written. Both backends say the same. Values may be
+    `wide`, keys otherwise."""
+    wide = wide or dim
     noise = torch.Generator().manual_seed(dim + size)
     counts = [-(-(history + new) // size) for history, new in shape]
     pages = sum(counts) + 2
@@ -44,18 +47,20 @@ def test_a_layer_writes_its_rows_and_attends_to_them(
     def drawn(*sizes: int) -> torch.Tensor:
         return torch.randn(sizes, generator=noise).to(dtype)
 
-    query, key, value = (drawn(1, heads, len(target), dim) for heads in (kv_heads * group, kv_heads, kv_heads))
-    before = torch.full((pages * size, kv_heads, dim), float("nan"), dtype=dtype)
-    before[past] = drawn(len(past), kv_heads, dim)
+    query, key = (drawn(1, heads, len(target), dim) for heads in (kv_heads * group, kv_heads))
+    value = drawn(1, kv_heads, len(target), wide)
+    before = [torch.full((pages * size, kv_heads, numbers), float("nan"), dtype=dtype) for numbers in (dim, wide)]
+    for pool in before:
+        pool[past] = drawn(len(past), *pool.shape[1:])
     layer: Any = SimpleNamespace(layer_idx=0)
     outs = []
     for backend in (CpuBackend(), ReferenceBackend()):
-        keys, values = (before.clone().view(pages, size, kv_heads, dim) for _ in range(2))
+        keys, values = (pool.clone().view(pages, size, kv_heads, -1) for pool in before)
         parts: dict[int | None, list[Part]] = {None: [backend.prepare(part, None, group)]}
         step = Step(number(backend), [keys], [values], torch.tensor(target), parts)
         outs.append(paged_attention(layer, query, key, value, None, step=step)[0].float())
-        for written, new in ((keys, key), (values, value)):
-            expected = before.clone()
+        for written, new, pool in zip((keys, values), (key, value), before, strict=True):
+            expected = pool.clone()
             expected[target] = new[0].transpose(0, 1)
             assert torch.equal(written.flatten(0, 1).nan_to_num(7.0), expected.nan_to_num(7.0))
     if dtype == torch.float32:

@@ -32,7 +32,7 @@ class NoAttention(Backend):
     page_tokens = 16
 
     def attend(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float, cap: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.zeros_like(query), query.new_zeros(query.shape[:2])
 
@@ -72,7 +72,13 @@ class Calls:
 
 def storages(rig: Rig) -> set[int]:
     language, towers = rig.core.language, rig.core.loaded.towers
-    tensors = [*language.keys, *language.values, language.tables, *language.text.parameters(), *language.text.buffers()]
+    tensors = [
+        *language.cache.keys,
+        *language.cache.values,
+        language.cache.tables,
+        *language.text.parameters(),
+        *language.text.buffers(),
+    ]
     tensors += [*language.head.parameters(), *getattr(towers, "model", language.text).parameters()]
     return {tensor.untyped_storage().data_ptr() for tensor in tensors}
 

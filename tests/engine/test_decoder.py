@@ -65,7 +65,7 @@ class Fed:
 
     def __init__(self, loaded: Loaded, deep: int = 0) -> None:
         self.language = LanguageModel(loaded, PAGES, PAGE, SLOTS, CpuBackend(1))
-        self.language.tables[:SLOTS] = torch.arange(PAGES).reshape(SLOTS, -1).repeat(1, SLOTS)
+        self.language.cache.tables[:SLOTS] = torch.arange(PAGES).reshape(SLOTS, -1).repeat(1, SLOTS)
         self.firsts, self._deep = [0] * SLOTS, deep
 
     def rows(self, seed: int, first: int, count: int, visual: bool) -> Rows:

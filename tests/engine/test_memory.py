@@ -244,7 +244,7 @@ def test_the_cache_that_is_told_is_the_one_that_is_made(text_loaded: Loaded) -> 
     memory = fit(text_loaded, FITTING)
     core = Core(text_loaded, FITTING)
     assert core.scheduler.pool.pages == memory.pages
-    keys = core.language.keys + core.language.values
+    keys = core.language.cache.keys + core.language.cache.values
     assert sum(tensor.nbytes for tensor in keys) == memory.kv_bytes == memory.tokens * memory.token_bytes
 
 

@@ -24,6 +24,7 @@ from penstock.engine.family import Family, Loaded
 from penstock.engine.loading.open import load
 from penstock.engine.positions import Block, Cursor
 from penstock.engine.runner.attention import Step
+from penstock.engine.runner.cache import Cache
 from penstock.engine.runner.language import LanguageModel
 from penstock.engine.runner.spans import SpanStore
 from penstock.engine.span import Rows, Stored
@@ -60,13 +61,13 @@ def wrong_second_per_grid(patch: pytest.MonkeyPatch) -> None:
 
 def stale_page(patch: pytest.MonkeyPatch) -> None:
     """A page that is added to a sequence does not reach the runner's page table."""
-    move = LanguageModel._move_pages
+    move = Cache.move
 
-    def forgetful(self: LanguageModel, plan: Any) -> Any:
+    def forgetful(self: Cache, plan: Any) -> Any:
         plan.edits[:] = [edit for edit in plan.edits if edit.index == 0]
         return move(self, plan)
 
-    patch.setattr(LanguageModel, "_move_pages", forgetful)
+    patch.setattr(Cache, "move", forgetful)
 
 
 def features_dropped(patch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ def test_a_poisoned_stream_ends_and_its_neighbour_goes_on(omni_loaded: Loaded) -
     driven.core.open(other, Request(format="turns"))
     driven.scheduler.apply(Accept(other, Question(1, "Who?", SHORT)))
     page = driven.scheduler.streams[driven.stream].table.pages[0]
-    driven.core.language.values[0][page] = float("nan")
+    driven.core.language.cache.values[0][page] = float("nan")
     driven.accept(Question(2, "What do you see?", SHORT))
     events, poisoned = [], []
     while (done := driven.core.step()) is not None:
@@ -70,7 +70,7 @@ def test_what_a_poisoned_stream_computed_is_found_by_nobody(text_loaded: Loaded)
         core.text(stream, 1, "Look at the door.")
         core.run()
         if poison:
-            core.language.values[0][core.scheduler.streams[stream].table.pages[0]] = float("nan")
+            core.language.cache.values[0][core.scheduler.streams[stream].table.pages[0]] = float("nan")
         core.ask(stream, 2, "Who?", SHORT)
         said.append(sum(isinstance(event, Token) for _, event in core.run()))
         core.scheduler.check()

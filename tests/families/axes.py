@@ -107,7 +107,7 @@ def paddleocr_vl(folder: Path) -> Path:
 
 
 def ernie4_5_vl_moe(folder: Path) -> Path:
-    """Experts by kind of token, told apart by a list beside the ids: what rows over pages do not have."""
+    """Experts by kind of row, which the decoder is told beside the rows."""
     own = ("<|IMAGE_START|>", "<|IMAGE_END|>", "<|VIDEO_START|>", "<|VIDEO_END|>")
     tokenizer, ids, marks = _marked("<|IMAGE_PLACEHOLDER|>", "<|VIDEO_PLACEHOLDER|>", *own)
     _named(tokenizer, image_token="<|IMAGE_PLACEHOLDER|>", image_start_token=own[0], image_end_token=own[1],
@@ -159,7 +159,7 @@ def kimi_k25(folder: Path) -> Path:
         text_config={"model_type": "deepseek_v3", **language_sizes(), **marks, "bos_token_id": None,
                      "num_key_value_heads": 4, "moe_intermediate_size": 32, "n_routed_experts": 4, "n_group": 2,
                      "topk_group": 1, "num_experts_per_tok": 2, "first_k_dense_replace": 1, "kv_lora_rank": 16,
-                     "q_lora_rank": 24, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16},
+                     "q_lora_rank": 24, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 12},
         vision_config={"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 48,
                        "patch_size": PATCH, "pos_emb_height": 8, "pos_emb_width": 8},
         projection_hidden_size=32,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tests.engine import tried as pictures
 
-from . import axes, documents, hearing, tiled
+from . import axes, blocks, documents, gemmas, hearing, tiled
 from .suite import Builder
 
 
@@ -30,6 +30,7 @@ def _several_axes(folder: Path, model_type: str) -> Path:
 _SEES = {"image": "A"}
 _CLIPS = {"image": "A", "video": "E"}
 _BOTH = {"image": "A", "video": "A"}
+_WHOLE = {"image": "F"}
 
 BUILDERS: dict[str, Built] = {
     "aria": Built(tiled.aria, _SEES),
@@ -38,24 +39,35 @@ BUILDERS: dict[str, Built] = {
     "cohere_compass": Built(axes.cohere_compass, _BOTH),
     "deepseek_vl": Built(tiled.deepseek_vl, _SEES),
     "deepseek_vl_hybrid": Built(documents.deepseek_vl_hybrid, _SEES),
+    "ernie4_5_vl_moe": Built(axes.ernie4_5_vl_moe, _CLIPS),
     "exaone4_5": Built(axes.exaone4_5, _BOTH),
+    "fast_vlm": Built(tiled.fast_vlm, _SEES),
+    "gemma3n": Built(gemmas.gemma3n, {"image": "A", "audio": "E"}),
+    "gemma4": Built(gemmas.gemma4, {"image": "A", "video": "E", "audio": "E"}),
+    "gemma4 large": Built(gemmas.gemma4_large, {"image": "D"}),
     "glm46v": Built(axes.glm46v, _BOTH),
     "glm4v": Built(_glm("glm4v"), _BOTH),
     "glm4v_moe": Built(_glm("glm4v_moe"), _BOTH),
     "glm_ocr": Built(_glm("glm_ocr"), _BOTH),
     "got_ocr2": Built(documents.got_ocr2, _SEES),
+    "granite4_vision": Built(documents.granite4_vision, _SEES),
     "granite_docling": Built(documents.granite_docling, _SEES),
     "idefics2": Built(pictures.idefics2, _SEES),
     "idefics3": Built(pictures.idefics3, _SEES),
     "internvl": Built(tiled.internvl, _CLIPS),
     "janus": Built(tiled.janus, _SEES),
+    "kimi_k25": Built(axes.kimi_k25, _SEES),
     "lighton_ocr": Built(tiled.lighton_ocr, _SEES),
     "llava_next": Built(pictures.llava_next, _SEES),
     "llava_next_video": Built(tiled.llava_next_video, _BOTH),
     "minimax_m3_vl": Built(axes.minimax_m3_vl, _CLIPS),
     "mistral3": Built(pictures.mistral3, _SEES),
+    "molmo2": Built(blocks.molmo2, _WHOLE),
     "ovis2": Built(tiled.ovis2, _SEES),
     "paddleocr_vl": Built(axes.paddleocr_vl, _SEES),
+    "paligemma": Built(blocks.paligemma, _WHOLE),
+    "paligemma 2": Built(blocks.paligemma2, _WHOLE),
+    "perception_lm": Built(tiled.perception_lm, _BOTH),
     "qianfan_ocr": Built(documents.qianfan_ocr, _SEES),
     **{
         build.__name__: Built(build, {"audio": "E"})
@@ -76,3 +88,9 @@ BUILDERS: dict[str, Built] = {
     "video_llava": Built(pictures.video_llava, _BOTH),
     "vipllava": Built(tiled.vipllava, _SEES),
 }
+
+TYPES = [name for name in BUILDERS if " " not in name]  # the others are a second model of a type
+
+# Their media may come in a stream; that of the others comes in a request's own prompt alone.
+STREAMED = [name for name, built in BUILDERS.items() if "F" not in built.classes.values()]
+WHOLE = [name for name in BUILDERS if name not in STREAMED]

@@ -17,7 +17,7 @@ from penstock.engine.loading.open import load
 from penstock.errors import ModelError
 from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 
-from .built import BUILDERS
+from .built import BUILDERS, TYPES
 from .refused import REFUSED
 from .suite import Builder
 
@@ -36,7 +36,7 @@ _NOBODY = "no small model yet"
 
 
 def main() -> None:
-    rows = [row(model_type) for model_type in sorted({*MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES, *BUILDERS})]
+    rows = [row(model_type) for model_type in sorted({*MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES, *TYPES})]
     served = sum(bool(cells[1]) for cells in rows)
     told = f"Served: {served} of {len(rows)} types.\n\n"
     PAGE.write_text(HEAD + told + table([list(COLUMNS), ["---"] * len(COLUMNS), *rows]), encoding="utf-8")

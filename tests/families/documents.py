@@ -68,7 +68,7 @@ def granite4_vision(folder: Path) -> Path:
         image_grid_pinpoints=pinpoints,
         vision_feature_select_strategy="full",
         downsample_rate="1/2",
-        deepstack_layer_map=[[-2, 0], [-1, 1]],
+        deepstack_layer_map=[[-2, 0]],
         spatial_target_layers=[0, 1, 2, 2],
         projector_dropout=0.0,
         qformer_config={"model_type": "blip_2_qformer", "num_hidden_layers": 1, "intermediate_size": 96,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import NamedTuple
 
 from tests.engine.tried import mllama
 
-from . import axes, documents, hearing, refusals, tiled
+from . import axes, hearing, refusals
 from .refusals import named
 from .suite import Builder
 
@@ -21,39 +20,24 @@ class Refusal(NamedTuple):
 
 
 _ENCODER = "its decoder reads the states of an encoder"
-_CHANGES = "class F"
 _STATE = "linear_attention: what they keep is one state of all rows"
 
-# Their towers come with a package of their own.
-_WITHOUT_TIMM: dict[str, Refusal] = {
-    "fast_vlm": Refusal(tiled.fast_vlm, "timm"),
-    "perception_lm": Refusal(tiled.perception_lm, "timm"),
-}
 REFUSED: dict[str, Refusal] = {
-    **({} if find_spec("timm") else _WITHOUT_TIMM),
     "blip-2": Refusal(refusals.blip2, "its processor lays 5 rows of image, its tower gives 4"),
     "chameleon": Refusal(refusals.chameleon, "the library shuts out words by their logits"),
     "diffusion_gemma": Refusal(named("diffusion_gemma"), "expected as many heads of one size in all layers"),
     "emu3": Refusal(refusals.emu3, "lays a picture in a prompt otherwise than one that stands alone"),
-    "ernie4_5_vl_moe": Refusal(axes.ernie4_5_vl_moe, "its decoder takes moe_mm_token_type_ids beside the rows"),
     "florence2": Refusal(named("florence2"), _ENCODER),
     "fuyu": Refusal(refusals.fuyu, "Found total 2 |SPEAKER| tokens and 1 images"),
-    "gemma3n": Refusal(named("gemma3n"), "got hidden_size_per_layer_input"),
-    "gemma4 large": Refusal(refusals.gemma4_large, "expected as many heads of one size in all layers"),
-    "gemma4": Refusal(refusals.gemma4, "got hidden_size_per_layer_input"),
     "gemma4_unified": Refusal(named("gemma4_unified"), "expected as many heads of one size in all layers"),
     "git": Refusal(refusals.git, "its attention cannot be replaced"),
-    "granite4_vision": Refusal(documents.granite4_vision, "expected pooler_output of its get_image_features, got none"),
     "hunyuan_vl": Refusal(axes.hunyuan_vl, "its rule gives a picture in a prompt other positions"),
-    "kimi_k25": Refusal(axes.kimi_k25, "its decoder does not run over pages"),
     "instructblip": Refusal(refusals.instructblip, "its processor lays 5 rows of image, its tower gives 4"),
     "kosmos-2": Refusal(refusals.kosmos2, "expected image_token on its Kosmos2Processor"),
     "kyutai_speech_to_text": Refusal(refusals.kyutai_speech_to_text, "expected image_token on its Kyutai"),
     "lfm2_vl": Refusal(refusals.lfm2_vl, "got conv: what they keep is one state of all rows"),
     "llama4": Refusal(named("llama4"), "got chunked_attention: rows of a chunk see none before it"),
     "mllama": Refusal(mllama, "expected layers that see rows of the cache alone, got cross_attention_layers"),
-    "molmo2": Refusal(named("molmo2"), _CHANGES),
-    "paligemma": Refusal(named("paligemma"), _CHANGES),
     "phi4_multimodal": Refusal(refusals.phi4_multimodal, "expected image_token_id on its Phi4MultimodalConfig"),
     "pix2struct": Refusal(named("pix2struct"), _ENCODER),
     "qwen3_5": Refusal(named("qwen3_5"), _STATE),

@@ -4,6 +4,7 @@ ours but the pieces in which media came."""
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,6 +59,7 @@ def opened(folder: Path) -> Tried:
     return Tried(load(folder, EngineConfig()), model.eval())
 
 
+BESIDE = {"moe_mm_token_type_ids"}  # what decoders are told of each row
 MEDIA: dict[str, list[np.ndarray]] = {
     "image": [picture(1, 60, 130), picture(2, 120, 50), picture(3, 40, 40)],
     "video": [frames(3, 4), frames(4, 8, 70, 90)],
@@ -74,6 +76,16 @@ def asked(tried: Tried, *parts: tuple[str, np.ndarray]) -> tuple[Request, Any]:
     ]
     fps = tried.towers.video_fps
     return request, tried.inputs(Content([Media(*part) for part in parts], messages=plain, video_fps=fps))
+
+
+def pair(tried: Tried) -> tuple[Request, Any]:
+    """A prompt with two pictures, of which one may have marks that the other has not; of one shape, where the processor
+    takes no others together."""
+    first, second, _ = MEDIA["image"]
+    try:
+        return asked(tried, ("image", first), ("image", second))
+    except ValueError:
+        return asked(tried, ("image", first), ("image", first[::-1]))
 
 
 def by_library(tried: Tried, inputs: Any) -> tuple[list[int], torch.Tensor]:
@@ -120,6 +132,8 @@ class Watched:
         with torch.inference_mode():
             embeds = model.get_input_embeddings()(torch.tensor(ids))
             deep: list[torch.Tensor] = []
+            beside: dict[str, torch.Tensor] = {}
+            more = self.by_layer(ids)
             at = 0
             for segment in self.segments:
                 laid = towers.piece(segment)
@@ -129,17 +143,39 @@ class Watched:
                 )
                 before = int(np.flatnonzero(laid.inputs["input_ids"][0].numpy() == laid.ids[0])[0])
                 where = torch.from_numpy(np.flatnonzero(laid.media))
-                embeds[start + where] = given["inputs_embeds"][0, before + where]
+                count = len(laid.ids)
+                embeds[start : start + count] = given["inputs_embeds"][0, before : before + count]
                 seen[start + where] = True
-                parts = given.get("deepstack_visual_embeds") or []
+                if "per_layer_inputs" in more:
+                    more["per_layer_inputs"][0, start + where] = given["per_layer_inputs"][0, before + where]
+                if "mm_token_type_ids" in more:
+                    types = laid.inputs["mm_token_type_ids"]
+                    more["mm_token_type_ids"][0, start + where] = types[0, before + where].int()
+                parts = given.get("deepstack_visual_embeds") or [*(given.get("deepstack_features") or {}).values()]
                 deep = deep or [torch.zeros_like(embeds) for _ in parts]
                 for layer, part in zip(deep, parts, strict=True):
                     layer[start + where] = part
                 at = start + len(laid.ids)
+                for name in BESIDE & given.keys():
+                    told = beside.setdefault(name, torch.zeros(1, len(ids), dtype=torch.int64))
+                    for place, (id, number) in enumerate(
+                        zip(laid.inputs["input_ids"][0], given[name][0], strict=True), start - before
+                    ):
+                        if 0 <= place < len(ids) and ids[place] == id:
+                            told[0, place] = number
             places = positions[:1] if towers.rope is None else positions[:, None]
-            inputs = {"inputs_embeds": embeds[None], "position_ids": places, "use_cache": False}
-            with also_given(model, seen, deep):
+            inputs = {"inputs_embeds": embeds[None], "position_ids": places, "use_cache": False, **more}
+            with also_given(model, seen, deep, beside):
                 return model(**inputs).logits[0]
+
+    def by_layer(self, ids: list[int]) -> dict[str, torch.Tensor]:
+        """What the library's model takes of ids beside embeddings, of words alone."""
+        decoder, more = self.tried.model.get_decoder(), {}
+        if getattr(decoder.config, "hidden_size_per_layer_input", 0):
+            more["per_layer_inputs"] = decoder.get_per_layer_inputs(torch.tensor([ids]))
+        if "D" in self.tried.loaded.family.data.classes.values():
+            more["mm_token_type_ids"] = torch.zeros(1, len(ids), dtype=torch.int32)
+        return more
 
 
 class _Given(Exception):
@@ -165,12 +201,18 @@ def decoder_given(model: Any, inputs: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def also_given(model: Any, seen: torch.Tensor, deep: list[torch.Tensor]) -> Iterator[None]:
-    """Inside, the decoder also gets what it adds to its first layers' rows where media stands: `deep`, by layer."""
-    more = {"visual_pos_masks": seen[None], "deepstack_visual_embeds": [layer[seen] for layer in deep]}
+def also_given(
+    model: Any, seen: torch.Tensor, deep: list[torch.Tensor], beside: dict[str, torch.Tensor]
+) -> Iterator[None]:
+    """Inside, the decoder also gets what it adds to its first layers' rows where media stands: `deep`, by layer; and
+    what it is told of each row."""
+    layers = [layer[seen] for layer in deep]
+    more = {"visual_pos_masks": seen[None], "deepstack_visual_embeds": layers}
+    if "deepstack_features" in inspect.signature(model.get_decoder().forward).parameters:
+        more = {"vision_mask": seen[None, :, None], "deepstack_features": dict(enumerate(layers))}
 
     def add(_: Any, args: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return args, {**given, **(more if deep else {})}
+        return args, {**given, **(more if deep else {}), **beside}
 
     hook = model.get_decoder().register_forward_pre_hook(add, with_kwargs=True)
     try:

@@ -3,13 +3,10 @@ SigLIP's kind, a projector, a decoder whose rows stand on one axis. In: a folder
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers as hf
-from safetensors.torch import save_file
 
 from tests.engine.tried import CHAT, PATCH, SIDE, _save, _tokenizer
 from tests.fixtures.one_axis import SIGHT
@@ -258,38 +255,46 @@ def lighton_ocr(folder: Path) -> Path:
 
 
 def fast_vlm(folder: Path) -> Path:
-    """A tower of the package timm: its configuration and processor alone, without weights."""
+    """A tower of the package timm, of convolutions and attention."""
     tokenizer, ids, marks = _tokenizer("<image>")
-    text = {"model_type": "qwen2", **language_sizes(), **marks}
-    config = {"model_type": "fast_vlm", "text_config": text, "image_token_index": ids["<image>"]}
+    side = 128  # one row for 64 by 64 pixels
+    narrow = {"embed_dims": [8, 16, 32, 64, 128], "layers": [1, 1, 1, 1, 1], "stem_use_scale_branch": False}
+    config = hf.FastVlmConfig(
+        vision_config={"model_type": "timm_wrapper", "architecture": "fastvit_mci3", "do_pooling": True,
+                       "hidden_size": 256, "model_args": {**narrow, "inference_mode": True}},
+        text_config=hf.Qwen2Config(**language_sizes(), **marks),
+        image_token_index=ids["<image>"], image_token_id=ids["<image>"],
+        image_seq_length=(side // 64) ** 2,
+    )  # fmt: skip
     processor = hf.LlavaProcessor(
-        image_processor=hf.CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=SQUARE),
+        image_processor=hf.CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}),
         tokenizer=tokenizer,
-        patch_size=PATCH,
+        patch_size=64,
         vision_feature_select_strategy="full",
         chat_template=CHAT,
     )
-    return _unweighed(folder, config, processor)
+    return _save(folder, hf.FastVlmForConditionalGeneration(config), tokenizer, processor)
 
 
 def perception_lm(folder: Path) -> Path:
-    """As FastVLM."""
+    """A tower of the package timm, whose rows are pooled; pictures as tiles, frames each as one."""
     tokenizer, ids, marks = _tokenizer("<image>", "<video>")
     _named(tokenizer, image_token="<image>", video_token="<video>")
-    text = {"model_type": "llama", **language_sizes(), **marks}
-    config = {"model_type": "perception_lm", "text_config": text, "image_token_id": ids["<image>"]}
+    sight = {"embed_dim": 48, "depth": 2, "num_heads": 3, "img_size": [SIDE, SIDE], "global_pool": "",
+             "use_post_transformer_norm": False, "init_values": 0.1, "ref_feat_shape": [4, 4]}  # fmt: skip
+    config = hf.PerceptionLMConfig(
+        vision_config={"model_type": "timm_wrapper", "architecture": "vit_pe_core_large_patch14_336",
+                       "model_args": sight},
+        text_config=hf.LlamaConfig(**language_sizes(), **marks),
+        vision_use_cls_token=True, projector_pooling_ratio=2,
+        image_token_id=ids["<image>"], video_token_id=ids["<video>"],
+    )  # fmt: skip
     processor = hf.PerceptionLMProcessor(
-        image_processor=hf.PerceptionLMImageProcessor(tile_size=SIDE),
+        image_processor=hf.PerceptionLMImageProcessor(tile_size=SIDE, max_num_tiles=4, vision_input_type="thumb+tile"),
         video_processor=hf.PerceptionLMVideoProcessor(size=SQUARE),
         tokenizer=tokenizer,
         patch_size=PATCH,
+        pooling_ratio=2,
         chat_template=CHAT,
     )
-    return _unweighed(folder, config, processor)
-
-
-def _unweighed(folder: Path, config: dict[str, Any], processor: Any) -> Path:
-    processor.save_pretrained(folder)
-    (folder / "config.json").write_text(json.dumps(config))
-    save_file({"none": torch.zeros(1)}, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
+    return _save(folder, hf.PerceptionLMForConditionalGeneration(config), tokenizer, processor)

@@ -252,6 +252,15 @@ def test_append(capsys: pytest.CaptureFixture[str]) -> None:
     assert latencies[1]["frames_appended"] >= 8
 
 
+def test_cache(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model", str(model_path("text")), "--device", "cpu", "--rounds", "2", "--histories", "100,300"]
+    _, figures, code = bench(capsys, "bench", "cache", *words)
+    steps = {(f"{rows} rows", f"a step, {kept}") for rows in (100, 300) for kept in ("auto", "int8", "fp8")}
+    assert code == 0 and {key[:2] for key in figures} == steps
+    assert all(value > 0 for one in figures.values() for value in one["rounds"])
+    assert [one["against"] for one in figures.values()] == ["", "auto", "auto"] * 2
+
+
 def test_grammar(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--model", str(model_path("qwen2_5_vl")), "--rounds", "2", "--streams", "1,2", "--tokens", "20"]
     _, figures, code = bench(capsys, "bench", "grammar", *words)

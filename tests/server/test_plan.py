@@ -55,6 +55,16 @@ def test_json_is_one_object_with_bytes(capsys: pytest.CaptureFixture[str]) -> No
     assert found["left_bytes"] == found["free_bytes"] - shares > 0
 
 
+def test_a_cache_in_eight_bits_says_how_many_more_rows_it_has(capsys: pytest.CaptureFixture[str]) -> None:
+    """As the documentation has it."""
+    given = ["--device-gib", "24", "--kv-dtype", "int8"]
+    lines = told(capsys, *given).splitlines()
+    assert lines[6].endswith("a row in int8: 1.78 times as many rows as in bfloat16")
+    assert "\n".join(lines[5:7]) in (Path(__file__).parents[2] / "docs" / "memory.md").read_text()
+    rows = [json.loads(told(capsys, *words, "--json"))["memory"]["tokens"] for words in (given[:2], given)]
+    assert rows[1] / rows[0] == pytest.approx(1.78, rel=0.01)
+
+
 def test_a_cache_that_leaves_too_little_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     lines = told(capsys, "--device-gib", "2", "--kv-gib", "1.5").splitlines()
     (left,) = [line for line in lines if line.startswith("  left")]

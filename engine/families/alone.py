@@ -1,0 +1,52 @@
+"""One piece of media as a processor lays it where it stands alone, and small things that are done to a processor's
+output. It knows no families."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ...errors import ModelError
+
+
+class Alone(NamedTuple):
+    """What a processor lays for one piece of media between the marks of its block: `ids` `(n,)`, at which of them
+    features stand, where each stands `(3, n)`, counted from the first, and how far on what follows stands."""
+
+    inputs: Any
+    ids: np.ndarray
+    media: np.ndarray
+    places: np.ndarray | None
+    behind: int
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """Where its rows stand, `(3, n)`; one after the other where no rule says."""
+        return np.arange(len(self.ids))[None].repeat(3, 0) if self.places is None else self.places
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The first and the last place of a row of media."""
+        where = np.flatnonzero(self.media)
+        if not len(where):
+            raise ModelError("its processor lays no row for a piece of media")
+        return int(where[0]), int(where[-1])
+
+
+def flat(rows: Any) -> torch.Tensor:
+    """Rows of several pieces as one `(n, hidden)`."""
+    parts = [rows] if isinstance(rows, torch.Tensor) else list(rows)
+    return torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
+
+
+def longer(inputs: Any, ids: torch.Tensor) -> dict[str, Any]:
+    """A processor's output with these ids more, as text."""
+    shape = inputs["input_ids"].shape
+    made = dict(inputs)
+    for name, value in made.items():
+        if isinstance(value, torch.Tensor) and value.shape == shape:
+            more = ids if name == "input_ids" else torch.full_like(ids, name == "attention_mask")
+            made[name] = torch.cat([value, more[None].to(value)], 1)
+    return made

@@ -1,0 +1,123 @@
+"""Families of class F: rows of a prompt see rows behind them, so that new media would change what is cached. A whole
+prompt is what `generate` makes of it, and words may follow; in a stream no media may come."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from penstock.engine.command import Fork
+from penstock.engine.config import EngineConfig
+from penstock.engine.core import Core
+from penstock.errors import InputError
+from penstock.streams.requests.request import Request, SamplingParams
+
+from tests.engine.rig import TOLERANCE, Rig
+from tests.engine.test_oracle1 import REPLY, assert_equal, generated, turn
+from tests.families.built import BUILDERS, WHOLE
+from tests.families.suite import MEDIA, Tried, asked, by_library, opened, pair
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module", params=WHOLE)
+def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tried:
+    return opened(BUILDERS[request.param].build(tmp_path_factory.mktemp(request.param)))
+
+
+class Prompts:
+    """Streams of one engine that begin with a prompt, and the logits of what was drawn for each."""
+
+    def __init__(self, tried: Tried, **config: Any) -> None:
+        self.core = Core(
+            tried.loaded, EngineConfig(**{"kv_tokens": 2048, "backend": "cpu", "page_tokens": 4, **config})
+        )
+        self.draws: dict[int, list[torch.Tensor]] = {}
+        self.moved = 0
+
+    def begin(self, request: Request) -> int:
+        number = next(_numbers)
+        self.core.open(number, request)
+        self.core.prompt(number, request)
+        self.draws[number] = []
+        return number
+
+    def step(self) -> bool:
+        done = self.core.step()
+        if done is None:
+            return False
+        plan, _ = done
+        self.moved += len(plan.saves)
+        drawing = [feed.stream for feed in plan.feeds if feed.draw is not None]
+        for place, stream in enumerate(drawing):
+            assert self.core.language.logits is not None
+            self.draws[stream].append(self.core.language.logits[place].clone())
+        return True
+
+    def run(self) -> None:
+        while self.step():
+            pass
+
+
+def test_it_is_of_these_classes(tried: Tried, request: pytest.FixtureRequest) -> None:
+    name = request.node.callspec.params["tried"]
+    assert tried.loaded.family.data.classes == BUILDERS[name].classes
+
+
+def test_one_shot_equals_generate(tried: Tried) -> None:
+    for kind in tried.kinds:
+        for medium in MEDIA[kind]:
+            request, inputs = asked(tried, (kind, medium))
+            assert_equal(generated(tried.loaded, request), by_library(tried, inputs))
+    request, inputs = pair(tried)
+    assert_equal(generated(tried.loaded, request), by_library(tried, inputs))
+
+
+def test_a_prompt_beside_others_is_what_it_is_alone(tried: Tried) -> None:
+    """Also where one begins in the midst of other replies, other words follow the same picture, and pages are taken
+    away and given back."""
+    requests = [
+        Request(messages=[turn(("image", picture), words)], params=SamplingParams(max_tokens=REPLY))
+        for picture in MEDIA["image"][:2]
+        for words in ("What do you see?", "What do you hear and what do you see?")
+    ]
+    alone = []
+    for request in requests:
+        prompts = Prompts(tried)
+        stream = prompts.begin(request)
+        prompts.run()
+        alone.append(prompts.draws[stream])
+    prompts = Prompts(tried, kv_tokens=96, prefix_cache=True)
+    streams = []
+    for request in requests:
+        streams.append(prompts.begin(request))
+        prompts.step()
+    prompts.run()
+    assert prompts.moved
+    for stream, expected in zip(streams, alone, strict=True):
+        torch.testing.assert_close(torch.stack(prompts.draws[stream]), torch.stack(expected), rtol=0, atol=TOLERANCE)
+
+
+def test_a_second_reply_to_a_prompt_is_the_first_once_more(tried: Tried) -> None:
+    """The twin goes back to the prompt, whose rows are fed again as a whole."""
+    prompts = Prompts(tried)
+    stream = prompts.begin(asked(tried, ("image", MEDIA["image"][0]))[0])
+    prompts.run()
+    twin = next(_numbers)
+    prompts.core.scheduler.apply(Fork(stream, twin, 2, SamplingParams(max_tokens=REPLY).seeded()))
+    prompts.draws[twin] = []
+    prompts.run()
+    torch.testing.assert_close(
+        torch.stack(prompts.draws[twin]), torch.stack(prompts.draws[stream]), rtol=0, atol=TOLERANCE
+    )
+
+
+def test_media_in_a_stream_is_refused(tried: Tried) -> None:
+    rig = Rig(tried.loaded)
+    with pytest.raises(InputError, match="format live: image of .* would change what is cached already"):
+        rig.open(format="live")
+    session = rig.open(format="turns")
+    with pytest.raises(InputError, match=r"image: expected one of what this model takes \(text\), got image"):
+        session.image(MEDIA["image"][0])
