@@ -48,8 +48,8 @@ def fitted(file: AdapterFile, loaded: Loaded) -> Adapter:
 
 
 def try_out(adapter: Adapter, loaded: Loaded) -> None:
-    """A few rows through the decoder with this adapter. Raises InputError where one of its layers is not run once over
-    all of them, as the layers of experts are not, and where what comes out is not finite."""
+    """A few rows through the decoder with this adapter. Raises InputError where one of its layers is not run over all
+    of them, as the layers of experts are not, and where what comes out is not finite."""
     language = LanguageModel(loaded, -(-_ROWS // _PAGE), _PAGE, slots=1)
     fused = [] if language.fast is None else language.fast.linears  # each over all rows
     inside = set(loaded.text.modules()) - {layer for linear in fused for layer in linear.layers}
@@ -68,8 +68,10 @@ def try_out(adapter: Adapter, loaded: Loaded) -> None:
         for hook in hooks:
             hook.remove()
     for name, layer in layers.items():
-        if runs[layer] != [_ROWS]:
-            raise InputError(f"adapter: {name}: expected a layer that {_ROWS} rows run through once, got {runs[layer]}")
+        if set(runs[layer]) != {_ROWS}:
+            raise InputError(
+                f"adapter: {name}: expected a layer that all of {_ROWS} rows run through, got {runs[layer]}"
+            )
     if result.failed or result.poisoned:
         raise InputError("adapter: expected finite numbers from the model with it, got others")
 

@@ -156,7 +156,10 @@ class LanguageModel:
     def _forward(self, feeds: list[Feed]) -> torch.Tensor:
         """All rows of the step back to back through the decoder; returns `(rows, hidden)`."""
         worn = self.adapters.worn(feeds, self.device)
-        graphs = self.graphs if worn is None else None  # what is recorded knows no adapters
+        with wearing(worn):  # what is recorded knows no adapters
+            return self._computed(feeds, self.graphs if worn is None else None)
+
+    def _computed(self, feeds: list[Feed], graphs: Graphs | None) -> torch.Tensor:
         if graphs is not None and (hidden := graphs.tokens(feeds)) is not None:
             return hidden
         batch = batched(feeds)
@@ -169,8 +172,7 @@ class LanguageModel:
                 return hidden
         positions = upload(torch.from_numpy(batch.positions), self.device)
         more = {} if deep is None else self._deep(deep)
-        with wearing(worn):
-            return self._decoded(embeds, positions, self._attention(batch), more | self.beside(ids))
+        return self._decoded(embeds, positions, self._attention(batch), more | self.beside(ids))
 
     def _pass(
         self, ids: torch.Tensor, embeds: torch.Tensor | None, positions: torch.Tensor, step: Step
