@@ -3,7 +3,7 @@
 #   make demo          Brook tells what happens in a film while it plays   (JSON=1: one JSON object a line)
 #   make test          checks, then all tests                                     (SLOW=1: the long ones as well)
 #   make check         ruff and pyright
-#   make features      docs/families.md and docs/every-model.md, from runs of the families' tests and models
+#   make features      docs/families.md, every-model.md and compositions.md, from runs of the families' tests and models
 #   make life          the drawings of docs/life.md, from the table of a reply's life
 #   make picture       docs/page.png and docs/page.webp, from the real page          (needs Chromium)
 #   make reference     docs/reference/, from the docstrings of the public classes
@@ -58,6 +58,7 @@ features: $(STAMP)
 	@$(BIN)/python -m pytest -q -p tests.features --families write tests/reference tests/engine/test_oracle[1234].py \
 		tests/engine/test_prompt_media.py tests/engine/test_mutations.py
 	@$(BIN)/python -m tests.families.census
+	@$(BIN)/python -m tests.families.compositions
 
 life: $(STAMP)
 	@$(BIN)/python -m tests.docs.life

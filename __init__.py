@@ -17,6 +17,7 @@ from .engine.config import EngineConfig
 from .errors import (
     ContextOverflowError,
     DamagedError,
+    EncoderAwayError,
     FormatError,
     InputError,
     LimitError,
@@ -81,6 +82,7 @@ __all__ = (
     "DamagedError",
     "Dropped",
     "Embedding",
+    "EncoderAwayError",
     "Engine",
     "EngineConfig",
     "Error",

@@ -11,6 +11,7 @@
     ├── StreamClosedError          the stream has ended; says why
     ├── OverloadError              a live stream that the machine would not keep up with
     ├── OutOfMemoryError           memory ran out for an input or a stream
+    ├── EncoderAwayError           the encoder in another process cannot be reached; says why
     ├── NotFiniteError             a model that gave NaN or infinity
     └── ModelError                 a model that cannot be loaded or served; says why
 
@@ -90,6 +91,12 @@ class OutOfMemoryError(PenstockError):
     """Memory ran out while this input was encoded or this stream was fed."""
 
     code = "out_of_memory"
+
+
+class EncoderAwayError(PenstockError):
+    """The encoder that runs in another process cannot be reached, or is not the one that was expected."""
+
+    code = "encoder_away"
 
 
 class NotFiniteError(PenstockError):

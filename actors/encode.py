@@ -4,6 +4,8 @@ streams.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import random
 from typing import assert_never
@@ -15,12 +17,13 @@ from ..engine.command import Fork, Freeze, LaidOut, Open, Resolved, Spans, Thaw
 from ..engine.runner.encoder import Encoder
 from ..engine.runner.out_of_memory import is_out_of_memory, let_go
 from ..engine.span import Span, Turn
-from ..errors import InputError, MediaError, OutOfMemoryError, PenstockError
+from ..errors import EncoderAwayError, InputError, MediaError, OutOfMemoryError, PenstockError
 from ..streams.event import Error
 from ..streams.segment import AudioSegment, DroppedSegment, EmbeddingSegment, Segment, TurnEnd, VideoSegment
+from .absence import Absence, Held
 from .actor import Actor
 from .decode import segment_bytes
-from .mailbox import Mailbox
+from .mailbox import Mailbox, MailboxClosed
 from .messages import (
     Announce,
     Converse,
@@ -35,6 +38,7 @@ from .messages import (
     ScheduleMessage,
     Segments,
     Spent,
+    TryAgain,
 )
 from .thread import WorkThread
 
@@ -54,8 +58,12 @@ class Encode(Actor[EncodeMessage]):
         mailbox: Mailbox[EncodeMessage],
         decode: Mailbox[DecodeMessage],
         schedule: Mailbox[ScheduleMessage],
+        away_seconds: float = 0.0,
     ) -> None:
+        """`away_seconds`: how long media waits for an encoder in another process that is away."""
         self._encoder = encoder
+        self._absence = Absence(away_seconds)
+        self._why_away = ""
         self._thread = thread
         self._open: set[int] = set()  # streams that have not ended
         self._waiting: dict[Key, Segment] = {}
@@ -73,15 +81,17 @@ class Encode(Actor[EncodeMessage]):
                 self._encoder.wear(stream, wears)
             case Segments(stream):
                 if stream in self._open:
-                    self._take(message)
-            case Grant(keys):
-                await self._encode([key for key in keys if key in self._waiting])
+                    await self._take(message)
+            case Grant():
+                await self._serve_or_hold(message)
             case Discard(keys, passes):
                 for key in keys:
                     if key in self._waiting:
-                        self._discard(key, passes)
+                        await self._discard(key, passes)
             case Converse():
-                await self._converse(message)
+                await self._serve_or_hold(message)
+            case TryAgain():
+                await self._try_again()
             case Fork(stream, twin):
                 if stream in self._open:
                     self._open.add(twin)
@@ -100,6 +110,11 @@ class Encode(Actor[EncodeMessage]):
                 assert_never(message)
 
     @property
+    def held(self) -> int:
+        """Segments and prompts that wait for an encoder that is away."""
+        return self._absence.held
+
+    @property
     def streams(self) -> int:
         """Streams of which something is kept."""
         return len({*self._open, *(key[0] for key in (*self._waiting, *self._left, *self._last))})
@@ -109,27 +124,41 @@ class Encode(Actor[EncodeMessage]):
         for stream in list(self._open):
             self._forget(stream)
 
-    def _take(self, message: Segments) -> None:
+    async def _take(self, message: Segments) -> None:
         stream, seq = message.stream, message.seq
         sizes = []
         self._left.setdefault((stream, seq), 0)
+        pieces = [segment for segment in message.segments if not isinstance(segment, TurnEnd)]
+        found = iter(await self._foreseen(pieces))
         for segment in message.segments:
-            if isinstance(segment, DroppedSegment):
-                self._pass((stream, seq, segment.index), [self._encoder.passed(segment)])
-                continue
+            key = stream, seq, segment.index
             if isinstance(segment, TurnEnd):
-                self._pass((stream, seq, segment.index), [_turn(segment)])
+                self._pass(key, [_turn(segment)])
                 continue
-            self._waiting[stream, seq, segment.index] = segment
-            self._left[stream, seq] += 1
-            rows = self._encoder.rows(segment)
-            sizes.append((segment.index, rows, segment.stop_us, _name(segment), segment.start_us))
+            foreseen = next(found)
+            if isinstance(foreseen, Exception):
+                self._schedule.put_control(Failed(*key, *_told(foreseen)))
+                if not isinstance(segment, DroppedSegment):
+                    self._decode.put_control(Encoded(stream, segment_bytes(segment)))
+            elif isinstance(foreseen, Span):
+                self._pass(key, [foreseen])
+            else:
+                assert not isinstance(segment, DroppedSegment)
+                self._waiting[key] = segment
+                self._left[stream, seq] += 1
+                sizes.append((segment.index, foreseen, segment.stop_us, _name(segment), segment.start_us))
         if message.last:
             self._last.add((stream, seq))
         if sizes:
             clip = any(getattr(segment, "clip_fps", None) is not None for segment in message.segments)
             self._schedule.put_control(Announce(stream, seq, sizes, message.arrived_us, clip))
         self._resolve(stream, seq)
+
+    async def _foreseen(self, segments: list[Segment | DroppedSegment]) -> list[int | Span | Exception]:
+        """How long each will be; in the thread, where the model's processor has to be called for it."""
+        if self._encoder.knows(segments):
+            return self._encoder.foreseen(segments)
+        return await self._thread.run(self._encoder.foreseen, segments)
 
     def _pass(self, key: Key, spans: list[Span]) -> None:
         """What stands for dropped media, or for the end of a turn, goes on behind the segments before it."""
@@ -139,36 +168,114 @@ class Encode(Actor[EncodeMessage]):
         elif spans:
             self._schedule.put_control(Spans(key[0], spans))
 
-    def _discard(self, key: Key, passes: bool) -> None:
+    async def _discard(self, key: Key, passes: bool) -> None:
         """A segment is let go of. What stands behind it stays, behind the segments before it."""
         segment, spans = self._waiting.pop(key), self._behind.pop(key, [])
         if passes and isinstance(segment, VideoSegment | AudioSegment):
-            spans = [self._encoder.passed(DroppedSegment(key[1], key[2], segment)), *spans]
+            found = await self._foreseen([DroppedSegment(key[1], key[2], segment)])
+            spans = [*(span for span in found if isinstance(span, Span)), *spans]
         self._pass(key, spans)
         self._done(key, segment)
 
-    async def _encode(self, keys: list[Key]) -> None:
+    async def _serve_or_hold(self, message: Held) -> None:
+        """Encode it; where the encoder is in another process that is away, it waits, but for a prompt without media."""
+        if self._absence and not (isinstance(message, Converse) and not message.content.media):
+            self._absence.wait(message)
+        elif (left := await self._serve(message)) is not None:
+            self._absence.wait(left)
+            self._try_later()
+
+    async def _serve(self, one: Held) -> Held | None:
+        """Encode it; what is left of it where the encoder is away."""
+        try:
+            if isinstance(one, Converse):
+                await self._converse(one)
+                return None
+            left = await self._encode([key for key in one.segments if key in self._waiting])
+            if left:
+                return Grant(left)
+        except EncoderAwayError as error:
+            self._away(error)
+            return one
+        if (away := self._absence.end()) is not None:
+            log.info("the encoder is there again, after %.1f s", away)
+        return None
+
+    async def _try_again(self) -> None:
+        while self._absence:
+            left = await self._serve(self._absence.first)
+            self._absence.leave(left)
+            if left is None:
+                continue
+            for one in self._absence.over():
+                self._give_up(one)
+            if self._absence:
+                self._try_later()
+            return
+
+    def _try_later(self) -> None:
+        def tell() -> None:
+            with contextlib.suppress(MailboxClosed):
+                self.mailbox.put_control(TryAgain())
+
+        asyncio.get_running_loop().call_later(self._absence.pause(), tell)
+
+    def _away(self, error: EncoderAwayError) -> None:
+        self._why_away = str(error)
+        if self._absence.begin():
+            log.warning("%s; media waits for it", error)
+
+    def _give_up(self, one: Held) -> None:
+        """The encoder was away for too long for these."""
+        why = f"expected the encoder within the time that media waits for it, got none: {self._why_away}"
+        if isinstance(one, Converse):
+            if one.stream in self._open:
+                self._schedule.put_control(Notice(one.stream, Error(EncoderAwayError.code, why, one.seq)))
+                self._schedule.put_control(Resolved(one.stream, one.seq))
+            return
+        for key in one.segments:
+            if key in self._waiting:
+                self._schedule.put_control(Failed(*key, EncoderAwayError.code, why))
+                self._done(key, self._waiting.pop(key))
+
+    async def _encode(self, keys: list[Key]) -> list[Key]:
+        """Encode these; those that are left where the encoder is away."""
         batch = [(key[0], self._waiting[key]) for key in keys]
         if not batch:
-            return
+            return []
         spent: dict[int, float] = {}
+        spans: list[Span | Exception]
         try:
-            spans = await self._thread.run(self._encoder.encode, batch)
+            spans = [*await self._thread.run(self._encoder.encode, batch)]
+        except EncoderAwayError:
+            raise
         except Exception as error:  # a tower refused the batch: find whose segment it was
             if not isinstance(error, PenstockError):
                 log.exception("encoding %d segments failed", len(batch))
             spans = [_without_traceback(error)]
         self._share(spent, [stream for stream, _ in batch])
         if len(spans) < len(batch):
-            spans = [await self._alone(*entry, spent) for entry in batch]
+            spans = await self._each(batch, spent)
         if spent:
             self._schedule.put_control(Spent([*spent.items()]))
-        for key, span in zip(keys, spans, strict=True):
+        for key, span in zip(keys, spans, strict=False):
             if isinstance(span, Span):
                 self._schedule.put_control(Spans(key[0], [span]))
             else:
                 self._schedule.put_control(Failed(*key, *_told(span)))
             self._done(key, self._waiting.pop(key))
+        return keys[len(spans) :]
+
+    async def _each(self, batch: list[tuple[int, Segment]], spent: dict[int, float]) -> list[Span | Exception]:
+        """What is made of each alone, up to the first for which the encoder was away."""
+        found: list[Span | Exception] = []
+        for entry in batch:
+            one = await self._alone(*entry, spent)
+            if isinstance(one, EncoderAwayError):
+                self._away(one)
+                break
+            found.append(one)
+        return found
 
     async def _alone(self, stream: int, segment: Segment, spent: dict[int, float]) -> Span | Exception:
         let_go()
@@ -191,6 +298,8 @@ class Encode(Actor[EncodeMessage]):
         try:
             prompt = await self._thread.run(self._encoder.prompt, message.content, stream)
             self._schedule.put_control(LaidOut(stream, message.seq, prompt))
+        except EncoderAwayError:
+            raise
         except PenstockError as error:
             self._schedule.put_control(Notice(stream, Error(error.code, str(error), message.seq)))
         except Exception as error:  # the model's processor says in its own words what it does not take

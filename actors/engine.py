@@ -122,6 +122,7 @@ class Engine(Adapted):
         """
         from ..engine.core import fit
         from ..engine.loading.open import load
+        from .remote import with_encoder
 
         config = config or FITTING
         stop = threading.Event()
@@ -130,6 +131,8 @@ class Engine(Adapted):
         thread = ThreadPoolExecutor(1, thread_name_prefix="penstock-load")
         try:
             loaded = await loop.run_in_executor(thread, load, model, config, revision, stop)
+            if config.encoder is not None:
+                loaded = await loop.run_in_executor(thread, with_encoder, loaded, config)
             memory = await loop.run_in_executor(thread, fit, loaded, config)
         except asyncio.CancelledError:
             stop.set()

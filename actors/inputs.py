@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import msgspec
@@ -14,6 +13,7 @@ from ..errors import ContextOverflowError, InputError
 from ..streams.format import BY_NAME, choose
 from ..streams.item import MEDIA, AudioBytes, AudioChunk, Buffer, Embedding, Image, Item, Text, VideoBytes, VideoFrame
 from ..streams.listening.detectors import check_installed
+from ..streams.requests.options import sizes_pieces
 from ..streams.requests.request import Request, SamplingParams
 from ..streams.requests.turns import TurnDetection
 from ..streams.segment import MediaSpec
@@ -39,22 +39,24 @@ _DATA[Embedding]["grid"] = tuple | None  # its numbers are looked at with the ro
 _FIELDS = {kind: get_type_hints(kind) | _DATA.get(kind, {}) for kind in (Text, *MEDIA)}
 
 
-def check_item(item: Item, classes: Mapping[str, str], left_out: Mapping[str, str] = MappingProxyType({})) -> None:
+def check_item(item: Item, info: Facts) -> None:
     """Raise InputError where `item` is not one, holds a field of a wrong type, or is media that the model does not
-    take in a stream. `classes`: the streamability class of each kind that it takes. `left_out`: why, by kind.
+    take in a stream, with the reason.
     """
     if type(item) not in _FIELDS:
         raise InputError(f"expected an item (Text, Image, VideoFrame, ...), got {type(item).__name__}")
-    kind = item.kind if isinstance(item, Embedding) else _MODALITY.get(type(item), "text")
-    if classes.get(kind) == "F":
+    made = isinstance(item, Embedding)
+    kind = item.kind if made else _MODALITY.get(type(item), "text")
+    if info.classes.get(kind) == "F":
         raise InputError(
             f"{kind}: expected it in the request's own prompt (messages, or prompt with media), since new media would "
             f"change what this model has in the cache already (class F), got {type(item).__name__} in a stream"
         )
-    if kind not in ("text", *classes):
-        takes = tuple(classes)
-        taken = " only" if not takes else f", {', '.join(name for name in takes if name != 'unit')}"
-        why = f": {left_out[kind]}" if kind in left_out else ""
+    takes = info.embeddings if made else info.modalities
+    if kind not in ("text", *takes):
+        kinds = [name for name in takes if name not in ("unit", "text")]
+        taken = f", {', '.join(kinds)}" if kinds else " only"
+        why = f": {info.left_out[kind]}" if kind in info.left_out else ""
         raise InputError(f"this model takes text{taken}, got {type(item).__name__}{why}")
     for name, expected in _FIELDS[type(item)].items():
         value = getattr(item, name)
@@ -182,7 +184,7 @@ def check_fits(request: Request, info: EngineInfo, spec: MediaSpec) -> None:
     check_turns(request.turn_detection, info, choose(request.format, info.live_trained)[0].name)
     check_prompt(request, info.kv_tokens)
     least, rule = request.processor.get("min_pixels", 0), spec.image or spec.video
-    if rule is not None and least // rule.factor**2 > info.kv_tokens:
+    if rule is not None and sizes_pieces(spec) and least // rule.factor**2 > info.kv_tokens:
         raise InputError(
             f"processor option 'min_pixels': expected at most {info.kv_tokens * rule.factor**2}, which are the cache's "
             f"{info.kv_tokens} rows, got {least}"

@@ -16,6 +16,7 @@ schedule  -> generate   Plan, Snapshot; generate -> schedule   Result (its reply
 schedule  -> client     Tell
 words     -> schedule   Spelt* (control)
 schedule  -> schedule   Rouse (its own timer)
+encode    -> encode     TryAgain (its own timer)
 """
 
 from __future__ import annotations
@@ -156,6 +157,10 @@ class Rouse(msgspec.Struct, frozen=True, tag=True):
     """A reply has waited long enough for media that is overdue: see what there is to do."""
 
 
+class TryAgain(msgspec.Struct, frozen=True, tag=True):
+    """An encoder in another process was away: see whether it is there again."""
+
+
 class Bring(msgspec.Struct, frozen=True, tag=True, eq=False):
     """The rows of a stream that is thawed, which steps will ask for."""
 
@@ -188,7 +193,7 @@ class Tell(msgspec.Struct, frozen=True, tag=True):
 
 
 DecodeMessage = Open | Fork | Freeze | Thaw | Forget | Take | Flush | Hear | Converse | Encoded
-EncodeMessage = Segments | Converse | Open | Fork | Freeze | Thaw | Forget | Grant | Discard
+EncodeMessage = Segments | Converse | Open | Fork | Freeze | Thaw | Forget | Grant | Discard | TryAgain
 ScheduleMessage = Command | Snapshot | Transcribe | Announce | Failed | Notice | Spent | Result | Rouse | Broken
 GenerateMessage = Plan | Snapshot | Bring
 Message = DecodeMessage | EncodeMessage | ScheduleMessage | GenerateMessage | Tell

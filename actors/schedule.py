@@ -22,6 +22,7 @@ from ..engine.command import (
     Command,
     Due,
     Fork,
+    GuessCost,
     Open,
     Refuse,
     Resolved,
@@ -35,7 +36,7 @@ from ..engine.frozen import Snapshot
 from ..engine.plan import Plan, Result
 from ..engine.scheduling.admission import Admission
 from ..engine.scheduling.granting import Announced, Granting
-from ..engine.scheduling.pace import Pace, StepPace
+from ..engine.scheduling.pace import GuessPace, Pace, StepPace
 from ..engine.scheduling.scheduler import Scheduler
 from ..engine.scheduling.usage import Usages
 from ..errors import ContextOverflowError, NotFiniteError, OutOfMemoryError, PenstockError
@@ -100,6 +101,7 @@ class Schedule(Actor[ScheduleMessage]):
         self._words = words
         self._copies = copies
         self._pace = steps  # of rows that a step appends
+        self._guess_pace = GuessPace()
         self._granting = Granting(scheduler.streams, turns)
         self._admission = admission
         self._usages = Usages()
@@ -161,7 +163,7 @@ class Schedule(Actor[ScheduleMessage]):
         try:
             self._perform(message)
         except Exception as error:
-            assert not isinstance(message, AppendRows | Yield | Due | Unfreeze), "no actor sends this"
+            assert not isinstance(message, AppendRows | GuessCost | Yield | Due | Unfreeze), "no actor sends this"
             stream = message.twin if isinstance(message, Fork) else message.stream
             log.exception("%s of stream %d failed", type(message).__name__, stream)
             failure = PenstockError(f"{type(message).__name__} failed: {type(error).__name__}: {error}")
@@ -178,7 +180,9 @@ class Schedule(Actor[ScheduleMessage]):
                 plan, self._plan = self._plan, None
                 self._timed(plan, message.ms)
                 self._usages.stepped(plan, message.ms / 1000, scheduler.streams)
-                for stream, error in scheduler.commit(plan, message):
+                faults = scheduler.commit(plan, message)
+                self._usages.guessed(scheduler.guessing.stayed)
+                for stream, error in faults:
                     self._fail(stream, error)
                 for stream in message.failed:
                     self._fail(
@@ -319,6 +323,8 @@ class Schedule(Actor[ScheduleMessage]):
         now_us = clock.now_us()
         demand, pressing = self._granting.demand(now_us), self._granting.pressing(time.perf_counter(), now_us)
         self._scheduler.apply(AppendRows(self._pace.appends(*(demand or (0, None)))))
+        if (cost := self._guess_pace.cost) is not None:
+            self._scheduler.apply(GuessCost(cost))
         waiting = {stream: until_us for stream, until_us in pressing.items() if until_us > now_us}
         self._scheduler.apply(Yield(sorted(waiting)))
         self._scheduler.apply(Due(self._granting.due_first(now_us)))
@@ -349,7 +355,11 @@ class Schedule(Actor[ScheduleMessage]):
         if appended:
             self._pace.took(appended, ms)
         elif decodes:
-            self._pace.idle(ms)
+            guessed = [len(feed.guesses.draws) for feed in plan.feeds if feed.guesses is not None]
+            if not guessed:
+                self._pace.idle(ms)
+            if not guessed or any(guessed):  # else the draft model has only read
+                self._guess_pace.took(decodes, sum(guessed), ms)
 
     def _news(self, stream: int) -> Tell:
         """What the stream's client will be told next."""

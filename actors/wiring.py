@@ -34,6 +34,7 @@ from .grammars import Compiling
 from .lookback import Keeping
 from .mailbox import Mailbox, Observer
 from .messages import DecodeMessage, EncodeMessage, GenerateMessage, ScheduleMessage, Tell
+from .remote import RemoteTowers
 from .schedule import Schedule
 from .thread import WorkThread
 from .words import Words
@@ -95,10 +96,13 @@ class Wiring:
         self.decode = Decode(
             loaded.family.spec, Decoders(limits, pool), self._supervisor, threads, decode, encode, schedule, hearing
         )
-        encoder = Encoder(loaded.towers, config.encoder_cache_bytes, language.spans, gate, language.adapters)
+        encoder = Encoder(
+            loaded.towers, config.encoder_cache_bytes, language.spans, gate, loaded.family, language.adapters
+        )
         self._worn, recorded = language.adapters, config.record is not None
         self.adapters = LoadedAdapters(loaded, self._worn, gate, self._threads[0], self._supervisor, recorded)
-        self.encode = Encode(encoder, self._threads[0], encode, decode, schedule)
+        self._remote = loaded.towers if isinstance(loaded.towers, RemoteTowers) else None
+        self.encode = Encode(encoder, self._threads[0], encode, decode, schedule, config.encoder_seconds)
         steps = StepPace(config.step_ms, 16, config.append_rows, config.step_rows)
         turns = Pace(config.encoder_ms, 16, config.encoder_tokens)
         words = Words(loaded.family.spelling, self._supervisor, self._threads[1], schedule)
@@ -135,12 +139,15 @@ class Wiring:
             "lookback_bytes": self.keeping.bytes,
             "adapters": len(self.adapters.infos),
             "adapter_bytes": self.adapters.nbytes,
+            "encoder": None if self._remote is None else self._remote.statistics() | {"held": self.encode.held},
             "threads": self._compute_threads if self._crew is None else self._crew.count,
         }
         return {**self.schedule.statistics(), **known, "mailboxes": mailboxes}
 
     def _release(self) -> None:
         """Let go of what the actors own; no task of theirs runs any more."""
+        if self._remote is not None:
+            self._remote.line.close()  # the thread that encodes may wait for an answer
         for thread in (*self._threads, self.compiling):
             thread.stop()
         self._gate.stop()  # after the encoder, which may wait for a pass

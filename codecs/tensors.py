@@ -1,6 +1,10 @@
-"""Tensors from the bytes of a safetensors file. In: bytes. Out: arrays by name. Nothing in such a file is code."""
+"""Tensors from bytes: a safetensors file, or numbers whose type and shape were said beside them. In: bytes. Out:
+arrays. Nothing in them is code.
+"""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from safetensors import SafetensorError, deserialize
@@ -18,6 +22,18 @@ def read_tensors(data: bytes | bytearray | memoryview) -> dict[str, np.ndarray]:
     except SafetensorError as error:
         raise InputError(f"expected a safetensors file, got bytes that are none ({error})") from None
     return {name: _array(name, **entry) for name, entry in entries}
+
+
+def from_raw(data: bytes, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The numbers as an array of this shape, the low byte first; bfloat16 comes as float32. InputError for another
+    type, and where there are more or fewer bytes."""
+    known = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+    if dtype not in known:
+        raise InputError(f"dtype: expected {', '.join(known)}, got {dtype!r}"[:200])
+    size = math.prod(shape) * np.dtype(_TYPES[known[dtype]]).itemsize
+    if len(data) != size:
+        raise InputError(f"expected {size} bytes of {dtype} in the shape {list(shape)}, got {len(data)}")
+    return _array("rows", known[dtype], list(shape), data)
 
 
 def _array(name: str, dtype: str, shape: list[int], data: bytes | bytearray) -> np.ndarray:

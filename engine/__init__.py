@@ -5,6 +5,7 @@ At the foot are the contracts that all wings share; a wing imports only wings be
     span.py plan.py         what goes between the parts: encoded media by name, one step
     graph.py                an object with all that it holds as bytes, and back
     embeddings.py           what towers make
+    logits.py               what a model does with its logits after the output layer
     frozen.py               a stream that is to go on elsewhere
     prefix.py               which pages can be found by what they hold
     pages.py positions.py   who holds which page of the cache; where a row stands
@@ -16,8 +17,10 @@ At the foot are the contracts that all wings share; a wing imports only wings be
     runner/                 what computes: language model, towers, attention
     families/               the families that are served
     conversation/           one stream: inputs become rows, tokens become replies
+    guessing/               tokens of replies that are guessed
     scheduling/             all streams: who goes next, who holds which page
     loading/                a checkpoint becomes a model that can be served
+    remote.py               what is said to an encoder in another process, and its answers
     core.py                 the three parts together, driven by hand
     record.py               a run as a file, and the run once more
     snapshot.py             a frozen stream as a file, and back

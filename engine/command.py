@@ -225,6 +225,12 @@ class AppendRows(msgspec.Struct, frozen=True, tag=True):
     rows: int
 
 
+class GuessCost(msgspec.Struct, frozen=True, tag=True):
+    """What one guessed token adds to a step, as a share of the time of one without. It holds until the next one."""
+
+    share: float
+
+
 class Yield(msgspec.Struct, frozen=True, tag=True):
     """Media of these streams is overdue: where it can, a reply of theirs waits for it. It holds until the next one."""
 
@@ -255,6 +261,7 @@ Command = (
     | Spelt
     | Close
     | AppendRows
+    | GuessCost
     | Yield
     | Due
 )

@@ -45,6 +45,10 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         with, by what was measured so far, with OverloadError. "anyway" refuses none.
     prefix_cache: what a new stream begins with is not computed if full pages with the same rows are still in the cache
         (docs/memory.md). False: every stream computes its own rows.
+    speculative: how tokens of a reply are guessed, so that one step says several (docs/speculative.md): "ngram", what
+        followed the same words earlier in the stream; or the folder or id of a smaller model with the same words. What
+        is said stays the same. `None`: nothing is guessed.
+    speculative_tokens: the most tokens that are guessed of a stream in a step.
     decode: where client media is decoded: "inline" (threads) or "workers" (processes with limits of memory and time).
     processor: options of the model's processor, by name, for requests that do not set them (`Request.processor`).
     limits_per_request: how many pieces of media one prompt may have: "image", "video", "audio" and a number. A kind
@@ -53,6 +57,11 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         around turns and where media goes. `None`: the checkpoint's own.
     turn_model: the file of smart-turn v3 (ONNX), which hears whether somebody has finished (`TurnDetection.semantic`).
         `None`: the one that the package pipecat-ai has, if it is installed.
+    language_only: no weights of towers are loaded. Media comes in as `Embedding`: what an encoder elsewhere made of it.
+    encoder: the address ("ws://host:port") of a `penstock encode-serve` with the same checkpoint, which encodes media.
+        No weights of towers are loaded here then. `None`: towers are loaded here.
+    encoder_key_file: a file whose first line is the key that the encoder wants.
+    encoder_seconds: how long media waits for an encoder that is away, before it is refused.
     record: a folder in which the run is written to a file, for `penstock replay`. What clients say and show can be made
         out from it. `None`: nothing is written.
     """
@@ -79,11 +88,17 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     encoder_ms: float = 200.0
     admit: str = "measured"
     prefix_cache: bool = True
+    speculative: str | None = None
+    speculative_tokens: int = 4
     decode: str = "inline"
     processor: dict[str, bool | int | float] = {}
     limits_per_request: dict[str, int] = {}
     chat_template: str | None = None
     turn_model: str | None = None
+    language_only: bool = False
+    encoder: str | None = None
+    encoder_key_file: str | None = None
+    encoder_seconds: float = 30.0
     record: str | None = None
 
 

@@ -41,6 +41,7 @@ from .loading.fitting import fitted, try_out
 from .loading.memory import Memory, host_pages, plan_memory
 from .plan import Plan, Result
 from .runner.backends import make_backend
+from .runner.drafter import attach
 from .runner.encoder import Encoder
 from .runner.graphs import APPENDED, CudaRecorder, is_recorded
 from .runner.language import LanguageModel
@@ -61,24 +62,35 @@ def make_parts(
     _check_cuda(loaded, config)
     _check_cache(loaded, config)
     memory = memory or fit(loaded, config)
-    pages, page_tokens = memory.pages, memory.page_tokens
+    pages, page_tokens, slots = memory.pages, memory.page_tokens, memory.streams or config.slots
     sizes = SchedulerConfig(
         pages,
         page_tokens,
-        config.slots,
+        slots,
         config.step_rows,
         config.append_rows,
         host_pages(config, memory, loaded.device.type),
         config.span_bytes,
         spell_apart,
-        config.prefix_cache
-        and "F" not in loaded.family.data.classes.values(),  # where later rows change what is cached
+        config.prefix_cache and _finds(loaded),
+        0 if config.speculative is None else config.speculative_tokens,
+        loaded.draft is not None,
     )
     backend = make_backend(config, loaded.device.type)
-    record = CudaRecorder(loaded.device) if is_recorded(config, str(loaded.device)) else None
+    recorded = is_recorded(config, str(loaded.device)) and not loaded.family.data.stateful
+    record = CudaRecorder(loaded.device) if recorded else None
     appends = min(config.step_rows, APPENDED)
-    language = LanguageModel(loaded, pages, page_tokens, config.slots, backend, record, appends, config.kv_dtype)
+    language = LanguageModel(loaded, pages, page_tokens, slots, backend, record, appends, config.kv_dtype)
+    if loaded.draft is not None:
+        attach(loaded.draft, language)
     return Scheduler(loaded.family, sizes), language
+
+
+def _finds(loaded: Loaded) -> bool:
+    """Whether streams may go on with what others have computed: not where later rows change what is cached, nor where
+    pages are not all there is of a row."""
+    data = loaded.family.data
+    return "F" not in data.classes.values() and not data.stateful
 
 
 def _check_cuda(loaded: Loaded, config: EngineConfig) -> None:
@@ -114,7 +126,8 @@ class Core:
         self.loaded = loaded
         self._config = config
         self.scheduler, self.language = make_parts(loaded, config)
-        self.encoder = Encoder(loaded.towers, 0, self.language.spans, adapters=self.language.adapters)
+        spans, adapters = self.language.spans, self.language.adapters
+        self.encoder = Encoder(loaded.towers, 0, spans, None, loaded.family, adapters)
         self._next: dict[int, int] = {}
         self._adapters: dict[str, Adapter] = {}
 

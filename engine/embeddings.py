@@ -70,10 +70,12 @@ class EncodedPrompt(NamedTuple):
 
     `shown`: the pieces of media of which each run has rows, (place in `Content.media`, rows of the whole piece) each.
     Empty: nothing is said of them. `features`: what the towers made, for another prompt with the same media; None: they
-    made nothing, or nothing that can be used again.
+    made nothing, or nothing that can be used again. `ready`: the place at which, instead of the row that is there, each
+    of the rows stands that were made elsewhere (`Content.ready`).
     """
 
     rows: list[Rows]
     embeds: list[Embeddings | None]
     shown: Sequence[tuple[tuple[int, int], ...]] = ()
     features: Features | None = None
+    ready: Sequence[int] = ()

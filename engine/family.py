@@ -14,15 +14,15 @@ import torch
 
 from ..errors import InputError, ModelError
 from ..streams.format import Format, State
-from ..streams.requests.options import sized
+from ..streams.requests.options import sized, sizes_pieces
 from ..streams.requests.prompt import Content
 from ..streams.requests.request import Request, Sampling
 from ..streams.requests.transcription import Transcription
-from ..streams.segment import MediaSpec, RowSpec, Segment
+from ..streams.segment import AudioSegment, MediaSpec, RowSpec, Segment, VideoSegment
 from ..streams.size import smaller_rule, video_rule
 from .embeddings import EncodedPrompt, EncodedSpan, Features
+from .logits import LogitRule
 from .positions import Clock
-from .runner.logits import LogitRule
 from .span import Span, Stored
 from .words.grammar import Grammars
 from .words.spelling import spelling_of
@@ -49,7 +49,9 @@ class FamilyData(msgspec.Struct, frozen=True):
     library_rule: where the library goes on after a block (`Block.leave`). unit_marks_share: the two marks before and
     after sound inside video stand at one position. frame_rows: how many rows a frame of video has in a model with one
     axis; 0 where frames tell their time in words. transcription: how it is asked for the words of a sound; None: that
-    is not known. left_out: kinds of media that the model is not served with, each with the reason.
+    is not known. left_out: kinds of media that the model is not served with, each with the reason. together: kinds of
+    which a piece goes in whole, since some of its rows see one another. stateful: its layers keep states of all rows,
+    which no row can be taken out of (class "G" beside those of its modalities).
     """
 
     name: str
@@ -75,6 +77,8 @@ class FamilyData(msgspec.Struct, frozen=True):
     frame_rows: int = 0
     transcription: Transcription | None = None
     left_out: dict[str, str] = {}
+    together: frozenset[str] = frozenset()
+    stateful: bool = False
 
 
 class Family:
@@ -107,7 +111,8 @@ class Family:
         self.stop_ids = data.stop_ids
         self.max_positions = data.max_positions
         self.live_trained = data.live_trained
-        self.no_window = ""  # why its streams cannot let rows go and live on; empty: they can
+        # Why its streams cannot let rows go and live on; empty: they can.
+        self.no_window = "its layers keep a state of all rows, which none can be taken out of" if data.stateful else ""
 
     def ending(self, kind: str) -> Stored:
         """The rows that close a block of this modality, as the span store has them: an entry of the model's own."""
@@ -161,7 +166,7 @@ class Family:
         return patch / steps
 
     def atomic(self, modality: str) -> bool:
-        return self.data.classes.get(modality) == "D"
+        return self.data.classes.get(modality) == "D" or modality in self.data.together
 
     def check_media(self, request: Request) -> None:
         """Raise InputError where video cannot have the rates or the sizes of the request, or not so much may be
@@ -191,7 +196,7 @@ class Family:
     def check_smaller(self, request: Request, most: int) -> None:
         """Raise InputError where frames cannot be made smaller, to at most `most` pixels."""
         rule = video_rule(sized(self.spec, request.processor), request.expected_frames)
-        if "max_pixels" not in self.spec.options:
+        if not sizes_pieces(self.spec):
             raise InputError(
                 f"video_pixels_idle: expected a model whose processor has max_pixels, got {self.data.name}, in which "
                 f"every frame has the same number of rows"
@@ -221,17 +226,36 @@ class Family:
             )
 
 
+class Taken(NamedTuple):
+    """How much of a stream's positions a piece takes: temporal patches, or as many as so many rows. `behind`: how many
+    by the library's rule, where that is another number. Nothing where the model is told times in words."""
+
+    patches: int = 0
+    rows: int = 0
+    behind: int = 0
+
+
 class Towers(Protocol):
     """The encoders of one model and their per-stream state (the loudest sound so far). One thread uses them.
 
     `blocks` are the modules between whose forward passes a step may run. Each pass of a tower goes through
-    `gate.tower_pass()`.
+    `gate.tower_pass()`. `times_inside`: what is laid for a piece of video has its times between rows, so the same
+    frames at another time are another piece.
     """
 
     blocks: list[Any]
+    times_inside: bool
 
     def rows(self, segment: Segment) -> int:
         """How many rows the segment will have."""
+        ...
+
+    def knows(self, segment: Segment) -> bool:
+        """Whether `rows` and `takes` say at once how long a piece is; else they call the model's processor for it."""
+        ...
+
+    def takes(self, piece: VideoSegment | AudioSegment) -> Taken:
+        """How much of a stream's positions a piece takes that was dropped."""
         ...
 
     def encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:
@@ -275,7 +299,8 @@ class Loaded(NamedTuple):
     empty where nobody has asked. `drawn`: what the model does with the logits of its output layer.
     `types`: what the decoder is told of each row beside it, by the name of its argument: a number for each id. `marks`:
     ids of rows of media, which are no words. `ahead_in_windows`: rows that see one another do so only in layers with a
-    window."""
+    window. `together`: of an atomic run only rows with these ids see one another, those side by side; empty: all of it.
+    `draft`: a smaller one with the same words that guesses its tokens."""
 
     family: Family
     towers: Towers
@@ -290,6 +315,8 @@ class Loaded(NamedTuple):
     types: dict[str, torch.Tensor] = {}
     marks: frozenset[int] = frozenset()
     ahead_in_windows: bool = False
+    together: frozenset[int] = frozenset()
+    draft: Loaded | None = None
 
     @property
     def device(self) -> torch.device:

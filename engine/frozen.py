@@ -41,7 +41,8 @@ class Frozen(msgspec.Struct, frozen=True):
 class Snapshot(msgspec.Struct, frozen=True, eq=False, tag="snapshot"):
     """A frozen stream with its rows, as tensors: the keys and the values of each layer that has pages of its own,
     `(pages, page_tokens, kv_heads, ...)` each, and the embeddings of its entries by number, as `Embeddings` has them.
-    `stream` and `twin` as in `Freeze`. `lost`: why the stream could not be copied."""
+    `stream` and `twin` as in `Freeze`. `states`: those of its layers that keep one of all rows, the current one last:
+    by layer, tensors by kind and number. `lost`: why the stream could not be copied."""
 
     stream: int
     twin: int
@@ -49,3 +50,4 @@ class Snapshot(msgspec.Struct, frozen=True, eq=False, tag="snapshot"):
     layers: list[tuple[Any, Any]] = []
     embeds: dict[int, tuple[Any, Any]] = {}
     lost: Error | None = None
+    states: list[dict[int, dict[tuple[str, int], Any]]] = []

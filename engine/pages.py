@@ -203,6 +203,17 @@ class PageTable:
         self.length += rows
         return Edit(index, fresh, copies)
 
+    def reserve(self, rows: int) -> Edit:
+        """Take pages for `rows` rows behind those in use, until `trim`. The last page is its own. Atomic on
+        OutOfPages."""
+        index = len(self.pages)
+        self.pages += self.pool.take(max(0, self._pages(self.length + rows) - index), self.pages[-1])
+        return Edit(index, self.pages[index:])
+
+    def trim(self) -> None:
+        """Pages behind the rows in use go back to the pool."""
+        self.truncate(self.length)
+
     def join(self, pages: list[int]) -> Edit:
         """Go on with full pages that others hold, or that are idle; the own ones are full, and none is gone."""
         assert self.length == len(self.pages) * self.pool.page_tokens

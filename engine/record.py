@@ -24,6 +24,7 @@ from .encoding import decoder, encode
 from .family import Loaded
 from .loading.open import load
 from .runner.backends import make_backend
+from .runner.drafter import attach
 from .runner.language import LanguageModel
 from .scheduling.journal import Again, Entry, Holds, made, replay
 from .scheduling.scheduler import Scheduler, SchedulerConfig
@@ -162,4 +163,6 @@ def repeat(record: Record, model: str | None = None) -> Iterator[Again]:
         raise PenstockError(f"replay: expected the backend {was.backend}, got {type(backend).__name__}")
     sizes = was.sizes
     language = LanguageModel(loaded, sizes.pages, sizes.page_tokens, sizes.slots, backend, kv_dtype=config.kv_dtype)
+    if loaded.draft is not None:
+        attach(loaded.draft, language)
     yield from replay(record, Scheduler(loaded.family, sizes), language)

@@ -35,6 +35,9 @@ def write(path: Path, snapshot: Snapshot, fingerprint: str, kv_dtype: str) -> No
     tensors = {"frozen": torch.frombuffer(bytearray(said) + bytes(-len(said) % _PADDED), dtype=torch.uint8)}
     for layer, (keys, values) in enumerate(snapshot.layers):
         tensors |= {f"keys.{layer}": keys, f"values.{layer}": values}
+    for number, state in enumerate(snapshot.states):
+        for layer, kept in state.items():
+            tensors |= {f"state.{number}.{layer}.{kind}.{place}": tensor for (kind, place), tensor in kept.items()}
     for id, (rows, deep) in snapshot.embeds.items():
         tensors |= {f"rows.{id}": rows} | ({} if deep is None else {f"deep.{id}": deep})
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
@@ -78,7 +81,7 @@ def read(path: Path, fingerprint: str, page_tokens: int, kv_dtype: str) -> Snaps
         said = tensors.pop("frozen").numpy().tobytes()[: int(header["said"])]
         frozen = msgspec.msgpack.decode(said, type=Frozen)
         _check("rows a page", frozen.page_tokens, page_tokens, path)
-        return Snapshot(0, 0, frozen, _layers(tensors), _embeds(tensors, frozen))
+        return Snapshot(0, 0, frozen, _layers(tensors), _embeds(tensors, frozen), states=_states(tensors))
     except (LookupError, ValueError, msgspec.DecodeError) as error:
         raise InputError(f"{path.name}: expected a snapshot, got one without {error}") from error
 
@@ -93,6 +96,15 @@ def _why(error: Exception) -> str:
 def _layers(tensors: dict[str, torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
     count = sum(name.startswith("keys.") for name in tensors)
     return [(tensors[f"keys.{layer}"], tensors[f"values.{layer}"]) for layer in range(count)]
+
+
+def _states(tensors: dict[str, torch.Tensor]) -> list[dict[int, dict[tuple[str, int], Any]]]:
+    states: dict[int, dict[int, dict[tuple[str, int], Any]]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("state."):
+            _, number, layer, kind, place = name.split(".")
+            states.setdefault(int(number), {}).setdefault(int(layer), {})[kind, int(place)] = tensor
+    return [states[number] for number in sorted(states)]
 
 
 def _embeds(tensors: dict[str, torch.Tensor], frozen: Frozen) -> dict[int, tuple[Any, Any]]:

@@ -1,8 +1,9 @@
 """The wire and its server: WebSocket and HTTP in front of `actors.engine.Engine`. Only `bench` knows torch.
 
 cli         the command `penstock`
-options     its parser; examples: those of --help; settings: options from a file and the environment
+options     its parser, with option_values; examples: those of --help; settings: options from a file and the environment
 progress    what shows that a model is loaded
+encode_options  `penstock encode-serve`, and how `serve` finds it; encode_service: the towers that it serves
 plan        `penstock plan`: how a model would share out memory
 ask         `penstock ask`; ask_view: what it prints; sources: files and stdin; capture: cameras and microphones
 watch       `penstock watch`: what is seen, told by itself as JSON

@@ -148,6 +148,22 @@ async def serve(
         raise EngineFailedError("the engine has failed") from engine.failed
 
 
+async def serve_app(
+    app: Starlette, config: ServerConfig, listener: socket.socket, on_listening: Callable[[str], None]
+) -> None:
+    """Serve an app that has nothing to drain until SIGTERM or SIGINT, or until this is cancelled."""
+    server = _Server(_uvicorn_config(app, config))
+    with _signals(server.stop_now):
+        serving = asyncio.create_task(server.serve(sockets=[listener]), name="http server")
+        on_listening(_url(listener, config))
+        try:
+            await asyncio.wait([serving])
+        except asyncio.CancelledError:
+            server.stop_now()
+            await asyncio.wait([serving])
+            raise
+
+
 def _uvicorn_config(app: Starlette, config: ServerConfig) -> uvicorn.Config:
     sockets = http.Sockets(config.max_connections + http.SPARE_SOCKETS, config.unread_seconds)
     return uvicorn.Config(

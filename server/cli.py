@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         {
             "serve": _serve,
             "config": _config,
+            "encode-serve": _encode_serve,
             "plan": _plan,
             "ask": _ask,
             "watch": _ask,
@@ -85,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 # Options that are fields of `EngineConfig`.
+_SIZES = ("kv_gib", "kv_dtype", "memory_fraction", "slots", "language_only")
+_PLACE = ("device", "dtype", "threads")
 _ENGINE = ("device", "dtype", "quantize", "threads", "cuda_graphs", "chat_template")
 
 
@@ -201,13 +204,15 @@ def engine_config(options: argparse.Namespace) -> EngineConfig:
 
 def sized_config(options: argparse.Namespace) -> EngineConfig:
     """The same with what `serve` and `plan` say about the cache and the streams."""
-    sizes = {name: getattr(options, name) for name in ("kv_gib", "kv_dtype", "memory_fraction", "slots")}
-    return msgspec.structs.replace(engine_config(options), **sizes)
+    said = {name: getattr(options, name) for name in _SIZES}
+    return msgspec.structs.replace(engine_config(options), **said)
 
 
 def served_config(options: argparse.Namespace) -> EngineConfig:
     """The same with what `serve` alone says."""
     own = {"decode": options.decode, "limits_per_request": dict(options.limit), "prefix_cache": options.prefix_cache}
+    own |= {"speculative": options.speculative, "speculative_tokens": options.speculative_tokens}
+    own |= {name: getattr(options, name) for name in ("encoder", "encoder_key_file", "encoder_seconds")}
     for name in ("record", "turn_model"):
         given = getattr(options, name)
         own[name] = None if given is None else str(given)
@@ -224,6 +229,7 @@ def _facts(url: str, info: EngineInfo, config: ServerConfig, own: bool) -> list[
         ("takes", ", ".join(["text", *(_TAKES.get(name, name) for name in info.modalities)])),
         *_pieces(info),
         *([("adapters", ", ".join(one.name for one in info.adapters))] if info.adapters else []),
+        *([("encoder", f"{info.encoder}, which has the towers")] if info.encoder else []),
         ("formats", f"{', '.join(info.formats)} (auto: {auto})"),
         ("replies", f"{info.sampling}, unless a request says otherwise"),
         ("socket", f"{url.replace('http', 'ws', 1)}/v1/stream"),
@@ -240,11 +246,12 @@ def _facts(url: str, info: EngineInfo, config: ServerConfig, own: bool) -> list[
 
 
 def _pieces(info: EngineInfo) -> list[tuple[str, str]]:
-    """What comes in clips and so has to wait, and what the model is served without."""
+    """What comes in clips and so has to wait, and what the model is served without: media, a window."""
     clips = [kind for kind, letter in info.classes.items() if letter == "E"]
     waits = [f"{kind} in clips of {info.pieces[kind]:g} s, or up to the question (class E)" for kind in clips]
     without = [f"no {kind}: {why}" for kind, why in info.left_out.items()]
-    return [("", line) for line in waits + without]
+    keeps = ["its layers keep a state of all rows (class G): streams have no window"] if info.stateful else []
+    return [("", line) for line in waits + without + keeps]
 
 
 def _shares(memory: Memory) -> list[tuple[str, str]]:
@@ -254,8 +261,19 @@ def _shares(memory: Memory) -> list[tuple[str, str]]:
         ("memory", f"{amount(memory.weight_bytes)} weights, {amount(memory.step_bytes)} the largest step"),
         ("", f"{amount(memory.encoder_bytes)} the encoder at most"),
         ("", f"{amount(memory.kv_bytes)} KV cache{kept}: {memory.pages} pages, {memory.tokens} tokens"),
+        *([("", f"{amount(memory.states_bytes)} states of {memory.streams} streams")] if memory.streams else []),
         ("", f"{memory.tokens // 8192} streams of 8k tokens fit"),
     ]
+
+
+def _encode_serve(options: argparse.Namespace) -> int:
+    from . import encode_options
+
+    logs.begin(options.log_level, options.log)
+    setup = msgspec.structs.replace(
+        FITTING, **{name: getattr(options, name) for name in _PLACE if getattr(options, name)}
+    )
+    return encode_options.main(options, _api_key(options), setup)
 
 
 def _plan(options: argparse.Namespace) -> int:

@@ -25,6 +25,8 @@ _COUNTERS = (
     ("steps", "steps", "Steps of the language model."),
     ("prefix_cache_queries", "prefix_queries", "Rows with which streams began."),
     ("prefix_cache_hits", "prefix_hits", "Of these, rows that the prefix cache held."),
+    ("guesses", "guesses", "Tokens that were guessed."),
+    ("guesses_right", "guesses_right", "Of these, tokens that were right, with all before them in the step."),
 )
 # The same of what streams have cost.
 _COSTS = (
@@ -60,6 +62,11 @@ class EngineCollector(Collector):
         yield _gauge("kv_cache_usage_ratio", "The share of the KV cache's pages that somebody holds.", held)
         synchrony = numbers.get("timeliness", {}).get("synchrony")
         yield _gauge("synchrony_ratio", "The share of the newest pieces of media that were in time.", synchrony)
+        encoder = numbers.get("encoder") or {}
+        yield _gauge("encoder_here", "1 while the encoder in another process can be reached.", encoder.get("here"))
+        yield _gauge("encoder_held", "Segments and prompts that wait for it to come back.", encoder.get("held"))
+        what = "How often the connection to it was lost."
+        yield CounterMetricFamily("penstock_encoder_lost", what, value=encoder.get("lost"))
         waiting = GaugeMetricFamily(
             "penstock_mailbox_messages", "Messages that wait for an actor.", labels=("actor", "lane")
         )

@@ -25,6 +25,11 @@ examples:
   penstock serve Qwen/Qwen2.5-VL-3B-Instruct --port 8080
   PENSTOCK_API_KEY=change-me penstock serve --host 0.0.0.0
 """,
+    "encode-serve": """
+examples:
+  penstock encode-serve Qwen/Qwen2.5-VL-3B-Instruct           then, here or elsewhere, one engine or several:
+  penstock serve Qwen/Qwen2.5-VL-3B-Instruct --encoder ws://127.0.0.1:8001
+""",
     "config": """
 examples:
   penstock config                                       what penstock serve would do here, and why

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..codecs.limits import DEFAULT_LIMITS
 from ..errors import InputError
-from ..streams.item import AudioChunk
+from ..streams.item import AudioChunk, Embedding
 from ..streams.requests.prompt import Media, Piece, gather, kind_of
 from ..streams.requests.request import Request
 
@@ -64,7 +64,21 @@ def interleaved(chunk: AudioChunk) -> tuple[str, int, bytes | bytearray | memory
 
 def _part(piece: Piece) -> dict[str, Any]:
     kind = kind_of(piece)
+    if isinstance(piece, Embedding):
+        return {"type": "embedding", "kind": kind, "embedding": _rows(piece)}
     return {"type": kind, kind: f"data:;base64,{base64.b64encode(_file(piece)).decode()}"}
+
+
+def _rows(item: Embedding) -> dict[str, Any]:
+    """Rows made elsewhere: a file as it is, an array as numbers with their type and shape."""
+    told = {name: value for name in ("grid", "pts_us", "stop_us") if (value := getattr(item, name)) is not None}
+    data = item.data
+    if isinstance(data, np.ndarray):
+        if data.dtype not in (np.float32, np.float16):
+            raise InputError(f"embedding: expected float32 or float16, got {data.dtype}")
+        told |= {"dtype": data.dtype.name, "shape": list(data.shape)}
+        data = np.ascontiguousarray(data).tobytes()
+    return {"data": base64.b64encode(data).decode(), **told}
 
 
 def _file(piece: Piece) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from ..errors import InputError
-from ..streams.requests.messages import check_messages, check_tools, described
+from ..streams.requests.messages import EMBEDDED, check_messages, check_tools, described
 from .errors import MessageError
 from .kept_media import checked_name, named
 
@@ -19,6 +19,7 @@ _MEDIA = ("image_url", "video_url", "audio_url", "input_audio")
 # Beside its type and its value a part may have these, which change nothing.
 _BESIDE = {"type", "text", "uuid", "cache_control", "detail", "annotations", "logprobs", "sampling_rate"}
 _WITHIN = {"url", "data", "format", "detail"}
+_ROWS = {"kind", "grid", "dtype", "shape", "pts_us", "stop_us"}  # what rows made elsewhere say of themselves
 
 
 def checked_messages(given: list[Any], parts: bool) -> list[dict[str, Any]]:
@@ -107,9 +108,10 @@ def _part(place: str, part: Any) -> Any:
             part = {**part, name: named()}
     if not isinstance(name, str):
         return part  # which is refused
-    check_known(place, part, _BESIDE | {name, "path", "url", "base64"})
+    rows = _ROWS if name in EMBEDDED else set()
+    check_known(place, part, _BESIDE | {name, "path", "url", "base64"} | rows)
     if isinstance(part.get(name), dict):
-        check_known(f"{place}.{name}", part[name], _WITHIN)
+        check_known(f"{place}.{name}", part[name], _WITHIN | rows)
     gone = ("cache_control",) if name in _MEDIA and uuid is not None else ("cache_control", "uuid")
     return {name: value for name, value in part.items() if name not in gone}
 

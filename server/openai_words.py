@@ -26,6 +26,7 @@ _STATUS = {
     "draining": 503,
     "stream_closed": 503,
     "out_of_memory": 503,
+    "encoder_away": 503,
     "engine_failed": 503,
     "internal": 500,
     "not_finite": 500,

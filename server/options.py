@@ -12,16 +12,17 @@ from typing import Any
 
 from ..engine.config import EngineConfig
 from ..streams.requests.request import FORMATS
-from .bench.options import Numbers, add_benches
+from .bench.options import Numbers, add_benches, add_guesses
 from .config import LIMITS, ServerConfig
+from .encode_options import add_address, add_encoder
 from .examples import EXAMPLES
 from .logs import FORMS as LOG_FORMS
+from .option_values import count, folder_by_name, number, positive, setting, whole
 from .settings import OneLineParser, SettingsParser
 from .version import version
 
 Commands = Mapping[str, Callable[[argparse.Namespace], int]]
 
-_MANY: dict[str, Any] = {"action": "append", "default": []}  # of an option that may be repeated
 _LIMIT_HELP = {
     "max_connections": "open WebSockets",
     "max_streams": "open streams of one socket",
@@ -47,6 +48,11 @@ def make_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"penstock {version()}")
     children = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_settings(children, commands)
+    encodes = children.add_parser(
+        "encode-serve", help="encode media for engines elsewhere", epilog=EXAMPLES["encode-serve"]
+    )
+    encodes.set_defaults(command=commands["encode-serve"])
+    _add_encode_serve(encodes)
     plan = children.add_parser(
         "plan", help="how a model would share out memory, without its weights", epilog=EXAMPLES["plan"]
     )
@@ -68,7 +74,7 @@ def make_parser(commands: Commands) -> argparse.ArgumentParser:
     replay.add_argument("file", type=Path, help="a record that `penstock serve --record` has written")
     replay.add_argument("--model", help="the model's name or folder, where it is not where it was")
     bench = children.add_parser("bench", help="measure")
-    add_benches(bench, commands["bench"], Numbers(_positive, _count, _whole))
+    add_benches(bench, commands["bench"], Numbers(positive, count, whole))
     fetch = children.add_parser("fetch-demo-model", help="fetch a small trained text model, SmolLM2-135M-Instruct")
     fetch.set_defaults(command=commands["fetch-demo-model"])
     fetch.add_argument("--into", type=Path, metavar="FOLDER", help="where it should lie (default in ~/.cache/penstock)")
@@ -94,6 +100,14 @@ def _add_settings(children: Any, commands: Commands) -> None:
     children._parser_class = OneLineParser
 
 
+def _add_encode_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", nargs="?", help="a model's name or folder; without one Brook")
+    _add_where(parser.add_argument_group("the model"))
+    address = add_address(parser, whole)
+    _add_keys(address)
+    _add_log(parser.add_argument_group("running"))
+
+
 def _add_serve(parser: argparse.ArgumentParser) -> None:
     defaults = ServerConfig()
     parser.add_argument(
@@ -103,17 +117,28 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--model", dest="model_option", metavar="MODEL", help="the same, for a file of options")
     _add_place(model)
     _add_cache(model)
-    _add_for_streams(model)
+    add_encoder(model, positive)
+    model.add_argument(
+        "--no-prefix-cache",
+        dest="prefix_cache",
+        action="store_false",
+        help="every stream computes its own rows, also if another began with the same ones",
+    )
+    add_guesses(model, count)
+    _add_adapters(model)
     address = parser.add_argument_group("address and access")
     address.add_argument("--host", default=defaults.host, help="address to listen on (default %(default)s)")
-    address.add_argument("--port", type=_whole, default=defaults.port, help="0 takes a free one (default %(default)s)")
-    _add_key(address, "what clients must show")
-    address.add_argument("--keys", type=Path, metavar="FILE", help="several keys with names and limits, TOML")
+    address.add_argument("--port", type=whole, default=defaults.port, help="0 takes a free one (default %(default)s)")
+    _add_keys(address)
     address.add_argument("--insecure", action="store_true", help="no key although other machines can connect")
     address.add_argument("--tls-cert", metavar="FILE", help="a certificate, PEM")
     address.add_argument("--tls-key", metavar="FILE", help="its key, PEM, without a passphrase")
     address.add_argument(
-        "--allow-origin", **_MANY, metavar="ORIGIN", help="a web origin whose pages may connect; may be repeated"
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="a web origin whose pages may connect; may be repeated",
     )
     _add_limits(parser)
     _add_media(parser.add_argument_group("media"))
@@ -143,27 +168,31 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     _add_reports(running)
 
 
-def _add_for_streams(model: argparse._ArgumentGroup) -> None:
-    model.add_argument(
-        "--no-prefix-cache",
-        dest="prefix_cache",
-        action="store_false",
-        help="every stream computes its own rows, also if another began with the same ones",
-    )
+def _add_adapters(model: argparse._ArgumentGroup) -> None:
     model.add_argument(
         "--adapter",
-        type=_adapter,
-        **_MANY,
+        type=folder_by_name,
+        action="append",
+        default=[],
         metavar="NAME=FOLDER",
         help="load a LoRA that peft has saved; requests name it as their model; may be repeated",
     )
 
 
-def _add_reports(running: argparse._ArgumentGroup) -> None:
+def _add_keys(address: argparse._ArgumentGroup) -> None:
+    _add_key(address, "what clients must show")
+    address.add_argument("--keys", type=Path, metavar="FILE", help="several keys with names and limits, TOML")
+
+
+def _add_log(running: argparse._ArgumentGroup) -> None:
     running.add_argument(
         "--log", choices=LOG_FORMS, default="text", help="how lines of the log are written (default text)"
     )
     running.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+
+
+def _add_reports(running: argparse._ArgumentGroup) -> None:
+    _add_log(running)
     running.add_argument(
         "--otel",
         action="store_true",
@@ -177,7 +206,7 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     _add_place(model)
     model.add_argument(
         "--device-gib",
-        type=_positive,
+        type=positive,
         metavar="GIB",
         help="plan for a device that is not here, on which so much is free (then --device is cuda, unless it says cpu "
         "or mps)",
@@ -188,7 +217,7 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     media.add_argument(
         "--max-pixels",
         dest="processor",
-        type=lambda text: ("max_pixels", _count(text)),
+        type=lambda text: ("max_pixels", count(text)),
         action="append",
         metavar="N",
         help="short for --processor max_pixels=N: pictures and frames are made smaller than that",
@@ -197,15 +226,20 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_cache(model: argparse._ArgumentGroup) -> None:
+    model.add_argument(
+        "--language-only",
+        action="store_true",
+        help="load no weights of towers: media comes in as rows from an encoder elsewhere",
+    )
     cache = model.add_mutually_exclusive_group()
     cache.add_argument(
         "--memory-fraction",
-        type=_positive,
+        type=positive,
         help="how much the KV cache takes of what weights and the largest step leave (default 0.9 on cuda; elsewhere "
         "0.5, but 32768 tokens at most)",
     )
-    cache.add_argument("--kv-gib", type=_positive, help="the KV cache's size in GiB, instead")
-    cache.add_argument(
+    cache.add_argument("--kv-gib", type=positive, help="the KV cache's size in GiB, instead")
+    model.add_argument(
         "--kv-dtype",
         choices=("auto", "int8", "fp8"),
         default="auto",
@@ -213,7 +247,7 @@ def _add_cache(model: argparse._ArgumentGroup) -> None:
     )
     model.add_argument(
         "--slots",
-        type=_count,
+        type=count,
         default=EngineConfig().slots,
         help="how many streams may be open at once, of all clients together (default %(default)s)",
     )
@@ -225,7 +259,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         value = getattr(ServerConfig(), name)
         limits.add_argument(
             f"--{name.replace('_', '-')}",
-            type=_whole if isinstance(value, int) else _number,
+            type=whole if isinstance(value, int) else number,
             default=value,
             metavar="SECONDS" if name.endswith("seconds") else "BYTES" if name.endswith("bytes") else "N",
             help=f"{_LIMIT_HELP[name]} (default {value})",
@@ -256,8 +290,9 @@ def _add_media(media: argparse._ArgumentGroup) -> None:
     )
     media.add_argument(
         "--limit",
-        type=_setting,
-        **_MANY,
+        type=setting,
+        action="append",
+        default=[],
         metavar="KIND=COUNT",
         help="images, videos or audios that a prompt may have, for example image=8; may be repeated",
     )
@@ -266,14 +301,15 @@ def _add_media(media: argparse._ArgumentGroup) -> None:
 def _add_processor(media: argparse._ArgumentGroup) -> None:
     media.add_argument(
         "--processor",
-        type=_setting,
-        **_MANY,
+        type=setting,
+        action="append",
+        default=[],
         metavar="KEY=VALUE",
         help="an option of the model's processor, for example max_pixels=200000; may be repeated",
     )
 
 
-def _add_place(parser: argparse._ArgumentGroup) -> None:
+def _add_where(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument("--revision", help="a branch, tag or commit of a model on the Hub")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default auto: the first of cuda, mps, cpu")
     parser.add_argument(
@@ -282,15 +318,19 @@ def _add_place(parser: argparse._ArgumentGroup) -> None:
         help="default auto: the checkpoint's own, on a CPU only where that is fast",
     )
     parser.add_argument(
-        "--chat-template", metavar="FILE", help="a chat template, in Jinja, in place of the checkpoint's own"
-    )
-    parser.add_argument("--quantize", choices=("int8",), help="keep the decoder's linear layers as int8")
-    parser.add_argument(
         "--threads",
-        type=_count,
+        type=count,
         metavar="N",
         help="how many threads compute on a CPU; default: PENSTOCK_THREADS, OMP_NUM_THREADS, or what the machine gives",
     )
+
+
+def _add_place(parser: argparse._ArgumentGroup) -> None:
+    _add_where(parser)
+    parser.add_argument(
+        "--chat-template", metavar="FILE", help="a chat template, in Jinja, in place of the checkpoint's own"
+    )
+    parser.add_argument("--quantize", choices=("int8",), help="keep the decoder's linear layers as int8")
     parser.add_argument(
         "--no-cuda-graphs",
         dest="cuda_graphs",
@@ -325,13 +365,13 @@ def _add_ask(parser: argparse.ArgumentParser, watches: bool) -> None:
         media.add_argument("--live", action="store_true", help="ask at the start; the model speaks while it watches")
         media.add_argument("--pace", action="store_true", help="play files at their own pace, as --live does")
     seconds = "how long a camera or microphone is watched (default 5, with --live until Ctrl-C)"
-    media.add_argument("--seconds", type=_positive, help=seconds)
+    media.add_argument("--seconds", type=positive, help=seconds)
     media.add_argument("--format", choices=FORMATS, help="default turns, with --live live")
-    media.add_argument("--fps", type=_number, help="frames a second that the model gets (default: the model's own)")
+    media.add_argument("--fps", type=number, help="frames a second that the model gets (default: the model's own)")
     reply = parser.add_argument_group("the reply")
     reply.add_argument("--system", metavar="TEXT", help="the system prompt")
-    reply.add_argument("--max-tokens", type=_count, metavar="N", help="at most so many (default 256, with --live 4000)")
-    reply.add_argument("--temperature", type=_number, help="0 takes the likeliest token (default: as the model has it)")
+    reply.add_argument("--max-tokens", type=count, metavar="N", help="at most so many (default 256, with --live 4000)")
+    reply.add_argument("--temperature", type=number, help="0 takes the likeliest token (default: as the model has it)")
     form = reply.add_mutually_exclusive_group()
     form.add_argument("--json-schema", type=Path, metavar="FILE", help="JSON that is valid by the schema in this file")
     form.add_argument("--choice", metavar="A,B", help="one of these texts, separated by commas")
@@ -344,55 +384,7 @@ def _add_ask(parser: argparse.ArgumentParser, watches: bool) -> None:
         reply.add_argument("--json", action="store_true", help="the stream's events, one JSON object a line")
 
 
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from None
-
-
-def _count(text: str) -> int:
-    value = _whole(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
-    return value
-
-
-def _setting(text: str) -> tuple[str, bool | int | float]:
-    """A name and its value: true, false or a number."""
-    name, equals, value = text.partition("=")
-    words = {"true": True, "false": False}
-    try:
-        if name and equals:
-            return name, words[value] if value in words else float(value) if "." in value else int(value)
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"expected NAME=NUMBER, NAME=true or NAME=false, got {text!r}")
-
-
-def _adapter(text: str) -> tuple[str, str]:
-    """A name and a folder."""
-    name, _, folder = text.partition("=")
-    if not name or not folder:
-        raise argparse.ArgumentTypeError(f"expected NAME=FOLDER, got {text!r}")
-    return name, folder
-
-
-def _positive(text: str) -> float:
-    value = _number(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"expected more than 0, got {text}")
-    return value
-
-
 def _add_trace(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", help="a model's name or folder; without one Brook")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument("--tokens", type=_whole, default=2, help="length of the reply (default 2)")
+    parser.add_argument("--tokens", type=whole, default=2, help="length of the reply (default 2)")

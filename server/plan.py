@@ -49,6 +49,8 @@ def _rows(found: Forecast, config: EngineConfig) -> Iterator[tuple[str, str]]:
     yield "cache", f"{amount(memory.kv_bytes)}: {memory.pages} pages of {memory.page_tokens} rows"
     gain = f" in {memory.kv_dtype}: {memory.kv_gain:.2f} times as many rows as in {found.dtype}"
     yield "", f"{amount(memory.token_bytes)} a row{'' if memory.kv_dtype == 'auto' else gain}"
+    if memory.streams:
+        yield "states", f"{amount(memory.states_bytes)}: {memory.streams} streams, {amount(memory.state_bytes)} each"
     if (left := found.left_bytes) is not None:
         yield "left", amount(left) if left >= 0 else f"none: {amount(-left)} too little for the step and the encoder"
     yield "fits", f"{memory.tokens} rows of cache, {memory.tokens // 8192} streams of 8k tokens"

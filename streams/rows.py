@@ -62,7 +62,7 @@ def _grid(item: Embedding, spec: RowSpec, count: int) -> tuple[int, int, int]:
 def _numbers(name: str, values: np.ndarray) -> np.ndarray:
     if values.dtype not in (np.float32, np.float16):
         raise InputError(f"embedding: expected {name} as float32 or float16, got {values.dtype}")
-    wide = np.ascontiguousarray(values, np.float32)
+    wide = np.require(values, np.float32, ["C", "W"])
     if not np.isfinite(wide).all():
         raise InputError(f"embedding: expected finite numbers as {name}, got NaN or infinity")
     return wide

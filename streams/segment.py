@@ -82,23 +82,28 @@ class MediaSpec(msgspec.Struct, frozen=True, kw_only=True):
     unit_us: int = 2_000_000
     # What a client may set of the processor, by name.
     options: dict[str, Option] = {}
+    # Those of them that go with each piece to the model's processor, which sizes it; and the values that are asked for.
+    by_piece: tuple[str, ...] = ()
+    asked: dict[str, bool | int | float] = {}
     rows: RowSpec = RowSpec(0, {})
 
 
 class ImageSegment(msgspec.Struct, frozen=True, eq=False, tag="image"):
-    """A still picture, `(h, w, 3)` uint8, already at the size the model takes."""
+    """A still picture, `(h, w, 3)` uint8, already at the size the model takes. `asked` as in `MediaSpec`."""
 
     seq: int
     index: int
     pixels: np.ndarray
     start_us: int | None = None
     stop_us: int | None = None
+    asked: dict[str, bool | int | float] = {}
 
 
 class VideoSegment(msgspec.Struct, frozen=True, eq=False, tag="video"):
     """One temporal patch of a video, `(temporal_patch, h, w, 3)` uint8, at the size that was fixed when the video
     opened. `clip_fps`: it is part of a clip of its own, at so many frames a second; None: of the stream's video.
     `smaller`: the same frames at the size that they have while nothing happens, until it is decided which go in.
+    `asked` as in `MediaSpec`.
     """
 
     seq: int
@@ -108,6 +113,7 @@ class VideoSegment(msgspec.Struct, frozen=True, eq=False, tag="video"):
     stop_us: int
     clip_fps: float | None = None
     smaller: np.ndarray | None = None
+    asked: dict[str, bool | int | float] = {}
 
 
 class AudioSegment(msgspec.Struct, frozen=True, eq=False, tag="audio"):
@@ -172,7 +178,7 @@ Segment = ImageSegment | VideoSegment | AudioSegment | UnitSegment | EmbeddingSe
 class DroppedSegment(msgspec.Struct, frozen=True, eq=False, tag="dropped"):
     """A piece that does not go to the model, in its place among those that do: its time passes there.
 
-    `piece` is without content: its pixels have no height and width, and it has no samples.
+    `piece` is without content: its pixels and samples are zeros that take no memory. Its shapes say how long it took.
     """
 
     seq: int

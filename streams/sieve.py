@@ -161,8 +161,9 @@ def _cells(pixels: np.ndarray) -> np.ndarray:
 def _without_content(segment: VideoSegment | AudioSegment) -> DroppedSegment:
     """What stands for a segment that does not go to the model."""
     if isinstance(segment, VideoSegment):
-        empty = np.zeros((len(segment.pixels), 0, 0, 3), np.uint8)
-        nothing = msgspec.structs.replace(segment, pixels=empty, smaller=None)
+        black = np.broadcast_to(np.uint8(0), segment.pixels.shape)
+        nothing = msgspec.structs.replace(segment, pixels=black, smaller=None)
     else:
-        nothing = msgspec.structs.replace(segment, samples=np.zeros(0, np.float32), lead=0, power=None)
+        still = np.broadcast_to(np.float32(0), segment.samples.shape)
+        nothing = msgspec.structs.replace(segment, samples=still, power=None)
     return DroppedSegment(segment.seq, segment.index, nothing)

@@ -106,7 +106,7 @@ class Timeline:
         patches = sounds = None
         if self._pictures is not None:
             ordered, patch = lateness_us > 0, spec.temporal_patch
-            patches = VideoPatches(Sampler(fps), self._pictures, patch, ordered, smaller, spec.video_fill)
+            patches = VideoPatches(Sampler(fps), self._pictures, patch, ordered, smaller, spec.video_fill, spec.asked)
         if spec.audio_rate:
             sounds = AudioBlocks(spec, make_resampler, once=lateness_us > 0)
         self._rooms = Tracks(patches, sounds)
@@ -150,7 +150,7 @@ class Timeline:
         segments: list[Segment | TurnEnd] = []
         dropped: list[Dropped] = []
         self._give_all(seq, segments, dropped)
-        segments.append(ImageSegment(0, 0, self._resize(pixels, *size), pts_us, pts_us))
+        segments.append(ImageSegment(0, 0, self._resize(pixels, *size), pts_us, pts_us, self._spec.asked))
         return self._output(seq, segments, dropped)
 
     def rows(self, seq: int, segment: EmbeddingSegment) -> Output:

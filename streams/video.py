@@ -158,7 +158,7 @@ class VideoPatches:
     open patch is completed by repeating its last frame, and the size is fixed again. A segment's times are those of
     the first and the last frame in it. `ordered`: frames come in the order of their times, so that one which is older
     than the newest came too late. `smaller`: what makes frames of another size, which segments have too. `fill`: an
-    open patch is completed to a multiple of so many frames; 0: to a whole patch.
+    open patch is completed to a multiple of so many frames; 0: to a whole patch. `asked`: of each segment.
     """
 
     def __init__(
@@ -169,9 +169,11 @@ class VideoPatches:
         ordered: bool = False,
         smaller: Pictures | None = None,
         fill: int = 0,
+        asked: dict[str, bool | int | float] | None = None,
     ) -> None:
         self._sampler = sampler
         self._fill = fill or patch
+        self._asked = asked or {}
         self._ordered = ordered
         self._pictures, self._smaller = pictures, smaller
         self._patch = patch
@@ -227,7 +229,7 @@ class VideoPatches:
         pixels = whole_patches([shown.pixels for shown in self._open], self._fill)
         others = [shown.smaller for shown in self._open if shown.smaller is not None]
         smaller = whole_patches(others, self._fill) if others else None
-        segment = VideoSegment(0, 0, pixels, self._open[0].at_us, self._open[-1].at_us, smaller=smaller)
+        segment = VideoSegment(0, 0, pixels, self._open[0].at_us, self._open[-1].at_us, None, smaller, self._asked)
         self._open = []
         return [segment]
 

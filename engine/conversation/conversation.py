@@ -204,7 +204,7 @@ class Conversation:
         """
         reply = self.stream.reply
         assert reply is not None
-        keep = max(keep, reply.least)
+        keep = max(keep, reply.least_from(self.stream.least_row))
         if keep < len(reply.ids):
             again = reply.again(keep, self.stream.past)
             row, cursor, behind = reply.cut(keep)

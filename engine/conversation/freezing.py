@@ -12,10 +12,12 @@ from ..command import PromptInput, Question
 from ..family import Family
 from ..graph import Graph
 from ..pages import PageTable
+from ..plan import StateMove
 from ..span import Rows, Span, Stored
 from ..words import detokenize
 from ..words.detokenize import Detokenizer, decoder
-from . import fronts, keys, layout, marks, reply, rules, state, waiting
+from . import carried, fronts, keys, layout, marks, reply, rules, state, waiting
+from .carried import Carried
 from .fronts import Fronts
 from .layout import Layout
 from .reply import ReplyState
@@ -23,7 +25,7 @@ from .state import StreamState
 
 _HOMES = (
     *(event, format, segment, request, structured, window, command, pages, plan, positions, span, detokenize),
-    *(fronts, keys, layout, marks, reply, rules, state, waiting),
+    *(carried, fronts, keys, layout, marks, reply, rules, state, waiting),
 )
 
 
@@ -31,7 +33,8 @@ _HOMES = (
 _GIVEN = (
     *((StreamState, "id"), (StreamState, "slots"), (StreamState, "request"), (StreamState, "changes")),
     *((Layout, "family"), (Layout, "format"), (PageTable, "pool"), (Detokenizer, "_text_of")),
-    *((Fronts, "tables"), (Fronts, "seen"), (StreamState, "unspelled"), (StreamState, "wears"), (ReplyState, "guide")),
+    *((Carried, "_entries"), (Fronts, "tables"), (Fronts, "seen"), (StreamState, "unspelled"), (StreamState, "wears")),
+    (ReplyState, "guide"),
 )
 
 
@@ -46,8 +49,8 @@ def thaw(data: bytes, like: StreamState, family: Family, base: int) -> StreamSta
     that `freeze` has not written."""
     values = (
         *(like.id, like.slots, like.request, like.changes),
-        *(family, like.layout.format, like.table.pool, decoder(family.tokenizer), like.slots[1:]),
-        *((), None, like.wears, None),
+        *(family, like.layout.format, like.table.pool, decoder(family.tokenizer), range(0)),
+        *(like.slots[1:], (), None, like.wears, None),
     )
     stored = {Stored: lambda one: msgspec.structs.replace(one, id=base + one.id) if one.id >= 0 else one}
     stream = Graph(_HOMES, dict(zip(_GIVEN, values, strict=True)), stored).read(data)
@@ -55,6 +58,9 @@ def thaw(data: bytes, like: StreamState, family: Family, base: int) -> StreamSta
         raise ValueError(f"expected a stream, got a {type(stream).__name__}")
     if stream.fronts is not None:
         stream.fronts.stand(stream.fronts.position)
+    if stream.carried is not None:
+        stream.carried = stream.carried.copy(like.slot)
+        like.changes.states.append(StateMove(like.id, None, stream.carried.entries))
     for form in forms(stream):
         family.grammars.has(form)  # which keeps it
     if stream.reply is not None:

@@ -81,8 +81,8 @@ class Kept:
         reply can be cut only after them.
         """
         while self.bytes > self._limit:
-            stream = max(streams, key=lambda stream: stream.head - stream.kept_from, default=None)
-            if stream is None or stream.kept_from >= stream.head:
+            stream = max(streams, key=lambda stream: stream.spare - stream.kept_from, default=None)
+            if stream is None or stream.kept_from >= stream.spare:
                 return
             self.remove(stream.let_go())
 

@@ -111,6 +111,8 @@ class Layout:
         self._lay(self._in_block(span))
         if span.after:
             self._lay(msgspec.structs.replace(self._plain(span.after), mark="after"))
+        if span.after or span.places is not None:
+            self.block = self._block(span)
         if step.state is State.ASSISTANT:
             self._close()
         return self._end_event(step)
@@ -123,10 +125,10 @@ class Layout:
         side. Nothing passes where positions say nothing of time: if it is told in words, and while an assistant turn is
         open, in which each piece is a block of its own.
         """
-        if span.before or self._first or self.state is State.ASSISTANT:
+        by_rule = span.behind and self.rule != "max"
+        patches, rows = span.grid[0], span.behind if by_rule else span.audio_rows
+        if not (patches or rows) or self._first or self.state is State.ASSISTANT:
             return
-        by_rows = span.modality == "audio" or self.family.data.axes == 1
-        patches, rows = (0, span.audio_rows) if by_rows else (span.grid[0], 0)
         if self.block is not None and self.block.kind == span.modality:
             self.block.extend(patches, rows, self.clock)
             self.block.leave(self.cursor, self.rule)

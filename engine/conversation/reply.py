@@ -120,10 +120,11 @@ class ReplyState:
             self.guide.follow(self.ids[self.value :])
         return self.guide
 
-    def draw(self) -> Draw:
-        """How the next token is drawn."""
-        params, way, place = self.params, self._way, len(self.ids)
-        barred = tuple(self._ends) if len(self.ids) < params.min_tokens else ()
+    def draw(self, ahead: int = 0) -> Draw:
+        """How the next token is drawn. `ahead`: the one so many tokens later, of a reply without a grammar; what it
+        `said` is without those between."""
+        params, way, place = self.params, self._way, len(self.ids) + ahead
+        barred = tuple(self._ends) if place < params.min_tokens else ()
         allowed = b""
         guide = self.follow()
         if guide is not None:
@@ -190,6 +191,11 @@ class ReplyState:
             return self.row, self.cursor.copy(), behind
         position = self.positions[-1] + 1
         return self.places[-1] + 1, Cursor(position, position), behind
+
+    def least_from(self, row: int) -> int:
+        """How many tokens stay at least where it can be cut from `row` on."""
+        over = 0 if row <= self.row else self.gone + bisect_left(self.places, row - 1) + 1
+        return max(self.least, over)
 
     def again(self, keep: int, past: int) -> int:
         """Before which row a cut to `keep` tokens will lay once more what was fed, where rows before `past` have been;

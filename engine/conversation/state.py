@@ -11,6 +11,7 @@ laid        rows in the order of the KV, the window, from row `begin` on; rows a
 
             entries [0, head) of it are fed as wholes; entries [0, kept_from) have let their embeddings go
 fronts      what is held from before row `begin`; None until the stream slides
+carried     where its states lie; None where the model's layers keep none
 
 Its conversation and its own methods write it. The scheduler and the actors read it and call these methods.
 """
@@ -30,6 +31,7 @@ from ..pages import Edit, PageTable
 from ..plan import Changes, Feed, TableEdit, Wears
 from ..span import Rows
 from ..words.spelling import Unspelled
+from .carried import Carried
 from .fronts import Fronts
 from .keys import Keys
 from .layout import Layout
@@ -60,6 +62,7 @@ class StreamState:
         changes: Changes,
         why: str = "",
         spell_apart: bool = False,
+        stateful: bool = False,
         wears: Wears | None = None,
     ) -> None:
         self.id = id
@@ -70,6 +73,7 @@ class StreamState:
         self.table = table
         self.changes = changes  # of page tables, since the last plan
         self.fronts: Fronts | None = None
+        self.carried = Carried(slots[0]) if stateful else None
         self.inputs: deque[Waiting] = deque()
         self.laid: list[Rows] = []
         self.starts: list[int] = []  # first row of each entry of `laid`
@@ -183,6 +187,8 @@ class StreamState:
         with self._happens_to_rows(What.TAKEN):
             self.head, self.cold, self.found = 0, max(self.cold, self.table.length), 0
             self.table.clear()
+            if self.carried is not None:
+                self.carried.back_to(0)
 
     def come_back(self) -> list[int]:
         """Its turn to be fed: its rows come back from host memory. Returns the pages they go to."""
@@ -268,6 +274,8 @@ class StreamState:
     def feed(self, count: int) -> tuple[Feed, list[tuple[int, int]]]:
         """Its next `count` rows, as a step takes them, with pages for them; and pages to be copied before."""
         table, first, rows = self.table, self.fed, self.take(count)
+        said = self.reply is not None and self.reply.places[-1:] == [first]
+        use = self.carried and self.carried.feed(count, said, self.laid, self.starts, self.firm)
         edit = table.append(count)
         if edit.pages:
             self.changes.edits.append(TableEdit(self.slot, edit.index, edit.pages))
@@ -276,7 +284,8 @@ class StreamState:
         draw = None if speaks is None else speaks.draw()
         base, seen = table.base, () if self.fronts is None else self.fronts.seen
         worn = 0 if self.wears is None else self.wears.number
-        return Feed(self.id, self.slot, first - base, rows, draw, table.begin - base, seen, worn), edit.copies
+        feed = Feed(self.id, self.slot, first - base, rows, draw, table.begin - base, seen, states=use, adapter=worn)
+        return feed, edit.copies
 
     def passed(self) -> list[tuple[int, Rows]]:
         """Move the head after what is fed; return (first row, run) of the runs that are wholly fed now."""
@@ -295,9 +304,38 @@ class StreamState:
         self.laid[place] = msgspec.structs.replace(run, stored=None)
         self.host_bytes -= run.stored.nbytes
         self.whole = False
+        if self.carried is not None:
+            self.carried.lost = self.starts[place] + len(run)
         if self.reply is not None and self.starts[place] >= self.reply.row:
             self.reply.let_go(self.starts[place])
         return [run]
+
+    @property
+    def spare(self) -> int:
+        """Entries of `laid` before this are fed, and never again unless the stream loses its pages."""
+        if self.carried is None:
+            return self.head
+        return min(self.head, bisect_right(self.starts, self.carried.oldest(self.firm)) - 1)
+
+    @property
+    def least_row(self) -> int:
+        """From which row on it can be cut anywhere, by its states."""
+        return 0 if self.carried is None else self.carried.least_row
+
+    @property
+    def firm(self) -> int:
+        """Rows before this are not taken back for words that follow."""
+        return self.rows - self.layout.open_rows
+
+    def take_out(self, row: int) -> None:
+        """The rows from `row` on leave the cache. With states, some before are to be fed once more."""
+        if row >= self.table.length:
+            return
+        back = row
+        if self.carried is not None:
+            back, self.cold = self.carried.back_to(row), max(self.cold, row)
+            self.head = min(self.head, max(0, bisect_right(self.starts, back) - 1))
+        self.table.truncate(back)
 
     def cut(self, row: int) -> list[Rows]:
         """Forget what is laid from `row` on, and take it out of the cache. Returns the runs that went whole; part of a
@@ -319,8 +357,7 @@ class StreamState:
         self.kept_from = min(self.kept_from, keep)
         fed = (self.laid[place].seen for place in range(self.head - 1, -1, -1))
         self.newest = next((seen for seen in fed if seen), None)
-        if row < self.table.length:
-            self.table.truncate(row)
+        self.take_out(row)
         self.passed()  # a run that was fed in part may be whole now
         return gone
 
@@ -353,15 +390,6 @@ class StreamState:
         since = next((time for time in times if time is not None), None)
         return {"rows": self.size, "begin": self.begin, "since_us": since}
 
-    def feed_last_again(self) -> None:
-        """Its last rows are fed once more, to draw from."""
-        place = len(self.laid) - 1
-        row = self.starts[place] if self.laid[place].atomic else self.rows - 1
-        self.cold, self.found = min(self.cold, row), min(self.found, row)
-        self.head = min(self.head, place)
-        if row < self.table.length:
-            self.table.truncate(row)
-
     def transcript(self) -> list[TranscriptRow]:
         """What the KV cache holds or would be fed again, in order."""
         window = [
@@ -370,30 +398,3 @@ class StreamState:
             if start + len(run) <= self.past
         ]
         return window if self.fronts is None else self.fronts.transcript() + window
-
-    def fork(self, id: int, slots: list[int], before: int) -> StreamState:
-        """The same stream once more, as it is here, with the inputs before `before` that still wait. `slots`: the
-        numbers of the twin's page tables, the window's first."""
-        twin = self.copy(id, slots, self.changes)
-        twin.why = f"fork of stream {self.id}"
-        twin.inputs = deque(input for input in twin.inputs if input.seq < before)
-        if not twin.away:
-            twin.show_tables()
-        return twin
-
-    def copy(self, id: int, slots: list[int], changes: Changes) -> StreamState:
-        """The same stream once more, of which the runner does not know; `changes` are those of its tables."""
-        twin = object.__new__(StreamState)
-        twin.__dict__.update(self.__dict__)
-        twin.id, twin.slots, twin.changes = id, slots, changes
-        twin.layout, twin.keys, twin.marks = self.layout.copy(), self.keys.copy(), self.marks.copy()
-        twin.table, twin.turns = self.table.fork(), list(self.turns)
-        twin.fronts = None if self.fronts is None else self.fronts.copy(slots[1:])
-        twin.inputs = deque(input.copy() for input in self.inputs)
-        twin.laid, twin.starts = list(self.laid), list(self.starts)
-        twin.reply = None if self.reply is None else self.reply.copy()
-        twin.ready = None if self.ready is None else dict(self.ready)
-        twin.losses = msgspec.structs.replace(self.losses)
-        twin.reader = READER[self.reader, What.FORKED]
-        twin.events = []
-        return twin

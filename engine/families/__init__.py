@@ -1,18 +1,21 @@
 """Model families that Penstock serves, by `model_type` of their configuration.
 
 Each module has `load(path, dtype, device) -> Loaded`; on the device "meta" no weight is read (opened.py). Families
-outside this folder register under the entry point group `penstock.families` with the model type as the name and such a
-`load` as the object.
+of other packages register such a `load` (outside.py; docs/add-a-family.md).
 
+    outside.py          families of other packages
     text.py             text-only decoders: Llama, Qwen2, Qwen3; others are tried
     tried.py            any other model that takes pictures, video or sound
     trial.py            whether it does here what it does in the library
     tried_towers.py     its towers, by the library's own methods
+    piece_sizes.py      how long the pieces are that its processor lays
+    processor_options.py   which options its processor has
     alone.py            one piece of media as a processor lays it
     senses.py           which kinds of media it takes
     far_words.py        words that its towers' projectors embed
     row_types.py        what decoders are told of rows beside them
     together.py         rows of a prompt that see rows behind them
+    composed.py         decoders and towers that a configuration puts together
     one_axis.py         what models share whose rows stand on one axis of positions
     llava.py            LLaVA 1.5: images
     llava_onevision.py  LLaVA-OneVision: images, video
@@ -21,9 +24,12 @@ outside this folder register under the entry point group `penstock.families` wit
     qwen_vl.py          Qwen2-VL, Qwen2.5-VL: images, video
     qwen3_vl.py         Qwen3-VL and its mixtures of experts: images, video
     opened.py           a model with all of its weights
+    parts.py            or with those of its towers, or of its decoder, alone
+    absent.py           towers that are elsewhere
     sizes.py            at which size a processor takes pictures and frames
     towers.py           towers that see, in pieces between decode steps: Qwen's, and the base of the others
     prompt.py           a whole prompt through the model's own processor
+    ready_rows.py       where rows stand in it that were made elsewhere
     transcription.py    how families that hear are asked for the words of a sound
     qwen2_5_omni.py     the thinker of Qwen2.5-Omni: images, video, sound, sound inside video
     qwen3_omni.py       the thinker of Qwen3-Omni: the same
@@ -35,7 +41,6 @@ import re
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +52,8 @@ from ..runner.library import transformers
 from ..runner.out_of_memory import is_out_of_memory
 from ..runner.rotary import check_rotary
 from .opened import MissingWeights
+from .outside import outside, registered
+from .parts import wanted
 
 BUILT_IN = {
     "gemma3": ".gemma3",
@@ -78,9 +85,8 @@ def loader(model_type: str) -> Callable:
     with the reason and what is served, where it cannot be one; of `load`, where it turns out to be none."""
     if model_type in BUILT_IN:
         return partial(_native, model_type, import_module(BUILT_IN[model_type], __name__).load)
-    found = entry_points(group="penstock.families", name=model_type)
-    if found:
-        return next(iter(found)).load()
+    if registered(model_type):
+        return outside(model_type)
     trial = _trial(model_type)
     if trial is None:
         raise _unserved(model_type, "transformers has no model for it that takes media or text and says text")
@@ -89,7 +95,7 @@ def loader(model_type: str) -> Callable:
 
 def is_tried(model_type: str) -> bool:
     """Whether nobody named this type: a trial at load decides if it is served."""
-    return model_type not in BUILT_IN and not entry_points(group="penstock.families", name=model_type)
+    return model_type not in BUILT_IN and not registered(model_type)
 
 
 def rehearse(model_type: str, path: Path) -> None:
@@ -125,6 +131,9 @@ def _native(model_type: str, load: Callable, *where: Any) -> Any:
 
 
 def _tried(model_type: str, module: str, *where: Any) -> Any:
+    if module == ".tried" and (side := wanted()) is not None:
+        lacking = "towers" if side == "language" else "decoder"
+        raise _unserved(model_type, f"a trial compares whole models: expected a family by name, got no {lacking}")
     try:
         return import_module(module, __name__).load(*where)
     except _PLAIN:
@@ -161,7 +170,7 @@ def check_config(config: Any) -> None:
     except ModelError as error:
         raise _unserved(config.model_type, error) from error
     others = [name for name in getattr(config, "sub_configs", {}) if re.search("vision|audio|image|speech", name)]
-    only_text = config.model_type not in BUILT_IN and _trial(config.model_type) == ".text"
+    only_text = is_tried(config.model_type) and _trial(config.model_type) == ".text"
     if only_text and any(getattr(config, name, None) is not None for name in others):
         named = ", ".join(sorted(others))
         raise _unserved(config.model_type, f"it would be served as text alone, without its {named}")

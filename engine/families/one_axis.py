@@ -7,7 +7,7 @@ follow, each is one tile, as the makers have it for several. It does not know wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,13 +16,14 @@ import numpy as np
 import torch
 
 from ...streams.requests.prompt import Content
-from ...streams.segment import ImageSegment, MediaSpec, RowSpec, Segment, SizeRule
+from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, RowSpec, Segment, SizeRule, VideoSegment
 from ...streams.size import check_sides
 from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, Features
-from ..family import Family, FamilyData, Loaded
+from ..family import Family, FamilyData, Loaded, Taken
 from ..runner.gate import tower_pass
 from ..span import Span
 from ..words.template import learn
+from .composed import check_composed
 from .towers import Pictures, PictureTowers, as_files, open_sight
 
 AS_IT_CAME = SizeRule(1, 1, 4096 * 4096)  # a picture is kept as it came until the processor has it
@@ -45,12 +46,12 @@ class OneAxisTowers(PictureTowers):
     def spec(self) -> MediaSpec:
         return MediaSpec(image=AS_IT_CAME)
 
+    def takes(self, piece: VideoSegment | AudioSegment) -> Taken:
+        """Positions count rows."""
+        return Taken() if self.tells_times else Taken(rows=self.rows(piece))
+
     def taken(self) -> RowSpec:
         return msgspec.structs.replace(super().taken(), grids=False)
-
-    def own_blocks(self) -> dict[str, tuple[str, str]]:
-        """What the processor, not the template, sets around media."""
-        return {}
 
     def endings(self) -> dict[str, torch.Tensor]:
         """Rows `(n, hidden)` that close a block, before the template's closing ids."""
@@ -120,16 +121,22 @@ def blocks_of(tower: Any) -> Iterable[Any]:
 
 
 def load_one_axis(
-    path: Path, dtype: torch.dtype, device: torch.device, towers: type[OneAxisTowers], names: tuple[str, str]
+    path: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    towers: type[OneAxisTowers],
+    names: tuple[str, str],
+    blocks: Callable[[Any], Iterable[Any]] = blocks_of,
 ) -> Loaded:
     """A model of this kind from `path`, in `dtype` on `device`; only the attention of its language model is replaced.
 
-    `names`: what the library calls the vision tower and the language model.
+    `names`: what the library calls the vision tower and the language model. `blocks`: the layers of that tower, between
+    which a step may run.
     """
     processor, model = open_sight(path, dtype, device)
     config, tokenizer = model.config, processor.tokenizer
     sight, decoder = (getattr(model.model, name) for name in names)
-    tower = towers(model.model, processor, blocks_of(sight))
+    tower = towers(model.model, processor, blocks(sight))
     learnt = learn(processor, tokenizer, model.generation_config, tower.placeholders())
     learnt["blocks"] |= tower.own_blocks()
     endings = tower.endings()
@@ -147,4 +154,4 @@ def load_one_axis(
         ending_ids={kind: [tower.token_id(kind)] * len(rows) for kind, rows in endings.items()},
     )
     family = Family(data, tokenizer, endings)
-    return Loaded(family, tower, decoder, model.lm_head, config.text_config)
+    return check_composed(Loaded(family, tower, decoder, model.lm_head, config.text_config), model)

@@ -12,11 +12,12 @@ from typing import Any, Protocol
 import torch
 
 from ...errors import InputError
-from ...streams.requests.prompt import Content
+from ...streams.requests.prompt import MADE_ELSEWHERE, Content
 from ..words.spelling import Spelling, spelling_of
 from ..words.template import begins
+from .ready_rows import ReadyMarks
 
-_WORDS = {"image": ("image", "images"), "video": ("video", "videos"), "audio": ("audio", "audios")}
+_MADE_ELSEWHERE = {"image": ("image", "images"), "video": ("video", "videos"), "audio": ("audio", "audios")}
 
 
 class ProcessorFacts(Protocol):
@@ -34,6 +35,10 @@ class ProcessorFacts(Protocol):
         """What stands in a text for one piece of media, by kind."""
         ...
 
+    def own_blocks(self) -> dict[str, tuple[str, str]]:
+        """What the processor, not the template, sets around media."""
+        ...
+
     def values(self, content: Content) -> dict[str, list[Any]]:
         """The media by kind as the processor takes them."""
         ...
@@ -48,6 +53,11 @@ def process(source: ProcessorFacts, content: Content) -> Any:
 
     Raises InputError for media that the model does not take, and where placeholders and media do not match.
     """
+    return process_marked(source, content)[0]
+
+
+def process_marked(source: ProcessorFacts, content: Content) -> tuple[Any, list[int]]:
+    """As `process`; and at which of its ids rows stand that were made elsewhere."""
     _check_kinds(source, content)
     media = source.values(content)
     options = source.media_options(media, content)
@@ -71,13 +81,20 @@ def process(source: ProcessorFacts, content: Content) -> Any:
             processor.tokenizer = spelling
         return processor(text=[text], **given, return_tensors="pt", **options, **more)
 
+    tokenizer = source.processor.tokenizer
+    marks = ReadyMarks(content, tokenizer, source.own_blocks())
     if content.ids is not None:
-        return _from_ids(source.processor, content.ids, placed, media, call)
+        made = _from_ids(source.processor, content, placed, media, marks, call)
+        return made, marks.found(made["input_ids"][0].tolist())[0]
     text = content.text if content.messages is None else _rendered(source.processor, content, spelling)
     assert text is not None
-    _check_counts(content.name, {kind: text.count(token) for kind, token in placed.items()}, placed, media)
-    tokenizer = source.processor.tokenizer
-    return call(text, **({"add_special_tokens": False} if begins(tokenizer, text) else {}))
+    _check_counts(content, {kind: text.count(token) for kind, token in placed.items()}, placed, media)
+    text = marks.in_text(text, placed)
+    made = call(text, **({"add_special_tokens": False} if begins(tokenizer, text) else {}))
+    ready, own = marks.found(made["input_ids"][0].tolist())
+    for place, mark in own.items():
+        made["input_ids"][0, place] = tokenizer.convert_tokens_to_ids(mark)
+    return made, ready
 
 
 def conversation(content: Content, spelling: Spelling, parts: bool = True) -> list[dict[str, Any]]:
@@ -121,18 +138,21 @@ def _check_kinds(source: ProcessorFacts, content: Content) -> None:
             raise InputError(f"content part: expected {', '.join(others)} or {last}, got {kind!r}")
 
 
-def _check_counts(name: str, found: dict[str, int], placed: dict[str, str], media: dict[str, list[Any]]) -> None:
+def _check_counts(content: Content, found: dict[str, int], placed: dict[str, str], media: dict[str, list[Any]]) -> None:
     for kind, token in placed.items():
-        count = len(media.get(kind, ()))
+        count = len(media.get(kind, ())) + sum(one.kind == kind for one in content.ready)
         if found[kind] != count:
-            raise InputError(f"{name}: expected {found[kind]} of {token}, got {count} {_WORDS[kind][count != 1]}")
+            raise InputError(
+                f"{content.name}: expected {found[kind]} of {token}, got {count} {_MADE_ELSEWHERE[kind][count != 1]}"
+            )
 
 
 def _from_ids(
     processor: Any,
-    ids: list[int],
+    content: Content,
     placed: dict[str, str],
     media: dict[str, list[Any]],
+    marks: ReadyMarks,
     call: Callable[..., Any],
 ) -> Any:
     """The placeholders among `ids` become what the processor makes of each in a text that has nothing else.
@@ -140,13 +160,12 @@ def _from_ids(
     In that text an end token stands between them, which no tokenizer joins with its neighbours.
     """
     tokenizer = processor.tokenizer
-    vocabulary = len(tokenizer)
-    for id in ids:
-        if not 0 <= id < vocabulary:
-            raise InputError(f"prompt_ids: expected token ids below {vocabulary}, got {id}")
     kinds = {tokenizer.convert_tokens_to_ids(token): kind for kind, token in placed.items()}
+    given = check_ids(content, len(tokenizer))
+    found = [kinds[id] for id in given if id in kinds]
+    _check_counts(content, {kind: found.count(kind) for kind in placed}, placed, media)
+    ids = marks.in_ids(given, kinds)
     found = [kinds[id] for id in ids if id in kinds]
-    _check_counts("prompt_ids", {kind: found.count(kind) for kind in placed}, placed, media)
     mark, mark_id = tokenizer.eos_token, tokenizer.eos_token_id
     made = call(mark + "".join(placed[kind] + mark for kind in found), add_special_tokens=False)
     row = made["input_ids"][0].tolist()
@@ -160,6 +179,22 @@ def _from_ids(
         if isinstance(tensor, torch.Tensor) and tensor.shape == shape:
             made[name] = _joined(tensor[0], order, name)[None]
     return made
+
+
+def check_ids(content: Content, vocabulary: int) -> list[int]:
+    """The token ids of a prompt. InputError for one that is none, and where those that stand for rows made elsewhere in
+    place of words do not match these."""
+    assert content.ids is not None
+    for id in content.ids:
+        if not 0 <= id < vocabulary and id != MADE_ELSEWHERE:
+            raise InputError(f"prompt_ids: expected token ids below {vocabulary}, got {id}")
+    places, rows = content.ids.count(MADE_ELSEWHERE), sum(one.kind == "text" for one in content.ready)
+    if places != rows:
+        raise InputError(
+            f"prompt_ids: expected an embedding of kind text for each {MADE_ELSEWHERE}, of which are {places}, "
+            f"got {rows}"
+        )
+    return content.ids
 
 
 def _joined(tensor: torch.Tensor, order: list[tuple[int, int] | int], name: str) -> torch.Tensor:

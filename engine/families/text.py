@@ -14,21 +14,26 @@ import torch
 
 from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content
-from ...streams.segment import MediaSpec, RowSpec, Segment
+from ...streams.segment import AudioSegment, MediaSpec, RowSpec, Segment, VideoSegment
 from ..embeddings import EncodedPrompt, EncodedSpan, Features
-from ..family import Family, FamilyData, Loaded
+from ..family import Family, FamilyData, Loaded, Taken
 from ..runner.attention import NAME
 from ..runner.library import transformers
 from ..runner.probe import check_against_stock
+from ..runner.shapes import KINDS, stateful
 from ..span import Rows, Span
 from ..words.spelling import spelling_of
 from ..words.template import begins, learn
-from .opened import open_model
-from .prompt import conversation, rendered
+from .opened import decoder_of, open_model
+from .parts import wanted
+from .prompt import check_ids, conversation, rendered
+from .ready_rows import ReadyMarks
 
 
 class NoTowers:
     """A text model: takes no media."""
+
+    times_inside = False
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -36,6 +41,14 @@ class NoTowers:
 
     def rows(self, segment: Segment) -> int:
         raise InputError(f"expected text, got {type(segment).__name__}: this model takes no media")
+
+    def knows(self, segment: Segment) -> bool:
+        """There is nothing to find out."""
+        return True
+
+    def takes(self, piece: VideoSegment | AudioSegment) -> Taken:
+        """Nothing takes time."""
+        return Taken()
 
     def encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:
         if batch:
@@ -50,26 +63,24 @@ class NoTowers:
         """The chat template's ids, the text's, or those given; positions count from 0."""
         if content.media:
             raise InputError(f"expected text, got {len(content.media)} pieces of media: this model takes none")
-        ids = self._ids(content)
+        marks = ReadyMarks(content, self.tokenizer, {})
+        ids = self._ids(content, marks)
         positions = np.broadcast_to(np.arange(len(ids), dtype=np.int64), (3, len(ids)))
-        return EncodedPrompt([Rows(np.asarray(ids, dtype=np.int64), positions)], [None])
+        return EncodedPrompt([Rows(np.asarray(ids, dtype=np.int64), positions)], [None], ready=marks.found(ids)[0])
 
-    def _ids(self, content: Content) -> list[int]:
+    def _ids(self, content: Content, marks: ReadyMarks) -> list[int]:
         if content.ids is not None:
-            for id in content.ids:
-                if not 0 <= id < len(self.tokenizer):
-                    raise InputError(f"prompt_ids: expected token ids below {len(self.tokenizer)}, got {id}")
-            return content.ids
+            return marks.in_ids(check_ids(content, len(self.tokenizer)), {})
         if content.messages is None:
             text = content.text or ""
             return self.tokenizer(text, add_special_tokens=not begins(self.tokenizer, text))["input_ids"]
         spelling = spelling_of(self.tokenizer, self.tokenizer)
-        messages = conversation(content, spelling, parts=False)
+        messages = [_joined(message, content) for message in conversation(content, spelling, parts=False)]
         for message in messages:
             if not isinstance(message["content"], str):
                 raise InputError(f"messages: expected text as content, got {type(message['content']).__name__}")
         text = rendered(self.tokenizer, messages, content, spelling)
-        return spelling.ids(text)
+        return spelling.ids(marks.in_text(text, {}))
 
     def timed(self, span: Span) -> Span:
         """Nothing has a time."""
@@ -88,13 +99,14 @@ class NoTowers:
         """Nothing is kept per stream."""
 
 
-_STATE = "what they keep is one state of all rows, which no row can be taken out of (class G)"
-_OTHERS = {
-    "linear_attention": _STATE,
-    "conv": _STATE,
-    "mamba": _STATE,
-    "chunked_attention": "rows of a chunk see none before it, and pages know no such bounds",
-}
+def _joined(message: dict[str, Any], content: Content) -> dict[str, Any]:
+    """A message as a text, where some of its parts are rows made elsewhere."""
+    parts = message["content"]
+    if not content.ready or isinstance(parts, str):
+        return message
+    return {**message, "content": "".join(part.get("text", "") for part in parts)}
+
+
 _BY_LAYER = {
     "cross_attention_layers": "layers that see rows of the cache alone",
 }
@@ -105,10 +117,9 @@ def check_text(config: Any) -> None:
     longest = getattr(config, "max_position_embeddings", None)
     if longest is None:
         raise ModelError("expected max_position_embeddings in its configuration, got none")
-    others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    others = set(getattr(config, "layer_types", None) or ()) - KINDS
     if others:
-        why = sorted({f": {_OTHERS[name]}" for name in others if name in _OTHERS})
-        raise ModelError(f"expected layers of full or sliding attention, got {', '.join(sorted(others))}{''.join(why)}")
+        raise ModelError(f"expected layers of full or sliding attention, got {', '.join(sorted(others))}")
     for name, what in _BY_LAYER.items():
         if getattr(config, name, None):
             raise ModelError(f"expected {what}, got {name} {getattr(config, name)}")
@@ -118,6 +129,8 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     """A text model from `path`, in `dtype` on `device`, its attention replaced. ModelError where it cannot be."""
     config = transformers.AutoConfig.from_pretrained(path)
     check_text(config)
+    if wanted() == "towers":
+        raise ModelError(f"expected a model that takes media, got {config.model_type}, which takes text only")
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     try:
         model = open_model(transformers.AutoModelForCausalLM, path, dtype, device, NAME)
@@ -133,9 +146,10 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         axes=1,
         max_positions=config.max_position_embeddings,
         vocabulary=config.vocab_size,
+        stateful=stateful(config),
     )
     family = Family(data, tokenizer)
-    loaded = Loaded(family, NoTowers(tokenizer), model.base_model, model.get_output_embeddings(), config)
+    loaded = Loaded(family, NoTowers(tokenizer), decoder_of(model), model.get_output_embeddings(), config)
     if device.type != "meta":
         return loaded._replace(drawn=check_against_stock(loaded, model))
     return loaded

@@ -21,14 +21,15 @@ from ...errors import InputError
 from ...streams.event import Seen
 from ...streams.requests.options import SIZES
 from ...streams.requests.prompt import Content, kind_of
-from ...streams.segment import ImageSegment, RowSpec, Segment, SizeRule, VideoSegment
+from ...streams.segment import AudioSegment, ImageSegment, RowSpec, Segment, SizeRule, VideoSegment
 from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, Features, joined
+from ..family import Taken
 from ..runner.attention import NAME
 from ..runner.gate import tower_pass
 from ..runner.library import transformers
 from ..span import Rows, Span
 from .opened import open_model
-from .prompt import process
+from .prompt import process_marked
 from .sizes import picture_rules
 
 Pictures = tuple[Embeddings, tuple[int, int, int]]  # rows, and the grid they lie on
@@ -44,12 +45,14 @@ class PictureTowers:
     bounds_frames = True  # `min_pixels` and `max_pixels` hold for each frame of a video too
     nested: tuple[str, ...] = ()  # the kinds of media that the processor takes as a list for each prompt
     tells_times = False  # the processor lays the time of each frame as words; else frames stand at one rate
+    times_inside = False  # such words stand between rows of one piece
 
     def __init__(self, model: Any, processor: Any, blocks: Iterable[Any] | None = None) -> None:
         self.model = model
         self.config = model.config
         self.processor = processor
-        self.device = model.device
+        # Of what has numbers: one side of the model may have none here (parts.py).
+        self.device = next((each.device for each in model.parameters() if not each.is_meta), model.device)
         self.blocks: list[Any] = list(model.visual.blocks if blocks is None else blocks)
 
     @cached_property
@@ -60,6 +63,16 @@ class PictureTowers:
     def rows(self, segment: Segment) -> int:
         """How many rows the segment will have."""
         return self._picture_rows(segment)
+
+    def knows(self, segment: Segment) -> bool:
+        """They are counted without the processor."""
+        return True
+
+    def takes(self, piece: VideoSegment | AudioSegment) -> Taken:
+        """How much of a stream's positions a dropped piece takes."""
+        if self.tells_times:
+            return Taken()
+        return Taken(patches=1) if isinstance(piece, VideoSegment) else Taken(rows=self.rows(piece))
 
     @torch.inference_mode()
     def encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:
@@ -96,6 +109,10 @@ class PictureTowers:
         deep = getattr(getattr(self.config, "vision_config", None), "deepstack_visual_indexes", None) or ()
         return RowSpec(0, ids, len(deep), grids=True, timed=self.tells_times)
 
+    def media_ids(self) -> list[int]:
+        """The placeholders of all kinds of media."""
+        return [self.token_id(kind) for kind in self.kinds if kind != "text"]
+
     def token_id(self, modality: str) -> int:
         """The placeholder of one row."""
         return getattr(self.config, f"{modality}_token_id")
@@ -108,10 +125,28 @@ class PictureTowers:
     def prompt(self, content: Content, known: Features | None = None) -> EncodedPrompt:
         """Template, processor, features and positions exactly as `transformers` has them for a whole prompt. `known`:
         the features, which another prompt with the same media had."""
-        inputs = process(self, content).to(self.device)
-        positions = self.prompt_positions(inputs, content)
+        inputs, ready = process_marked(self, content)
+        inputs = inputs.to(self.device)
+        positions = self.prompt_positions(self._without_sides(inputs, ready, content), content)
         features = self.encode_prompt(inputs) if known is None else known
-        return self._laid(inputs, positions, features, content)
+        return self._laid(inputs, positions, features, content)._replace(ready=ready)
+
+    def _without_sides(self, inputs: Any, ready: list[int], content: Content) -> Any:
+        """The inputs without the template's marks beside rows that were made elsewhere: the library's rule may take
+        them for those of a medium."""
+        if not ready:
+            return inputs
+        ids = inputs["input_ids"].clone()
+        media = self.media_ids()
+        for place in [place for place, one in zip(ready, content.ready, strict=True) if one.kind != "text"]:
+            for side in (place - 1, place + 1):
+                if 0 <= side < ids.shape[1] and int(ids[0, side]) not in media:
+                    ids[0, side] = ids[0, place]
+        return {**inputs, "input_ids": ids}
+
+    def own_blocks(self) -> dict[str, tuple[str, str]]:
+        """What the processor, not the template, sets around media."""
+        return {}
 
     def values(self, content: Content) -> dict[str, list[Any]]:
         """The media of a whole prompt by kind, whose channels cannot be mistaken for a side of 1 or 3 pixels. A clip

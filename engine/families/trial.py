@@ -8,6 +8,7 @@ In: a loaded model. Out: what is not served, with the reason; the towers know th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ import torch
 from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content, Media
 from ...streams.segment import AudioSegment, ImageSegment, Segment, VideoSegment
+from ..embeddings import EncodedPrompt
 from ..family import Loaded
-from ..runner.logits import LogitRule
+from ..logits import LogitRule
 from ..runner.out_of_memory import is_out_of_memory
 from ..runner.probe import check_prompt
+from .processor_options import Values
 from .prompt import process
 from .together import Together, rows_seen, rules
 from .tried_towers import TriedTowers
@@ -58,6 +61,7 @@ class FamilyTrial:
             if kind in refused:
                 towers.leave_out(kind)
         towers.types.learning = False
+        self._options()
         return refused
 
     def assume(self) -> None:
@@ -70,6 +74,7 @@ class FamilyTrial:
             towers.clip_frames, towers.least_frames = max(_CLIP, least), least
         if "audio" in towers.senses:
             towers.block_seconds = self._chunk
+        self._options()
 
     def _count(self, segment: ImageSegment) -> None:
         """The pictures of a prompt as a list for each text; where the processor does not take that, as one list. Then
@@ -79,6 +84,16 @@ class FamilyTrial:
         except ValueError:
             self._towers.nested = ()
         self._towers.measure()
+
+    def _options(self) -> None:
+        """Which options of the processor there are for what is served."""
+        towers = self._towers
+
+        def call(pixels: np.ndarray, asked: Values) -> Any:
+            return towers.piece(ImageSegment(1, 0, pixels, asked=dict(asked))).inputs
+
+        if towers.senses.keys() & {"image", "video"}:
+            towers.options.find(call, "video" in towers.senses)
 
     def _image(self) -> None:
         pixels = self._noise(*_SIDES, 3)
@@ -144,7 +159,7 @@ class FamilyTrial:
         """How many seconds of sound the processor takes; None where that has no bound. A processor may cut what is
         longer, and say nothing."""
         towers, rate = self._towers, self._towers.rate
-        counts = [towers._counted("audio", (round(seconds * rate),)) for seconds in (chunk, chunk + 2.0)]
+        counts = [towers.size("audio", (round(seconds * rate),)).rows for seconds in (chunk, chunk + 2.0)]
         said = getattr(towers.processor, "max_audio_len", None)  # what those say that cut windows on their own
         return chunk if counts[1] <= counts[0] else said and float(said)
 
@@ -184,31 +199,31 @@ class FamilyTrial:
     def _compare(self, kind: str, medium: np.ndarray, segment: Segment) -> None:
         """ModelError where a prompt with this medium is another over pages than in the library, or its rows there are
         others than those of the medium alone."""
-        towers, loaded = self._towers, self._loaded
+        towers = self._towers
         what = {"image": "a picture", "video": "frames", "audio": "a sound"}[kind]
         content = [{"type": kind, kind: "x"}, {"type": "text", "text": "What is it?"}]
         messages = [{"role": "user", "content": content}]
         asked = Content([Media(kind, medium)], messages=messages, video_fps=towers.video_fps)
-        inputs = process(towers, asked).to(loaded.device, dtype=loaded.dtype)
+        inputs = process(towers, asked).to(self._loaded.device, dtype=self._loaded.dtype)
         towers.ways[kind], in_windows = self._rules(kind, medium, inputs)
         towers.ahead_in_windows |= in_windows
-        loaded = loaded._replace(ahead_in_windows=towers.ahead_in_windows)
         prompt = towers.prompt(asked)
         rows = prompt.rows
         if towers.together.changes:
-            self.drawn = check_prompt(loaded, self._model, prompt, inputs, self._attention)
+            self._over_pages(kind, medium, prompt, inputs)
             towers.streamed = dict.fromkeys(towers.streamed, "F")
             return
         laid, seen = towers.look(segment)
         if towers.ways[kind] is Together.PIECE:
-            if kind != "image" or not laid.media[laid.media.argmax() :][: laid.media.sum()].all():
+            whole = laid.media[laid.media.argmax() :][: laid.media.sum()].all()
+            if kind == "audio" or (kind == "image" and not whole):
                 raise ModelError(f"in the library rows of {what} see one another, and not all at once")
             towers.streamed[kind] = "D"
         if laid.media.all() and laid.places is None and seen.deep is None:
             towers.plain.add(kind)
         if not _near(seen.rows, towers.look(segment)[1].rows, _AGAIN):
             raise ModelError(f"its tower makes other rows of {what} each time: there is chance in it")
-        self.drawn = check_prompt(loaded, self._model, prompt, inputs, self._attention)
+        self._over_pages(kind, medium, prompt, inputs)
         ids, count = np.concatenate([run.ids for run in rows]), len(laid.ids)
         places = [at for at in range(len(ids)) if np.array_equal(ids[at : at + count], laid.ids)]
         if not places:
@@ -219,6 +234,35 @@ class FamilyTrial:
         shown = torch.cat([part.rows for part in prompt.embeds if part is not None])
         if shown.shape != seen.rows.shape or not _near(shown, seen.rows):
             raise ModelError(f"its tower makes other rows of {what} in a prompt than of one that stands alone")
+
+    def _over_pages(self, kind: str, medium: np.ndarray, prompt: EncodedPrompt, inputs: Any) -> None:
+        """ModelError where a prompt over pages gives other logits than in the library, and where one with this medium
+        and another does: what a model lays for a second may be other rows than for the first."""
+        loaded = self._loaded._replace(ahead_in_windows=self._towers.ahead_in_windows)
+        check = partial(check_prompt, loaded, self._model, attention=self._attention)
+        self.drawn = check(prompt=prompt, inputs=inputs)
+        turned = medium.swapaxes(0, 1) if kind == "image" else medium[::-1]
+        for other in (medium[: max(1, len(medium) // 2)], turned):
+            if (two := self._two(kind, medium, np.ascontiguousarray(other))) is None:
+                continue  # it does not take two such, and says so to clients too
+            try:
+                check(prompt=two[0], inputs=two[1])
+            except ModelError as error:
+                raise ModelError(f"of two in one prompt, {error}") from error
+            return
+
+    def _two(self, kind: str, *media: np.ndarray) -> tuple[EncodedPrompt, Any] | None:
+        """A prompt with several media and what the library takes for it; None where that is refused."""
+        part = {"type": kind, kind: "x"}
+        messages = [{"role": "user", "content": [part, {"type": "text", "text": "And"}, part]}]
+        asked = Content([Media(kind, one) for one in media], messages=messages, video_fps=self._towers.video_fps)
+        try:
+            inputs = process(self._towers, asked).to(self._loaded.device, dtype=self._loaded.dtype)
+            return self._towers.prompt(asked), inputs
+        except Exception as error:  # whatever a class raises
+            if is_out_of_memory(error):
+                raise
+            return None
 
     def _rules(self, kind: str, medium: np.ndarray, inputs: Any) -> tuple[Together, bool]:
         """Which rows see rows behind them in the library. What one medium says is asked again with two."""

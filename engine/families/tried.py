@@ -16,11 +16,13 @@ from ...errors import ModelError
 from ..family import Family, FamilyData, Loaded
 from ..runner.attention import NAME
 from ..runner.library import transformers
+from ..runner.shapes import stateful
 from ..words.template import learn
 from .far_words import with_far_words
-from .opened import open_model
+from .opened import decoder_of, open_model
 from .senses import find_senses, marks_of
 from .text import check_text
+from .together import Together
 from .trial import FamilyTrial
 from .tried_towers import TriedTowers
 
@@ -41,7 +43,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         processor.chat_template = processor.tokenizer.chat_template
     model, attention = _opened(config, path, dtype, device)
     with_far_words(model)
-    decoder = model.get_decoder()
+    decoder, head = _decoder(model)
     senses, missing = find_senses(model, processor)
     first = "image" if "image" in senses or "audio" not in senses else "audio"
     if not senses.keys() & {"image", "audio"}:
@@ -53,15 +55,15 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     inner = getattr(model, "model", model)
     rope = next((part.get_rope_index for part in (inner, model) if hasattr(part, "get_rope_index")), None)
     towers = TriedTowers(model, processor, _blocks(model, decoder), senses, rope)
-    loaded = _loaded(path, model, towers, decoder, missing)
+    loaded = _loaded(path, model, towers, (decoder, head), missing)
     if device.type == "meta":
         FamilyTrial(loaded, towers, model, attention).assume()
-        return _loaded(path, model, towers, decoder, missing)
+        return _loaded(path, model, towers, (decoder, head), missing)
     trial = FamilyTrial(loaded, towers, model, attention)
     missing |= trial.run()
     if not towers.senses:
         raise ModelError(missing[first])
-    return _loaded(path, model, towers, decoder, missing)._replace(drawn=trial.drawn)
+    return _loaded(path, model, towers, (decoder, head), missing)._replace(drawn=trial.drawn)
 
 
 def check_tried(config: Any) -> None:
@@ -71,7 +73,13 @@ def check_tried(config: Any) -> None:
     check_text(config.get_text_config())
 
 
-def _loaded(path: Path, model: Any, towers: TriedTowers, decoder: Any, missing: dict[str, str]) -> Loaded:
+def _decoder(model: Any) -> tuple[Any, Any]:
+    """The decoder and its output layer. Some models hold a whole language model, with the output layer in it."""
+    head = model.get_output_embeddings()
+    return decoder_of(model), model.get_decoder().get_output_embeddings() if head is None else head
+
+
+def _loaded(path: Path, model: Any, towers: TriedTowers, parts: tuple[Any, Any], missing: dict[str, str]) -> Loaded:
     processor, text = towers.processor, model.config.get_text_config()
     learnt = learn(processor, processor.tokenizer, model.generation_config, towers.placeholders())
     towers.around = learnt["blocks"]
@@ -87,10 +95,12 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, decoder: Any, missing: 
         vocabulary=text.vocab_size,
         clock="patches" if towers.rope is not None else "seconds",
         left_out=dict(missing),
+        together=frozenset(kind for kind, way in towers.ways.items() if way is Together.PIECE),
+        stateful=stateful(text),
     )
-    head = model.get_output_embeddings()
-    loaded = Loaded(Family(data, processor.tokenizer), towers, decoder, head, text, types=towers.types.tables)
-    return loaded._replace(marks=marks_of(model, decoder), ahead_in_windows=towers.ahead_in_windows)
+    loaded = Loaded(Family(data, processor.tokenizer), towers, *parts, text, types=towers.types.tables)
+    marks, in_windows = marks_of(model, parts[0]), towers.ahead_in_windows
+    return loaded._replace(marks=marks, ahead_in_windows=in_windows, together=towers.mutual)
 
 
 def _opened(config: Any, path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, dict[str, str]]:

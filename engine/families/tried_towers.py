@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -21,6 +20,7 @@ from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content
 from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, RowSpec, Segment, VideoSegment
 from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, Features, by_layer
+from ..family import Taken
 from ..runner.gate import tower_pass
 from ..runner.language import windows_of
 from ..runner.library import transformers
@@ -28,12 +28,13 @@ from ..runner.out_of_memory import is_out_of_memory
 from ..span import Span
 from .alone import Alone, flat, longer
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers
+from .piece_sizes import LARGEST, Asked, PieceSize, PieceSizes, Shape
+from .processor_options import ProcessorOptions, Values
 from .row_types import RowTypes
 from .senses import KINDS, Sense, embeddings_of
 from .together import Together, laid_together
 from .towers import SECOND_US, as_files
 
-_LARGE = 2048  # pixels of a side
 _TYPES = "mm_token_type_ids"
 _PLURALS = {"image": "images", "video": "videos", "audio": "audio"}
 
@@ -58,20 +59,24 @@ class TriedTowers(OneAxisTowers):
         self.around: dict[str, tuple[str, str]] = {}  # what the template sets around each kind of media
         self.clip_frames = self.least_frames = 1  # frames of a piece of video; and of the shortest, and its multiples
         self.video_more: dict[str, Any] = {}  # options of the video processor beside the request's
-        self.times_inside = False  # the times of frames stand between rows of one piece
         self.block_seconds = 1.0  # of a piece of sound
         self.longest_seconds: float | None = None  # of a sound that the processor takes without cutting it
         self.types = RowTypes(whole.get_decoder())
         self.ways: dict[str, Together] = {}  # which rows of a prompt see rows behind them, by kind
         self.ahead_in_windows = False  # they do so in layers with a window alone
         self.plain: set[str] = set()  # the kinds of which the processor lays nothing but placeholders, one by one
-        self._rows = lru_cache(64)(self._counted)
-        self.image_rows = 0
+        self._sizes = PieceSizes(self.size)
+        self.options = ProcessorOptions(processor)
 
     @property
     def together(self) -> Together:
         """Which rows see rows behind them, of all kinds."""
         return max(self.ways.values(), default=Together.NONE)
+
+    @property
+    def mutual(self) -> frozenset[int]:
+        """The placeholders of rows that see one another."""
+        return frozenset(self.senses[kind].id for kind, way in self.ways.items() if way is Together.PIECE)
 
     def leave_out(self, kind: str) -> None:
         """Take no media of this kind any more."""
@@ -82,8 +87,9 @@ class TriedTowers(OneAxisTowers):
     def measure(self) -> None:
         """Find how many rows the largest picture has, which is the most: how many another has only the processor
         knows, and that takes long."""
+        self._sizes.forget()
         if "image" in self.senses:
-            self.image_rows = self._counted("image", (_LARGE, _LARGE, 3))
+            self.rows(ImageSegment(1, 0, np.zeros(LARGEST, np.uint8)))
 
     def spec(self) -> MediaSpec:
         """Pictures and frames as they came: the processor makes them the tower's size."""
@@ -102,6 +108,8 @@ class TriedTowers(OneAxisTowers):
             lead_samples=0,
             look_ahead_samples=0,
             min_block_frames=10,
+            options=self.options.found,
+            by_piece=tuple(name for name in self.options.found if name != "fps"),
         )
 
     @property
@@ -120,14 +128,19 @@ class TriedTowers(OneAxisTowers):
 
     def rows(self, segment: Segment) -> int:
         """How many rows the segment will have; of a picture at most."""
-        match segment:
-            case ImageSegment():
-                return self.image_rows
-            case VideoSegment():
-                return self._rows("video", segment.pixels.shape)
-            case AudioSegment():
-                return self._rows("audio", (len(segment.samples) - segment.lead,))
+        if isinstance(segment, ImageSegment | VideoSegment | AudioSegment):
+            return self._sizes.of(segment).rows
         raise InputError(f"expected a picture, frames or sound, got {type(segment).__name__}")
+
+    def knows(self, segment: Segment) -> bool:
+        """Of the shapes that were asked for lately."""
+        pieces = ImageSegment | VideoSegment | AudioSegment
+        return not isinstance(segment, pieces) or self._sizes.knows(segment)
+
+    def takes(self, piece: VideoSegment | AudioSegment) -> Taken:
+        """As many positions as its rows take."""
+        told = isinstance(piece, VideoSegment) and self.tells_times
+        return Taken() if told else self._sizes.of(piece).taken
 
     @torch.inference_mode()
     def encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:
@@ -138,6 +151,9 @@ class TriedTowers(OneAxisTowers):
         """Of the kinds of which the processor lays nothing but placeholders: marks would be missing else."""
         kinds = set() if self.together.changes else self.plain
         return RowSpec(0, {kind: self.senses[kind].id for kind in kinds if kind in self.senses})
+
+    def media_ids(self) -> list[int]:
+        return [sense.id for sense in self.senses.values()]
 
     def placeholders(self) -> dict[str, str]:
         return {kind: sense.token for kind, sense in self.senses.items()}
@@ -156,9 +172,10 @@ class TriedTowers(OneAxisTowers):
         return values
 
     def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:
-        options = super().media_options(media, content)
+        options: dict[str, Any] = {"images_kwargs": self.options.of_pictures(content.options)} if media["image"] else {}
         if media["video"]:
-            options["videos_kwargs"] = self.video_more | options["videos_kwargs"]
+            more = self.video_more | self.options.of_video(content.options)
+            options["videos_kwargs"] = more | self.video_options(content)
         return options | ({"audio_kwargs": {"sampling_rate": self.rate}} if media["audio"] else {})
 
     @torch.inference_mode()
@@ -211,9 +228,9 @@ class TriedTowers(OneAxisTowers):
         """What the processor lays for a segment."""
         match segment:
             case ImageSegment() if "image" in self.senses:
-                return self.alone("image", as_files([segment.pixels]))
+                return self._picture(segment.pixels, segment.asked)
             case VideoSegment() if "video" in self.senses:
-                return self._clip(segment.pixels, segment.start_us, segment.stop_us)
+                return self._clip(segment.pixels, segment.start_us, segment.stop_us, segment.asked)
             case AudioSegment() if "audio" in self.senses:
                 return self._sound(segment.samples[segment.lead :])
         raise InputError(f"expected one of {', '.join(self.senses)}, got {type(segment).__name__}")
@@ -258,35 +275,40 @@ class TriedTowers(OneAxisTowers):
             return span
         assert span.start_us is not None and span.stop_us is not None
         shape = (self.least_frames, *_TINY)
-        laid = self._clip(np.zeros(shape, np.uint8), span.start_us, span.stop_us)
+        laid = self._clip(np.zeros(shape, np.uint8), span.start_us, span.stop_us, {})
         first, last = laid.ends
         before, after = laid.ids[:first], laid.ids[last + 1 :]
         return msgspec.structs.replace(span, before=tuple(before.tolist()), after=tuple(after.tolist()))
 
-    def _clip(self, frames: np.ndarray, start_us: int, stop_us: int) -> Alone:
+    def _picture(self, pixels: np.ndarray, asked: Values) -> Alone:
+        return self.alone("image", as_files([pixels]), images_kwargs=self.options.of_pictures(asked))
+
+    def _clip(self, frames: np.ndarray, start_us: int, stop_us: int, asked: Values) -> Alone:
         """Frames `(n, h, w, 3)` uint8, the first and the last taken at these times."""
         clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
         told = transformers.video_utils.VideoMetadata  # pyright: ignore[reportAttributeAccessIssue]
         times = np.linspace(start_us, max(start_us, stop_us), len(frames)).astype(np.int64).tolist()
         lasts = max(stop_us, 1)
         known = told(max(times[-1] + 1, 1), SECOND_US, duration=lasts / SECOND_US, frames_indices=times)
-        options = {"video_metadata": [known], "do_sample_frames": False, **self.video_more}
+        more = self.video_more | self.options.of_video(asked)
+        options = {"video_metadata": [known], "do_sample_frames": False, **more}
         return self.alone("video", clip, videos_kwargs=options)
 
     def _sound(self, samples: np.ndarray) -> Alone:
         return self.alone("audio", samples, audio_kwargs={"sampling_rate": self.rate})
 
-    def _counted(self, kind: str, shape: tuple[int, ...]) -> int:
-        """How many rows a piece of this shape is."""
+    def size(self, kind: str, shape: Shape, asked: Asked = ()) -> PieceSize:
+        """The size of a piece of this shape."""
         match kind:
             case "image":
-                return len(self.alone("image", as_files([np.zeros(shape, np.uint8)])).ids)
+                laid = self._picture(np.zeros(shape, np.uint8), dict(asked))
             case "video":
                 # Some leave out what does not change from frame to frame; noise is the most.
                 frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-                return len(self._clip(frames, 0, 0).ids)
+                laid = self._clip(frames, 0, 0, dict(asked))
             case _:
-                return len(self._sound(np.zeros(shape, np.float32)).ids)
+                laid = self._sound(np.zeros(shape, np.float32))
+        return PieceSize(len(laid.ids), Taken(0, int(laid.offsets.max()) + 1, laid.behind))
 
     def _span(self, segment: Segment) -> EncodedSpan:
         """All that the processor lays for one piece. What stands before its first and after its last row is text; words

@@ -6,7 +6,9 @@ weights.py placement.py what its weights need; on which device, in which type of
 memory.py worst.py      who has how much; what the largest step and the largest turn of the encoder take
 forecast.py     the same without weights, also for a device that is not here
 compute.py gain.py      what can compute on this machine; how much faster a CPU is in bfloat16
+draft.py        a second checkpoint that guesses the tokens of the first
 fingerprint.py  what tells a model from others
+towers.py       towers without their decoder, and what tells them from others
 adapter.py fitting.py   an adapter as peft saves it; its layers found in a loaded model
 int8.py         linear layers in int8
 gguf.py         a model out of a GGUF file, saved as transformers saves models

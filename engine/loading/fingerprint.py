@@ -11,13 +11,13 @@ import torch
 # So many values of each tensor, spread over it, stand for it.
 _TAKEN = 64
 # What a configuration says of the place that it was read from and of who reads it.
-_LEFT = ("_name_or_path", "transformers_version")
+LEFT = ("_name_or_path", "transformers_version")
 
 
 def fingerprint(text: torch.nn.Module, head: torch.nn.Module, config: Any) -> str:
     """Of a decoder with its output layer, and its configuration. An adapter or quantised layers are part of them."""
     said = {
-        name: value for name, value in json.loads(config.to_json_string(use_diff=False)).items() if name not in _LEFT
+        name: value for name, value in json.loads(config.to_json_string(use_diff=False)).items() if name not in LEFT
     }
     digest = hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16)
     named = [

@@ -24,7 +24,7 @@ from ..runner.rotary import decoder_config
 from . import compute
 from .checkpoint import Checkpoint
 from .memory import Memory, Room, plan_memory, weight_bytes
-from .open import known, make_small, opened
+from .open import known, language_alone, make_small, opened
 from .placement import DTYPES, Placement, check_room, place
 from .weights import Weights
 
@@ -47,7 +47,7 @@ class Forecast(msgspec.Struct, frozen=True):
     def left_bytes(self) -> int | None:
         """What nobody has; below 0 where a cache of the size that was asked for leaves too little for the rest."""
         shares = self.memory
-        used = shares.weight_bytes + shares.step_bytes + shares.encoder_bytes + shares.kv_bytes
+        used = shares.weight_bytes + shares.step_bytes + shares.encoder_bytes + shares.kv_bytes + shares.states_bytes
         return None if self.free_bytes is None else self.free_bytes - used
 
 
@@ -66,7 +66,8 @@ def _forecast(checkpoint: Checkpoint, config: EngineConfig, elsewhere: int | Non
     stored = _stored(named, config)
 
     def made(dtype: str) -> Loaded:
-        return load_family(checkpoint.folder, getattr(torch, dtype), torch.device("meta"))
+        where = checkpoint.folder, getattr(torch, dtype), torch.device("meta")
+        return language_alone(load_family, *where) if config.language_only else load_family(*where)
 
     first = next((dtype for dtype in (config.dtype, stored) if dtype in DTYPES), "float32")
     loaded = made(first)

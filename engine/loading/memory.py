@@ -10,14 +10,16 @@ from typing import Any
 import msgspec
 
 from ...errors import InputError, ModelError
-from ...streams.requests.options import check_options, sized
+from ...streams.requests.options import check_options, sized, sizes_pieces
 from ..config import EngineConfig
 from ..family import Loaded
+from ..plan import STATES
 from ..runner.attention import Backend
 from ..runner.graphs import is_recorded
 from ..runner.narrow import kv_type
 from ..runner.out_of_memory import NoRoom, let_go
 from ..runner.shapes import layer_shapes, row_bytes
+from ..runner.states import state_bytes
 from . import compute
 from .compute import amount
 from .worst import worst_case
@@ -31,6 +33,9 @@ _MOST_TOKENS = 32_768
 _LEAST_TOKENS = 1024
 # Streams of which as many rows may wait to be fed as the encoder makes at once.
 _WAITING = 16
+# Of what is left, the states of streams take this at most, where layers keep any; and while a step runs, it has so many
+# copies of one layer's.
+_STATES_SHARE, _COPIES = 0.5, 3
 # How near a bound on pixels that is advised comes to the largest that fits.
 _NEAR = 1 / 16
 
@@ -44,7 +49,8 @@ class Room(msgspec.Struct, frozen=True):
 
 class Memory(msgspec.Struct, frozen=True):
     """Bytes on one device, and the cache's pages. `step_bytes` and `encoder_bytes` come and go. kv_dtype: as asked for;
-    kv_gain: how many times as many rows this makes as the model's own type does."""
+    kv_gain: how many times as many rows this makes as the model's own type does. Where layers keep a state of all rows
+    (class G), each of `streams` has `state_bytes` for its own, and no more streams may be open."""
 
     weight_bytes: int
     step_bytes: int
@@ -54,6 +60,8 @@ class Memory(msgspec.Struct, frozen=True):
     pages: int
     kv_dtype: str = "auto"
     kv_gain: float = 1.0
+    state_bytes: int = 0
+    streams: int = 0
 
     @property
     def tokens(self) -> int:
@@ -62,6 +70,11 @@ class Memory(msgspec.Struct, frozen=True):
     @property
     def kv_bytes(self) -> int:
         return self.tokens * self.token_bytes
+
+    @property
+    def states_bytes(self) -> int:
+        """Of all streams."""
+        return self.streams * self.state_bytes
 
 
 def plan_memory(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room | None = None) -> Memory:
@@ -94,7 +107,7 @@ def _most_pixels(loaded: Loaded, config: EngineConfig, fits: Callable[[int, int]
     spec = loaded.family.spec
     now = sized(spec, config.processor)
     rules = [rule for rule in (now.image, now.video) if rule is not None]
-    if not rules or "max_pixels" not in spec.options:
+    if not rules or not sizes_pieces(spec):
         return 0
     row = rules[0].factor ** 2
     high = max(rule.largest for rule in rules) // row
@@ -116,9 +129,10 @@ def _shared(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room |
     if is_recorded(config, device):
         step *= 2  # what is recorded keeps its own, at most as much
     page_tokens = config.page_tokens or backend.page_tokens
-    shapes = layer_shapes(loaded.config)
-    own, token = (row_bytes(shapes, dtype) for dtype in (loaded.dtype, kv_type(config.kv_dtype, loaded.dtype)))
+    own, token = _row_bytes(loaded, config)
     free = compute.free_bytes(device) if room is None else room.free
+    states, streams, beside = _states(loaded, config, free, step + encoder)
+    step, free = step + beside, free and free - streams * states
     if config.kv_gib is not None:
         tokens = int(config.kv_gib * 2**30) // token
     else:
@@ -131,7 +145,35 @@ def _shared(loaded: Loaded, config: EngineConfig, backend: Backend, room: Room |
             f"needs {amount(pages * page_tokens * token)} for a KV cache of {tokens} tokens, {amount(free)} free on "
             f"{device} beside the weights; try less --kv-gib"
         )
-    return Memory(weight_bytes(loaded), step, encoder, token, page_tokens, pages, config.kv_dtype, own / token)
+    kept = config.kv_dtype, own / token
+    return Memory(weight_bytes(loaded), step, encoder, token, page_tokens, pages, *kept, states, streams)
+
+
+def _row_bytes(loaded: Loaded, config: EngineConfig) -> tuple[int, int]:
+    """Bytes of a row of KV cache in the model's type of number, and as it is kept, with those of the draft model."""
+    shapes, kept = layer_shapes(loaded.config), kv_type(config.kv_dtype, loaded.dtype)
+    draft = 0 if loaded.draft is None else row_bytes(layer_shapes(loaded.draft.config), loaded.draft.dtype)
+    own, narrow = row_bytes(shapes, loaded.dtype) + draft, row_bytes(shapes, kept) + draft
+    return own or 1, narrow or 1  # where there are states alone
+
+
+def _states(loaded: Loaded, config: EngineConfig, free: int | None, worst: int) -> tuple[int, int, int]:
+    """Of a model whose layers keep states: what those of one stream take, for how many streams there is room in their
+    share of what is left, and what a step takes for theirs in the largest layer: before it, after it and as rows."""
+    if not loaded.family.data.stateful:
+        return 0, 0, 0
+    state, largest = state_bytes(loaded.text, loaded.config)
+    one, step = STATES * state, _COPIES * largest
+    if free is None:
+        return one, config.slots, config.slots * step
+    room = int(max(0, free - worst) * _STATES_SHARE)
+    streams = min(config.slots, room // (one + step))
+    if streams < 1:
+        raise NoRoom(
+            f"needs {amount(worst)} for a step and the encoder, and {amount(one + step)} for the states of one stream "
+            f"in {_STATES_SHARE:.0%} of the rest, {amount(free)} free beside the weights"
+        )
+    return one, streams, streams * step
 
 
 def _waiting_bytes(loaded: Loaded, config: EngineConfig) -> int:
@@ -169,8 +211,8 @@ def _fitting(free: int | None, worst: int, token: int, device: str, config: Engi
 
 
 def weight_bytes(loaded: Loaded) -> int:
-    """Bytes of all tensors of the decoder, the output layer and the towers; those that are shared count once. A weight
-    that was packed lies in the fast decoder alone, and is as large as it was."""
+    """Bytes of all tensors of the decoder, the output layer and the towers, with those of the draft model; those that
+    are shared count once. A weight that was packed lies in the fast decoder alone, and is as large as it was."""
     whole: Any = getattr(loaded.towers, "model", None)  # families keep the whole model there; else its blocks are known
     modules = [loaded.text, loaded.head, *loaded.towers.blocks, *([whole] if whole is not None else [])]
     tensors = {  # without numbers they lie nowhere, and are shared as objects
@@ -180,4 +222,5 @@ def weight_bytes(loaded: Loaded) -> int:
     }
     linears = [] if loaded.fast is None else loaded.fast.linears
     packed = sum(linear.packed_bytes for linear in linears)
-    return sum(tensors.values()) + packed + getattr(loaded.head, "packed_bytes", 0)
+    draft = 0 if loaded.draft is None else weight_bytes(loaded.draft)
+    return sum(tensors.values()) + packed + getattr(loaded.head, "packed_bytes", 0) + draft

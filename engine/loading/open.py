@@ -24,6 +24,7 @@ from ..runner.takeover import take_over
 from ..runner.turning import with_turning
 from ..words.template import chosen_template
 from .checkpoint import Checkpoint, find
+from .draft import with_draft
 from .fingerprint import fingerprint
 from .int8 import quantize
 from .placement import check_room, place
@@ -37,14 +38,16 @@ _Made = TypeVar("_Made")
 def load(
     path: str | Path | None, config: EngineConfig, revision: str | None = None, stop: threading.Event | None = None
 ) -> Loaded:
-    """The checkpoint at `path`: a folder, or an id on the Hub; None: Brook, which comes with Penstock.
+    """The checkpoint at `path`: a folder, or an id on the Hub; None: Brook, which comes with Penstock. With its draft
+    model, where `speculative` names one.
 
     revision: a branch, tag or commit of an id. Where `stop` is set by another thread, a download ends at its next
     piece. Raises ModelError that says why not.
     """
     if path is None and not (BROOK / "model.safetensors").is_file():
         raise ModelError(f"{BROOK}: expected the weights of Brook, which come with Penstock, got an incomplete copy")
-    return opened(path, config, _load, revision, stop)
+    loaded = opened(path, config, _load, revision, stop)
+    return with_draft(loaded, config, lambda name, like: load(name, like, stop=stop))
 
 
 def opened(
@@ -76,16 +79,44 @@ def _load(checkpoint: Checkpoint, config: EngineConfig) -> Loaded:
     named, load_family = known(checkpoint)
     if is_tried(named.model_type):
         rehearse(named.model_type, checkpoint.folder)
-    weights = read(checkpoint.fetch_weights())
-    placement = place(config, weights)
-    check_room(weights, placement)
+    alone = config.language_only or config.encoder is not None
+    files = checkpoint.fetch_weights()
+    placement = place(config, read(files))
+    check_room(read(files, "language" if alone else None), placement)
     with chosen_template(config.chat_template):
-        loaded: Loaded = load_family(checkpoint.folder, getattr(torch, placement.dtype), torch.device(placement.device))
+        where = checkpoint.folder, getattr(torch, placement.dtype), torch.device(placement.device)
+        loaded = language_alone(load_family, *where) if alone else load_family(*where)
+    if config.encoder is not None:
+        loaded = _expecting(loaded, checkpoint, files, named)
     loaded.family.data = msgspec.structs.replace(loaded.family.data, model=checkpoint.name)
     make_small(loaded, config)
     _take_rows(loaded)
     own = fingerprint(loaded.text, loaded.head, loaded.config)
     return with_turning(take_over(loaded._replace(why=placement.why, fingerprint=own)))
+
+
+def language_alone(load_family: Callable[..., Loaded], *where: Any) -> Loaded:
+    """What the family makes of a checkpoint, without the weights of its towers."""
+    from ..families.absent import AbsentTowers
+    from ..families.parts import only
+
+    with only("language"):
+        loaded = load_family(*where)
+    if not loaded.family.modalities:
+        return loaded
+    return loaded._replace(towers=AbsentTowers(loaded.towers, loaded.device))
+
+
+def _expecting(loaded: Loaded, checkpoint: Checkpoint, files: list[Path], named: Any) -> Loaded:
+    """With the name of the towers that this checkpoint has, which are elsewhere. ModelError where it has none."""
+    from ..families.absent import AbsentTowers
+    from .towers import tower_fingerprint
+
+    if not isinstance(loaded.towers, AbsentTowers):
+        name = loaded.family.data.name
+        raise ModelError(f"encoder: expected a model that takes media, got {name}, which takes text only")
+    loaded.towers.fingerprint = tower_fingerprint(files, named, checkpoint.folder)
+    return loaded
 
 
 def _take_rows(loaded: Loaded) -> None:
@@ -101,9 +132,17 @@ def _take_rows(loaded: Loaded) -> None:
 
 
 def known(checkpoint: Checkpoint) -> tuple[Any, Callable[..., Loaded]]:
-    """The configuration of a checkpoint that may be served, and the `load` of its family. Raises ModelError."""
-    from ..families import check_config, loader
+    """The configuration of a checkpoint that may be served, and the `load` of its family. Raises ModelError.
 
+    A family of another package is imported first: it may bring the configuration's class.
+    """
+    from ..families import check_config, loader
+    from ..families.outside import check_brought, outside, registered
+
+    said = transformers.PreTrainedConfig.get_config_dict(checkpoint.folder)[0].get("model_type")
+    if isinstance(said, str) and registered(said):
+        outside(said)
+        check_brought(said)
     config = transformers.AutoConfig.from_pretrained(checkpoint.folder)
     load_family = loader(config.model_type)
     check_config(config)

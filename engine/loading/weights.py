@@ -5,6 +5,7 @@ numbers there are and in which type. It loads no tensor and knows no families, b
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,10 +14,16 @@ import msgspec
 import torch
 from safetensors import safe_open
 
+from ..families.parts import Side
+
 _FLOATS = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "BF16": 2, "F16": 2, "I16": 2, "U16": 2}
 # Of a checkpoint that has tensors of this name, a whole Omni, these are served and no others.
 _SERVED = "thinker."
+# How checkpoints call what is of the decoder and its output layer; whatever else there is belongs to the towers.
+_DECODER = re.compile(
+    r"(^|\.)(language_model|text_model|lm_head)\.|^(thinker\.)?(model\.)?(layers|embed_tokens|norm)\."
+)
 
 
 class Weights(msgspec.Struct, frozen=True):
@@ -34,8 +41,13 @@ class Weights(msgspec.Struct, frozen=True):
         return self.floats * getattr(torch, dtype).itemsize + self.fixed_bytes
 
 
-def read(files: Iterable[Path]) -> Weights:
-    """The weights in these files. Raises SafetensorError or OSError where one cannot be read."""
+def of_decoder(name: str) -> bool:
+    """Whether a tensor that a checkpoint calls so is of the decoder."""
+    return _DECODER.search(name) is not None
+
+
+def read(files: Iterable[Path], side: Side | None = None) -> Weights:
+    """The weights in these files, or those of one side. Raises SafetensorError or OSError where one cannot be read."""
     tensors: dict[str, tuple[str, int]] = {}
     for file in files:
         with safe_open(file, framework="pt") as opened:
@@ -44,6 +56,8 @@ def read(files: Iterable[Path]) -> Weights:
                 tensors[name] = (part.get_dtype(), math.prod(part.get_shape()))
     if any(name.startswith(_SERVED) for name in tensors):
         tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(_SERVED)}
+    if side is not None:
+        tensors = {name: tensor for name, tensor in tensors.items() if of_decoder(name) == (side == "language")}
     floats: Counter[str] = Counter()
     fixed_bytes = 0
     for dtype, count in tensors.values():

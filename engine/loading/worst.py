@@ -17,6 +17,7 @@ from ...streams.requests.options import sized
 from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, SizeRule, VideoSegment
 from ...streams.size import fit
 from ..config import EngineConfig
+from ..families.absent import AbsentTowers
 from ..family import Loaded
 from ..plan import Draw, Feed, Plan, TableEdit
 from ..runner.attention import Backend
@@ -36,6 +37,8 @@ _MERGED = 4
 _PIXELS = 64 * 64 * 3
 # Bytes for each number of one picture or sound while its processor works on it.
 _RESIZED = 20
+# Streams of the step that is run, where each has states.
+_STATEFUL = 4
 # The side of such a picture that is taken for a large one.
 _UNSIZED = 2048
 
@@ -60,7 +63,8 @@ def measured(
     loaded: Loaded, config: EngineConfig, backend: Backend, peak: Callable[[Callable[[], object]], int]
 ) -> tuple[int, int]:
     """Both by running them; `peak` tells how many bytes more than before a call had at once."""
-    feeds = min(config.slots, config.step_rows)
+    most = _STATEFUL if loaded.family.data.stateful else config.slots  # memory.py counts the states of more
+    feeds = min(most, config.step_rows)
     plan = _step(feeds, config.step_rows // feeds, backend.page_tokens)
     language = LanguageModel(loaded, len(plan.edits[0].pages), backend.page_tokens, feeds, backend)
     step = peak(partial(language.run, plan))
@@ -73,6 +77,8 @@ def measured(
 def largest_turns(loaded: Loaded, config: EngineConfig) -> list[list[tuple[int, Segment]]]:
     """What the encoder may be granted at once, of each modality: the largest pieces, as many as fit its budget and at
     least one."""
+    if isinstance(loaded.towers, AbsentTowers):
+        return []
     turns = []
     for piece in _pieces(sized(loaded.family.spec, config.processor)):
         rows = max(1, loaded.towers.rows(piece))

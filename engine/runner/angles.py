@@ -65,20 +65,26 @@ def rotaries(text: Any, axes: int, known: int) -> list[Rotary]:
     kinds = getattr(text.config, "layer_types", None) or [""] * len(text.layers)
     apart = {kind for kind in kinds if hasattr(text.rotary_emb, f"{kind}_inv_freq")}  # else one for all
     named = [kind if kind in apart else "" for kind in kinds]
-    dims = {kind: layer.self_attn.head_dim for kind, layer in zip(named, text.layers, strict=True)}
+    dims = {kind: _turned_numbers(layer.self_attn) for kind, layer in zip(named, text.layers, strict=True)}
     made = {kind: rotary(text.rotary_emb, kind, axes, dims[kind], known) for kind in sorted(dims)}
     return [made[kind] for kind in named]
 
 
-class Turning:
-    """How far rows turn in each layer. `halves`: number i of a head turns together with number i + n / 2 of the first
-    n, as in Llama; else numbers 2 i and 2 i + 1 do."""
+def _turned_numbers(attention: Any) -> int:
+    """How many numbers of a head may turn; some say how many do."""
+    return getattr(attention, "qk_rope_head_dim", None) or attention.head_dim
 
-    def __init__(self, layers: list[Rotary], halves: bool) -> None:
+
+class Turning:
+    """How far rows turn in each layer. `halves`: number i of a head turns together with number i + n / 2 of the n that
+    turn, as in Llama; else numbers 2 i and 2 i + 1 do. `last`: the last n of a head turn, as in DeepSeek's, else the
+    first."""
+
+    def __init__(self, layers: list[Rotary], halves: bool, last: bool = False) -> None:
         kinds = {id(one): one for one in layers}
         # The factor is in queries and keys already.
         self._kinds = {kind: one._replace(factor=1.0, known=0) for kind, one in kinds.items()}
-        self._layers, self._halves = [id(one) for one in layers], halves
+        self._layers, self._halves, self._last = [id(one) for one in layers], halves, last
 
     def __call__(self, steps: torch.Tensor) -> list[Turn]:
         """What turns `(rows, heads, dim)` on by so many positions `(rows,)`, on all axes, in each layer."""
@@ -95,13 +101,20 @@ class Turning:
 
     def _turned(self, turns: Turns, rows: torch.Tensor) -> torch.Tensor:
         cos, sin = turns
-        moved = rows[..., : cos.shape[-1]].float()
+        if self._last and cos.shape[-1] < rows.shape[-1]:
+            still, moved = rows.split((rows.shape[-1] - cos.shape[-1], cos.shape[-1]), -1)
+            return torch.cat([still, self._moved(turns, moved)], -1)
+        moved = self._moved(turns, rows[..., : cos.shape[-1]])
+        return moved if moved.shape == rows.shape else torch.cat([moved, rows[..., cos.shape[-1] :]], -1)
+
+    def _moved(self, turns: Turns, rows: torch.Tensor) -> torch.Tensor:
+        cos, sin = turns
+        moved = rows.float()
         if self._halves:
             others = moved.roll(cos.shape[-1] // 2, -1)
         else:
             others = moved.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-        moved = torch.addcmul(moved * cos, others, sin).to(rows.dtype)
-        return moved if moved.shape == rows.shape else torch.cat([moved, rows[..., cos.shape[-1] :]], -1)
+        return torch.addcmul(moved * cos, others, sin).to(rows.dtype)
 
 
 class InFloat64(TorchFunctionMode):

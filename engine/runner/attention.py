@@ -90,25 +90,37 @@ def number(backend: Backend) -> int:
     return id(backend)
 
 
+class Chunk(NamedTuple):
+    """What a row sees in some layers: back to the first row of its chunk of so many rows of the stream."""
+
+    rows: int
+
+
+# How far back rows see in a layer: so many rows, themselves included, or their chunk; None: all.
+Reach = int | Chunk | None
+
+
 class Step(NamedTuple):
     """What the attention of one forward pass needs: where new rows are written and where each row looks.
 
     backend: its number. keys and values: one tensor a layer. target `(rows,)` int64: the pool row that each new row is
-    written to. parts: prepared, by the window of the layers that use them (how many rows back a row sees, itself
-    included; None: all). The first is the one that new rows are written to. For each other one `turns` says by layer
-    how far queries turn to meet its keys, whose rows count as standing elsewhere than where they were
-    computed. `shared`: layers that write nothing and read what an earlier one wrote.
+    written to. parts: prepared, by how far back the layers that use them see. The first is the one that new rows are
+    written to. For each other one `turns` says by layer how far queries turn to meet its keys, whose rows count as
+    standing elsewhere than where they were computed. `shared`: layers that write nothing and read what an earlier one
+    wrote. `chunks`: of the layers that see chunks. `states`: a `StatesStep`, where layers keep states of all rows.
     """
 
     backend: int
     keys: list[torch.Tensor]
     values: list[torch.Tensor]
     target: torch.Tensor
-    parts: dict[int | None, list[Part]]
+    parts: dict[Reach, list[Part]]
     turns: list[list[Turn]] = []
     shared: frozenset[int] = frozenset()
+    chunks: dict[int, Chunk] = {}
+    states: Any = None
 
-    def seen(self, window: int | None) -> list[Part]:
+    def seen(self, window: Reach) -> list[Part]:
         """Where each row looks in a layer of this window. ModelError for a window that the step was not made for."""
         if window not in self.parts:
             raise ModelError(f"expected a window of {', '.join(map(str, self.parts))} rows, got {window}")
@@ -214,7 +226,7 @@ def attend(
     value: torch.Tensor,
     step: Step,
     scale: float,
-    window: int | None = None,
+    window: Reach = None,
     cap: float = 0.0,
 ) -> torch.Tensor:
     """The attention of one layer over its new rows and all before: query `(rows, heads, dim)`, key
@@ -247,15 +259,20 @@ def paged_attention(
 ) -> tuple[torch.Tensor, None]:
     """What every decoder layer calls: query `(1, heads, rows, dim)`; returns `(1, rows, heads, wide)`.
 
-    The name is not registered for masks, so `attention_mask` is None: order is in the parts' lengths.
+    The name is not registered for masks, so `attention_mask` is None: order is in the parts' lengths. ModelError for a
+    layer that hands on less than it was given, or makes a mask of its own.
     """
-    assert step is not None and attention_mask is None
+    if step is None:
+        raise ModelError("expected layers that hand on to attention what is beside the rows, got one that does not")
+    if attention_mask is not None:
+        raise ModelError("expected layers whose order is that of their rows, got one with a mask of its own")
     layer: int = module.layer_idx  # type: ignore[assignment]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     rows, new, values = (heads[0].transpose(0, 1) for heads in (query, key, value))
     if layer in step.shared:
         new, values = new[:0], values[:0]
-    return attend(layer, rows, new, values, step, scale, sliding_window, softcap or 0.0)[None], None
+    window = step.chunks.get(layer, sliding_window)
+    return attend(layer, rows, new, values, step, scale, window, softcap or 0.0)[None], None
 
 
 transformers.AttentionInterface.register(NAME, paged_attention)

@@ -57,6 +57,25 @@ def _scales(places, held, KEPT: tl.constexpr):
     return scales * (256.0 if KEPT == "fp8" else 128.0)
 
 
+@triton.jit
+def _reach(
+    lengths, firsts, row, here, share, shares, BLOCK_N: tl.constexpr, WINDOWED: tl.constexpr, SPLIT: tl.constexpr
+):  # fmt: skip
+    """Where the rows of a tile end and begin to see, and from where to where this share of the history goes."""
+    ends = tl.load(lengths + row, mask=here, other=0)
+    begins = tl.zeros_like(ends)
+    if WINDOWED:
+        begins = tl.load(firsts + row, mask=here, other=2147483647)
+    high = tl.max(ends, 0)
+    low = tl.minimum(tl.min(begins, 0) // BLOCK_N * BLOCK_N, high)  # the same in a tile of no row
+    if SPLIT:
+        each = tl.maximum(tl.cdiv(high - low, shares), _SHARE_TOKENS)
+        each = tl.cdiv(each, BLOCK_N) * BLOCK_N
+        low += share * each
+        high = tl.minimum(high, low + each)
+    return ends, begins, low, high
+
+
 # What differs from step to step is not compiled in: each set of compiled sizes stops the streams for up to seconds.
 @triton.jit(
     do_not_specialize=["table_stride", "rows", "shares"],
@@ -85,18 +104,7 @@ def _attend(
     inside, filled = places < DIM, wide < WIDE
     q = tl.load(query + line[:, None] * DIM + places[None, :], mask=here[:, None] & inside[None, :], other=0.0)
 
-    ends = tl.load(lengths + row, mask=here, other=0)
-    begins = tl.zeros_like(ends)
-    if WINDOWED:
-        begins = tl.load(firsts + row, mask=here, other=2147483647)
-    high = tl.max(ends, 0)
-    low = tl.minimum(tl.min(begins, 0) // BLOCK_N * BLOCK_N, high)  # the same in a tile of no row
-    if SPLIT:
-        each = tl.maximum(tl.cdiv(high - low, shares), _SHARE_TOKENS)
-        each = tl.cdiv(each, BLOCK_N) * BLOCK_N
-        low += share * each
-        high = tl.minimum(high, low + each)
-
+    ends, begins, low, high = _reach(lengths, firsts, row, here, share, shares, BLOCK_N, WINDOWED, SPLIT)
     best, total = tl.full([BLOCK_M], float("-inf"), tl.float32), tl.zeros([BLOCK_M], tl.float32)
     weighted = tl.zeros([BLOCK_M, BLOCK_W], tl.float32)
     for first in range(low, high, BLOCK_N):

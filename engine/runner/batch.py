@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..plan import Feed
+from .attention import Chunk
 
 
 class FrontRows(NamedTuple):
@@ -45,6 +46,11 @@ class StepRows(NamedTuple):
     def __len__(self) -> int:
         return len(self.ids)
 
+    def firsts(self, window: int | Chunk) -> np.ndarray:
+        """From where on each row sees in a layer with this window."""
+        back = self.places // window.rows * window.rows if isinstance(window, Chunk) else self.places + 1 - window
+        return np.maximum(back, self.begins).astype(np.int32)
+
     @property
     def ahead(self) -> bool:
         """Some row of it sees rows behind itself."""
@@ -56,8 +62,9 @@ class StepRows(NamedTuple):
         return bool(self.fronts) or bool(self.begins.any())
 
 
-def batched(feeds: list[Feed]) -> StepRows:
-    """The rows of these feeds."""
+def batched(feeds: list[Feed], marks: frozenset[int] = frozenset()) -> StepRows:
+    """The rows of these feeds. `marks`: of an atomic run only rows with these ids see one another, those side by side;
+    none: all of it do."""
     counts = [sum(len(run) for run in feed.rows) for feed in feeds]
     rows = [run for feed in feeds for run in feed.rows]
     places = [np.arange(feed.first, feed.first + count) for feed, count in zip(feeds, counts, strict=True)]
@@ -68,7 +75,7 @@ def batched(feeds: list[Feed]) -> StepRows:
         np.repeat(np.array([feed.slot for feed in feeds], dtype=np.int32), counts),
         np.concatenate(places),
         np.repeat(np.array([feed.begin for feed in feeds], dtype=np.int32), counts),
-        np.concatenate([_ends(feed, count) for feed, count in zip(feeds, counts, strict=True)]),
+        np.concatenate([_ends(feed, count, marks) for feed, count in zip(feeds, counts, strict=True)]),
         np.stack([stops - counts, stops], 1),
         [_front(feeds, counts, place) for place in range(max(len(feed.fronts) for feed in feeds))],
     )
@@ -86,11 +93,16 @@ def _front(feeds: list[Feed], counts: list[int], place: int) -> FrontRows:
     return FrontRows(slots.astype(np.int32), begins.astype(np.int32), stops.astype(np.int32), lifts, after)
 
 
-def _ends(feed: Feed, count: int) -> np.ndarray:
+def _ends(feed: Feed, count: int, marks: frozenset[int]) -> np.ndarray:
     ends = np.arange(feed.first + 1, feed.first + 1 + count, dtype=np.int32)
     stop = 0
     for run in feed.rows:
         start, stop = stop, stop + len(run)
-        if run.atomic:
+        if run.atomic and marks:
+            ahead = np.isin(run.ids, [*marks])
+            edges = np.flatnonzero(np.diff(ahead, prepend=False, append=False))
+            for first, last in edges.reshape(-1, 2).tolist():
+                ends[start + first : start + last] = feed.first + start + last
+        elif run.atomic:
             ends[start:stop] = feed.first + stop
     return ends

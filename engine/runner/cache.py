@@ -4,27 +4,23 @@ numbers of plans. It knows slots and pages, not streams' lives, and computes not
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from ..plan import Plan, Recalled
 from .narrow import narrowed, widened, width
-from .out_of_memory import is_out_of_memory
+from .out_of_memory import moved
 from .shapes import LayerShape
 from .upload import to_host, upload
-
-log = logging.getLogger("penstock.engine")
 
 # What a stream has in host memory: keys and values of its pages, by layer that has pages of its own.
 Host = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class Cache:
-    """Pages of keys and of values for each layer, `(pages, page_tokens, heads, numbers)` by `shapes`; for those in eight
-    bits see narrow.py. A layer that reads those of another has the same tensors.
+    """Pages of keys and of values for each layer, `(pages, page_tokens, heads, numbers)` by `shapes`, as narrow.py has
+    them in eight bits. A layer that reads those of another has the same tensors.
 
     shared: layers that write nothing, since another has written it. tables: page tables of all slots, `(tables, pages)`
     int32; entries after a sequence's length are stale and never read. turning: how keys turn with their positions, for
@@ -60,13 +56,13 @@ class Cache:
         """What is done before the forward pass; returns the streams whose pages are lost, as memory ran out."""
         for stream, twin in plan.twins:
             self._host[twin] = self._host[stream]
-        lost = [rows.stream for rows in plan.recalled if not self._moved(self._recall, rows)]
-        lost += [stream for stream, pages in plan.saves if not self._moved(self._save, stream, pages)]
+        lost = [rows.stream for rows in plan.recalled if not moved(self._recall, rows)]
+        lost += [stream for stream, pages in plan.saves if not moved(self._save, stream, pages)]
         self._copy(plan.copies)
         for edit in plan.edits:
             pages = upload(torch.tensor(edit.pages, dtype=torch.int32), self.device)
             self.tables[edit.slot, edit.index : edit.index + len(edit.pages)] = pages
-        lost += [stream for stream, pages in plan.restores if not self._moved(self._restore, stream, pages)]
+        lost += [stream for stream, pages in plan.restores if not moved(self._restore, stream, pages)]
         for stream in plan.drops:
             self._host.pop(stream, None)
         return lost
@@ -84,16 +80,6 @@ class Cache:
         """A stream that goes on here has these pages in host memory, before the first plan that names it."""
         self._host[stream] = layers
 
-    def _moved(self, move: Callable[..., None], *what: Any) -> bool:
-        try:
-            move(*what)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            log.warning("moving pages ran out of memory: %s", error)
-            return False
-        return True
-
     def _copy(self, pages: list[tuple[int, int]]) -> None:
         for tensor in self._pools() if pages else ():
             for source, target in pages:
@@ -110,8 +96,8 @@ class Cache:
         keys = [narrowed(turns[layer](rows), kept) for layer, rows in zip(self._own, keys, strict=True)]
         values = [self.values[layer].flatten(0, 1)[sources] for layer in self._own]
         self._copy(rows.copies)
-        for pool, moved in zip(self._pools(), (*keys, *values), strict=True):
-            pool.flatten(0, 1).index_copy_(0, targets, moved)
+        for pool, taken in zip(self._pools(), (*keys, *values), strict=True):
+            pool.flatten(0, 1).index_copy_(0, targets, taken)
 
     def _save(self, stream: int, pages: list[int]) -> None:
         index = upload(torch.tensor(pages), self.device)

@@ -20,7 +20,9 @@ import numpy as np
 import torch
 
 from ...errors import InputError, NotFiniteError
-from ...streams.requests.prompt import Content
+from ...streams.item import Embedding
+from ...streams.requests.prompt import Content, set_apart
+from ...streams.rows import embedding_segment
 from ...streams.segment import (
     AudioSegment,
     DroppedSegment,
@@ -30,13 +32,14 @@ from ...streams.segment import (
     UnitSegment,
     VideoSegment,
 )
-from ..embeddings import Embeddings, EncodedSpan, Features
-from ..family import Towers
+from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, Features
+from ..family import Family, Towers
 from ..plan import Wears
 from ..span import Prompt, Span
 from .content import Contents
 from .gate import Gate
 from .lora import Adapter, Adapters, Worn, wearing
+from .ready import ReadyRows
 from .spans import SpanStore
 
 # Numbers of streams of one encoder begin here; no engine has so many.
@@ -52,7 +55,8 @@ class _Made(NamedTuple):
 
 class Encoder:
     """The towers of one model behind a cache of `cache_bytes`. What they make goes into the span store. Their passes go
-    through `gate`; None: they run in the calling thread.
+    through `gate`; None: they run in the calling thread. `family`: whose prompts may have rows that were made
+    elsewhere; None: none has.
 
     Several encoders, each of another engine, may share towers: a stream has another number for each of them.
     """
@@ -63,6 +67,7 @@ class Encoder:
         cache_bytes: int,
         spans: SpanStore,
         gate: Gate | None = None,
+        family: Family | None = None,
         adapters: Adapters | None = None,
     ) -> None:
         self._towers = towers
@@ -70,6 +75,7 @@ class Encoder:
         self._wears: dict[int, Adapter] = {}  # the adapter that changes the towers, by stream
         self._spans = spans
         self._gate = gate
+        self._family = family
         self._mine = nullcontext if gate is None else gate.mine
         self._first = next(_FIRST)
         self._limit = cache_bytes
@@ -88,28 +94,44 @@ class Encoder:
         return self._towers.rows(segment)
 
     def passed(self, segment: DroppedSegment) -> Span:
-        """What stands for a piece that was dropped: a span without ids. Of the piece it says how many temporal patches
-        it had (`grid[0]`), and, where it is sound or the model has one axis, how many rows (`audio_rows`)."""
+        """What stands for a piece that was dropped: a span without ids. Of the piece it says how much time it took, in
+        temporal patches (`grid[0]`) or in rows (`audio_rows`; `behind` by the library's rule)."""
         piece = segment.piece
         sees = isinstance(piece, VideoSegment)
-        span = Span(
+        taken = self._towers.takes(piece)
+        return Span(
             segment.seq,
             segment.index,
             "video" if sees else "audio",
             np.zeros(0, np.int64),
-            (1 if sees else 0, 0, 0),
-            self._towers.rows(piece),
+            (taken.patches, 0, 0),
+            taken.rows,
             0 if sees else piece.run,
             piece.start_us,
             piece.stop_us,
+            behind=taken.behind,
         )
-        return self._towers.timed(span) if sees else span
+
+    def knows(self, segments: list[Segment | DroppedSegment]) -> bool:
+        """Whether `foreseen` says at once what it says of these; else it calls the model's processor."""
+        pieces = [one.piece if isinstance(one, DroppedSegment) else one for one in segments]
+        return all(isinstance(piece, EmbeddingSegment) or self._towers.knows(piece) for piece in pieces)
+
+    def foreseen(self, segments: list[Segment | DroppedSegment]) -> list[int | Span | Exception]:
+        """How many rows each will have, and what stands for a dropped one; or what its processor has against it."""
+        found: list[int | Span | Exception] = []
+        for segment in segments:
+            try:
+                found.append(self.passed(segment) if isinstance(segment, DroppedSegment) else self.rows(segment))
+            except Exception as error:  # whatever a processor raises is about this segment
+                found.append(error.with_traceback(None))
+        return found
 
     def encode(self, batch: list[tuple[int, Segment]]) -> list[Span]:
         """Spans of (stream, segment) pairs, in their order. Raises NotFiniteError where a tower gives NaN or infinity:
         in the cache they would reach every later token."""
         self.spent = {}
-        told = getattr(self._towers, "times_inside", False)
+        told = self._towers.times_inside
         keys = [_worn_key(_key(segment, told), self._worn(stream, segment)) for stream, segment in batch]
         known = {key: span for key in keys if key and isinstance(span := self._cache.get(key), Span)}
         fresh: dict[bytes | int, int] = {}  # content (or, where it has no key, the place) -> first place
@@ -172,6 +194,7 @@ class Encoder:
         """A whole prompt, as the model's own processor has it, for a stream with what it wears. Where one with the same
         media was before, no tower runs. Raises NotFiniteError as `encode` does."""
         self.spent = {}
+        content, rows = set_apart(content)
         adapter = None if stream is None else self._wears.get(stream)
         contents = Contents(content, "" if adapter is None else adapter.fingerprint)
         known = None if contents.whole is None else self._cache.get(contents.whole)
@@ -184,9 +207,16 @@ class Encoder:
         if prompt.features is not None and contents.whole is not None:
             self._keep(contents.whole, known or _Made(prompt.features, _nbytes(prompt.features)))
         named = zip(prompt.rows, contents.runs(prompt), strict=True)
-        return self._spans.prompt(
-            prompt._replace(rows=[msgspec.structs.replace(run, content=own) for run, own in named])
-        )
+        prompt = prompt._replace(rows=[msgspec.structs.replace(run, content=own) for run, own in named])
+        return self._spans.prompt(self._with_ready(prompt, content, rows) if rows else prompt)
+
+    def _with_ready(self, prompt: EncodedPrompt, content: Content, rows: list[Embedding]) -> EncodedPrompt:
+        """The prompt with rows that were made elsewhere."""
+        if self._family is None:
+            raise InputError("embedding: expected a prompt without rows that were made elsewhere, got some")
+        segments = [embedding_segment(one, self._family.spec.rows) for one in rows]
+        made = [(_ready(segment), _key(segment, False) or b"") for segment in segments]
+        return ReadyRows(self._family).put(prompt, made, content.video_fps)
 
     def wear(self, stream: int, wears: Wears | None) -> None:
         """A stream begins, and what it shows is encoded with this adapter; it is gone where the stream has ended."""
@@ -229,7 +259,8 @@ class Encoder:
 
     def _seconds(self) -> float:
         """How long passes have taken so far; without a gate all of this thread's time is theirs."""
-        return time.perf_counter() if self._gate is None else self._gate.pass_seconds + self._waited
+        elsewhere = getattr(self._towers, "worked", 0.0)  # of an encoder in another process
+        return time.perf_counter() if self._gate is None else self._gate.pass_seconds + self._waited + elsewhere
 
     def _wait(self, embeds: list[Embeddings]) -> None:
         """On CUDA a pass has ended before what it launched is computed; here that is waited for."""
@@ -305,7 +336,10 @@ def _key(segment: Segment, told: bool) -> bytes | None:
         return content.digest()
     assert isinstance(segment, ImageSegment | VideoSegment)
     pixels = segment.pixels
-    content = hashlib.blake2b(f"{type(segment).__name__} {pixels.shape} {pixels.dtype}".encode(), digest_size=16)
+    content = hashlib.blake2b(
+        f"{type(segment).__name__} {pixels.shape} {pixels.dtype} {sorted(segment.asked.items())}".encode(),
+        digest_size=16,
+    )
     content.update(np.ascontiguousarray(pixels).data)
     if told and isinstance(segment, VideoSegment):
         content.update(f"{segment.start_us} {segment.stop_us}".encode())

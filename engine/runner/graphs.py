@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..config import EngineConfig
 from ..plan import Feed
-from .attention import OPERATOR, Backend, Part, Step, number, write_and_attend
+from .attention import OPERATOR, Backend, Chunk, Part, Reach, Step, number, write_and_attend
 from .batch import StepRows, batched
 from .cache import Cache
 from .upload import upload
@@ -105,7 +105,8 @@ class Owner(Protocol):
 
     backend: Backend
     group: int
-    windows: set[int]
+    windows: set[int | Chunk]
+    chunks: dict[int, Chunk]
     cache: Cache
 
 
@@ -150,11 +151,13 @@ class _Graph:
         ids, positions, slots, lengths, places = self._inputs.split((1, 3, 1, 1, 1))
         owner, cache = self._owner, self._owner.cache
         everything = self._part._replace(slots=slots[0].int(), lengths=lengths[0].int())
-        parts: dict[int | None, list[Part]] = {None: [everything]}
+        parts: dict[Reach, list[Part]] = {None: [everything]}
         for window in owner.windows:
-            parts[window] = [everything._replace(firsts=(places[0].int() + 1 - window).clamp(min=0))]
-        target = cache.rows(slots[0], places[0])
-        step = Step(number(owner.backend), cache.keys, cache.values, target, parts, shared=cache.shared)
+            place = places[0].int()
+            back = place // window.rows * window.rows if isinstance(window, Chunk) else place + 1 - window
+            parts[window] = [everything._replace(firsts=back.clamp(min=0))]
+        made = number(owner.backend), cache.keys, cache.values, cache.rows(slots[0], places[0])
+        step = Step(*made, parts, shared=cache.shared, chunks=owner.chunks)
         return self._forward(ids[0], self._embeds, positions, step)
 
 

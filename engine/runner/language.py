@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -17,17 +18,19 @@ from ..embeddings import Embeddings
 from ..family import Loaded
 from ..frozen import Snapshot
 from ..plan import TABLES, Feed, Likely, Plan, Result
-from .attention import Backend, Part, ReferenceBackend, Step, number
+from .attention import Backend, Chunk, Part, Reach, ReferenceBackend, Step, number
 from .batch import FrontRows, StepRows, batched
 from .beside import Beside
 from .cache import Cache
 from .graphs import Graphs, Record
+from .guesses import drawn_rows, laid_behind, result
 from .lora import Adapters, wearing
 from .narrow import kv_type
 from .out_of_memory import is_out_of_memory, let_go
 from .sampler import likeliest, sample
-from .shapes import layer_shapes
+from .shapes import CHUNKED, layer_shapes
 from .spans import SpanStore, laid_out
+from .states import States
 from .upload import on, upload
 
 log = logging.getLogger("penstock.engine")
@@ -57,7 +60,7 @@ class LanguageModel:
         self.fast = loaded.fast if taken_over else None
         self.head, self.drawn = loaded.head, loaded.drawn
         self.beside = Beside(loaded)
-        self.ahead_in_windows = loaded.ahead_in_windows
+        self.ahead_in_windows, self.together = loaded.ahead_in_windows, loaded.together
         self.axes = loaded.family.data.axes
         self.turning = loaded.turning
         self.embed = loaded.text.get_input_embeddings()
@@ -67,8 +70,10 @@ class LanguageModel:
         self.adapters = Adapters()
         shapes = layer_shapes(config)
         self.group = max(shape.group for shape in shapes)
-        self.windows = windows_of(loaded.text, config)
+        self.chunks = chunks_of(config)
+        self.windows: set[int | Chunk] = {*windows_of(loaded.text, config), *self.chunks.values()}
         spare = record is not None  # a page and a table for rows that pad a batch
+        self.states = States(loaded.text, config, slots) if loaded.family.data.stateful else None
         self.cache = Cache(
             shapes,
             pages + spare,
@@ -78,6 +83,7 @@ class LanguageModel:
             self.device,
             loaded.turning,
         )
+        self.guess: Callable[[Plan], list[Feed]] = _as_planned  # or by a draft model
         self.logits: torch.Tensor | None = None  # of the last step's drawn rows, (draws, vocabulary)
         self.graphs = None
         if record is not None:
@@ -94,15 +100,15 @@ class LanguageModel:
             return self._run(plan)
 
     def _run(self, plan: Plan) -> Result:
-        failed = self.cache.move(plan)
+        failed = self.cache.move(plan) + ([] if self.states is None else self.states.move(plan))
         self.spans.release(plan.releases)
         self.spans.fed(plan.found)
-        feeds = [feed for feed in plan.feeds if feed.stream not in failed]
+        feeds = [laid_behind(feed) for feed in self.guess(plan) if feed.stream not in failed]
         while feeds:
             done = self._attempt(feeds)
             if done is not None:
                 self.spans.fed(run.stored for feed in feeds for run in feed.rows if run.stored is not None)
-                return _result(plan.number, feeds, *done, failed)
+                return result(plan.number, feeds, *done, failed)
             let_go()
             largest = max(feeds, key=lambda feed: (sum(len(run) for run in feed.rows), feeds.index(feed)))
             feeds.remove(largest)
@@ -117,7 +123,7 @@ class LanguageModel:
                 return [], []
             assert self.logits is not None
             tokens = self._read(drawn)
-            return tokens, likeliest(self.logits, tokens, [feed.draw for feed in feeds if feed.draw is not None])
+            return tokens, likeliest(self.logits, tokens, drawn_rows(feeds)[1])
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -125,15 +131,13 @@ class LanguageModel:
             return None
 
     def _drawn(self, feeds: list[Feed]) -> torch.Tensor | None:
-        """The tokens of the feeds that draw, `(draws,)` on the device; nothing here waits for it."""
+        """The tokens that are drawn, `(draws,)` on the device; nothing here waits for it."""
         hidden = self._forward(feeds)
-        last = np.cumsum([sum(len(run) for run in feed.rows) for feed in feeds]) - 1
-        drawn = [(int(row), feed.draw) for row, feed in zip(last, feeds, strict=True) if feed.draw is not None]
-        if not drawn:
+        rows, draws = drawn_rows(feeds)
+        if not draws:
             return None
-        rows = upload(torch.tensor([row for row, _ in drawn]), self.device)
-        logits = self.logits = self.drawn(self.head(hidden[rows]))
-        return sample(logits, [draw for _, draw in drawn])
+        logits = self.logits = self.drawn(self.head(hidden[upload(torch.tensor(rows), self.device)]))
+        return sample(logits, draws)
 
     def _read(self, tokens: torch.Tensor) -> list[int]:
         """Where a step waits for the device, once; log probabilities that were asked for do so too."""
@@ -144,12 +148,16 @@ class LanguageModel:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         embeds = {id: tuple(self.spans.whole(id)) for id in snapshot.frozen.entries}
-        return msgspec.structs.replace(snapshot, layers=self.cache.on_host(snapshot.twin), embeds=embeds)
+        states = [] if self.states is None else self.states.on_host(snapshot.twin)
+        layers = self.cache.on_host(snapshot.twin)
+        return msgspec.structs.replace(snapshot, layers=layers, embeds=embeds, states=states)
 
     def bring(self, stream: int, snapshot: Snapshot, base: int) -> None:
         """What a stream that goes on here has in host memory, before the first plan that names it."""
         if snapshot.layers:
             self.cache.bring(stream, snapshot.layers)
+        if self.states is not None:
+            self.states.bring(stream, snapshot.states)
         for id, embeds in snapshot.embeds.items():
             self.spans.add(base + id, Embeddings(*embeds))
 
@@ -162,7 +170,7 @@ class LanguageModel:
     def _computed(self, feeds: list[Feed], graphs: Graphs | None) -> torch.Tensor:
         if graphs is not None and (hidden := graphs.tokens(feeds)) is not None:
             return hidden
-        batch = batched(feeds)
+        batch = batched(feeds, self.together)
         ids = upload(torch.from_numpy(batch.ids), self.device)
         embeds = self.embed(ids)
         deep = laid_out(self.spans, [run for feed in feeds for run in feed.rows], embeds)
@@ -171,15 +179,20 @@ class LanguageModel:
             if hidden is not None:
                 return hidden
         positions = upload(torch.from_numpy(batch.positions), self.device)
-        more = {} if deep is None else self._deep(deep)
-        return self._decoded(embeds, positions, self._attention(batch), more | self.beside(ids))
+        more = self.beside(ids, positions) | ({} if deep is None else self._deep(deep))
+        step = self._attention(batch)
+        if self.states is not None:
+            step = step._replace(states=self.states.step(feeds))
+        return self._decoded(embeds, positions, step, more)
 
     def _pass(
         self, ids: torch.Tensor, embeds: torch.Tensor | None, positions: torch.Tensor, step: Step
     ) -> torch.Tensor:
         """Rows with these ids `(n,)`, which are words where there are no embeddings `(n, hidden)`, at positions
         `(3, n)`."""
-        return self._decoded(self.embed(ids) if embeds is None else embeds, positions, step, self.beside(ids))
+        return self._decoded(
+            self.embed(ids) if embeds is None else embeds, positions, step, self.beside(ids, positions)
+        )
 
     def _decoded(self, embeds: torch.Tensor, positions: torch.Tensor, step: Step, more: dict[str, Any]) -> torch.Tensor:
         """`more`: what the decoder takes beside these."""
@@ -215,40 +228,34 @@ class LanguageModel:
             ends = batch.places.astype(np.int32) + 1
             before = whole._replace(lengths=upload(torch.from_numpy(ends), self.device))
             before = self.backend.prepare(before, ends, self.group)
-        parts: dict[int | None, list[Part]] = {None: [self._from(before, batch.begins)]}
+        parts: dict[Reach, list[Part]] = {None: [self._from(before, batch.begins)]}
         for window in self.windows:
-            firsts = np.maximum(batch.places + 1 - window, batch.begins).astype(np.int32)
-            parts[window] = [self._from(everything, firsts)]
+            parts[window] = [self._from(everything, batch.firsts(window))]
         for front in batch.fronts:
             self._add_front(front, batch, parts)
         turns = [self.turning(upload(torch.from_numpy(-front.lifts), self.device)) for front in batch.fronts]
         cache = self.cache
-        return Step(number(self.backend), cache.keys, cache.values, target, parts, turns, cache.shared)
+        made = number(self.backend), cache.keys, cache.values, target
+        return Step(*made, parts, turns, cache.shared, self.chunks)
 
     def _from(self, part: Part, firsts: np.ndarray) -> Part:
         """The part from these places on."""
         return part._replace(firsts=upload(torch.from_numpy(firsts), self.device)) if firsts.any() else part
 
-    def _add_front(self, front: FrontRows, batch: StepRows, parts: dict[int | None, list[Part]]) -> None:
-        """Each row sees this front, too; where a layer has a window, as far as that reaches."""
+    def _add_front(self, front: FrontRows, batch: StepRows, parts: dict[Reach, list[Part]]) -> None:
+        """Each row sees this front, too; where a layer has a window, as far as that reaches. A model that sees chunks
+        has no streams with fronts (turning.py)."""
         slots, lengths = (upload(torch.from_numpy(numbers), self.device) for numbers in (front.slots, front.stops))
         part = Part(self.cache.tables, slots, lengths, torch.from_numpy(batch.runs))
         whole = self.backend.prepare(part, front.stops, self.group)
         for window, seen in parts.items():
-            firsts = front.begins if window is None else front.within(window, batch.places - batch.begins)
+            within = isinstance(window, int)
+            firsts = front.within(window, batch.places - batch.begins) if within else front.begins
             seen.append(self._from(whole, np.minimum(firsts, front.stops)))
 
 
-def _result(
-    number: int, feeds: list[Feed], tokens: list[int], likely: list[Likely | None], failed: list[int]
-) -> Result:
-    """What a step gave, without the draws (token -1) whose logits were not finite."""
-    drawing = [feed.stream for feed in feeds if feed.draw is not None]
-    poisoned = [stream for stream, token in zip(drawing, tokens, strict=True) if token < 0]
-    if poisoned:
-        likely = [how for how, token in zip(likely, tokens, strict=False) if token >= 0]
-        tokens = [token for token in tokens if token >= 0]
-    return Result(number, tokens, failed, poisoned, likely)
+def _as_planned(plan: Plan) -> list[Feed]:
+    return plan.feeds
 
 
 def windows_of(text: Any, config: Any) -> set[int]:
@@ -256,3 +263,9 @@ def windows_of(text: Any, config: Any) -> set[int]:
     layers = [module for module in text.modules() if hasattr(module, "layer_idx")]
     said = [getattr(layer, "sliding_window", None) for layer in [*layers, config]]
     return {window for window in said if window is not None}
+
+
+def chunks_of(config: Any) -> dict[int, Chunk]:
+    """The layers of a decoder that see chunks."""
+    kinds = getattr(config, "layer_types", None) or ()
+    return {layer: Chunk(config.attention_chunk_size) for layer, kind in enumerate(kinds) if kind == CHUNKED}

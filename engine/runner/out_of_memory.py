@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from ...errors import ModelError
+
+log = logging.getLogger("penstock.engine")
 
 # What torch's allocators say: of a CPU (Linux, Windows), of Metal.
 _SIGNS = ("can't allocate memory", "not enough memory", "out of memory")
@@ -26,3 +32,15 @@ def let_go() -> None:
     traceback is gone, which holds tensors."""
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+def moved(move: Callable[..., None], *what: Any) -> bool:
+    """Whether `move` found room for what it moves."""
+    try:
+        move(*what)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        log.warning("moving pages or states ran out of memory: %s", error)
+        return False
+    return True

@@ -19,11 +19,11 @@ import torch
 from ...errors import ModelError
 from ..embeddings import EncodedPrompt
 from ..family import Loaded
-from ..plan import Draw, Feed, Plan, TableEdit
+from ..logits import SHUT, LogitRule, logit_rule
+from ..plan import Draw, Feed, Plan, StateUse, TableEdit
 from ..span import Rows
 from .attention import NAME
 from .language import LanguageModel
-from .logits import SHUT, LogitRule, logit_rule
 from .out_of_memory import is_out_of_memory
 
 _ROWS = 12
@@ -34,14 +34,14 @@ _TOLERANCE = 0.2
 _AS_FAR = 2.0
 
 
-def check_against_stock(loaded: Loaded, model: Any) -> LogitRule:
+def check_against_stock(loaded: Loaded, model: Any, attention: str | dict[str, str] = NAME) -> LogitRule:
     """Compare a dozen ids from all over the vocabulary, from its middle on, since rows at its ends may be empty.
-    `model` has the replaced attention, before and after. Returns what it does with its logits."""
+    `attention` is the model's, before and after. Returns what it does with its logits."""
     size = loaded.text.get_input_embeddings().weight.shape[0]
     ids = np.roll(np.linspace(0, size - 1, _ROWS).astype(np.int64), _ROWS // 2)
     positions = np.broadcast_to(np.arange(_ROWS, dtype=np.int64), (3, _ROWS))
     inputs = {"input_ids": torch.from_numpy(ids)[None].to(model.device)}
-    return check_prompt(loaded, model, EncodedPrompt([Rows(ids, positions)], [None]), inputs, NAME)
+    return check_prompt(loaded, model, EncodedPrompt([Rows(ids, positions)], [None]), inputs, attention)
 
 
 def check_prompt(
@@ -187,14 +187,15 @@ def _paged(loaded: Loaded, prompt: EncodedPrompt, stops: list[int]) -> torch.Ten
     rows, logits = language.spans.prompt(prompt).rows, []
     edits = [TableEdit(0, 0, list(range(pages)))]
     for start, stop in zip([0, *stops], stops, strict=False):
-        feed = Feed(0, 0, start, _between(rows, start, stop), Draw())
+        use = StateUse(0 if start else None, ((stop - start, 1 if start else 0),))
+        feed = Feed(0, 0, start, _between(rows, start, stop), Draw(), states=use)
         if language.run(Plan(0, [], [], edits, [], [], [feed])).failed:
             raise MemoryError("its trial ran out of memory")
         assert language.logits is not None
         logits.append(language.logits[0].float())
         edits = []
     for layer, keys in enumerate(language.cache.keys):
-        if not keys.any():
+        if keys.numel() and not keys.any():
             raise ModelError(f"layer {layer} of {len(language.cache.keys)} does not call the attention that was put in")
     return torch.stack(logits)
 

@@ -11,11 +11,18 @@ import torch
 
 from .narrow import width
 
+# Kinds of layers, as the library names them: those that keep a state of all rows, alone or beside keys, and those that
+# keep no keys.
+WITH_STATES = ("linear_attention", "conv", "hybrid", "hybrid_sliding")
+WITHOUT_KEYS = ("linear_attention", "conv", "moe", "mlp")
+CHUNKED = "chunked_attention"  # rows see none before their chunk
+KINDS = {"full_attention", "sliding_attention", CHUNKED, *WITH_STATES, *WITHOUT_KEYS}
+
 
 class LayerShape(NamedTuple):
-    """One layer: `heads` of keys and of values, how many numbers each key and each value has, and how many query heads
-    share a key head. `owner`: the layer whose pages it reads, which is itself, or an earlier one that writes them for
-    both."""
+    """One layer: `heads` of keys and of values (0: it keeps none), how many numbers each key and each value has, and
+    how many query heads share a key head. `owner`: the layer whose pages it reads, which is itself, or an earlier one
+    that writes them for both."""
 
     heads: int
     key: int
@@ -28,10 +35,23 @@ def layer_shapes(config: Any) -> list[LayerShape]:
     """Of all layers, in order."""
     by_layer = getattr(config, "per_layer_config", None) or {}
     layers = range(config.num_hidden_layers)
-    return [
+    kinds = _kinds(config)
+    shapes = [
         LayerShape(*_sizes(by_layer[layer] if by_layer else config), owner)
         for layer, owner in zip(layers, _owners(config), strict=True)
     ]
+    return [
+        shape._replace(heads=0) if kind in WITHOUT_KEYS else shape for kind, shape in zip(kinds, shapes, strict=True)
+    ]
+
+
+def stateful(config: Any) -> bool:
+    """Whether layers of a decoder with this configuration keep states."""
+    return any(kind in WITH_STATES for kind in _kinds(config))
+
+
+def _kinds(config: Any) -> list[str]:
+    return getattr(config, "layer_types", None) or [""] * config.num_hidden_layers
 
 
 def row_bytes(shapes: Iterable[LayerShape], dtype: torch.dtype) -> int:
@@ -56,6 +76,6 @@ def _owners(config: Any) -> list[int]:
     their kind before them (arXiv 2405.12981)."""
     count = config.num_hidden_layers
     own = count - (getattr(config, "num_kv_shared_layers", None) or 0)
-    kinds = getattr(config, "layer_types", None) or [""] * count
+    kinds = _kinds(config)
     last = {kind: layer for layer, kind in enumerate(kinds[:own])}
     return [layer if layer < own else last[kinds[layer]] for layer in range(count)]

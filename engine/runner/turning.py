@@ -19,7 +19,7 @@ from ..plan import Feed
 from ..span import Rows
 from .angles import LongRotary, Turning, rotaries
 from .attention import Turn
-from .language import LanguageModel
+from .language import LanguageModel, chunks_of
 from .out_of_memory import is_out_of_memory
 
 log = logging.getLogger("penstock.engine")
@@ -33,6 +33,8 @@ _OFF = 2e-3
 @torch.no_grad()
 def with_turning(loaded: Loaded) -> Loaded:
     """`loaded` with its turning; where it has none, as it was, and the family says why no stream of it may slide."""
+    if loaded.family.no_window:
+        return loaded
     try:
         turning = turning_of(loaded)
         if loaded.fast is None:
@@ -50,9 +52,11 @@ def with_turning(loaded: Loaded) -> Loaded:
 
 def turning_of(loaded: Loaded) -> Turning:
     """How this checkpoint's rows turn. ModelError that says what they do otherwise."""
+    if chunks_of(loaded.config):
+        raise ModelError("some layers see chunks of rows, which are counted from a stream's first row on")
     layers, keys, offs = rotaries(loaded.text, loaded.family.data.axes, loaded.family.max_positions), _keys(loaded), []
-    for halves in (True, False):
-        turning = Turning(layers, halves)
+    for halves, last in ((True, False), (False, False), (True, True), (False, True)):
+        turning = Turning(layers, halves, last)
         offs.append(_off(turning, keys, loaded.device))
         if offs[-1] <= _OFF + 2 * torch.finfo(loaded.dtype).eps:
             return turning

@@ -13,5 +13,6 @@ timeliness.py   how timely media is, measured
 usage.py        what streams have cost
 admission.py    whether the machine keeps up with one more live stream
 pace.py         how many rows fit into a time
+conservation.py the laws of conservation
 journal.py      what happened, so that a run can be repeated
 """

@@ -10,8 +10,9 @@ from ..command import Freeze
 from ..conversation.freezing import forms, freeze, named
 from ..conversation.kept import Kept
 from ..conversation.state import StreamState
+from ..conversation.twins import copy as copied
 from ..frozen import Snapshot
-from ..plan import Changes, Plan, Result
+from ..plan import Changes, Plan, Result, StateMove
 
 
 class Freezing:
@@ -31,14 +32,16 @@ class Freezing:
     def freeze(self, stream: StreamState, command: Freeze) -> None:
         """Copy a stream as it is. Embeddings of rows that have been fed are left out, so the copy can only be moved
         whole, and its reply can be cut only behind media that was spliced in."""
-        copy = stream.copy(command.twin, [0, 0, 0], Changes())
+        copy = copied(stream, command.twin, [0, 0, 0], Changes())
         self._kept.add(copy.laid)
         self._kept.waits(copy.inputs)
-        while copy.kept_from < copy.head:
+        while copy.kept_from < copy.spare:
             self._kept.remove(copy.let_go())
         self._copies[command.twin] = command, copy
         if copy.away or copy.pages:
             self._new.append(command.twin)
+            if copy.carried is not None:
+                stream.changes.states.append(StateMove(command.twin, copy.carried.entries, None))
         else:
             self._ready.append((command, copy))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import deque
+from statistics import median
 
 # The share of a new measurement in the running mean.
 _SHARE = 0.2
@@ -11,6 +13,8 @@ _SHARE = 0.2
 _APPENDS, _BETWEEN = 1.75, 2.5
 # How long a tower may go on before a step, in the same measure, where nothing is live: replies wait, throughput gains.
 _SLICE = 4.0
+# Measurements that a median is taken over, and the least share that is believed of a guess.
+_NEWEST, _LEAST = 8, 0.02
 
 
 class Pace:
@@ -77,3 +81,24 @@ class StepPace(Pace):
         if not live:
             return max(_SLICE * self._base_ms, takes_ms)
         return max(_BETWEEN * self._base_ms - takes_ms, (_BETWEEN - _APPENDS) / 2 * self._base_ms)
+
+
+class GuessPace:
+    """What a guessed token costs, learnt from steps that append nothing: some have guesses, others have none."""
+
+    def __init__(self) -> None:
+        self._plain: dict[int, deque[float]] = {}  # milliseconds of steps without, by how many replies decode
+        self._shares: deque[float] = deque(maxlen=_NEWEST)
+
+    def took(self, replies: int, guesses: int, ms: float) -> None:
+        """A step in which so many replies decode took so long."""
+        plain = self._plain.setdefault(replies, deque(maxlen=_NEWEST))
+        if not guesses:
+            plain.append(ms)
+        elif plain:
+            self._shares.append(max(0.0, ms / median(plain) - 1) / guesses)
+
+    @property
+    def cost(self) -> float | None:
+        """The share of a step that one guess adds to it; None until that was measured."""
+        return max(_LEAST, round(median(self._shares), 2)) if self._shares else None

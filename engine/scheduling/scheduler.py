@@ -25,6 +25,7 @@ from ..command import (
     Due,
     Fork,
     Freeze,
+    GuessCost,
     LaidOut,
     Open,
     Park,
@@ -36,7 +37,7 @@ from ..command import (
 )
 from ..conversation.conversation import Conversation
 from ..conversation.freezing import thaw
-from ..conversation.going_back import go_back
+from ..conversation.going_back import check_reach, go_back
 from ..conversation.kept import Kept
 from ..conversation.laying import Limits
 from ..conversation.layout import Layout
@@ -45,11 +46,14 @@ from ..conversation.rules import What
 from ..conversation.silence import can_wait
 from ..conversation.state import StreamState
 from ..conversation.telling import tell
+from ..conversation.twins import fork
 from ..conversation.window import Sliding, bounds
 from ..family import Family
+from ..guessing.guessing import Guessing
 from ..pages import PagePool, PageTable
-from ..plan import Changes, Feed, Likely, Plan, Result, Wears
+from ..plan import Changes, Drawn, Feed, Plan, Result
 from ..words.spelling import Unspelled
+from .conservation import check
 from .finding import Finding
 from .freezing import Freezing
 from .host import HostMemory
@@ -69,7 +73,8 @@ class SchedulerConfig(msgspec.Struct, frozen=True):
     host_pages: how many pages may lie in host memory. span_bytes: how many bytes of spans are kept to feed a stream
     again; when it is more, the oldest are let go, and such a stream can only be moved to the host whole. spell_apart:
     the ids of long texts are not found here, where all streams would wait, but come as `Spelt`. prefix_cache: streams
-    go on with pages that hold their first rows already.
+    go on with pages that hold their first rows already. guesses: the most tokens of a stream that are guessed in a
+    step. drafts: the runner's draft model guesses them.
     """
 
     pages: int
@@ -81,6 +86,8 @@ class SchedulerConfig(msgspec.Struct, frozen=True):
     span_bytes: int = 1 << 30
     spell_apart: bool = False
     prefix_cache: bool = False
+    guesses: int = 0
+    drafts: bool = False
 
 
 class Scheduler:
@@ -95,6 +102,7 @@ class Scheduler:
         self.journal = journal  # None: nothing is noted
         self.pool = PagePool(config.pages, config.page_tokens)
         self._finding = Finding(self.pool, config.prefix_cache)
+        self.guessing = Guessing(config.guesses, config.step_rows, config.drafts)
         self.streams: dict[int, StreamState] = {}
         self.limits = Limits(config.pages * config.page_tokens, family.max_positions)
         self._places = Places(config.slots, self.limits)
@@ -111,7 +119,8 @@ class Scheduler:
 
         Raises InputError where `Open`, `Fork` or `Thaw` is refused.
         """
-        if command in (AppendRows(self._append_rows), Yield([*self._yielding]), Due(self._precedence.due)):
+        known = AppendRows(self._append_rows), GuessCost(self.guessing.cost), Yield([*self._yielding])
+        if command in (*known, Due(self._precedence.due)):
             return
         self._note(command)
         match command:
@@ -131,6 +140,8 @@ class Scheduler:
                 self._close(id)
             case AppendRows(rows):
                 self._append_rows = min(rows, self.config.step_rows)
+            case GuessCost(share):
+                self.guessing.cost = share
             case Yield(streams):
                 self._yielding = dict.fromkeys(streams)
             case Due(streams):
@@ -157,13 +168,12 @@ class Scheduler:
 
     def _open(self, command: Open) -> None:
         format, why = choose(command.request.format, self.family.live_trained)
-        stream, limits = self._new(command.stream, command.request, format, why, command.wears)
+        stream, limits = self._new(command, command.request, format, why)
         self._add(stream, limits)
 
     def _thaw(self, command: Thaw) -> None:
         frozen = command.frozen
-        format, wears = BY_NAME[frozen.format], command.wears
-        like, limits = self._new(command.stream, frozen.request, format, frozen.why, wears)
+        like, limits = self._new(command, frozen.request, BY_NAME[frozen.format], frozen.why)
         try:
             stream = thaw(frozen.state, like, self.family, command.base)
             if stream.size > limits.rows:
@@ -184,9 +194,7 @@ class Scheduler:
         self.kept.handed([command.base + id for id in command.frozen.entries])
         self._host.drop(command.stream)
 
-    def _new(
-        self, id: int, request: Request, format: Format, why: str, wears: Wears | None
-    ) -> tuple[StreamState, Limits]:
+    def _new(self, command: Open | Thaw, request: Request, format: Format, why: str) -> tuple[StreamState, Limits]:
         """A stream that has begun nothing, with its limits. Raises InputError where it cannot be."""
         self._places.check()
         self.family.check_format(format)
@@ -194,22 +202,21 @@ class Scheduler:
         bounds(request, self._places.limits(request), self.family, self.pool)
         seconds = self.family.grid_seconds(request.video_fps)
         layout = Layout(self.family, format, request.positions, seconds, request.system, trusted=request.control_tokens)
-        tables, limits = self._places.take(id, request)
-        table = PageTable(self.pool)
-        apart = self.config.spell_apart
-        return StreamState(id, tables, request, layout, table, self._changes, why, apart, wears), limits
+        tables, limits = self._places.take(command.stream, request)
+        own = self._changes, why, self.config.spell_apart, self.family.data.stateful, command.wears
+        return StreamState(command.stream, tables, request, layout, PageTable(self.pool), *own), limits
 
     def _fork(self, command: Fork) -> None:
         id, twin, again = command.stream, command.twin, command.again
         if id not in self.streams:
             raise InputError(f"fork: expected an open stream, got stream {id}, which has ended")
         stream = self.streams[id]
-        if again is not None and stream.begun is None:
-            raise InputError("again: expected a stream whose prompt has a reply, got one that has none any more or yet")
         mark = None if command.back is None else stream.marks.find(command.back)
+        check_reach(stream, again is not None, mark)
         tables, limits = self._places.take(twin, stream.request)
         self._host.fork(stream, twin)
-        state = stream.fork(twin, tables, command.before)
+        self.guessing.fork(id, twin)
+        state = fork(stream, twin, tables, command.before)
         begun = go_back(state, again is not None, mark)
         self._add(state, limits)
         if begun is not None and again is not None:
@@ -227,6 +234,7 @@ class Scheduler:
             table.clear()
         self._places.give(id, stream.slot)
         del self._talks[id]
+        self.guessing.forget(id)
         self.kept.remove(stream.laid)
         self.kept.acted(stream.inputs)
 
@@ -256,6 +264,7 @@ class Scheduler:
         moved = sorted((self.streams[id] for id in decision.moved), key=lambda stream: stream.whole)
         frozen, copied_away = self._freezing.moves()
         saves = [self._host.move(stream) for stream in moved]
+        self.guessing.moved(decision.moved)
         copies: list[tuple[int, int]] = []
         restores: list[tuple[int, list[int]]] = []
         feeds: list[Feed] = []
@@ -269,6 +278,7 @@ class Scheduler:
             feed, copied = stream.feed(count)
             feeds.append(feed)
             copies += copied
+        feeds = self.guessing.add(feeds, self._talks)
         releases = self.kept.released()
         twins, drops = self._host.taken()
         twins += copied_away
@@ -281,6 +291,7 @@ class Scheduler:
             *(next(self._numbers), kept, copies, changes.edits, restores, drops, feeds, releases, found),
             recalled=changes.recalled,
             twins=twins,
+            states=changes.states,
         )
         self._note(Planned(plan.number))
         return plan
@@ -293,32 +304,32 @@ class Scheduler:
         """
         self._note(result)
         faults: list[tuple[int, PenstockError]] = []
-        tokens = iter(zip(result.tokens, result.likely or [None] * len(result.tokens), strict=True))
+        drawn, self.guessing.stayed = result.drawn(), []
         lost = {*result.failed, *result.poisoned}
         self._finding.spoiled(self.streams[id] for id in result.poisoned if id in self.streams)
         for feed in plan.feeds:
             if feed.stream in lost:
                 continue
-            token, likely = (None, None) if feed.draw is None else next(tokens)
+            tokens = [] if feed.draw is None else next(drawn)
             stream = self.streams.get(feed.stream)
             if stream is None:
                 continue
             stream.report()
-            self._finding.fed(stream)
-            if token is None:
+            if not tokens:
                 stream.renew(next(self._ages))
-            faults += self._stepped(feed.stream, token, likely)
+            faults += self._stepped(feed.stream, feed, tokens)
+            self._finding.fed(stream)
         fed = {feed.stream for feed in plan.feeds}
         for id, _ in plan.restores:  # some came back only so that rows can leave
             if id not in fed and id not in lost and id in self.streams:
-                faults += self._stepped(id, None, None)
+                faults += self._stepped(id, None, [])
         self.kept.let_go(self.streams.values())
         self._freezing.commit(plan, result)
         return faults
 
-    def _stepped(self, id: int, token: int | None, likely: Likely | None) -> list[tuple[int, PenstockError]]:
+    def _stepped(self, id: int, feed: Feed | None, tokens: list[Drawn]) -> list[tuple[int, PenstockError]]:
         try:
-            self._talks[id].stepped(token, likely)
+            self.guessing.take(self._talks[id], feed, tokens)
         except Exception as error:  # whatever it is, it is of this stream alone
             log.exception("stream %d: its step could not take effect", id)
             return [(id, PenstockError(f"a step could not take effect: {type(error).__name__}: {error}"))]
@@ -338,18 +349,8 @@ class Scheduler:
         return self.streams[id].transcript()
 
     def check(self) -> None:
-        """The laws of conservation: raises PenstockError where held pages are not those that live streams reach, or
-        counted bytes not those of what is laid."""
-        everyone = [*self.streams.values(), *self._freezing.copies]
-        self.pool.check(table for stream in everyone for table in stream.tables)
-        self.kept.check(everyone)
-        away = sum(stream.away for stream in self.streams.values())
-        if away != self._host.used:
-            raise PenstockError(f"host copies: expected {away} pages by walk, got {self._host.used}")
-        for stream in self.streams.values():
-            held = sum(run.nbytes for run in stream.laid)
-            if held != stream.host_bytes:
-                raise PenstockError(f"stream {stream.id}: expected {held} bytes by walk, got {stream.host_bytes}")
+        """The laws of conservation. Raises PenstockError where they do not hold."""
+        check(self.pool, self.kept, self._host.used, [*self.streams.values()], self._freezing.copies)
 
     def statistics(self) -> dict[str, Any]:
         """`span_bytes`: embeddings that are kept to feed streams again, each once; `bytes_by_stream`: what each stream
@@ -361,6 +362,7 @@ class Scheduler:
             "pages_free": self.pool.free,
             "pages_host": self._host.used,
             **self._finding.statistics(),
+            **self.guessing.statistics(),
             "span_bytes": self.kept.bytes,
             "bytes_by_stream": {id: stream.host_bytes for id, stream in self.streams.items()},
             "window_by_stream": {id: stream.reach() for id, stream in self.streams.items()},

@@ -7,7 +7,7 @@ What it keeps of a stream does not grow: sums, by modality and by reason.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -53,17 +53,19 @@ class Usages:
         return self._streams.pop(stream, _Used()).usage()
 
     def stepped(self, plan: Plan, seconds: float, streams: Mapping[int, StreamState]) -> None:
-        """A step has been carried out and is not committed yet. Each stream bears a part of its time by its rows."""
+        """A step has been carried out and is not committed yet. Each stream bears a part of its time by its rows, with
+        those of guesses."""
         counts = [sum(len(run.ids) for run in feed.rows) for feed in plan.feeds]
-        total = sum(counts)
+        guesses = [0 if feed.guesses is None else len(feed.guesses.draws) for feed in plan.feeds]
+        total = sum(counts) + sum(guesses)
         if not total:
             return
         everyone, each = self._all, seconds / total
         everyone.step_seconds += seconds
-        for feed, count in zip(plan.feeds, counts, strict=True):
+        for feed, count, guessed in zip(plan.feeds, counts, guesses, strict=True):
             state, used = streams[feed.stream], self._streams[feed.stream]
             first = state.fed - count
-            used.step_seconds += each * count
+            used.step_seconds += each * (count + guessed)
             if used.joins:
                 used.joins, used.cached = False, first
                 everyone.cached += first
@@ -83,6 +85,12 @@ class Usages:
                 elif new:
                     used.media[run.seen.modality] += new
                     everyone.media[run.seen.modality] += new
+
+    def guessed(self, stayed: Iterable[tuple[int, int]]) -> None:
+        """Of the guesses of a step that is committed the rows of so many have stayed, by stream."""
+        for stream, rows in stayed:
+            self._all.text += rows
+            self._streams[stream].text += rows
 
     def encoded(self, stream: int, seconds: float) -> None:
         """The towers have worked so long for a stream."""

@@ -2,6 +2,7 @@
 
 options     what may be said on the command line; the one module here that is imported for `--help`
 latency     `penstock bench latency`: one user, on the public `Engine`
+guesses     the same with guessed tokens, beside the engine without
 throughput  `penstock bench throughput`: many requests at once, on the public `Engine`
 live        `penstock bench live`: pictures that arrive while a reply is spoken, through a server
 capacity    `penstock bench capacity`: how many live streams a server keeps up with

@@ -56,6 +56,16 @@ def latency_cases(frames: Sequence[int], tokens: int) -> list[Case]:
     ]
 
 
+def guessed_cases(tokens: int) -> list[Case]:
+    """One request of each kind, and some at once, whose tokens are guessed."""
+    return [
+        requests("text", 1, tokens),
+        requests("repeated text", 1, tokens, "repeated"),
+        requests("4 repeated texts", 4, tokens, "repeated"),
+        requests(f"image {IMAGE_SIDE}", 1, tokens, "image", IMAGE_SIDE),
+    ]
+
+
 def throughput_cases(counts: Sequence[int], tokens: int, image_tokens: int) -> list[Case]:
     """So many text requests at once, and the largest number of requests with an image each."""
     most = max(counts)

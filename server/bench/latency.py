@@ -3,6 +3,8 @@
 First token of a text, an image of 448 x 448 and a video of 16 frames of 224 x 224, and the time between tokens. Then a
 stream with 5, 20 and 60 pictures: how long it takes in another one, and how long from a question, which comes with one
 more picture, to its first token. All cases run once per round, in turn; the first round is not counted.
+
+With `--speculative` instead: how long a token takes with guesses and without, in two engines, one after the other.
 """
 
 from __future__ import annotations
@@ -16,12 +18,15 @@ from .alone import measure_alone
 from .arithmetic import gaps, percentile
 from .cases import Case, Measured, latency_cases
 from .figures import Figure, per_round
+from .guesses import measure_guesses
 
 TOKENS = 64
 
 
 def main(options: argparse.Namespace) -> int:
     """Measure and print; 0."""
+    if options.speculative is not None:
+        return asyncio.run(measure_guesses(options))
     cases = latency_cases(options.frames, options.tokens)
     return asyncio.run(measure_alone("latency", options, cases, figures))
 

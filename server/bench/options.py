@@ -70,6 +70,7 @@ def _latency(parser: argparse.ArgumentParser, read: Numbers) -> None:
     _add_rounds(parser, read, 5)
     _add_frames(parser, read)
     _add_tokens(parser, read, 64, "tokens of each reply")
+    add_guesses(parser, read.count)
 
 
 def _throughput(parser: argparse.ArgumentParser, read: Numbers) -> None:
@@ -223,6 +224,23 @@ def _add_model(parser: argparse.ArgumentParser, default: str = "Brook") -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default auto)")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def add_guesses(parser: argparse._ActionsContainer, count: _WHOLE) -> None:
+    """How tokens of replies are guessed."""
+    parser.add_argument(
+        "--speculative",
+        metavar="ngram|MODEL",
+        help="guess tokens, so that a step says several: ngram, those that followed the same words before; or a "
+        "smaller model with the same words",
+    )
+    parser.add_argument(
+        "--speculative-tokens",
+        type=count,
+        default=4,
+        metavar="N",
+        help="the most tokens that are guessed of a stream in a step (default %(default)s)",
+    )
 
 
 def _add_url(parser: argparse.ArgumentParser) -> None:

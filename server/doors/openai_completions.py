@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ...streams.event import Token
+from ...streams.requests.prompt import MADE_ELSEWHERE
 from ...streams.requests.request import Request
 from .. import commands as c
 from ..answer import adapter_names, model_name
@@ -36,9 +37,11 @@ class CompletionStreamOptions(msgspec.Struct):
 
 
 class CompletionBody(Drawing, kw_only=True):
-    """The body of `/v1/completions`. `prompt`: one text or its token ids, or several of them."""
+    """The body of `/v1/completions`. `prompt`: one text or its token ids, or several of them. `prompt_embeds`, in its
+    place: the embeddings of a prompt, a safetensors file in base64, or several of them."""
 
-    prompt: str | list[Any]
+    prompt: str | list[Any] | None = None
+    prompt_embeds: str | list[str] | None = None
     echo: bool = False
     logprobs: int | None = None
     stream_options: CompletionStreamOptions | None = None
@@ -53,20 +56,12 @@ class CompletionsDoor:
         self._mark = mark
         asked = read_body(body.data, CompletionBody, _REFUSES)
         self._model, adapter = named_model(asked.model, model_name(info.model), adapter_names(info))
-        prompts = _prompts(asked.prompt)
+        prompts = _prompts(asked)
         check_number(asked, len(prompts), config.max_streams)
         most = _MOST_TOKENS if asked.max_tokens is None else asked.max_tokens
         params = sampling(asked, most, "max_tokens", asked.logprobs, "logprobs")
-        requests = [
-            Request(
-                prompt=prompt if isinstance(prompt, str) else None,
-                prompt_ids=None if isinstance(prompt, str) else prompt,
-                cache_salt=asked.cache_salt,
-                adapter=adapter,
-                params=params,
-            )
-            for prompt in prompts
-        ]
+        fields = {"cache_salt": asked.cache_salt, "adapter": adapter, "params": params}
+        requests = [Request(**_given(prompt), **fields) for prompt in prompts]
         self.streams = asked.stream
         self._counts = bool(asked.stream_options and asked.stream_options.include_usage)
         self._logprobs = asked.logprobs is not None
@@ -165,11 +160,29 @@ class CompletionsDoor:
         }
 
 
-def _prompts(given: str | list[Any]) -> list[str | list[int]]:
+class Embedded(msgspec.Struct, frozen=True):
+    """A prompt of which there are embeddings alone: a file in base64."""
+
+    rows: str
+
+
+def _prompts(asked: CompletionBody) -> list[str | list[int] | Embedded]:
     """The prompts of a request: a text is one, and so is a list of token ids."""
+    if (asked.prompt is None) == (asked.prompt_embeds is None):
+        got = "neither" if asked.prompt is None else "both"
+        raise MessageError(f"prompt: expected one of prompt and prompt_embeds, got {got}", "prompt")
+    if asked.prompt_embeds is not None:
+        files = [asked.prompt_embeds] if isinstance(asked.prompt_embeds, str) else asked.prompt_embeds
+        if not files:
+            raise MessageError(
+                "prompt_embeds: expected at least one safetensors file in base64, got none", "prompt_embeds"
+            )
+        return [Embedded(file) for file in files]
+    given = asked.prompt
     if isinstance(given, str):
         return [given]
     each = [given] if given and all(isinstance(value, int) for value in given) else given
+    prompts: list[Any]
     try:
         prompts = msgspec.convert(each, list[str | list[int]])
     except msgspec.ValidationError:
@@ -179,7 +192,19 @@ def _prompts(given: str | list[Any]) -> list[str | list[int]]:
     return prompts
 
 
-def _echoed(asked: CompletionBody, prompt: str | list[int]) -> str:
+def _given(prompt: str | list[int] | Embedded) -> dict[str, Any]:
+    """The fields of its request."""
+    match prompt:
+        case str():
+            return {"prompt": prompt}
+        case Embedded(rows):
+            part = {"type": "embedding", "kind": "text", "embedding": rows}
+            return {"prompt_ids": [MADE_ELSEWHERE], "media": [part]}
+        case _:
+            return {"prompt_ids": prompt}
+
+
+def _echoed(asked: CompletionBody, prompt: str | list[int] | Embedded) -> str:
     """What stands before a reply that repeats its prompt."""
     if not asked.echo:
         return ""

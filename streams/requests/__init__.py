@@ -7,6 +7,7 @@ turns.py       when it listens for speech, and what it does then
 messages.py    a conversation and its parts, checked
 data_url.py    data: URLs and base64
 prompt.py      what a whole prompt is given from, as plain data
+raw_rows.py    rows that were made elsewhere, in a content part
 whole.py       its media, decoded
 transcription.py  how a model is asked for the words of a sound
 options.py     options of the model's processor, checked and kept to

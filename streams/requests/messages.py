@@ -14,19 +14,23 @@ from ...errors import InputError
 KINDS = ("image", "video", "audio")
 TAKEN = "a PIL image, an array, bytes, a path, a data: URL or an item"
 _OPENAI = {"image_url": "image", "video_url": "video", "audio_url": "audio", "input_audio": "audio"}
+# Parts that are rows made elsewhere, and what they stand for; None: the part says it as its "kind".
+EMBEDDED = {"embedding": None, "image_embeds": "image", "video_embeds": "video", "audio_embeds": "audio"}
 _MESSAGE = "{'role': ..., 'content': text or a list of parts}"
 _TOOL = "{'type': 'function', 'function': {'name': ..., ...}}"
 _SHOWN = 40
 
 
 class Value(NamedTuple):
-    """What a part of media holds, still as it was written. `place` ends with its key; `base64`: it is text of that."""
+    """What a part of media holds, still as it was written. `place` ends with its key; `base64`: it is text of that.
+    `embedded`: it is rows that were made elsewhere, of which these are the part's own words; None: it is a medium."""
 
     kind: str
     place: str
     found: Any
     base64: bool
     rate: int  # Hz, where the part says so; else 0
+    embedded: dict[str, Any] | None = None
 
 
 def check_messages(messages: Any) -> None:
@@ -102,9 +106,12 @@ def check_part(place: str, part: Any) -> None:
 def value_of(place: str, part: dict[str, Any]) -> Value:
     """Kind and value of a part of media. InputError where it is none, or its value can be no media."""
     name = _field(part, "type")
+    if isinstance(name, str) and name in EMBEDDED:
+        return _rows_of(place, part, name)
     kind = _OPENAI.get(name, name) if isinstance(name, str) else None
     if kind not in KINDS:
-        raise InputError(f"{place}.type: expected text, {', '.join((*KINDS, *_OPENAI))}, got {described(name)}")
+        known = ", ".join((*KINDS, *_OPENAI, *EMBEDDED))
+        raise InputError(f"{place}.type: expected text, {known}, got {described(name)}")
     key = next((key for key in (name, "path", "url", "base64") if key in part), None)
     if key is None:
         raise InputError(f"{place}: expected its value under {name!r}, got only {', '.join(map(repr, part))}"[:200])
@@ -120,6 +127,22 @@ def value_of(place: str, part: dict[str, Any]) -> Value:
     if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int) or rate < 1):
         raise InputError(f"{place}.sampling_rate: expected a whole number of Hz, got {described(rate)}")
     return Value(kind, at, found, base64, rate or 0)
+
+
+def _rows_of(place: str, part: dict[str, Any], name: str) -> Value:
+    """The value of a part that is rows made elsewhere: a file, numbers in base64, an array or an item."""
+    key = next((key for key in (name, "path", "base64") if key in part), None)
+    if key is None:
+        raise InputError(f"{place}: expected its rows under {name!r}, got only {', '.join(map(repr, part))}"[:200])
+    found, at, said = part[key], f"{place}.{key}", part
+    if isinstance(found, dict):
+        found, at, said = _field(found, "data"), f"{at}.data", {**part, **found}
+    if found is None or isinstance(found, bool | int | float | list | tuple | dict | _Nothing):
+        raise InputError(f"{at}: expected base64 of a safetensors file or of numbers, got {described(found)}")
+    kind = EMBEDDED[name] or said.get("kind", getattr(found, "kind", "image"))
+    if kind not in (*KINDS, "text"):
+        raise InputError(f"{place}.kind: expected {', '.join(KINDS)} or text, got {described(kind)}")
+    return Value(kind, at, found, isinstance(found, str) and key != "path", 0, said)
 
 
 def check_unicode(place: str, text: str) -> None:

@@ -35,6 +35,10 @@ def check_options(options: dict[str, Any], spec: MediaSpec) -> None:
         if not _fits(option, value):
             raise InputError(f"processor option {name!r}: expected {_range(option)}, got {value!r}")
     least, most = (options.get(name) for name in SIZES)
+    if "max_pixels" in spec.by_piece:
+        if least is not None and most is not None and least > most:
+            raise InputError(f"processor option 'min_pixels': expected at most max_pixels, {most}, got {least}")
+        return
     for rule in (spec.image, spec.video if _frames_are_bounded(spec) else None):
         if rule is not None and (least is not None or most is not None):
             sized = _rule(rule, least, most)
@@ -46,13 +50,21 @@ def check_options(options: dict[str, Any], spec: MediaSpec) -> None:
 
 
 def sized(spec: MediaSpec, options: dict[str, Any]) -> MediaSpec:
-    """The spec with the sizes that `options` ask for."""
-    least, most = (options.get(name) for name in SIZES)
+    """The spec with the sizes that `options` ask for, and with what goes with each piece to the processor."""
+    asked = {name: options[name] for name in spec.by_piece if name in options}
+    if asked:
+        spec = msgspec.structs.replace(spec, asked=asked)
+    least, most = (None if name in spec.by_piece else options.get(name) for name in SIZES)
     if least is None and most is None:
         return spec
     image = None if spec.image is None else _rule(spec.image, least, most)
     video = _rule(spec.video, least, most) if _frames_are_bounded(spec) and spec.video else spec.video
     return msgspec.structs.replace(spec, image=image, video=video)
+
+
+def sizes_pieces(spec: MediaSpec) -> bool:
+    """Whether pictures and frames may be asked for with another number of pixels, before the model's processor."""
+    return "max_pixels" in spec.options and "max_pixels" not in spec.by_piece
 
 
 def _frames_are_bounded(spec: MediaSpec) -> bool:

@@ -7,6 +7,7 @@ Conversations are checked in messages.py, data: URLs are read in data_url.py. It
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,9 +19,10 @@ import numpy as np
 from ...codecs.limits import MediaLimits
 from ...codecs.pcm import check_samples
 from ...errors import InputError, LimitError
-from ..item import MEDIA, AudioBytes, AudioChunk, Image, VideoBytes
+from ..item import MEDIA, AudioBytes, AudioChunk, Embedding, Image, VideoBytes
 from .data_url import from_base64, from_data_url, is_data_url
-from .messages import KINDS, TAKEN, check_messages, described, parts, value_of
+from .messages import KINDS, TAKEN, Value, check_messages, described, parts, value_of
+from .raw_rows import embedding_of
 
 
 class Media(msgspec.Struct, frozen=True, eq=False, tag="decoded"):
@@ -38,13 +40,27 @@ class Media(msgspec.Struct, frozen=True, eq=False, tag="decoded"):
     stop_us: int = 0
 
 
-Piece = Media | Image | VideoBytes | AudioBytes | AudioChunk
+# Among the ids of a prompt it stands for rows that were made elsewhere and stand for words.
+MADE_ELSEWHERE = -1
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """Rows that were made elsewhere, of a prompt: `at` says of how many pieces of their kind before them, with those of
+    media. `sign` stands for them in messages, where they stand for words."""
+
+    kind: str
+    at: int
+    sign: str
+
+
+Piece = Media | Image | VideoBytes | AudioBytes | AudioChunk | Embedding
 
 
 class Content(msgspec.Struct, frozen=True, eq=False, tag="content"):
     """What a reply starts from: one of `messages` (parts of media hold no value), `text` and `ids`, and the media in
     order. The other fields are those of the request, but `video_fps` of decoded content is never None: where the
     request has none it is the model's own rate. `places`: where in the request each piece of media stood, for errors.
+    `ready`: the rows made elsewhere that are no longer among the media (`set_apart`).
     """
 
     media: list[Piece]
@@ -58,6 +74,7 @@ class Content(msgspec.Struct, frozen=True, eq=False, tag="content"):
     control_tokens: bool = False
     tools: list[dict[str, Any]] = []
     places: list[str] = []
+    ready: list[Ready] = []
 
     @property
     def name(self) -> str:
@@ -65,9 +82,11 @@ class Content(msgspec.Struct, frozen=True, eq=False, tag="content"):
         return "messages" if self.messages is not None else "prompt" if self.text is not None else "prompt_ids"
 
     def by_kind(self) -> dict[str, list[Media]]:
-        """The media by kind, each in order; all are decoded."""
+        """The media by kind, each in order, without rows that were made elsewhere; all are decoded."""
         found: dict[str, list[Media]] = {kind: [] for kind in KINDS}
         for piece in self.media:
+            if isinstance(piece, Embedding):
+                continue
             assert isinstance(piece, Media)
             found[piece.kind].append(piece)
         return found
@@ -77,6 +96,8 @@ def kind_of(piece: Piece) -> str:
     """The kind of a piece, which it has before it is decoded."""
     match piece:
         case Media():
+            return piece.kind
+        case Embedding():
             return piece.kind
         case Image():
             return "image"
@@ -121,6 +142,33 @@ def gather(request: Any, limits: MediaLimits) -> Content:
     )
 
 
+def set_apart(content: Content) -> tuple[Content, list[Embedding]]:
+    """The content without the rows that were made elsewhere, of which it keeps the places; and these rows."""
+    rows = [piece for piece in content.media if isinstance(piece, Embedding)]
+    if not rows:
+        return content, []
+    seen: Counter[str] = Counter()
+    ready, secret = [], secrets.token_hex(10)
+    for piece in content.media:
+        kind = kind_of(piece)
+        if isinstance(piece, Embedding):
+            ready.append(Ready(kind, seen[kind], f"\ue000{secret}n{len(ready)}\ue001"))
+        seen[kind] += 1
+    signs = iter([one.sign for one in ready if one.kind == "text"])
+    messages = content.messages and [
+        message
+        if isinstance(message["content"], str)
+        else {**message, "content": [_signed(part, signs) for part in message["content"]]}
+        for message in content.messages
+    ]
+    media: list[Piece] = [piece for piece in content.media if not isinstance(piece, Embedding)]
+    return msgspec.structs.replace(content, media=media, messages=messages, ready=ready), rows
+
+
+def _signed(part: dict[str, Any], signs: Iterator[str]) -> dict[str, Any]:
+    return {"type": "text", "text": next(signs)} if part["type"] == "embedding" else part
+
+
 def check_counts(content: Content, most: dict[str, int]) -> None:
     """Raise InputError where there is more media of a kind than `most` allows."""
     for kind, count in Counter(map(kind_of, content.media)).items():
@@ -163,18 +211,29 @@ def _placed(place: str, part: dict[str, Any], media: list[Piece], limits: MediaL
         return part
     media.append(_entry(place, part, limits))
     kind = kind_of(media[-1])
-    return {"type": kind, kind: kind}
+    return {"type": kind, kind: kind} if kind in KINDS else {"type": "embedding", "embedding": kind}
 
 
 def _entry(place: str, value: Any, limits: MediaLimits) -> Piece:
     """A content part, or a value whose kind shows by itself."""
+    if isinstance(value, Embedding):
+        return msgspec.structs.replace(value, data=_own(value.data))
     if not isinstance(value, dict):
         with _at(place):
             return _piece(value, None, 0, limits)
     part = value_of(place, value)
     with _at(part.place):
+        if part.embedded is not None:
+            return embedding_of(_rows_given(part, limits), part.kind, part.embedded)
         found = from_base64(part.found, "text") if part.base64 else part.found
         return _piece(found, part.kind, part.rate, limits)
+
+
+def _rows_given(part: Value, limits: MediaLimits) -> Any:
+    """What a part of rows holds, in bytes where it was text."""
+    if part.base64 and not is_data_url(part.found):
+        return from_base64(part.found, "text")
+    return _read(part.found, limits) if isinstance(part.found, str | Path) else part.found
 
 
 @contextlib.contextmanager

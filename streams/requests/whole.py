@@ -4,7 +4,7 @@ the same content, all of whose media is `Media`. Synchronous; of models it knows
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -14,7 +14,8 @@ from ...codecs.frame import Frame, Lost, Samples
 from ...codecs.limits import MediaLimits
 from ...errors import DamagedError, InputError, LimitError, MediaError
 from ..audio import SECOND_US, TOLERANCE_US, split
-from ..item import AudioBytes, AudioChunk, Image, VideoBytes
+from ..item import AudioBytes, AudioChunk, Embedding, Image, VideoBytes
+from ..rows import embedding_segment
 from ..segment import MediaSpec
 from ..video import LONGEST_GAP_US, Pick, Sampler
 from .prompt import Content, Media, Piece
@@ -31,7 +32,7 @@ def decoded(content: Content, decoders: Decoders, spec: MediaSpec) -> Content:
     """
     whole = msgspec.structs.replace(content, video_fps=content.video_fps or spec.video_fps)
     budget = _Budget(decoders.limits)
-    media: list[Media] = []
+    media: list[Piece] = []
     for number, piece in enumerate(content.media):
         try:
             media += _decoded(piece, decoders, whole, spec, budget)
@@ -58,7 +59,9 @@ class _Budget:
             )
 
 
-def _decoded(piece: Piece, decoders: Decoders, content: Content, spec: MediaSpec, budget: _Budget) -> list[Media]:
+def _decoded(
+    piece: Piece, decoders: Decoders, content: Content, spec: MediaSpec, budget: _Budget
+) -> Sequence[Media | Embedding]:
     from ...codecs.pcm import decode_pcm
     from ...codecs.picture import check_pixels
 
@@ -69,6 +72,8 @@ def _decoded(piece: Piece, decoders: Decoders, content: Content, spec: MediaSpec
             if piece.kind != "audio":
                 check_pixels(piece.data[0] if piece.kind == "video" else piece.data, decoders.limits)
             return [piece]
+        case Embedding():
+            return [_checked(piece, content, spec)]
         case Image():
             assert not isinstance(piece.data, np.ndarray)  # an array is `Media` already
             pixels = decoders.picture(piece.data)
@@ -91,6 +96,19 @@ def _decoded(piece: Piece, decoders: Decoders, content: Content, spec: MediaSpec
             film.read(file_frames(piece, "video", decoders, lost), content.audio_in_video)
             _check_whole(lost, content.audio_in_video)
             return film.media(content.audio_in_video)
+
+
+def _checked(piece: Embedding, content: Content, spec: MediaSpec) -> Embedding:
+    """Rows that fit the model, and a prompt. InputError for others."""
+    segment = embedding_segment(piece, spec.rows)
+    if spec.rows.timed and piece.kind == "video":
+        raise InputError(
+            "embedding: expected no video in a prompt for this model, which is told times in words, got video; append "
+            "it to a stream"
+        )
+    if content.audio_in_video and piece.kind in ("video", "audio"):
+        raise InputError(f"embedding: expected no {piece.kind} with audio_in_video, whose units are one, got both")
+    return msgspec.structs.replace(piece, data=segment.rows) if segment.deep is None else piece
 
 
 def file_frames(

@@ -101,12 +101,15 @@ class Rig:
     def _witness(self, plan: Plan, result: Result) -> None:
         self.plans.append(plan)
         drawing = [feed for feed in plan.feeds if feed.draw is not None]
-        for place, (feed, token) in enumerate(zip(drawing, result.tokens, strict=True)):
+        stayed, place = dict(self.core.scheduler.guessing.stayed), 0
+        for feed, drawn in zip(drawing, result.drawn(), strict=True):
             assert self.core.language.logits is not None
             row = feed.first + sum(len(rows) for rows in feed.rows) - 1
             session = self.sessions[feed.stream]
-            session.draws[row] = (token, self.core.language.logits[place].clone())
-            session.story.drawn(token in self.core.loaded.family.stop_ids)
+            for number, (token, _) in enumerate(drawn[: 1 + stayed.get(feed.stream, 0)]):
+                session.draws[row + number] = (token, self.core.language.logits[place + number].clone())
+                session.story.drawn(token in self.core.loaded.family.stop_ids)
+            place += 1 + (0 if feed.guesses is None else len(feed.guesses.draws))
 
 
 class Session:

@@ -80,7 +80,9 @@ class SlidRig(Rig):
         for run in feed.rows:
             here = slice(start, start + len(run))
             part = [one[here] for one in deep]
-            logits.append(dense.feed(embeds[here], positions[:, here], atomic=run.atomic, deep=part or None))
+            logits.append(
+                dense.feed(embeds[here], positions[:, here], atomic=run.atomic, deep=part or None, ids=run.ids.tolist())
+            )
             start += len(run)
         return logits[-1][-1]
 

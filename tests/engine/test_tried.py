@@ -48,9 +48,54 @@ SERVED = {
     "logits that are divided": hf.GraniteConfig(**GROUPED, logits_scaling=8.0),
     "logits that are multiplied": hf.CohereConfig(**GROUPED, logit_scale=0.0625, eos_token_id=2, bos_token_id=1),
     "mixtral": hf.MixtralConfig(**GROUPED, num_local_experts=4, sliding_window=None),
+    "a state that goes on": hf.Qwen3NextConfig(
+        **GROUPED,
+        head_dim=16,
+        layer_types=["linear_attention", "full_attention"],
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+        num_experts=2,
+        num_experts_per_tok=1,
+        moe_intermediate_size=32,
+        shared_expert_intermediate_size=32,
+    ),
+    "rows of a convolution": hf.Lfm2Config(**GROUPED, layer_types=["conv", "full_attention"]),
+    "qwen3_5_text": hf.Qwen3_5TextConfig(
+        **GROUPED,
+        head_dim=16,
+        layer_types=["linear_attention", "full_attention"],
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+    ),
+    "mamba": hf.NemotronHConfig(
+        **GROUPED,
+        layer_types=["linear_attention", "full_attention"],
+        head_dim=16,
+        mamba_num_heads=4,
+        mamba_head_dim=16,
+        ssm_state_size=8,
+        n_groups=2,
+    ),
+    "keys and a state in each layer": hf.FalconH1Config(
+        **GROUPED,
+        head_dim=16,
+        mamba_d_ssm=64,
+        mamba_n_heads=4,
+        mamba_d_head=16,
+        mamba_d_state=8,
+        mamba_n_groups=1,
+    ),
     "heads by layer": hf.Gemma4TextConfig(
         **GROUPED, head_dim=16, global_head_dim=24, num_global_key_value_heads=1, attention_k_eq_v=True,
         sliding_window=8, layer_types=["sliding_attention", "full_attention"], hidden_size_per_layer_input=0,
+    ),
+    "chunks": hf.Llama4TextConfig(
+        **GROUPED, intermediate_size_mlp=96, num_local_experts=2, head_dim=16, attention_chunk_size=8, floor_scale=5,
+        no_rope_layers=[1, 0], attn_scale=0.5,
     ),
     "words and keys by layer": hf.Gemma4TextConfig(
         **GROUPED | {"num_hidden_layers": 4}, head_dim=16, global_head_dim=24, sliding_window=8,
@@ -74,22 +119,6 @@ SERVED = {
 }
 # fmt: on
 REFUSED = {
-    "chunks": (
-        hf.Llama4TextConfig(**GROUPED, intermediate_size_mlp=96, num_local_experts=2, head_dim=16),
-        "layers of full or sliding attention, got chunked_attention",
-    ),
-    "a state that goes on": (
-        hf.Qwen3NextConfig(
-            **GROUPED,
-            head_dim=16,
-            layer_types=["linear_attention", "full_attention"],
-            num_experts=2,
-            num_experts_per_tok=1,
-            moe_intermediate_size=32,
-            shared_expert_intermediate_size=32,
-        ),
-        "layers of full or sliding attention, got linear_attention",
-    ),
     "a rotary that others stretch": (
         hf.MistralConfig(**GROUPED, rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}),
         "rotary positions that do not change with a stream's length, got 'dynamic'",

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tests.engine import tried as pictures
 
-from . import axes, blocks, documents, gemmas, hearing, tiled
+from . import axes, blocks, documents, gemmas, hearing, llamas, stateful, tiled
 from .suite import Builder
 
 
@@ -44,7 +44,8 @@ BUILDERS: dict[str, Built] = {
     "fast_vlm": Built(tiled.fast_vlm, _SEES),
     "gemma3n": Built(gemmas.gemma3n, {"image": "A", "audio": "E"}),
     "gemma4": Built(gemmas.gemma4, {"image": "A", "video": "E", "audio": "E"}),
-    "gemma4 large": Built(gemmas.gemma4_large, {"image": "D"}),
+    "gemma4_unified": Built(gemmas.gemma4_unified, {"image": "D", "video": "E", "audio": "E"}),
+    "gemma4 large": Built(gemmas.gemma4_large, {"image": "D", "video": "E"}),
     "glm46v": Built(axes.glm46v, _BOTH),
     "glm4v": Built(_glm("glm4v"), _BOTH),
     "glm4v_moe": Built(_glm("glm4v_moe"), _BOTH),
@@ -58,6 +59,7 @@ BUILDERS: dict[str, Built] = {
     "janus": Built(tiled.janus, _SEES),
     "kimi_k25": Built(axes.kimi_k25, _SEES),
     "lighton_ocr": Built(tiled.lighton_ocr, _SEES),
+    "llama4": Built(llamas.llama4, _SEES),
     "llava_next": Built(pictures.llava_next, _SEES),
     "llava_next_video": Built(tiled.llava_next_video, _BOTH),
     "minimax_m3_vl": Built(axes.minimax_m3_vl, _CLIPS),
@@ -83,6 +85,14 @@ BUILDERS: dict[str, Built] = {
         )
     },
     "qwen2_audio": Built(pictures.qwen2_audio, {"audio": "E"}),
+    "lfm2_vl": Built(stateful.lfm2_vl, _SEES),
+    "lfm3_vl": Built(stateful.lfm3_vl, _BOTH),
+    "minicpm_ocr": Built(stateful.minicpm_ocr, _CLIPS),
+    "minicpmv4_6": Built(stateful.minicpmv4_6, _CLIPS),
+    "minicpmv4_7": Built(stateful.minicpmv4_7, _SEES),
+    "nemotron_h_omni": Built(stateful.nemotron_h_omni, {"image": "A", "audio": "E"}),
+    "qwen3_5": Built(stateful.qwen3_5, _BOTH),
+    "qwen3_5_moe": Built(stateful.qwen3_5_moe, _BOTH),
     "step3p7": Built(documents.step3p7, _SEES),
     "video_llama_3": Built(axes.video_llama_3, _CLIPS),
     "video_llava": Built(pictures.video_llava, _BOTH),

@@ -78,7 +78,7 @@ def _said(build: Builder | None, model_type: str) -> str:
         try:
             load(build(Path(folder)), EngineConfig())
         except ModelError as error:
-            return _short(str(error))
+            return _short(str(error).removeprefix(f"{folder}: "))
     raise AssertionError(f"{model_type} is served")
 
 

@@ -101,15 +101,51 @@ def gemma3n(folder: Path) -> Path:
     return _save(folder, hf.Gemma3nForConditionalGeneration(config), tokenizer, processor)
 
 
-def _gemma4(folder: Path, ear: dict[str, Any] | None, seed: int, **text: Any) -> Path:
-    tokenizer, ids, marks = tokenizer_of("<sound>", *(set(_MARKS.values()) - {"<sound>"}), "<|video|>", named=_MARKS)
-    tokenizer.chat_template = _CHAT
-    config = hf.Gemma4Config(
-        text_config=_sizes(marks, **text), vision_config=_SIGHT, audio_config=ear, tie_word_embeddings=False,
-        image_token_id=ids["<image>"], video_token_id=ids["<|video|>"], audio_token_id=ids["<sound>"],
-        boi_token_id=ids["<boi>"], eoi_token_id=ids["<eoi>"], boa_token_id=ids["<boa>"],
-        eoa_token_index=ids["<eoa>"],
+def gemma4_unified(folder: Path) -> Path:
+    """No towers: patches and pieces of 40 ms go through one layer each. Rows of a picture see one another in layers
+    with a window."""
+    tokenizer, ids, marks = _marked()
+    config = hf.Gemma4UnifiedConfig(
+        text_config=_sizes(marks, num_global_key_value_heads=1), **_ids(ids), tie_word_embeddings=False,
+        vision_config={"patch_size": 4, "pooling_kernel_size": 2, "mm_embed_dim": 64, "mm_posemb_size": 64,
+                       "output_proj_dims": 64},
+        audio_config={"audio_embed_dim": 640},
     )  # fmt: skip
+    seen: dict[str, Any] = {"patch_size": 4, "pooling_kernel_size": 2, "max_soft_tokens": 70}
+    processor = hf.Gemma4UnifiedProcessor(
+        hf.Gemma4UnifiedAudioFeatureExtractor(),
+        hf.Gemma4UnifiedImageProcessor(**seen),
+        tokenizer,
+        hf.Gemma4UnifiedVideoProcessor(**seen),
+        chat_template=_CHAT,
+    )
+    return _save(folder, hf.Gemma4UnifiedForConditionalGeneration(config), tokenizer, processor)
+
+
+def _marked() -> tuple[Any, dict[str, int], dict[str, Any]]:
+    """Tokenizer, ids and end tokens of a Gemma 4."""
+    special = [mark for mark in _MARKS.values() if mark != "<sound>"]
+    tokenizer, ids, marks = tokenizer_of("<sound>", *special, "<|video|>", named=_MARKS)
+    tokenizer.chat_template = _CHAT
+    return tokenizer, ids, marks
+
+
+def _ids(ids: dict[str, int]) -> dict[str, int]:
+    named = {"image_token_id": "<image>", "video_token_id": "<|video|>", "audio_token_id": "<sound>",
+             "boi_token_id": "<boi>", "eoi_token_id": "<eoi>", "boa_token_id": "<boa>",
+             "eoa_token_index": "<eoa>"}  # fmt: skip
+    return {name: ids[mark] for name, mark in named.items()}
+
+
+def _gemma4(folder: Path, ear: dict[str, Any] | None, seed: int, **text: Any) -> Path:
+    tokenizer, ids, marks = _marked()
+    config = hf.Gemma4Config(
+        text_config=_sizes(marks, **text),
+        vision_config=_SIGHT,
+        audio_config=ear,
+        tie_word_embeddings=False,
+        **_ids(ids),
+    )
     seen: dict[str, Any] = {"patch_size": 8, "pooling_kernel_size": 2, "max_soft_tokens": 70}
     processor = hf.Gemma4Processor(
         hf.Gemma4AudioFeatureExtractor(feature_size=16),

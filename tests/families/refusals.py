@@ -46,15 +46,6 @@ def _siglip() -> Any:
     return hf.SiglipImageProcessor(size={"height": SIDE, "width": SIDE})
 
 
-def lfm2_vl(folder: Path) -> Path:
-    """Layers of convolutions between those that attend: each keeps its last rows as a state."""
-    config = hf.Lfm2VlConfig(
-        text_config={"model_type": "lfm2", "num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]}
-    )
-    config.save_pretrained(folder)
-    return folder
-
-
 def gemma4(folder: Path, **text: Any) -> Path:
     """Layers that see all rows have other heads than those that see a window, and a picture's rows see one another in
     the latter only. Small ones also have inputs to each layer by the ids of words, and layers with others' keys."""

@@ -20,7 +20,6 @@ class Refusal(NamedTuple):
 
 
 _ENCODER = "its decoder reads the states of an encoder"
-_STATE = "linear_attention: what they keep is one state of all rows"
 
 REFUSED: dict[str, Refusal] = {
     "blip-2": Refusal(refusals.blip2, "its processor lays 5 rows of image, its tower gives 4"),
@@ -29,19 +28,14 @@ REFUSED: dict[str, Refusal] = {
     "emu3": Refusal(refusals.emu3, "lays a picture in a prompt otherwise than one that stands alone"),
     "florence2": Refusal(named("florence2"), _ENCODER),
     "fuyu": Refusal(refusals.fuyu, "Found total 2 |SPEAKER| tokens and 1 images"),
-    "gemma4_unified": Refusal(named("gemma4_unified"), "expected as many heads of one size in all layers"),
     "git": Refusal(refusals.git, "its attention cannot be replaced"),
     "hunyuan_vl": Refusal(axes.hunyuan_vl, "its rule gives a picture in a prompt other positions"),
     "instructblip": Refusal(refusals.instructblip, "its processor lays 5 rows of image, its tower gives 4"),
     "kosmos-2": Refusal(refusals.kosmos2, "expected image_token on its Kosmos2Processor"),
     "kyutai_speech_to_text": Refusal(refusals.kyutai_speech_to_text, "expected image_token on its Kyutai"),
-    "lfm2_vl": Refusal(refusals.lfm2_vl, "got conv: what they keep is one state of all rows"),
-    "llama4": Refusal(named("llama4"), "got chunked_attention: rows of a chunk see none before it"),
     "mllama": Refusal(mllama, "expected layers that see rows of the cache alone, got cross_attention_layers"),
     "phi4_multimodal": Refusal(refusals.phi4_multimodal, "expected image_token_id on its Phi4MultimodalConfig"),
     "pix2struct": Refusal(named("pix2struct"), _ENCODER),
-    "qwen3_5": Refusal(named("qwen3_5"), _STATE),
-    "qwen3_5_moe": Refusal(named("qwen3_5_moe"), _STATE),
     "t5gemma2": Refusal(named("t5gemma2"), _ENCODER),
     "udop": Refusal(named("udop"), _ENCODER),
     "vibevoice_asr": Refusal(hearing.vibevoice_asr, "its tower makes other rows of a sound each time"),

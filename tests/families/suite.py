@@ -48,7 +48,7 @@ class Tried(NamedTuple):
 
     def inputs(self, content: Content) -> Any:
         """What the library's model takes for a prompt."""
-        return process(self.towers, content)
+        return process(self.towers, content).to(dtype=torch.float32)
 
 
 def opened(folder: Path) -> Tried:
@@ -137,7 +137,7 @@ class Watched:
             at = 0
             for segment in self.segments:
                 laid = towers.piece(segment)
-                given = decoder_given(model, laid.inputs)
+                given = decoder_given(model, laid.inputs.to(dtype=torch.float32))
                 start = next(
                     place for place in range(at, len(ids)) if ids[place : place + len(laid.ids)] == laid.ids.tolist()
                 )

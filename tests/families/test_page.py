@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import tempfile
 
 from penstock.engine.families import BUILT_IN
 
 from .built import BUILDERS, TYPES
-from .census import PAGE
+from .census import PAGE, _said
 from .refused import REFUSED
 
 
@@ -31,3 +32,12 @@ def test_every_type_of_the_suite_has_its_line() -> None:
 def test_the_number_on_the_page_is_the_number_of_its_lines() -> None:
     served = sum(bool(cells[0]) for cells in rows().values())
     assert f"Served: {served} of {len(rows())} types." in PAGE.read_text(encoding="utf-8")
+
+
+def test_the_page_names_no_folder_of_the_machine_that_made_it() -> None:
+    assert tempfile.gettempdir() + "/" not in PAGE.read_text(encoding="utf-8")
+
+
+def test_a_reason_that_begins_with_the_folder_of_the_model_is_told_without_it() -> None:
+    said = _said(REFUSED["fast_vlm"].build, "fast_vlm")
+    assert said.startswith("expected the package timm, which this checkpoint needs, got none")

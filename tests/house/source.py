@@ -16,7 +16,8 @@ def modules(*folders: str) -> list[Path]:
     found = [] if folders else sorted(ROOT.glob("*.py"))
     for folder in folders or FOLDERS:
         found += sorted((ROOT / folder).rglob("*.py"))
-    return found
+    own = {about.parent for about in (ROOT / "demos").glob("*/pyproject.toml")}  # packages of their own
+    return [path for path in found if own.isdisjoint(path.parents)]
 
 
 def tree(path: Path) -> ast.Module:

@@ -19,6 +19,7 @@ NETWORK = {
     "server/watch.py": "a command: posts to a webhook that its user names",
     "engine/loading/hub.py": "downloads a model",
     "engine/loading/checkpoint.py": "checks a model's name",
+    "actors/remote.py": "an engine's encoder in another process, which its user names",
     "codecs/worker.py": "a socket pair to a process that decodes",
 }
 PROGRAMS = {"server/demo_model.py": "a command: runs pip", "codecs/worker.py": "processes that decode"}

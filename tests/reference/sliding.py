@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+_CAP = "final_logit_softcapping"
 Places = Row[tuple[int, int]]  # (row, the position it stands at)
 
 
@@ -54,17 +55,20 @@ class Held:
         positions: torch.Tensor,
         atomic: bool = False,
         deep: Row[torch.Tensor] | None = None,
+        ids: Row[int] = (),
     ) -> torch.Tensor:
         """Lay rows `(n, hidden)` at `positions` `(3, n)`; logits `(n, vocabulary)`.
 
         A model whose rows stand on one axis reads the first. `atomic`: the rows see one another, as Gemma's images do.
-        `deep`: what is added behind each of the first layers, `(n, hidden)` each.
+        `deep`: what is added behind each of the first layers, `(n, hidden)` each. `ids` of the rows, for a model whose
+        layers embed words for themselves.
         """
         if positions.shape != (3, len(embeds)):
             raise ValueError(f"positions: expected {(3, len(embeds))}, got {tuple(positions.shape)}")
         rotary = {kind: self._rotary(kind, embeds, positions) for kind in set(self.kinds)}
         masks = {kind: self._mask(kind, embeds, atomic) for kind in set(self.kinds)}
         cache = _Cache(self)
+        own = self._by_layer(embeds, ids)
         states = embeds[None]
         for number, (layer, kind) in enumerate(zip(self.inner.layers, self.kinds, strict=True)):
             states = layer(
@@ -72,12 +76,14 @@ class Held:
                 position_embeddings=rotary[kind],
                 attention_mask=masks[kind],
                 past_key_values=cache,
+                **({} if own is None else {"per_layer_input": own[0][:, :, number], "shared_kv_states": own[1]}),
             )
             if deep is not None and number < len(deep):
                 states = states + deep[number]
         self.keys, self.values = cache.keys, cache.values
         self.positions = torch.cat([self.positions, positions], dim=1)
-        return self.model.lm_head(self.inner.norm(states))[0]
+        logits, cap = self.model.lm_head(self.inner.norm(states))[0], self.inner.config.to_dict().get(_CAP)
+        return logits if cap is None else torch.tanh(logits / cap) * cap
 
     def slide(
         self,
@@ -118,6 +124,19 @@ class Held:
         other.keys, other.values = list(self.keys), list(self.values)
         return other
 
+    def _by_layer(self, embeds: torch.Tensor, ids: Row[int]) -> tuple[torch.Tensor, dict[str, Any]] | None:
+        """What each layer of Gemma 4 takes beside: its own part of the words, where media is padding, and the keys that
+        layers share. None for another model."""
+        config = self.inner.config
+        if not hasattr(config, "hidden_size_per_layer_input"):
+            return None
+        if not config.hidden_size_per_layer_input:
+            return embeds.new_zeros(1, 1, len(self.inner.layers)), {}
+        media = [getattr(self.model.config, f"{kind}_token_id") for kind in ("image", "video", "audio")]
+        words = [config.pad_token_id if id in media else id for id in ids]
+        own = self.inner.get_per_layer_inputs(torch.tensor([words]), None)
+        return self.inner.project_per_layer_inputs(embeds[None], own), {}
+
     def _frequencies(self, kind: str) -> torch.Tensor:
         """The float32 frequency of each pair that is turned; Gemma 3 has two bases, by kind of layer."""
         rotary = self.inner.rotary_emb
@@ -151,7 +170,8 @@ class Held:
         """`(1, 1, n, held + n)`, 0 where a row sees and the lowest number where it does not."""
         before, count = len(self.held), len(embeds)
         rows, seen = torch.arange(before, before + count)[:, None], torch.arange(before + count)
-        sees = (seen <= rows) | atomic
+        whole = getattr(self.inner.config, "use_bidirectional_attention", None) == "vision" and kind[0] == "f"
+        sees = (seen <= rows) | (atomic and not whole)
         if kind == "sliding_attention":
             sees = sees & (seen > rows - self.inner.config.sliding_window)
         mask = torch.zeros(sees.shape, dtype=embeds.dtype)
@@ -171,7 +191,8 @@ class Held:
 
 class _Cache:
     """What a layer of the library takes for its cache, during one forward: it is given the new rows' keys and values,
-    keeps them behind the stream's, and returns those of all rows that are seen."""
+    keeps them behind the stream's, and returns those of all rows that are seen. A decoder of DeepSeek's keeps a latent
+    row of both and a part of the keys, which alone turns."""
 
     def __init__(self, stream: Held) -> None:
         self.stream = stream
@@ -188,5 +209,8 @@ class _Cache:
             return keys, values
         self.keys.append(torch.cat([stream.keys[layer], keys], dim=2))
         self.values.append(torch.cat([stream.values[layer], values], dim=2))
-        held = stream._turned(stream.kinds[layer], stream.keys[layer])
-        return torch.cat([held, keys], dim=2), torch.cat([stream.values[layer][:, :, stream.held], values], dim=2)
+        held = [stream.keys[layer], stream.values[layer]]
+        turning = 1 if hasattr(stream.inner.config, "qk_rope_head_dim") else 0
+        held[1 - turning] = held[1 - turning][:, :, stream.held]
+        held[turning] = stream._turned(stream.kinds[layer], held[turning])
+        return torch.cat([held[0], keys], dim=2), torch.cat([held[1], values], dim=2)

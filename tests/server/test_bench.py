@@ -50,6 +50,17 @@ FIRST_AND_BETWEEN = ("first token", "between tokens")
 TAKEN_AND_ASKED = ("taking in a picture", "question to first token")
 
 
+def test_latency_with_guesses(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model", str(model_path("qwen2_5_vl")), "--rounds", "1", "--tokens", "24", "--speculative", "ngram"]
+    _, figures, code = bench(capsys, "bench", "latency", *words)
+    assert code == 0
+    assert {case for case, _, _ in figures} == {"text", "repeated text", "4 repeated texts", "image 448"}
+    for (_, what, engine), figure in figures.items():
+        assert what == "time per token" and figure["rounds"][0] > 0
+        assert len(figure["ratios"]) == (engine == "speculative")
+    assert "guesses" in figures["text", "time per token", "speculative"]["note"]
+
+
 def test_bargein(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--rounds", "1", "--histories", "64", "--tokens", "2"]
     _, figures, code = bench(capsys, "bench", "bargein", *words)

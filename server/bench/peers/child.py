@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+LINE = "one two three four five six seven eight nine. "
 QUESTION = "What has changed since the picture before this one?"
 
 
@@ -33,12 +34,15 @@ def picture(seed: int, place: int, side: int) -> np.ndarray:
 
 
 def prompts(case: dict[str, Any]) -> list[dict[str, Any]]:
-    """The prompts of a case: text, and perhaps an image or the frames of a video; no two are equal."""
+    """The prompts of a case: text, and perhaps an image or the frames of a video, or text of one line again and again;
+    no two are equal."""
     made = []
     for number in range(case["count"]):
         prompt: dict[str, Any] = {"text": f"Story {case['seed']} number {number}: tell at length what happens."}
         place = number * 1000
-        if case["media"] == "image":
+        if case["media"] == "repeated":
+            prompt["text"] = f"{case['seed']} {number}: {LINE * 6}Say that again."
+        elif case["media"] == "image":
             prompt["image"] = picture(case["seed"], place, case["side"])
         elif case["media"] == "video":
             frames = [picture(case["seed"], place + frame, case["side"]) for frame in range(case["frames"])]

@@ -30,9 +30,9 @@ class Penstock:
         self.about = f"{engine.info.dtype} on {engine.info.device}"
 
     @classmethod
-    async def load(cls, model: str | None, dtype: str, device: str) -> Self:
-        """Load and warm up. ModelError where the model cannot be served."""
-        return cls(await Engine.load(model or None, config=config(dtype, device)))
+    async def load(cls, model: str | None, dtype: str, device: str, **more: Any) -> Self:
+        """Load and warm up. `more` of its configuration. ModelError where the model cannot be served."""
+        return cls(await Engine.load(model or None, config=msgspec.structs.replace(config(dtype, device), **more)))
 
     async def close(self) -> None:
         """Stop the engine."""
