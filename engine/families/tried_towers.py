@@ -110,6 +110,7 @@ class TriedTowers(OneAxisTowers):
             min_block_frames=10,
             options=self.options.found,
             by_piece=tuple(name for name in self.options.found if name != "fps"),
+            by_length=self.options.by_length,
         )
 
     @property
@@ -174,7 +175,7 @@ class TriedTowers(OneAxisTowers):
     def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:
         options: dict[str, Any] = {"images_kwargs": self.options.of_pictures(content.options)} if media["image"] else {}
         if media["video"]:
-            more = self.video_more | self.options.of_video(content.options)
+            more = self.video_more | self.options.of_video(content.options, 0)
             options["videos_kwargs"] = more | self.video_options(content)
         return options | ({"audio_kwargs": {"sampling_rate": self.rate}} if media["audio"] else {})
 
@@ -230,7 +231,7 @@ class TriedTowers(OneAxisTowers):
             case ImageSegment() if "image" in self.senses:
                 return self._picture(segment.pixels, segment.asked)
             case VideoSegment() if "video" in self.senses:
-                return self._clip(segment.pixels, segment.start_us, segment.stop_us, segment.asked)
+                return self.clip(segment.pixels, segment.start_us, segment.stop_us, segment.asked)
             case AudioSegment() if "audio" in self.senses:
                 return self._sound(segment.samples[segment.lead :])
         raise InputError(f"expected one of {', '.join(self.senses)}, got {type(segment).__name__}")
@@ -275,7 +276,7 @@ class TriedTowers(OneAxisTowers):
             return span
         assert span.start_us is not None and span.stop_us is not None
         shape = (self.least_frames, *_TINY)
-        laid = self._clip(np.zeros(shape, np.uint8), span.start_us, span.stop_us, {})
+        laid = self.clip(np.zeros(shape, np.uint8), span.start_us, span.stop_us, {})
         first, last = laid.ends
         before, after = laid.ids[:first], laid.ids[last + 1 :]
         return msgspec.structs.replace(span, before=tuple(before.tolist()), after=tuple(after.tolist()))
@@ -283,14 +284,14 @@ class TriedTowers(OneAxisTowers):
     def _picture(self, pixels: np.ndarray, asked: Values) -> Alone:
         return self.alone("image", as_files([pixels]), images_kwargs=self.options.of_pictures(asked))
 
-    def _clip(self, frames: np.ndarray, start_us: int, stop_us: int, asked: Values) -> Alone:
+    def clip(self, frames: np.ndarray, start_us: int, stop_us: int, asked: Mapping[str, Any]) -> Alone:
         """Frames `(n, h, w, 3)` uint8, the first and the last taken at these times."""
         clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
         told = transformers.video_utils.VideoMetadata  # pyright: ignore[reportAttributeAccessIssue]
         times = np.linspace(start_us, max(start_us, stop_us), len(frames)).astype(np.int64).tolist()
         lasts = max(stop_us, 1)
         known = told(max(times[-1] + 1, 1), SECOND_US, duration=lasts / SECOND_US, frames_indices=times)
-        more = self.video_more | self.options.of_video(asked)
+        more = self.video_more | self.options.of_video(asked, len(frames))
         options = {"video_metadata": [known], "do_sample_frames": False, **more}
         return self.alone("video", clip, videos_kwargs=options)
 
@@ -305,7 +306,7 @@ class TriedTowers(OneAxisTowers):
             case "video":
                 # Some leave out what does not change from frame to frame; noise is the most.
                 frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-                laid = self._clip(frames, 0, 0, dict(asked))
+                laid = self.clip(frames, 0, 0, dict(asked))
             case _:
                 laid = self._sound(np.zeros(shape, np.float32))
         return PieceSize(len(laid.ids), TimeTaken(0, int(laid.offsets.max()) + 1, laid.behind))
