@@ -12,7 +12,12 @@ from tests.families.built import BUILDERS, STREAMED
 from tests.families.suite import MEDIA, Tried, Watched, asked, by_library, opened, pair
 
 
-@pytest.fixture(scope="module", params=STREAMED)
+# Of those whose layers keep states two are looked at in every run.
+SLOW = {"lfm3_vl", "minicpm_ocr", "minicpmv4_6", "minicpmv4_7", "nemotron_h_omni", "qwen3_5_moe"}
+EACH = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in STREAMED]
+
+
+@pytest.fixture(scope="module", params=EACH)
 def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tried:
     return opened(BUILDERS[request.param].build(tmp_path_factory.mktemp(request.param)))
 
