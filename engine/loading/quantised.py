@@ -1,5 +1,5 @@
-"""Whether a quantised checkpoint can be loaded here, before its weights are read. In: its configuration. Out: nothing; or
-what stands in the way, in words. The library's own checks decide: this machine's packages and devices.
+"""Whether a quantised checkpoint can be loaded here, before its weights are read. In: its configuration. Out: nothing;
+or what stands in the way, in words. The library's own checks decide, by this machine's packages and devices.
 """
 
 from __future__ import annotations
@@ -44,6 +44,4 @@ def check_quantised(config: Any) -> None:
                 f"expected a CUDA device, which the quantisation {method} needs, got none: {why}"
             ) from error
         told = why if isinstance(error, ValueError | RuntimeError | ImportError) else f"{type(error).__name__}: {why}"
-        raise ModelError(
-            f"quantization_config: expected what transformers can load here, got {method}: {told}"
-        ) from error
+        raise ModelError(f"quantization_config: expected one that can be loaded here, got {method}: {told}") from error

@@ -130,8 +130,8 @@ def _seconds(layer: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor) 
 
 
 def is_plain(layer: object) -> bool:
-    """Whether a layer is torch's own linear layer and nothing more: no adapter, no hooks, weights that are floats and not
-    a quantised tensor that passes for one."""
+    """Whether a layer is torch's own linear layer and nothing more: no adapter, no hooks, weights that are floats, not a
+    quantised tensor that passes for them."""
     if type(layer) is not torch.nn.Linear or "forward" in vars(layer):
         return False
     hooked = layer._forward_hooks or layer._forward_pre_hooks

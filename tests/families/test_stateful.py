@@ -201,7 +201,7 @@ def test_where_states_are_kept(steps: list[tuple[int, int]], open_rows: int) -> 
     carried, rows = Carried(1), 0
     for count, back in steps:
         laid = [stateful.plain(rows + count)]
-        use = carried.feed(count, count == 1, laid, [0], max(0, rows + count - open_rows))
+        use = carried.feed(rows, count, count == 1, laid, [0], max(0, rows + count - open_rows))
         rows += count
         written = [entry for _, entry in use.ends]
         assert use.begin not in written and len({*written}) == len(written)

@@ -101,4 +101,4 @@ if __name__ == "__main__":
     hf.logging.set_verbosity_error()
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
-    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]))), flush=True)
+    sys.stdout.write(json.dumps(main(sys.argv[1], Path(sys.argv[2]))) + "\n")

@@ -1,5 +1,5 @@
-"""Small checkpoints in the quantisation formats of `transformers`. In: a checkpoint in floats and a format's name. Out: a
-folder with the same model in that format; or what the library raises where it cannot make one here.
+"""Small checkpoints in the quantisation formats of `transformers`. In: a checkpoint in floats and a format's name. Out:
+a folder with the same model in that format; or what the library raises where it cannot make one here.
 
 Some formats the library itself writes (`LIBRARY`), of others the weights are packed here (`PACKED`). Of any other there
 is only the configuration, as its checkpoints have it: what a load says of that is what it says of each of them.
@@ -181,7 +181,7 @@ PACKED: dict[str, tuple[dict[str, Any], Callable[[torch.Tensor], Tensors]]] = {
         {
             "format": "int-quantized",
             "quantization_status": "compressed",
-            "config_groups": {"group_0": {"targets": ["Linear"], "weights": _WEIGHTS}},
+            "config_groups": {"group_0": {"targets": ["Linear"], "weights": _WEIGHTS, "format": "int-quantized"}},
             "ignore": ["lm_head", "re:.*visual.*", "re:.*vision_tower.*", "re:.*multi_modal_projector.*"],
         },
         _int8,
