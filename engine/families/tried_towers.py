@@ -75,11 +75,6 @@ class TriedTowers(OneAxisTowers):
         """Which rows see rows behind them, of all kinds."""
         return max(self.ways.values(), default=Together.NONE)
 
-    @property
-    def mutual(self) -> frozenset[int]:
-        """The placeholders of rows that see one another."""
-        return frozenset(self.senses[kind].id for kind, way in self.ways.items() if way is Together.PIECE)
-
     def leave_out(self, kind: str) -> None:
         """Take no media of this kind any more."""
         del self.senses[kind], self.streamed[kind]
