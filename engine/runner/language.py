@@ -182,7 +182,7 @@ class LanguageModel:
         more = self.beside(ids, positions) | ({} if deep is None else self._deep(deep))
         step = self._attention(batch)
         if self.states is not None:
-            step = step._replace(states=self.states.step(feeds))
+            step = step._replace(states=self.states.step(feeds, self.adapters))
         return self._decoded(embeds, positions, step, more)
 
     def _pass(

@@ -35,6 +35,7 @@ from tests.engine.acts import Act, Client, acts, perform
 from tests.engine.rig import TOLERANCE, Rig, Session, _streams
 from tests.families import stateful
 from tests.families.suite import Tried, Watched, opened
+from tests.fixtures.adapters import linears, merge, write_adapter
 
 
 @pytest.fixture(scope="module")
@@ -264,6 +265,26 @@ def test_what_no_row_can_leave_has_no_window_and_finds_no_pages(tried: Tried) ->
     assert not rig.core.scheduler._finding._on
     states = rig.core.language.states
     assert isinstance(states, States) and not rig.core.language.cache.keys[0].numel()
+
+
+def test_adapters_of_layers_with_states_in_one_batch(tried: Tried, tmp_path: Path) -> None:
+    """Rows go through such a layer stream by stream: each gets what its own stream wears."""
+    names = linears(tried.model, ("in_proj_qkv", "in_proj_z", "out_proj", "q_proj", "down_proj"), "language_model")
+    folders = {str(seed): write_adapter(tmp_path / str(seed), tried.model, names, seed) for seed in (1, 2)}
+    rig = Rig(tried.loaded, page_tokens=4, append_rows=7)
+    try:
+        for name, folder in folders.items():
+            rig.core.load_adapter(name, folder)
+        sessions = {name: rig.open(format="live", adapter=name) for name in ("1", None, "2")}
+        for session in sessions.values():  # as long as one another
+            session.ask("What do you see?", max_tokens=10)
+        rig.run()
+        for name, session in sessions.items():
+            model = tried.model if name is None else merge(tried.model, folders[name])
+            check(session, said(tried._replace(model=model), session), 10)
+        assert len({tuple(session.ids()) for session in sessions.values()}) == 3
+    finally:
+        rig.core.language.adapters.clear()
 
 
 def test_tokens_are_not_guessed(tried: Tried) -> None:
