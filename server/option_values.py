@@ -1,5 +1,5 @@
-"""What the words of a command line stand for: numbers, settings and folders. In: a word. Out: its value, or an error that says
-what was expected.
+"""What the words of a command line stand for: numbers, settings and folders. In: a word. Out: its value, or an error
+that says what was expected.
 """
 
 from __future__ import annotations
