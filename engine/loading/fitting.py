@@ -60,7 +60,10 @@ def try_out(adapter: Adapter, loaded: Loaded) -> None:
     layers = {name: layer for name, layer in loaded.text.named_modules() if layer in inside and layer in adapter.layers}
     runs: dict[Any, list[int]] = defaultdict(list)
 
-    def run(layer: Any, given: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
+    def run(layer: Any, given: tuple[torch.Tensor, ...], out: Any) -> None:
+        if not isinstance(out, torch.Tensor):
+            name = next(name for name, one in layers.items() if one is layer)
+            raise InputError(f"adapter: {name}: expected a layer that gives rows, got a {type(out).__name__}")
         runs[layer].append(given[0].numel() // layer.in_features if given else 0)
 
     hooks = [layer.register_forward_hook(run) for layer in layers.values()]
