@@ -13,7 +13,7 @@ import msgspec
 import torch
 
 from ..errors import InputError, ModelError
-from ..streams.format import Format, State
+from ..streams.format import BY_NAME, Format, State
 from ..streams.requests.options import sized, sizes_pieces
 from ..streams.requests.prompt import Content
 from ..streams.requests.request import Request, Sampling
@@ -218,15 +218,18 @@ class Family:
             )
 
     def check_format(self, format: Format) -> None:
-        """Raise InputError where a modality of this model cannot be appended in `format`."""
+        """Raise InputError where media is what `format` is for, and none of this model's can be appended."""
         changing = [name for name, kind in self.data.classes.items() if kind == "F"]
-        if changing and format.step(State.ASSISTANT, "media") is not None:
+        if changing and len(changing) == len(self.data.classes) and format.step(State.ASSISTANT, "media") is not None:
+            waits = [name for name, one in BY_NAME.items() if one.step(State.ASSISTANT, "media") is None]
             raise InputError(
-                f"format {format.name}: {', '.join(changing)} of {self.data.name} would change what is cached already"
+                f"format: expected {' or '.join(waits)}, in which no media comes into a reply, since "
+                f"{', '.join(changing)} of {self.data.name} would change what is cached already, or be something else "
+                f"than in a prompt (class F), got {format.name}"
             )
 
 
-class Taken(NamedTuple):
+class TimeTaken(NamedTuple):
     """How much of a stream's positions a piece takes: temporal patches, or as many as so many rows. `behind`: how many
     by the library's rule, where that is another number. Nothing where the model is told times in words."""
 
@@ -254,7 +257,7 @@ class Towers(Protocol):
         """Whether `rows` and `takes` say at once how long a piece is; else they call the model's processor for it."""
         ...
 
-    def takes(self, piece: VideoSegment | AudioSegment) -> Taken:
+    def takes(self, piece: VideoSegment | AudioSegment) -> TimeTaken:
         """How much of a stream's positions a piece takes that was dropped."""
         ...
 

@@ -130,7 +130,12 @@ class PagePool:
         return tuple((page, self.holders(page)) for page in pages if page in self._shared)
 
     def check(self, tables: Iterable[PageTable]) -> None:
-        """Walk the live tables and compare with the counts. Raises PenstockError that shows the first difference."""
+        """Walk the live tables and compare with the counts. Raises PenstockError that shows the first difference, and
+        for a table that has other pages than those of its rows."""
+        tables = list(tables)
+        for table in tables:
+            if table.pages and len(table.pages) != table.needed:
+                raise PenstockError(f"{table.length} rows: expected {table.needed} pages, got {len(table.pages)}")
         walked = Counter(page for table in tables for page in table.pages)
         for page in range(self.pages):
             if walked[page] != self._holders[page]:
@@ -167,6 +172,11 @@ class PageTable:
     def shared(self) -> tuple[tuple[int, int], ...]:
         """The pages that others hold as well, (page, holders)."""
         return self.pool.shared_of(self.pages)
+
+    @property
+    def needed(self) -> int:
+        """How many pages hold its rows."""
+        return self._pages(self.length)
 
     @property
     def full(self) -> int:

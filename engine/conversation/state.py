@@ -275,7 +275,7 @@ class StreamState:
         """Its next `count` rows, as a step takes them, with pages for them; and pages to be copied before."""
         table, first, rows = self.table, self.fed, self.take(count)
         said = self.reply is not None and self.reply.places[-1:] == [first]
-        use = self.carried and self.carried.feed(count, said, self.laid, self.starts, self.firm)
+        use = self.carried and self.carried.feed(first, count, said, self.laid, self.starts, self.firm)
         edit = table.append(count)
         if edit.pages:
             self.changes.edits.append(TableEdit(self.slot, edit.index, edit.pages))

@@ -12,7 +12,7 @@ from ...errors import InputError
 from ...streams.requests.prompt import Content
 from ...streams.segment import AudioSegment, RowSpec, Segment, VideoSegment
 from ..embeddings import EncodedPrompt, EncodedSpan, Features
-from ..family import Taken, Towers
+from ..family import TimeTaken, Towers
 from ..span import Span
 
 ELSEWHERE = "no tower is loaded (language_only): what an encoder elsewhere made of it comes in as Embedding"
@@ -34,7 +34,7 @@ class AbsentTowers:
     def knows(self, segment: Segment) -> bool:
         return self.family_towers.knows(segment)
 
-    def takes(self, piece: VideoSegment | AudioSegment) -> Taken:
+    def takes(self, piece: VideoSegment | AudioSegment) -> TimeTaken:
         return self.family_towers.takes(piece)
 
     def encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:

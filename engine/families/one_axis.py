@@ -19,7 +19,7 @@ from ...streams.requests.prompt import Content
 from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, RowSpec, Segment, SizeRule, VideoSegment
 from ...streams.size import check_sides
 from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, Features
-from ..family import Family, FamilyData, Loaded, Taken
+from ..family import Family, FamilyData, Loaded, TimeTaken
 from ..runner.gate import tower_pass
 from ..span import Span
 from ..words.template import learn
@@ -46,9 +46,9 @@ class OneAxisTowers(PictureTowers):
     def spec(self) -> MediaSpec:
         return MediaSpec(image=AS_IT_CAME)
 
-    def takes(self, piece: VideoSegment | AudioSegment) -> Taken:
+    def takes(self, piece: VideoSegment | AudioSegment) -> TimeTaken:
         """Positions count rows."""
-        return Taken() if self.tells_times else Taken(rows=self.rows(piece))
+        return TimeTaken() if self.tells_times else TimeTaken(rows=self.rows(piece))
 
     def taken(self) -> RowSpec:
         return msgspec.structs.replace(super().taken(), grids=False)

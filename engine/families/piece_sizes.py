@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ...streams.segment import AudioSegment, ImageSegment, VideoSegment
-from ..family import Taken
+from ..family import TimeTaken
 
 LARGEST = (2048, 2048, 3)  # of pictures, which count as if they were
 _KEPT = 1024
@@ -22,7 +22,7 @@ class PieceSize(NamedTuple):
     """How many rows a piece is, and how much of a stream's positions it takes."""
 
     rows: int
-    taken: Taken
+    taken: TimeTaken
 
 
 class PieceSizes:

@@ -23,7 +23,7 @@ from ...streams.requests.options import SIZES
 from ...streams.requests.prompt import Content, kind_of
 from ...streams.segment import AudioSegment, ImageSegment, RowSpec, Segment, SizeRule, VideoSegment
 from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, Features, joined
-from ..family import Taken
+from ..family import TimeTaken
 from ..runner.attention import NAME
 from ..runner.gate import tower_pass
 from ..runner.library import transformers
@@ -44,6 +44,7 @@ class PictureTowers:
     kinds: tuple[str, ...] = ("text", "image", "video")  # parts that a message may have
     bounds_frames = True  # `min_pixels` and `max_pixels` hold for each frame of a video too
     nested: tuple[str, ...] = ()  # the kinds of media that the processor takes as a list for each prompt
+    unwritten: frozenset[str] = frozenset()  # those that it sets before the text by itself
     tells_times = False  # the processor lays the time of each frame as words; else frames stand at one rate
     times_inside = False  # such words stand between rows of one piece
 
@@ -68,11 +69,11 @@ class PictureTowers:
         """They are counted without the processor."""
         return True
 
-    def takes(self, piece: VideoSegment | AudioSegment) -> Taken:
+    def takes(self, piece: VideoSegment | AudioSegment) -> TimeTaken:
         """How much of a stream's positions a dropped piece takes."""
         if self.tells_times:
-            return Taken()
-        return Taken(patches=1) if isinstance(piece, VideoSegment) else Taken(rows=self.rows(piece))
+            return TimeTaken()
+        return TimeTaken(patches=1) if isinstance(piece, VideoSegment) else TimeTaken(rows=self.rows(piece))
 
     @torch.inference_mode()
     def encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
+from ..command import PromptInput
 from ..conversation.conversation import Conversation
 from ..conversation.reply import ReplyState
 from ..conversation.rules import Life
@@ -153,15 +154,19 @@ def _behind(stream: StreamState, reply: ReplyState, count: int, ids: tuple[int, 
 
 
 def _awaits(stream: StreamState) -> bool:
-    """Something that has come is to act next."""
-    first = stream.inputs[0] if stream.inputs else None
-    return first is not None and (first.done or bool(first.spans) or first.prompt is not None)
+    """Something that has come goes in behind one of the next tokens."""
+    first, layout = stream.inputs[0] if stream.inputs else None, stream.layout
+    if first is None or isinstance(first.input, PromptInput) or layout.format.rests:
+        return False
+    return layout.step(first.input.event) is not None and (first.done or bool(first.spans))
 
 
 def _fitting(talk: Conversation, reply: ReplyState) -> int:
     """How many rows of guesses a reply may have: as many tokens as it may say, and as the stream and the free pages
     hold."""
     stream, limits, pool = talk.stream, talk.limits, talk.stream.table.pool
-    rows = min(limits.rows - stream.size - talk.reserve, limits.positions - stream.layout.cursor.reply_next)
+    lowest = 0 if stream.fronts is None else stream.fronts.lowest
+    positions = limits.positions + lowest - stream.layout.cursor.reply_next
+    rows = min(limits.rows - stream.size - talk.reserve, positions)
     pages = -stream.table.length % pool.page_tokens + pool.free * pool.page_tokens
     return min(reply.params.max_tokens - len(reply.ids) - 1, rows, pages)

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from .inner import inner
+
 # So many values of each tensor, spread over it, stand for it.
 _TAKEN = 64
 # What a configuration says of the place that it was read from and of who reads it.
@@ -26,7 +28,9 @@ def fingerprint(text: torch.nn.Module, head: torch.nn.Module, config: Any) -> st
         for name, tensor in (*module.named_parameters(), *module.named_buffers())
     ]
     for name, tensor in sorted(named, key=lambda pair: pair[0]):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        values = tensor.detach().reshape(-1)
-        digest.update(values[:: max(1, len(values) // _TAKEN)].cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        for part in inner(tensor.detach()):
+            digest.update(f"{name} {part.dtype} {tuple(part.shape)}".encode())
+            values = part.reshape(-1)
+            taken = values[:: max(1, len(values) // _TAKEN)].cpu().contiguous()
+            digest.update(taken.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

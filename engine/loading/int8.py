@@ -14,6 +14,8 @@ from functools import cache
 import torch
 from torch.nn import functional
 
+from ..runner.linears import is_plain
+
 # So many rows, at most, are multiplied as int8; more are cheaper over a copy of the weights in the type of the rows (an
 # Intel Xeon with AMX: equal at 66 rows of bfloat16).
 _WHOLE_ROWS = 64
@@ -79,10 +81,7 @@ def multiplies_int8() -> bool:
 def quantize(decoder: torch.nn.Module) -> int:
     """Exchange every linear layer below `decoder`, one after the other; returns how many. Embeddings and norms stay."""
     found = [
-        (parent, name)
-        for parent in decoder.modules()
-        for name, child in parent.named_children()
-        if type(child) is torch.nn.Linear
+        (parent, name) for parent in decoder.modules() for name, child in parent.named_children() if is_plain(child)
     ]
     for parent, name in found:
         setattr(parent, name, Int8Linear(getattr(parent, name)))

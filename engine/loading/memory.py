@@ -22,6 +22,7 @@ from ..runner.shapes import layer_shapes, row_bytes
 from ..runner.states import state_bytes
 from . import compute
 from .compute import amount
+from .inner import inner
 from .worst import worst_case
 
 # Of what is left. Beside other programs, and beside what the host keeps for streams, a CPU's share is smaller.
@@ -218,7 +219,8 @@ def weight_bytes(loaded: Loaded) -> int:
     tensors = {  # without numbers they lie nowhere, and are shared as objects
         tensor.data_ptr() or id(tensor): tensor.nbytes
         for module in modules
-        for tensor in (*module.parameters(), *module.buffers())
+        for whole_tensor in (*module.parameters(), *module.buffers())
+        for tensor in inner(whole_tensor)
     }
     linears = [] if loaded.fast is None else loaded.fast.linears
     packed = sum(linear.packed_bytes for linear in linears)

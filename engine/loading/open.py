@@ -28,6 +28,7 @@ from .draft import with_draft
 from .fingerprint import fingerprint
 from .int8 import quantize
 from .placement import check_room, place
+from .quantised import stays_quantised
 from .weights import read
 
 BROOK = Path(__file__).parents[1] / "brook"
@@ -131,8 +132,9 @@ def _take_rows(loaded: Loaded) -> None:
     family.spec = spec
 
 
-def known(checkpoint: Checkpoint) -> tuple[Any, Callable[..., Loaded]]:
-    """The configuration of a checkpoint that may be served, and the `load` of its family. Raises ModelError.
+def known(checkpoint: Checkpoint, here: bool = True) -> tuple[Any, Callable[..., Loaded]]:
+    """The configuration of a checkpoint that may be served, on this machine or elsewhere, and the `load` of its family.
+    Raises ModelError.
 
     A family of another package is imported first: it may bring the configuration's class.
     """
@@ -146,6 +148,7 @@ def known(checkpoint: Checkpoint) -> tuple[Any, Callable[..., Loaded]]:
     config = transformers.AutoConfig.from_pretrained(checkpoint.folder)
     load_family = loader(config.model_type)
     check_config(config)
+    stays_quantised(config, here)  # or the reason why it cannot be loaded
     return config, load_family
 
 
@@ -158,6 +161,7 @@ def make_small(loaded: Loaded, config: EngineConfig) -> None:
 def _missing(why: str) -> str:
     """What the library says where it lacks a package, as one line that names it."""
     package = re.search(r"pip install (?:-U |--upgrade )?[\"']?([\w.-]+(?:[<>=!~]=?[\w.,<>=!~]+)?)", why)
+    package = package or re.search(r"No module named '([\w-]+)", why)
     if package is None:
         return f"expected the packages that it needs, got: {why}"
     return f"expected the package {package[1]}, which this checkpoint needs, got none: pip install '{package[1]}'"

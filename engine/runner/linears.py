@@ -133,8 +133,9 @@ def _seconds(layer: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor) 
 
 
 def is_plain(layer: object) -> bool:
-    """Whether a layer is torch's own linear layer and nothing more: no adapter, no hooks, weights that are floats."""
+    """Whether a layer is torch's own linear layer and nothing more: no adapter, no hooks, weights that are floats and
+    no quantised tensor that passes for them."""
     if type(layer) is not torch.nn.Linear or "forward" in vars(layer):
         return False
     hooked = layer._forward_hooks or layer._forward_pre_hooks
-    return not hooked and layer.weight.is_floating_point()
+    return not hooked and type(layer.weight) is torch.nn.Parameter and layer.weight.is_floating_point()

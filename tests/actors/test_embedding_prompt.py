@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from penstock.actors.engine import Engine
+from penstock.engine.config import EngineConfig
 from penstock.engine.family import Loaded
+from penstock.engine.loading.open import load
 from penstock.errors import PenstockError
 from penstock.streams.item import Embedding, Image, Text
 from penstock.streams.requests.request import Request, SamplingParams
@@ -25,6 +27,7 @@ from tests.actors.test_embedding import as_item, made
 from tests.families.built import BUILDERS
 from tests.families.suite import opened
 from tests.fixtures.loaded import served
+from tests.fixtures.recipe import model_path
 from tests.reference.media import picture, sound
 
 SHORT = SamplingParams(max_tokens=6, temperature=0)
@@ -203,12 +206,29 @@ def test_a_stream_lays_rows_as_a_prompt_does(house: House, name: str) -> None:
     house.run(work())
 
 
+def test_an_engine_without_towers_takes_a_prompt_of_rows(house: House) -> None:
+    loaded = house.loaded
+    pixels, rows = shown(loaded, 1)
+    bare = load(model_path("omni"), EngineConfig(language_only=True))
+
+    async def work() -> None:
+        async with house.engine() as engine:
+            plain = await told(engine, messages=message({"type": "image", "image": pixels}, "Well?"))
+        async with house.engine(bare) as engine:
+            assert await told(engine, messages=message(part(rows), "Well?")) == plain
+            with pytest.raises(PenstockError, match="no tower is loaded"):
+                await told(engine, messages=message({"type": "image", "image": pixels}, "Well?"))
+
+    house.run(work())
+
+
 def test_every_form_of_the_rows_is_the_same_prompt(house: House, tmp_path: Path) -> None:
     loaded = served("qwen2_vl")
     _, item = shown(loaded, 1)
     grid = list(item.grid or ())
     from penstock.codecs.tensors import read_tensors
 
+    assert isinstance(item.data, bytes)
     rows = read_tensors(item.data)["rows"]
     path = tmp_path / "rows.safetensors"
     path.write_bytes(item.data)

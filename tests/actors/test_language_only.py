@@ -28,7 +28,8 @@ from tests.fixtures.loaded import served
 from tests.fixtures.recipe import model_path
 from tests.reference.media import picture, sound
 
-NAMES = ("omni", "qwen3_omni", "qwen2_vl", "qwen3_vl", "llava", "gemma3", "llava_onevision", "smolvlm")
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("qwen3_omni", "qwen2_vl", "llava_onevision")]
+NAMES = ("omni", "qwen3_vl", "gemma3", "smolvlm", *SLOW)
 ALONE = EngineConfig(language_only=True)
 
 
@@ -78,7 +79,7 @@ def items(loaded: Loaded, name: str) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("name", ("omni", "qwen3_vl", "llava", "gemma3"))
+@pytest.mark.parametrize("name", ("omni", "qwen3_vl", "gemma3"))
 def test_rows_from_elsewhere_give_the_reply_of_the_whole_model(house: House, name: str) -> None:
     shown = [Text("Look:"), *items(served(name), name)]
     request = Request(messages=[{"role": "user", "content": "What is it?"}], params=SHORT)

@@ -137,6 +137,14 @@ def test_memory_counts_the_draft_model(text_loaded: Loaded) -> None:
     assert weight_bytes(with_draft) == 2 * weight_bytes(text_loaded)
 
 
+def test_memory_counts_the_rows_that_are_drawn_from(text_loaded: Loaded) -> None:
+    plain = EngineConfig(kv_tokens=1024, slots=8, step_rows=64)
+    config = EngineConfig(kv_tokens=1024, slots=8, step_rows=64, speculative="ngram", speculative_tokens=3)
+    sizes = [plan_memory(text_loaded, one, make_backend(one, "cpu")).step_bytes for one in (plain, config)]
+    wider = EngineConfig(kv_tokens=1024, slots=32, step_rows=64)
+    assert sizes[0] < sizes[1] == plan_memory(text_loaded, wider, make_backend(wider, "cpu")).step_bytes
+
+
 def test_what_cannot_guess_is_refused() -> None:
     text = str(model_path("text"))
     with pytest.raises(ModelError, match="speculative: expected ngram or a model that can be served: nowhere"):

@@ -10,7 +10,7 @@
 6. A tower hears in windows, and a log-mel may hang on the loudest moment of a clip: `test_sound_windows`.
 7. Rows of a picture may see one another, or all of a prompt: `test_bidirectional_pictures_enter_in_one_pass`.
 8. Features for later layers travel with the rows: `test_deepstack_travels_through_chunks_and_caches`.
-9. Recurrent layers keep one state of all rows: `test_recurrent_layers_are_served_with_their_state_or_refused`.
+9. Recurrent layers keep one state of all rows: `test_recurrent_layers_keep_a_state_that_no_row_leaves`.
 10. Layers see a window of the rows before them, and rows that stay keep their positions: `test_sliding_windows`.
 11. Layers take rows of their own by id, and share keys and values: `test_per_layer_inputs_and_shared_keys`.
 12. Attention may not be ours in every layer: `test_attention_that_cannot_be_replaced`.
@@ -78,7 +78,13 @@ HELD: dict[str, list[str]] = {
     "test_deepstack_travels_through_chunks_and_caches": [
         "engine/test_mutations.py::test_deepstack_dropped_turns_the_logits_red",
     ],
-    "test_recurrent_layers_are_served_with_their_state_or_refused": [],
+    "test_recurrent_layers_keep_a_state_that_no_row_leaves": [
+        "families/test_stateful.py::test_a_reply_that_is_cut_goes_on_from_what_is_left",
+        "families/test_stateful.py::test_a_fork_and_its_stream_go_on_apart",
+        "families/test_stateful.py::test_streams_that_make_room_for_one_another",
+        "families/test_stateful.py::test_a_snapshot_goes_on_in_another_engine",
+        "families/test_stateful.py::test_what_no_row_can_leave_has_no_window_and_finds_no_pages",
+    ],
     "test_sliding_windows": [
         "engine/test_windows.py::test_positions_that_no_model_has",
         "engine/test_mutations.py::test_what_one_family_has_of_its_own_counts",
@@ -288,10 +294,20 @@ def test_deepstack_travels_through_chunks_and_caches() -> None:
         torch.testing.assert_close(other, logits[0], rtol=0, atol=TOLERANCE)
 
 
-def test_recurrent_layers_are_served_with_their_state_or_refused() -> None:
-    config = hf.AutoConfig.for_model("qwen3_5_text")
-    with pytest.raises(ModelError, match="what they keep is one state of all rows"):
-        check_text(config)
+def test_recurrent_layers_keep_a_state_that_no_row_leaves(tmp_path: Path) -> None:
+    """So their streams have no window, and find no pages of others: a state is of all rows before."""
+    loaded = load(BUILDERS["qwen3_5"].build(tmp_path), EngineConfig())
+    assert loaded.family.data.stateful and loaded.family.no_window
+    for words in ("Who is there, and what do they want?", "Who is there, and what do they say?"):
+        alone, beside = Rig(loaded, page_tokens=4), Rig(loaded, page_tokens=4)
+        said = []
+        for rig in (alone, beside):
+            for question in ["Who is there, and what do they want?"] * (rig is beside) + [words]:
+                session = rig.open(format="turns")
+                session.ask(question, max_tokens=4)
+                rig.run()
+            said.append(session.ids())
+        assert said[0] == said[1]
 
 
 def test_sliding_windows() -> None:
