@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ...errors import InputError
+from ..families.absent import AbsentTowers
 from ..family import Loaded
 from ..plan import Draw, Feed, Plan, TableEdit
 from ..runner.language import LanguageModel
@@ -43,8 +44,11 @@ def fitted(file: AdapterFile, loaded: Loaded) -> Adapter:
         raise InputError("adapter: expected one pair of matrices a layer, got several under different names")
     _check_room(file, loaded)
     decoder = set(loaded.text.modules())
+    beyond = [name for name, layer in layers.items() if layer not in decoder]
+    if beyond and isinstance(loaded.towers, AbsentTowers):
+        raise InputError(f"adapter: expected layers of the decoder, since media is encoded elsewhere, got {beyond[0]}")
     pairs = {layer: _pair(file.layers[name], loaded) for name, layer in layers.items()}
-    return Adapter(file.fingerprint, pairs, not decoder.issuperset(pairs))
+    return Adapter(file.fingerprint, pairs, bool(beyond))
 
 
 def try_out(adapter: Adapter, loaded: Loaded) -> None:
@@ -56,7 +60,10 @@ def try_out(adapter: Adapter, loaded: Loaded) -> None:
     layers = {name: layer for name, layer in loaded.text.named_modules() if layer in inside and layer in adapter.layers}
     runs: dict[Any, list[int]] = defaultdict(list)
 
-    def run(layer: Any, given: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
+    def run(layer: Any, given: tuple[torch.Tensor, ...], out: Any) -> None:
+        if not isinstance(out, torch.Tensor):
+            name = next(name for name, one in layers.items() if one is layer)
+            raise InputError(f"adapter: {name}: expected a layer that gives rows, got a {type(out).__name__}")
         runs[layer].append(given[0].numel() // layer.in_features if given else 0)
 
     hooks = [layer.register_forward_hook(run) for layer in layers.values()]
@@ -86,7 +93,7 @@ def _plan(loaded: Loaded, adapter: Adapter) -> Plan:
 
 def _found(name: str, file: AdapterFile, loaded: Loaded) -> Any:
     """The layer of this name. Raises InputError where there is none, or none that is linear."""
-    towers = loaded.towers
+    towers = loaded.towers.family_towers if isinstance(loaded.towers, AbsentTowers) else loaded.towers
     root = getattr(towers, "whole", None) or getattr(towers, "model", None) or loaded.text
     named = dict(root.named_modules())
     layer = next((named[way] for way in _ways(name, loaded) if way in named), None)

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 from penstock.engine.config import EngineConfig
+from penstock.engine.core import Core
 from penstock.engine.family import Loaded
 from penstock.engine.loading.adapter import read_adapter
 from penstock.engine.loading.open import load
 from penstock.errors import InputError
-from penstock.streams.event import ReplyDone
+from penstock.streams.event import ReplyDone, Token
 from penstock.streams.requests.request import Request, SamplingParams
 from transformers import AutoModelForImageTextToText
 
@@ -31,6 +32,7 @@ from .test_oracle1 import assert_equal, generated, stock, turn
 
 Make = Callable[..., Rig]
 REPLY = 10
+WORDY = [{"role": "user", "content": "door door door"}]
 IMAGE = picture(1, 100, 70)
 # Those with one of the shapes: a decoder alone; three axes; features for deeper layers; sound and experts; one axis;
 # rows of a picture that see one another.
@@ -251,6 +253,47 @@ def test_the_encoders_cache_knows_the_adapter(rig: Make, towers: bool) -> None:
     assert len(core.encoder._cache) == (3 if towers else 1)
     core.encoder._limit = 0
     core.encoder._keep(b"", next(iter(core.encoder._cache.values())))
+
+
+def test_where_towers_are_elsewhere(rig: Make, tmp_path: Path) -> None:
+    """An adapter of the decoder is worn; one that changes towers, which are not here, is refused."""
+    alone = load(model_path("qwen2_5_vl"), EngineConfig(language_only=True))
+    model, processor = plain("qwen2_5_vl")
+    folder = write_adapter(tmp_path / "a", model, linears(model, (*ATTENTION, *MLP), inside="language_model"))
+    core = rig(alone).core
+    with pytest.raises(InputError, match="of the decoder, since media is encoded elsewhere, got .*visual"):
+        core.load_adapter("b", adapter("qwen2_5_vl", 1, towers=True))
+    assert not core.load_adapter("a", folder).encodes
+    messages = [turn("What do you see?")]
+    request = Request(messages=messages, params=SamplingParams(max_tokens=16), adapter="a")
+    assert_equal(one_shot(core, 2_000_300, request), stock(merge(model, folder), processor, messages))
+
+
+@pytest.mark.parametrize("speculative", ["ngram", "draft"])
+def test_guessed_tokens(speculative: str) -> None:
+    """Guesses are judged by the model with the adapter, whoever has guessed: the same is said."""
+    path = model_path("text")
+    draft = "ngram" if speculative == "ngram" else str(path)
+    config = EngineConfig(kv_tokens=2048, backend="cpu", speculative=draft)
+    loaded = load(path, config)
+    plainly, guessing = (
+        Core(loaded._replace(draft=None), EngineConfig(kv_tokens=2048, backend="cpu")),
+        Core(loaded, config),
+    )
+    for name in (None, "a"):
+        said = []
+        for number, core in enumerate((plainly, guessing)):
+            if name is not None:
+                core.load_adapter(name, adapter("text", 1))
+            request = Request(messages=WORDY, params=SamplingParams(max_tokens=40), adapter=name)
+            stream = 2_000_400 + 10 * number + (name is None)
+            core.open(stream, request)
+            core.prompt(stream, request)
+            events = [event for _, event in core.run()]
+            said.append([event.id for event in events if isinstance(event, Token)])
+        assert said[0] == said[1] and len(said[0]) == 40
+    for core in (plainly, guessing):
+        core.language.adapters.clear()
 
 
 # Wrong adapters.

@@ -22,8 +22,12 @@ from .built import BUILDERS
 from .suite import MEDIA, opened
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-# Layers that are run by what they are a part of, by family.
-REFUSED = {"aria": "multihead_attn.out_proj"}
+# Layers that are run by what they are a part of, and those that give more than rows, by family.
+REFUSED = {
+    "aria": ("multihead_attn.out_proj", "expected a linear layer"),
+    "lfm2_vl": ("head.attention.out_proj", "expected a linear layer"),
+    "llama4": ("feed_forward.router", "expected a layer that gives rows"),
+}
 REPLY = 8
 
 
@@ -34,8 +38,9 @@ def test_an_adapter_over_all_layers(name: str, tmp_path: Path) -> None:
     layers = [key for key in linear if not key.endswith("lm_head")]
     core = Core(tried.loaded, EngineConfig(kv_tokens=4096, backend="cpu"))
     if name in REFUSED:
-        wrong = [key for key in layers if key.endswith(REFUSED[name])]
-        with pytest.raises(InputError, match=f"{REFUSED[name]}: expected a linear layer, got"):
+        layer, why = REFUSED[name]
+        wrong = [key for key in layers if key.endswith(layer)]
+        with pytest.raises(InputError, match=f"{layer}: {why}, got"):
             core.load_adapter("wrong", write_adapter(tmp_path / "wrong", tried.model, wrong))
         layers = [key for key in layers if key not in wrong]
     folder = write_adapter(tmp_path / "adapter", tried.model, layers, size=0.3)
