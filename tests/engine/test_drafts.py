@@ -98,7 +98,7 @@ def test_it_knows_what_pages_hold(text_loaded: Loaded, rows: int, host_pages: in
         rig = Rig(drafted(text_loaded, 0.0), **config_of("same", 16, rows, host_pages))
         session = rig.open(format="turns")
         session.ask("Who is it?", max_tokens=60, ignore_eos=True, temperature=1.0, seed=2)
-        rig.step(6)
+        rig.step(5)
         twins = [rig.fork(session) for _ in range(3)]
         for number, twin in enumerate(twins[1:]):  # the first goes on in a copy of the page that both are in
             twin.interrupt(number)
