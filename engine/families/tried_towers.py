@@ -26,7 +26,7 @@ from ..runner.language import windows_of
 from ..runner.library import transformers
 from ..runner.out_of_memory import is_out_of_memory
 from ..span import Span
-from .alone import Alone, flat, longer
+from .alone import Alone, flat, longer, typed
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers
 from .piece_sizes import LARGEST, Asked, PieceSize, PieceSizes, Shape
 from .processor_options import ProcessorOptions, Values
@@ -272,7 +272,7 @@ class TriedTowers(OneAxisTowers):
 
     def _other(self, ids: torch.Tensor, inputs: Any) -> torch.Tensor:
         """Which of the last rows of a prompt, that are these ids, are other rows in the model than as words."""
-        given = tower_pass(embeddings_of, self.whole, self.whole.get_decoder(), self._typed(inputs))
+        given = tower_pass(embeddings_of, self.whole, self.whole.get_decoder(), typed(inputs, self.model.dtype))
         return (given[-len(ids) :] != self.model.get_input_embeddings()(ids)).any(1)
 
     def timed(self, span: Span) -> Span:
@@ -352,7 +352,7 @@ class TriedTowers(OneAxisTowers):
         count = int(self.media_mask(inputs, sense.kind, sense.id).sum())
         if sense.encode is None:
             return self._by_model(sense, inputs) if count else None
-        given = self._typed(sense.given(inputs))
+        given = typed(sense.given(inputs), self.model.dtype)
         if not given:
             return None
         output = tower_pass(sense.encode, **given, return_dict=True)
@@ -380,16 +380,8 @@ class TriedTowers(OneAxisTowers):
     def _by_model(self, sense: Sense, inputs: Any) -> Embeddings:
         """What the whole model gives its decoder where one kind of media stands."""
         where = torch.from_numpy(self.media_mask(inputs, sense.kind, sense.id))
-        embeds = tower_pass(embeddings_of, self.whole, self.whole.get_decoder(), self._typed(inputs))
+        embeds = tower_pass(embeddings_of, self.whole, self.whole.get_decoder(), typed(inputs, self.model.dtype))
         return Embeddings(embeds[where.to(embeds.device)])
-
-    def _typed(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """The same with real numbers of the model's type."""
-        tensors = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
-        return {
-            **inputs,
-            **{name: one.to(self.model.dtype) for name, one in tensors.items() if one.is_floating_point()},
-        }
 
     def _at_rate(self, samples: np.ndarray, rate: int) -> np.ndarray:
         """A sound at the processor's rate; `rate` 0: it has that."""

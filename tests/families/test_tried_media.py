@@ -11,8 +11,12 @@ from tests.engine.test_oracle1 import assert_equal, generated
 from tests.families.built import BUILDERS, names
 from tests.families.suite import MEDIA, Tried, Watched, asked, by_library, opened, pair
 
+# Of those whose layers keep states two are looked at in every run.
+SLOW = {"lfm3_vl", "minicpm_ocr", "minicpmv4_6", "minicpmv4_7", "nemotron_h_omni", "qwen3_5_moe"}
+EACH = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in names(whole=False)]
 
-@pytest.fixture(scope="module", params=names(whole=False))
+
+@pytest.fixture(scope="module", params=EACH)
 def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tried:
     return opened(BUILDERS[request.param].build(tmp_path_factory.mktemp(request.param)))
 
