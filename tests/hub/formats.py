@@ -1,10 +1,10 @@
 """The quantisation formats of the installed `transformers`, each with what a load of small checkpoints in it said here:
 docs/quantised.md.
 
-`python -m tests.hub.formats PACKAGES [NAME ...]` tries them, all or those that are named, and writes the page. Each
-runs in a process of its own (one_format.py). PACKAGES is a folder in which each package that a format needs lies in a folder
-of its own, as `pip install --no-deps --target PACKAGES/NAME NAME` puts it there; what is not there is tried without.
-What was found is kept in formats.json, so that the page can be made again.
+`python -m tests.hub.formats PACKAGES [NAME ...]` tries them, all or those that are named, and writes the page. Those
+that need the same packages share a process (one_format.py). PACKAGES is a folder in which each package that a format
+needs lies in a folder of its own, as `pip install --no-deps --target PACKAGES/NAME NAME` puts it there; what is not
+there is tried without. What was found is kept in formats.json, so that the page can be made again.
 """
 
 from __future__ import annotations
@@ -69,27 +69,30 @@ def names() -> list[str]:
 
 def main(packages: Path, wanted: list[str]) -> None:
     found = json.loads(FOUND.read_text()) if FOUND.is_file() else {}
+    groups: dict[tuple[str, ...], list[str]] = {}
     for name in wanted or names():
-        found[name] = tried(name, packages)
-        sys.stderr.write(f"{name}: {json.dumps(found[name])}\n")
+        groups.setdefault(NEEDS.get(name, ()), []).append(name)
+    for needs, group in groups.items():
+        found |= tried(group, [packages / need for need in (*_ALWAYS, *needs)])
         FOUND.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
     PAGE.write_text(page(found), encoding="utf-8")
 
 
-def tried(name: str, packages: Path) -> dict[str, Any]:
-    """What one format's process said, and the packages that it had."""
-    there = [packages / need for need in (*_ALWAYS, *NEEDS.get(name, ())) if (packages / need).is_dir()]
+def tried(group: list[str], packages: list[Path]) -> dict[str, Any]:
+    """What a process of its own said of each of these formats, and the packages that it had."""
+    there = [package for package in packages if package.is_dir()]
     paths = [os.environ.get("PYTHONPATH", ""), str(ROOT), *map(str, there)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "tests.hub.one_format", name, folder]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, cwd=ROOT)
+        command = [sys.executable, "-m", "tests.hub.one_format", folder, *group]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800, cwd=ROOT)
     if done.returncode:
-        raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
+        raise RuntimeError(f"{group}: {done.stderr[-2000:]}")
     versions = {
         one.metadata["Name"]: one.version for place in there for one in metadata.distributions(path=[str(place)])
     }
-    return json.loads(done.stdout.splitlines()[-1]) | {"packages": versions}
+    said = json.loads(done.stdout.splitlines()[-1])
+    return {name: said[name] | {"packages": versions} for name in group}
 
 
 def page(found: dict[str, Any]) -> str:
