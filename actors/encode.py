@@ -19,6 +19,7 @@ from ..engine.runner.out_of_memory import is_out_of_memory, let_go
 from ..engine.span import Span, Turn
 from ..errors import EncoderAwayError, InputError, MediaError, OutOfMemoryError, PenstockError
 from ..streams.event import Error
+from ..streams.item import Embedding
 from ..streams.segment import AudioSegment, DroppedSegment, EmbeddingSegment, Segment, TurnEnd, VideoSegment
 from .absence import Absence, Held
 from .actor import Actor
@@ -179,7 +180,7 @@ class Encode(Actor[EncodeMessage]):
 
     async def _serve_or_hold(self, message: Held) -> None:
         """Encode it; where the encoder is in another process that is away, it waits, but for a prompt without media."""
-        if self._absence and not (isinstance(message, Converse) and not message.content.media):
+        if self._absence and _wants_towers(message):
             self._absence.wait(message)
         elif (left := await self._serve(message)) is not None:
             self._absence.wait(left)
@@ -333,6 +334,11 @@ class Encode(Actor[EncodeMessage]):
         for pair in [pair for pair in self._left if pair[0] == stream]:
             del self._left[pair]
         self._last = {pair for pair in self._last if pair[0] != stream}
+
+
+def _wants_towers(message: Held) -> bool:
+    """Whether there is something to encode: a prompt may have words alone, or rows that were made elsewhere."""
+    return isinstance(message, Grant) or not all(isinstance(piece, Embedding) for piece in message.content.media)
 
 
 def _name(segment: Segment) -> str:
