@@ -4,11 +4,12 @@ prompt is what `generate` makes of it, and words may follow; in a stream no medi
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from penstock.actors.inputs import check_item
+from penstock.actors.ports import Facts
 from penstock.engine.command import Fork
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import Core
@@ -132,4 +133,4 @@ def test_media_in_a_stream_is_refused(tried: Tried) -> None:
         session.image(MEDIA["image"][0])
     said = r"image: expected it in the request's own prompt \(messages, .*\(class F\), got Image in a stream"
     with pytest.raises(InputError, match=said):
-        check_item(Image(MEDIA["image"][0]), tried.loaded.family.data.classes)
+        check_item(Image(MEDIA["image"][0]), cast(Facts, tried.loaded.family.data))

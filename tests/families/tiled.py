@@ -263,7 +263,7 @@ def fast_vlm(folder: Path) -> Path:
         vision_config={"model_type": "timm_wrapper", "architecture": "fastvit_mci3", "do_pooling": True,
                        "hidden_size": 256, "model_args": {**narrow, "inference_mode": True}},
         text_config=hf.Qwen2Config(**language_sizes(), **marks),
-        image_token_index=ids["<image>"], image_token_id=ids["<image>"],
+        image_token_index=ids["<image>"],
         image_seq_length=(side // 64) ** 2,
     )  # fmt: skip
     processor = hf.LlavaProcessor(
