@@ -97,7 +97,7 @@ def tried(group: list[str], packages: list[Path]) -> dict[str, Any]:
 
 def page(found: dict[str, Any]) -> str:
     head = HEAD.format(library=hf.__version__, torch=torch.__version__.partition("+")[0], machine=platform.machine())
-    rows = [row(name, found[name]) for name in names()]
+    rows = [row(name, found[name]) if name in found else [f"`{name}`", "not tried", *[""] * 4] for name in names()]
     runs = sum(cells[1] == "runs" for cells in rows)
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in [COLUMNS, ["---"] * len(COLUMNS), *rows])
     return f"{head}Of {len(rows)} formats {runs} run on this CPU.\n\n{table}\n"
