@@ -76,8 +76,9 @@ class Encode(Actor[EncodeMessage]):
 
     async def handle(self, message: EncodeMessage) -> None:
         match message:
-            case Open(stream):
+            case Open(stream, _, wears):
                 self._open.add(stream)
+                self._encoder.wear(stream, wears)
             case Segments(stream):
                 if stream in self._open:
                     await self._take(message)
@@ -98,8 +99,9 @@ class Encode(Actor[EncodeMessage]):
             case Freeze(stream, _, frozen):
                 frozen = msgspec.structs.replace(frozen, loudest=self._encoder.loudest(stream))
                 self._schedule.put_control(msgspec.structs.replace(message, frozen=frozen))
-            case Thaw(stream, frozen):
+            case Thaw(stream, frozen, _, wears):
                 self._open.add(stream)
+                self._encoder.wear(stream, wears)
                 if frozen.loudest is not None:
                     self._encoder.heard(stream, frozen.loudest)
             case Forget(stream):
@@ -294,7 +296,7 @@ class Encode(Actor[EncodeMessage]):
         if stream not in self._open:
             return
         try:
-            prompt = await self._thread.run(self._encoder.prompt, message.content)
+            prompt = await self._thread.run(self._encoder.prompt, message.content, stream)
             self._schedule.put_control(LaidOut(stream, message.seq, prompt))
         except EncoderAwayError:
             raise

@@ -49,8 +49,8 @@ def check_item(item: Item, info: Facts) -> None:
     kind = item.kind if made else _MODALITY.get(type(item), "text")
     if info.classes.get(kind) == "F":
         raise InputError(
-            f"{kind}: expected it in the request's own prompt (messages, or prompt with media), since new media would "
-            f"change what this model has in the cache already (class F), got {type(item).__name__} in a stream"
+            f"{kind}: expected it in the request's own prompt (messages, or prompt with media), since in a stream it "
+            f"would not be what it is there in this model (class F), got {type(item).__name__} in a stream"
         )
     takes = info.embeddings if made else info.modalities
     if kind not in ("text", *takes):

@@ -218,14 +218,14 @@ class Family:
             )
 
     def check_format(self, format: Format) -> None:
-        """Raise InputError where a modality of this model cannot be appended in `format`."""
+        """Raise InputError where media is what `format` is for, and none of this model's can be appended."""
         changing = [name for name, kind in self.data.classes.items() if kind == "F"]
-        if changing and format.step(State.ASSISTANT, "media") is not None:
+        if changing and len(changing) == len(self.data.classes) and format.step(State.ASSISTANT, "media") is not None:
             waits = [name for name, one in BY_NAME.items() if one.step(State.ASSISTANT, "media") is None]
             raise InputError(
                 f"format: expected {' or '.join(waits)}, in which no media comes into a reply, since "
-                f"{', '.join(changing)} of {self.data.name} would change what is cached already (class F), got "
-                f"{format.name}"
+                f"{', '.join(changing)} of {self.data.name} would change what is cached already, or be something else "
+                f"than in a prompt (class F), got {format.name}"
             )
 
 

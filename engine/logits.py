@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 SHUT = -1e4  # logits of what a model never lets be drawn are below it, in every type of number
+_FULL = 1 - 1e-9  # of a cap; a logit that has it says nothing of what it was
 _SAME = 2e-2  # of the largest logit; what rounding in 16 bits makes is a fraction of it
 
 
@@ -37,15 +38,17 @@ def logit_rule(layer: torch.Tensor | None, given: torch.Tensor, config: Any) -> 
         return LogitRule()
     shut = (given <= SHUT).all(0)
     layer, given = layer[:, ~shut].double(), given[:, ~shut].double()
-    scale = _named(float((layer * given).sum() / (layer * layer).sum()), config)
-    cap = getattr(config, "final_logit_softcapping", None)
+    rules = []
+    for cap in dict.fromkeys((None, getattr(config, "final_logit_softcapping", None))):
+        plain = given if cap is None else torch.atanh((given / cap).clamp(-_FULL, _FULL)) * cap
+        scale = _named(float((layer * plain).sum() / (layer * layer).sum()), config)
+        rules += [LogitRule(1.0, cap), LogitRule(scale, cap)]
     # Where nothing is done the first is exact.
-    rules = [LogitRule(), LogitRule(scale), *([] if cap is None else [LogitRule(cap=float(cap))])]
-    offs = {rule: float((rule(layer) - given).abs().max()) for rule in rules}
-    rule = min(rules, key=offs.__getitem__)
-    if offs[rule] > _SAME * float(given.abs().max()):
+    offs = [float((rule(layer) - given).abs().max()) for rule in rules]
+    off = min(offs)
+    if off > _SAME * float(given.abs().max()):
         return LogitRule()
-    return rule._replace(shut=shut if shut.any() else None)
+    return rules[offs.index(off)]._replace(shut=shut if shut.any() else None)
 
 
 def _named(scale: float, config: Any) -> float:

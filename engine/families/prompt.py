@@ -60,6 +60,12 @@ def process_marked(source: ProcessorFacts, content: Content) -> tuple[Any, list[
     """As `process`; and at which of its ids rows stand that were made elsewhere."""
     _check_kinds(source, content)
     media = source.values(content)
+    for kind in source.unwritten:
+        if len(media[kind]) > 1:
+            raise InputError(
+                f"{content.name}: expected one {kind}, which this model's processor sets before the text, got "
+                f"{len(media[kind])}"
+            )
     options = source.media_options(media, content)
     placed = {
         kind: token
@@ -86,7 +92,7 @@ def process_marked(source: ProcessorFacts, content: Content) -> tuple[Any, list[
     if content.ids is not None:
         made = _from_ids(source.processor, content, placed, media, marks, call)
         return made, marks.found(made["input_ids"][0].tolist())[0]
-    text = content.text if content.messages is None else _rendered(source.processor, content, spelling)
+    text = content.text if content.messages is None else _rendered(source, content, spelling)
     assert text is not None
     _check_counts(content, {kind: text.count(token) for kind, token in placed.items()}, placed, media)
     text = marks.in_text(text, placed)
@@ -107,17 +113,18 @@ def conversation(content: Content, spelling: Spelling, parts: bool = True) -> li
     return messages if content.control_tokens else spelling.cover_all(messages)
 
 
-def _rendered(processor: Any, content: Content, spelling: Spelling) -> str:
-    """The chat template's text; sound inside video has no part of its own there."""
+def _rendered(source: ProcessorFacts, content: Content, spelling: Spelling) -> str:
+    """The chat template's text; sound inside video has no part of its own there, nor has what nothing stands for."""
     messages = conversation(content, spelling)
-    if content.audio_in_video:
+    without = source.unwritten | ({"audio"} if content.audio_in_video else set())
+    if without:
         messages = [
-            {**message, "content": [part for part in message["content"] if part["type"] != "audio"]}
+            {**message, "content": [part for part in message["content"] if part["type"] not in without]}
             if isinstance(message["content"], list)
             else message
             for message in messages
         ]
-    return rendered(processor, messages, content, spelling)
+    return rendered(source.processor, messages, content, spelling)
 
 
 def rendered(template: Any, messages: list[dict[str, Any]], content: Content, spelling: Spelling) -> str:

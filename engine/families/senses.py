@@ -10,14 +10,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ...errors import ModelError
 from ..runner.beside import has_layer_words
 
 # What `mm_token_type_ids` of the library's processors calls each kind.
 KINDS = {"image": 1, "video": 2, "audio": 3}
 # What a tower takes first, by kind, under the names that processors give it.
 _MAIN = {
-    "image": ("pixel_values", "pixel_values_images"),
+    "image": ("pixel_values", "pixel_values_images", "image_pixel_values"),
     "video": ("pixel_values_videos",),
     "audio": ("input_features", "input_values", "audio_input_features"),
 }
@@ -60,7 +59,9 @@ def _find(kind: str, model: Any, processor: Any) -> Sense | str:
     names = [f"{kind}_token_id", f"{kind}_token_index"]
     # Some lay frames as so many pictures.
     names += ["image_token_id", "image_token_index"] if kind == "video" else []
-    id = next((value for name in names if isinstance(value := getattr(model.config, name, None), int)), None)
+    inner = getattr(model.config, "audio_config" if kind == "audio" else "vision_config", None)
+    said = [getattr(config, name, None) for config in (model.config, inner) for name in names]
+    id = next((value for value in said if isinstance(value, int)), None)
     if id is None:
         return f"expected {kind}_token_id on its {type(model.config).__name__}, got none"
     for part in (getattr(model, "model", model), model):
@@ -102,23 +103,26 @@ class _Caught(Exception):
 
 
 def embeddings_of(model: Any, decoder: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
-    """What the library's model gives its decoder for a processor's output, `(n, hidden)`: words and media. The decoder
-    does not run."""
-    embeds = _given(model, decoder, inputs).get("inputs_embeds")
-    if embeds is None:
-        raise ModelError("expected media among the rows that its decoder is given, got ids alone")
-    return embeds[0]
+    """What the library's model gives its decoder for a processor's output, `(n, hidden)`: words and media. Where that
+    is ids, it is what the decoder gives its first layer. No layer runs."""
+    return _given(model, decoder, inputs)["inputs_embeds"][0]
 
 
 def _given(model: Any, decoder: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     def catch(_: Any, args: Any, given: dict[str, Any]) -> None:
-        raise _Caught(given)
+        if given.get("inputs_embeds") is not None:
+            raise _Caught(given)
 
-    hook = decoder.register_forward_pre_hook(catch, with_kwargs=True)
+    def catch_rows(_: Any, args: Any, given: dict[str, Any]) -> None:
+        raise _Caught({"inputs_embeds": args[0] if args else given["hidden_states"]})
+
+    pairs = [(decoder, catch), *((layer, catch_rows) for layer in getattr(decoder, "layers", [])[:1])]
+    hooks = [module.register_forward_pre_hook(catches, with_kwargs=True) for module, catches in pairs]
     try:
         model(**inputs, use_cache=False)
     except _Caught as caught:
         return caught.given
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
     raise AssertionError("the model has not called its decoder")

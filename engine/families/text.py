@@ -109,6 +109,7 @@ def _joined(message: dict[str, Any], content: Content) -> dict[str, Any]:
 
 _BY_LAYER = {
     "cross_attention_layers": "layers that see rows of the cache alone",
+    "cross_layer_interval": "layers that see rows of the cache alone",
 }
 
 
@@ -125,15 +126,16 @@ def check_text(config: Any) -> None:
             raise ModelError(f"expected {what}, got {name} {getattr(config, name)}")
 
 
-def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
-    """A text model from `path`, in `dtype` on `device`, its attention replaced. ModelError where it cannot be."""
+def load(path: Path, dtype: torch.dtype, device: torch.device, make: Any = None) -> Loaded:
+    """A text model from `path`, in `dtype` on `device`, its attention replaced. `make`: the library's class for it;
+    None: the one for text. ModelError where it cannot be."""
     config = transformers.AutoConfig.from_pretrained(path)
     check_text(config)
     if wanted() == "towers":
         raise ModelError(f"expected a model that takes media, got {config.model_type}, which takes text only")
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     try:
-        model = open_model(transformers.AutoModelForCausalLM, path, dtype, device, NAME)
+        model = open_model(make or transformers.AutoModelForCausalLM, path, dtype, device, NAME)
     except ValueError as error:
         raise ModelError(f"its attention cannot be replaced: {error}") from error
     data = FamilyData(

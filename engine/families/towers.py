@@ -44,6 +44,7 @@ class PictureTowers:
     kinds: tuple[str, ...] = ("text", "image", "video")  # parts that a message may have
     bounds_frames = True  # `min_pixels` and `max_pixels` hold for each frame of a video too
     nested: tuple[str, ...] = ()  # the kinds of media that the processor takes as a list for each prompt
+    unwritten: frozenset[str] = frozenset()  # those that it sets before the text by itself
     tells_times = False  # the processor lays the time of each frame as words; else frames stand at one rate
     times_inside = False  # such words stand between rows of one piece
 

@@ -7,7 +7,8 @@ In: a loaded model. Out: what is not served, with the reason; the towers know th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content, Media
 from ...streams.segment import AudioSegment, ImageSegment, Segment, VideoSegment
-from ..embeddings import EncodedPrompt
+from ..embeddings import EncodedPrompt, joined
 from ..family import Loaded
 from ..logits import LogitRule
 from ..runner.out_of_memory import is_out_of_memory
@@ -35,6 +36,9 @@ _SECOND_US = 1_000_000
 # Seconds of sound after which a tower may make the same of the pieces as of the whole.
 _WINDOWS = (1.0, 2.0, 4.0, 8.0)
 _CHUNK = 30.0  # where nothing else is known
+_WHAT = {"image": "a picture", "video": "frames", "audio": "a sound"}
+_WORDS = "What is it?"
+_NONE = np.zeros(0, np.int64)
 
 
 class FamilyTrial:
@@ -43,6 +47,7 @@ class FamilyTrial:
     def __init__(self, loaded: Loaded, towers: TriedTowers, model: Any, attention: dict[str, str]) -> None:
         self._loaded, self._towers, self._model, self._attention = loaded, towers, model, attention
         self._random = np.random.default_rng(0)
+        self._passed: dict[str, tuple[np.ndarray, Segment]] = {}  # what was tried of each kind that may be streamed
         self.drawn = LogitRule()  # what the model does with its logits
 
     def run(self) -> dict[str, str]:
@@ -60,15 +65,42 @@ class FamilyTrial:
                 refused[kind] = f"{type(error).__name__}: {' '.join(str(error).split())}"
             if kind in refused:
                 towers.leave_out(kind)
+        for kind, why in self._mixed():
+            refused[kind] = why
+            towers.leave_out(kind)
         towers.types.learning = False
         self._options()
         return refused
+
+    def _mixed(self) -> Iterator[tuple[str, str]]:
+        """The kinds whose rows are others in a prompt with another kind, where the whole model makes them."""
+        towers = self._towers
+        for first, other in itertools.combinations(tuple(self._passed), 2):
+            senses = [towers.senses.get(kind) for kind in (first, other)]
+            if any(sense is None for sense in senses) or all(sense and sense.encode for sense in senses):
+                continue
+            media = [Media(kind, self._passed[kind][0]) for kind in (first, other)]
+            parts = [{"type": kind, kind: "x"} for kind in (first, other)] + [{"type": "text", "text": _WORDS}]
+            asked = Content(media, messages=[{"role": "user", "content": parts}], video_fps=towers.video_fps)
+            try:
+                with torch.inference_mode():
+                    made = towers.encode_prompt(process(towers, asked).to(self._loaded.device))
+            except (InputError, RuntimeError, ValueError) as error:
+                if is_out_of_memory(error):
+                    raise
+                continue  # it does not take both, and says so to clients too
+            for kind, _, rows in made:
+                alone = towers.look(self._passed[kind][1])[1].rows
+                shown = joined(rows).rows
+                if shown.shape == alone.shape and not _near(alone, shown):
+                    yield other, f"its rows of {_WHAT[kind]} are others in a prompt with {_WHAT[first]} too"
+                    break
 
     def assume(self) -> None:
         """Without weights nothing is computed: media comes in the largest pieces in which it may have to."""
         towers = self._towers
         if "image" in towers.senses:
-            self._count(ImageSegment(1, 0, self._noise(*_SIDES, 3)))
+            self._count()
         if "video" in towers.senses:
             least = getattr(towers.processor.video_processor, "temporal_patch_size", 1)
             towers.clip_frames, towers.least_frames = max(_CLIP, least), least
@@ -76,14 +108,17 @@ class FamilyTrial:
             towers.block_seconds = self._chunk
         self._options()
 
-    def _count(self, segment: ImageSegment) -> None:
+    def _count(self) -> None:
         """The pictures of a prompt as a list for each text; where the processor does not take that, as one list. Then
         how many rows the largest has."""
-        try:
-            self._towers.piece(segment)
-        except ValueError:
-            self._towers.nested = ()
-        self._towers.measure()
+        nested = self._towers.nested
+        for self._towers.nested in (nested, ()):
+            try:
+                self._towers.measure()
+                return
+            except ValueError:
+                continue
+        self._towers.nested = nested  # it lays none that stands alone
 
     def _options(self) -> None:
         """Which options of the processor there are for what is served."""
@@ -104,7 +139,7 @@ class FamilyTrial:
     def _image(self) -> None:
         pixels = self._noise(*_SIDES, 3)
         segment = ImageSegment(1, 0, pixels)
-        self._count(segment)
+        self._count()
         self._same("image", pixels, segment)
 
     def _video(self) -> None:
@@ -120,12 +155,11 @@ class FamilyTrial:
             towers.piece(whole)
         except RuntimeError:  # it leaves it to its caller to bring frames to a size that the tower takes
             towers.video_more = {"do_resize": True}
-        later = 30 * _SECOND_US
-        moved = [VideoSegment(1, 0, frames[:least], at, at) for at in (0, later)]
-        first, second = (towers.piece(piece).ids for piece in moved)
-        towers.tells_times = not np.array_equal(first, second)
+        except KeyError:  # it needs the times that it was told, and does not keep them by itself
+            towers.video_more = {"return_metadata": True}
+        towers.tells_times = self._tells_times(frames[:least])
         self._same("video", frames, whole)
-        if towers.together.changes:
+        if towers.streamed["video"] == "F":
             return
         pieces = [
             VideoSegment(1, 0, frames[at : at + least], times[at], times[at + least - 1])
@@ -136,6 +170,12 @@ class FamilyTrial:
         towers.clip_frames, towers.streamed["video"] = _CLIP, "E"
         towers.times_inside = towers.tells_times
 
+    def _tells_times(self, frames: np.ndarray) -> bool:
+        """Whether the same frames at another time are laid otherwise."""
+        moved = [VideoSegment(1, 0, frames, at, at) for at in (0, 30 * _SECOND_US)]
+        first, second = (self._towers.piece(piece).ids for piece in moved)
+        return not np.array_equal(first, second)
+
     def _audio(self) -> None:
         """Sound in the shortest pieces that are as good as the whole; else in the longest that the processor takes."""
         towers, rate = self._towers, self._towers.rate
@@ -143,7 +183,7 @@ class FamilyTrial:
         towers.longest_seconds = self._longest(chunk)
         sound = self._sound(2.0)
         self._same("audio", sound, AudioSegment(1, 0, sound, 0, 0, 0, 0, 2 * _SECOND_US))
-        if towers.together.changes:
+        if towers.streamed["audio"] == "F":
             return
         for window in _WINDOWS:
             if towers.longest_seconds is not None and 2 * window > towers.longest_seconds:
@@ -179,46 +219,81 @@ class FamilyTrial:
         return self._random.integers(0, 256, shape, dtype=np.uint8)
 
     def _same(self, kind: str, medium: np.ndarray, segment: Segment) -> None:
-        """As `_compare`; where that fails, once more with marks as rows of the medium, if the model learnt them so, or
-        else with the rows that the whole model makes, which may add something to those of the tower."""
-        towers = self._towers
-        try:
-            self._compare(kind, medium, segment)
-        except ModelError as refusal:
+        """Find a way in which a prompt with this medium is what it is in the library, and the medium alone is the same;
+        where it is so in the prompt only, it is taken in whole prompts (class F). ModelError where there is no way."""
+        towers, whole = self._towers, None
+        refusals: list[Exception] = []
+        for change in (lambda *_: True, self._with_marks, self._by_model, self._unwritten, self._by_model):
             try:
-                found = towers.find_marks(kind, segment)
-            except Exception as error:  # whatever a class raises: its refusal stands
+                if not change(kind, segment):
+                    continue
+                prompt = self._compare(kind, medium)
+                kept = (
+                    towers.senses[kind],
+                    towers.marks.get(kind, _NONE),
+                    towers.unwritten,
+                    towers.ways.get(kind),
+                    self.drawn,
+                )
+                whole = whole or kept
+                if not towers.together.changes:
+                    self._alone(kind, segment, prompt)
+                    self._passed[kind] = medium, segment
+                    return
+            except Exception as error:  # whatever a class raises that was never called like this
                 if is_out_of_memory(error):
                     raise
-                found = False
-            if found:
-                towers.measure()
-            elif towers.senses[kind].encode is None:
-                raise
-            else:
-                towers.senses[kind] = towers.senses[kind]._replace(encode=None)
-            try:
-                self._compare(kind, medium, segment)
-            except Exception as error:
-                raise refusal from error
+                refusals.append(error)
+        if whole is None:
+            raise refusals[0]
+        towers.senses[kind], towers.marks[kind], towers.unwritten, towers.ways[kind], self.drawn = whole
+        towers.streamed[kind] = "F"
+        if towers.together.changes:
+            towers.streamed = dict.fromkeys(towers.streamed, "F")
 
-    def _compare(self, kind: str, medium: np.ndarray, segment: Segment) -> None:
-        """ModelError where a prompt with this medium is another over pages than in the library, or its rows there are
-        others than those of the medium alone."""
+    def _with_marks(self, kind: str, segment: Segment) -> bool:
+        """Marks are rows of the medium, if the model learnt them so."""
+        if not self._towers.find_marks(kind, segment):
+            return False
+        self._towers.measure()
+        return True
+
+    def _by_model(self, kind: str, _: Segment) -> bool:
+        """The whole model makes the rows: it may add something to those of the tower."""
+        sense, towers = self._towers.senses[kind], self._towers
+        towers.senses[kind] = sense._replace(encode=None)
+        return sense.encode is not None
+
+    def _unwritten(self, kind: str, _: Segment) -> bool:
+        """The processor sets media before the text by itself."""
+        self._towers.unwritten |= {kind}
+        return True
+
+    def _compare(self, kind: str, medium: np.ndarray) -> EncodedPrompt:
+        """A prompt with this medium. ModelError where it is another over pages than in the library."""
         towers = self._towers
-        what = {"image": "a picture", "video": "frames", "audio": "a sound"}[kind]
-        content = [{"type": kind, kind: "x"}, {"type": "text", "text": "What is it?"}]
+        content = [{"type": kind, kind: "x"}, {"type": "text", "text": _WORDS}]
         messages = [{"role": "user", "content": content}]
         asked = Content([Media(kind, medium)], messages=messages, video_fps=towers.video_fps)
         inputs = process(towers, asked).to(self._loaded.device, dtype=self._loaded.dtype)
+        self._check_words(inputs["input_ids"])
         towers.ways[kind], in_windows = self._rules(kind, medium, inputs)
         towers.ahead_in_windows |= in_windows
         prompt = towers.prompt(asked)
-        rows = prompt.rows
-        if towers.together.changes:
-            self._over_pages(kind, medium, prompt, inputs)
-            towers.streamed = dict.fromkeys(towers.streamed, "F")
-            return
+        if not _near(_shown(prompt), _shown(towers.prompt(asked)), _AGAIN):
+            raise ModelError(f"its tower makes other rows of {_WHAT[kind]} each time: there is chance in it")
+        self._over_pages(kind, medium, prompt, inputs)
+        return prompt
+
+    def _check_words(self, ids: torch.Tensor) -> None:
+        """ModelError where a processor makes several prompts of one, or writes other words."""
+        said = self._towers.processor.tokenizer.decode(ids[0])
+        if len(ids) != 1 or _WORDS not in said:
+            raise ModelError(f"expected one prompt with {_WORDS!r} from its processor, got {len(ids)}: {said}")
+
+    def _alone(self, kind: str, segment: Segment, prompt: EncodedPrompt) -> None:
+        """ModelError where the rows of a medium in a prompt are others than those of the medium alone."""
+        towers, what, rows = self._towers, _WHAT[kind], prompt.rows
         laid, seen = towers.look(segment)
         if towers.ways[kind] is Together.PIECE:
             whole = laid.media[laid.media.argmax() :][: laid.media.sum()].all()
@@ -227,9 +302,6 @@ class FamilyTrial:
             towers.streamed[kind] = "D"
         if laid.media.all() and laid.places is None and seen.deep is None:
             towers.plain.add(kind)
-        if not _near(seen.rows, towers.look(segment)[1].rows, _AGAIN):
-            raise ModelError(f"its tower makes other rows of {what} each time: there is chance in it")
-        self._over_pages(kind, medium, prompt, inputs)
         ids, count = np.concatenate([run.ids for run in rows]), len(laid.ids)
         places = [at for at in range(len(ids)) if np.array_equal(ids[at : at + count], laid.ids)]
         if not places:
@@ -237,7 +309,7 @@ class FamilyTrial:
         positions = np.concatenate([run.positions for run in rows], 1)[:, places[0] : places[0] + count]
         if not np.array_equal(positions - positions[:, :1], laid.offsets):
             raise ModelError(f"its rule gives {what} in a prompt other positions than one that stands alone")
-        shown = torch.cat([part.rows for part in prompt.embeds if part is not None])
+        shown = _shown(prompt)
         if shown.shape != seen.rows.shape or not _near(shown, seen.rows):
             raise ModelError(f"its tower makes other rows of {what} in a prompt than of one that stands alone")
 
@@ -276,7 +348,7 @@ class FamilyTrial:
         if found[0] is not Together.MEDIA:
             return found
         towers = self._towers
-        parts = [{"type": kind, kind: "x"}, {"type": "text", "text": "What is it?"}]
+        parts = [{"type": kind, kind: "x"}, {"type": "text", "text": _WORDS}]
         messages, fps = [{"role": "user", "content": parts * 2}], towers.video_fps
         two = Content([Media(kind, medium)] * 2, messages=messages, video_fps=fps)
         try:
@@ -298,6 +370,11 @@ class FamilyTrial:
         offsets = [start + laid.offsets for (laid, _), start in zip(parts, starts, strict=False)]
         same = np.array_equal(ids, one.ids) and np.array_equal(np.concatenate(offsets, 1), one.offsets)
         return same and _near(shown.rows, torch.cat([seen.rows for _, seen in parts]))
+
+
+def _shown(prompt: EncodedPrompt) -> torch.Tensor:
+    """The rows of a prompt that are not words' alone, `(n, hidden)`."""
+    return torch.cat([part.rows for part in prompt.embeds if part is not None])
 
 
 def _near(first: torch.Tensor, second: torch.Tensor, share: float = _SAME) -> bool:

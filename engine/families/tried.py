@@ -22,6 +22,7 @@ from .far_words import with_far_words
 from .opened import decoder_of, open_model
 from .senses import find_senses, marks_of
 from .text import check_text
+from .text import load as load_text
 from .together import Together
 from .trial import FamilyTrial
 from .tried_towers import TriedTowers
@@ -39,6 +40,8 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     config = transformers.AutoConfig.from_pretrained(path)
     check_tried(config)
     processor = transformers.AutoProcessor.from_pretrained(path)
+    if not hasattr(processor, "tokenizer"):  # a text model that the library lists here
+        return load_text(path, dtype, device, class_of(config.model_type))
     if processor.chat_template is None:  # some leave it to their tokenizer
         processor.chat_template = processor.tokenizer.chat_template
     model, attention = _opened(config, path, dtype, device)
@@ -113,15 +116,33 @@ def _opened(config: Any, path: Path, dtype: torch.dtype, device: torch.device) -
     for way in ("sdpa", "eager"):
         attention = _attention(config, way)
         try:
-            return open_model(make, path, dtype, device, attention), attention
+            model = open_model(make, path, dtype, device, attention)
+            if way == "sdpa" and _is_causal(model):
+                attention = _attention(config, "eager")
+                model.set_attn_implementation(attention)
+            return model, attention
         except KeyError as error:
             if error.args != (NAME,):
                 raise
             raise ModelError("its attention cannot be replaced: it is one of the library's own list") from error
         except ValueError as error:
+            if "Unrecognized configuration class" in str(error):
+                raise ModelError(f"expected a type that {make.__name__} opens, got another") from error
             if way == "eager" or "attention implementation" not in str(error):
                 raise
     raise AssertionError("both ways have ended")
+
+
+def _is_causal(model: Any) -> bool:
+    """Whether something in the towers says that it looks back only: the library's fast way believes that where there is
+    no mask, its plain one does not."""
+    return any(getattr(part, "is_causal", False) is True for part in _outside(model, model.get_decoder()))
+
+
+def _outside(model: Any, decoder: Any) -> list[Any]:
+    """The modules that are none of the decoder's layers: some decoders hold the towers too."""
+    inside = set(getattr(decoder, "layers", decoder).modules())
+    return [part for part in model.modules() if part not in inside]
 
 
 def class_of(model_type: str) -> Any:
@@ -142,7 +163,6 @@ def _attention(config: Any, towers: str) -> dict[str, str]:
 
 
 def _blocks(model: Any, decoder: Any) -> Any:
-    """The layers of the towers: of those outside the decoder the longest list."""
-    inside = set(decoder.modules())
-    lists = [part for part in model.modules() if isinstance(part, torch.nn.ModuleList) and part not in inside]
+    """The layers of the towers: of those outside the decoder's the longest list."""
+    lists = [part for part in _outside(model, decoder) if isinstance(part, torch.nn.ModuleList)]
     return max(lists, key=len, default=())

@@ -26,7 +26,7 @@ from ..runner.language import windows_of
 from ..runner.library import transformers
 from ..runner.out_of_memory import is_out_of_memory
 from ..span import Span
-from .alone import Alone, flat, longer
+from .alone import Alone, flat, longer, typed
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers
 from .piece_sizes import LARGEST, Asked, PieceSize, PieceSizes, Shape
 from .processor_options import ProcessorOptions, Values
@@ -61,6 +61,8 @@ class TriedTowers(OneAxisTowers):
         self.video_more: dict[str, Any] = {}  # options of the video processor beside the request's
         self.block_seconds = 1.0  # of a piece of sound
         self.longest_seconds: float | None = None  # of a sound that the processor takes without cutting it
+        # Some processors say of their rows what these are only when they are asked to.
+        self.asks = {f"return_{_TYPES}": True} if rope and _TYPES in inspect.signature(rope).parameters else {}
         self.types = RowTypes(whole.get_decoder())
         self.ways: dict[str, Together] = {}  # which rows of a prompt see rows behind them, by kind
         self.ahead_in_windows = False  # they do so in layers with a window alone
@@ -82,6 +84,7 @@ class TriedTowers(OneAxisTowers):
         """Take no media of this kind any more."""
         del self.senses[kind], self.streamed[kind]
         self.ways.pop(kind, None)
+        self.unwritten -= {kind}
         self.kinds = ("text", *self.senses)
 
     def measure(self) -> None:
@@ -93,7 +96,7 @@ class TriedTowers(OneAxisTowers):
 
     def spec(self) -> MediaSpec:
         """Pictures and frames as they came: the processor makes them the tower's size."""
-        streamed = [] if self.together.changes else self.senses
+        streamed = [kind for kind, letter in self.streamed.items() if letter != "F"]
         sees, hears = "video" in streamed, "audio" in streamed
         rate = self.rate if hears else 0
         return MediaSpec(
@@ -150,14 +153,14 @@ class TriedTowers(OneAxisTowers):
 
     def taken(self) -> RowSpec:
         """Of the kinds of which the processor lays nothing but placeholders: marks would be missing else."""
-        kinds = set() if self.together.changes else self.plain
-        return RowSpec(0, {kind: self.senses[kind].id for kind in kinds if kind in self.senses})
+        kinds = [kind for kind in self.plain if self.streamed.get(kind, "F") != "F"]
+        return RowSpec(0, {kind: self.senses[kind].id for kind in kinds})
 
     def media_ids(self) -> list[int]:
         return [sense.id for sense in self.senses.values()]
 
     def placeholders(self) -> dict[str, str]:
-        return {kind: sense.token for kind, sense in self.senses.items()}
+        return {kind: sense.token for kind, sense in self.senses.items() if kind not in self.unwritten}
 
     def values(self, content: Content) -> dict[str, list[Any]]:
         """The media of a whole prompt by kind; sound at the processor's rate. InputError for a sound that the processor
@@ -177,18 +180,20 @@ class TriedTowers(OneAxisTowers):
         if media["video"]:
             more = self.video_more | self.options.of_video(content.options, 0)
             options["videos_kwargs"] = more | self.video_options(content)
-        return options | ({"audio_kwargs": {"sampling_rate": self.rate}} if media["audio"] else {})
+        return options | self.asks | ({"audio_kwargs": {"sampling_rate": self.rate}} if media["audio"] else {})
 
     @torch.inference_mode()
     def prompt(self, content: Content, known: Features | None = None) -> EncodedPrompt:
         """As the other towers have it; rows that see one another stay together."""
         words, decoder = self.model.get_input_embeddings(), self.whole.get_decoder()
-        return laid_together(
+        prompt = laid_together(
             super().prompt(content, known),
             {self.senses[kind].id: way for kind, way in self.ways.items()},
             None if self.ahead_in_windows else min(windows_of(decoder, decoder.config), default=None),
             lambda ids: words(ids.to(self.device)).to(self.model.dtype),
         )
+        # What is not the same alone may be another beside other words, too.
+        return prompt._replace(features=None) if "F" in self.streamed.values() else prompt
 
     def encode_prompt(self, inputs: Any) -> Features:
         return [
@@ -213,7 +218,7 @@ class TriedTowers(OneAxisTowers):
         sense, tokenizer = self.senses[kind], self.processor.tokenizer
         media = [medium] if kind != "image" or kind in self.nested else medium
         given = {"text": [before + sense.token + after], _PLURALS[kind]: media}
-        inputs = self.processor(**given, return_tensors="pt", add_special_tokens=False, **more)
+        inputs = self.processor(**given, return_tensors="pt", add_special_tokens=False, **self.asks, **more)
         self.types.follow(inputs)
         start = len(tokenizer(before, add_special_tokens=False)["input_ids"])
         stop = inputs["input_ids"].shape[1] - len(tokenizer(after, add_special_tokens=False)["input_ids"])
@@ -267,7 +272,7 @@ class TriedTowers(OneAxisTowers):
 
     def _other(self, ids: torch.Tensor, inputs: Any) -> torch.Tensor:
         """Which of the last rows of a prompt, that are these ids, are other rows in the model than as words."""
-        given = tower_pass(embeddings_of, self.whole, self.whole.get_decoder(), self._typed(inputs))
+        given = tower_pass(embeddings_of, self.whole, self.whole.get_decoder(), typed(inputs, self.model.dtype))
         return (given[-len(ids) :] != self.model.get_input_embeddings()(ids)).any(1)
 
     def timed(self, span: Span) -> Span:
@@ -347,7 +352,7 @@ class TriedTowers(OneAxisTowers):
         count = int(self.media_mask(inputs, sense.kind, sense.id).sum())
         if sense.encode is None:
             return self._by_model(sense, inputs) if count else None
-        given = self._typed(sense.given(inputs))
+        given = typed(sense.given(inputs), self.model.dtype)
         if not given:
             return None
         output = tower_pass(sense.encode, **given, return_dict=True)
@@ -369,22 +374,14 @@ class TriedTowers(OneAxisTowers):
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            why = f"its processor lays {count} rows of {sense.kind}, its tower gives {len(rows)}"
-            raise ModelError(why) from error
+            what = f"{count} rows of {sense.kind}"
+            raise ModelError(f"its processor lays {what}, its tower gives {len(rows)}") from error
 
     def _by_model(self, sense: Sense, inputs: Any) -> Embeddings:
         """What the whole model gives its decoder where one kind of media stands."""
         where = torch.from_numpy(self.media_mask(inputs, sense.kind, sense.id))
-        embeds = tower_pass(embeddings_of, self.whole, self.whole.get_decoder(), self._typed(inputs))
+        embeds = tower_pass(embeddings_of, self.whole, self.whole.get_decoder(), typed(inputs, self.model.dtype))
         return Embeddings(embeds[where.to(embeds.device)])
-
-    def _typed(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """The same with real numbers of the model's type."""
-        typed = {}
-        for name, value in inputs.items():
-            real = isinstance(value, torch.Tensor) and value.is_floating_point()
-            typed[name] = value.to(self.model.dtype) if real else value
-        return typed
 
     def _at_rate(self, samples: np.ndarray, rate: int) -> np.ndarray:
         """A sound at the processor's rate; `rate` 0: it has that."""

@@ -135,6 +135,13 @@ class LongRotary(torch.nn.Module):
         super().__init__()
         self.library, self._exact, self._known = module, (copy.deepcopy(module).double(),), known
 
+    def __getattr__(self, name: str) -> Any:
+        """What decoders ask of their rotary module is the library's."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("library"), name)
+
     def forward(self, x: torch.Tensor, position_ids: torch.Tensor, *named: Any, **others: Any) -> Any:
         """What the library's gives, called as it is: x `(1, n, hidden)`, positions `(1, n)` or `(3, 1, n)`."""
         given = self.library(x, position_ids, *named, **others)

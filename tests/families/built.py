@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import pytest
 
 from tests.engine import tried as pictures
 
-from . import axes, blocks, documents, gemmas, hearing, llamas, stateful, tiled
+from . import axes, beside, blocks, documents, gemmas, hearing, later, llamas, refusals, stateful, tiled
 from .suite import Builder
 
 
@@ -35,10 +37,13 @@ _WHOLE = {"image": "F"}
 BUILDERS: dict[str, Built] = {
     "aria": Built(tiled.aria, _SEES),
     "aya_vision": Built(tiled.aya_vision, _SEES),
+    "blip-2": Built(refusals.blip2, _WHOLE),
+    "chameleon": Built(refusals.chameleon, _WHOLE),
     "cohere2_vision": Built(tiled.cohere2_vision, _SEES),
     "cohere_compass": Built(axes.cohere_compass, _BOTH),
     "deepseek_vl": Built(tiled.deepseek_vl, _SEES),
     "deepseek_vl_hybrid": Built(documents.deepseek_vl_hybrid, _SEES),
+    "emu3": Built(refusals.emu3, _WHOLE),
     "ernie4_5_vl_moe": Built(axes.ernie4_5_vl_moe, _CLIPS),
     "exaone4_5": Built(axes.exaone4_5, _BOTH),
     "fast_vlm": Built(tiled.fast_vlm, _SEES),
@@ -53,8 +58,10 @@ BUILDERS: dict[str, Built] = {
     "got_ocr2": Built(documents.got_ocr2, _SEES),
     "granite4_vision": Built(documents.granite4_vision, _SEES),
     "granite_docling": Built(documents.granite_docling, _SEES),
+    "hunyuan_vl": Built(axes.hunyuan_vl, _WHOLE),
     "idefics2": Built(pictures.idefics2, _SEES),
     "idefics3": Built(pictures.idefics3, _SEES),
+    "instructblip": Built(refusals.instructblip, _WHOLE),
     "internvl": Built(tiled.internvl, _CLIPS),
     "janus": Built(tiled.janus, _SEES),
     "kimi_k25": Built(axes.kimi_k25, _SEES),
@@ -71,6 +78,20 @@ BUILDERS: dict[str, Built] = {
     "paligemma 2": Built(blocks.paligemma2, _WHOLE),
     "perception_lm": Built(tiled.perception_lm, _BOTH),
     "qianfan_ocr": Built(documents.qianfan_ocr, _SEES),
+    **{
+        build.__name__: Built(build, classes)
+        for build, classes in (
+            (later.cosmos3_edge, _BOTH),
+            (later.cosmos3_omni, _BOTH),
+            (later.deepseek_ocr2, _SEES),
+            (later.glmga, _BOTH),
+            (later.hyperclovax_vision_v2, _BOTH),
+            (later.muse_glimmer, _CLIPS),
+            (later.muse_spark, {**_CLIPS, "audio": "E"}),
+            (refusals.phi4_multimodal, _SEES),
+        )
+    },
+    "mistral4": Built(beside.mistral4, {}),
     **{
         build.__name__: Built(build, {"audio": "E"})
         for build in (
@@ -89,7 +110,7 @@ BUILDERS: dict[str, Built] = {
     "lfm3_vl": Built(stateful.lfm3_vl, _BOTH),
     "minicpm_ocr": Built(stateful.minicpm_ocr, _CLIPS),
     "minicpmv4_6": Built(stateful.minicpmv4_6, _CLIPS),
-    "minicpmv4_7": Built(stateful.minicpmv4_7, _SEES),
+    "minicpmv4_7": Built(stateful.minicpmv4_7, {"image": "A", "video": "F"}),
     "nemotron_h_omni": Built(stateful.nemotron_h_omni, {"image": "A", "audio": "E"}),
     "qwen3_5": Built(stateful.qwen3_5, _BOTH),
     "qwen3_5_moe": Built(stateful.qwen3_5_moe, _BOTH),
@@ -101,6 +122,16 @@ BUILDERS: dict[str, Built] = {
 
 TYPES = [name for name in BUILDERS if " " not in name]  # the others are a second model of a type
 
-# Their media may come in a stream; that of the others comes in a request's own prompt alone.
-STREAMED = [name for name, built in BUILDERS.items() if "F" not in built.classes.values()]
-WHOLE = [name for name in BUILDERS if name not in STREAMED]
+# What they show is shown by another family of the suite too, or they take seconds.
+_SLOW = {
+    *("blip-2", "chameleon", "cosmos3_edge", "cosmos3_omni", "deepseek_ocr2", "emu3", "fast_vlm", "glmga"),
+    *("muse_glimmer", "muse_spark", "paligemma 2", "perception_lm", "phi4_multimodal"),
+}
+
+
+def names(whole: bool) -> list[Any]:
+    """Those of which some media may come in a stream; or, where `whole`, in a request's own prompt alone."""
+    found = [
+        name for name, built in BUILDERS.items() if built.classes and (set(built.classes.values()) == {"F"}) is whole
+    ]
+    return [pytest.param(name, marks=pytest.mark.slow) if name in _SLOW else name for name in found]

@@ -42,6 +42,13 @@ def _seeing(
     return tokenizer, ids, marks
 
 
+def with_sound(mark: str) -> str:
+    """The template with a mark for each sound, before the words."""
+    words = "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    sound = "{% for content in message['content'] | selectattr('type', 'equalto', 'audio') %}" + mark + "{% endfor %}"
+    return CHAT.replace(words, sound + words)
+
+
 def _siglip() -> Any:
     return hf.SiglipImageProcessor(size={"height": SIDE, "width": SIDE})
 
@@ -62,19 +69,21 @@ def phi4_multimodal(folder: Path) -> Path:
     tokenizer, ids, marks = _seeing(
         "<|image|>", "<|audio|>", named={"image_token": "<|image|>", "audio_token": "<|audio|>"}
     )
+    tokenizer.chat_template = with_sound("<|audio|>").replace("<image>", "<|image|>")
     config = hf.Phi4MultimodalConfig(
         **language_sizes(), **marks,
         vision_config={"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
-                       "image_size": SIDE, "crop_size": SIDE, "image_token_id": ids["<|image|>"]},
-        audio_config={"hidden_size": 32, "num_blocks": 1, "num_attention_heads": 2, "intermediate_size": 64,
+                       "image_size": 448, "crop_size": 448, "image_token_id": ids["<|image|>"]},
+        audio_config={"hidden_size": 32, "num_blocks": 2, "num_attention_heads": 2, "intermediate_size": 64,
+                      "ext_pw_out_channel": 32, "depthwise_separable_out_channel": 32, "nemo_conv_channels": 32,
                       "audio_token_id": ids["<|audio|>"]},
     )  # fmt: skip
     processor = hf.Phi4MultimodalProcessor(
-        hf.Phi4MultimodalImageProcessor(size={"height": SIDE, "width": SIDE}),
+        hf.Phi4MultimodalImageProcessor(dynamic_hd=1),
         hf.Phi4MultimodalFeatureExtractor(),
         tokenizer,
     )
-    return _save(folder, hf.Phi4MultimodalForCausalLM(config), tokenizer, processor)
+    return _save(folder, hf.Phi4MultimodalForCausalLM(config), tokenizer, processor, seed=5)
 
 
 def kyutai_speech_to_text(folder: Path) -> Path:
@@ -163,10 +172,20 @@ def chameleon(folder: Path) -> Path:
 
 def fuyu(folder: Path) -> Path:
     """Its processor lays pictures before the whole text, as BLIP-2's does."""
-    tokenizer, ids, marks = _seeing("|SPEAKER|", "|NEWLINE|")
+    tokenizer, ids, marks = _seeing("|SPEAKER|", "|NEWLINE|", "<s>", "<0x04>")
     config = hf.FuyuConfig(text_config={"model_type": "persimmon", **language_sizes(), **marks},
                            image_token_id=ids["|SPEAKER|"], patch_size=PATCH, image_size=SIDE)  # fmt: skip
-    return _save(folder, hf.FuyuForCausalLM(config), tokenizer, hf.FuyuProcessor(hf.FuyuImageProcessor(), tokenizer))
+    return _save(
+        folder,
+        hf.FuyuForCausalLM(config),
+        tokenizer,
+        hf.FuyuProcessor(
+            hf.FuyuImageProcessor(
+                size={"height": 2 * SIDE, "width": 2 * SIDE}, patch_size={"height": PATCH, "width": PATCH}
+            ),
+            tokenizer,
+        ),
+    )
 
 
 def kosmos2(folder: Path) -> Path:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tests.engine.tried import mllama
 
-from . import axes, hearing, refusals
+from . import beside, hearing, later, refusals
 from .refusals import named
 from .suite import Builder
 
@@ -22,19 +22,20 @@ class Refusal(NamedTuple):
 _ENCODER = "its decoder reads the states of an encoder"
 
 REFUSED: dict[str, Refusal] = {
-    "blip-2": Refusal(refusals.blip2, "its processor lays 5 rows of image, its tower gives 4"),
-    "chameleon": Refusal(refusals.chameleon, "the library shuts out words by their logits"),
+    "blip": Refusal(beside.blip, "expected image_token on its BlipProcessor"),
+    "evolla": Refusal(beside.evolla, "expected a type that AutoModelForMultimodalLM opens"),
+    "idefics": Refusal(beside.idefics, "expected layers that see rows of the cache alone, got cross_layer_interval"),
+    "instructblipvideo": Refusal(beside.instructblipvideo, "expected image_token on its InstructBlipVideoProcessor"),
+    "kosmos-2.5": Refusal(beside.kosmos2_5, "expected image_token_id on its Kosmos2_5Config"),
+    "pp_chart2table": Refusal(later.pp_chart2table, "expected image_token on its PPChart2TableProcessor"),
+    "shieldgemma2": Refusal(later.shieldgemma2, "expected all weights of Gemma3ForConditionalGeneration"),
     "diffusion_gemma": Refusal(named("diffusion_gemma"), "expected a reply that is drawn token by token"),
-    "emu3": Refusal(refusals.emu3, "lays a picture in a prompt otherwise than one that stands alone"),
     "florence2": Refusal(named("florence2"), _ENCODER),
     "fuyu": Refusal(refusals.fuyu, "Found total 2 |SPEAKER| tokens and 1 images"),
     "git": Refusal(refusals.git, "its attention cannot be replaced"),
-    "hunyuan_vl": Refusal(axes.hunyuan_vl, "its rule gives a picture in a prompt other positions"),
-    "instructblip": Refusal(refusals.instructblip, "its processor lays 5 rows of image, its tower gives 4"),
     "kosmos-2": Refusal(refusals.kosmos2, "expected image_token on its Kosmos2Processor"),
     "kyutai_speech_to_text": Refusal(refusals.kyutai_speech_to_text, "expected image_token on its Kyutai"),
     "mllama": Refusal(mllama, "expected layers that see rows of the cache alone, got cross_attention_layers"),
-    "phi4_multimodal": Refusal(refusals.phi4_multimodal, "expected image_token_id on its Phi4MultimodalConfig"),
     "pix2struct": Refusal(named("pix2struct"), _ENCODER),
     "t5gemma2": Refusal(named("t5gemma2"), _ENCODER),
     "udop": Refusal(named("udop"), _ENCODER),

@@ -46,6 +46,11 @@ class Tried(NamedTuple):
     def kinds(self) -> tuple[str, ...]:
         return self.loaded.family.modalities
 
+    @property
+    def streamed(self) -> tuple[str, ...]:
+        """The kinds that may come in a stream."""
+        return tuple(kind for kind, letter in self.loaded.family.data.classes.items() if letter != "F")
+
     def inputs(self, content: Content) -> Any:
         """What the library's model takes for a prompt."""
         return process(self.towers, content).to(dtype=torch.float32)
@@ -185,18 +190,25 @@ class _Given(Exception):
 
 
 def decoder_given(model: Any, inputs: Any) -> dict[str, Any]:
-    """What the library's model gives its decoder for a processor's output."""
+    """What the library's model gives its decoder for a processor's output; ids become rows in some decoders only."""
 
     def catch(_: Any, args: Any, given: dict[str, Any]) -> None:
-        raise _Given(given)
+        if given.get("inputs_embeds") is not None:
+            raise _Given(given)
 
-    hook = model.get_decoder().register_forward_pre_hook(catch, with_kwargs=True)
+    def catch_rows(_: Any, args: Any, given: dict[str, Any]) -> None:
+        raise _Given({"inputs_embeds": args[0]})
+
+    decoder = model.get_decoder()
+    pairs = [(decoder, catch), *((layer, catch_rows) for layer in getattr(decoder, "layers", [])[:1])]
+    hooks = [module.register_forward_pre_hook(catches, with_kwargs=True) for module, catches in pairs]
     try:
         model(**inputs, use_cache=False)
     except _Given as caught:
         return caught.given
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
     raise AssertionError("the model has not called its decoder")
 
 

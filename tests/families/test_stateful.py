@@ -24,7 +24,7 @@ from penstock.engine.plan import STATES
 from penstock.engine.runner.language import LanguageModel
 from penstock.engine.runner.states import States
 from penstock.errors import InputError, ModelError, OverloadError
-from penstock.streams.event import ReplyStarted
+from penstock.streams.event import Token
 from penstock.streams.item import Text
 from penstock.streams.requests.request import Request, SamplingParams
 from penstock.streams.requests.window import Window
@@ -109,11 +109,10 @@ def test_a_reply_is_drawn_again_from_the_prompt(tried: Tried) -> None:
     rig.core.prompt(first, request)
     rig.core.run(5)
     rig.core.scheduler.apply(Fork(first, again, 2, again=SamplingParams(max_tokens=8)))
-    events = rig.core.scheduler.events() + rig.core.run()
-    told: dict[int, list[Any]] = {}
-    for stream, event in events:
-        if not isinstance(event, ReplyStarted) and hasattr(event, "id"):
-            told.setdefault(stream, []).append(event.id)
+    told: dict[int, list[int]] = {first: [], again: []}
+    for stream, event in rig.core.scheduler.events() + rig.core.run():
+        if isinstance(event, Token):
+            told[stream].append(event.id)
     assert told[again][-3:] == told[first][-3:] and len(told[again]) == 8
 
 
