@@ -12,6 +12,9 @@ from ...errors import ModelError
 from ..runner.library import transformers
 from ..runner.rotary import decoder_config
 
+# Formats whose kernels give one row other numbers than they give it among many.
+_UNEQUAL = ("aqlm",)
+
 
 def quantisation(config: Any) -> Any:
     """What a checkpoint says of its quantisation: a mapping, or what the library has made of it. None: it is in
@@ -34,6 +37,10 @@ def stays_quantised(config: Any, here: bool = True) -> bool:
     if not auto.AutoHfQuantizer.supports_quant_method(settings):
         known = ", ".join(sorted(auto.AUTO_QUANTIZATION_CONFIG_MAPPING))
         raise ModelError(f"quantization_config: expected one of {known}, got {method!r}")
+    if method in _UNEQUAL:
+        raise ModelError(
+            f"quantization_config: expected layers that give a row the same alone and beside others, got {method}"
+        )
     if not here:
         return True
     try:

@@ -55,7 +55,8 @@ comes into a running reply, are those of the library's own model of the same wei
 the error of that model's logits beside the model in floats, root mean square in standard deviations (random weights
 are off by more than trained ones). "Weights" is what the model takes of what it takes in floats; embeddings, output
 layer and tower, which stay in floats, are most of so small a model. Where layers are no plain linear layers, the
-decoder runs as the library has it, never over weights that were put into floats in silence.
+decoder runs as the library has it, over the weights as they are stored; `fp8` the library itself puts into floats on a
+CPU. "Not shown": no weight of these models could be written in the format, so only its name was in the checkpoint.
 
 """
 COLUMNS = ("format", "on a CPU", "packages", "off by", "weights", "held as, or why not")
@@ -97,7 +98,7 @@ def tried(group: list[str], packages: list[Path]) -> dict[str, Any]:
 
 def page(found: dict[str, Any]) -> str:
     head = HEAD.format(library=hf.__version__, torch=torch.__version__.partition("+")[0], machine=platform.machine())
-    rows = [row(name, found[name]) for name in names()]
+    rows = [row(name, found[name]) if name in found else [f"`{name}`", "not tried", *[""] * 4] for name in names()]
     runs = sum(cells[1] == "runs" for cells in rows)
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in [COLUMNS, ["---"] * len(COLUMNS), *rows])
     return f"{head}Of {len(rows)} formats {runs} run on this CPU.\n\n{table}\n"
@@ -120,6 +121,8 @@ def _runs(kind: dict[str, Any]) -> bool:
 
 def _why_not(kinds: list[dict[str, Any]]) -> list[str]:
     reason = _reason(kinds)
+    if any(kind.get("cost") == 0 for kind in kinds):
+        return ["not shown", ""]  # only its name could be put into a checkpoint
     if "expected a CUDA device" in reason:
         return ["needs CUDA", ""]
     package = next((part for part in reason.split("pip install '")[1:]), "").partition("'")[0]
