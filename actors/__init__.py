@@ -11,6 +11,7 @@
     decode.py encode.py schedule.py generate.py     the four actors
     remote.py absence.py    an encoder in another process; what waits for it while that is away
     order.py        which calls of a stream wait for which
+    adapters.py     adapters by name, loaded and unloaded while the engine runs
     grammars.py     grammars of replies are compiled, beside the event loop
     words.py        ids of long texts, found beside the scheduler
     copies.py       copies of streams as plain data, made beside the scheduler

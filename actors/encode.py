@@ -19,6 +19,7 @@ from ..engine.runner.out_of_memory import is_out_of_memory, let_go
 from ..engine.span import Span, Turn
 from ..errors import EncoderAwayError, InputError, MediaError, OutOfMemoryError, PenstockError
 from ..streams.event import Error
+from ..streams.item import Embedding
 from ..streams.segment import AudioSegment, DroppedSegment, EmbeddingSegment, Segment, TurnEnd, VideoSegment
 from .absence import Absence, Held
 from .actor import Actor
@@ -76,8 +77,9 @@ class Encode(Actor[EncodeMessage]):
 
     async def handle(self, message: EncodeMessage) -> None:
         match message:
-            case Open(stream):
+            case Open(stream, _, wears):
                 self._open.add(stream)
+                self._encoder.wear(stream, wears)
             case Segments(stream):
                 if stream in self._open:
                     await self._take(message)
@@ -98,8 +100,9 @@ class Encode(Actor[EncodeMessage]):
             case Freeze(stream, _, frozen):
                 frozen = msgspec.structs.replace(frozen, loudest=self._encoder.loudest(stream))
                 self._schedule.put_control(msgspec.structs.replace(message, frozen=frozen))
-            case Thaw(stream, frozen):
+            case Thaw(stream, frozen, _, wears):
                 self._open.add(stream)
+                self._encoder.wear(stream, wears)
                 if frozen.loudest is not None:
                     self._encoder.heard(stream, frozen.loudest)
             case Forget(stream):
@@ -177,7 +180,7 @@ class Encode(Actor[EncodeMessage]):
 
     async def _serve_or_hold(self, message: Held) -> None:
         """Encode it; where the encoder is in another process that is away, it waits, but for a prompt without media."""
-        if self._absence and not (isinstance(message, Converse) and not message.content.media):
+        if self._absence and _wants_towers(message):
             self._absence.wait(message)
         elif (left := await self._serve(message)) is not None:
             self._absence.wait(left)
@@ -294,7 +297,7 @@ class Encode(Actor[EncodeMessage]):
         if stream not in self._open:
             return
         try:
-            prompt = await self._thread.run(self._encoder.prompt, message.content)
+            prompt = await self._thread.run(self._encoder.prompt, message.content, stream)
             self._schedule.put_control(LaidOut(stream, message.seq, prompt))
         except EncoderAwayError:
             raise
@@ -331,6 +334,11 @@ class Encode(Actor[EncodeMessage]):
         for pair in [pair for pair in self._left if pair[0] == stream]:
             del self._left[pair]
         self._last = {pair for pair in self._last if pair[0] != stream}
+
+
+def _wants_towers(message: Held) -> bool:
+    """Whether there is something to encode: a prompt may have words alone, or rows that were made elsewhere."""
+    return isinstance(message, Grant) or not all(isinstance(piece, Embedding) for piece in message.content.media)
 
 
 def _name(segment: Segment) -> str:

@@ -21,6 +21,7 @@ from ..streams.requests.options import check_options, with_defaults
 from ..streams.requests.prompt import Content, check_counts, check_most, gather
 from ..streams.requests.request import Request, SamplingParams
 from . import oneshot
+from .adapters import Adapted
 from .info import EngineInfo, info_of
 from .inputs import check_fits
 from .messages import Bring, Converse, Forget, Tell
@@ -47,7 +48,7 @@ _IDS = itertools.count(1)
 _BASES = itertools.count(1 << 40, 1 << 40)
 
 
-class Engine:
+class Engine(Adapted):
     """A model that is served. `Engine.load` makes one.
 
     Close it in the end, or use it as an async context manager: `async with await Engine.load() as engine`. Use it in
@@ -92,6 +93,7 @@ class Engine:
         self._timers: dict[int, asyncio.TimerHandle] = {}
         wiring = self._wiring = Wiring(loaded, config, self._limits, observer, self._told, self._broken, memory)
         self.decode, self.keeping, self.compiling = wiring.decode.mailbox, wiring.keeping, wiring.compiling
+        self._adapters = wiring.adapters
         self._schedule, self._generate = wiring.schedule.mailbox, wiring.generate.mailbox
         self._stopping: asyncio.Task[None] | None = None
 
@@ -180,9 +182,11 @@ class Engine:
         snapshot = await self._snapshots.read(Path(file))
         await self.compiling.compile(snapshot.frozen.structured)
         self.check_alive()
+        wears = self._adapters.frozen(snapshot.frozen)
         stream, base = Stream(self, next(_IDS), snapshot.frozen.request, snapshot.frozen), next(_BASES)
         self._streams[stream.id] = stream
-        first = Thaw(stream.id, snapshot.frozen, base)
+        self._adapters.begin(stream.id, wears)
+        first = Thaw(stream.id, snapshot.frozen, base, wears)
         self._generate.put_control(Bring(stream.id, snapshot, base))
         self.decode.put_control(first)
         self._schedule.put_control(first)
@@ -310,13 +314,15 @@ class Engine:
         check_fits(request, self.info, self._spec)
         content = await self._gathered(request) if request.starts else None
         self.check_alive()
+        wears = self._adapters.worn(request.adapter) if twin_of is None else self._adapters.worn_by(twin_of.id)
         plain = msgspec.structs.replace(request, messages=None, prompt=None, prompt_ids=None, media=[])
         id = next(_IDS)
         prompt = 1 if content is not None or again is not None else None
         begun = twin_of.frozen(goes_back=True) if twin_of is not None and back is not None else twin_of
         stream = self._streams[id] = Stream(self, id, plain, begun, prompt)
+        self._adapters.begin(id, wears)
         seeded = again and again.seeded()
-        first = Open(id, plain) if twin_of is None else Fork(twin_of.id, id, twin_of.next_seq(), seeded, back)
+        first = Open(id, plain, wears) if twin_of is None else Fork(twin_of.id, id, twin_of.next_seq(), seeded, back)
         self.decode.put_control(first)
         self._schedule.put_control(first)
         if content is not None and prompt is not None:
@@ -362,6 +368,7 @@ class Engine:
     def _gone(self, id: int) -> None:
         """A stream has been told its end: nothing more is asked for it, and decode and encode may forget it."""
         self._streams.pop(id, None)
+        self._adapters.end(id)
         self.park(id, False)
         if not self._halted:
             self.decode.put_control(Forget(id))

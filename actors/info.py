@@ -10,6 +10,7 @@ from ..streams.format import BY_NAME
 from ..streams.requests.options import sized, sizes_pieces
 from ..streams.requests.request import Sampling
 from ..streams.requests.transcription import Transcription
+from .adapters import AdapterInfo
 
 if TYPE_CHECKING:
     from ..engine.config import EngineConfig
@@ -43,6 +44,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     transcription: how the model is asked for the words of a sound; `None`: that is not known, or it does not hear.
     encoder: the address of the encoder in another process, where media is encoded; `None`: it is encoded here.
     picture_rows: the most rows of a picture with the engine's options; 0: all pictures have the same number of rows.
+    adapters: those that are loaded (`Engine.load_adapter`).
     row_pixels: how many pixels of a picture one row stands for, where a request may bound them (`Request.processor`).
     threads: how many threads compute on a CPU, and why so many. Empty elsewhere.
     """
@@ -70,6 +72,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     encoder: str | None = None
     picture_rows: int = 0
     row_pixels: int = 0
+    adapters: tuple[AdapterInfo, ...] = ()
     stateful: bool = False
 
 

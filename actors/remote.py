@@ -45,7 +45,6 @@ PATH = "/v1/encode"
 _OPEN_SECONDS = 5.0
 # An encoder that does not answer a ping within this time is taken for lost; the thread that encodes does not answer it.
 _PING_SECONDS = 10.0
-_TOO_BIG = 1009  # the code with which a WebSocket refuses a message
 # Between two tries at the start.
 _PAUSE_SECONDS = 0.2
 
@@ -64,6 +63,7 @@ class EncoderLine:
         self._socket: ClientConnection | None = None
         self._ends = ExitStack()  # of that connection
         self._closed = False
+        self._most_bytes = 0  # that it takes at once
         self.lost = 0  # how often a connection has ended
 
     @property
@@ -77,12 +77,12 @@ class EncoderLine:
         try:
             if self._socket is None:
                 self._socket = self._opened()
+            if len(data) > self._most_bytes:
+                raise LimitError(f"encoder {self.url}: expected at most {self._most_bytes} bytes, got {len(data)}")
             self._socket.send(data)
             found = ANSWERS.decode(self._received())
         except ConnectionClosed as error:
             self._drop()
-            if error.rcvd is not None and error.rcvd.code == _TOO_BIG:
-                raise LimitError(f"{self.url}: expected less than {len(data)} bytes, {error.rcvd.reason}") from None
             raise EncoderAwayError(f"encoder {self.url}: the connection has ended ({error})") from None
         if isinstance(found, RefusedWork):
             raise error_of(found.code, found.message)
@@ -130,7 +130,10 @@ class EncoderLine:
             why = str(error) or type(error).__name__
             raise EncoderAwayError(f"encoder {self.url}: cannot be reached ({why})") from None
         try:
-            self._check(ANSWERS.decode(_bytes(socket.recv())))
+            hello = ANSWERS.decode(_bytes(socket.recv()))
+            self._check(hello)
+            assert isinstance(hello, Hello)
+            self._most_bytes = hello.most_bytes
         except ConnectionClosed as error:
             raise EncoderAwayError(f"encoder {self.url}: the connection has ended ({error})") from None
         except EncoderAwayError:

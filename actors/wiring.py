@@ -25,6 +25,7 @@ from ..engine.scheduling.pace import Pace, StepPace
 from ..errors import InputError
 from ..streams.listening.detectors import Hearing
 from .actor import Actor, Supervisor
+from .adapters import LoadedAdapters
 from .copies import Copies
 from .decode import Decode
 from .encode import Encode
@@ -95,7 +96,11 @@ class Wiring:
         self.decode = Decode(
             loaded.family.spec, Decoders(limits, pool), self._supervisor, threads, decode, encode, schedule, hearing
         )
-        encoder = Encoder(loaded.towers, config.encoder_cache_bytes, language.spans, gate, loaded.family)
+        encoder = Encoder(
+            loaded.towers, config.encoder_cache_bytes, language.spans, gate, loaded.family, language.adapters
+        )
+        self._worn, recorded = language.adapters, config.record is not None
+        self.adapters = LoadedAdapters(loaded, self._worn, gate, self._threads[0], self._supervisor, recorded)
         self._remote = loaded.towers if isinstance(loaded.towers, RemoteTowers) else None
         self.encode = Encode(encoder, self._threads[0], encode, decode, schedule, config.encoder_seconds)
         steps = StepPace(config.step_ms, 16, config.append_rows, config.step_rows)
@@ -111,6 +116,7 @@ class Wiring:
 
     async def stop(self) -> None:
         """Close the mailboxes, end the tasks, wait for the threads. A step that runs is waited for, never cut."""
+        self.adapters.stop()
         for actor in self._actors:
             actor.mailbox.close()
         await self._supervisor.stop()
@@ -131,6 +137,8 @@ class Wiring:
             "streams_decode": self.decode.streams,
             "streams_encode": self.encode.streams,
             "lookback_bytes": self.keeping.bytes,
+            "adapters": len(self.adapters.infos),
+            "adapter_bytes": self.adapters.nbytes,
             "encoder": None if self._remote is None else self._remote.statistics() | {"held": self.encode.held},
             "threads": self._compute_threads if self._crew is None else self._crew.count,
         }
@@ -148,3 +156,4 @@ class Wiring:
         if self._recorder is not None:
             self._recorder.close()
         self._gate.unwatch()
+        self._worn.clear()

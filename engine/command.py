@@ -13,6 +13,7 @@ import msgspec
 from ..streams.event import Error
 from ..streams.requests.request import Request, SamplingParams
 from .frozen import Frozen
+from .plan import Wears
 from .span import Prompt, Span
 
 # Inputs of a client. `seq` numbers them in the order in which they act. `done`: no spans will come for it. `event` is
@@ -78,10 +79,11 @@ Input = MediaInput | TextInput | Question | MediaEnd | PromptInput
 
 
 class Open(msgspec.Struct, frozen=True, tag=True):
-    """A stream begins. Raises InputError where it is refused."""
+    """A stream begins. `wears`: the adapter that the request names. Raises InputError where it is refused."""
 
     stream: int
     request: Request
+    wears: Wears | None = None
 
 
 class Back(msgspec.Struct, frozen=True):
@@ -122,11 +124,12 @@ class Unfreeze(msgspec.Struct, frozen=True, tag=True):
 
 class Thaw(msgspec.Struct, frozen=True, tag=True):
     """A stream begins as it was frozen. Its pages are in host memory, and its embeddings in the span store, under their
-    numbers plus `base`. Raises InputError where it is refused."""
+    numbers plus `base`. `wears` as in `Open`. Raises InputError where it is refused."""
 
     stream: int
     frozen: Frozen
     base: int
+    wears: Wears | None = None
 
 
 class Accept(msgspec.Struct, frozen=True, tag=True):

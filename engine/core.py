@@ -7,6 +7,7 @@ place.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -35,6 +36,8 @@ from .command import (
 )
 from .config import EngineConfig
 from .family import Loaded
+from .loading.adapter import read_adapter
+from .loading.fitting import fitted, try_out
 from .loading.memory import Memory, host_pages, plan_memory
 from .plan import Plan, Result
 from .runner.backends import make_backend
@@ -42,6 +45,7 @@ from .runner.drafter import attach
 from .runner.encoder import Encoder
 from .runner.graphs import APPENDED, CudaRecorder, is_recorded
 from .runner.language import LanguageModel
+from .runner.lora import Adapter
 from .scheduling.scheduler import Scheduler, SchedulerConfig
 
 
@@ -122,12 +126,23 @@ class Core:
         self.loaded = loaded
         self._config = config
         self.scheduler, self.language = make_parts(loaded, config)
-        self.encoder = Encoder(loaded.towers, 0, self.language.spans, None, loaded.family)
+        spans, adapters = self.language.spans, self.language.adapters
+        self.encoder = Encoder(loaded.towers, 0, spans, None, loaded.family, adapters)
         self._next: dict[int, int] = {}
+        self._adapters: dict[str, Adapter] = {}
+
+    def load_adapter(self, name: str, folder: str | Path) -> Adapter:
+        """Streams may wear this adapter from now on. Raises InputError."""
+        adapter = self._adapters[name] = fitted(read_adapter(folder), self.loaded)
+        try_out(adapter, self.loaded)
+        self.language.adapters.add(adapter)
+        return adapter
 
     def open(self, stream: int, request: Request) -> None:
         request.check()
-        self.scheduler.apply(Open(stream, self._whole(request)))
+        wears = None if request.adapter is None else self._adapters[request.adapter].wears
+        self.encoder.wear(stream, wears)
+        self.scheduler.apply(Open(stream, self._whole(request), wears))
 
     def append(self, stream: int, seq: int, segments: Sequence[Sifted]) -> None:
         """An input of media whose segments are all there: encoded and handed over at once."""
@@ -168,7 +183,7 @@ class Core:
         gathered = gather(self._whole(request), DEFAULT_LIMITS)
         check_counts(gathered, self._config.limits_per_request)
         content = decoded(gathered, Decoders(DEFAULT_LIMITS, None), self.loaded.family.spec)
-        prompt = self.encoder.prompt(content)
+        prompt = self.encoder.prompt(content, stream)
         seq = 1
         self.scheduler.apply(Accept(stream, PromptInput(seq, request.params.seeded())))
         self.scheduler.apply(LaidOut(stream, seq, prompt))

@@ -13,7 +13,7 @@ import msgspec
 import torch
 
 from ..errors import InputError, ModelError
-from ..streams.format import Format, State
+from ..streams.format import BY_NAME, Format, State
 from ..streams.requests.options import sized, sizes_pieces
 from ..streams.requests.prompt import Content
 from ..streams.requests.request import Request, Sampling
@@ -221,9 +221,11 @@ class Family:
         """Raise InputError where media is what `format` is for, and none of this model's can be appended."""
         changing = [name for name, kind in self.data.classes.items() if kind == "F"]
         if changing and len(changing) == len(self.data.classes) and format.step(State.ASSISTANT, "media") is not None:
+            waits = [name for name, one in BY_NAME.items() if one.step(State.ASSISTANT, "media") is None]
             raise InputError(
-                f"format {format.name}: {', '.join(changing)} of {self.data.name} would change what is cached already, "
-                f"or be something else than in a prompt (class F)"
+                f"format: expected {' or '.join(waits)}, in which no media comes into a reply, since "
+                f"{', '.join(changing)} of {self.data.name} would change what is cached already, or be something else "
+                f"than in a prompt (class F), got {format.name}"
             )
 
 

@@ -18,7 +18,8 @@ class Frozen(msgspec.Struct, frozen=True):
     appended; ended: no more will come. media: what decode holds for it. loudest: the loudest sound so far, where towers
     ask for it. state: its conversation and what its rows are, as `conversation/freezing.py` writes them. entries: the
     embeddings that its rows still name. pages: how many pages its rows take, of `page_tokens` rows each.
-    structured: the grammars that its reply and its questions ask for.
+    structured: the grammars that its reply and its questions ask for. adapter: the fingerprint of the one that it
+    wears; empty where it wears none.
     """
 
     request: Request
@@ -34,6 +35,7 @@ class Frozen(msgspec.Struct, frozen=True):
     pages: int = 0
     page_tokens: int = 0
     structured: list[Structured] = []
+    adapter: str = ""
 
 
 class Snapshot(msgspec.Struct, frozen=True, eq=False, tag="snapshot"):

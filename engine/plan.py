@@ -44,6 +44,13 @@ class Draw(msgspec.Struct, frozen=True, gc=False):
     allowed: bytes = b""
 
 
+class Wears(msgspec.Struct, frozen=True, gc=False):
+    """An adapter that a stream wears: its number in this process, and what stands for its content."""
+
+    number: int
+    fingerprint: str
+
+
 class Front(msgspec.Struct, frozen=True, gc=False):
     """Rows that a stream still holds from before its window: places `[begin, stop)` of page table `slot`.
 
@@ -85,7 +92,8 @@ class Feed(msgspec.Struct, frozen=True, gc=False):
 
     `rows` go to the places from `first` on of page table `slot`; `draw` samples from the last of them. They see that
     table from place `begin` on, and what `fronts` hold, which comes before it, in order. Behind them come `guesses`.
-    `states`: what is read and written of states; None: they begin from none, and it is not kept.
+    `states`: what is read and written of states; None: they begin from none, and it is not kept. `adapter`: the number
+    of the one that its rows wear; 0: none.
     """
 
     stream: int
@@ -97,6 +105,7 @@ class Feed(msgspec.Struct, frozen=True, gc=False):
     fronts: tuple[Front, ...] = ()
     guesses: Guesses | None = None
     states: StateUse | None = None
+    adapter: int = 0
 
 
 class TableEdit(msgspec.Struct, frozen=True):

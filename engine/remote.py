@@ -26,12 +26,13 @@ log = logging.getLogger("penstock.engine")
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
     """What an encoder is, its first message. `fingerprint`: of its towers' weights and of what its processor does.
-    `version`: of Penstock, whose messages these are."""
+    `version`: of Penstock, whose messages these are. `most_bytes`: of one question."""
 
     version: str
     model: str
     dtype: str
     fingerprint: str
+    most_bytes: int = 0
 
 
 class RemotePiece(msgspec.Struct, frozen=True, eq=False):

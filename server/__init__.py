@@ -16,7 +16,7 @@ replay      `penstock replay`: a recorded run once more
 bench       `penstock bench`, a folder of its own
 config      address, key, limits
 app         the running server: its socket, SIGTERM, a failed engine
-routes      what each path answers
+routes      what each path answers; models: what is said of the model, and adapters that clients load
 logs        the log, as text or as JSON; request_id: under which name it has an answer's lines
 keys        the keys of clients with their limits; account: what the clients of a key have used
 metrics     what is counted of clients' streams, for `/metrics`; engine_metrics: the engine's own figures

@@ -13,7 +13,7 @@ from .wire import KEY_SUBPROTOCOL
 # Before a key among the subprotocols: of our own wire, and of OpenAI's clients in browsers.
 _BEFORE_KEY = (KEY_SUBPROTOCOL, "openai-insecure-api-key.")
 _PORTS = {"http": 80, "https": 443}
-EVERYONE = ApiKey(name="everyone")  # of a server without keys
+EVERYONE = ApiKey(name="everyone", adapters=True)  # of a server without keys
 
 
 def origin_allowed(headers: Mapping[str, str], config: ServerConfig) -> bool:

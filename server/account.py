@@ -50,7 +50,7 @@ class _Bucket:
 
 
 class Account:
-    """All clients of one key, and where they are counted. `clock` gives seconds for rates, `today` seconds since 1970
+    """All clients of one `key`, and where they are counted. `clock` gives seconds for rates, `today` seconds since 1970
     for days."""
 
     def __init__(
@@ -61,7 +61,7 @@ class Account:
         today: Callable[[], float] = time.time,
     ) -> None:
         self.name, self.meter = key.name, meter
-        self._key, self._today = key, today
+        self.key, self._today = key, today
         self._streams = 0
         self._bytes = None if key.bytes_per_second is None else _Bucket(key.bytes_per_second, clock)
         self._pixels = None if key.pixels_per_second is None else _Bucket(key.pixels_per_second, clock)
@@ -72,7 +72,7 @@ class Account:
         """One more stream, whose request brings so many bytes of media with so many pixels, until `close`; none if the
         body raises. RateLimitError or QuotaError where it is too much."""
         self._check_day()
-        most = self._key.streams
+        most = self.key.streams
         if most is not None and self._streams >= most:
             raise RateLimitError(f"streams of key {self.name}: at most {most}, got one more")
         self._take(size, pixels)
@@ -131,7 +131,7 @@ class Account:
 
     def _check_day(self) -> None:
         self._use(0)
-        most = self._key.tokens_per_day
+        most = self.key.tokens_per_day
         if most is not None and self._tokens >= most:
             raise QuotaError(
                 f"tokens of key {self.name}: at most {most} a day (UTC), got {self._tokens}; more after midnight"

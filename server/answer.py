@@ -5,10 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.responses import Response
+
+from .openai_words import failure
+
+if TYPE_CHECKING:
+    from ..actors.info import EngineInfo
 
 
 def json_answer(status: int, body: Any, headers: Mapping[str, str] | None = None) -> Response:
@@ -21,9 +26,20 @@ def refusal(status: int, why: str, headers: Mapping[str, str] | None = None) -> 
     return json_answer(status, refusal_body(status, why), headers)
 
 
+def openai_refusal(status: int, why: str, headers: Mapping[str, str], param: str | None = None) -> Response:
+    """A refusal in OpenAI's shape."""
+    codes = {401: "invalid_api_key", 404: "model_not_found" if param else "not_found", 429: "server_limit"}
+    return json_answer(status, failure(status, why, param, codes.get(status)).body, headers)
+
+
 def refusal_body(status: int, why: str) -> dict[str, Any]:
     """The body of a refusal."""
     return {"status": status, "error": why}
+
+
+def adapter_names(info: EngineInfo) -> list[str]:
+    """What clients may call a model beside its own name: its adapters."""
+    return [adapter.name for adapter in info.adapters]
 
 
 def model_name(model: str) -> str:

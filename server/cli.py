@@ -103,6 +103,7 @@ def server_config(options: argparse.Namespace) -> ServerConfig:
         tls_cert=options.tls_cert,
         tls_key=options.tls_key,
         stay=options.stay,
+        adapter_folder=options.adapter_folder,
         snapshots=options.snapshots,
         allow_origins=tuple(options.allow_origin),
         fetch_urls=options.fetch_urls,
@@ -150,6 +151,8 @@ def _serve(options: argparse.Namespace) -> int:
         if telemetry is not None:
             telemetry.begin(model_name(loaded.info.model))
         async with loaded as engine:
+            for name, folder in options.adapter:
+                await engine.load_adapter(name, folder)
 
             def drains() -> None:
                 print(
@@ -225,6 +228,7 @@ def _facts(url: str, info: EngineInfo, config: ServerConfig, own: bool) -> list[
         *([("threads", info.threads)] if info.threads else []),
         ("takes", ", ".join(["text", *(_TAKES.get(name, name) for name in info.modalities)])),
         *_pieces(info),
+        *([("adapters", ", ".join(one.name for one in info.adapters))] if info.adapters else []),
         *([("encoder", f"{info.encoder}, which has the towers")] if info.encoder else []),
         ("formats", f"{', '.join(info.formats)} (auto: {auto})"),
         ("replies", f"{info.sampling}, unless a request says otherwise"),

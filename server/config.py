@@ -37,6 +37,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     unread_bytes, unread_seconds: output that a client has not read; past either its connection is closed.
     idle_seconds: a connection without a message from its client and without a running reply is closed after this time.
     resume_seconds: how long the streams of a client whose connection was lost wait for it, if it has asked for that.
+    adapter_folder: the folder below which clients may load adapters, and unload any; None: they may not.
     snapshots: the folder in which clients keep snapshots of streams under names of their own; None: they may not.
     drain_seconds: how long running replies may go on after SIGTERM.
     stay: a server whose engine has failed stays up and refuses, instead of ending.
@@ -61,6 +62,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     unread_seconds: float = 20.0
     idle_seconds: float = 300.0
     resume_seconds: float = 30.0
+    adapter_folder: str | None = None
     snapshots: str | None = None
     drain_seconds: float = 20.0
     stay: bool = False
@@ -72,7 +74,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def all_keys(self) -> tuple[ApiKey, ...]:
         """Every key that lets a client in."""
-        own = () if self.api_key is None else (ApiKey(name="default", key=self.api_key),)
+        own = () if self.api_key is None else (ApiKey(name="default", key=self.api_key, adapters=True),)
         return own + self.keys
 
     def check(self) -> None:
@@ -94,8 +96,9 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
                 f"host {self.host} can be reached from other machines: expected an API key (--api-key-file, "
                 "--keys or PENSTOCK_API_KEY) or --insecure, got neither"
             )
-        if self.snapshots is not None and not Path(self.snapshots).is_dir():
-            raise ConfigError(f"snapshots: expected a folder, got {self.snapshots}")
+        for name, folder in (("snapshots", self.snapshots), ("adapter_folder", self.adapter_folder)):
+            if folder is not None and not Path(folder).is_dir():
+                raise ConfigError(f"{name}: expected a folder, got {folder}")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("TLS: expected a certificate and a key, got only one of them")
         for name in LIMITS:

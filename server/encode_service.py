@@ -42,7 +42,8 @@ class EncodeService:
         from ..engine.remote import QUESTIONS, Hello, RefusedWork, answer, own_version
 
         self._config = config
-        self._hello = encode(Hello(own_version(), loaded.model, loaded.dtype, loaded.fingerprint))
+        most = config.max_message_bytes
+        self._hello = encode(Hello(own_version(), loaded.model, loaded.dtype, loaded.fingerprint, most))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="penstock-encode")
 
         def work(data: bytes) -> bytes:

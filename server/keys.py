@@ -21,6 +21,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     bytes_per_second: media that is handed in, as it comes over the wire.
     pixels_per_second: pixels of pictures and single frames. Frames inside an encoded video are not counted.
     tokens_per_day: tokens of replies and rows of media, from midnight to midnight UTC.
+    adapters: its clients may load and unload adapters, where the server has a folder for them.
     """
 
     name: str = ""
@@ -30,6 +31,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     bytes_per_second: int | None = None
     pixels_per_second: int | None = None
     tokens_per_day: int | None = None
+    adapters: bool = False
 
     def __repr__(self) -> str:
         """The name only: what is logged must not give the key away."""

@@ -175,12 +175,24 @@ def as_places(error: Exception, names: Mapping[str, str]) -> MessageError:
     return MessageError(message, theirs)
 
 
-def check_model(asked: str | None, served: str) -> None:
-    """ModelNameError where a client asks for another model than this server's."""
-    if asked not in (None, "", served, served.rpartition("/")[2]):
-        raise ModelNameError(f"model: expected {served!r}, which this server has, got {asked[:80]!r}", "model")
+class Named(NamedTuple):
+    """The model that a client has named: what it is called in the answer, and the adapter that it is; None: none."""
+
+    model: str
+    adapter: str | None
 
 
-def model_card(served: str, created: int) -> dict[str, Any]:
-    """What `/v1/models` says of the model."""
-    return {"id": served, "object": "model", "created": created, "owned_by": "penstock"}
+def named_model(asked: str | None, served: str, adapters: Sequence[str]) -> Named:
+    """What a client asks for by name: the model that is served, or an adapter over it. ModelNameError for any other."""
+    if asked in adapters:
+        return Named(str(asked), asked)
+    if asked in (None, "", served, served.rpartition("/")[2]):
+        return Named(served, None)
+    known = " or ".join(map(repr, (served, *adapters)))
+    raise ModelNameError(f"model: expected {known}, which this server has, got {asked[:80]!r}", "model")
+
+
+def model_card(served: str, created: int, parent: str | None = None) -> dict[str, Any]:
+    """What `/v1/models` says of the model, or of an adapter over it, whose `parent` the model is."""
+    card = {"id": served, "object": "model", "created": created, "owned_by": "penstock"}
+    return card if parent is None else {**card, "parent": parent}

@@ -1,5 +1,5 @@
-"""What the words of a command line stand for: numbers and settings. In: a word. Out: its value, or an error that says
-what was expected.
+"""What the words of a command line stand for: numbers, settings and folders. In: a word. Out: its value, or an error
+that says what was expected.
 """
 
 from __future__ import annotations
@@ -49,3 +49,11 @@ def positive(text: str) -> float:
     if not value > 0:
         raise argparse.ArgumentTypeError(f"expected more than 0, got {text}")
     return value
+
+
+def folder_by_name(text: str) -> tuple[str, str]:
+    """A name and a folder."""
+    name, _, folder = text.partition("=")
+    if not name or not folder:
+        raise argparse.ArgumentTypeError(f"expected NAME=FOLDER, got {text!r}")
+    return name, folder

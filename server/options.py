@@ -17,7 +17,7 @@ from .config import LIMITS, ServerConfig
 from .encode_options import add_address, add_encoder
 from .examples import EXAMPLES
 from .logs import FORMS as LOG_FORMS
-from .option_values import count, number, positive, setting, whole
+from .option_values import count, folder_by_name, number, positive, setting, whole
 from .settings import OneLineParser, SettingsParser
 from .version import version
 
@@ -125,6 +125,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         help="every stream computes its own rows, also if another began with the same ones",
     )
     add_guesses(model, count)
+    _add_adapters(model)
     address = parser.add_argument_group("address and access")
     address.add_argument("--host", default=defaults.host, help="address to listen on (default %(default)s)")
     address.add_argument("--port", type=whole, default=defaults.port, help="0 takes a free one (default %(default)s)")
@@ -142,6 +143,9 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     _add_limits(parser)
     _add_media(parser.add_argument_group("media"))
     running = parser.add_argument_group("running")
+    running.add_argument(
+        "--adapter-folder", metavar="FOLDER", help="clients may load adapters from below it (default: they may not)"
+    )
     running.add_argument(
         "--snapshots", metavar="FOLDER", help="where clients may keep snapshots of streams (default: they may not)"
     )
@@ -162,6 +166,17 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         help="write what happens to a file in FOLDER, for `penstock replay`; it tells what clients said and showed",
     )
     _add_reports(running)
+
+
+def _add_adapters(model: argparse._ArgumentGroup) -> None:
+    model.add_argument(
+        "--adapter",
+        type=folder_by_name,
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="load a LoRA that peft has saved; requests name it as their model; may be repeated",
+    )
 
 
 def _add_keys(address: argparse._ArgumentGroup) -> None:

@@ -28,7 +28,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .access import cross_origin, host_allowed, key_of, origin_allowed, preflight
 from .account import Account
-from .answer import json_answer, model_name, refusal
+from .answer import json_answer, openai_refusal, refusal
 from .config import ServerConfig
 from .connection import Door, ServedSocket
 from .doors.gemini.door import GeminiDoor
@@ -44,7 +44,8 @@ from .http_request import MakeDoor, ServedRequest
 from .kept_media import KeptMedia
 from .logs import REQUEST
 from .metrics import Meter
-from .openai_words import RequestMark, failure, model_card
+from .models import LOAD, UNLOAD, Models
+from .openai_words import RequestMark
 from .openapi import document
 from .request_id import HEADER, NamedAnswers
 from .static import page_routes
@@ -88,7 +89,7 @@ class Service:
         self.config = config
         self.draining = False
         self._connections: dict[int, ServedSocket | ServedRequest] = {}
-        self._began = int(time.time())
+        self._models = Models(engine, config)
         self._fetcher = _fetcher(config)
         self._media = KeptMedia()
         self._count = 0
@@ -210,18 +211,14 @@ class Service:
 
     # ---- HTTP doors ----
     async def models(self, request: Request) -> Response:
-        """The list of the one model, or what is said of it under its own path."""
+        """The list of the model and its adapters, or what is said of one; or an adapter is loaded or unloaded."""
         headers = cross_origin(request.headers, self.config)
         refused = self._refusal(request, ())
         if refused is not None:
-            return _openai_refusal(*refused, headers)
-        card = model_card(model_name(self.engine.info.model), self._began)
-        asked = request.path_params.get("model")
-        if asked is None:
-            return json_answer(200, {"object": "list", "data": [card]}, headers)
-        if asked != card["id"]:
-            return _openai_refusal(404, f"model: expected {card['id']!r}, got {_shown(asked)}", headers, "model")
-        return json_answer(200, card, headers)
+            return openai_refusal(*refused, headers)
+        if request.method == "POST":
+            return await self._models.change(request, self._account(request).key, headers)
+        return self._models.told(request.path_params.get("model"), headers)
 
     async def describe(self, request: Request) -> Response:
         """The OpenAPI document of the HTTP doors."""
@@ -230,7 +227,7 @@ class Service:
     async def preflight(self, request: Request) -> Response:
         """What a browser asks before a page of another origin may ask."""
         if not origin_allowed(request.headers, self.config):
-            return _openai_refusal(403, _FOREIGN, {})
+            return openai_refusal(403, _FOREIGN, {})
         return Response(status_code=204, headers=preflight(request.headers, self.config))
 
     async def ask(self, request: Request) -> ASGIApp:
@@ -238,10 +235,10 @@ class Service:
         headers = cross_origin(request.headers, self.config)
         refused = self._refusal(request, ())
         if refused is not None:
-            return _openai_refusal(*refused, headers)
+            return openai_refusal(*refused, headers)
         full = self._full(request)
         if full is not None:
-            return _openai_refusal(429, full, {**headers, "retry-after": "1"})
+            return openai_refusal(429, full, {**headers, "retry-after": "1"})
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             self._count += 1
@@ -312,6 +309,7 @@ def _http_doors(service: Service) -> list[Route]:
     asks = [Route(path, service.ask, methods=["POST"]) for path in HTTP_DOORS]
     reads = [Route(path, service.models) for path in ("/v1/models", "/v1/models/{model:path}")]
     reads.append(Route("/openapi.json", service.describe))
+    asks += [Route(path, service.models, methods=["POST"]) for path in (LOAD, UNLOAD)]
     before = [Route(route.path, service.preflight, methods=["OPTIONS"]) for route in (*asks, *reads)]
     return [*asks, *reads, *before]
 
@@ -322,12 +320,6 @@ def _fetcher(config: ServerConfig) -> Fetcher | None:
         return None
     hosts = frozenset(host.lower().rstrip(".") for host in config.allow_urls) or None
     return Fetcher(hosts, config.max_message_bytes)
-
-
-def _openai_refusal(status: int, why: str, headers: Mapping[str, str], param: str | None = None) -> Response:
-    """A refusal in OpenAI's shape."""
-    codes = {401: "invalid_api_key", 404: "model_not_found" if param else "not_found", 429: "server_limit"}
-    return json_answer(status, failure(status, why, param, codes.get(status)).body, headers)
 
 
 async def _elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
@@ -375,13 +367,13 @@ async def _http_error(request: Request, error: Exception) -> Response:
         case _:
             why = error.detail
     if _is_openai(request.url.path):
-        return _openai_refusal(error.status_code, why, error.headers or {})
+        return openai_refusal(error.status_code, why, error.headers or {})
     return refusal(error.status_code, why, error.headers)
 
 
 async def _fault(request: Request, error: Exception) -> Response:
     why, named = "internal error; the server's log says more", {HEADER: REQUEST.get()}
-    return _openai_refusal(500, why, named) if _is_openai(request.url.path) else refusal(500, why, named)
+    return openai_refusal(500, why, named) if _is_openai(request.url.path) else refusal(500, why, named)
 
 
 def _is_openai(path: str) -> bool:

@@ -85,6 +85,8 @@ class MediaSpec(msgspec.Struct, frozen=True, kw_only=True):
     # Those of them that go with each piece to the model's processor, which sizes it; and the values that are asked for.
     by_piece: tuple[str, ...] = ()
     asked: dict[str, bool | int | float] = {}
+    # The processor shares a budget among the frames of a video: `expected_frames` goes with each piece, too.
+    by_length: bool = False
     rows: RowSpec = RowSpec(0, {})
 
 

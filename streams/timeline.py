@@ -106,7 +106,10 @@ class Timeline:
         patches = sounds = None
         if self._pictures is not None:
             ordered, patch = lateness_us > 0, spec.temporal_patch
-            patches = VideoPatches(Sampler(fps), self._pictures, patch, ordered, smaller, spec.video_fill, spec.asked)
+            asked = spec.asked
+            if spec.by_length and expected_frames is not None:
+                asked = asked | {"expected_frames": expected_frames}
+            patches = VideoPatches(Sampler(fps), self._pictures, patch, ordered, smaller, spec.video_fill, asked)
         if spec.audio_rate:
             sounds = AudioBlocks(spec, make_resampler, once=lateness_us > 0)
         self._rooms = Tracks(patches, sounds)

@@ -68,10 +68,13 @@ class Carried:
             self.held.pop()
         return self._before(row)
 
-    def feed(self, count: int, said: bool, laid: Sequence[Rows], starts: Sequence[int], firm: int) -> StateUse:
-        """The next `count` rows are fed, of those that are laid. `said`: the first is a token of a reply. Rows before
-        `firm` are not taken back for words that follow."""
-        first, begin = self.held[-1] if self.held else (0, None)
+    def feed(
+        self, first: int, count: int, said: bool, laid: Sequence[Rows], starts: Sequence[int], firm: int
+    ) -> StateUse:
+        """The next `count` rows are fed, of those that are laid, from row `first` on. `said`: that is a token of a
+        reply. Rows before `firm` are not taken back for words that follow."""
+        row, begin = self.held[-1] if self.held else (0, None)
+        assert row == first, f"expected to feed from row {row} on, whose state is held, got {first}"
         kept, keep = self.held[:-1], self._keep(first, count, said, laid, starts, firm)
         if keep is not None and len(kept) > 1:
             far = keep - kept[0][0] > _APART and kept[1][0] <= firm

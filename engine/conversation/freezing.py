@@ -33,7 +33,8 @@ _HOMES = (
 _GIVEN = (
     *((StreamState, "id"), (StreamState, "slots"), (StreamState, "request"), (StreamState, "changes")),
     *((Layout, "family"), (Layout, "format"), (PageTable, "pool"), (Detokenizer, "_text_of")),
-    *((Carried, "_entries"), (Fronts, "tables"), (Fronts, "seen"), (StreamState, "unspelled"), (ReplyState, "guide")),
+    *((Carried, "_entries"), (Fronts, "tables"), (Fronts, "seen"), (StreamState, "unspelled"), (StreamState, "wears")),
+    (ReplyState, "guide"),
 )
 
 
@@ -49,7 +50,7 @@ def thaw(data: bytes, like: StreamState, family: Family, base: int) -> StreamSta
     values = (
         *(like.id, like.slots, like.request, like.changes),
         *(family, like.layout.format, like.table.pool, decoder(family.tokenizer), range(0)),
-        *(like.slots[1:], (), None, None),
+        *(like.slots[1:], (), None, like.wears, None),
     )
     stored = {Stored: lambda one: msgspec.structs.replace(one, id=base + one.id) if one.id >= 0 else one}
     stream = Graph(_HOMES, dict(zip(_GIVEN, values, strict=True)), stored).read(data)

@@ -12,14 +12,18 @@ from bisect import bisect_right
 
 import numpy as np
 
+from ..plan import Wears
 from ..span import Rows
 
 
 class Keys:
-    """The keys of one stream's pages of `page_tokens` rows. Streams with different salts have no key in common."""
+    """The keys of one stream's pages of `page_tokens` rows. Streams with different salts, or that wear different
+    adapters, have no key in common."""
 
-    def __init__(self, salt: str | None, page_tokens: int) -> None:
+    def __init__(self, salt: str | None, page_tokens: int, wears: Wears | None = None) -> None:
         self._root = hashlib.blake2b(b"" if salt is None else b"salt" + salt.encode()).digest()
+        if wears is not None:
+            self._root = hashlib.blake2b(self._root + wears.fingerprint.encode()).digest()
         self._size = page_tokens
         self._keys: list[bytes] = []
 

@@ -28,7 +28,7 @@ import msgspec
 from ...streams.event import Appended, Event, Seen, TranscriptRow
 from ...streams.requests.request import Request, SamplingParams
 from ..pages import Edit, PageTable
-from ..plan import Changes, Feed, TableEdit
+from ..plan import Changes, Feed, TableEdit, Wears
 from ..span import Rows
 from ..words.spelling import Unspelled
 from .carried import Carried
@@ -63,11 +63,12 @@ class StreamState:
         why: str = "",
         spell_apart: bool = False,
         stateful: bool = False,
+        wears: Wears | None = None,
     ) -> None:
         self.id = id
         self.why = why  # its format was chosen
         self.slots = slots  # the numbers of its page tables in the runner: the window's, and its fronts'
-        self.request = request
+        self.request, self.wears = request, wears
         self.layout = layout
         self.table = table
         self.changes = changes  # of page tables, since the last plan
@@ -76,7 +77,7 @@ class StreamState:
         self.inputs: deque[Waiting] = deque()
         self.laid: list[Rows] = []
         self.starts: list[int] = []  # first row of each entry of `laid`
-        self.keys = Keys(request.cache_salt, table.pool.page_tokens)  # of its full pages
+        self.keys = Keys(request.cache_salt, table.pool.page_tokens, wears)  # of its full pages
         self.marks = Marks()
         self.rows = 0  # rows laid
         self.found = 0  # its first rows that it found in the cache, and did not compute
@@ -274,17 +275,17 @@ class StreamState:
         """Its next `count` rows, as a step takes them, with pages for them; and pages to be copied before."""
         table, first, rows = self.table, self.fed, self.take(count)
         said = self.reply is not None and self.reply.places[-1:] == [first]
-        use = self.carried and self.carried.feed(count, said, self.laid, self.starts, self.firm)
+        use = self.carried and self.carried.feed(first, count, said, self.laid, self.starts, self.firm)
         edit = table.append(count)
         if edit.pages:
             self.changes.edits.append(TableEdit(self.slot, edit.index, edit.pages))
         self.returns = self.returns and table.length < self.rows
         speaks = self.reply if table.length == self.rows and not self.pausing else None
         draw = None if speaks is None else speaks.draw()
-        if self.fronts is None:
-            return Feed(self.id, self.slot, first, rows, draw, states=use), edit.copies
-        base = table.base
-        return Feed(self.id, self.slot, first - base, rows, draw, table.begin - base, self.fronts.seen), edit.copies
+        base, seen = table.base, () if self.fronts is None else self.fronts.seen
+        worn = 0 if self.wears is None else self.wears.number
+        feed = Feed(self.id, self.slot, first - base, rows, draw, table.begin - base, seen, states=use, adapter=worn)
+        return feed, edit.copies
 
     def passed(self) -> list[tuple[int, Rows]]:
         """Move the head after what is fed; return (first row, run) of the runs that are wholly fed now."""

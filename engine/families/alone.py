@@ -3,6 +3,7 @@ output. It knows no families."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,4 +50,13 @@ def longer(inputs: Any, ids: torch.Tensor) -> dict[str, Any]:
         if isinstance(value, torch.Tensor) and value.shape == shape:
             more = ids if name == "input_ids" else torch.full_like(ids, name == "attention_mask")
             made[name] = torch.cat([value, more[None].to(value)], 1)
+    return made
+
+
+def typed(inputs: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """A processor's output with real numbers of this type."""
+    made = dict(inputs)
+    for name, value in made.items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            made[name] = value.to(dtype)
     return made

@@ -21,6 +21,8 @@ _MOST_PIXELS, _LONGEST, _MOST_TILES = 1 << 30, 1 << 14, 64
 _TILES = "crop_to_patches"
 _SWITCHES = (_TILES, "do_image_splitting", "do_pan_and_scan")
 
+EXPECTED = "expected_frames"
+
 Values = Mapping[str, bool | int | float]
 
 
@@ -40,6 +42,7 @@ class ProcessorOptions:
         self._images = getattr(processor, "image_processor", None)
         self._videos = getattr(processor, "video_processor", None)
         self.found: dict[str, Option] = {}
+        self.by_length = False  # as in `MediaSpec`
 
     def find(self, call: Callable[[np.ndarray, Values], Mapping[str, Any]], video: bool) -> None:
         """Try each; `call` gives what the processor makes of a picture with these values."""
@@ -62,9 +65,30 @@ class ProcessorOptions:
                 given["size"] = size
         return given
 
-    def of_video(self, values: Values) -> dict[str, Any]:
-        """What it is given for its video: what the library says that this part takes."""
-        return {name: value for name, value in values.items() if name in _taken(self._videos)}
+    def of_video(self, values: Mapping[str, Any], frames: int) -> dict[str, Any]:
+        """What it is given for its video: what the library says that this part takes. A piece of so many frames, of a
+        video of `expected_frames`, has its share of the budget."""
+        given: dict[str, Any] = {name: value for name, value in values.items() if name in _taken(self._videos)}
+        if EXPECTED in values:
+            ends = zip(("shortest_edge", "longest_edge"), ("min_pixels", "max_pixels"), strict=True)
+            size = _size(self._videos) | {edge: given.pop(name) for edge, name in ends if name in given}
+            given["size"] = {edge: max(1, round(most * frames / values[EXPECTED])) for edge, most in size.items()}
+        return given
+
+    def find_share(self, count: Callable[[np.ndarray, Mapping[str, Any]], int], least: int) -> None:
+        """Whether the frames of a video share a budget of pixels, so that those of a longer one are smaller; `count`
+        gives the rows of frames. A piece of `least` frames with its share then has to be a part of the whole."""
+        size = _size(self._videos)
+        if size.keys() != {"shortest_edge", "longest_edge"} or not hasattr(self._videos, "merge_size"):
+            return
+        clip = np.random.default_rng(0).integers(0, 256, (4 * least, *_SIDES, 3), dtype=np.uint8)
+        bound = {"shortest_edge": size["shortest_edge"], "longest_edge": max(2 * least * _AREA, size["shortest_edge"])}
+        share = {edge: most // 4 for edge, most in bound.items()}
+        try:
+            whole, alone, part = count(clip, bound), count(clip[:least], bound), count(clip[:least], share)
+        except Exception:  # whatever a processor raises for a size that it does not take
+            return
+        self.by_length = 4 * alone != whole and 4 * part == whole
 
     def _tries(self) -> list[_Try]:
         part = self._images

@@ -8,7 +8,7 @@ In: a loaded model. Out: what is not served, with the reason; the towers know th
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -129,6 +129,12 @@ class FamilyTrial:
 
         if towers.senses.keys() & {"image", "video"}:
             towers.options.find(call, "video" in towers.senses)
+
+        def count(frames: np.ndarray, size: Mapping[str, Any]) -> int:
+            return int(towers.clip(frames, 0, 0, {"size": size}).media.sum())
+
+        if "video" in towers.senses:
+            towers.options.find_share(count, towers.least_frames)
 
     def _image(self) -> None:
         pixels = self._noise(*_SIDES, 3)

@@ -90,6 +90,7 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, parts: tuple[Any, Any],
     processor, text = towers.processor, model.config.get_text_config()
     learnt = learn(processor, processor.tokenizer, model.generation_config, towers.placeholders())
     towers.around = learnt["blocks"]
+    mutual = [kind for kind, way in towers.ways.items() if way is Together.PIECE]
     data = FamilyData(
         name=model.config.model_type,
         model=str(path),
@@ -102,12 +103,13 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, parts: tuple[Any, Any],
         vocabulary=text.vocab_size,
         clock="patches" if towers.rope is not None else "seconds",
         left_out=dict(missing),
-        together=frozenset(kind for kind, way in towers.ways.items() if way is Together.PIECE),
+        together=frozenset(mutual),
         stateful=stateful(text),
     )
     loaded = Loaded(Family(data, processor.tokenizer), towers, *parts, text, types=towers.types.tables)
     marks, in_windows = marks_of(model, parts[0]), towers.ahead_in_windows
-    return loaded._replace(marks=marks, ahead_in_windows=in_windows, together=towers.mutual)
+    together = frozenset(towers.senses[kind].id for kind in mutual)
+    return loaded._replace(marks=marks, ahead_in_windows=in_windows, together=together)
 
 
 def _opened(config: Any, path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, dict[str, str]]:

@@ -26,7 +26,7 @@ from ..runner.language import windows_of
 from ..runner.library import transformers
 from ..runner.out_of_memory import is_out_of_memory
 from ..span import Span
-from .alone import Alone, flat, longer
+from .alone import Alone, flat, longer, typed
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers
 from .piece_sizes import LARGEST, Asked, PieceSize, PieceSizes, Shape
 from .processor_options import ProcessorOptions, Values
@@ -75,11 +75,6 @@ class TriedTowers(OneAxisTowers):
         """Which rows see rows behind them, of all kinds."""
         return max(self.ways.values(), default=Together.NONE)
 
-    @property
-    def mutual(self) -> frozenset[int]:
-        """The placeholders of rows that see one another."""
-        return frozenset(self.senses[kind].id for kind, way in self.ways.items() if way is Together.PIECE)
-
     def leave_out(self, kind: str) -> None:
         """Take no media of this kind any more."""
         del self.senses[kind], self.streamed[kind]
@@ -113,6 +108,7 @@ class TriedTowers(OneAxisTowers):
             min_block_frames=10,
             options=self.options.found,
             by_piece=tuple(name for name in self.options.found if name != "fps"),
+            by_length=self.options.by_length,
         )
 
     @property
@@ -177,7 +173,7 @@ class TriedTowers(OneAxisTowers):
     def media_options(self, media: dict[str, list[Any]], content: Content) -> dict[str, Any]:
         options: dict[str, Any] = {"images_kwargs": self.options.of_pictures(content.options)} if media["image"] else {}
         if media["video"]:
-            more = self.video_more | self.options.of_video(content.options)
+            more = self.video_more | self.options.of_video(content.options, 0)
             options["videos_kwargs"] = more | self.video_options(content)
         return options | self.asks | ({"audio_kwargs": {"sampling_rate": self.rate}} if media["audio"] else {})
 
@@ -235,7 +231,7 @@ class TriedTowers(OneAxisTowers):
             case ImageSegment() if "image" in self.senses:
                 return self._picture(segment.pixels, segment.asked)
             case VideoSegment() if "video" in self.senses:
-                return self._clip(segment.pixels, segment.start_us, segment.stop_us, segment.asked)
+                return self.clip(segment.pixels, segment.start_us, segment.stop_us, segment.asked)
             case AudioSegment() if "audio" in self.senses:
                 return self._sound(segment.samples[segment.lead :])
         raise InputError(f"expected one of {', '.join(self.senses)}, got {type(segment).__name__}")
@@ -271,7 +267,7 @@ class TriedTowers(OneAxisTowers):
 
     def _other(self, ids: torch.Tensor, inputs: Any) -> torch.Tensor:
         """Which of the last rows of a prompt, that are these ids, are other rows in the model than as words."""
-        given = tower_pass(embeddings_of, self.whole, self.whole.get_decoder(), self._typed(inputs))
+        given = tower_pass(embeddings_of, self.whole, self.whole.get_decoder(), typed(inputs, self.model.dtype))
         return (given[-len(ids) :] != self.model.get_input_embeddings()(ids)).any(1)
 
     def timed(self, span: Span) -> Span:
@@ -280,7 +276,7 @@ class TriedTowers(OneAxisTowers):
             return span
         assert span.start_us is not None and span.stop_us is not None
         shape = (self.least_frames, *_TINY)
-        laid = self._clip(np.zeros(shape, np.uint8), span.start_us, span.stop_us, {})
+        laid = self.clip(np.zeros(shape, np.uint8), span.start_us, span.stop_us, {})
         first, last = laid.ends
         before, after = laid.ids[:first], laid.ids[last + 1 :]
         return msgspec.structs.replace(span, before=tuple(before.tolist()), after=tuple(after.tolist()))
@@ -288,14 +284,14 @@ class TriedTowers(OneAxisTowers):
     def _picture(self, pixels: np.ndarray, asked: Values) -> Alone:
         return self.alone("image", as_files([pixels]), images_kwargs=self.options.of_pictures(asked))
 
-    def _clip(self, frames: np.ndarray, start_us: int, stop_us: int, asked: Values) -> Alone:
+    def clip(self, frames: np.ndarray, start_us: int, stop_us: int, asked: Mapping[str, Any]) -> Alone:
         """Frames `(n, h, w, 3)` uint8, the first and the last taken at these times."""
         clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
         told = transformers.video_utils.VideoMetadata  # pyright: ignore[reportAttributeAccessIssue]
         times = np.linspace(start_us, max(start_us, stop_us), len(frames)).astype(np.int64).tolist()
         lasts = max(stop_us, 1)
         known = told(max(times[-1] + 1, 1), SECOND_US, duration=lasts / SECOND_US, frames_indices=times)
-        more = self.video_more | self.options.of_video(asked)
+        more = self.video_more | self.options.of_video(asked, len(frames))
         options = {"video_metadata": [known], "do_sample_frames": False, **more}
         return self.alone("video", clip, videos_kwargs=options)
 
@@ -310,7 +306,7 @@ class TriedTowers(OneAxisTowers):
             case "video":
                 # Some leave out what does not change from frame to frame; noise is the most.
                 frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-                laid = self._clip(frames, 0, 0, dict(asked))
+                laid = self.clip(frames, 0, 0, dict(asked))
             case _:
                 laid = self._sound(np.zeros(shape, np.float32))
         return PieceSize(len(laid.ids), TimeTaken(0, int(laid.offsets.max()) + 1, laid.behind))
@@ -351,7 +347,7 @@ class TriedTowers(OneAxisTowers):
         count = int(self.media_mask(inputs, sense.kind, sense.id).sum())
         if sense.encode is None:
             return self._by_model(sense, inputs) if count else None
-        given = self._typed(sense.given(inputs))
+        given = typed(sense.given(inputs), self.model.dtype)
         if not given:
             return None
         output = tower_pass(sense.encode, **given, return_dict=True)
@@ -373,22 +369,14 @@ class TriedTowers(OneAxisTowers):
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            why = f"its processor lays {count} rows of {sense.kind}, its tower gives {len(rows)}"
-            raise ModelError(why) from error
+            what = f"{count} rows of {sense.kind}"
+            raise ModelError(f"its processor lays {what}, its tower gives {len(rows)}") from error
 
     def _by_model(self, sense: Sense, inputs: Any) -> Embeddings:
         """What the whole model gives its decoder where one kind of media stands."""
         where = torch.from_numpy(self.media_mask(inputs, sense.kind, sense.id))
-        embeds = tower_pass(embeddings_of, self.whole, self.whole.get_decoder(), self._typed(inputs))
+        embeds = tower_pass(embeddings_of, self.whole, self.whole.get_decoder(), typed(inputs, self.model.dtype))
         return Embeddings(embeds[where.to(embeds.device)])
-
-    def _typed(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """The same with real numbers of the model's type."""
-        typed = {}
-        for name, value in inputs.items():
-            real = isinstance(value, torch.Tensor) and value.is_floating_point()
-            typed[name] = value.to(self.model.dtype) if real else value
-        return typed
 
     def _at_rate(self, samples: np.ndarray, rate: int) -> np.ndarray:
         """A sound at the processor's rate; `rate` 0: it has that."""

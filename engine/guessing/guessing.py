@@ -165,6 +165,8 @@ def _fitting(talk: Conversation, reply: ReplyState) -> int:
     """How many rows of guesses a reply may have: as many tokens as it may say, and as the stream and the free pages
     hold."""
     stream, limits, pool = talk.stream, talk.limits, talk.stream.table.pool
-    rows = min(limits.rows - stream.size - talk.reserve, limits.positions - stream.layout.cursor.reply_next)
+    lowest = 0 if stream.fronts is None else stream.fronts.lowest
+    positions = limits.positions + lowest - stream.layout.cursor.reply_next
+    rows = min(limits.rows - stream.size - talk.reserve, positions)
     pages = -stream.table.length % pool.page_tokens + pool.free * pool.page_tokens
     return min(reply.params.max_tokens - len(reply.ids) - 1, rows, pages)

@@ -10,6 +10,7 @@ draft.py        a second checkpoint that guesses the tokens of the first
 fingerprint.py  what tells a model from others
 quantised.py inner.py   whether a quantised checkpoint can be loaded here; what a quantised tensor consists of
 towers.py       towers without their decoder, and what tells them from others
+adapter.py fitting.py   an adapter as peft saves it; its layers found in a loaded model
 int8.py         linear layers in int8
 gguf.py         a model out of a GGUF file, saved as transformers saves models
 """

@@ -38,6 +38,11 @@ class Checkpoint:
             self._repository.complete(names)
         return [self.folder / name for name in names]
 
+    def local_weights(self) -> list[Path]:
+        """The files of the weights, where all of them are in the folder already."""
+        files = [self.folder / name for name in self._weights(self._present())]
+        return files if all(file.is_file() for file in files) else []
+
     def check_weights(self) -> None:
         """ModelError where the weights are of a kind that is refused, by the names of the files."""
         self._shards_of(self._present())

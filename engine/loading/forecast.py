@@ -26,7 +26,8 @@ from .checkpoint import Checkpoint
 from .memory import Memory, Room, plan_memory, weight_bytes
 from .open import known, language_alone, make_small, opened
 from .placement import DTYPES, Placement, check_room, place
-from .weights import Weights
+from .quantised import stays_quantised
+from .weights import Weights, read
 
 
 class Forecast(msgspec.Struct, frozen=True):
@@ -62,7 +63,7 @@ def forecast(
 
 def _forecast(checkpoint: Checkpoint, config: EngineConfig, elsewhere: int | None) -> Forecast:
     checkpoint.check_weights()
-    named, load_family = known(checkpoint)
+    named, load_family = known(checkpoint, here=elsewhere is None)
     stored = _stored(named, config)
 
     def made(dtype: str) -> Loaded:
@@ -71,7 +72,9 @@ def _forecast(checkpoint: Checkpoint, config: EngineConfig, elsewhere: int | Non
 
     first = next((dtype for dtype in (config.dtype, stored) if dtype in DTYPES), "float32")
     loaded = made(first)
-    weights = Weights(weight_bytes(loaded) // getattr(torch, first).itemsize, 0, stored)
+    weights = _quantised(checkpoint, named, elsewhere is None) or Weights(
+        weight_bytes(loaded) // getattr(torch, first).itemsize, 0, stored
+    )
     placement = place(config, weights, here=elsewhere is None)
     check_room(weights, placement, elsewhere)
     if placement.dtype != first:
@@ -82,19 +85,29 @@ def _forecast(checkpoint: Checkpoint, config: EngineConfig, elsewhere: int | Non
     except InputError as error:
         raise ModelError(str(error)) from error
     free = compute.free_bytes(placement.device) if elsewhere is None else elsewhere
-    room = Room(placement.device, None if free is None else max(0, free - weight_bytes(loaded)))
+    held = weights.bytes_in(placement.dtype) if weights.fixed_bytes else weight_bytes(loaded)
+    room = Room(placement.device, None if free is None else max(0, free - held))
     memory = plan_memory(loaded, config, _backend(config, placement, elsewhere is None), room)
+    memory = msgspec.structs.replace(memory, weight_bytes=held)
     where = (placement.device, placement.dtype, placement.why)
     return Forecast(checkpoint.name, loaded.family.data.name, *where, _tried(named, loaded), free, memory)
 
 
+def _quantised(checkpoint: Checkpoint, named: Any, here: bool) -> Weights | None:
+    """What a quantised checkpoint holds, by the headers of its files; None where it is in floats when it is loaded."""
+    if not stays_quantised(named, here):
+        return None
+    files = checkpoint.local_weights()
+    if not files:
+        raise ModelError(
+            "expected weights that are not quantised, got quantization_config and no files of it: only these say how "
+            "large such weights are"
+        )
+    return read(files)
+
+
 def _stored(named: Any, config: EngineConfig) -> str:
     """The type of number in which the weights are stored, by the configuration."""
-    if getattr(named, "quantization_config", None) is not None:
-        raise ModelError(
-            "expected weights that are not quantised, got quantization_config: how large they are is only known when "
-            "they are loaded"
-        )
     parts = (named, getattr(named, "thinker_config", None), decoder_config(named))
     said = (getattr(part, "dtype", None) for part in parts)
     found = [dtype for dtype in said if dtype is not None]

@@ -28,7 +28,7 @@ from .draft import with_draft
 from .fingerprint import fingerprint
 from .int8 import quantize
 from .placement import check_room, place
-from .quantised import check_quantised
+from .quantised import stays_quantised
 from .weights import read
 
 BROOK = Path(__file__).parents[1] / "brook"
@@ -132,8 +132,9 @@ def _take_rows(loaded: Loaded) -> None:
     family.spec = spec
 
 
-def known(checkpoint: Checkpoint) -> tuple[Any, Callable[..., Loaded]]:
-    """The configuration of a checkpoint that may be served, and the `load` of its family. Raises ModelError.
+def known(checkpoint: Checkpoint, here: bool = True) -> tuple[Any, Callable[..., Loaded]]:
+    """The configuration of a checkpoint that may be served, on this machine or elsewhere, and the `load` of its family.
+    Raises ModelError.
 
     A family of another package is imported first: it may bring the configuration's class.
     """
@@ -147,7 +148,7 @@ def known(checkpoint: Checkpoint) -> tuple[Any, Callable[..., Loaded]]:
     config = transformers.AutoConfig.from_pretrained(checkpoint.folder)
     load_family = loader(config.model_type)
     check_config(config)
-    check_quantised(config)
+    stays_quantised(config, here)  # or the reason why it cannot be loaded
     return config, load_family
 
 

@@ -1,5 +1,5 @@
-"""Whether a quantised checkpoint can be loaded here, before its weights are read. In: its configuration. Out: nothing; or
-what stands in the way, in words. The library's own checks decide: this machine's packages and devices.
+"""Whether a quantised checkpoint can be loaded here, before its weights are read. In: its configuration. Out: nothing;
+or what stands in the way, in words. The library's own checks decide, by this machine's packages and devices.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from ...errors import ModelError
 from ..runner.library import transformers
 from ..runner.rotary import decoder_config
 
+# Formats whose kernels give one row other numbers than they give it among many.
+_UNEQUAL = ("aqlm",)
+
 
 def quantisation(config: Any) -> Any:
     """What a checkpoint says of its quantisation: a mapping, or what the library has made of it. None: it is in
@@ -20,30 +23,37 @@ def quantisation(config: Any) -> Any:
     return next((one for one in said if one is not None), None)
 
 
-def check_quantised(config: Any) -> None:
-    """ModelError where the checkpoint's quantisation is not the library's, or needs CUDA where there is none;
-    ImportError, in the library's words, where a package is missing."""
+def stays_quantised(config: Any, here: bool = True) -> bool:
+    """Whether the checkpoint is quantised and its weights stay so when they are loaded here: on some devices the
+    library puts those of some formats into floats. ModelError where its quantisation is not the library's, or needs
+    CUDA where there is none; ImportError, in the library's words, where a package is missing. Where it is not about
+    this machine (`here` False), all stay."""
     given = quantisation(config)
     if given is None:
-        return
+        return False
     auto = transformers.quantizers.auto
     settings = given if isinstance(given, dict) else given.to_dict()
     method = str(settings.get("quant_method", "bitsandbytes"))
     if not auto.AutoHfQuantizer.supports_quant_method(settings):
         known = ", ".join(sorted(auto.AUTO_QUANTIZATION_CONFIG_MAPPING))
         raise ModelError(f"quantization_config: expected one of {known}, got {method!r}")
+    if method in _UNEQUAL:
+        raise ModelError(
+            f"quantization_config: expected layers that give a row the same alone and beside others, got {method}"
+        )
+    if not here:
+        return True
     try:
         quantizer = auto.AutoHfQuantizer.from_config(copy.deepcopy(settings), pre_quantized=True)
         quantizer.validate_environment(device_map=None, weights_only=True)
+        return not getattr(quantizer.quantization_config, "dequantize", False)
     except Exception as error:  # whatever the library raises over a machine that it does not expect
         why = " ".join(str(error).split())
-        if isinstance(error, ImportError) and "pip install" in why:
+        if isinstance(error, ImportError) and ("pip install" in why or "GPU" not in why):
             raise
         if re.search(r"\b(GPU|CUDA)\b", why):
             raise ModelError(
                 f"expected a CUDA device, which the quantisation {method} needs, got none: {why}"
             ) from error
-        told = why if isinstance(error, ValueError | RuntimeError | ImportError) else f"{type(error).__name__}: {why}"
-        raise ModelError(
-            f"quantization_config: expected what transformers can load here, got {method}: {told}"
-        ) from error
+        told = why if isinstance(error, ValueError | RuntimeError) else f"{type(error).__name__}: {why}"
+        raise ModelError(f"quantization_config: expected one that can be loaded here, got {method}: {told}") from error

@@ -63,7 +63,7 @@ def measured(
     loaded: Loaded, config: EngineConfig, backend: Backend, peak: Callable[[Callable[[], object]], int]
 ) -> tuple[int, int]:
     """Both by running them; `peak` tells how many bytes more than before a call had at once."""
-    most = _STATEFUL if loaded.family.data.stateful else config.slots  # memory.py counts the states of more
+    most = _STATEFUL if loaded.family.data.stateful else _draws(config)  # memory.py counts the states of more
     feeds = min(most, config.step_rows)
     plan = _step(feeds, config.step_rows // feeds, backend.page_tokens)
     language = LanguageModel(loaded, len(plan.edits[0].pages), backend.page_tokens, feeds, backend)
@@ -126,12 +126,18 @@ def _largest(rule: SizeRule) -> tuple[int, int]:
     return fit(rule, side, side) if rule.factor > 1 else (min(side, _UNSIZED), min(side, _UNSIZED))
 
 
+def _draws(config: EngineConfig) -> int:
+    """From how many rows a step draws at most: the newest of each stream, and those of guesses."""
+    guesses = 0 if config.speculative is None else config.speculative_tokens
+    return min(config.slots * (1 + guesses), config.step_rows)
+
+
 def _estimated_step(loaded: Loaded, config: EngineConfig) -> int:
     weight = loaded.text.get_input_embeddings().weight
     widest = max((layer.out_features for layer in linear_layers([loaded.text])), default=0)
     layers = config.step_rows * (_WIDE * widest + _NARROW * weight.shape[1]) * weight.element_size()
     vocabulary = loaded.family.data.vocabulary
-    logits = min(config.slots, config.step_rows) * vocabulary
+    logits = _draws(config) * vocabulary
     return layers + 4 * (logits + _DRAWN * min(logits, max(vocabulary, at_once(loaded.device))))
 
 

@@ -5,6 +5,7 @@ cache.py        the KV cache: pages of keys and values, and what is done to them
 shapes.py       what one row takes in it, by layer
 states.py       layers that keep one state of all rows: many streams in a step, and where their states lie
 decoder.py linears.py   a decoder in fewer operations; its linear layers as they are fastest
+lora.py         adapters over linear layers, several in one batch
 takeover.py     does it compute here what the library's module computes?
 batch.py        the rows of a step, back to back
 beside.py       what some decoders take beside them

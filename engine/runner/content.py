@@ -15,10 +15,12 @@ from ..embeddings import EncodedPrompt
 
 
 class Contents:
-    """The media of one prompt. `whole`: all of it, and the options with which it is made; None where there is none."""
+    """The media of one prompt. `worn`: the fingerprint of the adapter that changes the towers. `whole`: all of it, and
+    the options with which it is made; None where there is none."""
 
-    def __init__(self, content: Content) -> None:
-        self._options = f"{sorted(content.options.items())} {content.video_fps} {content.audio_in_video}".encode()
+    def __init__(self, content: Content, worn: str = "") -> None:
+        said = f"{sorted(content.options.items())} {content.video_fps} {content.audio_in_video}"
+        self._options = f"{said} {worn}".encode()
         self._pieces = [_digest(piece) for piece in content.media if isinstance(piece, Media)]
         self.whole = self._of(self._pieces) if self._pieces else None
 

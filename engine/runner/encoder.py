@@ -1,7 +1,8 @@
 """Encodes what is new only: a cache by content before the towers. One thread uses it.
 
-The key is the content of the segment, or of all media of a prompt; the model, its processor and its type are fixed for
-the cache's life. Sound of a stream is not kept: its features hang on what the stream has heard before.
+The key is the content of the segment, or of all media of a prompt, and of the adapter that changes the towers for its
+stream; the model, its processor and its type are fixed for the cache's life. Sound of a stream is not kept: its
+features hang on what the stream has heard before.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import count
 from typing import NamedTuple
 
@@ -33,9 +34,11 @@ from ...streams.segment import (
 )
 from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, Features
 from ..family import Family, Towers
+from ..plan import Wears
 from ..span import Prompt, Span
 from .content import Contents
 from .gate import Gate
+from .lora import Adapter, Adapters, Worn, wearing
 from .ready import ReadyRows
 from .spans import SpanStore
 
@@ -65,8 +68,11 @@ class Encoder:
         spans: SpanStore,
         gate: Gate | None = None,
         family: Family | None = None,
+        adapters: Adapters | None = None,
     ) -> None:
         self._towers = towers
+        self._adapters = adapters or Adapters()
+        self._wears: dict[int, Adapter] = {}  # the adapter that changes the towers, by stream
         self._spans = spans
         self._gate = gate
         self._family = family
@@ -126,13 +132,13 @@ class Encoder:
         in the cache they would reach every later token."""
         self.spent = {}
         told = self._towers.times_inside
-        keys = [_key(segment, told) for _, segment in batch]
+        keys = [_worn_key(_key(segment, told), self._worn(stream, segment)) for stream, segment in batch]
         known = {key: span for key in keys if key and isinstance(span := self._cache.get(key), Span)}
         fresh: dict[bytes | int, int] = {}  # content (or, where it has no key, the place) -> first place
         for place, key in enumerate(keys):
             if key not in known:
                 fresh.setdefault(place if key is None else key, place)
-        new = [(self._first + stream, segment) for stream, segment in (batch[place] for place in fresh.values())]
+        new = [batch[place] for place in fresh.values()]
         with self._mine(), self._spends({place: self.rows(batch[place][1]) for place in fresh.values()}):
             encoded = self._encode(new)
             self._wait([one.embeds for one in encoded])
@@ -149,10 +155,30 @@ class Encoder:
         return [self._of(one, key, span) for (_, one), key, span in zip(batch, keys, spans, strict=True)]
 
     def _encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:
-        """By the towers; rows that were made elsewhere are what they are."""
-        seen = [entry for entry in batch if not isinstance(entry[1], EmbeddingSegment)]
-        encoded = iter(self._towers.encode(seen) if seen else [])
-        return [_ready(one) if isinstance(one, EmbeddingSegment) else next(encoded) for _, one in batch]
+        """By the towers, all at once that wear the same; rows that were made elsewhere are what they are."""
+        encoded = {place: _ready(one) for place, (_, one) in enumerate(batch) if isinstance(one, EmbeddingSegment)}
+        together: dict[Adapter | None, list[int]] = {}
+        for place, entry in enumerate(batch):
+            if place not in encoded:
+                together.setdefault(self._worn(*entry), []).append(place)
+        for adapter, places in together.items():
+            with self._wearing(adapter):
+                made = self._towers.encode([(self._first + batch[place][0], batch[place][1]) for place in places])
+            encoded |= zip(places, made, strict=True)
+        return [encoded[place] for place in range(len(batch))]
+
+    def _wearing(self, adapter: Adapter | None) -> AbstractContextManager[None]:
+        """Inside, all that the towers encode wears this. InputError where it has been let go, since its streams have
+        ended."""
+        if adapter is None:
+            return nullcontext()
+        if adapter not in self._adapters:
+            raise InputError("adapter: expected one that is loaded, got one that has been let go")
+        return wearing(Worn([(adapter, None)]))
+
+    def _worn(self, stream: int, segment: Segment) -> Adapter | None:
+        """The adapter with which a piece of a stream is encoded."""
+        return None if isinstance(segment, EmbeddingSegment) else self._wears.get(stream)
 
     def _of(self, segment: Segment, key: bytes | None, span: Span) -> Span:
         """The span as that of this segment, which has the same content."""
@@ -164,14 +190,15 @@ class Encoder:
             return mine
         return self._towers.timed(mine)
 
-    def prompt(self, content: Content) -> Prompt:
-        """A whole prompt, as the model's own processor has it. Where one with the same media was before, no tower runs.
-        Raises NotFiniteError as `encode` does."""
+    def prompt(self, content: Content, stream: int | None = None) -> Prompt:
+        """A whole prompt, as the model's own processor has it, for a stream with what it wears. Where one with the same
+        media was before, no tower runs. Raises NotFiniteError as `encode` does."""
         self.spent = {}
         content, rows = set_apart(content)
-        contents = Contents(content)
+        adapter = None if stream is None else self._wears.get(stream)
+        contents = Contents(content, "" if adapter is None else adapter.fingerprint)
         known = None if contents.whole is None else self._cache.get(contents.whole)
-        with self._mine(), self._spends({0: 1}):
+        with self._mine(), self._spends({0: 1}), self._wearing(adapter):
             if isinstance(known, _Made):
                 prompt = self._towers.prompt(content, known.features)
             else:
@@ -191,7 +218,15 @@ class Encoder:
         made = [(_ready(segment), _key(segment, False) or b"") for segment in segments]
         return ReadyRows(self._family).put(prompt, made, content.video_fps)
 
+    def wear(self, stream: int, wears: Wears | None) -> None:
+        """A stream begins, and what it shows is encoded with this adapter; it is gone where the stream has ended."""
+        adapter = None if wears is None else self._adapters.get(wears.number)
+        if adapter is not None and adapter.encodes:
+            self._wears[stream] = adapter
+
     def fork(self, stream: int, twin: int) -> None:
+        if stream in self._wears:
+            self._wears[twin] = self._wears[stream]
         self._towers.fork(self._first + stream, self._first + twin)
 
     def loudest(self, stream: int) -> float | None:
@@ -203,6 +238,7 @@ class Encoder:
         self._towers.heard(self._first + stream, loudest)
 
     def forget(self, stream: int) -> None:
+        self._wears.pop(stream, None)
         self._towers.forget(self._first + stream)
 
     @property
@@ -254,6 +290,13 @@ class Encoder:
         assert span.stored is not None
         self._spans.again(span.stored)
         return span.stored.nbytes
+
+
+def _worn_key(key: bytes | None, adapter: Adapter | None) -> bytes | None:
+    """The key of what is encoded with an adapter."""
+    if key is None or adapter is None:
+        return key
+    return hashlib.blake2b(key + adapter.fingerprint.encode(), digest_size=16).digest()
 
 
 def _nbytes(features: Features) -> int:

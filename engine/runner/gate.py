@@ -21,6 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from greenlet import getcurrent, greenlet
 
+from .lora import carried
 from .threads import Crew, compute_with
 
 P = ParamSpec("P")
@@ -31,9 +32,10 @@ _GATE: ContextVar[Gate | None] = ContextVar("gate", default=None)
 
 def tower_pass(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call `work`, one pass of a tower, through the gate of the encoder in whose call this is, and wait for what it
-    gives or raises. What prepares the pass stays outside. Where there is no gate it is called here."""
+    gives or raises. What prepares the pass stays outside. Where there is no gate it is called here. What is worn here
+    is worn in the pass."""
     gate = _GATE.get()
-    return work(*args, **kwargs) if gate is None else gate.compute(work, *args, **kwargs)
+    return work(*args, **kwargs) if gate is None else gate.compute(carried(work), *args, **kwargs)
 
 
 class Gate:

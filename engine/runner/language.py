@@ -24,6 +24,7 @@ from .beside import Beside
 from .cache import Cache
 from .graphs import Graphs, Record
 from .guesses import drawn_rows, laid_behind, result
+from .lora import Adapters, wearing
 from .narrow import kv_type
 from .out_of_memory import is_out_of_memory, let_go
 from .sampler import likeliest, sample
@@ -39,7 +40,7 @@ class LanguageModel:
     """The decoder of one checkpoint over a paged cache.
 
     `record`: steps are recorded by it when the cache is made (graphs.py), those that append up to `appends` rows.
-    `spans` holds the embeddings that plans name. `kv_dtype` as in `EngineConfig`.
+    `spans` holds the embeddings that plans name, `adapters` what rows may wear. `kv_dtype` as in `EngineConfig`.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class LanguageModel:
         self.device = self.embed.weight.device
         self.backend = backend or ReferenceBackend()
         self.spans = SpanStore(loaded.family.endings.values())
+        self.adapters = Adapters()
         shapes = layer_shapes(config)
         self.group = max(shape.group for shape in shapes)
         self.chunks = chunks_of(config)
@@ -161,21 +163,26 @@ class LanguageModel:
 
     def _forward(self, feeds: list[Feed]) -> torch.Tensor:
         """All rows of the step back to back through the decoder; returns `(rows, hidden)`."""
-        if self.graphs is not None and (hidden := self.graphs.tokens(feeds)) is not None:
+        worn = self.adapters.worn(feeds, self.device)
+        with wearing(worn):  # what is recorded knows no adapters
+            return self._computed(feeds, self.graphs if worn is None else None)
+
+    def _computed(self, feeds: list[Feed], graphs: Graphs | None) -> torch.Tensor:
+        if graphs is not None and (hidden := graphs.tokens(feeds)) is not None:
             return hidden
         batch = batched(feeds, self.together)
         ids = upload(torch.from_numpy(batch.ids), self.device)
         embeds = self.embed(ids)
         deep = laid_out(self.spans, [run for feed in feeds for run in feed.rows], embeds)
-        if self.graphs is not None and deep is None and not batch.slid:
-            hidden = self.graphs.appended(batch, embeds)
+        if graphs is not None and deep is None and not batch.slid:
+            hidden = graphs.appended(batch, embeds)
             if hidden is not None:
                 return hidden
         positions = upload(torch.from_numpy(batch.positions), self.device)
         more = self.beside(ids, positions) | ({} if deep is None else self._deep(deep))
         step = self._attention(batch)
         if self.states is not None:
-            step = step._replace(states=self.states.step(feeds))
+            step = step._replace(states=self.states.step(feeds, self.adapters))
         return self._decoded(embeds, positions, step, more)
 
     def _pass(

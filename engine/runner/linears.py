@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ...errors import ModelError
+from .lora import worn_now
 
 _TRIALS = 5
 # Rows of steps by which is decided whether a weight is packed: one stream that decodes, many, and a picture.
@@ -44,15 +45,17 @@ class Linear:
                 raise ModelError(f"expected plain linear layers, got {type(layer).__name__}")
         if len({layer.bias is None for layer in layers}) > 1:
             raise ModelError("expected biases on all layers that read the same rows or on none, got some")
-        self._layers = layers
+        self.layers = layers
         self._whole: torch.nn.Module = layers[0] if len(layers) == 1 else _fused(layers)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        return self._whole(rows)
+        """The layers' outputs, with what rows get that wear an adapter: here, and not by the layers' hooks."""
+        out, worn = self._whole.forward(rows), worn_now()
+        return out if worn is None else worn.added(self.layers, rows, out)
 
     def pack(self, packing: Packing) -> None:
         """Have the weight in oneDNN's order, where that is faster. The weights of the layers are then released."""
-        self._whole = packing(self._whole, *self._layers)
+        self._whole = packing(self._whole, *self.layers)
 
     @property
     def packed_bytes(self) -> int:
@@ -130,8 +133,8 @@ def _seconds(layer: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor) 
 
 
 def is_plain(layer: object) -> bool:
-    """Whether a layer is torch's own linear layer and nothing more: no adapter, no hooks, weights that are floats and not
-    a quantised tensor that passes for one."""
+    """Whether a layer is torch's own linear layer and nothing more: no adapter, no hooks, weights that are floats and
+    no quantised tensor that passes for them."""
     if type(layer) is not torch.nn.Linear or "forward" in vars(layer):
         return False
     hooked = layer._forward_hooks or layer._forward_pre_hooks

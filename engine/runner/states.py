@@ -17,6 +17,7 @@ import torch
 
 from ...errors import ModelError
 from ..plan import STATES, Feed, Plan, StateMove, StateUse
+from .lora import Adapters, Worn, wearing
 from .out_of_memory import moved
 from .shapes import WITH_STATES
 from .upload import to_host, upload
@@ -26,9 +27,10 @@ Kept = dict[tuple[str, int], torch.Tensor]
 
 
 class SameLength(NamedTuple):
-    """Pieces of streams that are as long as one another: their rows in the step `(pieces, length)`, the entries before
-    them `(pieces,)`, and those after them, of all but the pieces that end in none."""
+    """Pieces of streams that are as long as one another and wear the same: their rows in the step `(pieces, length)`,
+    the entries before them `(pieces,)`, and those after them, of all but the pieces that end in none."""
 
+    worn: Worn | None
     rows: torch.Tensor
     begins: torch.Tensor
     ending: torch.Tensor
@@ -46,7 +48,8 @@ class StatesStep(NamedTuple):
         pool, out = self.pools[mixer.layer], torch.empty_like(hidden)
         for together in (one for many in self.rounds for one in many):
             cache = OneLayer({name: tensor[together.begins] for name, tensor in pool.items()})
-            out[0, together.rows] = mixer.run(hidden[0, together.rows], cache)
+            with wearing(together.worn):  # its rows are not those of the step any more
+                out[0, together.rows] = mixer.run(hidden[0, together.rows], cache)
             for name, tensor in cache.kept.items():
                 pool[name].index_copy_(0, together.ends, tensor[together.ending].to(pool[name].dtype))
         return out
@@ -163,26 +166,32 @@ class States:
                 for name, tensor in pool.items():
                     tensor[entry] = upload(state[layer][name], self._device)
 
-    def step(self, feeds: list[Feed]) -> StatesStep:
+    def step(self, feeds: list[Feed], adapters: Adapters) -> StatesStep:
         """What the feeds of a step read and write."""
-        rounds: list[dict[int, list[tuple[int, int, int | None]]]] = []
+        rounds: list[dict[tuple[int, int], list[tuple[int, int, int | None]]]] = []
         start = 0
         for feed in feeds:
             count = sum(len(run) for run in feed.rows)
             for number, (first, stop, begin, end) in enumerate(_pieces(feed.states or StateUse(None, ()), count)):
                 if number == len(rounds):
                     rounds.append(defaultdict(list))
-                rounds[number][stop - first].append((start + first, self._none if begin is None else begin, end))
+                piece = start + first, self._none if begin is None else begin, end
+                rounds[number][stop - first, feed.adapter].append(piece)
             start += count
-        return StatesStep([[self._together(*one) for one in lengths.items()] for lengths in rounds], self.pools)
+        worn = {number: Worn([(adapters[number], None)]) for number in {feed.adapter for feed in feeds} if number}
+        made = [
+            [self._together(worn.get(adapter), length, pieces) for (length, adapter), pieces in many.items()]
+            for many in rounds
+        ]
+        return StatesStep(made, self.pools)
 
-    def _together(self, length: int, pieces: list[tuple[int, int, int | None]]) -> SameLength:
+    def _together(self, worn: Worn | None, length: int, pieces: list[tuple[int, int, int | None]]) -> SameLength:
         rows = torch.tensor([first for first, _, _ in pieces])[:, None] + torch.arange(length)
         ending = [place for place, (_, _, end) in enumerate(pieces) if end is not None]
         ends = [end for _, _, end in pieces if end is not None]
         numbers = torch.tensor([begin for _, begin, _ in pieces]), torch.tensor(ending, dtype=torch.long)
         made = rows, *numbers, torch.tensor(ends, dtype=torch.long)
-        return SameLength(*(upload(tensor, self._device) for tensor in made))
+        return SameLength(worn, *(upload(tensor, self._device) for tensor in made))
 
 
 def _first_states(text: Any, config: Any) -> dict[int, Kept]:

@@ -89,5 +89,6 @@ def snapshot(command: Freeze, copy: StreamState) -> Snapshot:
         pages=copy.away,
         page_tokens=copy.table.pool.page_tokens,
         structured=forms(copy),
+        adapter="" if copy.wears is None else copy.wears.fingerprint,
     )
     return Snapshot(command.stream, command.twin, frozen)

@@ -168,12 +168,12 @@ class Scheduler:
 
     def _open(self, command: Open) -> None:
         format, why = choose(command.request.format, self.family.live_trained)
-        stream, limits = self._new(command.stream, command.request, format, why)
+        stream, limits = self._new(command, command.request, format, why)
         self._add(stream, limits)
 
     def _thaw(self, command: Thaw) -> None:
         frozen = command.frozen
-        like, limits = self._new(command.stream, frozen.request, BY_NAME[frozen.format], frozen.why)
+        like, limits = self._new(command, frozen.request, BY_NAME[frozen.format], frozen.why)
         try:
             stream = thaw(frozen.state, like, self.family, command.base)
             if stream.size > limits.rows:
@@ -194,7 +194,7 @@ class Scheduler:
         self.kept.handed([command.base + id for id in command.frozen.entries])
         self._host.drop(command.stream)
 
-    def _new(self, id: int, request: Request, format: Format, why: str) -> tuple[StreamState, Limits]:
+    def _new(self, command: Open | Thaw, request: Request, format: Format, why: str) -> tuple[StreamState, Limits]:
         """A stream that has begun nothing, with its limits. Raises InputError where it cannot be."""
         self._places.check()
         self.family.check_format(format)
@@ -202,9 +202,9 @@ class Scheduler:
         bounds(request, self._places.limits(request), self.family, self.pool)
         seconds = self.family.grid_seconds(request.video_fps)
         layout = Layout(self.family, format, request.positions, seconds, request.system, trusted=request.control_tokens)
-        tables, limits = self._places.take(id, request)
-        own = PageTable(self.pool), self._changes, why, self.config.spell_apart, self.family.data.stateful
-        return StreamState(id, tables, request, layout, *own), limits
+        tables, limits = self._places.take(command.stream, request)
+        own = self._changes, why, self.config.spell_apart, self.family.data.stateful, command.wears
+        return StreamState(command.stream, tables, request, layout, PageTable(self.pool), *own), limits
 
     def _fork(self, command: Fork) -> None:
         id, twin, again = command.stream, command.twin, command.again

@@ -56,13 +56,13 @@ def latency_cases(frames: Sequence[int], tokens: int) -> list[Case]:
     ]
 
 
-def guessed_cases(tokens: int) -> list[Case]:
-    """One request of each kind, and some at once, whose tokens are guessed."""
+def guessed_cases(tokens: int, sees: bool) -> list[Case]:
+    """One request of each kind, and some at once, whose tokens are guessed. `sees`: the model takes images."""
     return [
         requests("text", 1, tokens),
         requests("repeated text", 1, tokens, "repeated"),
         requests("4 repeated texts", 4, tokens, "repeated"),
-        requests(f"image {IMAGE_SIDE}", 1, tokens, "image", IMAGE_SIDE),
+        *([requests(f"image {IMAGE_SIDE}", 1, tokens, "image", IMAGE_SIDE)] if sees else []),
     ]
 
 

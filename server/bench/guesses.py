@@ -20,10 +20,10 @@ PLAIN, GUESSING = "penstock", "speculative"
 
 async def measure_guesses(options: argparse.Namespace) -> int:
     """Measure and print; 0."""
-    cases = guessed_cases(options.tokens)
     model, place = model_folder(options.model), (options.dtype, options.device)
     guesses = {"speculative": options.speculative, "speculative_tokens": options.speculative_tokens}
     plain, guessing = await Penstock.load(model, *place), await Penstock.load(model, *place, **guesses)
+    cases = guessed_cases(options.tokens, "image" in plain.engine.info.modalities)
     try:
         measured = await measure({PLAIN: plain.run, GUESSING: guessing.run}, cases, options.rounds)
         told = guessing.engine.statistics()

@@ -15,14 +15,14 @@ import msgspec
 from ...streams.event import Token
 from ...streams.requests.request import Request
 from .. import commands as c
-from ..answer import model_name
+from ..answer import adapter_names, model_name
 from ..config import ServerConfig
 from ..errors import MessageError
 from ..openai_form import reply_form
 from ..openai_messages import checked_messages, checked_tools
 from ..openai_params import DEFAULT_TOKENS, Drawing, check_number, sampling
 from ..openai_replies import Began, Ended, Happened, PartSaid, Replies, Whole
-from ..openai_words import DONE, Failure, RequestBody, RequestMark, check_model, finish_reason, read_body, sse, usage
+from ..openai_words import DONE, Failure, RequestBody, RequestMark, finish_reason, named_model, read_body, sse, usage
 from ..tool_calls import TextDelta, ToolCallArguments, ToolCallReader, ToolCallStarted
 
 if TYPE_CHECKING:
@@ -66,14 +66,14 @@ class ChatDoor:
 
     def __init__(self, info: EngineInfo, config: ServerConfig, body: RequestBody, mark: RequestMark) -> None:
         self._mark = mark
-        self._model = model_name(info.model)
         asked = read_body(body.data, ChatBody, _REFUSES)
-        check_model(asked.model, self._model)
+        named = named_model(asked.model, model_name(info.model), adapter_names(info))
+        self._model = named.model
         check_number(asked, 1, config.max_streams)
         self.streams = asked.stream
         self._counts = bool(asked.stream_options and asked.stream_options.include_usage)
         self._logprobs, self._most = asked.logprobs, asked.top_logprobs or 0
-        request = _request(asked, info)
+        request = _request(asked, info, named.adapter)
         names = [tool["function"]["name"] for tool in request.tools]
 
         def reader(choice: int) -> ToolCallReader:
@@ -185,7 +185,7 @@ class ChatDoor:
         return {"index": number, "message": message, "logprobs": logprobs, "finish_reason": reason}
 
 
-def _request(asked: ChatBody, info: EngineInfo) -> Request:
+def _request(asked: ChatBody, info: EngineInfo, adapter: str | None) -> Request:
     limit = "max_tokens" if asked.max_completion_tokens is None else "max_completion_tokens"
     most = getattr(asked, limit)
     if asked.top_logprobs is not None and not asked.logprobs:
@@ -201,6 +201,7 @@ def _request(asked: ChatBody, info: EngineInfo) -> Request:
         tools=tools,
         processor=asked.mm_processor_kwargs,
         cache_salt=asked.cache_salt,
+        adapter=adapter,
         params=sampling(
             asked,
             DEFAULT_TOKENS if most is None else most,

@@ -15,12 +15,12 @@ from ...streams.event import Token
 from ...streams.requests.prompt import MADE_ELSEWHERE
 from ...streams.requests.request import Request
 from .. import commands as c
-from ..answer import model_name
+from ..answer import adapter_names, model_name
 from ..config import ServerConfig
 from ..errors import MessageError
 from ..openai_params import Drawing, check_number, sampling
 from ..openai_replies import Ended, PartSaid, Replies, Whole
-from ..openai_words import DONE, Failure, RequestBody, RequestMark, check_model, finish_reason, read_body, sse, usage
+from ..openai_words import DONE, Failure, RequestBody, RequestMark, finish_reason, named_model, read_body, sse, usage
 from ..tool_calls import TextDelta
 
 if TYPE_CHECKING:
@@ -54,14 +54,14 @@ class CompletionsDoor:
 
     def __init__(self, info: EngineInfo, config: ServerConfig, body: RequestBody, mark: RequestMark) -> None:
         self._mark = mark
-        self._model = model_name(info.model)
         asked = read_body(body.data, CompletionBody, _REFUSES)
-        check_model(asked.model, self._model)
+        self._model, adapter = named_model(asked.model, model_name(info.model), adapter_names(info))
         prompts = _prompts(asked)
         check_number(asked, len(prompts), config.max_streams)
         most = _MOST_TOKENS if asked.max_tokens is None else asked.max_tokens
         params = sampling(asked, most, "max_tokens", asked.logprobs, "logprobs")
-        requests = [Request(**_given(prompt), cache_salt=asked.cache_salt, params=params) for prompt in prompts]
+        fields = {"cache_salt": asked.cache_salt, "adapter": adapter, "params": params}
+        requests = [Request(**_given(prompt), **fields) for prompt in prompts]
         self.streams = asked.stream
         self._counts = bool(asked.stream_options and asked.stream_options.include_usage)
         self._logprobs = asked.logprobs is not None

@@ -14,7 +14,7 @@ import msgspec
 
 from ...streams.requests.request import Request
 from .. import commands as c
-from ..answer import model_name
+from ..answer import adapter_names, model_name
 from ..config import ServerConfig
 from ..errors import MessageError
 from ..openai_form import reply_form
@@ -23,7 +23,7 @@ from ..openai_messages import checked_messages, checked_tools
 from ..openai_output import ResponseOutput
 from ..openai_params import DEFAULT_TOKENS, Drawing, sampling
 from ..openai_replies import Began, Ended, PartSaid, Replies
-from ..openai_words import Failure, RequestBody, RequestMark, at_place, at_places, check_model, read_body, sse
+from ..openai_words import Failure, RequestBody, RequestMark, at_place, at_places, named_model, read_body, sse
 from ..tool_calls import ToolCallReader
 
 if TYPE_CHECKING:
@@ -71,15 +71,14 @@ class ResponsesDoor:
 
     def __init__(self, info: EngineInfo, config: ServerConfig, body: RequestBody, mark: RequestMark) -> None:
         asked = read_body(body.data, ResponseBody, _REFUSES)
-        model = model_name(info.model)
-        check_model(asked.model, model)
+        model, adapter = named_model(asked.model, model_name(info.model), adapter_names(info))
         if asked.truncation != "disabled":
             raise MessageError(
                 f"truncation: expected 'disabled', got {asked.truncation!r:.40}: what does not fit is refused",
                 "truncation",
             )
         self.streams = asked.stream
-        request, self._places = _request(asked, info)
+        request, self._places = _request(asked, info, adapter)
         names = [tool["function"]["name"] for tool in request.tools]
 
         def reader(choice: int) -> ToolCallReader:
@@ -186,7 +185,7 @@ class ResponsesDoor:
 _BEGINNING = ("created", "in_progress")
 
 
-def _request(asked: ResponseBody, info: EngineInfo) -> tuple[Request, list[str]]:
+def _request(asked: ResponseBody, info: EngineInfo, adapter: str | None) -> tuple[Request, list[str]]:
     """The request, and where in the body each of its messages came from."""
     tools, choice = checked_tools(tools_of(asked.tools), asked.tool_choice)
     form = reply_form(asked.text.format if asked.text else None, "text.format", tools, choice)
@@ -199,4 +198,4 @@ def _request(asked: ResponseBody, info: EngineInfo) -> tuple[Request, list[str]]
     drawing = Drawing(temperature=asked.temperature, top_p=asked.top_p)
     one_call = bool(tools) and form is None and not asked.parallel_tool_calls
     params = sampling(drawing, most, "max_output_tokens", form=form, one_call=one_call)
-    return Request(messages=messages, tools=tools, params=params), places
+    return Request(messages=messages, tools=tools, adapter=adapter, params=params), places

@@ -19,13 +19,13 @@ from ...streams.item import AudioBytes
 from ...streams.requests.request import Request, SamplingParams
 from ...streams.requests.transcription import Transcription, WordReader
 from .. import commands as c
-from ..answer import model_name
+from ..answer import adapter_names, model_name
 from ..config import ServerConfig
 from ..errors import MessageError
 from ..multipart import read_form
 from ..openai_params import DEFAULT_TOKENS
 from ..openai_replies import Ended, PartSaid, Replies
-from ..openai_words import Failure, RequestBody, RequestMark, as_places, check_model, failure, read_fields, sse
+from ..openai_words import Failure, RequestBody, RequestMark, as_places, failure, named_model, read_fields, sse
 from ..tool_calls import TextDelta
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class TranslationDoor:
 
     def __init__(self, info: EngineInfo, config: ServerConfig, body: RequestBody, mark: RequestMark) -> None:
         asked = _read(body, self.form)
-        check_model(asked.model, model_name(info.model))
+        named = named_model(asked.model, model_name(info.model), adapter_names(info))
         self._wording = _wording(info)
         self._format = asked.response_format
         self.streams = isinstance(asked, TranscriptionForm) and asked.stream
@@ -84,7 +84,7 @@ class TranslationDoor:
             self._language, messages = self._asks(asked, AudioBytes(asked.file, final=True))
         except InputError as error:
             raise as_places(error, {}) from None
-        self._replies = Replies([Request(messages=messages, params=params)], 1)
+        self._replies = Replies([Request(messages=messages, adapter=named.adapter, params=params)], 1)
         self._size = len(body.data)
         self._reader = WordReader(self._wording.word)
         self._text = ""

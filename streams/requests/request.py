@@ -216,6 +216,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         with InputError. `None`: nothing is reserved, and the stream may use the cache as far as there is room.
     cache_salt: streams share pages of the prefix cache only if they have the same salt (docs/memory.md). `None`: they
         share with all that have none.
+    adapter: the name of the adapter that the stream wears, its towers, projector and decoder
+        (`Engine.load_adapter`, docs/adapters.md). `None`: the model as it is.
     turn_detection: the stream hears when somebody speaks, replies when they stop and falls silent when they start
         (`TurnDetection`). `None`: its client asks and interrupts.
     params: how replies are drawn if a question does not say.
@@ -245,6 +247,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     window: Window | None = Window()
     reserve_tokens: int | None = None
     cache_salt: str | None = None
+    adapter: str | None = None
     turn_detection: TurnDetection | None = None
     params: SamplingParams = SamplingParams()
 
@@ -322,3 +325,4 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             raise InputError("prompt: expected at least one character, got none")
         check_unicode("prompt", self.prompt or "")
         check_unicode("cache_salt", self.cache_salt or "")
+        check_unicode("adapter", self.adapter or "")

@@ -32,7 +32,9 @@ class Page(NamedTuple):
     introduced: bool = False  # it begins with the docstring of the file, which explains fields that classes share
 
 
-ENGINE = ("load", "stream", "restore", "generate", "generate_all", "close", "until_failed", "statistics", "check")
+ADAPTERS = ("load_adapter", "unload_adapter")
+REPLIES = ("stream", "restore", "generate", "generate_all")
+ENGINE = ("load", *REPLIES, *ADAPTERS, "close", "until_failed", "statistics", "check")
 TALK = ("append", "ask", "watch", "prompted", "interrupt", "listen", "end", "fork", "aside")
 STREAM = (*TALK, "snapshot", "transcript", "close")
 TOLD = ("Appended", "ReplyStarted", "Token", "Resting", "ReplyDone", "Dropped", "Credit", "Held", "Evicted")

@@ -104,6 +104,7 @@ def test_the_toy_answers_as_transformers_does(site: Path, expected: list[str]) -
     assert asyncio.run(main()) == [(text, text) for text in expected]
 
 
+@pytest.mark.slow
 def test_the_toy_is_served(site: Path, expected: list[str]) -> None:
     serve = [sys.executable, "-m", "penstock.server.cli", "serve", "toy", "--port", "0", "--device", "cpu"]
     env = os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}

@@ -10,7 +10,7 @@ import torch
 from penstock.engine.config import EngineConfig
 from penstock.engine.loading.open import load
 from penstock.engine.plan import Feed, Plan, TableEdit
-from penstock.engine.runner.attention import Backend, Part, ReferenceBackend, Step, attend, number, operator
+from penstock.engine.runner.attention import Backend, Part, Reach, ReferenceBackend, Step, attend, number, operator
 from penstock.engine.runner.attention_cpu import CpuBackend
 from penstock.engine.runner.batch import batched
 from penstock.engine.runner.language import LanguageModel
@@ -37,7 +37,7 @@ def layer(backend: Backend, window: int | None = None) -> tuple[torch.Tensor, to
     pages = tables[slots.long(), places // PAGE]
     firsts = None if window is None else (places + 1 - window).clamp(min=0)
     part = Part(tables, slots, places + 1, torch.tensor([[0, NEW], [NEW, NEW + 1]]), firsts)
-    parts: dict[int | None, list[Part]] = {window: [backend.prepare(part, (places + 1).numpy(), HEADS // KV_HEADS)]}
+    parts: dict[Reach, list[Part]] = {window: [backend.prepare(part, (places + 1).numpy(), HEADS // KV_HEADS)]}
     keys, values = drawn(10, PAGE, KV_HEADS, DIM), drawn(10, PAGE, KV_HEADS, DIM + 1)[..., 1:].contiguous()
     target = pages.long() * PAGE + places % PAGE
     new = [drawn(NEW + 1, heads, DIM) for heads in (HEADS, KV_HEADS, KV_HEADS)]

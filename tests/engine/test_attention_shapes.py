@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.engine.runner.attention import Part, ReferenceBackend, Step, number, paged_attention
+from penstock.engine.runner.attention import Part, Reach, ReferenceBackend, Step, number, paged_attention
 from penstock.engine.runner.attention_cpu import CpuBackend
 
 
@@ -56,7 +56,7 @@ def test_a_layer_writes_its_rows_and_attends_to_them(
     outs = []
     for backend in (CpuBackend(), ReferenceBackend()):
         keys, values = (pool.clone().view(pages, size, kv_heads, -1) for pool in before)
-        parts: dict[int | None, list[Part]] = {None: [backend.prepare(part, None, group)]}
+        parts: dict[Reach, list[Part]] = {None: [backend.prepare(part, None, group)]}
         step = Step(number(backend), [keys], [values], torch.tensor(target), parts)
         outs.append(paged_attention(layer, query, key, value, None, step=step)[0].float())
         for written, new, pool in zip((keys, values), (key, value), before, strict=True):

@@ -90,23 +90,23 @@ def test_a_model_that_agrees_is_always_right(text_loaded: Loaded, params: dict[s
     assert told["guesses"] == told["guesses_right"] > 60
 
 
-@pytest.mark.parametrize("host_pages", [0, 1 << 16])
-def test_it_knows_what_pages_hold(text_loaded: Loaded, host_pages: int) -> None:
+@pytest.mark.parametrize(("rows", "host_pages"), [(240, 0), (240, 1 << 16), (2048, 1 << 16)])
+def test_it_knows_what_pages_hold(text_loaded: Loaded, rows: int, host_pages: int) -> None:
     """Forked and preempted, a model that agrees stays right: it reads again what came back to other pages, and pages
     that are copied are copied in its cache too."""
     with always(4):
-        rig = Rig(drafted(text_loaded, 0.0), **config_of("same", 16, 240, host_pages))
+        rig = Rig(drafted(text_loaded, 0.0), **config_of("same", 16, rows, host_pages))
         session = rig.open(format="turns")
         session.ask("Who is it?", max_tokens=60, ignore_eos=True, temperature=1.0, seed=2)
-        rig.step(4)
+        rig.step(5)
         twins = [rig.fork(session) for _ in range(3)]
-        for number, twin in enumerate(twins):
+        for number, twin in enumerate(twins[1:]):  # the first goes on in a copy of the page that both are in
             twin.interrupt(number)
             twin.ask("And now?", max_tokens=60, ignore_eos=True)
         rig.run()
     assert [len(twin.ids()) for twin in (session, *twins)] == [60] * 4
     assert any(plan.copies for plan in rig.plans)
-    assert any(plan.restores for plan in rig.plans) == bool(host_pages)
+    assert any(plan.restores for plan in rig.plans) == (rows == 240 and host_pages > 0)
     told = rig.core.scheduler.statistics()
     assert told["guesses"] == told["guesses_right"] > 60
 
@@ -135,6 +135,14 @@ def test_memory_counts_the_draft_model(text_loaded: Loaded) -> None:
     alone, both = (plan_memory(one, config, make_backend(config, "cpu")) for one in (text_loaded, with_draft))
     assert both.kv_bytes == 2 * alone.kv_bytes
     assert weight_bytes(with_draft) == 2 * weight_bytes(text_loaded)
+
+
+def test_memory_counts_the_rows_that_are_drawn_from(text_loaded: Loaded) -> None:
+    plain = EngineConfig(kv_tokens=1024, slots=8, step_rows=64)
+    config = EngineConfig(kv_tokens=1024, slots=8, step_rows=64, speculative="ngram", speculative_tokens=3)
+    sizes = [plan_memory(text_loaded, one, make_backend(one, "cpu")).step_bytes for one in (plain, config)]
+    wider = EngineConfig(kv_tokens=1024, slots=32, step_rows=64)
+    assert sizes[0] < sizes[1] == plan_memory(text_loaded, wider, make_backend(wider, "cpu")).step_bytes
 
 
 def test_what_cannot_guess_is_refused() -> None:

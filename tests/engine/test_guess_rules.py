@@ -5,19 +5,26 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from penstock.engine.conversation.reply import ReplyState
 from penstock.engine.guessing.chance import Chance
 from penstock.engine.guessing.lookup import continued
 from penstock.engine.pages import PagePool, PageTable
 from penstock.engine.plan import Draw, Feed, Guesses
+from penstock.engine.positions import Cursor
 from penstock.engine.runner.guesses import drawn_rows, laid_behind, result
 from penstock.engine.runner.sampler import sample, seed_of
 from penstock.engine.scheduling.pace import GuessPace
 from penstock.engine.span import Rows
+from penstock.engine.words.detokenize import Detokenizer
+from penstock.streams.requests.request import Sampling, SamplingParams
+
+from tests.fixtures.loaded import plain
 
 # The model's logits at the first place, and at the second by the first token; those of a draft model.
 FIRST = torch.tensor([1.0, 0.4, -0.3, 0.0])
@@ -179,3 +186,23 @@ def test_penalties_know_the_guesses() -> None:
     feed = Feed(1, 0, 0, [Rows(np.array([0]), NOWHERE)], Draw(said=(5,)), guesses=Guesses(positions, behind, (7, 8, 9)))
     _, draws = drawn_rows([laid_behind(feed)])
     assert [draw.said for draw in draws] == [(5,), (5, 7), (5, 7, 8), ()]
+
+
+@given(
+    said=st.lists(st.integers(0, 9), max_size=6),
+    more=st.lists(st.integers(0, 9), min_size=1, max_size=6),
+    least=st.integers(0, 12),
+    repetition=st.sampled_from([1.0, 1.3]),
+)
+def test_a_later_token_is_drawn_as_it_will_be(said: list[int], more: list[int], least: int, repetition: float) -> None:
+    """But for what was said between, which `laid_behind` adds."""
+    params = SamplingParams(
+        temperature=0.8, seed=3, min_tokens=least, repetition_penalty=repetition, stop_token_ids=[11]
+    )
+    ends, text = frozenset([12]), Detokenizer(plain("text")[1], [])
+    reply = ReplyState(1, 1, params, text, 0, Cursor(), ends, Sampling())
+    reply.ids = list(said)
+    ahead = reply.draw(len(more))
+    reply.ids += more
+    assert msgspec.structs.replace(ahead, said=()) == msgspec.structs.replace(reply.draw(), said=())
+    assert ahead.said == (tuple(said) if repetition != 1 else ())

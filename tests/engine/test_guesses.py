@@ -97,7 +97,8 @@ def test_a_stop_string_ends_a_reply_among_guesses(text_loaded: Loaded, right: fl
     _, without = spoken(text_loaded, None, max_tokens=30)
     tokens = [event for event in without if isinstance(event, Token)]
     stop = "".join(event.text for event in tokens[8:11])
-    for params in ({"stop": [stop]}, {"stop_token_ids": [tokens[7].id]}):
+    ways: list[dict[str, Any]] = [{"stop": [stop]}, {"stop_token_ids": [tokens[7].id]}]
+    for params in ways:
         plain, before = spoken(text_loaded, None, max_tokens=30, **params)
         rig, after = spoken(text_loaded, right, max_tokens=30, **params)
         assert alike(after) == alike(before)

@@ -32,6 +32,13 @@ SIZES: dict[str, Any] = {
     "pad_token_id": 0,
 }
 GROUPED: dict[str, Any] = SIZES | {"num_key_value_heads": 2}
+
+
+def _config(kind: str, **sizes: Any) -> Any:
+    """A configuration that takes more than its class names."""
+    return getattr(hf, kind)(**sizes)
+
+
 BOTH_WAYS: dict[str, Any] = GROUPED | {"is_causal": False}
 # fmt: off
 SERVED = {
@@ -89,22 +96,24 @@ SERVED = {
         mamba_d_state=8,
         mamba_n_groups=1,
     ),
-    "heads by layer": hf.Gemma4TextConfig(
-        **GROUPED, head_dim=16, global_head_dim=24, num_global_key_value_heads=1, attention_k_eq_v=True,
+    "heads by layer": _config(
+        "Gemma4TextConfig", **GROUPED, head_dim=16, global_head_dim=24, num_global_key_value_heads=1,
+        attention_k_eq_v=True,
         sliding_window=8, layer_types=["sliding_attention", "full_attention"], hidden_size_per_layer_input=0,
     ),
     "chunks": hf.Llama4TextConfig(
         **GROUPED, intermediate_size_mlp=96, num_local_experts=2, head_dim=16, attention_chunk_size=8, floor_scale=5,
         no_rope_layers=[1, 0], attn_scale=0.5,
     ),
-    "words and keys by layer": hf.Gemma4TextConfig(
-        **GROUPED | {"num_hidden_layers": 4}, head_dim=16, global_head_dim=24, sliding_window=8,
+    "words and keys by layer": _config(
+        "Gemma4TextConfig", **GROUPED | {"num_hidden_layers": 4}, head_dim=16, global_head_dim=24, sliding_window=8,
         layer_types=["sliding_attention", "full_attention"] * 2, num_kv_shared_layers=2,
         hidden_size_per_layer_input=8, vocab_size_per_layer_input=1152, use_double_wide_mlp=True,
         final_logit_softcapping=30.0,
     ),
-    "several rows at once": hf.Gemma3nTextConfig(
-        **GROUPED | {"num_hidden_layers": 4}, head_dim=16, sliding_window=8, num_kv_shared_layers=2,
+    "several rows at once": _config(
+        "Gemma3nTextConfig", **GROUPED | {"num_hidden_layers": 4}, head_dim=16, sliding_window=8,
+        num_kv_shared_layers=2,
         layer_types=["sliding_attention", "full_attention"] * 2, hidden_size_per_layer_input=8,
         vocab_size_per_layer_input=1100, laurel_rank=8, altup_num_inputs=2,
         activation_sparsity_pattern=[0.5, 0.5, 0.0, 0.0],

@@ -122,10 +122,12 @@ BUILDERS: dict[str, Built] = {
 
 TYPES = [name for name in BUILDERS if " " not in name]  # the others are a second model of a type
 
-# What they show is shown by another family of the suite too, or they take seconds.
+# What they show is shown by another family of the suite too, or they take seconds. Of those whose layers keep states
+# two are looked at in every run.
 _SLOW = {
     *("blip-2", "chameleon", "cosmos3_edge", "cosmos3_omni", "deepseek_ocr2", "emu3", "fast_vlm", "glmga"),
-    *("muse_glimmer", "muse_spark", "paligemma 2", "perception_lm", "phi4_multimodal"),
+    *("muse_glimmer", "muse_spark", "paligemma 2", "perception_lm", "phi4_multimodal", "gemma4_unified"),
+    *("lfm3_vl", "minicpm_ocr", "minicpmv4_6", "minicpmv4_7", "nemotron_h_omni", "qwen3_5_moe"),
 }
 
 

@@ -130,7 +130,7 @@ def _marked() -> tuple[Any, dict[str, int], dict[str, Any]]:
     return tokenizer, ids, marks
 
 
-def _ids(ids: dict[str, int]) -> dict[str, int]:
+def _ids(ids: dict[str, int]) -> dict[str, Any]:
     named = {"image_token_id": "<image>", "video_token_id": "<|video|>", "audio_token_id": "<sound>",
              "boi_token_id": "<boi>", "eoi_token_id": "<eoi>", "boa_token_id": "<boa>",
              "eoa_token_index": "<eoa>"}  # fmt: skip

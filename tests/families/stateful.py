@@ -202,7 +202,6 @@ def nemotron_h_omni(folder: Path) -> Path:
         vision_hidden_size=32, audio_token_id=ids["<so_embedding>"],
         projector_hidden_size=48,
         image_token_id=ids["<image>"], video_token_id=ids["<video>"],
-        tie_word_embeddings=False,
     )  # fmt: skip
     processor = hf.NemotronH_Omni_Reasoning_V3Processor(
         hf.NemotronH_Omni_Reasoning_V3ImageProcessor(patch_size=PATCH, min_num_patches=4, max_num_patches=64),

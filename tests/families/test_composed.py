@@ -27,8 +27,8 @@ from tests.families.composed import PAIRS, REFUSED, SERVED, compose
 from tests.families.compositions import PAGE
 
 # Of each way one is looked at in every run; the others are slow.
-QUICK = [("siglip", "mistral"), ("pixtral", "olmo2"), ("dinov2", "phi3"), ("clip", "gemma2")]
-QUICK_REFUSED = [("clip", "gpt_oss"), ("siglip2", "qwen2"), ("clip", "lfm2")]
+QUICK = [("pixtral", "olmo2"), ("clip", "gemma2")]
+QUICK_REFUSED = [("clip", "gpt_oss"), ("siglip2", "qwen2")]
 
 
 def quick(pairs: list[tuple[str, str]], chosen: list[tuple[str, str]]) -> list[object]:
@@ -53,8 +53,13 @@ def test_a_pair_that_is_served_is_right(sight: str, text: str, tmp_path: Path) -
     shown = [("image", Image.fromarray(pixels)) for pixels in (WIDE, SMALL)]
     wanted, by_library = stock(model, processor, [turn(*shown, "What do you see?")])
     assert ids == wanted
-    torch.testing.assert_close(torch.stack(logits), by_library, rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(torch.stack(logits), by_library, rtol=0, atol=bound(by_library))
     assert_in_mid_reply(loaded, model, processor)
+
+
+def bound(logits: torch.Tensor) -> float:
+    """How far logits may be from these."""
+    return TOLERANCE * max(1.0, float(logits.abs().max()) / 10)
 
 
 def assert_in_mid_reply(loaded: Loaded, model: object, processor: object) -> None:
@@ -70,7 +75,7 @@ def assert_in_mid_reply(loaded: Loaded, model: object, processor: object) -> Non
     transcript, _ = session.transcript()
     logits, other = (dense(model, processor, transcript, [WIDE, SMALL, last]) for last in (TALL, TALL[::-1].copy()))
     for row, (token, drawn) in session.draws.items():
-        assert float((drawn - logits[row]).abs().max()) < TOLERANCE
+        assert float((drawn - logits[row]).abs().max()) < bound(logits[row])
         assert token == int(drawn.argmax())
     assert max(float((drawn - other[row]).abs().max()) for row, (_, drawn) in session.draws.items()) > 0.1  # it sees
 

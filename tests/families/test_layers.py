@@ -48,6 +48,12 @@ def test_a_layer_that_reads_anothers_keys_takes_no_room(tried: Tried) -> None:
         assert cache.keys[layer].shape[2:] == (heads[layer % 2], (16, 24)[layer % 2])
 
 
+def test_rows_for_words_are_not_taken_where_layers_embed_the_words(tried: Tried) -> None:
+    taken = tried.loaded.family.spec.rows.ids
+    assert ("text" in taken) == (tried.loaded.config.hidden_size_per_layer_input == 0)
+    assert "image" in taken or "image" not in tried.towers.plain
+
+
 def slides(tried: Tried, rows: int) -> None:
     rig = SlidRig(tried.loaded, tried.model, page_tokens=16, kv_tokens=2048)
     session = rig.open(format="turns", window=Window(rows=rows, text_rows=24), system="You watch a door.")

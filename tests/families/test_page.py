@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 import tempfile
+from pathlib import Path
 
+import pytest
+from penstock.engine.config import EngineConfig
 from penstock.engine.families import BUILT_IN
+from penstock.errors import ModelError
 
+from . import census
 from .built import BUILDERS, TYPES
-from .census import PAGE, _said
+from .census import PAGE
 from .refused import REFUSED
 
 
@@ -38,6 +43,10 @@ def test_the_page_names_no_folder_of_the_machine_that_made_it() -> None:
     assert tempfile.gettempdir() + "/" not in PAGE.read_text(encoding="utf-8")
 
 
-def test_a_reason_that_begins_with_the_folder_of_the_model_is_told_without_it() -> None:
-    said = _said(REFUSED["voxtral_realtime"].build, "voxtral_realtime")
-    assert said.startswith("expected the package mistral-common, which this checkpoint needs, got none")
+def test_a_reason_that_begins_with_the_folder_of_the_model_is_told_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path, config: EngineConfig) -> None:
+        raise ModelError(f"{folder}: expected the package timm, which this checkpoint needs, got none")
+
+    monkeypatch.setattr(census, "load", refuse)
+    said = census._said(lambda folder: folder, "any")
+    assert said == "expected the package timm, which this checkpoint needs, got none"

@@ -143,6 +143,44 @@ def test_frames_have_the_size_of_the_same_option(served: Any, name: str) -> None
     run_in(asyncio.new_event_loop, work())
 
 
+@pytest.mark.parametrize(
+    "name", ["glm4v", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cohere_compass", "qwen3_5", "glm46v"))]
+)
+def test_frames_of_a_video_whose_length_is_known_have_the_size_that_the_whole_has(served: Any, name: str) -> None:
+    """Its frames share a budget of pixels. Where a stream does not say how many there will be, each piece has the size
+    that the processor gives it alone."""
+    tried: Tried = served(name)
+    towers = tried.towers
+    assert tried.loaded.family.spec.by_length
+    count, least = 24, towers.least_frames
+    clip = frames(3, count, *SHAPE)
+    part = towers.processor.video_processor
+
+    def rows(pixels: np.ndarray) -> int:
+        video = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        grid = part([video], do_sample_frames=False, return_tensors="pt")["video_grid_thw"]
+        return int(grid.prod()) // part.merge_size**2
+
+    alone, whole = count // least * rows(clip[:least]), rows(clip)
+    assert whole < alone
+
+    async def laid(expected: int | None) -> int:
+        async with Engine(tried.loaded, EngineConfig(kv_tokens=4096)) as engine:
+            async with await engine.stream(Request(expected_frames=expected)) as stream:
+                for tick, pixels in enumerate(clip):
+                    await stream.append(VideoFrame(pixels, round(tick / towers.video_fps * 1e6)))
+                await (await stream.ask("What?", SamplingParams(max_tokens=1))).text()
+                runs = await stream.transcript()
+        ids = {sense.id for sense in towers.senses.values()} | {tried.model.config.image_token_id}  # frames as pictures
+        return sum(id in ids for run in runs if run.seen is not None for id in run.ids)
+
+    async def work() -> None:
+        assert await laid(count) == whole
+        assert await laid(None) == alone
+
+    run_in(asyncio.new_event_loop, work())
+
+
 def test_an_option_that_a_model_does_not_have_names_those_that_it_has(served: Any) -> None:
     glm, aya = served("glm4v").loaded, served("aya_vision").loaded
 

@@ -24,7 +24,7 @@ from penstock.engine.plan import STATES
 from penstock.engine.runner.language import LanguageModel
 from penstock.engine.runner.states import States
 from penstock.errors import InputError, ModelError, OverloadError
-from penstock.streams.event import ReplyStarted
+from penstock.streams.event import Token
 from penstock.streams.item import Text
 from penstock.streams.requests.request import Request, SamplingParams
 from penstock.streams.requests.window import Window
@@ -35,6 +35,7 @@ from tests.engine.acts import Act, Client, acts, perform
 from tests.engine.rig import TOLERANCE, Rig, Session, _streams
 from tests.families import stateful
 from tests.families.suite import Tried, Watched, opened
+from tests.fixtures.adapters import linears, merge, write_adapter
 
 
 @pytest.fixture(scope="module")
@@ -109,11 +110,10 @@ def test_a_reply_is_drawn_again_from_the_prompt(tried: Tried) -> None:
     rig.core.prompt(first, request)
     rig.core.run(5)
     rig.core.scheduler.apply(Fork(first, again, 2, again=SamplingParams(max_tokens=8)))
-    events = rig.core.scheduler.events() + rig.core.run()
-    told: dict[int, list[Any]] = {}
-    for stream, event in events:
-        if not isinstance(event, ReplyStarted) and hasattr(event, "id"):
-            told.setdefault(stream, []).append(event.id)
+    told: dict[int, list[int]] = {first: [], again: []}
+    for stream, event in rig.core.scheduler.events() + rig.core.run():
+        if isinstance(event, Token):
+            told[stream].append(event.id)
     assert told[again][-3:] == told[first][-3:] and len(told[again]) == 8
 
 
@@ -201,7 +201,7 @@ def test_where_states_are_kept(steps: list[tuple[int, int]], open_rows: int) -> 
     carried, rows = Carried(1), 0
     for count, back in steps:
         laid = [stateful.plain(rows + count)]
-        use = carried.feed(count, count == 1, laid, [0], max(0, rows + count - open_rows))
+        use = carried.feed(rows, count, count == 1, laid, [0], max(0, rows + count - open_rows))
         rows += count
         written = [entry for _, entry in use.ends]
         assert use.begin not in written and len({*written}) == len(written)
@@ -265,6 +265,26 @@ def test_what_no_row_can_leave_has_no_window_and_finds_no_pages(tried: Tried) ->
     assert not rig.core.scheduler._finding._on
     states = rig.core.language.states
     assert isinstance(states, States) and not rig.core.language.cache.keys[0].numel()
+
+
+def test_adapters_of_layers_with_states_in_one_batch(tried: Tried, tmp_path: Path) -> None:
+    """Rows go through such a layer stream by stream: each gets what its own stream wears."""
+    names = linears(tried.model, ("in_proj_qkv", "in_proj_z", "out_proj", "q_proj", "down_proj"), "language_model")
+    folders = {str(seed): write_adapter(tmp_path / str(seed), tried.model, names, seed) for seed in (1, 2)}
+    rig = Rig(tried.loaded, page_tokens=4, append_rows=7)
+    try:
+        for name, folder in folders.items():
+            rig.core.load_adapter(name, folder)
+        sessions = {name: rig.open(format="live", adapter=name) for name in ("1", None, "2")}
+        for session in sessions.values():  # as long as one another
+            session.ask("What do you see?", max_tokens=10)
+        rig.run()
+        for name, session in sessions.items():
+            model = tried.model if name is None else merge(tried.model, folders[name])
+            check(session, said(tried._replace(model=model), session), 10)
+        assert len({tuple(session.ids()) for session in sessions.values()}) == 3
+    finally:
+        rig.core.language.adapters.clear()
 
 
 def test_tokens_are_not_guessed(tried: Tried) -> None:

@@ -1,7 +1,7 @@
-"""One quantisation format on this machine, in a process of its own: `python -m tests.hub.one_format NAME FOLDER`.
+"""Quantisation formats here, with the packages that are there: `python -m tests.hub.one_format FOLDER NAME ...`.
 
-Writes small checkpoints in it, loads them by the engine's own way, and compares what is said over pages, with pictures
-that come in mid-reply, with what the library's own model of the same weights says. Prints one JSON object.
+Writes small checkpoints in each, loads them by the engine's own way, and compares what is said over pages, with
+pictures that come in mid-reply, with what the library's own model of the same weights says. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import transformers as hf
 from penstock.engine.config import EngineConfig
+from penstock.engine.loading.forecast import forecast
 from penstock.engine.loading.memory import weight_bytes
 from penstock.engine.loading.open import load
 from penstock.errors import ModelError
@@ -34,6 +35,7 @@ def main(name: str, folder: Path) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for kind, (model, medium) in MODELS.items():
         told[kind] = found = {}
+        folder.mkdir(exist_ok=True)
         source, into = written.even(model_path(model), folder / f"{kind} in floats"), folder / kind
         try:
             if name in written.LIBRARY or name in written.PACKED:
@@ -86,6 +88,7 @@ def _compared(loaded: Any, folder: Path, source: Path, medium: str) -> dict[str,
         "layer": _kind(layers[0]),
         "fast": loaded.fast is not None,
         "bytes": weight_bytes(loaded),
+        "planned": forecast(folder, EngineConfig(dtype="auto")).memory.weight_bytes,
         "floats": weight_bytes(load(source, EngineConfig())),
     }
 
@@ -101,4 +104,5 @@ if __name__ == "__main__":
     hf.logging.set_verbosity_error()
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
-    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]))), flush=True)
+    folder, *names = sys.argv[1:]
+    sys.stdout.write(json.dumps({name: main(name, Path(folder) / name) for name in names}) + "\n")

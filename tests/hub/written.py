@@ -1,5 +1,5 @@
-"""Small checkpoints in the quantisation formats of `transformers`. In: a checkpoint in floats and a format's name. Out: a
-folder with the same model in that format; or what the library raises where it cannot make one here.
+"""Small checkpoints in the quantisation formats of `transformers`. In: a checkpoint in floats and a format's name. Out:
+a folder with the same model in that format; or what the library raises where it cannot make one here.
 
 Some formats the library itself writes (`LIBRARY`), of others the weights are packed here (`PACKED`). Of any other there
 is only the configuration, as its checkpoints have it: what a load says of that is what it says of each of them.
@@ -106,9 +106,11 @@ def _fp8(weight: torch.Tensor) -> Tensors:
 
 
 def _int8(weight: torch.Tensor) -> Tensors:
-    """int8, a scale for each output."""
+    """int8 around 128, four inputs in each int32, a scale for each output."""
     scale = weight.abs().amax(1, keepdim=True) / 127
-    return {"weight": (weight / scale).round().to(torch.int8), "weight_scale": scale}
+    four = ((weight / scale).round() + 128).long().view(len(weight), -1, 4)
+    packed = (four << (8 * torch.arange(4))).sum(-1).to(torch.int32)
+    return {"weight_packed": packed, "weight_scale": scale, "weight_shape": torch.tensor(weight.shape)}
 
 
 def _rounded(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -179,9 +181,9 @@ PACKED: dict[str, tuple[dict[str, Any], Callable[[torch.Tensor], Tensors]]] = {
     "auto-round": ({**_GROUP, "packing_format": "auto_round:auto_gptq"}, _gptq),
     "compressed-tensors": (
         {
-            "format": "int-quantized",
+            "format": "pack-quantized",
             "quantization_status": "compressed",
-            "config_groups": {"group_0": {"targets": ["Linear"], "weights": _WEIGHTS}},
+            "config_groups": {"group_0": {"targets": ["Linear"], "weights": _WEIGHTS, "format": "pack-quantized"}},
             "ignore": ["lm_head", "re:.*visual.*", "re:.*vision_tower.*", "re:.*multi_modal_projector.*"],
         },
         _int8,

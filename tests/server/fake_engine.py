@@ -34,6 +34,7 @@ class FakeInfo(msgspec.Struct, frozen=True, kw_only=True):
     turn_model: str | None = None
     picture_rows: int = 1280
     row_pixels: int = 784
+    adapters: tuple[Any, ...] = ()
 
 
 class FakeReply:

@@ -48,7 +48,8 @@ class Penstock:
 
         async def one(prompt: dict[str, Any]) -> tuple[list[float], list[int]]:
             parts = [{"type": kind, kind: prompt[kind]} for kind in ("image", "video") if kind in prompt]
-            message = {"role": "user", "content": [*parts, {"type": "text", "text": prompt["text"]}]}
+            words = [*parts, {"type": "text", "text": prompt["text"]}] if parts else prompt["text"]
+            message = {"role": "user", "content": words}
             request = Request(messages=[message], params=greedy(tokens), video_fps=VIDEO_FPS)
             times, ids = [], []
             async with await self.engine.stream(request) as stream:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ....streams.event import Closed, Dropped, Error
 from ... import commands as c
+from ...answer import adapter_names
 from ...config import ServerConfig
 from .conversation import GeminiConversation, ToldGemini
 from .inputs import Senses, content_of, media_of, responses_of
@@ -34,6 +35,7 @@ class GeminiDoor:
     def __init__(self, info: EngineInfo, config: ServerConfig, query: Mapping[str, str] | None = None) -> None:
         self._senses = Senses("image" in info.modalities, "audio" in info.modalities)
         self._pictures = PictureSize(info.picture_rows, info.row_pixels)
+        self._adapters = adapter_names(info)
         self._drain_seconds = config.drain_seconds
         self._goes_down = False
         self._talks: GeminiConversation | None = None
@@ -85,7 +87,7 @@ class GeminiDoor:
                 yield from self._talks.returned(responses_of(value, kind))
 
     def _set_up(self, said: Any) -> Iterator[ToldGemini | c.Moving]:
-        self._setup = setup = setup_of(said, self._pictures)
+        self._setup = setup = setup_of(said, self._pictures, self._adapters)
         if setup.handle:
             token, received = place_of(setup.handle)
             yield c.ResumeConnection(token=token, received=received, terms=setup)

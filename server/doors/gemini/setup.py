@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -42,6 +43,7 @@ _KEPT_FIELDS = {
     "interrupts": "realtimeInputConfig",
     "all_sound": "realtimeInputConfig",
     "history_first": "historyConfig",
+    "adapter": "model",
 }
 
 
@@ -54,6 +56,7 @@ class GeminiSetup(msgspec.Struct, frozen=True, kw_only=True):
     interrupts: the begin of speech or of an activity cuts the running turn.
     all_sound: without detection, sound outside of activities goes in too.
     history_first: the first turns of the client are its history, which is not answered.
+    adapter: the one that the client names as its model; None: it names none.
     processor: options of the model's processor, where the client wants pictures of another size.
     resumption: the client wants to be told how it may come back. handle: by which it comes back now; empty: it begins.
     """
@@ -69,6 +72,7 @@ class GeminiSetup(msgspec.Struct, frozen=True, kw_only=True):
     processor: dict[str, bool | int | float] = {}
     resumption: bool = False
     handle: str = ""
+    adapter: str | None = None
 
     @property
     def functions(self) -> list[str]:
@@ -90,11 +94,11 @@ class PictureSize(NamedTuple):
     row_pixels: int
 
 
-def setup_of(said: Any, pictures: PictureSize) -> GeminiSetup:
-    """The setup that a client describes, for a model of such pictures."""
+def setup_of(said: Any, pictures: PictureSize, adapters: Sequence[str] = ()) -> GeminiSetup:
+    """The setup that a client describes, for a model of such pictures, with these adapters."""
     given = fields(said, "setup", _SETUP)
-    text_of(given.get("model", ""), "setup.model")
-    made: dict[str, Any] = {}
+    model = text_of(given.get("model", ""), "setup.model").removeprefix("models/")
+    made: dict[str, Any] = {"adapter": model} if model in adapters else {}
     if "generationConfig" in given:
         generation = fields(given["generationConfig"], "setup.generationConfig", _GENERATION)
         made["params"] = _params(generation, "setup.generationConfig")

@@ -100,6 +100,7 @@ class GeminiTalk:
             window=setup.window,
             params=setup.params,
             processor=setup.processor,
+            adapter=setup.adapter,
             **fields,
         )
 

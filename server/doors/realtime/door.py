@@ -39,13 +39,14 @@ _FULL = (
 
 
 class RealtimeDoor:
-    """One Realtime session. A client that names another model is served by the one that is there, and is told so."""
+    """One Realtime session. A client that names an adapter in its URL wears it. One that names another model is served
+    by the one that is there, and is told so."""
 
     subprotocol = "realtime"
 
     def __init__(self, info: EngineInfo, config: ServerConfig, query: Mapping[str, str] | None = None) -> None:
         self._transcribes = (query or {}).get("intent") == "transcription"
-        self._settings = RealtimeSettings(new_id("sess"), info)
+        self._settings = RealtimeSettings(new_id("sess"), info, (query or {}).get("model"))
         self._conversation = RealtimeConversation()
         self._talk = RealtimeTalk(self._conversation, self._settings)
         self._replies = Responses(self._conversation, self._settings, self._talk)

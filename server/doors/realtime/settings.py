@@ -15,7 +15,7 @@ import msgspec
 from ....errors import InputError
 from ....streams.requests.request import SamplingParams
 from ....streams.requests.structured import Structured
-from ...answer import model_name
+from ...answer import adapter_names, model_name
 from ...tool_calls import call_schema
 from .detection import FIRST, merged_detection
 from .sound import FORMATS, PCM, SoundFormat
@@ -86,11 +86,13 @@ def _first(session_id: str, model: str, hears: bool) -> dict[str, Any]:
 class RealtimeSettings:
     """What is in force. `config` is what `session.created` and `session.updated` say."""
 
-    def __init__(self, session_id: str, info: EngineInfo) -> None:
+    def __init__(self, session_id: str, info: EngineInfo, asked: str | None = None) -> None:
+        """`asked`: the model that the client has named in its URL."""
         self._info = info
+        self.adapter = asked if asked in adapter_names(info) else None
         self._own: SamplingParams | None = None
         self._own_of: dict[str, Any] | None = None  # the configuration of which `_own` is made
-        self.config = _first(session_id, model_name(info.model), "audio" in info.modalities)
+        self.config = _first(session_id, self.adapter or model_name(info.model), "audio" in info.modalities)
 
     # ---- what the other modules read ----
     @property

@@ -33,12 +33,13 @@ class Terms(NamedTuple):
     tools: list[dict[str, Any]]
     format: str
     whole: bool
+    adapter: str | None = None
 
     def request(self, system: str | None, **fields: Any) -> Request:
         """The request of such a stream."""
         tools = {"tools": [_for_template(tool) for tool in self.tools]} if self.tools else {}
         window = None if self.whole else Window()
-        return Request(system=system, format=self.format, window=window, **tools, **fields)
+        return Request(system=system, format=self.format, window=window, adapter=self.adapter, **tools, **fields)
 
 
 class AskedReply(NamedTuple):
@@ -73,7 +74,9 @@ class RealtimeTalk:
         """What the settings ask for, or a response for itself."""
         settings = self._settings
         said = settings.instructions if instructions is None else instructions
-        return Terms(said, settings.tools if tools is None else tools, settings.format, settings.whole)
+        return Terms(
+            said, settings.tools if tools is None else tools, settings.format, settings.whole, settings.adapter
+        )
 
     def fresh(self) -> bool:
         """Whether the stream holds the conversation and draws replies as the session says, so that a reply which it

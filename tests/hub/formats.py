@@ -1,0 +1,139 @@
+"""The quantisation formats of the installed `transformers`, each with what a load of small checkpoints in it said here:
+docs/quantised.md.
+
+`python -m tests.hub.formats PACKAGES [NAME ...]` tries them, all or those that are named, and writes the page. Those
+that need the same packages share a process (one_format.py). PACKAGES is a folder in which each package that a format
+needs lies in a folder of its own, as `pip install --no-deps --target PACKAGES/NAME NAME` puts it there; what is not
+there is tried without. What was found is kept in formats.json, so that the page can be made again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers as hf
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+
+ROOT = Path(__file__).parents[2]
+PAGE, FOUND = ROOT / "docs" / "quantised.md", Path(__file__).with_name("formats.json")
+# What is installed for a format beside `accelerate` and `psutil`.
+NEEDS: dict[str, tuple[str, ...]] = {
+    "torchao int8": ("torchao",),
+    "torchao int8, activations too": ("torchao",),
+    "torchao int4": ("torchao",),
+    "torchao fp8": ("torchao",),
+    "bitsandbytes_4bit": ("bitsandbytes",),
+    "bitsandbytes_8bit": ("bitsandbytes",),
+    "compressed-tensors": ("compressed_tensors", "loguru"),
+    "quanto": ("optimum_quanto", "ninja"),
+    "hqq": ("hqq", "einops", "termcolor"),
+    "aqlm": ("aqlm", "scipy"),
+    "vptq": ("vptq",),
+    "quark": ("amd_quark", "scipy"),
+    "fp_quant": ("fp_quant", "scipy"),
+    "gptq": ("optimum",),
+}
+_ALWAYS = ("accelerate", "psutil")
+# How far our logits may be from those of the library's model: rounding of float32; or, where activations are rounded
+# too, a part of what the format costs.
+EXACT, SHARE = 1e-4, 0.5
+HEAD = """# Quantised checkpoints
+
+Made by `python -m tests.hub.formats` with transformers {library}, torch {torch}, on {machine} without CUDA. For each
+format that `transformers` names, small checkpoints were written, one for words and one that also sees (Qwen2.5-VL, its
+tower in floats), and loaded as `penstock serve` loads them. A format runs if the logits over pages, with media that
+comes into a running reply, are those of the library's own model of the same weights. "Off by" is what the format costs:
+the error of that model's logits beside the model in floats, root mean square in standard deviations (random weights
+are off by more than trained ones). "Weights" is what the model takes of what it takes in floats; embeddings, output
+layer and tower, which stay in floats, are most of so small a model. Where layers are no plain linear layers, the
+decoder runs as the library has it, over the weights as they are stored; `fp8` the library itself puts into floats on a
+CPU. "Not shown": no weight of these models could be written in the format, so only its name was in the checkpoint.
+
+"""
+COLUMNS = ("format", "on a CPU", "packages", "off by", "weights", "held as, or why not")
+
+
+def names() -> list[str]:
+    """All formats; torchao's by type."""
+    ours = [name for name in NEEDS if name.startswith("torchao ")]
+    return sorted({*AUTO_QUANTIZATION_CONFIG_MAPPING} - {"torchao"} | {*ours})
+
+
+def main(packages: Path, wanted: list[str]) -> None:
+    found = json.loads(FOUND.read_text()) if FOUND.is_file() else {}
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name in wanted or names():
+        groups.setdefault(NEEDS.get(name, ()), []).append(name)
+    for needs, group in groups.items():
+        found |= tried(group, [packages / need for need in (*_ALWAYS, *needs)])
+        FOUND.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    PAGE.write_text(page(found), encoding="utf-8")
+
+
+def tried(group: list[str], packages: list[Path]) -> dict[str, Any]:
+    """What a process of its own said of each of these formats, and the packages that it had."""
+    there = [package for package in packages if package.is_dir()]
+    paths = [os.environ.get("PYTHONPATH", ""), str(ROOT), *map(str, there)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "HF_HUB_OFFLINE": "1"}
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "tests.hub.one_format", folder, *group]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800, cwd=ROOT)
+    if done.returncode:
+        raise RuntimeError(f"{group}: {done.stderr[-2000:]}")
+    versions = {
+        one.metadata["Name"]: one.version for place in there for one in metadata.distributions(path=[str(place)])
+    }
+    said = json.loads(done.stdout.splitlines()[-1])
+    return {name: said[name] | {"packages": versions} for name in group}
+
+
+def page(found: dict[str, Any]) -> str:
+    head = HEAD.format(library=hf.__version__, torch=torch.__version__.partition("+")[0], machine=platform.machine())
+    rows = [row(name, found[name]) if name in found else [f"`{name}`", "not tried", *[""] * 4] for name in names()]
+    runs = sum(cells[1] == "runs" for cells in rows)
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in [COLUMNS, ["---"] * len(COLUMNS), *rows])
+    return f"{head}Of {len(rows)} formats {runs} run on this CPU.\n\n{table}\n"
+
+
+def row(name: str, said: dict[str, Any]) -> list[str]:
+    kinds = [said["words"], said["pictures"]]
+    packages = ", ".join(f"{one} {version}" for one, version in sorted(said["packages"].items()) if one != "psutil")
+    if all(_runs(kind) for kind in kinds):
+        cost = max(kind["cost"] for kind in kinds)
+        part = said["words"]["bytes"] / said["words"]["floats"]
+        return [f"`{name}`", "runs", packages, f"{cost:.2g}", f"{part:.0%}", said["words"]["layer"]]
+    return [f"`{name}`", *_why_not(kinds), "", "", _reason(kinds)]
+
+
+def _runs(kind: dict[str, Any]) -> bool:
+    """Loaded, its weights really in this format, and as the library's own model."""
+    return 0 < kind.get("cost", 0) and kind["gap"] <= max(EXACT, SHARE * kind["cost"])
+
+
+def _why_not(kinds: list[dict[str, Any]]) -> list[str]:
+    reason = _reason(kinds)
+    if any(kind.get("cost") == 0 for kind in kinds):
+        return ["not shown", ""]  # only its name could be put into a checkpoint
+    if "expected a CUDA device" in reason:
+        return ["needs CUDA", ""]
+    package = next((part for part in reason.split("pip install '")[1:]), "").partition("'")[0]
+    return ["refused: a package is missing", package] if package else ["refused", ""]
+
+
+def _reason(kinds: list[dict[str, Any]]) -> str:
+    said = next(kind for kind in kinds if not _runs(kind))
+    nothing = "of these models it holds no weight" if said.get("cost") == 0 else "its logits are not the library's"
+    return str(said.get("error") or said.get("failed") or said.get("unwritten") or nothing).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

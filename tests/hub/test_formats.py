@@ -1,0 +1,116 @@
+"""Quantised checkpoints: what stands in the way is said before a weight is read, and what they hold is counted so.
+
+Which formats run is in docs/quantised.md, made by tests/hub/formats.py.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from penstock.engine.config import FITTING, EngineConfig
+from penstock.engine.loading.fingerprint import fingerprint
+from penstock.engine.loading.forecast import forecast
+from penstock.engine.loading.inner import inner
+from penstock.engine.loading.int8 import quantize
+from penstock.engine.loading.memory import weight_bytes
+from penstock.engine.loading.open import load
+from penstock.engine.runner.takeover import take_over
+from penstock.errors import ModelError
+from safetensors.torch import load_file
+from torch.testing._internal.two_tensor import TwoTensor
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+
+from tests.fixtures.recipe import model_path
+from tests.hub import written
+from tests.hub.formats import FOUND, PAGE, names, page
+
+missing = pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (
+            {"quant_method": "gptq", "bits": 4},
+            "expected the package optimum, which this checkpoint needs, got none: pip",
+        ),
+        ({"quant_method": "compressed-tensors"}, "expected the package compressed-tensors>=0.15.0, which this"),
+        (
+            {"quant_method": "fp8"},
+            "expected the package accelerate, which this checkpoint needs, got none",
+        ),
+        ({"quant_method": "higgs"}, "expected a CUDA device, which the quantisation higgs needs, got none: HIGGS"),
+        ({"quant_method": "spqr"}, "expected a CUDA device, which the quantisation spqr needs, got none: GPU is"),
+        ({"quant_method": "aqlm"}, "quantization_config: expected layers that give a row the same alone and beside"),
+        ({"quant_method": "one_bit"}, "quantization_config: expected one of aqlm, .*, vptq, got 'one_bit'"),
+        (
+            {"quant_method": "torchao"},
+            "expected the package torchao, which this checkpoint needs, got none",
+        ),
+        (
+            {"quant_method": "nvfp4"},
+            "quantization_config: expected one that can be loaded here, got nvfp4: Loading",
+        ),
+    ],
+)
+
+
+def declared(folder: Path, name: str, settings: dict[str, Any]) -> Path:
+    """A checkpoint that says so of itself; its weights cannot be read."""
+    shutil.copytree(model_path(name), folder)
+    (folder / "model.safetensors").write_bytes(b"nobody reads this")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))
+    return folder
+
+
+@missing
+@pytest.mark.parametrize("name", ["text", "qwen2_5_vl"])
+def test_what_is_missing_is_said_before_a_weight_is_read(
+    tmp_path: Path, name: str, settings: dict[str, Any], told: str
+) -> None:
+    if "CUDA" in told and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(ModelError, match=f"^{tmp_path}/model: {told}"):
+        load(declared(tmp_path / "model", name, settings), EngineConfig())
+
+
+def test_a_quantised_tensor_is_counted_by_what_it_holds_and_left_as_it_is() -> None:
+    """`TwoTensor` stands for one: it passes for floats and holds two tensors. The decoder is not taken over, and no
+    layer of it becomes int8."""
+    loaded = load(model_path("text"), EngineConfig())
+    before, own = weight_bytes(loaded), fingerprint(loaded.text, loaded.head, loaded.config)
+    layer = loaded.text.layers[0].mlp.down_proj
+    held = layer.weight.detach()
+    layer.weight = torch.nn.Parameter(TwoTensor(held, held + 1), requires_grad=False)
+    assert [part.data_ptr() for part in inner(layer.weight)][0] == held.data_ptr()
+    assert weight_bytes(loaded) == before + held.nbytes
+    assert fingerprint(loaded.text, loaded.head, loaded.config) != own
+    assert take_over(loaded._replace(fast=None)).fast is None
+    layers = sum(type(one) is torch.nn.Linear for one in loaded.text.modules())
+    assert quantize(loaded.text) == layers - 1 and type(layer) is torch.nn.Linear
+
+
+def test_a_plan_for_another_machine_takes_quantised_weights_from_their_files(tmp_path: Path) -> None:
+    """This one has no package for them. Of four bits half a byte is left, and a scale for each group of 32."""
+    written.write("gptq", model_path("text"), tmp_path / "model")
+    config = msgspec.structs.replace(FITTING, device="cuda", dtype="bfloat16")
+    small, floats = (forecast(folder, config, elsewhere=1 << 34) for folder in (tmp_path / "model", model_path("text")))
+    layers = sum(
+        weight.numel()
+        for name, weight in load_file(model_path("text") / "model.safetensors").items()
+        if "_proj.w" in name
+    )
+    saved = floats.memory.weight_bytes - small.memory.weight_bytes
+    assert 1.2 * layers < saved < 1.5 * layers
+    assert small.memory.pages > floats.memory.pages
+
+
+def test_the_page_has_a_line_for_each_format() -> None:
+    found = json.loads(FOUND.read_text())
+    assert {*found} <= {*names()}
+    assert {name.split()[0] for name in names()} == {*AUTO_QUANTIZATION_CONFIG_MAPPING}
+    assert PAGE.read_text(encoding="utf-8") == page(found)
