@@ -39,7 +39,7 @@ class ProcessorOptions:
     """The options of one processor. `found` are those that change something, and `fps`, to which streams keep."""
 
     def __init__(self, processor: Any) -> None:
-        self._images = getattr(processor, "image_processor", None)
+        self._images: Any = getattr(processor, "image_processor", None)
         self._videos = getattr(processor, "video_processor", None)
         self.found: dict[str, Option] = {}
         self.by_length = False  # as in `MediaSpec`
@@ -56,7 +56,7 @@ class ProcessorOptions:
     def of_pictures(self, values: Values) -> dict[str, Any]:
         """What a call is given for its pictures."""
         given: dict[str, Any] = {}
-        size = _size(self._images)
+        size: dict[str, bool | int | float] = {**_size(self._images)}
         for name, value in values.items():
             if name in _taken(self._images):
                 given[name] = value

@@ -23,13 +23,14 @@ _MADE_ELSEWHERE = {"image": ("image", "images"), "video": ("video", "videos"), "
 class ProcessorFacts(Protocol):
     """What a family says of its processor.
 
-    `kinds`: of the parts that a message may have. `nested`: the kinds that it takes as a list for each
-    prompt.
+    `kinds`: of the parts that a message may have. `nested`: the kinds that it takes as a list for each prompt.
+    `unwritten`: those that it sets before the text by itself.
     """
 
     processor: Any
     kinds: tuple[str, ...]
     nested: tuple[str, ...]
+    unwritten: frozenset[str]
 
     def placeholders(self) -> dict[str, str]:
         """What stands in a text for one piece of media, by kind."""

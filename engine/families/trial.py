@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ...errors import InputError, ModelError
-from ...streams.requests.prompt import Content, Media
+from ...streams.requests.prompt import Content, Media, Piece
 from ...streams.segment import AudioSegment, ImageSegment, Segment, VideoSegment
 from ..embeddings import EncodedPrompt, joined
 from ..family import Loaded
@@ -79,7 +79,7 @@ class FamilyTrial:
             senses = [towers.senses.get(kind) for kind in (first, other)]
             if any(sense is None for sense in senses) or all(sense and sense.encode for sense in senses):
                 continue
-            media = [Media(kind, self._passed[kind][0]) for kind in (first, other)]
+            media: list[Piece] = [Media(kind, self._passed[kind][0]) for kind in (first, other)]
             parts = [{"type": kind, kind: "x"} for kind in (first, other)] + [{"type": "text", "text": _WORDS}]
             asked = Content(media, messages=[{"role": "user", "content": parts}], video_fps=towers.video_fps)
             try:
@@ -232,7 +232,7 @@ class FamilyTrial:
                     towers.senses[kind],
                     towers.marks.get(kind, _NONE),
                     towers.unwritten,
-                    towers.ways.get(kind),
+                    towers.ways.get(kind, Together.NONE),
                     self.drawn,
                 )
                 whole = whole or kept

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import copy
 import re
+from importlib import import_module
 from typing import Any
 
 from ...errors import ModelError
-from ..runner.library import transformers
 from ..runner.rotary import decoder_config
 
 # Formats whose kernels give one row other numbers than they give it among many.
@@ -31,7 +31,7 @@ def stays_quantised(config: Any, here: bool = True) -> bool:
     given = quantisation(config)
     if given is None:
         return False
-    auto = transformers.quantizers.auto
+    auto = import_module("transformers.quantizers.auto")
     settings = given if isinstance(given, dict) else given.to_dict()
     method = str(settings.get("quant_method", "bitsandbytes"))
     if not auto.AutoHfQuantizer.supports_quant_method(settings):

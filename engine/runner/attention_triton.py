@@ -92,7 +92,7 @@ def _attend(
     out, lse. KEPT: "floats", or as `EngineConfig.kv_dtype` has it."""
     tile, kv_head, share = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     GROUP: tl.constexpr = HEADS // KV_HEADS
-    MORE: tl.constexpr = 0 if KEPT == "floats" else _SCALE_BYTES
+    MORE: tl.constexpr = _SCALE_BYTES * (KEPT != "floats")
     start, stop = tl.load(tiles + tile * 2), tl.load(tiles + tile * 2 + 1)
     table = tables + tl.load(slots + start).to(tl.int64) * table_stride
 
@@ -104,7 +104,8 @@ def _attend(
     inside, filled = places < DIM, wide < WIDE
     q = tl.load(query + line[:, None] * DIM + places[None, :], mask=here[:, None] & inside[None, :], other=0.0)
 
-    ends, begins, low, high = _reach(lengths, firsts, row, here, share, shares, BLOCK_N, WINDOWED, SPLIT)
+    reach = _reach(lengths, firsts, row, here, share, shares, BLOCK_N, WINDOWED, SPLIT)
+    ends, begins, low, high = reach[0], reach[1], reach[2], reach[3]
     best, total = tl.full([BLOCK_M], float("-inf"), tl.float32), tl.zeros([BLOCK_M], tl.float32)
     weighted = tl.zeros([BLOCK_M, BLOCK_W], tl.float32)
     for first in range(low, high, BLOCK_N):

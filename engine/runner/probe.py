@@ -159,7 +159,11 @@ def _stock_and_layer(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The same, and what the output layer gave for it; None where the model does not call that."""
     gave: list[torch.Tensor] = []
-    hook = head.register_forward_hook(lambda _, args, output: gave.append(output))
+
+    def keep(_: Any, __: Any, output: torch.Tensor) -> None:
+        gave.append(output)
+
+    hook = head.register_forward_hook(keep)
     try:
         logits = _stock(model, inputs, attention)
     finally:

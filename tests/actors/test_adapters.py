@@ -134,11 +134,11 @@ async def _again(engine: Engine, folder: Path) -> list[int]:
 def test_another_content_under_the_same_name_finds_no_old_pages(house: House) -> None:
     async def work() -> None:
         async with house.engine(page_tokens=4) as engine:
-            words = {"system": "You watch a door, and say who comes and who goes."}
+            system = "You watch a door, and say who comes and who goes."
             replies, cached = [], []
             for which in (1, 2, 1):
                 await engine.load_adapter("a", adapter("omni", which, towers=True))
-                async with await engine.stream(Request(format="turns", adapter="a", **words)) as stream:
+                async with await engine.stream(Request(format="turns", adapter="a", system=system)) as stream:
                     reader = Reader(stream)
                     await stream.append(IMAGE)
                     replies.append(await ids(await stream.ask(WORDS, most(8))))

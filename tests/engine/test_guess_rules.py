@@ -197,9 +197,9 @@ def test_penalties_know_the_guesses() -> None:
 def test_a_later_token_is_drawn_as_it_will_be(said: list[int], more: list[int], least: int, repetition: float) -> None:
     """But for what was said between, which `laid_behind` adds."""
     params = SamplingParams(
-        temperature=0.8, seed=3, min_tokens=least, repetition_penalty=repetition, stop_token_ids=[11]
+        temperature=0.8, seed=3, min_tokens=least, repetition_penalty=repetition, stop_token_ids=(11,)
     )
-    ends, text = frozenset([12]), Detokenizer(plain("text")[1], [])
+    ends, text = frozenset([12]), Detokenizer(plain("text")[1], ())
     reply = ReplyState(1, 1, params, text, 0, Cursor(), ends, Sampling())
     reply.ids = list(said)
     ahead = reply.draw(len(more))

@@ -78,7 +78,8 @@ SERVED = {
         linear_num_key_heads=2,
         linear_num_value_heads=4,
     ),
-    "mamba": hf.NemotronHConfig(
+    "mamba": _config(
+        "NemotronHConfig",
         **GROUPED,
         layer_types=["linear_attention", "full_attention"],
         head_dim=16,
@@ -87,7 +88,8 @@ SERVED = {
         ssm_state_size=8,
         n_groups=2,
     ),
-    "keys and a state in each layer": hf.FalconH1Config(
+    "keys and a state in each layer": _config(
+        "FalconH1Config",
         **GROUPED,
         head_dim=16,
         mamba_d_ssm=64,

@@ -23,7 +23,7 @@ def paligemma(folder: Path, text: dict[str, Any] | None = None) -> Path:
         text_config={"model_type": "gemma", **language_sizes(), **marks, "head_dim": 16, **(text or {})},
         image_token_index=ids["<image>"], projection_dim=64, hidden_size=64, vocab_size=1152,
     )  # fmt: skip
-    images = hf.SiglipImageProcessor(size=SQUARE)
+    images: Any = hf.SiglipImageProcessor(size=SQUARE)
     images.image_seq_length = ROWS
     processor = hf.PaliGemmaProcessor(images, tokenizer, chat_template=CHAT)
     return _save(folder, hf.PaliGemmaForConditionalGeneration(config), tokenizer, processor, settle=from_one)

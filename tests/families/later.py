@@ -21,7 +21,7 @@ def glmga(folder: Path) -> Path:
     """GLM-4.6V's model and another processor of its pictures and films."""
     tokenizer, ids, marks = _marked("<|image|>", "<|video|>", "<|begin_of_image|>", "<|end_of_image|>",
                                     "<|begin_of_video|>", "<|end_of_video|>")  # fmt: skip
-    config = hf.GlmgaConfig(
+    config: Any = hf.GlmgaConfig(
         text_config={**language_sizes([2, 3, 3]), **marks},
         vision_config={"depth": 2, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48, "image_size": SIDE,
                        "patch_size": PATCH, "out_hidden_size": 64},
@@ -42,7 +42,7 @@ def pp_chart2table(folder: Path) -> Path:
     """GOT-OCR 2's model with another processor, which has no token for a picture."""
     tokenizer, ids, marks = _tokenizer("<img>", "</img>", "<imgpad>")
     tokenizer.chat_template = CHAT.replace("<image>", "<img>" + 4 * "<imgpad>" + "</img>")
-    config = hf.PPChart2TableConfig(
+    config: Any = hf.PPChart2TableConfig(
         vision_config={"hidden_size": 16, "output_channels": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
                        "image_size": 128, "patch_size": 16, "window_size": 4, "global_attn_indexes": [],
                        "mlp_dim": 24},

@@ -175,14 +175,13 @@ def fuyu(folder: Path) -> Path:
     tokenizer, ids, marks = _seeing("|SPEAKER|", "|NEWLINE|", "<s>", "<0x04>")
     config = hf.FuyuConfig(text_config={"model_type": "persimmon", **language_sizes(), **marks},
                            image_token_id=ids["|SPEAKER|"], patch_size=PATCH, image_size=SIDE)  # fmt: skip
+    patches: Any = {"height": PATCH, "width": PATCH}
     return _save(
         folder,
         hf.FuyuForCausalLM(config),
         tokenizer,
         hf.FuyuProcessor(
-            hf.FuyuImageProcessor(
-                size={"height": 2 * SIDE, "width": 2 * SIDE}, patch_size={"height": PATCH, "width": PATCH}
-            ),
+            hf.FuyuImageProcessor(size={"height": 2 * SIDE, "width": 2 * SIDE}, patch_size=patches),
             tokenizer,
         ),
     )

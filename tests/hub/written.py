@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ KEPT = ("lm_head", "visual", "model.visual", "vision_tower", "multi_modal_projec
 
 def _torchao(name: str, **options: Any) -> Callable[[], Any]:
     def config() -> Any:
-        import torchao.quantization as ao
+        ao = import_module("torchao.quantization")
 
         return hf.TorchAoConfig(getattr(ao, name)(**options), modules_to_not_convert=list(KEPT))
 
