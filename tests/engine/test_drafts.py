@@ -111,6 +111,7 @@ def test_it_knows_what_pages_hold(text_loaded: Loaded, rows: int, host_pages: in
     assert told["guesses"] == told["guesses_right"] > 60
 
 
+@pytest.mark.slow
 def test_a_model_that_never_agrees_is_asked_less_and_less(text_loaded: Loaded) -> None:
     ids, steps, told = said(drafted(text_loaded, 50.0), "same", {"temperature": 0}, tokens=160)
     assert ids == said(text_loaded, None, {"temperature": 0}, tokens=160)[0]

@@ -68,7 +68,7 @@ def declared(folder: Path, name: str, settings: dict[str, Any]) -> Path:
 
 
 @missing
-@pytest.mark.parametrize("name", ["text", "qwen2_5_vl"])
+@pytest.mark.parametrize("name", ["text", pytest.param("qwen2_5_vl", marks=pytest.mark.slow)])
 def test_what_is_missing_is_said_before_a_weight_is_read(
     tmp_path: Path, name: str, settings: dict[str, Any], told: str
 ) -> None:

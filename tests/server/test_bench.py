@@ -50,6 +50,7 @@ FIRST_AND_BETWEEN = ("first token", "between tokens")
 TAKEN_AND_ASKED = ("taking in a picture", "question to first token")
 
 
+@pytest.mark.slow
 def test_latency_with_guesses(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--model", str(model_path("qwen2_5_vl")), "--rounds", "1", "--tokens", "24", "--speculative", "ngram"]
     _, figures, code = bench(capsys, "bench", "latency", *words)
