@@ -142,8 +142,8 @@ def wearing(worn: Worn | None) -> Iterator[None]:
 
 
 def worn_now() -> Worn | None:
-    """What is worn here."""
-    return _WORN.get()
+    """What is worn here. Nothing in a pass that is compiled: one with adapters is not."""
+    return None if torch.compiler.is_compiling() else _WORN.get()
 
 
 def carried(work: Callable[P, R]) -> Callable[P, R]:

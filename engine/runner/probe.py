@@ -62,7 +62,7 @@ def check_prompt(
     ours, stock = loaded.drawn(ours), whole[rows]
     error = _error(ours, stock)
     if not error <= _TOLERANCE and not _is_rounding(ours, stock, model, inputs, attention, rows):
-        if error == float("inf"):
+        if error == float("inf") and _shuts(stock):
             raise ModelError("the library shuts out words by their logits, which does not happen over pages")
         cause = _cause(loaded, model, prompt, inputs, attention)
         raise ModelError(
@@ -136,6 +136,12 @@ def _cause(loaded: Loaded, model: Any, prompt: EncodedPrompt, inputs: Any, atten
         return f"{what} do not differ, so the picture's own rows do it" if head else ""
     except Exception:  # whatever a model raises that takes none of this: the refusal stands without a cause
         return ""
+
+
+def _shuts(logits: torch.Tensor) -> bool:
+    """Whether the same words are shut out in all rows."""
+    shut = logits.float() <= SHUT
+    return bool(shut.any() and (shut == shut[0]).all())
 
 
 def _error(ours: torch.Tensor, stock: torch.Tensor) -> float:

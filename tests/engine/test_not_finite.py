@@ -81,7 +81,7 @@ def test_an_encoder_that_gives_no_numbers_fails_its_input(omni_loaded: Loaded) -
     towers = omni_loaded.towers
 
     class Broken:
-        rows = staticmethod(towers.rows)
+        rows, times_inside = staticmethod(towers.rows), towers.times_inside
 
         @staticmethod
         def encode(batch: list) -> list:

@@ -185,6 +185,7 @@ class _Info(NamedTuple):
     model: str = "omni"
     modalities: tuple[str, ...] = ("image", "audio")
     transcription: Any = WORDINGS["qwen2_5_omni"]
+    adapters: tuple[Any, ...] = ()
 
 
 def form(**fields: str) -> RequestBody:
