@@ -7,6 +7,7 @@ the event loop; a model gets an adapter between two steps, and loses it when no 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,7 +48,7 @@ class AdapterInfo(msgspec.Struct, frozen=True):
     encodes: bool
 
 
-class Adapted:
+class Adapted(ABC):
     """An engine, as far as it has adapters."""
 
     info: EngineInfo
@@ -77,9 +78,9 @@ class Adapted:
         self._adapters.unload(name)
         self._tell_adapters()
 
+    @abstractmethod
     def check_alive(self) -> None:
         """StreamClosedError where the engine has failed or is stopped."""
-        raise NotImplementedError
 
     def _tell_adapters(self) -> None:
         """`info` says which are loaded."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +31,36 @@ from tests.fixtures.recipe import model_path
 from tests.hub import written
 from tests.hub.formats import FOUND, PAGE, names, page
 
+
+def without(package: str, quantised: dict[str, Any], told: str) -> Any:
+    """What is said where this package is missing."""
+    here = find_spec(package) is not None
+    return pytest.param(quantised, told, marks=pytest.mark.skipif(here, reason=f"{package} is installed here"))
+
+
+def without_cuda(method: str, told: str) -> Any:
+    """What is said where there is no CUDA device."""
+    here = torch.cuda.is_available()
+    marks = pytest.mark.skipif(here, reason="nothing is missing where there is a CUDA device")
+    return pytest.param({"quant_method": method}, told, marks=marks)
+
+
+PACKAGE = "expected the package %s, which this checkpoint needs, got none"
 missing = pytest.mark.parametrize(
     ("settings", "told"),
     [
-        (
-            {"quant_method": "gptq", "bits": 4},
-            "expected the package optimum, which this checkpoint needs, got none: pip",
+        without("optimum", {"quant_method": "gptq", "bits": 4}, PACKAGE % "optimum" + ": pip"),
+        without(
+            "compressed_tensors",
+            {"quant_method": "compressed-tensors"},
+            "expected the package compressed-tensors>=0.15.0, which this",
         ),
-        ({"quant_method": "compressed-tensors"}, "expected the package compressed-tensors>=0.15.0, which this"),
-        (
-            {"quant_method": "fp8"},
-            "expected the package accelerate, which this checkpoint needs, got none",
-        ),
-        ({"quant_method": "higgs"}, "expected a CUDA device, which the quantisation higgs needs, got none: HIGGS"),
-        ({"quant_method": "spqr"}, "expected a CUDA device, which the quantisation spqr needs, got none: GPU is"),
+        without("accelerate", {"quant_method": "fp8"}, PACKAGE % "accelerate"),
+        without("torchao", {"quant_method": "torchao"}, PACKAGE % "torchao"),
+        without_cuda("higgs", "expected a CUDA device, which the quantisation higgs needs, got none: HIGGS"),
+        without_cuda("spqr", "expected a CUDA device, which the quantisation spqr needs, got none: GPU is"),
         ({"quant_method": "aqlm"}, "quantization_config: expected layers that give a row the same alone and beside"),
         ({"quant_method": "one_bit"}, "quantization_config: expected one of aqlm, .*, vptq, got 'one_bit'"),
-        (
-            {"quant_method": "torchao"},
-            "expected the package torchao, which this checkpoint needs, got none",
-        ),
         (
             {"quant_method": "nvfp4"},
             "quantization_config: expected one that can be loaded here, got nvfp4: Loading",
@@ -72,8 +83,6 @@ def declared(folder: Path, name: str, settings: dict[str, Any]) -> Path:
 def test_what_is_missing_is_said_before_a_weight_is_read(
     tmp_path: Path, name: str, settings: dict[str, Any], told: str
 ) -> None:
-    if "CUDA" in told and torch.cuda.is_available():
-        pytest.skip("there is a CUDA device")
     with pytest.raises(ModelError, match=f"^{tmp_path}/model: {told}"):
         load(declared(tmp_path / "model", name, settings), EngineConfig())
 

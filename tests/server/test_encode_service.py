@@ -18,6 +18,7 @@ from penstock.actors.engine import Engine
 from penstock.actors.remote import RemoteTowers
 from penstock.engine.config import EngineConfig
 from penstock.engine.encoding import decoder, encode
+from penstock.engine.families.towers import PictureTowers
 from penstock.engine.loading.open import load
 from penstock.engine.loading.towers import load_towers
 from penstock.engine.loading.weights import of_decoder
@@ -275,7 +276,8 @@ def test_towers_are_named_by_what_they_are(tmp_path: Path) -> None:
 
     other = load_towers(copy_with(tmp_path / "b", tower_changed), EngineConfig())
     assert other.fingerprint != towers_of("omni").fingerprint
-    model: Any = getattr(other.towers, "model")  # noqa: B009 (of towers that one family has)
+    assert isinstance(other.towers, PictureTowers)
+    model = other.towers.model
     assert not [weight for weight in model.visual.parameters() if weight.is_meta]
     assert all(weight.is_meta for weight in model.language_model.parameters())
 
