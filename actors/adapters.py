@@ -65,7 +65,11 @@ class Adapted(ABC):
         and what came, and StreamClosedError if the engine is closed or has failed. A cancelled call loads nothing.
         """
         self.check_alive()
-        loaded = await self._adapters.load(name, Path(folder))
+        try:
+            loaded = await self._adapters.load(name, Path(folder))
+        except RuntimeError:  # the threads have ended under it
+            self.check_alive()
+            raise
         self._tell_adapters()
         return loaded
 

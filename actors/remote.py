@@ -130,12 +130,14 @@ class EncoderLine:
             why = str(error) or type(error).__name__
             raise EncoderAwayError(f"encoder {self.url}: cannot be reached ({why})") from None
         try:
-            hello = ANSWERS.decode(_bytes(socket.recv()))
+            hello = ANSWERS.decode(_bytes(socket.recv(timeout=_OPEN_SECONDS)))
             self._check(hello)
             assert isinstance(hello, Hello)
             self._most_bytes = hello.most_bytes
-        except ConnectionClosed as error:
-            raise EncoderAwayError(f"encoder {self.url}: the connection has ended ({error})") from None
+        except (ConnectionClosed, TimeoutError, TypeError, ValueError) as error:
+            self._ends.close()
+            why = str(error) or type(error).__name__
+            raise EncoderAwayError(f"encoder {self.url}: expected an encoder to say what it has, got {why}") from None
         except EncoderAwayError:
             self._ends.close()
             raise

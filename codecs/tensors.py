@@ -28,7 +28,7 @@ def from_raw(data: bytes, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     """The numbers as an array of this shape, the low byte first; bfloat16 comes as float32. InputError for another
     type, and where there are more or fewer bytes."""
     known = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-    if dtype not in known:
+    if not isinstance(dtype, str) or dtype not in known:
         raise InputError(f"dtype: expected {', '.join(known)}, got {dtype!r}"[:200])
     size = math.prod(shape) * np.dtype(_TYPES[known[dtype]]).itemsize
     if len(data) != size:

@@ -27,7 +27,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         launched as one. `None`: they are, but not with the reference backend.
     threads: how many threads compute on a CPU, in the process. 0: as the environment says (PENSTOCK_THREADS, else
         OMP_NUM_THREADS), else one for each core that the machine and the control group of the process give.
-    slots: how many streams may be open at once. One more is refused with InputError.
+    slots: how many streams may be open at once. One more is refused with OverloadError.
     step_rows: the most rows of one step.
     append_rows: the most rows that one step appends while a reply decodes and media comes in live.
     host_pages: the most pages that may lie in host memory, for streams that have made room for others. They take at

@@ -133,9 +133,10 @@ class Core:
 
     def load_adapter(self, name: str, folder: str | Path) -> Adapter:
         """Streams may wear this adapter from now on. Raises InputError."""
-        adapter = self._adapters[name] = fitted(read_adapter(folder), self.loaded)
+        adapter = fitted(read_adapter(folder), self.loaded)
         try_out(adapter, self.loaded)
         self.language.adapters.add(adapter)
+        self._adapters[name] = adapter
         return adapter
 
     def open(self, stream: int, request: Request) -> None:

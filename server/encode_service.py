@@ -51,7 +51,14 @@ class EncodeService:
                 question = QUESTIONS.decode(data)
             except (msgspec.DecodeError, TypeError, ValueError, AttributeError) as error:
                 return encode(RefusedWork("message", f"expected pieces or a prompt, got something else: {error}"))
-            return encode(answer(loaded.towers, question))
+            begun = time.perf_counter()
+            try:
+                return encode(answer(loaded.towers, question))
+            except Exception as error:  # what towers raise is in the answer; this is a fault of ours
+                log.exception("a question was not answered")
+                return encode(RefusedWork("internal", f"the encoder failed over this: {type(error).__name__}"))
+            finally:
+                self._seconds.inc(time.perf_counter() - begun)
 
         self._work = work
         self.registry = registry = CollectorRegistry(auto_describe=True)
@@ -89,9 +96,7 @@ class EncodeService:
             await websocket.send_bytes(self._hello)
             while True:
                 data = await websocket.receive_bytes()
-                begun = time.perf_counter()
                 answered = await loop.run_in_executor(self._thread, self._work, data)
-                self._seconds.inc(time.perf_counter() - begun)
                 self._answered.inc()
                 await websocket.send_bytes(answered)
         except (WebSocketDisconnect, KeyError, RuntimeError):  # it has gone, or has sent text

@@ -17,7 +17,7 @@ from ..words.spelling import Spelling, spelling_of
 from ..words.template import begins
 from .ready_rows import ReadyMarks
 
-_MADE_ELSEWHERE = {"image": ("image", "images"), "video": ("video", "videos"), "audio": ("audio", "audios")}
+_NAMES = {"image": ("image", "images"), "video": ("video", "videos"), "audio": ("audio", "audios")}
 
 
 class ProcessorFacts(Protocol):
@@ -151,7 +151,7 @@ def _check_counts(content: Content, found: dict[str, int], placed: dict[str, str
         count = len(media.get(kind, ())) + sum(one.kind == kind for one in content.ready)
         if found[kind] != count:
             raise InputError(
-                f"{content.name}: expected {found[kind]} of {token}, got {count} {_MADE_ELSEWHERE[kind][count != 1]}"
+                f"{content.name}: expected {found[kind]} of {token}, got {count} {_NAMES[kind][count != 1]}"
             )
 
 

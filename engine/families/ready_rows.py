@@ -61,8 +61,17 @@ class ReadyMarks:
             number = count(kinds.get(id)) if id in (*kinds, self.id) else None
             made.append(id if number is None else self.id)
             if number is not None:
+                self._check_bare(kinds[id])
                 self._mark(number)
         return made
+
+    def _check_bare(self, kind: str) -> None:
+        """InputError where the processor sets words around such a medium: among ids nothing sets them."""
+        if any(self._own.get(kind, ())):
+            raise InputError(
+                f"prompt_ids: expected messages or text for an embedding of kind {kind}, around which this model's "
+                f"processor sets words, got ids"
+            )
 
     def found(self, ids: Sequence[int]) -> tuple[list[int], dict[int, str]]:
         """At which of the ids that the tokenizer or the processor gave the mark of each of the rows stands, and which

@@ -93,7 +93,8 @@ class FamilyTrial:
                 alone = towers.look(self._passed[kind][1])[1].rows
                 shown = joined(rows).rows
                 if shown.shape == alone.shape and not _near(alone, shown):
-                    yield other, f"its rows of {_WHAT[kind]} are others in a prompt with {_WHAT[first]} too"
+                    beside = other if kind == first else first
+                    yield other, f"its rows of {_WHAT[kind]} are others in a prompt with {_WHAT[beside]} too"
                     break
 
     def assume(self) -> None:

@@ -22,6 +22,8 @@ class Chance:
     def worth(self, most: int, cost: float) -> int:
         """How many guesses, up to `most`, the next step has. `cost`: how many tokens all replies say in the time that
         one guess takes. A guess is worth it while it is likelier than that to be right with all before it."""
+        if most < 1:
+            return 0
         if self._rests:
             self._rests -= 1
             return 0
@@ -35,7 +37,7 @@ class Chance:
         self._lasts = self._lasts + 1 if count else 0
         if self._lasts > _LASTS:
             self._pause = _PAUSE
-        if most and not count:
+        if not count:
             self._right, self._of, self._tries = _RIGHT, _OF, _TRIES
             self._rests, self._pause = self._pause, min(2 * self._pause, _LONGEST)
         return count

@@ -86,7 +86,7 @@ class Guessing:
         for feed in feeds:
             guesses = self._guesses(talks[feed.stream], room, self.cost * len(feeds))
             if guesses is not None:
-                room -= len(guesses.ids)
+                room -= len(guesses.draws) + sum(len(run) for run in guesses.unread)
                 feed = msgspec.structs.replace(feed, guesses=guesses)
             added.append(feed)
         return added
@@ -101,20 +101,22 @@ class Guessing:
         if count < 1:
             return None
         if self._drafts:
-            return self._drafted(stream, reply, known.reading, count)
+            return self._drafted(stream, reply, known.reading, count, room)
         ids = continued(known.script.read(stream), count)
         return _behind(stream, reply, len(ids), ids) if ids else None
 
-    def _drafted(self, stream: StreamState, reply: ReplyState, reading: DraftReading, count: int) -> Guesses | None:
-        """What the draft model has not read it reads first, a step's rows at a time."""
+    def _drafted(
+        self, stream: StreamState, reply: ReplyState, reading: DraftReading, count: int, room: int
+    ) -> Guesses | None:
+        """What the draft model has not read it reads first, as many rows as a step has room for."""
         if stream.fronts is not None:
             return None
         last, first = stream.fed - 1, reading.upto(stream)
-        unread = reading.unread(stream, last, self._step_rows)
+        unread = reading.unread(stream, last, room)
         upto = first + sum(len(run) for run in unread)
-        if upto < last:
+        count = min(count, room - (upto - first)) if upto == last else 0
+        if not count:
             reading.reads(stream, upto)
-            count = 0
         return msgspec.structs.replace(_behind(stream, reply, count), unread=unread, first=first)
 
     def take(self, talk: Conversation, feed: Feed | None, drawn: list[Drawn]) -> None:

@@ -28,8 +28,9 @@ def with_draft(loaded: Loaded, config: EngineConfig, load: Callable[[str, Engine
     if config.speculative in (None, NGRAM):
         return loaded
     place = {"device": str(loaded.device), "dtype": str(loaded.dtype).removeprefix("torch.")}
+    plain = msgspec.structs.replace(config, **place, speculative=None, chat_template=None, encoder=None)
     try:
-        draft = load(config.speculative, msgspec.structs.replace(config, **place, speculative=None, chat_template=None))
+        draft = load(config.speculative, plain)
     except ModelError as error:
         raise ModelError(f"speculative: expected {NGRAM} or a model that can be served: {error}") from error
     _check_states(draft)

@@ -174,7 +174,7 @@ class LanguageModel:
         ids = upload(torch.from_numpy(batch.ids), self.device)
         embeds = self.embed(ids)
         deep = laid_out(self.spans, [run for feed in feeds for run in feed.rows], embeds)
-        if graphs is not None and deep is None and not batch.slid:
+        if graphs is not None and deep is None and not batch.slid and not self._apart(batch):
             hidden = graphs.appended(batch, embeds)
             if hidden is not None:
                 return hidden
@@ -184,6 +184,10 @@ class LanguageModel:
         if self.states is not None:
             step = step._replace(states=self.states.step(feeds, self.adapters))
         return self._decoded(embeds, positions, step, more)
+
+    def _apart(self, batch: StepRows) -> bool:
+        """Whether layers without a window see less than the others: no row behind itself."""
+        return self.ahead_in_windows and batch.ahead
 
     def _pass(
         self, ids: torch.Tensor, embeds: torch.Tensor | None, positions: torch.Tensor, step: Step
@@ -224,7 +228,7 @@ class LanguageModel:
 
         whole = Part(self.cache.tables, slots, lengths, torch.from_numpy(batch.runs))
         everything = before = self.backend.prepare(whole, batch.ends, self.group)
-        if self.ahead_in_windows and batch.ahead:
+        if self._apart(batch):
             ends = batch.places.astype(np.int32) + 1
             before = whole._replace(lengths=upload(torch.from_numpy(ends), self.device))
             before = self.backend.prepare(before, ends, self.group)

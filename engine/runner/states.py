@@ -161,7 +161,7 @@ class States:
         }
 
     def _bring(self, states: list[dict[int, Kept]], entries: list[int]) -> None:
-        for entry, state in zip(entries, states, strict=False):
+        for entry, state in zip(entries, states, strict=bool(states)):
             for layer, pool in self.pools.items():
                 for name, tensor in pool.items():
                     tensor[entry] = upload(state[layer][name], self._device)

@@ -22,7 +22,12 @@ def embedding_of(found: Any, kind: str, said: dict[str, Any]) -> Embedding:
     """Bytes are numbers where `said` has their `dtype` and `shape`, else a file. InputError where these do not fit the
     bytes, or a grid or a time is none."""
     if isinstance(found, Embedding):
-        return found
+        beside = [name for name in ("dtype", "shape", "grid", "pts_us", "stop_us") if said.get(name) is not None]
+        if beside or kind != found.kind:
+            more = f" and {', '.join(beside)} beside it" if beside else ""
+            raise InputError(f"expected an embedding of {kind} that says all of itself, got one of {found.kind}{more}")
+        data = found.data.copy() if isinstance(found.data, np.ndarray) else found.data
+        return msgspec.structs.replace(found, data=data)
     if not isinstance(found, bytes | bytearray | memoryview | np.ndarray):
         raise InputError(f"expected bytes of a safetensors file, or an array, got {described(found)}")
     raw = [name for name in ("dtype", "shape") if said.get(name) is not None]
@@ -41,7 +46,7 @@ def _shape(value: Any) -> tuple[int, ...]:
         shape = msgspec.convert(value, tuple[int, ...])
     except msgspec.ValidationError:
         shape = ()
-    if not shape or min(shape) < 0 or math.prod(shape) > _MOST:
+    if not shape or len(shape) > 3 or min(shape) < 0 or math.prod(shape) > _MOST:
         raise InputError(f"shape: expected whole numbers, rows and then width, got {described(value)}")
     return shape
 

@@ -119,14 +119,20 @@ def test_a_model_that_never_agrees_is_asked_less_and_less(text_loaded: Loaded) -
 
 
 def test_it_reads_a_long_prompt_in_parts(text_loaded: Loaded) -> None:
-    """A step's rows at a time, and then it guesses."""
+    """Of all streams together no more rows than a step has; and then it guesses."""
     rig = Rig(drafted(text_loaded, 0.0), **config_of("same", 16, 4096), step_rows=64)
-    session = rig.open(format="turns")
-    session.text("door " * 300)
-    session.ask("Who?", max_tokens=40)
-    rig.run()
+    for _ in range(3):
+        session = rig.open(format="turns")
+        session.text("door " * 300)
+        session.ask("Who?", max_tokens=40, ignore_eos=True)
+    with always(40):
+        rig.run()
+    for plan in rig.plans:
+        guesses = [feed.guesses for feed in plan.feeds if feed.guesses]
+        more = sum(len(one.draws) + sum(len(run) for run in one.unread) for one in guesses)
+        assert more + sum(len(run) for feed in plan.feeds for run in feed.rows) <= 64
     read = [sum(len(run) for run in feed.guesses.unread) for plan in rig.plans for feed in plan.feeds if feed.guesses]
-    assert max(read) == 64 and sum(read) > 300
+    assert max(read) > 50 and sum(read) > 900
     told = rig.core.scheduler.statistics()
     assert told["guesses"] == told["guesses_right"] > 10
 

@@ -57,6 +57,7 @@ are off by more than trained ones). "Weights" is what the model takes of what it
 layer and tower, which stay in floats, are most of so small a model. Where layers are no plain linear layers, the
 decoder runs as the library has it, over the weights as they are stored; `fp8` the library itself puts into floats on a
 CPU. "Not shown": no weight of these models could be written in the format, so only its name was in the checkpoint.
+"Not tried": no run of it is recorded.
 
 """
 COLUMNS = ("format", "on a CPU", "packages", "off by", "weights", "held as, or why not")
