@@ -259,6 +259,21 @@ def test_every_form_of_the_rows_is_the_same_prompt(house: House, tmp_path: Path)
     house.run(work())
 
 
+def test_rows_among_ids_are_refused_where_a_processor_sets_words_around_them(house: House) -> None:
+    """Among ids nothing would set them, and the rows would stand bare."""
+    loaded = served("gemma3")
+    item = shown(loaded, 1)[1]
+    towers: Any = loaded.towers
+    ids = loaded.family.tokenizer(towers.placeholders()["image"])["input_ids"]
+
+    async def work() -> None:
+        async with house.engine(loaded) as engine:
+            with pytest.raises(PenstockError, match="prompt_ids: expected messages or text for an embedding of kind"):
+                await told(engine, media=[item], prompt_ids=ids)
+
+    house.run(work())
+
+
 @pytest.mark.parametrize("name", ["text", "omni"])
 def test_the_embeddings_of_words_are_the_words(house: House, name: str) -> None:
     """All of a prompt, and a part of it."""
@@ -296,6 +311,10 @@ def test_rows_that_do_not_fit_are_refused_by_their_place(house: House) -> None:
     pickled = base64.b64encode(b"\x80\x04\x95rest of a pickle").decode()
     image: dict[str, Any] = {"type": "image_embeds"}
     wrong: list[tuple[dict[str, Any], str]] = [
+        ({**image, "image_embeds": Embedding(good, "audio")}, "expected an embedding of image .*, got one of audio"),
+        ({**image, "image_embeds": Embedding(good, "image"), "pts_us": 1}, "all of itself, got .* pts_us beside it"),
+        ({**image, "image_embeds": raw, "base64": True, "dtype": ["float32"], "shape": [4, width]}, "dtype: expected"),
+        ({**image, "image_embeds": raw, "base64": True, "dtype": "float32", "shape": [1] * 65}, "shape: expected"),
         (part(Embedding(good[:, 1:], "image", (1, 2, 2))), rf"embedding: expected rows \(n, {width}\) with n"),
         (part(Embedding(broken, "audio")), "embedding: expected finite numbers as rows, got NaN or infinity"),
         (part(Embedding(good, "image")), r"expected the grid \(temporal patches, height, width\) of its rows"),

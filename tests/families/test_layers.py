@@ -114,3 +114,30 @@ def test_a_prefix_with_a_picture_is_found(tried: Tried, monkeypatch: pytest.Monk
         watched.segments = watched.segments[-1:]
         check(session, watched.logits(session), 8)
     assert fed[1] < fed[0] - 40
+
+
+def test_no_recorded_pass_stands_for_one_in_which_some_layers_alone_look_ahead(
+    tried: Tried, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recording has one rule for all layers: with it the rows of a picture would see too much in some."""
+
+    class Recorded:
+        asked = 0
+
+        def tokens(self, feeds: list[Any]) -> None:
+            return None
+
+        def appended(self, batch: Any, embeds: torch.Tensor) -> None:
+            self.asked += 1
+            assert not (tried.loaded.ahead_in_windows and batch.ahead)
+
+    watched, recorded = Watched(tried, monkeypatch), Recorded()
+    monkeypatch.setattr(watched.rig.core.language, "graphs", recorded)
+    session = watched.rig.open(format="turns")
+    session.ask("What do you see?", max_tokens=2)
+    watched.rig.run()
+    assert recorded.asked  # words may be recorded
+    watched.show(session, "image", 0)
+    session.ask("And now?", max_tokens=4)
+    watched.rig.run()
+    check(session, watched.logits(session), 4)
