@@ -192,7 +192,10 @@ class Encode(Actor[EncodeMessage]):
             if isinstance(one, Converse):
                 await self._converse(one)
                 return None
-            left = await self._encode([key for key in one.segments if key in self._waiting])
+            keys = [key for key in one.segments if key in self._waiting]
+            if not keys:  # all were let go meanwhile: nobody was asked
+                return None
+            left = await self._encode(keys)
             if left:
                 return Grant(left)
         except EncoderAwayError as error:
