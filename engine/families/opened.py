@@ -5,6 +5,7 @@ and no numbers, no weight is read; where only one side of a model is wanted (par
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,27 @@ def open_model(make: Any, path: Path, dtype: torch.dtype, device: torch.device, 
         named = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
         raise MissingWeights(f"expected all weights of {type(model).__name__}, got none for {len(missing)}: {named}")
     model = model.to(device).eval()
+    _unpack(model)
     for name in names:
         assert whole is not None
         put(model, name, whole.get_submodule(name))
     return model
+
+
+def _unpack(model: Any) -> None:
+    """Put packed weights into floats, where the library does so at the first forward pass of the whole model: here its
+    parts are called. A layer whose activations are rounded goes on doing so; others become plain ones."""
+    hook = getattr(model, "ct_decompress_hook", None)
+    if hook is None:
+        return
+    decompress = import_module("compressed_tensors.compressors").decompress_module
+    for module in model.modules():
+        scheme = getattr(module, "quantization_scheme", None)
+        rounds = scheme is not None and (scheme.input_activations or scheme.output_activations) is not None
+        decompress(module, leave_decompressed=rounds)
+        if scheme is not None and not rounds:
+            vars(module).pop("forward", None)  # its class's own, bound again
+    hook.remove()
 
 
 def _unread(make: Any, path: Path, dtype: torch.dtype, attention: str | dict[str, str]) -> Any:

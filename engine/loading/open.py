@@ -26,9 +26,10 @@ from ..words.template import chosen_template
 from .checkpoint import Checkpoint, find
 from .draft import with_draft
 from .fingerprint import fingerprint
+from .first_run import check_runs
 from .int8 import quantize
 from .placement import check_room, place
-from .quantised import stays_quantised
+from .quantised import quantisation, stays_quantised
 from .weights import read
 
 BROOK = Path(__file__).parents[1] / "brook"
@@ -93,7 +94,10 @@ def _load(checkpoint: Checkpoint, config: EngineConfig) -> Loaded:
     make_small(loaded, config)
     _take_rows(loaded)
     own = fingerprint(loaded.text, loaded.head, loaded.config)
-    return with_turning(take_over(loaded._replace(why=placement.why, fingerprint=own)))
+    loaded = with_turning(take_over(loaded._replace(why=placement.why, fingerprint=own)))
+    if quantisation(named) is not None:
+        check_runs(loaded)
+    return loaded
 
 
 def language_alone(load_family: Callable[..., Loaded], *where: Any) -> Loaded:

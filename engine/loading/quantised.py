@@ -14,6 +14,8 @@ from ..runner.rotary import decoder_config
 
 # Formats whose kernels give one row other numbers than they give it among many.
 _UNEQUAL = ("aqlm",)
+# Formats whose weights the library puts into floats wherever they are loaded (families/opened.py).
+_UNPACKED = ("compressed-tensors",)
 
 
 def quantisation(config: Any) -> Any:
@@ -27,7 +29,7 @@ def stays_quantised(config: Any, here: bool = True) -> bool:
     """Whether the checkpoint is quantised and its weights stay so when they are loaded here: on some devices the
     library puts those of some formats into floats. ModelError where its quantisation is not the library's, or needs
     CUDA where there is none; ImportError, in the library's words, where a package is missing. Where it is not about
-    this machine (`here` False), all stay."""
+    this machine (`here` False), all stay but those that are put into floats anywhere."""
     given = quantisation(config)
     if given is None:
         return False
@@ -41,12 +43,14 @@ def stays_quantised(config: Any, here: bool = True) -> bool:
         raise ModelError(
             f"quantization_config: expected layers that give a row the same alone and beside others, got {method}"
         )
+    if method in _UNPACKED and settings.get("kv_cache_scheme"):
+        raise ModelError("quantization_config: expected keys and values as the layers give them, got kv_cache_scheme")
     if not here:
-        return True
+        return method not in _UNPACKED
     try:
         quantizer = auto.AutoHfQuantizer.from_config(copy.deepcopy(settings), pre_quantized=True)
         quantizer.validate_environment(device_map=None, weights_only=True)
-        return not getattr(quantizer.quantization_config, "dequantize", False)
+        return method not in _UNPACKED and not getattr(quantizer.quantization_config, "dequantize", False)
     except Exception as error:  # whatever the library raises over a machine that it does not expect
         why = " ".join(str(error).split())
         if isinstance(error, ImportError) and ("pip install" in why or "GPU" not in why):

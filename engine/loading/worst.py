@@ -65,7 +65,7 @@ def measured(
     """Both by running them; `peak` tells how many bytes more than before a call had at once."""
     most = _STATEFUL if loaded.family.data.stateful else _draws(config)  # memory.py counts the states of more
     feeds = min(most, config.step_rows)
-    plan = _step(feeds, config.step_rows // feeds, backend.page_tokens)
+    plan = first_step(feeds, config.step_rows // feeds, backend.page_tokens)
     language = LanguageModel(loaded, len(plan.edits[0].pages), backend.page_tokens, feeds, backend)
     step = peak(partial(language.run, plan))
     del language  # with its pages, before the encoder is measured
@@ -80,7 +80,7 @@ def largest_turns(loaded: Loaded, config: EngineConfig) -> list[list[tuple[int, 
     if isinstance(loaded.towers, AbsentTowers):
         return []
     turns = []
-    for piece in _pieces(sized(loaded.family.spec, config.processor)):
+    for piece in pieces(sized(loaded.family.spec, config.processor), _largest):
         rows = max(1, loaded.towers.rows(piece))
         turns.append([(0, piece)] * max(1, config.encoder_tokens // rows))
     return turns
@@ -98,7 +98,7 @@ def _peak(device: torch.device, work: Callable[[], object]) -> int:
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def _step(feeds: int, rows: int, page_tokens: int) -> Plan:
+def first_step(feeds: int, rows: int, page_tokens: int) -> Plan:
     """A first step of so many streams with so many rows each, all of which draw. They share their pages: what these
     hold does not matter."""
     pages = -(-rows // page_tokens)
@@ -108,17 +108,18 @@ def _step(feeds: int, rows: int, page_tokens: int) -> Plan:
     return Plan(0, [], [], edits, [], [], [Feed(slot, slot, 0, [Rows(ids, places)], draw) for slot in range(feeds)])
 
 
-def _pieces(spec: MediaSpec) -> list[Segment]:
-    pieces: list[Segment] = []
+def pieces(spec: MediaSpec, sides: Callable[[SizeRule], tuple[int, int]]) -> list[Segment]:
+    """A piece of each modality, pictures and frames of these sides."""
+    made: list[Segment] = []
     if spec.image is not None:
-        pieces.append(ImageSegment(1, 0, np.zeros((*_largest(spec.image), 3), dtype=np.uint8)))
+        made.append(ImageSegment(1, 0, np.zeros((*sides(spec.image), 3), dtype=np.uint8)))
     if spec.video is not None:
-        shape = (spec.temporal_patch, *_largest(spec.video), 3)
-        pieces.append(VideoSegment(1, 0, np.zeros(shape, dtype=np.uint8), 0, 0))
+        shape = (spec.temporal_patch, *sides(spec.video), 3)
+        made.append(VideoSegment(1, 0, np.zeros(shape, dtype=np.uint8), 0, 0))
     if spec.audio_rate:
         samples = np.zeros(spec.block_samples + spec.look_ahead_samples, dtype=np.float32)
-        pieces.append(AudioSegment(1, 0, samples, 0, spec.block_samples // spec.hop_samples, 1, 0, 0))
-    return pieces
+        made.append(AudioSegment(1, 0, samples, 0, spec.block_samples // spec.hop_samples, 1, 0, 0))
+    return made
 
 
 def _largest(rule: SizeRule) -> tuple[int, int]:

@@ -1,0 +1,42 @@
+"""Whether the layers of a quantised checkpoint run here: their kernels take some shapes only, and say so when they are
+called. In: a loaded checkpoint. Out: nothing; or ModelError with what they say. Nothing is compared.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ...errors import ModelError
+from ...streams.segment import SizeRule
+from ...streams.size import fit
+from ..families.absent import AbsentTowers
+from ..family import Loaded
+from ..runner.language import LanguageModel
+from ..runner.out_of_memory import is_out_of_memory
+from .worst import first_step, pieces
+
+_ROWS = 12
+# The side of a picture before it is made as large as the model takes at least.
+_SIDE = 64
+
+
+def check_runs(loaded: Loaded) -> None:
+    """Run a few rows, where the decoder has its weights, and one small piece of each kind of media, where the towers
+    have theirs."""
+    try:
+        if not loaded.text.get_input_embeddings().weight.is_meta:
+            LanguageModel(loaded, 1, _ROWS, slots=1).run(first_step(1, _ROWS, _ROWS))
+        if not isinstance(loaded.towers, AbsentTowers):
+            with torch.inference_mode():
+                for piece in pieces(loaded.family.spec, _small):
+                    loaded.towers.encode([(0, piece)])
+            loaded.towers.forget(0)
+    except Exception as error:  # whatever a kernel raises over shapes that it does not take
+        if is_out_of_memory(error):
+            raise
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(f"expected quantised layers that run on {loaded.device.type}, got: {why}") from error
+
+
+def _small(rule: SizeRule) -> tuple[int, int]:
+    return fit(rule, _SIDE, _SIDE) if rule.factor > 1 else (_SIDE, _SIDE)
