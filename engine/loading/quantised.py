@@ -21,7 +21,8 @@ _UNPACKED = ("compressed-tensors",)
 def quantisation(config: Any) -> Any:
     """What a checkpoint says of its quantisation: a mapping, or what the library has made of it. None: it is in
     floats."""
-    said = (getattr(part, "quantization_config", None) for part in (config, decoder_config(config)))
+    parts = (config, getattr(config, "thinker_config", None), decoder_config(config))
+    said = (getattr(part, "quantization_config", None) for part in parts)
     return next((one for one in said if one is not None), None)
 
 
