@@ -7,11 +7,19 @@ from __future__ import annotations
 import copy
 import re
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from ...errors import ModelError
 from ..runner.rotary import decoder_config
 
+# Packages by the module that they bring, where the library's own words do not name them all, or how to get them.
+_PACKAGES = {
+    "gptq": {"optimum": "optimum", "gptqmodel": "gptqmodel"},
+    "hqq": {"hqq": "hqq"},
+    "quark": {"quark": "amd-quark"},
+    "sinq": {"sinq": "sinq"},
+}
 # Formats whose kernels give one row other numbers than they give it among many.
 _UNEQUAL = ("aqlm",)
 # Formats whose weights the library puts into floats wherever they are loaded (families/opened.py).
@@ -48,6 +56,7 @@ def stays_quantised(config: Any, here: bool = True) -> bool:
         raise ModelError("quantization_config: expected keys and values as the layers give them, got kv_cache_scheme")
     if not here:
         return method not in _UNPACKED
+    _check_packages(method)
     try:
         quantizer = auto.AutoHfQuantizer.from_config(copy.deepcopy(settings), pre_quantized=True)
         quantizer.validate_environment(device_map=None, weights_only=True)
@@ -62,3 +71,12 @@ def stays_quantised(config: Any, here: bool = True) -> bool:
             ) from error
         told = why if isinstance(error, ValueError | RuntimeError) else f"{type(error).__name__}: {why}"
         raise ModelError(f"quantization_config: expected one that can be loaded here, got {method}: {told}") from error
+
+
+def _check_packages(method: str) -> None:
+    missing = [package for module, package in _PACKAGES.get(method, {}).items() if find_spec(module) is None]
+    if missing:
+        named = f"the package{'s' * (len(missing) > 1)} {' and '.join(missing)}"
+        raise ModelError(
+            f"expected {named}, which this checkpoint needs, got none: pip install {' '.join(map(repr, missing))}"
+        )

@@ -87,6 +87,9 @@ def declare(name: str, source: Path, into: Path) -> None:
     if named == "torchao":
         _say(into, json.loads(LIBRARY[name](HEAD + TOWERS).to_json_string(use_diff=False)))
         return
+    if named == "quark":  # the library makes no configuration of it without its package
+        _say(into, {"quant_method": named, "export": {}, "global_quant_config": {}})
+        return
     _say(into, {"quant_method": named, **AUTO_QUANTIZATION_CONFIG_MAPPING[named]().to_dict()})
 
 
@@ -115,6 +118,24 @@ def model_class(source: Path) -> Any:
     if config.model_type in THINKERS:
         return getattr(hf, THINKERS[config.model_type])
     return hf.AutoModelForImageTextToText if hasattr(config, "vision_config") else hf.AutoModelForCausalLM
+
+
+def library_model(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """The library's own model of a checkpoint. Weights that it puts into floats at the first forward pass are put so
+    now: `generate` asks for towers before it."""
+    model = model_class(folder).from_pretrained(folder, dtype=dtype).eval()
+    if hasattr(model, "ct_decompress_hook"):
+        for module in model.modules():
+            import_module("compressed_tensors.compressors").decompress_module(module)
+        model.ct_decompress_hook.remove()
+    return model
+
+
+def processor(folder: Path) -> Any:
+    """Its processor, or its tokenizer where it takes words only."""
+    config = hf.AutoConfig.from_pretrained(folder)
+    sees = config.model_type in THINKERS or hasattr(config, "vision_config")
+    return (hf.AutoProcessor if sees else hf.AutoTokenizer).from_pretrained(folder)
 
 
 def _fp8(weight: torch.Tensor) -> Tensors:
