@@ -19,8 +19,8 @@ from .parts import left_out, put, wanted, without
 
 _NAMED = 3
 _SCALES = (".weight_scale", ".weight_scale_inv", ".SCB")
-# Before the name of a module, or a pattern of such.
-_THINKER = re.compile(r"^(re:)?(?:\^|\.\*)?thinker\\?\.")
+# Before the name of a module, or a pattern of such, in which a dot may stand for any letters.
+_THINKER = re.compile(r"^(re:)?\^?(?:\.\*)?thinker(?:\\?\.(?!\*))?")
 
 
 class MissingWeights(ModelError):

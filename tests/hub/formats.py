@@ -49,8 +49,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "vptq": ("vptq",),
     "fp_quant": ("fp_quant", "scipy"),
     "gptq": ("optimum",),
-    "sinq": ("sinq",),
-    "auto-round": ("auto_round", "py_cpuinfo"),
+    "auto-round": ("auto_round", "py_cpuinfo", "datasets"),
 }
 _ALWAYS = ("accelerate", "psutil")
 # How far our logits may be from those of the library's model: rounding of float32; or, where activations are rounded
