@@ -35,7 +35,6 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "torchao int8": ("torchao",),
     "torchao int8, activations too": ("torchao",),
     "torchao int4": ("torchao",),
-    "torchao int4 for CUDA": ("torchao",),
     "torchao fp8": ("torchao",),
     "bitsandbytes_4bit": ("bitsandbytes",),
     "bitsandbytes_8bit": ("bitsandbytes",),
@@ -65,8 +64,11 @@ the error of that model's logits beside the model in floats, root mean square in
 are off by more than trained ones). "Weights" is what the model takes of what it takes in floats; embeddings, output
 layer and tower, which stay in floats, are most of so small a model. Where layers are no plain linear layers, the
 decoder runs as the library has it, over the weights as they are stored; `fp8` the library itself puts into floats on a
-CPU. "Not shown": no weight of these models could be written in the format, so only its name was in the checkpoint.
-"Not tried": no run of it is recorded.
+CPU, and `compressed-tensors` anywhere. `torchao int4` is its `IntxWeightOnlyConfig`; `Int4WeightOnlyConfig` is written
+and run on CUDA alone. `bitsandbytes_8bit` takes columns that are large in some row of a step in floats for all of its
+rows, so what runs beside a stream changes its logits a little, by less than the format costs. "Not shown": no weight of
+these models could be written in the format, so only its name was in the checkpoint. "Not tried": no run of it is
+recorded.
 
 """
 FAMILIES_HEAD = """## Families by name
