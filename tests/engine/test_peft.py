@@ -45,7 +45,9 @@ def write(folder: Path, name: str, **said: Any) -> Any:
         pytest.param("llava", {}, marks=pytest.mark.slow),
         pytest.param("gemma3", {"target_modules": "all-linear"}, marks=pytest.mark.slow),
         pytest.param("smolvlm", PATTERNS, marks=pytest.mark.slow),
-        pytest.param("qwen2_5_vl", {"target_modules": r".*(visual|layers).*(q_proj|v_proj|qkv)"}, marks=pytest.mark.slow),
+        pytest.param(
+            "qwen2_5_vl", {"target_modules": r".*(visual|layers).*(q_proj|v_proj|qkv)"}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_what_peft_has_written(name: str, said: dict[str, Any], tmp_path: Path) -> None:
@@ -53,9 +55,7 @@ def test_what_peft_has_written(name: str, said: dict[str, Any], tmp_path: Path) 
     core = Core(served(name), EngineConfig(kv_tokens=2048, backend="cpu"))
     core.load_adapter("a", tmp_path / "adapter")
     messages = [turn(("image", IMAGE), "What do you see?")]
-    request = Request(
-        messages=messages, positions="transformers", params=SamplingParams(max_tokens=REPLY), adapter="a"
-    )
+    request = Request(messages=messages, positions="transformers", params=SamplingParams(max_tokens=REPLY), adapter="a")
     try:
         assert_equal(one_shot(core, 2_000_000, request), stock(merged, plain(name)[1], messages))
     finally:

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 BLOCK, WIDE = 32, 128
-FINE = 16  # a block of 8-bit floats, which divides the small towers' sizes too
+FINE = 16  # a block or a group that divides the small towers' sizes too
 Tensors = dict[str, torch.Tensor]
 Kept = list[str]
 # What stays in floats: the output layer, and the towers where they are not to be written in the format, by patterns.
@@ -47,9 +47,7 @@ LIBRARY: dict[str, Callable[[Kept], Any]] = {
     "torchao int8": _torchao("Int8WeightOnlyConfig"),
     "torchao int8, activations too": _torchao("Int8DynamicActivationInt8WeightConfig"),
     # `Int4WeightOnlyConfig` is written and run on CUDA alone.
-    "torchao int4": _torchao(
-        "IntxWeightOnlyConfig", weight_dtype=torch.int4, granularity=lambda ao: ao.PerGroup(FINE)
-    ),
+    "torchao int4": _torchao("IntxWeightOnlyConfig", weight_dtype=torch.int4, granularity=lambda ao: ao.PerGroup(FINE)),
     "torchao fp8": _torchao("Float8WeightOnlyConfig"),
     "bitsandbytes_4bit": lambda kept: hf.BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=kept),
     "bitsandbytes_8bit": lambda kept: hf.BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept),
@@ -84,13 +82,14 @@ def declare(name: str, source: Path, into: Path) -> None:
     """Write the checkpoint with the configuration of this format only, in place of what could not be written."""
     shutil.copytree(source, into, dirs_exist_ok=True)
     named = name.split()[0]
-    if named == "torchao":
-        _say(into, json.loads(LIBRARY[name](HEAD + TOWERS).to_json_string(use_diff=False)))
-        return
-    if named == "quark":  # the library makes no configuration of it without its package
-        _say(into, {"quant_method": named, "export": {}, "global_quant_config": {}})
-        return
-    _say(into, {"quant_method": named, **AUTO_QUANTIZATION_CONFIG_MAPPING[named]().to_dict()})
+    settings: dict[str, Any] = {}
+    if name in PACKED:
+        settings = PACKED[name][0](HEAD + TOWERS)
+    elif named == "quark":  # the library makes no configuration of it without its package
+        settings = {"export": {}, "global_quant_config": {}}
+    elif named != "torchao":
+        settings = AUTO_QUANTIZATION_CONFIG_MAPPING[named]().to_dict()
+    _say(into, {"quant_method": named, **settings})
 
 
 def _say(folder: Path, settings: dict[str, Any]) -> None:

@@ -97,7 +97,9 @@ def test_a_draft_model_and_adapters_are_counted(capsys: pytest.CaptureFixture[st
     assert both["adapter_bytes"] == 2 * fitted(read_adapter(own), loaded).nbytes > 0 == bare["adapter_bytes"]
     shares = sum(both["memory"][f"{name}_bytes"] for name in ("weight", "step", "encoder", "kv"))
     assert both["left_bytes"] == both["free_bytes"] - shares - both["adapter_bytes"]
-    names = {line[2:11].strip(): line[12:] for line in told(capsys, folder, *size, *guessing, *wearing).splitlines()[1:]}
+    names = {
+        line[2:11].strip(): line[12:] for line in told(capsys, folder, *size, *guessing, *wearing).splitlines()[1:]
+    }
     assert names["draft"] == f"{names['weights']}, the weights of {folder}"
     assert amount(names["adapters"]) == pytest.approx(both["adapter_bytes"] / 2**30, rel=0.1)
 
