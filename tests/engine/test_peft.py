@@ -1,4 +1,4 @@
-"""An adapter that peft itself has written: what a stream says that wears it equals what peft's own merged model says."""
+"""An adapter that peft itself has written: what a stream says that wears it is what peft's own merged model says."""
 
 from __future__ import annotations
 

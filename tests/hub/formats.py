@@ -76,7 +76,8 @@ FAMILIES_HEAD = """## Families by name
 
 Formats that run, in the families that are served by name, each with its towers in floats and with its towers in the
 format too. "Yes": both are the library's own model of the same weights, in a stream and in one shot; where no
-activations are rounded, token for token. "Decoder": only with the towers in floats. `gptq` and `awq` were tried so only.
+activations are rounded, token for token. "Decoder": only with the towers in floats. `gptq` and `awq` were tried
+no other way.
 
 """
 COLUMNS = ("format", "on a CPU", "packages", "off by", "weights", "held as, or why not")

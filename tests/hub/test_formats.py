@@ -68,6 +68,10 @@ missing = pytest.mark.parametrize(
         without("torchao", {"quant_method": "torchao"}, PACKAGE % "torchao"),
         without_cuda("higgs", "expected a CUDA device, which the quantisation higgs needs, got none: HIGGS"),
         without_cuda("spqr", "expected a CUDA device, which the quantisation spqr needs, got none: GPU is"),
+        (
+            {"quant_method": "compressed-tensors", "kv_cache_scheme": {"num_bits": 8, "type": "float"}},
+            "quantization_config: expected keys and values as the layers give them, got kv_cache_scheme",
+        ),
         ({"quant_method": "aqlm"}, "quantization_config: expected layers that give a row the same alone and beside"),
         ({"quant_method": "one_bit"}, "quantization_config: expected one of aqlm, .*, vptq, got 'one_bit'"),
         (

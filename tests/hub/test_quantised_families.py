@@ -90,7 +90,7 @@ def marked(format: str, name: str, towers: bool) -> Any:
     ],
 )
 def test_it_is_the_librarys_model(format: str, name: str, towers: bool, tmp_path: Path) -> None:
-    """In a stream with media in the middle of a reply, and in one shot; or it is refused, by the library's own words."""
+    """In a stream with media in the middle of a reply, and in one shot; or it is refused in the library's own words."""
     source, folder = quantised(tmp_path, format, name, towers)
     try:
         loaded = load(folder, EngineConfig(dtype="auto"))
