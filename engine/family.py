@@ -52,7 +52,8 @@ class FamilyData(msgspec.Struct, frozen=True):
     is not known. left_out: kinds of media that the model is not served with, each with the reason. together: kinds of
     which a piece goes in whole, since some of its rows see one another. stateful: its layers keep states of all rows,
     which no row can be taken out of (class "G" beside those of its modalities). crossing: its words read media by
-    cross-attention, in layers that see nothing else. `first_barred`: ids that no reply begins with.
+    cross-attention, in layers that see nothing else. one_shot: a stream is a request's own prompt and one reply to it,
+    since the model has no conversations. `first_barred`: ids that no reply begins with.
     """
 
     name: str
@@ -81,6 +82,7 @@ class FamilyData(msgspec.Struct, frozen=True):
     together: frozenset[str] = frozenset()
     stateful: bool = False
     crossing: bool = False
+    one_shot: bool = False
     first_barred: tuple[int, ...] = ()
 
 

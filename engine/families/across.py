@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
@@ -66,14 +67,18 @@ class PromptTowers:
 
 
 def laid_across(
-    media: torch.Tensor | None, id: int, words: np.ndarray, looks: tuple[Look, ...], pieces: int
+    media: torch.Tensor | None, id: int, words: np.ndarray, looks: Sequence[Look], pieces: int, packed: int = 1
 ) -> EncodedPrompt:
-    """A prompt of `words` `(n,)` int64, whose positions count from 0, behind the rows of `pieces` pieces of media
-    `(m, hidden)`, which have the id `id` and no positions of their own."""
+    """A prompt of `words` `(n,)` int64, whose positions count from 0, behind `pieces` pieces of media `(m, hidden)`, of
+    which a row of the cache holds `packed` rows. Those have the id `id` and no positions. `looks` count words from 0.
+    """
     said = Rows(words, np.broadcast_to(np.arange(len(words), dtype=np.int64), (3, len(words))))
     if media is None:
         return EncodedPrompt([said], [None])
+    missing = -len(media) % packed
+    media = torch.nn.functional.pad(media, (0, 0, 0, missing)).unflatten(0, (-1, packed)).flatten(1)
     count = len(media)
+    looks = tuple(msgspec.structs.replace(look, first=count + look.first) for look in looks)
     ids, nowhere = np.full(count, id, dtype=np.int64), np.zeros((3, count), dtype=np.int64)
     shown = Rows(ids, nowhere, None, Seen(1, "prompt", None, None))
     owners = tuple((piece, count) for piece in range(pieces))

@@ -19,6 +19,7 @@ from ...streams.requests.prompt import Content
 from ...streams.segment import MediaSpec, RowSpec
 from ..embeddings import Embeddings, EncodedPrompt, Features
 from ..family import Family, FamilyData, Loaded
+from ..runner.crossing import packed
 from ..runner.gate import tower_pass
 from ..span import Look
 from ..words.template import learn
@@ -30,6 +31,11 @@ from .towers import open_sight
 
 class MllamaTowers(OneAxisTowers):
     """The vision tower and the projector."""
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        vision = model.vision_model
+        super().__init__(model, processor, [*vision.transformer.layers, *vision.global_transformer.layers])
+        self._packed = packed(model.language_model)
 
     def spec(self) -> MediaSpec:
         """No picture goes into a stream."""
@@ -45,16 +51,17 @@ class MllamaTowers(OneAxisTowers):
         inputs = process(self, content)
         words, token = inputs["input_ids"][0].numpy().astype(np.int64), self.config.image_token_id
         if "pixel_values" not in inputs:
-            return laid_across(None, token, words, (), 0)
+            return laid_across(None, token, words, [], 0)
         if known is None:
             known = [("image", token, [Embeddings(self._tiles(inputs).flatten(0, 1))])]
         order, looks = _looks(inputs["cross_attention_mask"][0].flatten(1).bool().numpy())
         rows = known[0][2][0].rows
         tiles = rows.unflatten(0, (len(order), -1))
         size = tiles.shape[1]
-        looks = tuple(Look(len(rows) + one.first, one.begin * size, one.stop * size, one.own) for one in looks)
+        looks = [Look(one.first, one.begin * size, one.stop * size, one.own) for one in looks]
         shown = tiles[torch.from_numpy(order).to(rows.device)].flatten(0, 1)
-        return laid_across(shown, token, words, looks, len(content.media))._replace(features=known)
+        laid = laid_across(shown, token, words, looks, len(content.media), self._packed)
+        return laid._replace(features=known)
 
     def _tiles(self, inputs: Any) -> torch.Tensor:
         """Rows `(tiles, n, hidden)` of all pictures, each with as many tiles as the largest may have."""
@@ -88,8 +95,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     check_whole("a Llama 3.2 Vision")
     processor, model = open_sight(path, dtype, device)
     config, tokenizer, text = model.config, processor.tokenizer, model.config.text_config
-    vision = model.model.vision_model
-    towers = MllamaTowers(model.model, processor, [*vision.transformer.layers, *vision.global_transformer.layers])
+    towers = MllamaTowers(model.model, processor)
     data = FamilyData(
         name=config.model_type,
         model=str(path),

@@ -102,9 +102,8 @@ class WhisperTowers(PromptTowers):
             codes = self._tokens.languages
             said = codes[language] if language else self._language(states) if codes else None
             ids = self._tokens.begin(task, said, hint, self._model.config.max_target_positions // 2 - 1)
-        looks = (Look(len(states), 0, len(states)),)
-        prompt = laid_across(states, self._tokens.start, np.array(ids, dtype=np.int64), looks, 1)
-        return prompt._replace(features=known)
+        words, looks = np.array(ids, dtype=np.int64), [Look(0, 0, len(states))]
+        return laid_across(states, self._tokens.start, words, looks, 1)._replace(features=known)
 
     def _sound(self, content: Content) -> np.ndarray:
         pieces = content.by_kind()
@@ -177,6 +176,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         vocabulary=config.vocab_size,
         transcription=_wording(tokens),
         crossing=True,
+        one_shot=True,
         first_barred=tuple(generation.begin_suppress_tokens or ()),
     )
     family = Family(data, tokenizer)

@@ -2,8 +2,9 @@
 media and nothing else, all others words and nothing else.
 
 Rows of media come first in a stream's pages. They do not go through the decoder: each cross-attention makes keys and
-values of them once, which are written to the pages of its layer. Words see those by `Look`. What comes in: the feeds of
-a step. What goes out: hidden states of its words.
+values of them once. Where one layer in `k` has one, a row of the cache has room for `k` rows of media: row `r` of these
+is in row `r // k` of the cache, in the pages of the layer `r % k` of the `k` that belong to the cross-attention. So
+media takes no more memory than its keys and values. Words see it by `Look`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from msgspec.structs import replace
 
 from ...errors import ModelError
 from ..plan import Feed
-from .attention import Part
+from .attention import Backend, Part
 from .batch import StepRows
 from .cache import Cache
 from .narrow import write
@@ -30,27 +31,43 @@ _OWN = "full_text_row_masked_out_mask"
 
 
 class Crossing:
-    """The cross-attentions of a decoder, by layer. ModelError where it has none that are known."""
+    """The cross-attentions of a decoder. ModelError where it has none that are known."""
 
     def __init__(self, text: Any) -> None:
-        found = [next((getattr(layer, name) for name in _NAMES if hasattr(layer, name)), None) for layer in text.layers]
-        self._parts = {layer: part for layer, part in enumerate(found) if part is not None}
+        self._parts = _parts(text)
+        self._packed = packed(text)
         takes = inspect.signature(text.forward).parameters
         self._states = next((name for name in _STATES if name in takes), "")
         self._tells = _OWN in takes
         if not self._parts or not self._states:
             raise ModelError("expected layers with cross-attention, got none that is known")
-        self.modules = frozenset(self._parts.values())
+
+    def width(self, hidden: int) -> int:
+        """How many numbers of media, which has `hidden` a row, one row of the cache stands for."""
+        return self._packed * hidden
 
     def keep(self, media: torch.Tensor, cache: Cache, target: torch.Tensor) -> None:
-        """Write the keys and values of rows of media `(n, hidden)` to the pool rows `target` `(n,)`."""
-        for layer, part in self._parts.items():
-            heads = cache.keys[layer].shape[2]
+        """Write the keys and values of media `(n, width)` to the pool rows `target` `(n,)`."""
+        media = media.unflatten(-1, (self._packed, -1))
+        for number, part in enumerate(self._parts):
+            heads = cache.keys[0].shape[2]
             keys, values = (made.unflatten(-1, (heads, -1)) for made in (part.k_proj(media), part.v_proj(media)))
             if hasattr(part, "k_norm"):
                 keys = part.k_norm(keys)
-            write(cache.keys[layer], target, keys)
-            write(cache.values[layer], target, values)
+            for place, layer in enumerate(self._layers(number)):
+                write(cache.keys[layer], target, keys[:, place])
+                write(cache.values[layer], target, values[:, place])
+
+    def across(self, looked: Looked, rows: StepRows, tables: torch.Tensor, backend: Backend, group: int) -> Any:
+        """What each cross-attention sees (`Step.across`)."""
+        parts = [looked.part(place, self._packed, rows, tables, backend, group) for place in range(self._packed)]
+        return {
+            part: list(zip(self._layers(number), parts, strict=True)) for number, part in enumerate(self._parts)
+        }
+
+    def _layers(self, number: int) -> range:
+        """In the pages of which layers the media of a cross-attention is."""
+        return range(number * self._packed, (number + 1) * self._packed)
 
     def beside(self, embeds: torch.Tensor, own: torch.Tensor) -> dict[str, Any]:
         """What the decoder takes beside words `(n, hidden)`: one row of media, so that it calls these layers, and for
@@ -59,6 +76,16 @@ class Crossing:
         if self._tells:
             more[_OWN] = own.to(embeds.dtype)[None, None, :, None]
         return more
+
+
+def packed(text: Any) -> int:
+    """How many rows of media one row of the cache of a decoder has room for."""
+    return len(text.layers) // max(1, len(_parts(text)))
+
+
+def _parts(text: Any) -> list[Any]:
+    found = [next((getattr(layer, name) for name in _NAMES if hasattr(layer, name)), None) for layer in text.layers]
+    return [part for part in found if part is not None]
 
 
 def apart(feeds: list[Feed]) -> tuple[list[Feed], list[Feed], np.ndarray]:
@@ -100,7 +127,9 @@ class Looked:
                 runs.append((start, stop))
         self.runs = np.array(runs, np.int64)
 
-    def part(self, tables: torch.Tensor, rows: StepRows) -> Part:
-        """As attention takes it, not yet prepared, from the first row of the media on."""
-        slots, lengths = (upload(torch.from_numpy(numbers), tables.device) for numbers in (rows.slots, self.stops))
-        return Part(tables, slots, lengths, torch.from_numpy(self.runs))
+    def part(self, place: int, packed: int, rows: StepRows, tables: torch.Tensor, backend: Backend, group: int) -> Part:
+        """What they see of the rows of media number `place`, `place + packed`, ..., as attention takes it."""
+        begins, stops = ((edge - place + packed - 1) // packed for edge in (self.begins, self.stops))
+        slots, firsts, lengths = (upload(torch.from_numpy(one), tables.device) for one in (rows.slots, begins, stops))
+        part = backend.prepare(Part(tables, slots, lengths, torch.from_numpy(self.runs)), stops, group)
+        return part._replace(firsts=firsts) if begins.any() else part

@@ -196,7 +196,7 @@ class LanguageModel:
         hidden = self.embed.weight.new_zeros(len(which), self.embed.weight.shape[1])
         if media:
             batch = batched(media)
-            shown = hidden.new_empty(len(batch), hidden.shape[1])
+            shown = hidden.new_empty(len(batch), crossing.width(hidden.shape[1]))
             laid_out(self.spans, [run for feed in media for run in feed.rows], shown)
             slots, places = (upload(torch.from_numpy(one), self.device) for one in (batch.slots, batch.places))
             with wearing(self.adapters.worn(media, self.device)):
@@ -204,8 +204,8 @@ class LanguageModel:
         if words:
             batch = batched(words)
             looked = Looked(words, batch)
-            part = self.backend.prepare(looked.part(self.cache.tables, batch), looked.stops, self.group)
-            step = self._attention(batch)._replace(across=(crossing.modules, self._from(part, looked.begins)))
+            across = crossing.across(looked, batch, self.cache.tables, self.backend, self.group)
+            step = self._attention(batch)._replace(across=across)
             embeds = self.embed(upload(torch.from_numpy(batch.ids), self.device))
             laid_out(self.spans, [run for feed in words for run in feed.rows], embeds)
             positions = upload(torch.from_numpy(batch.positions), self.device)
