@@ -21,6 +21,7 @@ from ..engine.config import EngineConfig
 from ..engine.embeddings import EncodedPrompt, EncodedSpan, Features
 from ..engine.encoding import encode
 from ..engine.families.absent import AbsentTowers
+from ..engine.families.loudness import Loudness
 from ..engine.family import Loaded
 from ..engine.remote import (
     ANSWERS,
@@ -165,21 +166,21 @@ class EncoderLine:
         self._ends.close()
 
 
-class RemoteTowers(AbsentTowers):
+class RemoteTowers(Loudness, AbsentTowers):
     """The towers of an engine whose encoder is elsewhere. `worked`: seconds that it has worked for this engine."""
 
     def __init__(self, absent: AbsentTowers, line: EncoderLine, device: torch.device) -> None:
-        super().__init__(absent.family_towers, device)
+        Loudness.__init__(self)
+        AbsentTowers.__init__(self, absent.family_towers, device)
         self.line = line
         self.worked = 0.0
         self._device = device
-        self._loudest: dict[int, float] = {}
 
     def encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:
         """Spans of (stream, segment) pairs. EncoderAwayError, and whatever the encoder refuses them with."""
         if not batch:
             return []
-        pieces = [RemotePiece(stream, segment, self._loudest.get(stream)) for stream, segment in batch]
+        pieces = [RemotePiece(stream, segment, self.loudest(stream)) for stream, segment in batch]
         made = self.line.ask(EncodePieces(pieces))
         assert isinstance(made, MadeSpans)
         if len(made.spans) != len(batch):
@@ -200,19 +201,6 @@ class RemoteTowers(AbsentTowers):
     def statistics(self) -> dict[str, object]:
         """Where the encoder is, whether it was there when it was asked last, how often it was lost."""
         return {"url": self.line.url, "here": self.line.here, "lost": self.line.lost, "seconds": self.worked}
-
-    def fork(self, stream: int, twin: int) -> None:
-        if stream in self._loudest:
-            self._loudest[twin] = self._loudest[stream]
-
-    def loudest(self, stream: int) -> float | None:
-        return self._loudest.get(stream)
-
-    def heard(self, stream: int, loudest: float) -> None:
-        self._loudest[stream] = loudest
-
-    def forget(self, stream: int) -> None:
-        self._loudest.pop(stream, None)
 
 
 def with_encoder(loaded: Loaded, config: EngineConfig) -> Loaded:
