@@ -50,7 +50,9 @@ class FamilyData(msgspec.Struct, frozen=True):
     after sound inside video stand at one position. frame_rows: how many rows a frame of video has in a model with one
     axis; 0 where frames tell their time in words. transcription: how it is asked for the words of a sound; None: that
     is not known. left_out: kinds of media that the model is not served with, each with the reason. together: kinds of
-    which a piece goes in whole, since some of its rows see one another. stateful: its layers keep states of all rows,
+    which a piece goes in whole, since some of its rows see one another. most_together: how many rows that see one
+    another may stand side by side, as many as the narrowest layer sees: the library lets more of them see one another
+    all the same; 0: any number. stateful: its layers keep states of all rows,
     which no row can be taken out of (class "G" beside those of its modalities).
     """
 
@@ -78,6 +80,7 @@ class FamilyData(msgspec.Struct, frozen=True):
     transcription: Transcription | None = None
     left_out: dict[str, str] = {}
     together: frozenset[str] = frozenset()
+    most_together: int = 0
     stateful: bool = False
 
 
@@ -227,6 +230,15 @@ class Family:
                 f"{', '.join(changing)} of {self.data.name} would change what is cached already, or be something else "
                 f"than in a prompt (class F), got {format.name}"
             )
+
+
+def check_together(what: str, rows: int, most: int) -> None:
+    """Raise InputError where so many rows cannot see one another (`FamilyData.most_together`)."""
+    if most and rows > most:
+        raise InputError(
+            f"{what}: expected at most {most} rows that see one another, as many as a layer of this model sees, got "
+            f"{rows}"
+        )
 
 
 class TimeTaken(NamedTuple):

@@ -17,7 +17,7 @@ from penstock.engine.embeddings import Embeddings
 from penstock.engine.families import llava as llava_family
 from penstock.engine.families import tried as tried_family
 from penstock.engine.families.alone import Alone
-from penstock.engine.families.together import Together
+from penstock.engine.families.together import Ahead
 from penstock.engine.families.trial import FamilyTrial
 from penstock.engine.families.tried_towers import TriedTowers
 from penstock.engine.family import Loaded
@@ -173,7 +173,7 @@ def test_rows_that_see_one_another_are_noticed(monkeypatch: pytest.MonkeyPatch) 
     library's masks say so; where they are not asked, its logits do."""
     where = model_path("gemma3"), torch.float32, torch.device("cpu")
     assert tried_family.load(*where).family.data.classes == {"image": "D"}
-    monkeypatch.setattr(FamilyTrial, "_rules", lambda *_: (Together.NONE, False))
+    monkeypatch.setattr(FamilyTrial, "_rules", lambda *_: Ahead())
     with pytest.raises(ModelError, match="its logits over pages differ from the library's by"):
         tried_family.load(*where)
 
