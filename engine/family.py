@@ -171,6 +171,11 @@ class Family:
     def atomic(self, modality: str) -> bool:
         return self.data.classes.get(modality) == "D" or modality in self.data.together
 
+    def check_run(self, modality: str, rows: int) -> None:
+        """Raise InputError where so many rows of this modality would see one another."""
+        if self.atomic(modality):
+            check_together(modality, rows, self.data.most_together)
+
     def check_media(self, request: Request) -> None:
         """Raise InputError where video cannot have the rates or the sizes of the request, or not so much may be
         dropped."""
@@ -233,7 +238,7 @@ class Family:
 
 
 def check_together(what: str, rows: int, most: int) -> None:
-    """Raise InputError where so many rows cannot see one another (`FamilyData.most_together`)."""
+    """Raise InputError where more rows than `most` would see one another (`FamilyData.most_together`)."""
     if most and rows > most:
         raise InputError(
             f"{what}: expected at most {most} rows that see one another, as many as a layer of this model sees, got "

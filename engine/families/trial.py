@@ -90,7 +90,7 @@ class FamilyTrial:
                     raise
                 continue  # it does not take both, and says so to clients too
             alone = {kind: towers.look(self._passed[kind][1])[1].rows for kind in (first, other)}
-            both = torch.cat([*alone.values()])  # where two kinds share a placeholder, the rows of each are those of both
+            both = torch.cat([*alone.values()])  # which each has where the two share a placeholder
             for kind, _, rows in made:
                 shown = joined(rows).rows
                 if not _near(alone[kind], shown) and not _near(both, shown):

@@ -20,13 +20,13 @@ from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content
 from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, RowSpec, Segment, VideoSegment
 from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, Features, by_layer
-from ..family import TimeTaken
+from ..family import TimeTaken, check_together
 from ..runner.gate import tower_pass
 from ..runner.language import windows_of
 from ..runner.library import transformers
 from ..runner.out_of_memory import is_out_of_memory
 from ..span import Span
-from .alone import Alone, flat, longer, typed
+from .alone import Alone, flat, longer, longest_run, typed
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers
 from .piece_sizes import Asked, PieceSize, PieceSizes, Shape
 from .processor_options import ProcessorOptions, Values
@@ -322,6 +322,8 @@ class TriedTowers(OneAxisTowers):
         kind = _KIND[type(segment)]
         first, last = laid.ends
         ids, media = laid.ids[first : last + 1], laid.media[first : last + 1]
+        if self.ways.get(kind, Ahead()).way is not Together.NONE:
+            check_together(kind, longest_run(media), self.most_together)
         embeds = self.model.get_input_embeddings()(torch.from_numpy(ids).to(self.device))
         where = torch.from_numpy(media).to(self.device)
         embeds[where] = seen.rows.to(embeds.dtype)

@@ -39,8 +39,8 @@ _PIXELS = 64 * 64 * 3
 _RESIZED = 20
 # Streams of the step that is run, where each has states.
 _STATEFUL = 4
-# The side of such a picture that is taken for a large one, and how often longer than wide it may be: a processor may cut
-# more tiles of a long one.
+# The side of such a picture that is taken for a large one; and how often it may be as high as it is wide, since a
+# processor may cut more tiles of a long one.
 _UNSIZED = 2048
 _RATIOS = (1.0, 4 / 3, 3 / 4, 2.0, 1 / 2, 4.0, 1 / 4)
 

@@ -1,5 +1,5 @@
-"""The trial asks for two pieces in one prompt as well: a model that is right with one and wrong with two is refused. What
-an attempt that fails has found holds no longer."""
+"""The trial asks for two pieces in one prompt as well: a model that is right with one and wrong with two is refused.
+What an attempt that fails has found holds no longer."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_second_piece_that_becomes_other_rows_is_noticed(
 
 
 def test_other_rows_beside_another_kind_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where they are fewer. InternVL's pictures and frames share a placeholder: the rows of each are those of both."""
+    """Also where they are fewer. InternVL's pictures and frames share a placeholder: each has the rows of both."""
     encode = TriedTowers.encode_prompt
 
     def fewer(towers: TriedTowers, inputs: Any) -> Features:
