@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _by_library(folder: Path, length: int = 48, **asks: Any) -> list[int]:
     """The ids of the words of `SAID`."""
-    model = hf.WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    model: Any = hf.WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     heard = hf.AutoProcessor.from_pretrained(folder)(
         audio=SAID.astype(np.float32) / 32768, sampling_rate=RATE, return_tensors="pt"
     )
@@ -76,8 +76,11 @@ def _file() -> bytes:
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # the SDK says so of its translations
 def test_a_file_becomes_words(folder: Path) -> None:
     async def main() -> None:
-        async with Engine(load(folder, EngineConfig()), EngineConfig(kv_tokens=2048)) as engine, serving(engine) as url:
-            client = AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60)
+        async with (
+            Engine(load(folder, EngineConfig()), EngineConfig(kv_tokens=2048)) as engine,
+            serving(engine) as url,
+            AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client,
+        ):
             ask, name = client.audio.transcriptions.create, folder.name
             told = await ask(model=name, file=("a.wav", _file()), language="en")
             assert told.text == _words(folder) != ""
