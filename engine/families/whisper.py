@@ -17,7 +17,7 @@ import torch
 
 from ...codecs.resample import resample
 from ...errors import InputError, ModelError
-from ...streams.requests.prompt import Content
+from ...streams.requests.prompt import Content, Media
 from ...streams.requests.transcription import Transcription
 from ...streams.segment import MediaSpec
 from ..embeddings import Embeddings, EncodedPrompt, Features
@@ -29,7 +29,7 @@ from ..runner.library import transformers
 from ..span import Look
 from ..words.spelling import spelling_of
 from ..words.template import EDGE, TEXT, Turns
-from .across import PromptTowers, by_pages, check_whole, laid_across
+from .across import LargestPrompt, PromptTowers, by_pages, check_whole, laid_across
 from .opened import open_model
 from .prompt import check_ids
 
@@ -88,6 +88,12 @@ class WhisperTowers(PromptTowers):
         """A stream may listen to sound, and keeps none."""
         return MediaSpec(audio_rate=self._ear.sampling_rate)
 
+    @property
+    def largest_prompt(self) -> LargestPrompt:
+        """One that is as long as a sound may be."""
+        sound = Media("audio", np.zeros(self._longest, np.float32))
+        return LargestPrompt(Content([sound], text=_TASKS[0]), self.whole.config.max_source_positions)
+
     @torch.inference_mode()
     def prompt(self, content: Content, known: Features | None = None) -> EncodedPrompt:
         """The rows of its sound, and behind them the decoder's first tokens. InputError where it is not one sound of
@@ -145,6 +151,8 @@ def _is_asked(content: Content) -> bool:
 
 
 def _words(content: Content) -> str:
+    if content.tools:
+        raise InputError(f"tools: expected none, since Whisper calls nothing, got {len(content.tools)}")
     if content.messages is None:
         return content.text or ""
     [*others, last] = content.messages
