@@ -48,7 +48,9 @@ LIBRARY: dict[str, Callable[[Kept], Any]] = {
     "torchao int8, activations too": _torchao("Int8DynamicActivationInt8WeightConfig"),
     # `Int4WeightOnlyConfig` is written and run on CUDA alone.
     "torchao int4": _torchao(
-        "IntxWeightOnlyConfig", weight_dtype=getattr(torch, "int4"), granularity=lambda ao: ao.PerGroup(FINE)
+        "IntxWeightOnlyConfig",
+        weight_dtype=torch.int4,  # pyright: ignore[reportAttributeAccessIssue]
+        granularity=lambda ao: ao.PerGroup(FINE),
     ),
     "torchao fp8": _torchao("Float8WeightOnlyConfig"),
     "bitsandbytes_4bit": lambda kept: hf.BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=kept),
