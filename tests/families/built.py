@@ -47,6 +47,7 @@ BUILDERS: dict[str, Built] = {
     "ernie4_5_vl_moe": Built(axes.ernie4_5_vl_moe, _CLIPS),
     "exaone4_5": Built(axes.exaone4_5, _BOTH),
     "fast_vlm": Built(tiled.fast_vlm, _SEES),
+    "fuyu": Built(refusals.fuyu, _WHOLE),
     "gemma3n": Built(gemmas.gemma3n, {"image": "A", "audio": "E"}),
     "gemma4": Built(gemmas.gemma4, {"image": "A", "video": "E", "audio": "E"}),
     "gemma4_unified": Built(gemmas.gemma4_unified, {"image": "D", "video": "E", "audio": "E"}),

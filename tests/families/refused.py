@@ -31,7 +31,6 @@ REFUSED: dict[str, Refusal] = {
     "shieldgemma2": Refusal(later.shieldgemma2, "expected all weights of Gemma3ForConditionalGeneration"),
     "diffusion_gemma": Refusal(named("diffusion_gemma"), "expected a reply that is drawn token by token"),
     "florence2": Refusal(named("florence2"), _ENCODER),
-    "fuyu": Refusal(refusals.fuyu, "Found total 2 |SPEAKER| tokens and 1 images"),
     "git": Refusal(refusals.git, "its attention cannot be replaced"),
     "kosmos-2": Refusal(refusals.kosmos2, "expected image_token on its Kosmos2Processor"),
     "kyutai_speech_to_text": Refusal(refusals.kyutai_speech_to_text, "expected image_token on its Kyutai"),
