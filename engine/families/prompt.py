@@ -6,6 +6,7 @@ have.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -86,7 +87,12 @@ def process_marked(source: ProcessorFacts, content: Content) -> tuple[Any, list[
         if spelling.is_covered(text):
             processor = copy.copy(processor)
             processor.tokenizer = spelling
-        return processor(text=[text], **given, return_tensors="pt", **options, **more)
+        try:
+            return processor(text=[text], **given, return_tensors="pt", **options, **more)
+        except ValueError:
+            if given:
+                raise
+            return processor.tokenizer([text], return_tensors="pt", **more)  # it takes no words alone
 
     tokenizer = source.processor.tokenizer
     marks = ReadyMarks(content, tokenizer, source.own_blocks())
@@ -151,8 +157,14 @@ def _check_counts(content: Content, found: dict[str, int], placed: dict[str, str
         count = len(media.get(kind, ())) + sum(one.kind == kind for one in content.ready)
         if found[kind] != count:
             raise InputError(
-                f"{content.name}: expected {found[kind]} of {token}, got {count} {_NAMES[kind][count != 1]}"
+                f"{content.name}: expected {found[kind]} of {_told(token)}, got {count} {_NAMES[kind][count != 1]}"
             )
+
+
+def _told(token: str) -> str:
+    """A placeholder in words; where it is one token many times, that once."""
+    again = re.fullmatch(r"(.+?)\1+", token)
+    return f"{again[1]} {len(token) // len(again[1])} times" if again else token
 
 
 def _from_ids(
@@ -168,7 +180,7 @@ def _from_ids(
     In that text an end token stands between them, which no tokenizer joins with its neighbours.
     """
     tokenizer = processor.tokenizer
-    kinds = {tokenizer.convert_tokens_to_ids(token): kind for kind, token in placed.items()}
+    kinds = {_one_id(tokenizer, token): kind for kind, token in placed.items()}
     given = check_ids(content, len(tokenizer))
     found = [kinds[id] for id in given if id in kinds]
     _check_counts(content, {kind: found.count(kind) for kind in placed}, placed, media)
@@ -187,6 +199,12 @@ def _from_ids(
         if isinstance(tensor, torch.Tensor) and tensor.shape == shape:
             made[name] = _joined(tensor[0], order, name)[None]
     return made
+
+
+def _one_id(tokenizer: Any, token: str) -> int:
+    """What stands for a piece of media among ids: the id of its placeholder, or of each of those that it is made of."""
+    ids = tokenizer(token, add_special_tokens=False)["input_ids"]
+    return ids[0] if len({*ids}) == 1 else tokenizer.convert_tokens_to_ids(token)
 
 
 def check_ids(content: Content, vocabulary: int) -> list[int]:

@@ -5,9 +5,11 @@ model and its processor. Out: `Sense` by kind, or why there is none.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jinja2
 import torch
 
 from ..runner.beside import has_layer_words
@@ -54,14 +56,16 @@ def _find(kind: str, model: Any, processor: Any) -> Sense | str:
     # In some templates a word stands for a piece of media that no row of it has.
     token = getattr(processor, f"{kind}_placeholder_token", None) or getattr(processor, f"{kind}_token", None)
     token = getattr(token, "content", token)  # some keep how the tokenizer treats it, too
-    if not isinstance(token, str):
-        return f"expected {kind}_token on its {type(processor).__name__}, got none"
     names = [f"{kind}_token_id", f"{kind}_token_index"]
     # Some lay frames as so many pictures.
     names += ["image_token_id", "image_token_index"] if kind == "video" else []
     inner = getattr(model.config, "audio_config" if kind == "audio" else "vision_config", None)
     said = [getattr(config, name, None) for config in (model.config, inner) for name in names]
     id = next((value for value in said if isinstance(value, int)), None)
+    if not isinstance(token, str):
+        token = None if id is None else _written(kind, id, processor)
+    if token is None:
+        return f"expected {kind}_token on its {type(processor).__name__}, got none"
     if id is None:
         return f"expected {kind}_token_id on its {type(model.config).__name__}, got none"
     for part in (getattr(model, "model", model), model):
@@ -74,6 +78,19 @@ def _find(kind: str, model: Any, processor: Any) -> Sense | str:
     if any(name in taken for one in kinds for name in _MAIN[one]):
         return Sense(kind, token, id, None, frozenset())
     return f"expected get_{kind}_features on its {type(getattr(model, 'model', model)).__name__}, got none"
+
+
+def _written(kind: str, id: int, processor: Any) -> str | None:
+    """The placeholders of all rows of a piece of media, where the chat template writes these by itself and the
+    processor none; None where it writes none."""
+    token = processor.tokenizer.convert_ids_to_tokens(id)
+    message = {"role": "user", "content": [{"type": kind, kind: "x"}]}
+    try:
+        text = processor.apply_chat_template([message], tokenize=False)
+    except (ValueError, jinja2.TemplateError):
+        return None
+    runs = re.findall(f"(?:{re.escape(token)})+", text) if isinstance(token, str) else []
+    return max(runs, key=len, default=None)
 
 
 def placeholder_ids(config: Any) -> frozenset[int]:

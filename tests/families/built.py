@@ -89,6 +89,7 @@ BUILDERS: dict[str, Built] = {
             (later.hyperclovax_vision_v2, _BOTH),
             (later.muse_glimmer, _CLIPS),
             (later.muse_spark, {**_CLIPS, "audio": "E"}),
+            (later.pp_chart2table, _SEES),
             (refusals.phi4_multimodal, _SEES),
         )
     },

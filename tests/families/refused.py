@@ -27,7 +27,6 @@ REFUSED: dict[str, Refusal] = {
     "idefics": Refusal(beside.idefics, "expected layers that see rows of the cache alone, got cross_layer_interval"),
     "instructblipvideo": Refusal(beside.instructblipvideo, "expected image_token on its InstructBlipVideoProcessor"),
     "kosmos-2.5": Refusal(beside.kosmos2_5, "expected image_token_id on its Kosmos2_5Config"),
-    "pp_chart2table": Refusal(later.pp_chart2table, "expected image_token on its PPChart2TableProcessor"),
     "shieldgemma2": Refusal(later.shieldgemma2, "expected all weights of Gemma3ForConditionalGeneration"),
     "diffusion_gemma": Refusal(named("diffusion_gemma"), "expected a reply that is drawn token by token"),
     "florence2": Refusal(named("florence2"), _ENCODER),
