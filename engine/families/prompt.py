@@ -6,6 +6,7 @@ have.
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -79,7 +80,7 @@ def process_marked(source: ProcessorFacts, content: Content) -> tuple[Any, list[
 
     def call(text: str, **more: Any) -> Any:
         given = {
-            "audio" if kind == "audio" else f"{kind}s": [values] if kind in source.nested else values
+            argument(source.processor, kind): [values] if kind in source.nested else values
             for kind, values in media.items()
             if values
         }
@@ -108,6 +109,13 @@ def process_marked(source: ProcessorFacts, content: Content) -> tuple[Any, list[
     for place, mark in own.items():
         made["input_ids"][0, place] = tokenizer.convert_tokens_to_ids(mark)
     return made, ready
+
+
+def argument(processor: Any, kind: str) -> str:
+    """What a processor calls media of a kind; some that see frames alone call these pictures."""
+    takes = inspect.signature(processor.__call__).parameters
+    names = {"image": "images", "video": "videos" if "videos" in takes else "images", "audio": "audio"}
+    return names[kind]
 
 
 def conversation(content: Content, spelling: Spelling, parts: bool = True) -> list[dict[str, Any]]:

@@ -49,7 +49,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     decoder, head = _decoder(model)
     senses, missing = find_senses(model, processor)
     first = "image" if "image" in senses or "audio" not in senses else "audio"
-    if not senses.keys() & {"image", "audio"}:
+    if not senses:
         raise ModelError(missing[first])
     words = decoder.get_input_embeddings().weight.shape[0]
     for sense in senses.values():

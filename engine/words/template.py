@@ -104,7 +104,9 @@ def learn(template: Any, tokenizer: Any, generation: Any, media: dict[str, str] 
         except ValueError as error:
             if getattr(template, "chat_template", None) is not None:
                 raise
-            raise ModelError("chat template: expected the checkpoint's or your own (chat_template), got none") from error
+            raise ModelError(
+                "chat template: expected the checkpoint's or your own (chat_template), got none"
+            ) from error
         if not isinstance(text, str):
             raise ModelError(f"chat template: expected text from its processor, got {type(text).__name__}")
         return text

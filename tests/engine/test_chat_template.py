@@ -89,7 +89,8 @@ def test_a_template_reaches_nothing_but_what_it_is_given(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [(None, "expected the checkpoint's or your own"), ("Hi", "every turn's words, got one that leaves some")]
+    ("text", "words"),
+    [(None, "expected the checkpoint's or your own"), ("Hi", "every turn's words, got one that leaves some")],
 )
 def test_a_checkpoint_without_a_template_or_with_one_that_says_the_same_is_refused(
     tmp_path: Path, text: str | None, words: str

@@ -63,6 +63,7 @@ BUILDERS: dict[str, Built] = {
     "idefics2": Built(pictures.idefics2, _SEES),
     "idefics3": Built(pictures.idefics3, _SEES),
     "instructblip": Built(refusals.instructblip, _WHOLE),
+    "instructblipvideo": Built(beside.instructblipvideo, {"video": "F"}),
     "internvl": Built(tiled.internvl, _CLIPS),
     "janus": Built(tiled.janus, _SEES),
     "kimi_k25": Built(axes.kimi_k25, _SEES),

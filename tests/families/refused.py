@@ -25,7 +25,6 @@ REFUSED: dict[str, Refusal] = {
     "blip": Refusal(beside.blip, "expected image_token on its BlipProcessor"),
     "evolla": Refusal(beside.evolla, "expected a type that AutoModelForMultimodalLM opens"),
     "idefics": Refusal(beside.idefics, "expected layers that see rows of the cache alone, got cross_layer_interval"),
-    "instructblipvideo": Refusal(beside.instructblipvideo, "expected image_token on its InstructBlipVideoProcessor"),
     "kosmos-2.5": Refusal(beside.kosmos2_5, "expected image_token_id on its Kosmos2_5Config"),
     "shieldgemma2": Refusal(later.shieldgemma2, "expected all weights of Gemma3ForConditionalGeneration"),
     "diffusion_gemma": Refusal(named("diffusion_gemma"), "expected a reply that is drawn token by token"),
