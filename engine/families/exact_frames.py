@@ -1,5 +1,5 @@
-"""Whether a model sees so many frames of a video and no more. In: its towers, and as many frames as they take. Out: that
-number, or None. Some models leave the frames behind it out, and say nothing."""
+"""Whether a model sees so many frames of a video and no more. In: its towers, and as many frames as they take. Out:
+that number, or None. Some models leave the frames behind it out, and say nothing."""
 
 from __future__ import annotations
 

@@ -90,6 +90,9 @@ def rule(sees: torch.Tensor, media: np.ndarray) -> Together:
         return Together.MEDIA
     if torch.equal(ahead, (both & (runs[:, None] == runs)).triu(1)):
         return Together.PIECE
+    block = ahead.any(0) | ahead.any(1)
+    if torch.equal(ahead, (block[:, None] & block).triu(1)):
+        raise ModelError("in the library its rows see later rows of media, over the words that stand between them")
     raise ModelError("in the library rows see rows behind them, neither those of one medium nor of all nor all rows")
 
 

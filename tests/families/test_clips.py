@@ -1,5 +1,6 @@
 """Clips whose frames have their times in words between them: the same frames at another time are another clip, and a
-clip in which nothing moves may be fewer rows than one in which all does. And clips of another length than a model sees."""
+clip in which nothing moves may be fewer rows than one in which all does. Clips of another length than a model
+sees."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ from penstock.actors.ports import Facts
 from penstock.engine.command import Fork
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import Core
-from penstock.errors import InputError
+from penstock.engine.families.together import rule
+from penstock.errors import InputError, ModelError
 from penstock.streams.item import Image, VideoFrame
 from penstock.streams.requests.request import Request, SamplingParams
 
@@ -145,3 +146,13 @@ def test_media_in_a_stream_is_refused(tried: Tried) -> None:
     said = rf"{kind}: expected it in the request's own prompt \(messages, .*\(class F\), got .* in a stream"
     with pytest.raises(InputError, match=said):
         check_item(Image(picture) if kind == "image" else VideoFrame(frame, 0), cast(Facts, tried.loaded.family.data))
+
+
+def test_media_that_sees_later_media_over_words_is_told_from_any_other_rule() -> None:
+    causal, media = torch.ones(8, 8).tril().bool(), np.array([0, 1, 1, 0, 1, 1, 0, 0], bool)
+    marked = torch.tensor([True, True, True, False, True, True, True, False])  # with a mark of each before or behind it
+    with pytest.raises(ModelError, match="its rows see later rows of media, over the words that stand between them"):
+        rule(causal | (marked[:, None] & marked), media)
+    first = torch.arange(8) < 3
+    with pytest.raises(ModelError, match="neither those of one medium nor of all nor all rows"):
+        rule(causal | (first[:, None] & marked), media)
