@@ -62,6 +62,9 @@ def _find(kind: str, model: Any, processor: Any) -> Sense | str:
     inner = getattr(model.config, "audio_config" if kind == "audio" else "vision_config", None)
     said = [getattr(config, name, None) for config in (model.config, inner) for name in names]
     id = next((value for value in said if isinstance(value, int)), None)
+    taken = inspect.signature(model.forward).parameters.keys()
+    if id is None and (mask := next((name for name in taken if name.startswith(kind) and "mask" in name), None)):
+        return f"its rows of {kind} stand where the processor's {mask} says, and not its ids"
     if not isinstance(token, str):
         token = None if id is None else _written(kind, id, processor)
     if token is None:
@@ -73,7 +76,6 @@ def _find(kind: str, model: Any, processor: Any) -> Sense | str:
         takes = frozenset(inspect.signature(encode).parameters) if encode is not None else frozenset()
         if takes.intersection(_MAIN[kind]):
             return Sense(kind, token, id, encode, takes)
-    taken = inspect.signature(model.forward).parameters.keys()
     kinds = ("image", "video") if kind == "video" else (kind,)
     if any(name in taken for one in kinds for name in _MAIN[one]):
         return Sense(kind, token, id, None, frozenset())

@@ -19,6 +19,7 @@ import torch
 from ...errors import InputError, ModelError
 from ...streams.event import Seen
 from ..embeddings import Embeddings, EncodedPrompt
+from ..runner.out_of_memory import is_out_of_memory
 from ..runner.probe import stock_attention
 from ..span import Rows
 
@@ -41,7 +42,7 @@ class Together(IntEnum):
 
 def rows_seen(model: Any, inputs: Any, attention: str | dict[str, str]) -> dict[int | None, torch.Tensor]:
     """Which rows each row of a prompt sees in the library's own attention, `(n, n)` bool, by the window of the layers;
-    empty where the library says nothing of it, and a row sees those before it."""
+    empty where the library says nothing of it, and a row sees those before it. ModelError where it stops."""
     layers = [part for part in model.get_decoder().modules() if hasattr(part, "layer_idx")]
     windows = {part.layer_idx: window for part in layers if (window := getattr(part, "sliding_window", None))}
     seen: dict[int | None, torch.Tensor] = {}
@@ -57,6 +58,11 @@ def rows_seen(model: Any, inputs: Any, attention: str | dict[str, str]) -> dict[
     try:
         with stock_attention(model, attention), torch.inference_mode():
             model(**inputs, use_cache=False)
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ModelError(f"the library's model fails on what its own processor makes of it: {said}") from error
     finally:
         for hook in hooks:
             hook.remove()
