@@ -20,6 +20,7 @@ class Refusal(NamedTuple):
 
 
 _ENCODER = "its decoder reads the states of an encoder"
+_FAR = "expected scores of queries and keys alone, with none for how far apart two rows are, got rel_extent"
 _MASK = "its rows of image stand where the processor's image_embeds_position_mask says"
 
 REFUSED: dict[str, Refusal] = {
@@ -32,6 +33,8 @@ REFUSED: dict[str, Refusal] = {
     "florence2": Refusal(named("florence2"), _ENCODER),
     "git": Refusal(refusals.git, "its attention cannot be replaced"),
     "kosmos-2": Refusal(refusals.kosmos2, _MASK),
+    "inkling2": Refusal(named("inkling2"), _FAR),
+    "inkling_mm_model": Refusal(named("inkling_mm_model"), _FAR),
     "kyutai_speech_to_text": Refusal(refusals.kyutai_speech_to_text, "expected image_token on its Kyutai"),
     "mllama": Refusal(mllama, "expected layers that see rows of the cache alone, got cross_attention_layers"),
     "pi0": Refusal(named("pi0"), "expected a model that says words, got PI0ForConditionalGeneration"),
