@@ -19,9 +19,10 @@ class RowTypes:
     """The tables of one decoder by the names of its arguments, `(words,)` int64 each. While it is `learning`, ids that
     it sees for the first time get their numbers; then those that were never seen have 0."""
 
-    def __init__(self, decoder: Any) -> None:
+    def __init__(self, decoder: Any, ids: int) -> None:
+        """`ids`: how many there are."""
         self._takes = inspect.signature(decoder.forward).parameters
-        self._words = len(decoder.get_input_embeddings().weight)
+        self._words = ids
         self._known = torch.zeros(self._words, dtype=torch.bool)
         self.learning = True
         self.tables: dict[str, torch.Tensor] = {}

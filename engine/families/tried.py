@@ -50,16 +50,12 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     if processor.chat_template is None:  # some leave it to their tokenizer
         processor.chat_template = processor.tokenizer.chat_template
     model, attention = _opened(config, path, dtype, device)
-    with_far_words(model)
-    decoder, head = _decoder(model)
     senses, missing = find_senses(model, processor)
     first = "image" if "image" in senses or "audio" not in senses else "audio"
     if not senses:
         raise ModelError(missing[first])
-    words = decoder.get_input_embeddings().weight.shape[0]
-    for sense in senses.values():
-        if sense.id >= words:
-            raise ModelError(f"expected a placeholder among its {words} words, got id {sense.id}")
+    with_far_words(model, [sense.id for sense in senses.values()])
+    decoder, head = _decoder(model)
     inner = getattr(model, "model", model)
     rope = next((part.get_rope_index for part in (inner, model) if hasattr(part, "get_rope_index")), None)
     towers = TriedTowers(model, processor, _blocks(model, decoder), senses, rope)

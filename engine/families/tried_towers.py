@@ -64,7 +64,8 @@ class TriedTowers(OneAxisTowers):
         self.longest_seconds: float | None = None  # of a sound that the processor takes without cutting it
         # Some processors say of their rows what these are only when they are asked to.
         self.asks = {f"return_{_TYPES}": True} if rope and _TYPES in inspect.signature(rope).parameters else {}
-        self.types = RowTypes(whole.get_decoder())
+        ids = max(len(whole.get_decoder().get_input_embeddings().weight), *(1 + sense.id for sense in senses.values()))
+        self.types = RowTypes(whole.get_decoder(), ids)
         self.ways: dict[str, Together] = {}  # which rows of a prompt see rows behind them, by kind
         self.ahead_in_windows = False  # they do so in layers with a window alone
         self.plain: set[str] = set()  # the kinds of which the processor lays nothing but placeholders, one by one

@@ -114,6 +114,7 @@ BUILDERS: dict[str, Built] = {
     "minicpm_ocr": Built(stateful.minicpm_ocr, _CLIPS),
     "minicpmv4_6": Built(stateful.minicpmv4_6, _CLIPS),
     "minicpmv4_7": Built(stateful.minicpmv4_7, {"image": "A", "video": "F"}),
+    "nemo_speechlm": Built(stateful.nemo_speechlm, {"audio": "E"}),
     "nemotron_h_omni": Built(stateful.nemotron_h_omni, {"image": "A", "audio": "E"}),
     "qwen3_5": Built(stateful.qwen3_5, _BOTH),
     "qwen3_5_moe": Built(stateful.qwen3_5_moe, _BOTH),
