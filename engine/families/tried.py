@@ -51,7 +51,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         processor.chat_template = processor.tokenizer.chat_template
     model, attention = _opened(config, path, dtype, device)
     senses, missing = find_senses(model, processor)
-    first = "image" if "image" in senses or "audio" not in senses else "audio"
+    first = next((kind for kind in ("image", "audio", "video") if kind in senses), "image")
     if not senses:
         raise ModelError(missing[first])
     with_far_words(model, [sense.id for sense in senses.values()])
