@@ -117,9 +117,7 @@ class WhisperTowers(PromptTowers):
             sound = resample(torch.as_tensor(sound, device=self._model.device), piece.rate, rate).cpu().numpy()
         if len(sound) > self._longest:
             most, got = self._longest / rate, len(sound) / rate
-            raise InputError(
-                f"audio: expected at most {most:g} s, which is what Whisper hears at once, got {got:.1f} s"
-            )
+            raise InputError(f"audio: expected at most {most:g} s, which is what Whisper hears at once, got {got:.1f} s")
         return sound
 
     def _own(self, content: Content) -> list[int]:

@@ -61,7 +61,9 @@ class Crossing:
     def across(self, looked: Looked, rows: StepRows, tables: torch.Tensor, backend: Backend, group: int) -> Any:
         """What each cross-attention sees (`Step.across`)."""
         parts = [looked.part(place, self._packed, rows, tables, backend, group) for place in range(self._packed)]
-        return {part: list(zip(self._layers(number), parts, strict=True)) for number, part in enumerate(self._parts)}
+        return {
+            part: list(zip(self._layers(number), parts, strict=True)) for number, part in enumerate(self._parts)
+        }
 
     def _layers(self, number: int) -> range:
         """In the pages of which layers the media of a cross-attention is."""
