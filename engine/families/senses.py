@@ -16,6 +16,12 @@ from ..runner.beside import has_layer_words
 
 # What `mm_token_type_ids` of the library's processors calls each kind.
 KINDS = {"image": 1, "video": 2, "audio": 3}
+# What processors call their part for each.
+PARTS = {
+    "image": ("image_processor",),
+    "video": ("video_processor",),
+    "audio": ("feature_extractor", "audio_processor"),
+}
 # What a tower takes first, by kind, under the names that processors give it.
 _MAIN = {
     "image": ("pixel_values", "pixel_values_images", "image_pixel_values"),
@@ -66,7 +72,8 @@ def _find(kind: str, model: Any, processor: Any) -> Sense | str:
     if id is None and (mask := next((name for name in taken if name.startswith(kind) and "mask" in name), None)):
         return f"its rows of {kind} stand where the processor's {mask} says, and not its ids"
     if not isinstance(token, str):
-        token = None if id is None else _written(kind, id, processor)
+        able = id is not None and any(hasattr(processor, part) for part in PARTS[kind])
+        token = _written(kind, id, processor) if able else None
     if token is None:
         return f"expected {kind}_token on its {type(processor).__name__}, got none"
     if id is None:

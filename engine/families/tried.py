@@ -20,7 +20,7 @@ from ..runner.shapes import stateful
 from ..words.template import learn
 from .far_words import with_far_words
 from .opened import decoder_of, open_model
-from .senses import find_senses, marks_of
+from .senses import PARTS, find_senses, marks_of
 from .text import check_text
 from .text import load as load_text
 from .together import Together
@@ -34,9 +34,6 @@ _CLASSES = {
     "SEQ_TO_SEQ_CAUSAL_LM": "AutoModelForSeq2SeqLM",  # some that hear are only there, though they are one decoder
 }
 
-# What processors call their parts for media.
-_PARTS = ("image_processor", "video_processor", "feature_extractor", "audio_processor")
-
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     """A model that sees or hears, from `path`, in `dtype` on `device`. ModelError that says why it cannot be served."""
@@ -45,7 +42,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     processor = transformers.AutoProcessor.from_pretrained(path)
     if not hasattr(processor, "tokenizer"):  # a text model that the library lists here
         return load_text(path, dtype, device, class_of(config.model_type))
-    if not any(hasattr(processor, part) for part in _PARTS):
+    if not any(hasattr(processor, part) for parts in PARTS.values() for part in parts):
         raise ModelError(f"it takes no pictures, video or sound: its {type(processor).__name__} has no part for them")
     if processor.chat_template is None:  # some leave it to their tokenizer
         processor.chat_template = processor.tokenizer.chat_template
