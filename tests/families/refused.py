@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tests.engine.tried import mllama
-
 from . import beside, hearing, later, refusals
 from .refusals import named
 from .suite import Builder
@@ -36,7 +34,6 @@ REFUSED: dict[str, Refusal] = {
     "inkling2": Refusal(named("inkling2"), _FAR),
     "inkling_mm_model": Refusal(named("inkling_mm_model"), _FAR),
     "kyutai_speech_to_text": Refusal(refusals.kyutai_speech_to_text, "expected image_token on its Kyutai"),
-    "mllama": Refusal(mllama, "expected layers that see rows of the cache alone, got cross_attention_layers"),
     "pi0": Refusal(named("pi0"), "expected a model that says words, got PI0ForConditionalGeneration"),
     "pix2struct": Refusal(named("pix2struct"), _ENCODER),
     "t5gemma2": Refusal(named("t5gemma2"), _ENCODER),
@@ -44,5 +41,4 @@ REFUSED: dict[str, Refusal] = {
     "vibevoice_asr": Refusal(hearing.vibevoice_asr, "its tower makes other rows of a sound each time"),
     "voxtral": Refusal(refusals.voxtral, "expected text from its processor"),
     "voxtral_realtime": Refusal(named("voxtral_realtime"), "mistral-common"),
-    "whisper": Refusal(named("whisper"), _ENCODER),
 }

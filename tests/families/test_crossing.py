@@ -4,6 +4,7 @@ A prompt is what `generate` makes of it, in whatever pieces and company it is co
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from penstock.engine.loading.open import load
 from penstock.engine.runner.crossing import packed
 from penstock.errors import InputError
 from penstock.streams.item import AudioChunk, Image, Text
-from penstock.streams.requests.prompt import Content, Media
+from penstock.streams.requests.prompt import Content, Media, Piece
 from penstock.streams.requests.request import Request, SamplingParams
 
 from tests.engine.rig import TOLERANCE
@@ -83,7 +84,7 @@ def by_library(model: Any, inputs: Any, **more: Any) -> tuple[list[int], torch.T
 
 def seen_by(loaded: Loaded, model: Any, messages: list[dict[str, Any]]) -> tuple[list[int], torch.Tensor]:
     parts = [part for message in messages for part in message["content"]]
-    media = [Media("image", part["image"]) for part in parts if part["type"] == "image"]
+    media: list[Piece] = [Media("image", part["image"]) for part in parts if part["type"] == "image"]
     plain = [
         {**one, "content": [{"type": "image", "image": "x"} if part["type"] == "image" else part
                             for part in one["content"]]}
@@ -138,6 +139,20 @@ def test_the_decoder_begins_with_what_a_client_writes(hears: tuple[Loaded, Any, 
         Request(prompt_ids=ids, media=[AudioChunk(SHORT[None], RATE)], params=GREEDY),
     ):
         assert_equal(generated(loaded, request), expected)
+
+
+def test_no_reply_begins_with_what_the_checkpoint_suppresses_there(
+    hears: tuple[Loaded, Any, Any], tmp_path: Path
+) -> None:
+    """It may still be said later."""
+    request = Request(messages=[turn(("audio", LONG), "translate fr")], params=GREEDY)
+    first = generated(hears[0], request)[0][0]
+    folder = shutil.copytree(hears[0].family.data.model, tmp_path / "other")
+    told = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(told | {"begin_suppress_tokens": [first]}))
+    ids, _, _ = generated(heard(folder)[0], request)
+    assert ids == transcribed(heard(folder), LONG, language="fr", task="translate")[0]
+    assert ids[0] != first and first in ids
 
 
 def test_an_english_model_has_neither_languages_nor_tasks(tmp_path: Path) -> None:
@@ -251,7 +266,6 @@ def test_an_adapter_over_all_layers_beside_prompts_without(
         torch.testing.assert_close(torch.stack(both.draws[other]), torch.stack(prompts.draws[one]), rtol=0, atol=1e-4)
     first = [prompts.draws[stream][0] for prompts, stream in zip((plain, merged), alone, strict=True)]
     assert float((first[0] - first[1]).abs().max()) > 0.01
-    both.core.unload_adapter("a")
 
 
 def test_the_same_picture_is_encoded_once(sees: tuple[Loaded, Any], monkeypatch: pytest.MonkeyPatch) -> None:
