@@ -72,8 +72,8 @@ def _find(kind: str, model: Any, processor: Any) -> Sense | str:
     if id is None and (mask := next((name for name in taken if name.startswith(kind) and "mask" in name), None)):
         return f"its rows of {kind} stand where the processor's {mask} says, and not its ids"
     if not isinstance(token, str):
-        able = id is not None and any(hasattr(processor, part) for part in PARTS[kind])
-        token = _written(kind, id, processor) if able else None
+        able = any(hasattr(processor, part) for part in PARTS[kind])
+        token = _written(kind, id, processor) if able and id is not None else None
     if token is None:
         return f"expected {kind}_token on its {type(processor).__name__}, got none"
     if id is None:
