@@ -64,8 +64,7 @@ class TriedTowers(OneAxisTowers):
         self.longest_seconds: float | None = None  # of a sound that the processor takes without cutting it
         # Some processors say of their rows what these are only when they are asked to.
         self.asks = {f"return_{_TYPES}": True} if rope and _TYPES in inspect.signature(rope).parameters else {}
-        ids = max(len(whole.get_decoder().get_input_embeddings().weight), *(1 + sense.id for sense in senses.values()))
-        self.types = RowTypes(whole.get_decoder(), ids)
+        self.types = RowTypes(whole.get_decoder(), [sense.id for sense in senses.values()])
         self.ways: dict[str, Ahead] = {}  # which rows of a prompt see rows behind them, by kind
         self.plain: set[str] = set()  # the kinds of which the processor lays nothing but placeholders, one by one
         self._sizes = PieceSizes(self.size)
@@ -166,9 +165,9 @@ class TriedTowers(OneAxisTowers):
     def values(self, content: Content) -> dict[str, list[Any]]:
         """The media of a whole prompt by kind; sound at the processor's rate. InputError for a sound that the processor
         would cut, and for more or fewer frames than the model sees."""
-        for piece in content.by_kind()["video"]:
-            if self.exact_frames not in (None, len(piece.data)):
-                raise InputError(f"video: expected {self.exact_frames} frames, got {len(piece.data)}")
+        for count in (len(piece.data) for piece in content.by_kind()["video"]):
+            if self.exact_frames not in (None, count):
+                raise InputError(f"video: expected {self.exact_frames} frames, got {count}")
         values = super().values(content)
         values["audio"] = [self._at_rate(piece.data, piece.rate) for piece in content.by_kind()["audio"]]
         for sound in values["audio"]:
