@@ -97,7 +97,8 @@ def main(packages: Path, wanted: list[str]) -> None:
         groups.setdefault(NEEDS.get(name, ()), []).append(name)
     for needs, group in groups.items():
         found |= tried(group, [packages / need for need in (*_ALWAYS, *needs)])
-        FOUND.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+        lines = [f"{json.dumps(name)}: {json.dumps(said, sort_keys=True)}" for name, said in sorted(found.items())]
+        FOUND.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     PAGE.write_text(page(found), encoding="utf-8")
 
 
