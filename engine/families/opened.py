@@ -41,16 +41,12 @@ def open_model(make: Any, path: Path, dtype: torch.dtype, device: torch.device, 
     missing = sorted(told["missing_keys"])
     if missing:
         named = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
-<<<<<<< HEAD
-        raise MissingWeights(f"expected all weights of {type(model).__name__}, got none for {len(missing)}: {named}")
-    _check_scales(model, told["unexpected_keys"])
-=======
         others = [name for name in model.config.architectures or () if name != type(model).__name__]
         of = f"those of {', '.join(others)}, and " if others else ""
         raise MissingWeights(
             f"expected all weights of {type(model).__name__}, got {of}none for {len(missing)}: {named}"
         )
->>>>>>> main
+    _check_scales(model, told["unexpected_keys"])
     model = model.to(device).eval()
     _unpack(model)
     for name in names:
