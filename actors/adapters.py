@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..engine.family import Loaded
     from ..engine.frozen import Frozen
     from ..engine.plan import Wears
+    from ..engine.record import Recorder
     from ..engine.runner.gate import Gate
     from ..engine.runner.lora import Adapter, Adapters
     from .actor import Supervisor
@@ -101,11 +102,11 @@ class LoadedAdapters:
         gate: Gate,
         encoding: WorkThread,
         supervisor: Supervisor,
-        recorded: bool,
+        recorder: Recorder | None,
     ) -> None:
-        """`worn`: those of the language model. `encoding`: the thread that encodes. `recorded`: the run is."""
+        """`worn`: those of the language model. `encoding`: the thread that encodes. `recorder`: of the run."""
         self._loaded, self._worn, self._gate, self._encoding = loaded, worn, gate, encoding
-        self._supervisor, self._recorded, self._stopped = supervisor, recorded, False
+        self._supervisor, self._recorder, self._stopped = supervisor, recorder, False
         self._named: dict[str, tuple[Adapter, AdapterInfo]] = {}
         self._loading: set[str] = set()
         self._streams: dict[int, Adapter] = {}
@@ -131,6 +132,7 @@ class LoadedAdapters:
             except BaseException:
                 self._leave(adapter)
                 raise
+            self._note(adapter, folder)
             self._named[name] = adapter, info
             return info
         finally:
@@ -187,8 +189,13 @@ class LoadedAdapters:
             raise InputError(f"adapter: expected another name than that of the model, got {name!r}")
         if name in self._named or name in self._loading:
             raise InputError(f"adapter: expected a name that is free, got {name!r}: unload it first")
-        if self._recorded:
-            raise InputError("adapter: expected an engine whose run is not recorded, got one: a replay has no adapters")
+
+    def _note(self, adapter: Adapter, folder: Path) -> None:
+        """A record of the run tells where it came from."""
+        from ..engine.record import Fitted
+
+        if self._recorder is not None:
+            self._recorder.note(Fitted(adapter.number, str(folder.absolute()), adapter.fingerprint))
 
     def _unknown(self, name: str) -> str:
         known = ", ".join(map(repr, self._named)) or "none is loaded"

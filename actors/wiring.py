@@ -99,8 +99,8 @@ class Wiring:
         encoder = Encoder(
             loaded.towers, config.encoder_cache_bytes, language.spans, gate, loaded.family, language.adapters
         )
-        self._worn, recorded = language.adapters, config.record is not None
-        self.adapters = LoadedAdapters(loaded, self._worn, gate, self._threads[0], self._supervisor, recorded)
+        self._worn = language.adapters
+        self.adapters = LoadedAdapters(loaded, self._worn, gate, self._threads[0], self._supervisor, self._recorder)
         self._remote = loaded.towers if isinstance(loaded.towers, RemoteTowers) else None
         self.encode = Encode(encoder, self._threads[0], encode, decode, schedule, config.encoder_seconds)
         steps = StepPace(config.step_ms, 16, config.append_rows, config.step_rows)

@@ -22,6 +22,8 @@ from ..errors import InputError, PenstockError
 from .config import EngineConfig
 from .encoding import decoder, encode
 from .family import Loaded
+from .loading.adapter import read_adapter
+from .loading.fitting import fitted
 from .loading.open import load
 from .runner.backends import make_backend
 from .runner.drafter import attach
@@ -32,6 +34,14 @@ from .scheduling.scheduler import Scheduler, SchedulerConfig
 log = logging.getLogger("penstock.engine")
 
 _FORMAT = b"penstock record 2\n"
+
+
+class Fitted(msgspec.Struct, frozen=True, tag="adapter"):
+    """The adapter in `folder` was loaded: from now on a stream may wear it, by its number."""
+
+    number: int
+    folder: str
+    fingerprint: str
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -65,10 +75,11 @@ class Recorder:
         self._write(_FORMAT)
         self._put(header)
 
-    def note(self, entry: Entry) -> None:
+    def note(self, entry: Entry | Fitted) -> None:
         if self._file is None:
             return
-        for one in (*made(entry, self._spans), entry):
+        named = [] if isinstance(entry, Fitted) else made(entry, self._spans)
+        for one in (*named, entry):
             self._put(one)
 
     def close(self) -> None:
@@ -76,7 +87,7 @@ class Recorder:
             self._file.close()
             self._file = None
 
-    def _put(self, entry: Header | Entry) -> None:
+    def _put(self, entry: Header | Entry | Fitted) -> None:
         if self._file is None:
             return
         data = encode(entry)
@@ -110,8 +121,8 @@ class Record:
             raise InputError(f"{path}: expected a file that begins with {_FORMAT!r} and a header, got {first[:32]!r}")
         self.header: Header = self._decoded(decoder(Header), frame)
 
-    def __iter__(self) -> Iterator[Entry]:
-        read = decoder(Entry)
+    def __iter__(self) -> Iterator[Entry | Fitted]:
+        read = decoder(Entry | Fitted)
         with self.path.open("rb") as file:
             file.seek(self._begin)
             while (frame := self._frame(file)) is not None:
@@ -151,7 +162,8 @@ def header(loaded: Loaded, config: EngineConfig, sizes: SchedulerConfig) -> Head
 def repeat(record: Record, model: str | None = None) -> Iterator[Again]:
     """Load the record's model, or `model` in its place, and do what it holds once more, entry by entry.
 
-    Raises ModelError where the model cannot be loaded, PenstockError where the run cannot go on as it did.
+    Raises ModelError where the model cannot be loaded, PenstockError where the run cannot go on as it did or one of its
+    adapters is not where it was.
     """
     was = record.header
     config = msgspec.structs.replace(was.config, device=was.device, dtype=was.dtype, threads=was.threads, record=None)
@@ -165,4 +177,26 @@ def repeat(record: Record, model: str | None = None) -> Iterator[Again]:
     language = LanguageModel(loaded, sizes.pages, sizes.page_tokens, sizes.slots, backend, kv_dtype=config.kv_dtype)
     if loaded.draft is not None:
         attach(loaded.draft, language)
-    yield from replay(record, Scheduler(loaded.family, sizes), language)
+    yield from replay(_worn(record, loaded, language), Scheduler(loaded.family, sizes), language)
+
+
+def _worn(record: Record, loaded: Loaded, language: LanguageModel) -> Iterator[Entry]:
+    """The entries of the scheduler; the language model gets the adapters of the others."""
+    for entry in record:
+        if isinstance(entry, Fitted):
+            _adapt(loaded, language, entry)
+        else:
+            yield entry
+
+
+def _adapt(loaded: Loaded, language: LanguageModel, was: Fitted) -> None:
+    """Give the language model an adapter that the run had, under its number. PenstockError where its folder is gone or
+    has another one now."""
+    try:
+        adapter = fitted(read_adapter(was.folder), loaded)
+    except InputError as error:
+        raise PenstockError(f"replay: expected the adapter in {was.folder}, got: {error}") from error
+    if adapter.fingerprint != was.fingerprint:
+        raise PenstockError(f"replay: expected the adapter that was in {was.folder} then, got another one there")
+    adapter.number = was.number
+    language.adapters.add(adapter)

@@ -208,15 +208,20 @@ def sized_config(options: argparse.Namespace) -> EngineConfig:
     return msgspec.structs.replace(engine_config(options), **said)
 
 
+def guessing_config(options: argparse.Namespace) -> EngineConfig:
+    """The same with what they say about guesses."""
+    said = {"speculative": options.speculative, "speculative_tokens": options.speculative_tokens}
+    return msgspec.structs.replace(sized_config(options), **said)
+
+
 def served_config(options: argparse.Namespace) -> EngineConfig:
     """The same with what `serve` alone says."""
     own = {"decode": options.decode, "limits_per_request": dict(options.limit), "prefix_cache": options.prefix_cache}
-    own |= {"speculative": options.speculative, "speculative_tokens": options.speculative_tokens}
     own |= {name: getattr(options, name) for name in ("encoder", "encoder_key_file", "encoder_seconds")}
     for name in ("record", "turn_model"):
         given = getattr(options, name)
         own[name] = None if given is None else str(given)
-    return msgspec.structs.replace(sized_config(options), **own, admit=options.admit)
+    return msgspec.structs.replace(guessing_config(options), **own, admit=options.admit)
 
 
 def _facts(url: str, info: EngineInfo, config: ServerConfig, own: bool) -> list[tuple[str, str]]:
@@ -280,7 +285,7 @@ def _encode_serve(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> int:
     from . import plan
 
-    return plan.main(options, sized_config(options))
+    return plan.main(options, guessing_config(options))
 
 
 def _ask(options: argparse.Namespace) -> int:

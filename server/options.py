@@ -212,6 +212,8 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
         "or mps)",
     )
     _add_cache(model)
+    add_guesses(model, count)
+    _add_adapters(model)
     media = parser.add_argument_group("media")
     _add_processor(media)
     media.add_argument(

@@ -24,7 +24,7 @@ def main(options: argparse.Namespace, config: EngineConfig) -> int:
     from ..engine.loading.forecast import forecast
 
     elsewhere = None if options.device_gib is None else int(options.device_gib * 2**30)
-    found = forecast(options.model, config, options.revision, elsewhere)
+    found = forecast(options.model, config, options.revision, elsewhere, [folder for _, folder in options.adapter])
     if options.json:
         memory = {name: getattr(found.memory, name) for name in ("kv_bytes", "tokens")}
         memory |= msgspec.structs.asdict(found.memory)
@@ -42,7 +42,9 @@ def _rows(found: Forecast, config: EngineConfig) -> Iterator[tuple[str, str]]:
     memory, free = found.memory, found.free_bytes
     if free is not None:
         yield "free", f"{amount(free)} before the model is loaded"
-    yield "weights", amount(memory.weight_bytes)
+    yield "weights", amount(memory.weight_bytes - found.draft_bytes)
+    if found.draft_bytes:
+        yield "draft", f"{amount(found.draft_bytes)}, the weights of {config.speculative}"
     yield "step", f"{amount(memory.step_bytes)}, the largest: {config.step_rows} rows, {config.slots} tokens drawn"
     kept = " and what it keeps there" if found.device.startswith("cuda") else ""
     yield "encoder", f"{amount(memory.encoder_bytes)}, its largest turn{kept}"
@@ -51,6 +53,8 @@ def _rows(found: Forecast, config: EngineConfig) -> Iterator[tuple[str, str]]:
     yield "", f"{amount(memory.token_bytes)} a row{'' if memory.kv_dtype == 'auto' else gain}"
     if memory.streams:
         yield "states", f"{amount(memory.states_bytes)}: {memory.streams} streams, {amount(memory.state_bytes)} each"
+    if found.adapter_bytes:
+        yield "adapters", amount(found.adapter_bytes)
     if (left := found.left_bytes) is not None:
         yield "left", amount(left) if left >= 0 else f"none: {amount(-left)} too little for the step and the encoder"
     yield "fits", f"{memory.tokens} rows of cache, {memory.tokens // 8192} streams of 8k tokens"

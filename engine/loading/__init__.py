@@ -8,7 +8,8 @@ forecast.py     the same without weights, also for a device that is not here
 compute.py gain.py      what can compute on this machine; how much faster a CPU is in bfloat16
 draft.py        a second checkpoint that guesses the tokens of the first
 fingerprint.py  what tells a model from others
-quantised.py inner.py   whether a quantised checkpoint can be loaded here; what a quantised tensor consists of
+quantised.py first_run.py   whether a quantised checkpoint can be loaded here, and its layers run
+inner.py        what a quantised tensor consists of
 towers.py       towers without their decoder, and what tells them from others
 adapter.py fitting.py   an adapter as peft saves it; its layers found in a loaded model
 int8.py         linear layers in int8

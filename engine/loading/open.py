@@ -26,10 +26,12 @@ from ..words.template import chosen_template
 from .checkpoint import Checkpoint, find
 from .draft import with_draft
 from .fingerprint import fingerprint
+from .first_run import check_runs
 from .int8 import quantize
-from .placement import check_room, place
-from .quantised import stays_quantised
-from .weights import read
+from .memory import weight_bytes
+from .placement import Placement, check_room, place
+from .quantised import quantisation, stays_quantised
+from .weights import Weights, read
 
 BROOK = Path(__file__).parents[1] / "brook"
 
@@ -83,7 +85,7 @@ def _load(checkpoint: Checkpoint, config: EngineConfig) -> Loaded:
     alone = config.language_only or config.encoder is not None
     files = checkpoint.fetch_weights()
     placement = place(config, read(files))
-    check_room(read(files, "language" if alone else None), placement)
+    check_room(read(files, "language") if alone else _weights(checkpoint, named, files, placement), placement)
     with chosen_template(config.chat_template):
         where = checkpoint.folder, getattr(torch, placement.dtype), torch.device(placement.device)
         loaded = language_alone(load_family, *where) if alone else load_family(*where)
@@ -93,7 +95,19 @@ def _load(checkpoint: Checkpoint, config: EngineConfig) -> Loaded:
     make_small(loaded, config)
     _take_rows(loaded)
     own = fingerprint(loaded.text, loaded.head, loaded.config)
-    return with_turning(take_over(loaded._replace(why=placement.why, fingerprint=own)))
+    loaded = with_turning(take_over(loaded._replace(why=placement.why, fingerprint=own)))
+    if quantisation(named) is not None:
+        check_runs(loaded)
+    return loaded
+
+
+def _weights(checkpoint: Checkpoint, named: Any, files: list[Path], placement: Placement) -> Weights:
+    """What is held when it is loaded: of a quantised checkpoint that is put into floats more than its files say."""
+    if quantisation(named) is None or stays_quantised(named):
+        return read(files)
+    dtype = getattr(torch, placement.dtype)
+    unread = known(checkpoint)[1](checkpoint.folder, dtype, torch.device("meta"))
+    return Weights(weight_bytes(unread) // dtype.itemsize, 0, placement.dtype)
 
 
 def language_alone(load_family: Callable[..., Loaded], *where: Any) -> Loaded:

@@ -18,8 +18,10 @@ from ..families.parts import only
 from ..family import Towers
 from .checkpoint import Checkpoint
 from .fingerprint import LEFT
+from .first_run import check_runs
 from .open import known, opened
 from .placement import check_room, place
+from .quantised import quantisation
 from .weights import of_decoder, read
 
 # So many rows of each tensor, spread over it, stand for it, with so many numbers of each.
@@ -57,6 +59,8 @@ def _load(checkpoint: Checkpoint, config: EngineConfig) -> LoadedTowers:
     check_room(read(files, "towers"), placement)
     with only("towers"):
         loaded = load_family(checkpoint.folder, getattr(torch, placement.dtype), torch.device(placement.device))
+    if quantisation(named) is not None:
+        check_runs(loaded)
     family = loaded.family
     towers: Any = loaded.towers
     tensors = (tensor for tensor in (*towers.model.parameters(), *towers.model.buffers()) if not tensor.is_meta)

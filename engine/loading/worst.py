@@ -68,7 +68,7 @@ def measured(
     """Both by running them; `peak` tells how many bytes more than before a call had at once."""
     most = _STATEFUL if loaded.family.data.stateful else _draws(config)  # memory.py counts the states of more
     feeds = min(most, config.step_rows)
-    plan = _step(feeds, config.step_rows // feeds, backend.page_tokens)
+    plan = first_step(feeds, config.step_rows // feeds, backend.page_tokens)
     language = LanguageModel(loaded, len(plan.edits[0].pages), backend.page_tokens, feeds, backend)
     step = peak(partial(language.run, plan))
     del language  # with its pages, before the encoder is measured
@@ -109,7 +109,7 @@ def _peak(device: torch.device, work: Callable[[], object]) -> int:
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def _step(feeds: int, rows: int, page_tokens: int) -> Plan:
+def first_step(feeds: int, rows: int, page_tokens: int) -> Plan:
     """A first step of so many streams with so many rows each, all of which draw. They share their pages: what these
     hold does not matter."""
     pages = -(-rows // page_tokens)

@@ -147,7 +147,7 @@ def test_what_cannot_be_planned_is_one_line(tmp_path: Path) -> None:
     (pickled / "pytorch_model.bin").touch()
     refused = {
         tmp_path / "nowhere": "expected the folder of a checkpoint",
-        quantised: "expected the package optimum, which this checkpoint needs",
+        quantised: "expected the packages optimum and gptqmodel, which this checkpoint needs",
         untold: "expected dtype in its config.json, got none; say --dtype",
         pickled: "expected weights as safetensors, got pytorch_model.bin",
         idefics(tmp_path / "crossed"): "expected layers that see rows of the cache alone",

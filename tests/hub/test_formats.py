@@ -33,7 +33,7 @@ from tests.hub.formats import FOUND, PAGE, names, page
 
 
 def without(package: str, quantised: dict[str, Any], told: str) -> Any:
-    """What is said where this package is missing."""
+    """What is said where the package of this module is missing."""
     here = find_spec(package) is not None
     return pytest.param(quantised, told, marks=pytest.mark.skipif(here, reason=f"{package} is installed here"))
 
@@ -49,7 +49,16 @@ PACKAGE = "expected the package %s, which this checkpoint needs, got none"
 missing = pytest.mark.parametrize(
     ("settings", "told"),
     [
-        without("optimum", {"quant_method": "gptq", "bits": 4}, PACKAGE % "optimum" + ": pip"),
+        without(
+            "gptqmodel",
+            {"quant_method": "gptq", "bits": 4},
+            "expected the packages? (optimum and )?gptqmodel, .* got none: pip install ('optimum' )?'gptqmodel'$",
+        ),
+        without("gptqmodel", {"quant_method": "awq"}, PACKAGE % "gptqmodel" + ": pip install 'gptqmodel'"),
+        without("auto_round", {"quant_method": "auto-round"}, PACKAGE % "auto-round>=0.5" + ": pip install 'auto-"),
+        without("kernels", {"quant_method": "eetq"}, PACKAGE % "kernels" + ": pip install 'kernels'"),
+        without("quark", {"quant_method": "quark"}, PACKAGE % "amd-quark" + ": pip install 'amd-quark'"),
+        without("sinq", {"quant_method": "sinq"}, PACKAGE % "sinq" + ": pip install 'sinq'"),
         without(
             "compressed_tensors",
             {"quant_method": "compressed-tensors"},
@@ -59,6 +68,10 @@ missing = pytest.mark.parametrize(
         without("torchao", {"quant_method": "torchao"}, PACKAGE % "torchao"),
         without_cuda("higgs", "expected a CUDA device, which the quantisation higgs needs, got none: HIGGS"),
         without_cuda("spqr", "expected a CUDA device, which the quantisation spqr needs, got none: GPU is"),
+        (
+            {"quant_method": "compressed-tensors", "kv_cache_scheme": {"num_bits": 8, "type": "float"}},
+            "quantization_config: expected keys and values as the layers give them, got kv_cache_scheme",
+        ),
         ({"quant_method": "aqlm"}, "quantization_config: expected layers that give a row the same alone and beside"),
         ({"quant_method": "one_bit"}, "quantization_config: expected one of aqlm, .*, vptq, got 'one_bit'"),
         (

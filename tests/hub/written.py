@@ -8,6 +8,7 @@ is only the configuration, as its checkpoints have it: what a load says of that 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from importlib import import_module
@@ -20,48 +21,64 @@ from safetensors.torch import load_file, save_file
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 BLOCK, WIDE = 32, 128
+FINE = 16  # a block or a group that divides the small towers' sizes too
 Tensors = dict[str, torch.Tensor]
-# The towers of the models that see stay in floats here, and so does the output layer.
-KEPT = ("lm_head", "visual", "model.visual", "vision_tower", "multi_modal_projector")
+Kept = list[str]
+# What stays in floats: the output layer, and the towers where they are not to be written in the format, by patterns.
+HEAD = ["lm_head"]
+TOWERS = [".*visual", ".*vision_tower", ".*vision_model", ".*audio_tower", ".*multi_modal_projector", ".*connector"]
+THINKERS = {
+    "qwen2_5_omni_thinker": "Qwen2_5OmniThinkerForConditionalGeneration",
+    "qwen3_omni_moe_thinker": "Qwen3OmniMoeThinkerForConditionalGeneration",
+}
 
 
-def _torchao(name: str, **options: Any) -> Callable[[], Any]:
-    def config() -> Any:
+def _torchao(name: str, **options: Any) -> Callable[[Kept], Any]:
+    def config(kept: Kept) -> Any:
         ao = import_module("torchao.quantization")
-
-        return hf.TorchAoConfig(getattr(ao, name)(**options), modules_to_not_convert=list(KEPT))
+        made = {key: value(ao) if callable(value) else value for key, value in options.items()}
+        return hf.TorchAoConfig(getattr(ao, name)(**made), modules_to_not_convert=kept)
 
     return config
 
 
-LIBRARY: dict[str, Callable[[], Any]] = {
+# Formats that the library writes, each given what stays in floats.
+LIBRARY: dict[str, Callable[[Kept], Any]] = {
     "torchao int8": _torchao("Int8WeightOnlyConfig"),
     "torchao int8, activations too": _torchao("Int8DynamicActivationInt8WeightConfig"),
-    "torchao int4": _torchao("Int4WeightOnlyConfig", group_size=BLOCK),
+    # `Int4WeightOnlyConfig` is written and run on CUDA alone.
+    "torchao int4": _torchao(
+        "IntxWeightOnlyConfig",
+        weight_dtype=torch.int4,  # pyright: ignore[reportAttributeAccessIssue]
+        granularity=lambda ao: ao.PerGroup(FINE),
+    ),
     "torchao fp8": _torchao("Float8WeightOnlyConfig"),
-    "bitsandbytes_4bit": lambda: hf.BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=list(KEPT)),
-    "bitsandbytes_8bit": lambda: hf.BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(KEPT)),
-    "quanto": lambda: hf.QuantoConfig(weights="int8", modules_to_not_convert=list(KEPT)),
-    "hqq": lambda: hf.HqqConfig(nbits=4, group_size=BLOCK, skip_modules=list(KEPT)),
-    "sinq": lambda: hf.SinqConfig(nbits=4, group_size=BLOCK, modules_to_not_convert=list(KEPT)),
+    "bitsandbytes_4bit": lambda kept: hf.BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=kept),
+    "bitsandbytes_8bit": lambda kept: hf.BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept),
+    "quanto": lambda kept: hf.QuantoConfig(weights="int8", modules_to_not_convert=kept),
+    "hqq": lambda kept: hf.HqqConfig(nbits=4, group_size=BLOCK, skip_modules=kept),
+    "sinq": lambda kept: hf.SinqConfig(nbits=4, group_size=BLOCK, modules_to_not_convert=kept),
 }
 
 
-def write(name: str, source: Path, into: Path) -> None:
-    """Write the checkpoint in `source` in this format into the new folder `into`."""
+def write(name: str, source: Path, into: Path, towers: bool = False) -> None:
+    """Write the checkpoint in `source` in this format into the new folder `into`. `towers`: its towers too."""
     shutil.copytree(source, into, dirs_exist_ok=True)
+    kept = HEAD if towers else HEAD + TOWERS
     if name in LIBRARY:
-        model = _class(source).from_pretrained(source, quantization_config=LIBRARY[name](), dtype=torch.float32)
+        config = LIBRARY[name](kept)
+        model = model_class(source).from_pretrained(source, quantization_config=config, dtype=torch.float32)
         (into / "model.safetensors").unlink()
         model.save_pretrained(into)
         return
     settings, pack = PACKED[name]
-    config = json.loads((into / "config.json").read_text())
-    (into / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": name} | settings}))
-    tensors = load_file(into / "model.safetensors")
-    for layer in [layer.removesuffix(".weight") for layer in tensors if _is_packed(layer)]:
-        weight = tensors.pop(f"{layer}.weight").float()
-        tensors |= {f"{layer}.{part}": tensor.contiguous() for part, tensor in pack(weight).items()}
+    _say(into, {"quant_method": name.split()[0], **settings(kept)})
+    model = model_class(source).from_pretrained(source, dtype=torch.float32)
+    tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
+    for layer, module in model.named_modules():
+        if type(module) is torch.nn.Linear and not any(re.search(pattern, layer) for pattern in kept):
+            weight = tensors.pop(f"{layer}.weight")
+            tensors |= {f"{layer}.{part}": tensor.contiguous() for part, tensor in pack(weight).items()}
     save_file(tensors, into / "model.safetensors", {"format": "pt"})
 
 
@@ -69,9 +86,19 @@ def declare(name: str, source: Path, into: Path) -> None:
     """Write the checkpoint with the configuration of this format only, in place of what could not be written."""
     shutil.copytree(source, into, dirs_exist_ok=True)
     named = name.split()[0]
-    settings = AUTO_QUANTIZATION_CONFIG_MAPPING[named]().to_dict() if named != "torchao" else {}
-    config = json.loads((into / "config.json").read_text())
-    (into / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": named} | settings}))
+    settings: dict[str, Any] = {}
+    if name in PACKED:
+        settings = PACKED[name][0](HEAD + TOWERS)
+    elif named == "quark":  # the library makes no configuration of it without its package
+        settings = {"export": {}, "global_quant_config": {}}
+    elif named != "torchao":
+        settings = AUTO_QUANTIZATION_CONFIG_MAPPING[named]().to_dict()
+    _say(into, {"quant_method": named, **settings})
+
+
+def _say(folder: Path, settings: dict[str, Any]) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))
 
 
 def even(source: Path, into: Path) -> Path:
@@ -81,26 +108,43 @@ def even(source: Path, into: Path) -> Path:
     config.get("text_config", config)["intermediate_size"] = WIDE
     (into / "config.json").write_text(json.dumps(config))
     tensors = load_file(into / "model.safetensors")
-    for name in [name for name in tensors if ".mlp." in name and _is_packed(name)]:
+    for name in [name for name in tensors if re.search(r"(?<!blocks)\.\d+\.mlp\..*_proj\.weight$", name)]:
         cut = tensors[name][:, :WIDE] if "down_proj" in name else tensors[name][:WIDE]
         tensors[name] = cut.contiguous()
     save_file(tensors, into / "model.safetensors", {"format": "pt"})
     return into
 
 
-def _class(source: Path) -> Any:
-    sees = hasattr(hf.AutoConfig.from_pretrained(source), "vision_config")
-    return hf.AutoModelForImageTextToText if sees else hf.AutoModelForCausalLM
+def model_class(source: Path) -> Any:
+    """The library's class for the checkpoint."""
+    config = hf.AutoConfig.from_pretrained(source)
+    if config.model_type in THINKERS:
+        return getattr(hf, THINKERS[config.model_type])
+    return hf.AutoModelForImageTextToText if hasattr(config, "vision_config") else hf.AutoModelForCausalLM
 
 
-def _is_packed(name: str) -> bool:
-    return name.endswith("_proj.weight") and not any(part in name for part in ("visual", "vision"))
+def library_model(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """The library's own model of a checkpoint. Weights that it puts into floats at the first forward pass are put so
+    now: `generate` asks for towers before it."""
+    model = model_class(folder).from_pretrained(folder, dtype=dtype).eval()
+    if hasattr(model, "ct_decompress_hook"):
+        for module in model.modules():
+            import_module("compressed_tensors.compressors").decompress_module(module)
+        model.ct_decompress_hook.remove()
+    return model
+
+
+def processor(folder: Path) -> Any:
+    """Its processor, or its tokenizer where it takes words only."""
+    config = hf.AutoConfig.from_pretrained(folder)
+    sees = config.model_type in THINKERS or hasattr(config, "vision_config")
+    return (hf.AutoProcessor if sees else hf.AutoTokenizer).from_pretrained(folder)
 
 
 def _fp8(weight: torch.Tensor) -> Tensors:
     """8-bit floats, a scale for each block."""
     rows, columns = weight.shape
-    blocks = weight.reshape(rows // BLOCK, BLOCK, columns // BLOCK, BLOCK)
+    blocks = weight.reshape(rows // FINE, FINE, columns // FINE, FINE)
     scales = blocks.abs().amax((1, 3)) / torch.finfo(torch.float8_e4m3fn).max
     small = (blocks / scales[:, None, :, None]).reshape(rows, columns).to(torch.float8_e4m3fn)
     return {"weight": small, "weight_scale_inv": scales}
@@ -169,38 +213,89 @@ def _bitnet(weight: torch.Tensor) -> Tensors:
     return {"weight": packed, "weight_scale": scale[None]}
 
 
+def _eight(weight: torch.Tensor) -> Tensors:
+    """int8, a scale for each output."""
+    scale = weight.abs().amax(1, keepdim=True) / 127
+    return {"weight": (weight / scale).round().to(torch.int8), "weight_scale": scale}
+
+
+def _eight_floats(weight: torch.Tensor) -> Tensors:
+    """8-bit floats, a scale for each output."""
+    scale = weight.abs().amax(1, keepdim=True) / torch.finfo(torch.float8_e4m3fn).max
+    return {"weight": (weight / scale).to(torch.float8_e4m3fn), "weight_scale": scale}
+
+
+def _four(weight: torch.Tensor) -> Tensors:
+    """Four bits around 8, eight inputs in each int32, a scale for each group of inputs."""
+    groups = weight.reshape(len(weight), -1, FINE)
+    scales = groups.abs().amax(2) / 7
+    numbers = ((groups / scales[..., None]).round() + 8).reshape(weight.shape)
+    return {"weight_packed": _nibbles(numbers), "weight_scale": scales, "weight_shape": torch.tensor(weight.shape)}
+
+
+def _compressed(format: str, weights: dict[str, Any], inputs: dict[str, Any] | None = None) -> Callable[[Kept], Any]:
+    """The configuration of compressed-tensors for all linear layers."""
+
+    def config(kept: Kept) -> dict[str, Any]:
+        group = {"targets": ["Linear"], "weights": {"symmetric": True, "dynamic": False, **weights}, "format": format}
+        if inputs is not None:
+            group["input_activations"] = {"symmetric": True, "dynamic": True, "strategy": "token", **inputs}
+        ignored = [f"re:{pattern.removeprefix('.*').join(['.*', '.*'])}" for pattern in kept]
+        return {
+            "format": format,
+            "quantization_status": "compressed",
+            "config_groups": {"group_0": group},
+            "ignore": ignored,
+        }
+
+    return config
+
+
 _GROUP = {"bits": 4, "group_size": BLOCK, "sym": True}
-_WEIGHTS = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False}
-# What stands in config.json, and how a weight is packed.
-PACKED: dict[str, tuple[dict[str, Any], Callable[[torch.Tensor], Tensors]]] = {
+_INT8, _FP8 = ({"num_bits": 8, "type": type} for type in ("int", "float"))
+_CHANNEL = {"strategy": "channel"}
+# What stands in config.json, given what stays in floats, and how a weight is packed.
+PACKED: dict[str, tuple[Callable[[Kept], dict[str, Any]], Callable[[torch.Tensor], Tensors]]] = {
     "fp8": (
-        {"weight_block_size": [BLOCK, BLOCK], "activation_scheme": "dynamic", "modules_to_not_convert": [*KEPT]},
+        lambda kept: {
+            "weight_block_size": [FINE, FINE],
+            "activation_scheme": "dynamic",
+            "modules_to_not_convert": kept,
+        },
         _fp8,
     ),
-    "gptq": ({**_GROUP, "desc_act": False, "checkpoint_format": "gptq"}, _gptq),
-    "awq": ({**_GROUP, "version": "gemm", "zero_point": True, "modules_to_not_convert": [*KEPT]}, _awq),
-    "auto-round": ({**_GROUP, "packing_format": "auto_round:auto_gptq"}, _gptq),
-    "compressed-tensors": (
-        {
-            "format": "pack-quantized",
-            "quantization_status": "compressed",
-            "config_groups": {"group_0": {"targets": ["Linear"], "weights": _WEIGHTS, "format": "pack-quantized"}},
-            "ignore": ["lm_head", "re:.*visual.*", "re:.*vision_tower.*", "re:.*multi_modal_projector.*"],
-        },
-        _int8,
+    "gptq": (lambda kept: {**_GROUP, "desc_act": False, "checkpoint_format": "gptq"}, _gptq),
+    "awq": (
+        lambda kept: {**_GROUP, "version": "gemm", "zero_point": True, "modules_to_not_convert": kept},
+        _awq,
+    ),
+    "auto-round": (lambda kept: {**_GROUP, "packing_format": "auto_round:auto_gptq"}, _gptq),
+    "compressed-tensors int8": (_compressed("pack-quantized", _INT8 | _CHANNEL), _int8),
+    "compressed-tensors int4": (
+        _compressed("pack-quantized", {"num_bits": 4, "type": "int", "strategy": "group", "group_size": FINE}),
+        _four,
+    ),
+    "compressed-tensors int8, activations too": (_compressed("int-quantized", _INT8 | _CHANNEL, _INT8), _eight),
+    "compressed-tensors fp8, activations too": (
+        _compressed("float-quantized", _FP8 | _CHANNEL, _FP8),
+        _eight_floats,
     ),
     "aqlm": (
-        {
+        lambda kept: {
             "in_group_size": 8,
             "out_group_size": 1,
             "num_codebooks": 1,
             "nbits_per_codebook": 8,
-            "linear_weights_not_to_quantize": [*KEPT, *(f"{part}.weight" for part in KEPT)],
+            "linear_weights_not_to_quantize": [*kept, *(f"{part}.weight" for part in kept)],
         },
         _aqlm,
     ),
     "bitnet": (
-        {"linear_class": "bitlinear", "quantization_mode": "offline", "modules_to_not_convert": [*KEPT]},
+        lambda kept: {
+            "linear_class": "bitlinear",
+            "quantization_mode": "offline",
+            "modules_to_not_convert": kept,
+        },
         _bitnet,
     ),
 }

@@ -9,8 +9,14 @@ import re
 from pathlib import Path
 
 import pytest
+from penstock.engine.config import EngineConfig
+from penstock.engine.loading.adapter import read_adapter
+from penstock.engine.loading.fitting import fitted
+from penstock.engine.loading.memory import weight_bytes
+from penstock.engine.loading.open import load
 from penstock.server.cli import main
 
+from tests.fixtures.adapters import adapter
 from tests.fixtures.recipe import model_path
 
 
@@ -79,12 +85,33 @@ def test_max_pixels_is_short_for_an_option_of_the_processor(capsys: pytest.Captu
     assert encoder[0] != encoder[1]
 
 
+def test_a_draft_model_and_adapters_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """As they are when they are loaded: the draft's weights, what its rows add to a row, and the matrices."""
+    folder, size = str(model_path("text")), ["--device-gib", "2", "--device", "cpu", "--dtype", "float32"]
+    own = adapter("text", 1)
+    guessing, wearing = ["--speculative", folder], ["--adapter", f"a={own}", "--adapter", f"b={own}"]
+    bare, both = (json.loads(told(capsys, folder, *size, *more, "--json")) for more in ([], [*guessing, *wearing]))
+    loaded = load(folder, EngineConfig(speculative=folder))
+    assert both["memory"]["weight_bytes"] == weight_bytes(loaded) == 2 * both["draft_bytes"]
+    assert both["memory"]["token_bytes"] == 2 * bare["memory"]["token_bytes"]
+    assert both["adapter_bytes"] == 2 * fitted(read_adapter(own), loaded).nbytes > 0 == bare["adapter_bytes"]
+    shares = sum(both["memory"][f"{name}_bytes"] for name in ("weight", "step", "encoder", "kv"))
+    assert both["left_bytes"] == both["free_bytes"] - shares - both["adapter_bytes"]
+    names = {
+        line[2:11].strip(): line[12:] for line in told(capsys, folder, *size, *guessing, *wearing).splitlines()[1:]
+    }
+    assert names["draft"] == f"{names['weights']}, the weights of {folder}"
+    assert amount(names["adapters"]) == pytest.approx(both["adapter_bytes"] / 2**30, rel=0.1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
         (["--device-gib", "0.2"], "free on cuda beside the weights; try --quantize int8 or a smaller model"),
         (["--device", "tpu"], "device: expected auto, "),
         (["--processor", "sharpness=2"], "processor option 'sharpness': expected one of those"),
+        (["--adapter", "a=/nowhere/at/all"], "adapter: expected a folder, got 'all'"),
+        (["--speculative", "/nowhere/at/all"], "speculative: expected ngram or a model that can be served: /nowhere"),
         (["/nowhere/at/all"], "/nowhere/at/all: expected the folder of a checkpoint"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -30,6 +31,9 @@ from penstock.engine.scheduling.journal import Made
 from penstock.errors import InputError
 from penstock.server.cli import main
 from penstock.server.client import Connection, connect
+
+from tests.fixtures.adapters import adapter
+from tests.fixtures.recipe import model_path
 
 FRAME_US = 500_000
 DRAWN = SamplingParams(max_tokens=12, temperature=0.9, hold=False)
@@ -123,6 +127,34 @@ def test_a_torn_record_is_replayed_up_to_there(
     torn.write_bytes(recorded[0].read_bytes()[:-3])
     assert main(["replay", str(torn)]) == 0
     assert "ends within an entry" in capsys.readouterr().err
+
+
+def test_a_run_with_adapters_gives_the_same_tokens(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """One is unloaded, and its name taken by another, while a stream wears it. Where a folder has another adapter than
+    then, the run is not repeated."""
+    folders = {which: Path(shutil.copytree(adapter("text", which), tmp_path / str(which))) for which in (1, 2)}
+    params = SamplingParams(max_tokens=6, temperature=0.0)
+
+    async def work() -> list[str]:
+        config = EngineConfig(record=str(tmp_path / "records"), kv_tokens=2048)
+        async with await Engine.load(model_path("text"), config=config) as engine:
+            plain = await engine.generate(Request(prompt="What is it?"), params)
+            await engine.load_adapter("a", folders[1])
+            async with await engine.stream(Request(adapter="a")) as stream:
+                await engine.unload_adapter("a")
+                await engine.load_adapter("a", folders[2])
+                first = await (await stream.ask("What is it?", params)).text()
+            return [plain, first, await engine.generate(Request(prompt="What is it?", adapter="a"), params)]
+
+    told = asyncio.run(work())
+    assert len(set(told)) == 3
+    (path,) = (tmp_path / "records").iterdir()
+    assert main(["replay", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1].endswith("tokens: the same") and all(words in out for words in told)
+    shutil.copytree(folders[2], folders[1], dirs_exist_ok=True)
+    assert main(["replay", str(path)]) == 2
+    assert f"replay: expected the adapter that was in {folders[1]} then, got another" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [None, b"", b"GIF89a", records._FORMAT, records._FORMAT + b"\x00\x00\x00\x01\xc0"])
