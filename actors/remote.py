@@ -9,6 +9,7 @@ for how long, is decided in encode.py.
 from __future__ import annotations
 
 import logging
+import ssl
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -126,6 +127,11 @@ class EncoderLine:
             raise EncoderAwayError(f"encoder {self.url}: refused with {error.response.status_code}: {body}") from None
         except InvalidURI as error:
             raise ModelError(f"encoder: expected an address, ws://host:port, got {self.url!r} ({error})") from None
+        except ssl.SSLCertVerificationError as error:
+            trusted = "that this machine trusts, or that SSL_CERT_FILE names"
+            raise EncoderAwayError(
+                f"encoder {self.url}: expected a certificate {trusted}, got another ({error.verify_message})"
+            ) from None
         except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed) as error:
             why = str(error) or type(error).__name__
             raise EncoderAwayError(f"encoder {self.url}: cannot be reached ({why})") from None
