@@ -22,6 +22,7 @@ from ..engine.config import EngineConfig
 from ..engine.embeddings import EncodedPrompt, EncodedSpan, Features
 from ..engine.encoding import encode
 from ..engine.families.absent import AbsentTowers
+from ..engine.families.findings import TrialFindings
 from ..engine.family import Loaded
 from ..engine.remote import (
     ANSWERS,
@@ -64,7 +65,7 @@ class EncoderLine:
         self._socket: ClientConnection | None = None
         self._ends = ExitStack()  # of that connection
         self._closed = False
-        self._most_bytes = 0  # that it takes at once
+        self.hello = expected  # of the encoder that is there
         self.lost = 0  # how often a connection has ended
 
     @property
@@ -78,8 +79,8 @@ class EncoderLine:
         try:
             if self._socket is None:
                 self._socket = self._opened()
-            if len(data) > self._most_bytes:
-                raise LimitError(f"encoder {self.url}: expected at most {self._most_bytes} bytes, got {len(data)}")
+            if len(data) > self.hello.most_bytes:
+                raise LimitError(f"encoder {self.url}: expected at most {self.hello.most_bytes} bytes, got {len(data)}")
             self._socket.send(data)
             found = ANSWERS.decode(self._received())
         except ConnectionClosed as error:
@@ -139,7 +140,7 @@ class EncoderLine:
             hello = ANSWERS.decode(_bytes(socket.recv(timeout=_OPEN_SECONDS)))
             self._check(hello)
             assert isinstance(hello, Hello)
-            self._most_bytes = hello.most_bytes
+            self.hello = hello
         except (ConnectionClosed, TimeoutError, TypeError, ValueError) as error:
             self._ends.close()
             why = str(error) or type(error).__name__
@@ -150,14 +151,15 @@ class EncoderLine:
         return socket
 
     def _check(self, hello: RemoteAnswer) -> None:
-        """EncoderAwayError, with both, where another encoder is there than the one that is expected."""
+        """EncoderAwayError, with both, where another encoder is there than the one that is expected; what is empty may
+        be anything."""
         for name, what in (
             ("version", "Penstock"),
             ("fingerprint", "towers with the fingerprint"),
             ("dtype", "towers in"),
         ):
             wanted, got = getattr(self._expected, name), getattr(hello, name, None)
-            if got != wanted:
+            if got != wanted and (wanted or got is None):
                 model = getattr(hello, "model", "no model")
                 raise EncoderAwayError(f"encoder {self.url}: expected {what} {wanted}, got {got} ({model})")
 
@@ -221,18 +223,35 @@ class RemoteTowers(AbsentTowers):
         self._loudest.pop(stream, None)
 
 
+def findings_there(config: EngineConfig) -> TrialFindings:
+    """What the trial has found where the encoder is that `config` names. ModelError where it cannot be asked within
+    `encoder_seconds`, or has tried nothing. It blocks."""
+    line = _met(config, Hello(own_version(), "", "", ""))
+    line.close()
+    if line.hello.findings is None:
+        raise ModelError(f"encoder {line.url}: expected one of this model, which is tried, got {line.hello.model}")
+    return line.hello.findings
+
+
 def with_encoder(loaded: Loaded, config: EngineConfig) -> Loaded:
     """The same with towers that ask the encoder which `config` names, once that was reached and found to be the right
     one. ModelError where it is not, within `encoder_seconds`. It blocks."""
-    assert config.encoder is not None and isinstance(loaded.towers, AbsentTowers)
+    assert isinstance(loaded.towers, AbsentTowers)
     dtype = str(loaded.dtype).removeprefix("torch.")
     expected = Hello(own_version(), loaded.family.data.model, dtype, loaded.towers.fingerprint)
+    line = _met(config, expected)
+    return loaded._replace(towers=RemoteTowers(loaded.towers, line, loaded.device))
+
+
+def _met(config: EngineConfig, expected: Hello) -> EncoderLine:
+    """The connection to the encoder. ModelError where it is not there or is another one, within `encoder_seconds`."""
+    assert config.encoder is not None
     line = EncoderLine(config.encoder, _key(config.encoder_key_file), expected)
     try:
         line.check(time.monotonic() + config.encoder_seconds)
     except EncoderAwayError as error:
         raise ModelError(str(error)) from error
-    return loaded._replace(towers=RemoteTowers(loaded.towers, line, loaded.device))
+    return line
 
 
 def _key(file: str | None) -> str | None:

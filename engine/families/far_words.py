@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 
+from .parts import embeds_words
+
 
 def with_far_words(model: Any) -> None:
     """Give the model such embeddings, if it has projectors that embed words."""
     inner = getattr(model, "model", model)
-    projectors = [part for part in inner.children() if hasattr(part, "vocab_offset") and hasattr(part, "embedding")]
+    projectors = [part for part in inner.children() if embeds_words(part)]
     if projectors:
         model.set_input_embeddings(FarWords(model.get_input_embeddings(), projectors))
 

@@ -19,7 +19,9 @@ from ..runner.library import transformers
 from ..runner.shapes import stateful
 from ..words.template import learn
 from .far_words import with_far_words
+from .findings import TrialFindings, findings_of, rule_of, take_findings
 from .opened import decoder_of, open_model
+from .parts import check_here, let_go, only, other_side, wanted
 from .senses import find_senses, marks_of
 from .text import check_text
 from .text import load as load_text
@@ -36,7 +38,9 @@ _CLASSES = {
 
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
-    """A model that sees or hears, from `path`, in `dtype` on `device`. ModelError that says why it cannot be served."""
+    """A model that sees or hears, from `path`, in `dtype` on `device`. ModelError that says why it cannot be served.
+    Where one side of it is wanted, the whole is opened and tried, and the other side let go of; unless there is
+    somebody who tells what was found."""
     config = transformers.AutoConfig.from_pretrained(path)
     check_tried(config)
     processor = transformers.AutoProcessor.from_pretrained(path)
@@ -44,29 +48,53 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         return load_text(path, dtype, device, class_of(config.model_type))
     if processor.chat_template is None:  # some leave it to their tokenizer
         processor.chat_template = processor.tokenizer.chat_template
-    model, attention = _opened(config, path, dtype, device)
+    side, ask = wanted(), other_side()
+    found: TrialFindings | None = None if ask is None or device.type == "meta" else ask()
+    with only(None if found is None else side):
+        model, attention = _opened(config, path, dtype, device)
     with_far_words(model)
     decoder, head = _decoder(model)
-    senses, missing = find_senses(model, processor)
-    first = "image" if "image" in senses or "audio" not in senses else "audio"
-    if not senses.keys() & {"image", "audio"}:
+    towers, missing = _towers(model, decoder, processor)
+    if side is not None and not _beside(towers, decoder):
+        raise ModelError("expected towers beside its decoder, of which one can be without the other, got them in it")
+    towers.findings = found
+    loaded = _loaded(path, model, towers, (decoder, head), missing)
+    if found is not None:
+        check_here(decoder, head)
+        take_findings(towers, found)
+        return _loaded(path, model, towers, (decoder, head), dict(found.missing))._replace(drawn=rule_of(found, device))
+    trial, first = FamilyTrial(loaded, towers, model, attention), "audio" if "image" in missing else "image"
+    if device.type == "meta":
+        trial.assume()
+        return _loaded(path, model, towers, (decoder, head), missing)
+    missing |= trial.run()
+    if not towers.senses:
         raise ModelError(missing[first])
+    loaded = _loaded(path, model, towers, (decoder, head), missing)._replace(drawn=trial.drawn)
+    towers.findings = findings_of(towers, loaded)
+    if side is not None:
+        let_go(model, side, decoder, head)
+    return loaded
+
+
+def _towers(model: Any, decoder: Any, processor: Any) -> tuple[TriedTowers, dict[str, str]]:
+    """The towers by their classes alone, and what is missing for other kinds of media. ModelError where that is
+    all."""
+    senses, missing = find_senses(model, processor)
+    if not senses.keys() & {"image", "audio"}:
+        raise ModelError(missing["image"])
     words = decoder.get_input_embeddings().weight.shape[0]
     for sense in senses.values():
         if sense.id >= words:
             raise ModelError(f"expected a placeholder among its {words} words, got id {sense.id}")
     inner = getattr(model, "model", model)
     rope = next((part.get_rope_index for part in (inner, model) if hasattr(part, "get_rope_index")), None)
-    towers = TriedTowers(model, processor, _blocks(model, decoder), senses, rope)
-    loaded = _loaded(path, model, towers, (decoder, head), missing)
-    if device.type == "meta":
-        FamilyTrial(loaded, towers, model, attention).assume()
-        return _loaded(path, model, towers, (decoder, head), missing)
-    trial = FamilyTrial(loaded, towers, model, attention)
-    missing |= trial.run()
-    if not towers.senses:
-        raise ModelError(missing[first])
-    return _loaded(path, model, towers, (decoder, head), missing)._replace(drawn=trial.drawn)
+    return TriedTowers(model, processor, _blocks(model, decoder), senses, rope), missing
+
+
+def _beside(towers: TriedTowers, decoder: Any) -> bool:
+    """Whether no layer of the towers is a part of the decoder."""
+    return not set(decoder.modules()).intersection(towers.blocks)
 
 
 def check_tried(config: Any) -> None:
@@ -107,7 +135,8 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, parts: tuple[Any, Any],
         stateful=stateful(text),
     )
     loaded = Loaded(Family(data, processor.tokenizer), towers, *parts, text, types=towers.types.tables)
-    marks, in_windows = marks_of(model, parts[0]), towers.ahead_in_windows
+    found, in_windows = towers.findings, towers.ahead_in_windows
+    marks = marks_of(model, parts[0]) if found is None else frozenset(found.word_marks)
     together = frozenset(towers.senses[kind].id for kind in mutual)
     return loaded._replace(marks=marks, ahead_in_windows=in_windows, together=together)
 

@@ -69,6 +69,7 @@ class TriedTowers(OneAxisTowers):
         self.plain: set[str] = set()  # the kinds of which the processor lays nothing but placeholders, one by one
         self._sizes = PieceSizes(self.size)
         self.options = ProcessorOptions(processor)
+        self.findings: Any = None  # of the trial (findings.py); None: it has not ended, or nothing was computed
 
     @property
     def together(self) -> Together:
@@ -188,7 +189,7 @@ class TriedTowers(OneAxisTowers):
             lambda ids: words(ids.to(self.device)).to(self.model.dtype),
         )
         # What is not the same alone may be another beside other words, too.
-        return prompt._replace(features=None) if "F" in self.streamed.values() else prompt
+        return prompt._replace(once="F" in self.streamed.values())
 
     def encode_prompt(self, inputs: Any) -> Features:
         return [
