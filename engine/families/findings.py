@@ -1,5 +1,5 @@
-"""What a trial has found out of a model, as plain data: so that where the model's other half is, nothing has to be tried
-again. In: towers that were tried. Out: `TrialFindings`, which other towers of the same checkpoint are given.
+"""What a trial has found, as plain data, so that where the other half of the model is nothing has to be tried again.
+In: towers that were tried. Out: `TrialFindings`, which other towers of the same checkpoint are given.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 
 from ...errors import ModelError
 from ...streams.segment import Option
+from ..encoding import decoder, encode
 from ..family import Loaded
 from ..logits import LogitRule
 from .together import Together
@@ -61,9 +62,9 @@ class TrialFindings(msgspec.Struct, frozen=True):
 
 
 def findings_of(towers: TriedTowers, loaded: Loaded) -> TrialFindings:
-    """What was found out of these."""
+    """What was found of these, as it is after it was sent."""
     shut = loaded.drawn.shut
-    return TrialFindings(
+    found = TrialFindings(
         **{name: copy(getattr(towers, name)) for name in _SAME},
         by_model=[kind for kind, sense in towers.senses.items() if sense.encode is None],
         missing=dict(loaded.family.data.left_out),
@@ -82,6 +83,7 @@ def findings_of(towers: TriedTowers, loaded: Loaded) -> TrialFindings:
         width=0 if shut is None else len(shut),
         word_marks=sorted(loaded.marks),
     )
+    return decoder(TrialFindings).decode(encode(found))
 
 
 def take_findings(towers: TriedTowers, found: TrialFindings) -> None:

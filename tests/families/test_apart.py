@@ -11,15 +11,15 @@ import pytest
 import torch
 from penstock.actors.remote import RemoteTowers
 from penstock.engine.config import EngineConfig
-from penstock.engine.encoding import encode
+from penstock.engine.encoding import decoder, encode
 from penstock.engine.families import tried
 from penstock.engine.families.absent import AbsentTowers
+from penstock.engine.families.findings import TrialFindings
 from penstock.engine.family import Loaded
 from penstock.engine.loading.open import load
 from penstock.engine.loading.towers import LoadedTowers, load_towers
 from penstock.engine.remote import ANSWERS, QUESTIONS, RefusedWork, answer
 from penstock.errors import ModelError
-from penstock.streams.requests.prompt import Content, Media
 from penstock.streams.requests.request import Request, SamplingParams
 from penstock.streams.segment import AudioSegment, ImageSegment, Segment, VideoSegment
 
@@ -27,8 +27,7 @@ from tests.engine.test_oracle1 import generated, turn
 from tests.families.built import BUILDERS
 from tests.families.suite import MEDIA
 
-# A decoder that is told of rows, words that a tower embeds, clips that tell their times, three axes of positions, prompts
-# that go in whole.
+# Words that a tower embeds, and sound in clips; three axes of positions; prompts that go in whole.
 _EACH_TIME = ("gemma3n", "glm4v", "paligemma")
 _REFUSED = ("mistral4", "phi4_multimodal")  # it takes no media; its towers are in its decoder
 NAMES = [
@@ -63,8 +62,9 @@ class Halves(NamedTuple):
 
 def halves(folder: Path) -> Halves:
     whole, far = load(folder, EngineConfig()), load_towers(folder, EngineConfig())
-    near = load(folder, EngineConfig(encoder="ws://here"), ask=lambda: far.findings)
-    assert isinstance(near.towers, AbsentTowers)
+    found = decoder(TrialFindings).decode(encode(far.findings))
+    near = load(folder, EngineConfig(encoder="ws://here"), ask=lambda: found)
+    assert isinstance(near.towers, AbsentTowers) and near.towers.fingerprint == far.fingerprint
     line: Any = Wire(far.towers)
     return Halves(whole, far, near._replace(towers=RemoteTowers(near.towers, line, near.device)), folder)
 
