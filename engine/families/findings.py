@@ -29,13 +29,12 @@ _SAME = (
 class TrialFindings(msgspec.Struct, frozen=True):
     """Of one checkpoint. Fields that towers have too are what they are there (tried_towers.py).
 
-    by_model: the kinds whose rows only the whole model makes. missing: what is not served, with the reasons. types: by
-    the name of the decoder's argument, the numbers of ids that are not 0. template: the chat template with which it was
-    tried. scale, cap, shut, width: the rule of its logits, and of how many words. word_marks: `Loaded.marks`.
+    missing: what is not served, with the reasons. types: by the name of the decoder's argument, the numbers of ids that
+    are not 0. template: the chat template with which it was tried. scale, cap, shut, width: the rule of its logits, and
+    of how many words. word_marks: `Loaded.marks`.
     """
 
     streamed: dict[str, str]
-    by_model: list[str]
     missing: dict[str, str]
     marks: dict[str, list[int]]
     nested: list[str]
@@ -66,7 +65,6 @@ def findings_of(towers: TriedTowers, loaded: Loaded) -> TrialFindings:
     shut = loaded.drawn.shut
     found = TrialFindings(
         **{name: copy(getattr(towers, name)) for name in _SAME},
-        by_model=[kind for kind, sense in towers.senses.items() if sense.encode is None],
         missing=dict(loaded.family.data.left_out),
         marks={kind: ids.tolist() for kind, ids in towers.marks.items()},
         nested=list(towers.nested),
@@ -98,8 +96,6 @@ def take_findings(towers: TriedTowers, found: TrialFindings) -> None:
         towers.leave_out(kind)
     for name in _SAME:
         setattr(towers, name, copy(getattr(found, name)))
-    for kind in found.by_model:
-        towers.senses[kind] = towers.senses[kind]._replace(encode=None)
     towers.marks = {kind: np.array(ids, dtype=np.int64) for kind, ids in found.marks.items()}
     towers.nested, towers.unwritten = tuple(found.nested), frozenset(found.unwritten)
     towers.ways = {kind: Together(way) for kind, way in found.ways.items()}

@@ -49,7 +49,9 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     if processor.chat_template is None:  # some leave it to their tokenizer
         processor.chat_template = processor.tokenizer.chat_template
     side, ask = wanted(), other_side()
-    found: TrialFindings | None = None if ask is None or device.type == "meta" else ask()
+    found: TrialFindings | None = None
+    if ask is not None and device.type != "meta" and (found := ask()) is None:
+        raise ModelError("expected an encoder of this model, which is tried, got one that has tried nothing")
     with only(None if found is None else side):
         model, attention = _opened(config, path, dtype, device)
     with_far_words(model)

@@ -45,7 +45,7 @@ def load(
     config: EngineConfig,
     revision: str | None = None,
     stop: threading.Event | None = None,
-    ask: Callable[[], TrialFindings] | None = None,
+    ask: Callable[[], TrialFindings | None] | None = None,
 ) -> Loaded:
     """The checkpoint at `path`: a folder, or an id on the Hub; None: Brook, which comes with Penstock. With its draft
     model, where `speculative` names one.
@@ -83,7 +83,7 @@ def opened(
         raise ModelError(f"{checkpoint.name}: {_refusal(error)}") from error
 
 
-def _load(checkpoint: Checkpoint, config: EngineConfig, ask: Callable[[], TrialFindings] | None) -> Loaded:
+def _load(checkpoint: Checkpoint, config: EngineConfig, ask: Callable[[], TrialFindings | None] | None) -> Loaded:
     from ..families import is_tried, rehearse
 
     named, load_family = known(checkpoint)
@@ -107,7 +107,7 @@ def _load(checkpoint: Checkpoint, config: EngineConfig, ask: Callable[[], TrialF
 
 
 def language_alone(
-    load_family: Callable[..., Loaded], *where: Any, ask: Callable[[], TrialFindings] | None = None
+    load_family: Callable[..., Loaded], *where: Any, ask: Callable[[], TrialFindings | None] | None = None
 ) -> Loaded:
     """What the family makes of a checkpoint, without the weights of its towers. `ask` as `load` has it."""
     from ..families.absent import AbsentTowers
