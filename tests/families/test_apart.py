@@ -3,6 +3,7 @@ The law: both together are the model, to the bit; and neither has the weights of
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,15 +25,16 @@ from penstock.streams.requests.request import Request, SamplingParams
 from penstock.streams.segment import AudioSegment, ImageSegment, Segment, VideoSegment
 
 from tests.engine.test_oracle1 import generated, turn
-from tests.engine.tried import llava_pixtral
 from tests.families.built import BUILDERS
+from tests.families.composed import compose
 from tests.families.suite import MEDIA
 
 # Words that a tower embeds, and sound in clips; three axes of positions; prompts that go in whole.
 _EACH_TIME = ("gemma3n", "glm4v", "paligemma")
 _IN_DECODER = ("chameleon", "phi4_multimodal")
 _BUILT = {name: built.build for name, built in BUILDERS.items() if built.classes and name not in _IN_DECODER}
-_BUILT["a LLaVA that is tried"] = llava_pixtral  # its family cannot see that without the tower
+# Its family cannot see without the tower that it does not fit.
+_BUILT["a LLaVA that is tried"] = partial(compose, sight="dinov2", text="qwen2")
 NAMES = [name if name in _EACH_TIME else pytest.param(name, marks=pytest.mark.slow) for name in _BUILT]
 
 
