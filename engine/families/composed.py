@@ -13,7 +13,7 @@ from ...errors import ModelError
 from ...streams.segment import ImageSegment
 from ..family import Loaded
 from ..runner.probe import check_against_stock
-from .parts import other_side, wanted
+from .parts import wanted
 from .text import check_text
 from .towers import ATTENTION
 
@@ -30,19 +30,13 @@ def check_composed(loaded: Loaded, model: Any) -> Loaded:
         check_text(config.text_config)
         if not loaded.head.weight.is_meta:
             loaded = loaded._replace(drawn=check_against_stock(loaded, model, ATTENTION))
-    if config.vision_config.model_type not in _TOWERS:
+    here = loaded.device.type != "meta" or wanted() == "towers"
+    if config.vision_config.model_type not in _TOWERS and here and wanted() != "language":
         _check_tower(loaded)
     return loaded
 
 
 def _check_tower(loaded: Loaded) -> None:
-    side, ask = wanted(), other_side()
-    if side != "towers" and loaded.device.type == "meta":
-        return
-    if side == "language":
-        if ask is None or ask() is not None:
-            raise ModelError("how many rows its tower gives is not known without it")
-        return
     picture = ImageSegment(1, 0, np.zeros(_PICTURE, dtype=np.uint8))
     expected = loaded.towers.rows(picture)
     [made] = loaded.towers.encode([(0, picture)])

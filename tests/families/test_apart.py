@@ -33,7 +33,6 @@ from tests.families.suite import MEDIA
 _EACH_TIME = ("gemma3n", "glm4v", "paligemma")
 _IN_DECODER = ("chameleon", "phi4_multimodal")
 _BUILT = {name: built.build for name, built in BUILDERS.items() if built.classes and name not in _IN_DECODER}
-# Its family cannot see without the tower that it does not fit.
 _BUILT["a LLaVA that is tried"] = partial(compose, sight="dinov2", text="qwen2")
 NAMES = [name if name in _EACH_TIME else pytest.param(name, marks=pytest.mark.slow) for name in _BUILT]
 
