@@ -30,6 +30,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
         until a question, which takes what there is.
     left_out: other media, each with the reason why this model is served without it.
     stateful: its layers keep a state of all rows (class G), so that its streams have no window and find no pages.
+    one_shot: a stream is a request's own prompt and one reply to it; nothing may be appended or asked.
     embeddings: the kinds of rows that `Embedding` may bring.
     formats: the formats that `Request.format` may name.
     live_trained: the checkpoint declares that it was trained for the format `live`.
@@ -74,6 +75,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     row_pixels: int = 0
     adapters: tuple[AdapterInfo, ...] = ()
     stateful: bool = False
+    one_shot: bool = False
 
 
 def info_of(loaded: Loaded, config: EngineConfig, memory: Memory) -> EngineInfo:
@@ -113,6 +115,7 @@ def info_of(loaded: Loaded, config: EngineConfig, memory: Memory) -> EngineInfo:
         picture_rows=0 if picture is None else picture.largest // row_pixels,
         row_pixels=row_pixels,
         stateful=data.stateful,
+        one_shot=data.one_shot,
     )
 
 

@@ -125,7 +125,7 @@ class Stream(Talk[Reply]):
         params = (params or self.request.params).seeded()
         if hold is not None:
             params = msgspec.structs.replace(params, hold=hold)
-        check_question(question, params, self._engine.info.kv_tokens, self._engine.info.vocabulary)
+        check_question(question, params, self._engine.info)
         await self._order.turn()
         ready = self._engine.compiling.ready(params)
         cut = not ready and await self._order.compile(self._engine.compiling.check(params))

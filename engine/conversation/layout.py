@@ -18,7 +18,7 @@ import numpy as np
 from ...streams.format import Format, State, Transition
 from ..family import Family
 from ..positions import Block, Cursor
-from ..span import Prompt, Rows, Span
+from ..span import Look, Prompt, Rows, Span
 from ..words.spelling import Unspelled
 from ..words.template import EDGE, TEXT
 
@@ -52,6 +52,7 @@ class Layout:
         self.block: Block | None = None
         # Dropped media outside a block of its kind, by that: from which position on, temporal patches, rows.
         self._passing: dict[str, tuple[int, int, int]] = {}
+        self.looks: tuple[Look, ...] = ()  # what words see of the prompt's media, where they read it by cross-attention
         self.taken_back = 0  # rows that were laid before the last event and are not part of the stream any more
         self._rows: list[Rows] = []  # of the event that is laid now
         self._last = EDGE  # the kind of the newest item in the open user turn
@@ -77,7 +78,7 @@ class Layout:
     def prompt(self, prompt: Prompt) -> list[Rows]:
         """A whole prompt, laid out elsewhere; a reply follows."""
         self.taken_back = 0
-        self.state = State.ASSISTANT
+        self.state, self.looks = State.ASSISTANT, prompt.looks
         behind = int(prompt.rows[-1].positions.max()) + 1  # where the library's `generate` goes on
         self.cursor = Cursor(behind, behind)
         self._seal()
