@@ -40,6 +40,7 @@ from ..engine.remote import (
 from ..errors import EncoderAwayError, InputError, LimitError, ModelError, error_of
 from ..streams.requests.prompt import Content
 from ..streams.segment import Segment
+from .lines import EncoderLines, Line
 
 log = logging.getLogger("penstock.actors")
 
@@ -176,7 +177,7 @@ class EncoderLine:
 class RemoteTowers(AbsentTowers):
     """The towers of an engine whose encoder is elsewhere. `worked`: seconds that it has worked for this engine."""
 
-    def __init__(self, absent: AbsentTowers, line: EncoderLine, device: torch.device) -> None:
+    def __init__(self, absent: AbsentTowers, line: Line, device: torch.device) -> None:
         super().__init__(absent.family_towers, device)
         self.line = line
         self.worked = 0.0
@@ -241,10 +242,13 @@ def with_encoder(loaded: Loaded, config: EngineConfig) -> Loaded:
     return loaded._replace(towers=RemoteTowers(loaded.towers, line, loaded.device))
 
 
-def _met(config: EngineConfig, expected: Hello) -> EncoderLine:
-    """The connection to the encoder. ModelError where it is not there or is another one, within `encoder_seconds`."""
+def _met(config: EngineConfig, expected: Hello) -> Line:
+    """The connection to the encoder, or to several. ModelError where none is there that is as expected, within
+    `encoder_seconds`."""
     assert config.encoder is not None
-    line = EncoderLine(config.encoder, _key(config.encoder_key_file), expected)
+    key = _key(config.encoder_key_file)
+    lines = [EncoderLine(url.strip(), key, expected) for url in config.encoder.split(",")]
+    line = lines[0] if len(lines) == 1 else EncoderLines(lines)
     try:
         line.check(time.monotonic() + config.encoder_seconds)
     except EncoderAwayError as error:
