@@ -20,7 +20,7 @@ _PAUSE_SECONDS = 2.0
 _START_SECONDS = 0.2
 
 
-class Line(Protocol):
+class EncoderPort(Protocol):
     """A connection to an encoder (remote.py)."""
 
     url: str
@@ -50,7 +50,7 @@ class Line(Protocol):
 class EncoderLines:
     """Lines as one, of which at least one has to be there."""
 
-    def __init__(self, lines: Sequence[Line]) -> None:
+    def __init__(self, lines: Sequence[EncoderPort]) -> None:
         self._lines = lines
         self._waited = dict.fromkeys(lines, 0.0)  # seconds for answers, as if all had been there from the start
         self._again = dict.fromkeys(lines, 0.0)  # when one that is away is tried
@@ -109,11 +109,11 @@ class EncoderLines:
         for line in self._lines:
             line.close()
 
-    def _order(self) -> list[Line]:
+    def _order(self) -> list[EncoderPort]:
         """Those that are there, and first those whose turn it is to be tried; the others last."""
         now = time.monotonic()
 
-        def place(line: Line) -> tuple[bool, float]:
+        def place(line: EncoderPort) -> tuple[bool, float]:
             return not line.here and now < self._again[line], self._waited[line] if line.here else 0.0
 
         return sorted(self._lines, key=place)

@@ -40,7 +40,7 @@ from ..engine.remote import (
 from ..errors import EncoderAwayError, InputError, LimitError, ModelError, error_of
 from ..streams.requests.prompt import Content
 from ..streams.segment import Segment
-from .lines import EncoderLines, Line
+from .lines import EncoderLines, EncoderPort
 
 log = logging.getLogger("penstock.actors")
 
@@ -177,7 +177,7 @@ class EncoderLine:
 class RemoteTowers(AbsentTowers):
     """The towers of an engine whose encoder is elsewhere. `worked`: seconds that it has worked for this engine."""
 
-    def __init__(self, absent: AbsentTowers, line: Line, device: torch.device) -> None:
+    def __init__(self, absent: AbsentTowers, line: EncoderPort, device: torch.device) -> None:
         super().__init__(absent.family_towers, device)
         self.line = line
         self.worked = 0.0
@@ -242,7 +242,7 @@ def with_encoder(loaded: Loaded, config: EngineConfig) -> Loaded:
     return loaded._replace(towers=RemoteTowers(loaded.towers, line, loaded.device))
 
 
-def _met(config: EngineConfig, expected: Hello) -> Line:
+def _met(config: EngineConfig, expected: Hello) -> EncoderPort:
     """The connection to the encoder, or to several. ModelError where none is there that is as expected, within
     `encoder_seconds`."""
     assert config.encoder is not None
