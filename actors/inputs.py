@@ -88,8 +88,7 @@ def check_text(name: str, text: str, rows: int) -> None:
 
 
 def check_question(question: str, params: SamplingParams, info: Facts) -> None:
-    """Raise what `check_params` and `check_text` do, and InputError where the question is no text, or none may be asked.
-    """
+    """Raise what `check_params` and `check_text` do, and InputError where the question is no text or may not be."""
     check_goes_on(info)
     check_params(params, info.vocabulary)
     if not isinstance(question, str):

@@ -112,9 +112,9 @@ class Rows(msgspec.Struct, frozen=True, eq=False, gc=False):
 
 
 class Look(msgspec.Struct, frozen=True, gc=False):
-    """Of a stream whose media is read by cross-attention: words from row `first` on see rows `[begin, stop)` of its
-    media, of which a row of the cache holds some (crossing.py), up to the row at which the next look begins. `own`: these come before the words; else the library lets words see media
-    that comes behind them, and they take nothing of it but that."""
+    """Of a stream whose media is read by cross-attention: words from row `first` on, up to where the next look begins,
+    see rows `[begin, stop)` of its media, of which a row of the cache holds some (runner/crossing.py). `own`: these
+    come before the words; else the library lets words see media behind them, and they take nothing of it but that."""
 
     first: int
     begin: int

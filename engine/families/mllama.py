@@ -32,10 +32,10 @@ from .towers import open_sight
 class MllamaTowers(OneAxisTowers):
     """The vision tower and the projector."""
 
-    def __init__(self, model: Any, processor: Any) -> None:
-        vision = model.vision_model
-        super().__init__(model, processor, [*vision.transformer.layers, *vision.global_transformer.layers])
-        self._packed = packed(model.language_model)
+    def __init__(self, whole: Any, processor: Any) -> None:
+        vision = whole.model.vision_model
+        super().__init__(whole.model, processor, [*vision.transformer.layers, *vision.global_transformer.layers])
+        self.whole, self._packed = whole, packed(whole.model.language_model)
 
     def spec(self) -> MediaSpec:
         """No picture goes into a stream."""
@@ -95,7 +95,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     check_whole("a Llama 3.2 Vision")
     processor, model = open_sight(path, dtype, device)
     config, tokenizer, text = model.config, processor.tokenizer, model.config.text_config
-    towers = MllamaTowers(model.model, processor)
+    towers = MllamaTowers(model, processor)
     data = FamilyData(
         name=config.model_type,
         model=str(path),

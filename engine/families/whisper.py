@@ -79,7 +79,7 @@ class WhisperTowers(PromptTowers):
     language."""
 
     def __init__(self, model: Any, processor: Any, stock: Any, tokens: Tokens) -> None:
-        self._model, self._stock, self._tokens = model, stock, tokens
+        self.whole, self._stock, self._tokens = model, stock, tokens
         self._ear, self._tokenizer = processor.feature_extractor, processor.tokenizer
         self.blocks = list(model.model.encoder.layers)
         self._longest = self._ear.n_samples
@@ -92,8 +92,8 @@ class WhisperTowers(PromptTowers):
         task, language, hint = self._tokens.asked(_words(content)) if _is_asked(content) else ("", "", "")
         if known is None:
             features = self._ear(sound, sampling_rate=self._ear.sampling_rate, return_tensors="pt").input_features
-            features = features.to(self._model.device, self._model.dtype)
-            states = tower_pass(self._model.model.encoder, features).last_hidden_state[0]
+            features = features.to(self.whole.device, self.whole.dtype)
+            states = tower_pass(self.whole.model.encoder, features).last_hidden_state[0]
             known = [("audio", self._tokens.start, [Embeddings(states)])]
         states = known[0][2][0].rows
         if not task:
@@ -101,7 +101,7 @@ class WhisperTowers(PromptTowers):
         else:
             codes = self._tokens.languages
             said = codes[language] if language else self._language(states) if codes else None
-            ids = self._tokens.begin(task, said, hint, self._model.config.max_target_positions // 2 - 1)
+            ids = self._tokens.begin(task, said, hint, self.whole.config.max_target_positions // 2 - 1)
         words, looks = np.array(ids, dtype=np.int64), [Look(0, 0, len(states))]
         return laid_across(states, self._tokens.start, words, looks, 1)._replace(features=known)
 
@@ -114,10 +114,10 @@ class WhisperTowers(PromptTowers):
         [piece] = pieces["audio"]
         sound, rate = piece.data, self._ear.sampling_rate
         if piece.rate not in (0, rate):
-            sound = resample(torch.as_tensor(sound, device=self._model.device), piece.rate, rate).cpu().numpy()
+            sound = resample(torch.as_tensor(sound, device=self.whole.device), piece.rate, rate).cpu().numpy()
         if len(sound) > self._longest:
             most, got = self._longest / rate, len(sound) / rate
-            raise InputError(f"audio: expected at most {most:g} s, which is what Whisper hears at once, got {got:.1f} s")
+            raise InputError(f"audio: expected at most {most:g} s, which Whisper hears at once, got {got:.1f} s")
         return sound
 
     def _own(self, content: Content) -> list[int]:
@@ -131,7 +131,7 @@ class WhisperTowers(PromptTowers):
         start = torch.tensor([[self._tokens.start]], device=states.device)
         hidden = self._stock(input_ids=start, encoder_hidden_states=states[None], use_cache=False).last_hidden_state
         ids = list(self._tokens.languages.values())
-        return ids[int(self._model.proj_out(hidden)[0, -1, ids].argmax())]
+        return ids[int(self.whole.proj_out(hidden)[0, -1, ids].argmax())]
 
 
 def _is_asked(content: Content) -> bool:

@@ -42,37 +42,38 @@ class Crossing:
         if not self._parts or not self._states:
             raise ModelError("expected layers with cross-attention, got none that is known")
 
+    @property
+    def reads(self) -> set[Any]:
+        """The layers that media runs through."""
+        return {layer for part in self._parts for layer in (part.k_proj, part.v_proj)}
+
     def width(self, hidden: int) -> int:
         """How many numbers of media, which has `hidden` a row, one row of the cache stands for."""
         return self._packed * hidden
 
     def keep(self, media: torch.Tensor, cache: Cache, target: torch.Tensor) -> None:
         """Write the keys and values of media `(n, width)` to the pool rows `target` `(n,)`."""
-        media = media.unflatten(-1, (self._packed, -1))
+        heads = cache.keys[0].shape[2]
         for number, part in enumerate(self._parts):
-            heads = cache.keys[0].shape[2]
-            keys, values = (made.unflatten(-1, (heads, -1)) for made in (part.k_proj(media), part.v_proj(media)))
-            if hasattr(part, "k_norm"):
-                keys = part.k_norm(keys)
-            for place, layer in enumerate(self._layers(number)):
-                write(cache.keys[layer], target, keys[:, place])
-                write(cache.values[layer], target, values[:, place])
+            for layer, rows in zip(self._layers(number), media.chunk(self._packed, -1), strict=True):
+                keys, values = (made.unflatten(-1, (heads, -1)) for made in (part.k_proj(rows), part.v_proj(rows)))
+                write(cache.keys[layer], target, part.k_norm(keys) if hasattr(part, "k_norm") else keys)
+                write(cache.values[layer], target, values)
 
     def across(self, looked: Looked, rows: StepRows, tables: torch.Tensor, backend: Backend, group: int) -> Any:
         """What each cross-attention sees (`Step.across`)."""
         parts = [looked.part(place, self._packed, rows, tables, backend, group) for place in range(self._packed)]
-        return {
-            part: list(zip(self._layers(number), parts, strict=True)) for number, part in enumerate(self._parts)
-        }
+        return {part: list(zip(self._layers(number), parts, strict=True)) for number, part in enumerate(self._parts)}
 
     def _layers(self, number: int) -> range:
         """In the pages of which layers the media of a cross-attention is."""
         return range(number * self._packed, (number + 1) * self._packed)
 
-    def beside(self, embeds: torch.Tensor, own: torch.Tensor) -> dict[str, Any]:
-        """What the decoder takes beside words `(n, hidden)`: one row of media, so that it calls these layers, and for
-        each word whether it takes more of the media than its attention, `own` `(n,)`."""
-        more: dict[str, Any] = {self._states: embeds.new_zeros(1, 1, embeds.shape[1])}
+    def beside(self, embeds: torch.Tensor, own: torch.Tensor, worn: bool) -> dict[str, Any]:
+        """What the decoder takes beside words `(n, hidden)`: media, so that it calls these layers, of one row, or where
+        words wear adapters as many; and whether each takes more of the media than its attention, `own` `(n,)`."""
+        rows = len(embeds) if worn else 1
+        more: dict[str, Any] = {self._states: embeds.new_zeros(1, rows, embeds.shape[1])}
         if self._tells:
             more[_OWN] = own.to(embeds.dtype)[None, None, :, None]
         return more

@@ -209,8 +209,9 @@ class LanguageModel:
             embeds = self.embed(upload(torch.from_numpy(batch.ids), self.device))
             laid_out(self.spans, [run for feed in words for run in feed.rows], embeds)
             positions = upload(torch.from_numpy(batch.positions), self.device)
-            more = crossing.beside(embeds, upload(torch.from_numpy(looked.own), self.device))
-            with wearing(self.adapters.worn(words, self.device)):
+            worn = self.adapters.worn(words, self.device)
+            more = crossing.beside(embeds, upload(torch.from_numpy(looked.own), self.device), worn is not None)
+            with wearing(worn):
                 said = self._decoded(embeds, positions, step, more)
             hidden[upload(torch.from_numpy(np.flatnonzero(which)), self.device)] = said
         return hidden

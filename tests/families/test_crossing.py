@@ -4,10 +4,13 @@ A prompt is what `generate` makes of it, in whatever pieces and company it is co
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -29,6 +32,7 @@ from tests.engine.test_oracle1 import REPLY, assert_equal, generated, said, turn
 from tests.families.crossing import mllama, whisper
 from tests.families.suite import Tried
 from tests.families.test_whole_prompts import Prompts
+from tests.fixtures.adapters import merge, write_adapter
 from tests.reference.media import picture, sound
 
 RATE = 16_000
@@ -137,6 +141,20 @@ def test_the_decoder_begins_with_what_a_client_writes(hears: tuple[Loaded, Any, 
         assert_equal(generated(loaded, request), expected)
 
 
+def test_no_reply_begins_with_what_the_checkpoint_suppresses_there(
+    hears: tuple[Loaded, Any, Any], tmp_path: Path
+) -> None:
+    """It may still be said later."""
+    request = Request(messages=[turn(("audio", LONG), "translate fr")], params=GREEDY)
+    first = generated(hears[0], request)[0][0]
+    folder = shutil.copytree(hears[0].family.data.model, tmp_path / "other")
+    told = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(told | {"begin_suppress_tokens": [first]}))
+    ids, _, _ = generated(heard(folder)[0], request)
+    assert ids == transcribed(heard(folder), LONG, language="fr", task="translate")[0]
+    assert ids[0] != first and first in ids
+
+
 def test_an_english_model_has_neither_languages_nor_tasks(tmp_path: Path) -> None:
     english = heard(whisper(tmp_path, languages=False))
     request = Request(messages=[turn(("audio", LONG))], params=GREEDY)
@@ -225,6 +243,68 @@ def test_fewer_bits_are_near(kind: str, kv: str, request: pytest.FixtureRequest)
     assert 0 < (draws[0] - draws[1])[~shut].abs().max() < 0.2 * draws[0][~shut].std()
 
 
+@pytest.mark.parametrize("kind", ["sees", "hears"])
+def test_an_adapter_over_all_layers_beside_prompts_without(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """What reads media wears it too: the answers are those of the merged checkpoint, and the others' those without."""
+    loaded, model = request.getfixturevalue(kind)[:2]
+    linear = [key for key, part in model.named_modules() if isinstance(part, torch.nn.Linear)]
+    layers = [key for key in linear if not key.endswith(("lm_head", "proj_out"))]
+    folder = write_adapter(tmp_path / "adapter", model, layers, size=0.3)
+    shutil.copytree(loaded.family.data.model, tmp_path / "merged")
+    merge(model, folder).save_pretrained(tmp_path / "merged")
+    merged = prompts_of(load(tmp_path / "merged", EngineConfig()))
+    plain, both = prompts_of(loaded), prompts_of(loaded)
+    both.core.load_adapter("a", folder)
+    request_of = streams_of(kind)[-1]
+    alone = [prompts.begin(request_of) for prompts in (plain, merged)]
+    together = [both.begin(request_of), both.begin(msgspec.structs.replace(request_of, adapter="a"))]
+    for prompts in (plain, merged, both):
+        prompts.run()
+    for prompts, one, other in zip((plain, merged), alone, together, strict=True):
+        torch.testing.assert_close(torch.stack(both.draws[other]), torch.stack(prompts.draws[one]), rtol=0, atol=1e-4)
+    first = [prompts.draws[stream][0] for prompts, stream in zip((plain, merged), alone, strict=True)]
+    assert float((first[0] - first[1]).abs().max()) > 0.01
+
+
+def test_the_same_picture_is_encoded_once(sees: tuple[Loaded, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, _ = sees
+    towers: Any = loaded.towers
+    ran, make = [], towers._tiles
+    monkeypatch.setattr(towers, "_tiles", lambda inputs: ran.append(1) or make(inputs))
+    requests = [Request(messages=[turn("Well?", ("image", WIDE)), said("A door."), turn(words)], params=GREEDY)
+                for words in ("What do you see?", "What do you hear?")]  # fmt: skip
+    assert asyncio.run(_replies(loaded, requests)) == [_words(loaded, request) for request in requests]
+    assert len(ran) == 1 + len(requests)
+
+
+def _words(loaded: Loaded, request: Request) -> str:
+    return loaded.family.tokenizer.decode(generated(loaded, request)[0])
+
+
+async def _replies(loaded: Loaded, requests: list[Request]) -> list[str]:
+    async with Engine(loaded, EngineConfig(kv_tokens=1024)) as engine:
+        return [await (await (await engine.stream(request)).prompted()).text() for request in requests]
+
+
+def test_a_snapshot_goes_on_in_another_engine(sees: tuple[Loaded, Any], tmp_path: Path) -> None:
+    asyncio.run(_goes_on_elsewhere(sees[0], tmp_path / "here"))
+
+
+async def _goes_on_elsewhere(loaded: Loaded, file: Path) -> None:
+    config = EngineConfig(kv_tokens=1024, page_tokens=4)
+    async with Engine(loaded, config) as engine, Engine(loaded, config) as other:
+        stream = await engine.stream(Request(messages=TURNS["apart"], params=GREEDY))
+        await (await stream.prompted()).text()
+        await stream.snapshot(file)
+        twin = await other.restore(file)
+        words = [await (await one.ask("And now?", GREEDY)).text() for one in (stream, twin)]
+        assert words[0] == words[1]
+        for one in (stream, twin):
+            await one.close()
+
+
 Refusal = tuple[Callable[[], Request], str]
 REFUSED: dict[str, Refusal] = {
     "two sounds": (
@@ -235,7 +315,7 @@ REFUSED: dict[str, Refusal] = {
     "a picture": (lambda: Request(messages=[turn(("image", SMALL))]), "expected one sound.* got image"),
     "a long sound": (
         lambda: Request(messages=[turn(("audio", sound(1, 2.5)))]),
-        r"audio: expected at most 2 s, which is what Whisper hears at once, got 2\.5 s",
+        r"audio: expected at most 2 s, which Whisper hears at once, got 2\.5 s",
     ),
     "other words": (
         lambda: Request(messages=[turn(("audio", SHORT), "What do you hear?")]),
