@@ -4,7 +4,6 @@ In: towers that were tried. Out: `TrialFindings`, which other towers of the same
 
 from __future__ import annotations
 
-import contextlib
 from copy import copy
 
 import msgspec
@@ -16,13 +15,13 @@ from ...streams.segment import Option
 from ..encoding import decoder, encode
 from ..family import Loaded
 from ..logits import LogitRule
-from .together import Together
+from .together import Ahead, Together
 from .tried_towers import TriedTowers
 
 # What is the same data in towers and findings.
 _SAME = (
     *("streamed", "clip_frames", "least_frames", "video_more", "block_seconds", "longest_seconds"),
-    *("ahead_in_windows", "tells_times", "times_inside"),
+    *("tells_times", "times_inside"),
 )
 
 
@@ -44,8 +43,7 @@ class TrialFindings(msgspec.Struct, frozen=True):
     video_more: dict[str, bool]
     block_seconds: float
     longest_seconds: float | None
-    ways: dict[str, int]
-    ahead_in_windows: bool
+    ways: dict[str, tuple[int, bool]]
     tells_times: bool
     times_inside: bool
     plain: list[str]
@@ -69,7 +67,7 @@ def findings_of(towers: TriedTowers, loaded: Loaded) -> TrialFindings:
         marks={kind: ids.tolist() for kind, ids in towers.marks.items()},
         nested=list(towers.nested),
         unwritten=sorted(towers.unwritten),
-        ways={kind: int(way) for kind, way in towers.ways.items()},
+        ways={kind: (int(ahead.way), ahead.in_windows) for kind, ahead in towers.ways.items()},
         plain=sorted(towers.plain),
         options=dict(towers.options.found),
         by_length=towers.options.by_length,
@@ -98,12 +96,10 @@ def take_findings(towers: TriedTowers, found: TrialFindings) -> None:
         setattr(towers, name, copy(getattr(found, name)))
     towers.marks = {kind: np.array(ids, dtype=np.int64) for kind, ids in found.marks.items()}
     towers.nested, towers.unwritten = tuple(found.nested), frozenset(found.unwritten)
-    towers.ways = {kind: Together(way) for kind, way in found.ways.items()}
+    towers.ways = {kind: Ahead(Together(way), in_windows) for kind, (way, in_windows) in found.ways.items()}
     towers.plain = set(found.plain)
     towers.options.found, towers.options.by_length = dict(found.options), found.by_length
     towers.types.take(found.types)
-    with contextlib.suppress(ValueError):  # of a processor that lays none that stands alone
-        towers.measure()
 
 
 def rule_of(found: TrialFindings, device: torch.device) -> LogitRule:

@@ -25,7 +25,7 @@ from ..runner.out_of_memory import is_out_of_memory
 from ..runner.probe import check_prompt
 from .processor_options import Values
 from .prompt import process
-from .together import Together, rows_seen, rules
+from .together import Ahead, Together, rows_seen, rules
 from .tried_towers import TriedTowers
 
 _SAME = 0.02  # of the largest number: rounding in bf16 stays below a quarter of it
@@ -89,10 +89,11 @@ class FamilyTrial:
                 if is_out_of_memory(error):
                     raise
                 continue  # it does not take both, and says so to clients too
+            alone = {kind: towers.look(self._passed[kind][1])[1].rows for kind in (first, other)}
+            both = torch.cat([*alone.values()])  # which each has where the two share a placeholder
             for kind, _, rows in made:
-                alone = towers.look(self._passed[kind][1])[1].rows
                 shown = joined(rows).rows
-                if shown.shape == alone.shape and not _near(alone, shown):
+                if not _near(alone[kind], shown) and not _near(both, shown):
                     beside = other if kind == first else first
                     yield other, f"its rows of {_WHAT[kind]} are others in a prompt with {_WHAT[beside]} too"
                     break
@@ -101,7 +102,7 @@ class FamilyTrial:
         """Without weights nothing is computed: media comes in the largest pieces in which it may have to."""
         towers = self._towers
         if "image" in towers.senses:
-            self._count()
+            self._nest(self._noise(*_SIDES, 3))
         if "video" in towers.senses:
             least = getattr(towers.processor.video_processor, "temporal_patch_size", 1)
             towers.clip_frames, towers.least_frames = max(_CLIP, least), least
@@ -109,13 +110,12 @@ class FamilyTrial:
             towers.block_seconds = self._chunk
         self._options()
 
-    def _count(self) -> None:
-        """The pictures of a prompt as a list for each text; where the processor does not take that, as one list. Then
-        how many rows the largest has."""
+    def _nest(self, pixels: np.ndarray) -> None:
+        """The pictures of a prompt as a list for each text; where the processor does not take that, as one list."""
         nested = self._towers.nested
         for self._towers.nested in (nested, ()):
             try:
-                self._towers.measure()
+                self._towers.piece(ImageSegment(1, 0, pixels))
                 return
             except ValueError:
                 continue
@@ -140,7 +140,7 @@ class FamilyTrial:
     def _image(self) -> None:
         pixels = self._noise(*_SIDES, 3)
         segment = ImageSegment(1, 0, pixels)
-        self._count()
+        self._nest(pixels)
         self._same("image", pixels, segment)
 
     def _video(self) -> None:
@@ -233,7 +233,7 @@ class FamilyTrial:
                     towers.senses[kind],
                     towers.marks.get(kind, _NONE),
                     towers.unwritten,
-                    towers.ways.get(kind, Together.NONE),
+                    towers.ways[kind],
                     self.drawn,
                 )
                 whole = whole or kept
@@ -254,10 +254,7 @@ class FamilyTrial:
 
     def _with_marks(self, kind: str, segment: Segment) -> bool:
         """Marks are rows of the medium, if the model learnt them so."""
-        if not self._towers.find_marks(kind, segment):
-            return False
-        self._towers.measure()
-        return True
+        return self._towers.find_marks(kind, segment)
 
     def _by_model(self, kind: str, _: Segment) -> bool:
         """The whole model makes the rows: it may add something to those of the tower."""
@@ -278,8 +275,7 @@ class FamilyTrial:
         asked = Content([Media(kind, medium)], messages=messages, video_fps=towers.video_fps)
         inputs = process(towers, asked).to(self._loaded.device, dtype=self._loaded.dtype)
         self._check_words(inputs["input_ids"])
-        towers.ways[kind], in_windows = self._rules(kind, medium, inputs)
-        towers.ahead_in_windows |= in_windows
+        towers.ways[kind] = self._rules(kind, medium, inputs)
         prompt = towers.prompt(asked)
         if not _near(_shown(prompt), _shown(towers.prompt(asked)), _AGAIN):
             raise ModelError(f"its tower makes other rows of {_WHAT[kind]} each time: there is chance in it")
@@ -296,13 +292,11 @@ class FamilyTrial:
         """ModelError where the rows of a medium in a prompt are others than those of the medium alone."""
         towers, what, rows = self._towers, _WHAT[kind], prompt.rows
         laid, seen = towers.look(segment)
-        if towers.ways[kind] is Together.PIECE:
+        mutual = towers.ways[kind].way is Together.PIECE
+        if mutual:
             whole = laid.media[laid.media.argmax() :][: laid.media.sum()].all()
             if kind == "audio" or (kind == "image" and not whole):
                 raise ModelError(f"in the library rows of {what} see one another, and not all at once")
-            towers.streamed[kind] = "D"
-        if laid.media.all() and laid.places is None and seen.deep is None:
-            towers.plain.add(kind)
         ids, count = np.concatenate([run.ids for run in rows]), len(laid.ids)
         places = [at for at in range(len(ids)) if np.array_equal(ids[at : at + count], laid.ids)]
         if not places:
@@ -311,8 +305,12 @@ class FamilyTrial:
         if not np.array_equal(positions - positions[:, :1], laid.offsets):
             raise ModelError(f"its rule gives {what} in a prompt other positions than one that stands alone")
         shown = _shown(prompt)
-        if shown.shape != seen.rows.shape or not _near(shown, seen.rows):
+        if not _near(shown, seen.rows):
             raise ModelError(f"its tower makes other rows of {what} in a prompt than of one that stands alone")
+        if mutual:
+            towers.streamed[kind] = "D"
+        if laid.media.all() and laid.places is None and seen.deep is None:
+            towers.plain.add(kind)
 
     def _over_pages(self, kind: str, medium: np.ndarray, prompt: EncodedPrompt, inputs: Any) -> None:
         """ModelError where a prompt over pages gives other logits than in the library, and where one with this medium
@@ -343,10 +341,10 @@ class FamilyTrial:
                 raise
             return None
 
-    def _rules(self, kind: str, medium: np.ndarray, inputs: Any) -> tuple[Together, bool]:
+    def _rules(self, kind: str, medium: np.ndarray, inputs: Any) -> Ahead:
         """Which rows see rows behind them in the library. What one medium says is asked again with two."""
         found = self._seen(kind, inputs)
-        if found[0] is not Together.MEDIA:
+        if found.way is not Together.MEDIA:
             return found
         towers = self._towers
         parts = [{"type": kind, kind: "x"}, {"type": "text", "text": _WORDS}]
@@ -358,7 +356,7 @@ class FamilyTrial:
             return found
         return self._seen(kind, more)
 
-    def _seen(self, kind: str, inputs: Any) -> tuple[Together, bool]:
+    def _seen(self, kind: str, inputs: Any) -> Ahead:
         media = self._towers.media_mask(inputs, kind, self._towers.senses[kind].id)
         return rules(rows_seen(self._model, inputs, self._attention), media)
 
@@ -379,4 +377,4 @@ def _shown(prompt: EncodedPrompt) -> torch.Tensor:
 
 
 def _near(first: torch.Tensor, second: torch.Tensor, share: float = _SAME) -> bool:
-    return float((first - second).abs().max()) <= share * float(first.abs().max())
+    return first.shape == second.shape and float((first - second).abs().max()) <= share * float(first.abs().max())

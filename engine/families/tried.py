@@ -120,7 +120,7 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, parts: tuple[Any, Any],
     processor, text = towers.processor, model.config.get_text_config()
     learnt = learn(processor, processor.tokenizer, model.generation_config, towers.placeholders())
     towers.around = learnt["blocks"]
-    mutual = [kind for kind, way in towers.ways.items() if way is Together.PIECE]
+    mutual = [kind for kind, ahead in towers.ways.items() if ahead.way is Together.PIECE]
     data = FamilyData(
         name=model.config.model_type,
         model=str(path),
@@ -134,6 +134,7 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, parts: tuple[Any, Any],
         clock="patches" if towers.rope is not None else "seconds",
         left_out=dict(missing),
         together=frozenset(mutual),
+        most_together=towers.most_together,
         stateful=stateful(text),
     )
     loaded = Loaded(Family(data, processor.tokenizer), towers, *parts, text, types=towers.types.tables)

@@ -65,6 +65,7 @@ class LanguageModel:
         self.axes = loaded.family.data.axes
         self.turning = loaded.turning
         self.embed = loaded.text.get_input_embeddings()
+        self._deep_by_layer = "deepstack_features" in inspect.signature(type(self.text).forward).parameters
         self.device = self.embed.weight.device
         self.backend = backend or ReferenceBackend()
         self.spans = SpanStore(loaded.family.endings.values())
@@ -245,7 +246,7 @@ class LanguageModel:
     def _deep(self, deep: torch.Tensor) -> dict[str, Any]:
         """DeepStack as the library's decoder takes it: for the batch's one sequence, dense, so that nothing waits for
         the number of visual rows. Some decoders take it before a layer, by the layer's number."""
-        if "deepstack_features" in inspect.signature(type(self.text).forward).parameters:
+        if self._deep_by_layer:
             whole = torch.ones(1, deep.shape[1], 1, dtype=torch.bool, device=self.device)
             return {"vision_mask": whole, "deepstack_features": dict(enumerate(deep))}
         whole = torch.zeros(1, dtype=torch.long, device=self.device)
