@@ -51,11 +51,11 @@ class FamilyData(msgspec.Struct, frozen=True):
     axis; 0 where frames tell their time in words. transcription: how it is asked for the words of a sound; None: that
     is not known. left_out: kinds of media that the model is not served with, each with the reason. together: kinds of
     which a piece goes in whole, since some of its rows see one another. most_together: how many rows that see one
-    another may stand side by side, as many as the narrowest layer sees: the library lets more of them see one another
-    all the same; 0: any number. stateful: its layers keep states of all rows, which no row can be taken out of (class
-    "G" beside those of its modalities). crossing: its words read media by cross-attention, in layers that see nothing
-    else. one_shot: a stream is a request's own prompt and one reply to it, since the model has no conversations.
-    `first_barred`: ids that no reply begins with.
+    another may stand side by side, as many as the narrowest layer sees, though the library lets more of them see one
+    another; 0: any number. stateful: its layers keep states of all rows, which no row can be taken out of (class "G"
+    beside those of its modalities). crossing: its words read media by cross-attention, in layers that see nothing else.
+    one_shot: a stream is a request's own prompt and one reply to it, since the model has no conversations.
+    first_barred: ids that no reply begins with.
     """
 
     name: str

@@ -82,7 +82,8 @@ def largest_turns(loaded: Loaded, config: EngineConfig) -> list[list[tuple[int, 
     if isinstance(loaded.towers, AbsentTowers):
         return []
     turns = []
-    for pieces in _pieces(sized(loaded.family.spec, config.processor)):
+    whole = loaded.family.data.classes.get("audio") == "F"  # in a stream it is listened to at most
+    for pieces in _pieces(sized(loaded.family.spec, config.processor), not whole):
         piece, rows = _largest_of(pieces, loaded)
         turns.append([(0, piece)] * max(1, config.encoder_tokens // rows))
     return turns
@@ -110,7 +111,7 @@ def _step(feeds: int, rows: int, page_tokens: int) -> Plan:
     return Plan(0, [], [], edits, [], [], [Feed(slot, slot, 0, [Rows(ids, places)], draw) for slot in range(feeds)])
 
 
-def _pieces(spec: MediaSpec) -> list[list[Segment]]:
+def _pieces(spec: MediaSpec, hears: bool) -> list[list[Segment]]:
     """Of each modality the pieces of which one is the largest."""
     pieces: list[list[Segment]] = []
     if spec.image is not None:
@@ -120,7 +121,7 @@ def _pieces(spec: MediaSpec) -> list[list[Segment]]:
     if spec.video is not None:
         shapes = [(spec.temporal_patch, *shape, 3) for shape in _large(spec.video)]
         pieces.append([VideoSegment(1, 0, np.zeros(shape, dtype=np.uint8), 0, 0) for shape in shapes])
-    if spec.audio_rate:
+    if spec.audio_rate and hears:
         samples = np.zeros(spec.block_samples + spec.look_ahead_samples, dtype=np.float32)
         pieces.append([AudioSegment(1, 0, samples, 0, spec.block_samples // spec.hop_samples, 1, 0, 0)])
     return pieces

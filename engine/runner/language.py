@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -65,7 +66,6 @@ class LanguageModel:
         self.axes = loaded.family.data.axes
         self.turning = loaded.turning
         self.embed = loaded.text.get_input_embeddings()
-        self._deep_by_layer = "deepstack_features" in inspect.signature(type(self.text).forward).parameters
         self.device = self.embed.weight.device
         self.backend = backend or ReferenceBackend()
         self.spans = SpanStore(loaded.family.endings.values())
@@ -242,6 +242,10 @@ class LanguageModel:
             **more,
         )
         return output.last_hidden_state[0]
+
+    @cached_property
+    def _deep_by_layer(self) -> bool:
+        return "deepstack_features" in inspect.signature(type(self.text).forward).parameters
 
     def _deep(self, deep: torch.Tensor) -> dict[str, Any]:
         """DeepStack as the library's decoder takes it: for the batch's one sequence, dense, so that nothing waits for
