@@ -14,9 +14,8 @@ from .adapters import AdapterInfo
 
 if TYPE_CHECKING:
     from ..engine.config import EngineConfig
-    from ..engine.family import Loaded
+    from ..engine.family import FamilyData, Loaded
     from ..engine.loading.memory import Memory
-    from ..streams.segment import MediaSpec
 
 
 class EngineInfo(msgspec.Struct, frozen=True):
@@ -108,7 +107,7 @@ def info_of(loaded: Loaded, config: EngineConfig, memory: Memory) -> EngineInfo:
         turn_model=turn_model(config),
         transcription=data.transcription,
         classes={} if absent else data.classes,
-        pieces={} if absent else _pieces(data.spec),
+        pieces={} if absent else _pieces(data),
         left_out=data.left_out | without,
         embeddings=tuple(kind for kind in spec.rows.ids if data.classes.get(kind) != "F"),
         encoder=config.encoder,
@@ -119,10 +118,10 @@ def info_of(loaded: Loaded, config: EngineConfig, memory: Memory) -> EngineInfo:
     )
 
 
-def _pieces(spec: MediaSpec) -> dict[str, float]:
-    seconds = {}
+def _pieces(data: FamilyData) -> dict[str, float]:
+    spec, seconds = data.spec, {}
     if spec.video is not None:
         seconds["video"] = spec.temporal_patch / spec.video_fps
-    if spec.audio_rate:
+    if spec.audio_rate and data.classes.get("audio") != "F":
         seconds["audio"] = spec.block_samples / spec.audio_rate
     return seconds

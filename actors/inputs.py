@@ -39,16 +39,18 @@ _DATA[Embedding]["grid"] = tuple | None  # its numbers are looked at with the ro
 _FIELDS = {kind: get_type_hints(kind) | _DATA.get(kind, {}) for kind in (Text, *MEDIA)}
 
 
-def check_item(item: Item, info: Facts) -> None:
+def check_item(item: Item, info: Facts, turns: TurnDetection | None = None) -> None:
     """Raise InputError where `item` is not one, holds a field of a wrong type, or is media that the model does not
-    take in a stream, with the reason.
+    take in a stream, with the reason. A stream may hear sound that it does not keep, as `turns` says.
     """
     if type(item) not in _FIELDS:
         raise InputError(f"expected an item (Text, Image, VideoFrame, ...), got {type(item).__name__}")
-    check_goes_on(info)
     made = isinstance(item, Embedding)
     kind = item.kind if made else _MODALITY.get(type(item), "text")
-    if info.classes.get(kind) == "F":
+    heard = kind == "audio" and turns is not None and not turns.keeps
+    if not heard:
+        check_goes_on(info)
+    if info.classes.get(kind) == "F" and not heard:
         raise InputError(
             f"{kind}: expected it in the request's own prompt (messages, or prompt with media), since in a stream it "
             f"would not be what it is there in this model (class F), got {type(item).__name__} in a stream"
@@ -190,7 +192,8 @@ def check_fits(request: Request, info: EngineInfo, spec: MediaSpec) -> None:
     if request.audio_in_video and request.video_fps is not None and request.video_fps < 1:
         raise InputError(f"audio_in_video: expected at least 1 frame a second, got {request.video_fps}")
     check_turns(request.turn_detection, info, choose(request.format, info.live_trained)[0].name)
-    if info.one_shot and not request.starts:
+    listens = request.turn_detection is not None and not request.turn_detection.keeps
+    if info.one_shot and not (request.starts or listens):
         raise InputError(
             f"request: expected messages, prompt or prompt_ids, since {info.family} answers one prompt and has no "
             f"conversations, got a stream without"

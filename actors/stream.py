@@ -81,7 +81,7 @@ class Stream(Talk[Reply]):
         and for media after `end`, ContextOverflowError for a text longer than the cache. What is wrong with the bytes
         comes later, as an `Error` event with this number. After a cancelled wait the item is not in."""
         self._check_open()
-        check_item(item, self._engine.info)
+        check_item(item, self._engine.info, self.request.turn_detection)
         if isinstance(item, Text):
             check_text("text", item.text, self._engine.info.kv_tokens)
             await self._order.turn()

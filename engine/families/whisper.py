@@ -19,6 +19,7 @@ from ...codecs.resample import resample
 from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content
 from ...streams.requests.transcription import Transcription
+from ...streams.segment import MediaSpec
 from ..embeddings import Embeddings, EncodedPrompt, Features
 from ..family import Family, FamilyData, Loaded
 from ..logits import LogitRule
@@ -83,6 +84,10 @@ class WhisperTowers(PromptTowers):
         self._ear, self._tokenizer = processor.feature_extractor, processor.tokenizer
         self.blocks = list(model.model.encoder.layers)
         self._longest = self._ear.n_samples
+
+    def spec(self) -> MediaSpec:
+        """A stream may listen to sound, and keeps none."""
+        return MediaSpec(audio_rate=self._ear.sampling_rate)
 
     @torch.inference_mode()
     def prompt(self, content: Content, known: Features | None = None) -> EncodedPrompt:

@@ -75,3 +75,6 @@ def mllama(folder: Path) -> Path:
         chat_template=tokenizer.chat_template,
     )
     return _save(folder, hf.MllamaForConditionalGeneration(config), tokenizer, processor)
+
+
+CROSSING = {"mllama": mllama, "whisper": whisper}
