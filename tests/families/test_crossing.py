@@ -24,7 +24,7 @@ from penstock.engine.loading.open import load
 from penstock.engine.runner.crossing import packed
 from penstock.errors import InputError
 from penstock.streams.item import AudioChunk, Image, Text
-from penstock.streams.requests.prompt import Content, Media
+from penstock.streams.requests.prompt import Content, Media, Piece
 from penstock.streams.requests.request import Request, SamplingParams
 
 from tests.engine.rig import TOLERANCE
@@ -84,7 +84,7 @@ def by_library(model: Any, inputs: Any, **more: Any) -> tuple[list[int], torch.T
 
 def seen_by(loaded: Loaded, model: Any, messages: list[dict[str, Any]]) -> tuple[list[int], torch.Tensor]:
     parts = [part for message in messages for part in message["content"]]
-    media = [Media("image", part["image"]) for part in parts if part["type"] == "image"]
+    media: list[Piece] = [Media("image", part["image"]) for part in parts if part["type"] == "image"]
     plain = [
         {**one, "content": [{"type": "image", "image": "x"} if part["type"] == "image" else part
                             for part in one["content"]]}

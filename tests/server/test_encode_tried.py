@@ -14,18 +14,19 @@ from penstock.engine.config import EngineConfig
 from penstock.engine.families.trial import FamilyTrial
 from penstock.engine.loading.towers import LoadedTowers, load_towers
 from penstock.errors import ModelError
-from penstock.streams.item import AudioChunk, Image
-from test_encode_service import prompt, setup, told
+from penstock.streams.item import AudioChunk, Image, VideoFrame
+from penstock.streams.requests.request import Request
+from test_encode_service import SHORT, prompt, setup
 
 from tests.actors.watch import until
 from tests.families.built import BUILDERS
-from tests.reference.media import picture, sound
+from tests.reference.media import frames, picture, sound
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures one by one, video and sound in clips."""
-    return BUILDERS["gemma4"].build(tmp_path_factory.mktemp("gemma4"))
+# Pictures; pictures one by one, video and sound in clips.
+@pytest.fixture(scope="module", params=["vipllava", pytest.param("gemma4", marks=pytest.mark.slow)])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return BUILDERS[request.param].build(tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +34,24 @@ def far(folder: Path) -> LoadedTowers:
     return load_towers(folder, EngineConfig())
 
 
-async def more(stream: Any) -> None:
-    await stream.append(Image(picture(9, 70, 90)))
-    await stream.append(AudioChunk(0.01 * sound(3, 1.0), 16_000, 900_000))
+async def show(engine: Engine, stream: Any, place: int) -> None:
+    """A second of each kind that may come in a stream."""
+    await stream.append(Image(picture(place, 70, 90)))
+    if "video" in engine.info.classes:
+        for number, pixels in enumerate(frames(4, 2, 56, 84)):
+            await stream.append(VideoFrame(pixels, place * 1_000_000 + number * 500_000))
+    if "audio" in engine.info.classes:
+        await stream.append(AudioChunk(sound(place, 1.0), 16_000, place * 1_000_000))
+
+
+async def told(engine: Engine, at: Any = show) -> list[Any]:
+    """What an engine says of three seconds; the second is shown by `at`."""
+    async with await engine.stream(Request(format="turns", window=None)) as stream:
+        said: list[Any] = []
+        for place, shows in enumerate((show, at, show)):
+            await shows(engine, stream, place)
+            said.append(await (await stream.ask("What is it?", SHORT)).text())
+        return said + [(row.ids, row.positions) for row in await stream.transcript()]
 
 
 def test_engines_that_share_an_encoder_which_is_killed_say_what_the_whole_model_says(
@@ -43,22 +59,20 @@ def test_engines_that_share_an_encoder_which_is_killed_say_what_the_whole_model_
 ) -> None:
     process = EncoderProcess()
     engines: list[Engine] = []
-    gone = asyncio.Event()
 
-    async def killed(stream: Any) -> None:
-        """Media that both show waits until it is there again."""
-        if not gone.is_set():
-            gone.set()
+    async def killed(engine: Engine, stream: Any, place: int) -> None:
+        """Media waits until the encoder is there again."""
+        ends = engine is engines[0]
+        if ends:
             await process.end()
-            await more(stream)
-            await until(lambda: engines[0].statistics()["encoder"]["held"] > 0)
+        await show(engine, stream, place)
+        if ends:
+            await until(lambda: engine.statistics()["encoder"]["held"] > 0)
             await process.start(far)
-        else:
-            await more(stream)
 
     async def work() -> None:
         async with await Engine.load(folder, config=EngineConfig(kv_tokens=4096)) as whole:
-            wanted, answered = await told(whole, more), await whole.generate(prompt())
+            wanted, answered = await told(whole), await whole.generate(prompt())
             weights = whole.info.memory.weight_bytes
         monkeypatch.setattr(FamilyTrial, "run", None)
         await process.start(far)

@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _by_library(folder: Path, length: int = 48, **asks: Any) -> list[int]:
     """The ids of the words of `SAID`."""
-    model = hf.WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    model: Any = hf.WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     heard = hf.AutoProcessor.from_pretrained(folder)(
         audio=SAID.astype(np.float32) / 32768, sampling_rate=RATE, return_tensors="pt"
     )
