@@ -14,7 +14,7 @@ from penstock.engine.config import EngineConfig
 from penstock.engine.remote import EncodePieces, Hello, MadeSpans
 from penstock.errors import EncoderAwayError, ModelError
 from penstock.streams.item import AudioChunk, Image
-from test_encode_service import prompt, setup, told
+from test_encode_service import prompt, remote, setup, told
 
 from tests.fixtures.recipe import model_path
 from tests.reference.media import picture, sound
@@ -35,11 +35,6 @@ async def more(stream: Any) -> None:
 def test_one_that_is_killed_under_a_stream_is_not_missed(caplog: pytest.LogCaptureFixture) -> None:
     first, second = EncoderProcess(), EncoderProcess()
 
-    async def killed(stream: Any) -> None:
-        assert answers(first) and answers(second)
-        await first.end()
-        await more(stream)
-
     async def work() -> None:
         for process in (first, second):
             await process.start(towers_of("omni"))
@@ -47,15 +42,29 @@ def test_one_that_is_killed_under_a_stream_is_not_missed(caplog: pytest.LogCaptu
             wanted = await told(whole, more)
         async with await Engine.load(model_path("omni"), config=setup(f"{first.url}, {second.url}")) as engine:
             assert engine.statistics()["encoder"]["here"] == 2
+            asked: Any = remote(engine).line
+
+            async def killed(stream: Any) -> None:
+                assert answers(first) and answers(second)
+                asked._waited = dict.fromkeys(asked._lines, 0.0)  # so that the first is next
+                await first.end()
+                await more(stream)
+
             assert await told(engine, killed) == wanted
             assert {name: engine.statistics()["encoder"][name] for name in ("here", "lost")} == {"here": 1, "lost": 1}
+            assert "others are asked" in caplog.text and "media waits" not in caplog.text
             await second.end()
             await first.start(towers_of("omni"))
             assert await engine.generate(prompt())
-        await first.end()
 
-    asyncio.run(work())
-    assert "others are asked" in caplog.text and "media waits" not in caplog.text
+    async def ended() -> None:
+        try:
+            await work()
+        finally:
+            for process in (first, second):
+                await process.end()
+
+    asyncio.run(ended())
 
 
 def test_where_none_is_there_at_the_start_all_are_named() -> None:
