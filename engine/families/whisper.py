@@ -151,6 +151,8 @@ def _is_asked(content: Content) -> bool:
 
 
 def _words(content: Content) -> str:
+    if content.tools:
+        raise InputError(f"tools: expected none, since Whisper calls nothing, got {len(content.tools)}")
     if content.messages is None:
         return content.text or ""
     [*others, last] = content.messages

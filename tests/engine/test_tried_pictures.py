@@ -120,7 +120,6 @@ def test_qwen3_vl_of_experts_is_served_as_qwen3_vl_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model_type", "reason"),
     [
-        ("whisper", "its decoder reads the states of an encoder"),
         ("wav2vec2", "transformers has no model for it that takes media or text and says text"),
         ("bart", "its decoder reads the states of an encoder"),
     ],

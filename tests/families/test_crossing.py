@@ -26,7 +26,7 @@ from penstock.engine.loading.worst import measured, worst_case
 from penstock.engine.runner.attention import ReferenceBackend
 from penstock.engine.runner.crossing import packed
 from penstock.errors import InputError
-from penstock.streams.item import AudioChunk, Image, Text
+from penstock.streams.item import AudioChunk, Embedding, Image, Text
 from penstock.streams.requests.prompt import Content, Media, Piece
 from penstock.streams.requests.request import Request, SamplingParams
 
@@ -345,6 +345,10 @@ REFUSED: dict[str, Refusal] = {
         lambda: Request(messages=[turn(("audio", SHORT), "transcribe klingon")]),
         "got 'transcribe klingon'",
     ),
+    "tools": (
+        lambda: Request(messages=[turn(("audio", SHORT))], tools=[{"type": "function", "function": {"name": "go"}}]),
+        "tools: expected none, since Whisper calls nothing, got 1",
+    ),
     "a conversation": (
         lambda: Request(messages=[turn(("audio", SHORT)), said("A door."), turn("transcribe")]),
         "messages: expected one message of the user, since Whisper has no conversations",
@@ -369,6 +373,9 @@ async def _prompts_alone(sees: Loaded, hears: Loaded) -> None:
     async with Engine(sees, EngineConfig(kv_tokens=512)) as engine:
         with pytest.raises(InputError, match="format: expected turns or interrupt, .* image of mllama would change"):
             await engine.stream(Request(format="live"))
+        rows = Embedding(np.zeros((3, 64), np.float32), "text")
+        with pytest.raises(InputError, match="embedding: expected none, since this model takes no rows made elsewhere"):
+            await (await engine.stream(Request(messages=[turn(("embedding", rows), "Well?")]))).prompted()
         stream = await engine.stream(Request())
         with pytest.raises(InputError, match="image: expected it in the request's own prompt"):
             await stream.append(Image(SMALL))
