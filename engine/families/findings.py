@@ -21,7 +21,7 @@ from .tried_towers import TriedTowers
 # What is the same data in towers and findings.
 _SAME = (
     *("streamed", "clip_frames", "least_frames", "video_more", "block_seconds", "longest_seconds"),
-    *("tells_times", "times_inside"),
+    *("tells_times", "times_inside", "exact_frames"),
 )
 
 
@@ -46,6 +46,7 @@ class TrialFindings(msgspec.Struct, frozen=True):
     ways: dict[str, tuple[int, bool]]
     tells_times: bool
     times_inside: bool
+    exact_frames: int | None
     plain: list[str]
     options: dict[str, Option]
     by_length: bool

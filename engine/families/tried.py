@@ -22,7 +22,7 @@ from .far_words import with_far_words
 from .findings import TrialFindings, findings_of, rule_of, take_findings
 from .opened import decoder_of, open_model
 from .parts import check_here, let_go, only, other_side, wanted
-from .senses import find_senses, marks_of
+from .senses import PARTS, Sense, find_senses, marks_of
 from .text import check_text
 from .text import load as load_text
 from .together import Together
@@ -46,6 +46,8 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     processor = transformers.AutoProcessor.from_pretrained(path)
     if not hasattr(processor, "tokenizer"):  # a text model that the library lists here
         return load_text(path, dtype, device, class_of(config.model_type))
+    if not any(hasattr(processor, part) for parts in PARTS.values() for part in parts):
+        raise ModelError(f"it takes no pictures, video or sound: its {type(processor).__name__} has no part for them")
     if processor.chat_template is None:  # some leave it to their tokenizer
         processor.chat_template = processor.tokenizer.chat_template
     side, ask = wanted(), other_side()
@@ -54,9 +56,13 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         raise ModelError("expected an encoder of this model, which is tried, got one that has tried nothing")
     with only(None if found is None else side):
         model, attention = _opened(config, path, dtype, device)
-    with_far_words(model)
+    senses, missing = find_senses(model, processor)
+    first = next((kind for kind in ("image", "audio", "video") if kind in senses), "image")
+    if not senses:
+        raise ModelError(missing[first])
+    with_far_words(model, [sense.id for sense in senses.values()])
     decoder, head = _decoder(model)
-    towers, missing = _towers(model, decoder, processor)
+    towers = _towers(model, decoder, processor, senses)
     if side is not None and not _beside(towers, decoder):
         raise ModelError("expected towers beside its decoder, of which one can be without the other, got them in it")
     towers.findings = found
@@ -65,7 +71,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         check_here(decoder, head)
         take_findings(towers, found)
         return _loaded(path, model, towers, (decoder, head), dict(found.missing))._replace(drawn=rule_of(found, device))
-    trial, first = FamilyTrial(loaded, towers, model, attention), "audio" if "image" in missing else "image"
+    trial = FamilyTrial(loaded, towers, model, attention)
     if device.type == "meta":
         trial.assume()
         return _loaded(path, model, towers, (decoder, head), missing)
@@ -79,19 +85,11 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     return loaded
 
 
-def _towers(model: Any, decoder: Any, processor: Any) -> tuple[TriedTowers, dict[str, str]]:
-    """The towers by their classes alone, and what is missing for other kinds of media. ModelError where that is
-    all."""
-    senses, missing = find_senses(model, processor)
-    if not senses.keys() & {"image", "audio"}:
-        raise ModelError(missing["image"])
-    words = decoder.get_input_embeddings().weight.shape[0]
-    for sense in senses.values():
-        if sense.id >= words:
-            raise ModelError(f"expected a placeholder among its {words} words, got id {sense.id}")
+def _towers(model: Any, decoder: Any, processor: Any, senses: dict[str, Sense]) -> TriedTowers:
+    """The towers by their classes alone."""
     inner = getattr(model, "model", model)
     rope = next((part.get_rope_index for part in (inner, model) if hasattr(part, "get_rope_index")), None)
-    return TriedTowers(model, processor, _blocks(model, decoder), senses, rope), missing
+    return TriedTowers(model, processor, _blocks(model, decoder), senses, rope)
 
 
 def _beside(towers: TriedTowers, decoder: Any) -> bool:
@@ -101,13 +99,18 @@ def _beside(towers: TriedTowers, decoder: Any) -> bool:
 
 def check_tried(config: Any) -> None:
     """Raise ModelError where a configuration alone says that a model cannot be served."""
-    if getattr(config, "is_encoder_decoder", False):
+    text = config.get_text_config()
+    crossed = getattr(text, "is_decoder", False) and getattr(text, "encoder_hidden_size", None)
+    if getattr(config, "is_encoder_decoder", False) or crossed:
         raise ModelError("its decoder reads the states of an encoder, which are no rows of a cache")
+    make = getattr(transformers, _listed(config.model_type) or "", None)
+    if make is not None and not make.can_generate():
+        raise ModelError(f"expected a model that says words, got {make.__name__}, which generates none")
     if canvas := getattr(config, "canvas_length", None):
         raise ModelError(
             f"expected a reply that is drawn token by token, got {canvas} tokens that become words together"
         )
-    check_text(config.get_text_config())
+    check_text(text)
 
 
 def _decoder(model: Any) -> tuple[Any, Any]:
@@ -158,7 +161,7 @@ def _opened(config: Any, path: Path, dtype: torch.dtype, device: torch.device) -
         except KeyError as error:
             if error.args != (NAME,):
                 raise
-            raise ModelError("its attention cannot be replaced: it is one of the library's own list") from error
+            raise ModelError("its attention cannot be replaced: its layers know the library's own alone") from error
         except ValueError as error:
             if "Unrecognized configuration class" in str(error):
                 raise ModelError(f"expected a type that {make.__name__} opens, got another") from error
@@ -177,6 +180,13 @@ def _outside(model: Any, decoder: Any) -> list[Any]:
     """The modules that are none of the decoder's layers: some decoders hold the towers too."""
     inside = set(getattr(decoder, "layers", decoder).modules())
     return [part for part in model.modules() if part not in inside]
+
+
+def _listed(model_type: str) -> str | None:
+    """The library's own class for models of this type."""
+    auto = transformers.models.auto.modeling_auto
+    lists = (getattr(auto, f"MODEL_FOR_{kind}_MAPPING_NAMES", {}) for kind in _CLASSES)
+    return next((names[model_type] for names in lists if model_type in names), None)
 
 
 def class_of(model_type: str) -> Any:
