@@ -98,11 +98,10 @@ class TriedTowers(OneAxisTowers):
     def spec(self) -> MediaSpec:
         """Pictures and frames as they came: the processor makes them the tower's size."""
         streamed = [kind for kind, letter in self.streamed.items() if letter != "F"]
-        sees, hears = "video" in streamed, "audio" in streamed
-        rate = self.rate if hears else 0
+        rate = self.rate if "audio" in streamed else 0
         return MediaSpec(
             image=AS_IT_CAME if "image" in streamed else None,
-            video=AS_IT_CAME if sees else None,
+            video=AS_IT_CAME if "video" in streamed else None,
             temporal_patch=self.clip_frames,
             video_fill=self.least_frames,
             video_fps=self.video_fps,
