@@ -9,7 +9,7 @@
     intake.py       one stream's decoders and timeline (synchronous)
     frozen_intake.py        the same as bytes, and back
     decode.py encode.py schedule.py generate.py     the four actors
-    remote.py absence.py    an encoder in another process; what waits for it while that is away
+    remote.py lines.py absence.py   an encoder in another process; several; what waits while none is there
     order.py        which calls of a stream wait for which
     adapters.py     adapters by name, loaded and unloaded while the engine runs
     grammars.py     grammars of replies are compiled, beside the event loop

@@ -7,6 +7,7 @@ import itertools
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -125,7 +126,7 @@ class Engine(Adapted):
         """
         from ..engine.core import fit
         from ..engine.loading.open import load
-        from .remote import with_encoder
+        from .remote import findings_there, with_encoder
 
         config = config or FITTING
         stop = threading.Event()
@@ -133,7 +134,8 @@ class Engine(Adapted):
         # A thread that ends, and torch's pool of threads for it: the cores are for those of the thread that steps.
         thread = ThreadPoolExecutor(1, thread_name_prefix="penstock-load")
         try:
-            loaded = await loop.run_in_executor(thread, load, model, config, revision, stop)
+            ask = None if config.encoder is None else partial(findings_there, config)
+            loaded = await loop.run_in_executor(thread, load, model, config, revision, stop, ask)
             if config.encoder is not None:
                 loaded = await loop.run_in_executor(thread, with_encoder, loaded, config)
             memory = await loop.run_in_executor(thread, fit, loaded, config)

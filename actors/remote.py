@@ -9,6 +9,7 @@ for how long, is decided in encode.py.
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, suppress
@@ -24,6 +25,7 @@ from ..engine.config import EngineConfig
 from ..engine.embeddings import EncodedPrompt, EncodedSpan, Features
 from ..engine.encoding import encode
 from ..engine.families.absent import AbsentTowers
+from ..engine.families.findings import TrialFindings
 from ..engine.families.loudness import Loudness
 from ..engine.family import Loaded
 from ..engine.remote import (
@@ -42,6 +44,7 @@ from ..engine.remote import (
 from ..errors import EncoderAwayError, InputError, LimitError, ModelError, error_of
 from ..streams.requests.prompt import Content
 from ..streams.segment import Segment
+from .lines import EncoderLines, EncoderPort
 
 PATH = "/v1/encode"
 _OPEN_SECONDS = 5.0
@@ -90,6 +93,7 @@ class EncoderLine:
         self._opening: Future[_Connection] | None = None
         self._closed = self._asks = False
         self._why = f"encoder {url}: has not answered yet"  # it was away, when it was last
+        self.hello = expected  # of the encoder that is there
         self.lost = 0  # how often a connection has ended
 
     @property
@@ -183,6 +187,7 @@ class EncoderLine:
                 ) from None
             self._check(hello)
             assert isinstance(hello, Hello)
+            self.hello = hello
             return _Connection(line, ends.pop_all(), hello.most_bytes, Event())
 
     def _connected(self) -> ClientConnection:
@@ -203,19 +208,25 @@ class EncoderLine:
             raise EncoderAwayError(f"encoder {self.url}: refused with {error.response.status_code}: {body}") from None
         except InvalidURI as error:
             raise ModelError(f"encoder: expected an address, ws://host:port, got {self.url!r} ({error})") from None
+        except ssl.SSLCertVerificationError as error:
+            trusted = "that this machine trusts, or that SSL_CERT_FILE names"
+            raise EncoderAwayError(
+                f"encoder {self.url}: expected a certificate {trusted}, got another ({error.verify_message})"
+            ) from None
         except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed) as error:
             why = str(error) or type(error).__name__
             raise EncoderAwayError(f"encoder {self.url}: cannot be reached ({why})") from None
 
     def _check(self, hello: RemoteAnswer) -> None:
-        """EncoderAwayError, with both, where another encoder is there than the one that is expected."""
+        """EncoderAwayError, with both, where another encoder is there than the one that is expected; what is empty may
+        be anything."""
         for name, what in (
             ("version", "Penstock"),
             ("fingerprint", "towers with the fingerprint"),
             ("dtype", "towers in"),
         ):
             wanted, got = getattr(self._expected, name), getattr(hello, name, None)
-            if got != wanted:
+            if got != wanted and (wanted or got is None):
                 model = getattr(hello, "model", "no model")
                 raise EncoderAwayError(f"encoder {self.url}: expected {what} {wanted}, got {got} ({model})")
 
@@ -223,7 +234,7 @@ class EncoderLine:
 class RemoteTowers(Loudness, AbsentTowers):
     """The towers of an engine whose encoder is elsewhere. `worked`: seconds that it has worked for this engine."""
 
-    def __init__(self, absent: AbsentTowers, line: EncoderLine, device: torch.device) -> None:
+    def __init__(self, absent: AbsentTowers, line: EncoderPort, device: torch.device) -> None:
         Loudness.__init__(self)
         AbsentTowers.__init__(self, absent.family_towers, device)
         self.line = line
@@ -257,18 +268,36 @@ class RemoteTowers(Loudness, AbsentTowers):
         return {"url": self.line.url, "here": self.line.here, "lost": self.line.lost, "seconds": self.worked}
 
 
+def findings_there(config: EngineConfig) -> TrialFindings | None:
+    """What the trial has found where the encoder is that `config` names; None: it has tried nothing. ModelError where
+    it cannot be asked within `encoder_seconds`. It blocks."""
+    line = _met(config, Hello(own_version(), "", "", ""))
+    line.close()
+    return line.hello.findings
+
+
 def with_encoder(loaded: Loaded, config: EngineConfig) -> Loaded:
     """The same with towers that ask the encoder which `config` names, once that was reached and found to be the right
     one. ModelError where it is not, within `encoder_seconds`. It blocks."""
-    assert config.encoder is not None and isinstance(loaded.towers, AbsentTowers)
+    assert isinstance(loaded.towers, AbsentTowers)
     dtype = str(loaded.dtype).removeprefix("torch.")
     expected = Hello(own_version(), loaded.family.data.model, dtype, loaded.towers.fingerprint)
-    line = EncoderLine(config.encoder, _key(config.encoder_key_file), expected)
+    line = _met(config, expected)
+    return loaded._replace(towers=RemoteTowers(loaded.towers, line, loaded.device))
+
+
+def _met(config: EngineConfig, expected: Hello) -> EncoderPort:
+    """The connection to the encoder, or to several. ModelError where none is there that is as expected, within
+    `encoder_seconds`."""
+    assert config.encoder is not None
+    key = _key(config.encoder_key_file)
+    lines = [EncoderLine(url.strip(), key, expected) for url in config.encoder.split(",")]
+    line = lines[0] if len(lines) == 1 else EncoderLines(lines)
     try:
         line.check(time.monotonic() + config.encoder_seconds)
     except EncoderAwayError as error:
         raise ModelError(str(error)) from error
-    return loaded._replace(towers=RemoteTowers(loaded.towers, line, loaded.device))
+    return line
 
 
 def _key(file: str | None) -> str | None:

@@ -58,8 +58,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     turn_model: the file of smart-turn v3 (ONNX), which hears whether somebody has finished (`TurnDetection.semantic`).
         `None`: the one that the package pipecat-ai has, if it is installed.
     language_only: no weights of towers are loaded. Media comes in as `Embedding`: what an encoder elsewhere made of it.
-    encoder: the address ("ws://host:port") of a `penstock encode-serve` with the same checkpoint, which encodes media.
-        No weights of towers are loaded here then. `None`: towers are loaded here.
+    encoder: the address ("ws://host:port") of a `penstock encode-serve` with the same checkpoint, which encodes media;
+        several with commas between them. No weights of towers are loaded here then. `None`: towers are loaded here.
     encoder_key_file: a file whose first line is the key that the encoder wants.
     encoder_seconds: how long media waits for an encoder that is away, before it is refused.
     record: a folder in which the run is written to a file, for `penstock replay`. What clients say and show can be made

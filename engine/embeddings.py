@@ -69,9 +69,9 @@ class EncodedPrompt(NamedTuple):
     """A whole prompt: its rows, and the embeddings of each run of media; None for text.
 
     `shown`: the pieces of media of which each run has rows, (place in `Content.media`, rows of the whole piece) each.
-    Empty: nothing is said of them. `features`: what the towers made, for another prompt with the same media; None: they
-    made nothing, or nothing that can be used again. `ready`: the place at which, instead of the row that is there, each
-    of the rows stands that were made elsewhere (`Content.ready`). `looks` as in `Prompt`.
+    Empty: nothing is said of them. `features`: what the towers made, None: nothing; it is what they make of another
+    prompt with the same media, unless `once`. `ready`: the place at which, instead of the row that is there, each of
+    the rows stands that were made elsewhere (`Content.ready`). `looks` as in `Prompt`.
     """
 
     rows: list[Rows]
@@ -80,3 +80,4 @@ class EncodedPrompt(NamedTuple):
     features: Features | None = None
     ready: Sequence[int] = ()
     looks: tuple[Look, ...] = ()
+    once: bool = False

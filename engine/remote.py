@@ -18,6 +18,7 @@ from ..streams.requests.prompt import Content
 from ..streams.segment import Segment
 from .embeddings import EncodedSpan, Features
 from .encoding import decoder
+from .families.findings import TrialFindings
 from .family import Towers
 from .runner.out_of_memory import is_out_of_memory
 
@@ -26,13 +27,15 @@ log = logging.getLogger("penstock.engine")
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
     """What an encoder is, its first message. `fingerprint`: of its towers' weights and of what its processor does.
-    `version`: of Penstock, whose messages these are. `most_bytes`: of one question."""
+    `version`: of Penstock, whose messages these are. `most_bytes`: of one question. `findings`: of a model that is
+    tried, what its trial has found; None: its family has a name."""
 
     version: str
     model: str
     dtype: str
     fingerprint: str
     most_bytes: int = 0
+    findings: TrialFindings | None = None
 
 
 class RemotePiece(msgspec.Struct, frozen=True, eq=False):

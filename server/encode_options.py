@@ -22,7 +22,8 @@ def add_encoder(model: argparse._ArgumentGroup, positive: Callable[[str], float]
     model.add_argument(
         "--encoder",
         metavar="URL",
-        help="the ws:// address of a `penstock encode-serve` that encodes media; no weights of towers are loaded here",
+        help="the ws:// address of a `penstock encode-serve` that encodes media; no weights of towers are loaded here; "
+        "several with commas between them",
     )
     model.add_argument("--encoder-key-file", metavar="FILE", help="file whose first line is the key of that encoder")
     model.add_argument(
@@ -81,7 +82,7 @@ def main(options: argparse.Namespace, api_key: str | None, setup: EngineConfig) 
         print(f"penstock: encoding on {url.replace('http', 'ws', 1)}")
         print(f"  model     {loaded.model} ({loaded.family}), {loaded.dtype} on {loaded.device}{why}")
         print(f"  encodes   {', '.join(kind for kind in loaded.kinds if kind != 'unit')}")
-        print(f"  memory    {amount(loaded.nbytes)} weights: towers and projectors alone")
+        print(f"  memory    {amount(loaded.nbytes)} weights: what encodes alone")
         print(f"  socket    {url.replace('http', 'ws', 1)}{PATH}")
         print(f"  key       {'wanted' if config.all_keys else 'none: everyone who reaches it may use it'}", flush=True)
 

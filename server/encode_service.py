@@ -43,7 +43,8 @@ class EncodeService:
 
         self._config = config
         most = config.max_message_bytes
-        self._hello = encode(Hello(own_version(), loaded.model, loaded.dtype, loaded.fingerprint, most))
+        what = (loaded.model, loaded.dtype, loaded.fingerprint, most, loaded.findings)
+        self._hello = encode(Hello(own_version(), *what))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="penstock-encode")
 
         def work(data: bytes) -> bytes:

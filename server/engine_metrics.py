@@ -63,7 +63,7 @@ class EngineCollector(Collector):
         synchrony = numbers.get("timeliness", {}).get("synchrony")
         yield _gauge("synchrony_ratio", "The share of the newest pieces of media that were in time.", synchrony)
         encoder = numbers.get("encoder") or {}
-        yield _gauge("encoder_here", "1 while the encoder in another process can be reached.", encoder.get("here"))
+        yield _gauge("encoder_here", "Encoders in other processes that can be reached.", encoder.get("here"))
         yield _gauge("encoder_held", "Segments and prompts that wait for it to come back.", encoder.get("held"))
         what = "How often the connection to it was lost."
         yield CounterMetricFamily("penstock_encoder_lost", what, value=encoder.get("lost"))

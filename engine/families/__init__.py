@@ -8,6 +8,7 @@ of other packages register such a `load` (outside.py; docs/add-a-family.md).
     tried.py            any other model that takes pictures, video or sound
     trial.py            whether it does here what it does in the library
     tried_towers.py     its towers, by the library's own methods
+    findings.py         what was found, for a process that has the other half of the model
     piece_sizes.py      how long the pieces are that its processor lays
     processor_options.py   which options its processor has
     alone.py            one piece of media as a processor lays it
@@ -58,7 +59,6 @@ from ..runner.out_of_memory import is_out_of_memory
 from ..runner.rotary import check_rotary
 from .opened import MissingWeights
 from .outside import outside, registered
-from .parts import wanted
 
 BUILT_IN = {
     "gemma3": ".gemma3",
@@ -138,9 +138,6 @@ def _native(model_type: str, load: Callable, *where: Any) -> Any:
 
 
 def _tried(model_type: str, module: str, *where: Any) -> Any:
-    if module == ".tried" and (side := wanted()) is not None:
-        lacking = "towers" if side == "language" else "decoder"
-        raise _unserved(model_type, f"a trial compares whole models: expected a family by name, got no {lacking}")
     try:
         return import_module(module, __name__).load(*where)
     except _PLAIN:

@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 
+from .parts import embeds_words
+
 
 def with_far_words(model: Any, placeholders: Iterable[int]) -> None:
     """Give the model such embeddings, if it has projectors that embed words, or placeholders behind its words."""
     inner = getattr(model, "model", model)
-    projectors = [part for part in inner.children() if hasattr(part, "vocab_offset") and hasattr(part, "embedding")]
+    projectors = [part for part in inner.children() if embeds_words(part)]
     if projectors:
         model.set_input_embeddings(FarWords(model.get_input_embeddings(), projectors))
     elif max(placeholders) >= len(model.get_input_embeddings().weight):

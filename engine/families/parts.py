@@ -8,26 +8,38 @@ them for sizes, and nothing runs them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, Literal
 
+import torch
+
+from ...errors import ModelError
+
 Side = Literal["language", "towers"]
 _SIDE: ContextVar[Side | None] = ContextVar("side", default=None)
+_ASK: ContextVar[Callable[[], Any] | None] = ContextVar("ask", default=None)
 
 
 @contextlib.contextmanager
-def only(side: Side | None) -> Iterator[None]:
-    """What is loaded inside has the weights of this side alone; None: of both."""
-    before = _SIDE.set(side)
+def only(side: Side | None, ask: Callable[[], Any] | None = None) -> Iterator[None]:
+    """What is loaded inside has the weights of this side alone; None: of both. `ask` tells what the other side's trial
+    has found, of a model that is tried (findings.py); None: nobody knows."""
+    before, asked = _SIDE.set(side), _ASK.set(ask)
     try:
         yield
     finally:
         _SIDE.reset(before)
+        _ASK.reset(asked)
 
 
 def wanted() -> Side | None:
     return _SIDE.get()
+
+
+def other_side() -> Callable[[], Any] | None:
+    """Whom to ask what the other side's trial has found."""
+    return _ASK.get()
 
 
 def left_out(whole: Any, side: Side) -> list[str]:
@@ -43,8 +55,43 @@ def left_out(whole: Any, side: Side) -> list[str]:
     for parent in parents:
         module = whole.get_submodule(parent)
         beside = {f"{parent}.{name}".lstrip("."): child for name, child in module.named_children()}
-        found += [name for name, child in beside.items() if child is not head and name not in (*parents, decoder)]
+        kept = (*parents, decoder)
+        found += [
+            name for name, child in beside.items() if child is not head and name not in kept and not embeds_words(child)
+        ]
     return found
+
+
+def embeds_words(module: Any) -> bool:
+    """Whether a tower's projector embeds words, too (far_words.py)."""
+    return hasattr(module, "vocab_offset") and hasattr(module, "embedding")
+
+
+def let_go(whole: Any, side: Side, decoder: Any, head: Any) -> None:
+    """Take the numbers from what a model of this side lacks, of one that was opened with all of its weights. Towers
+    keep what stands in the decoder before its layers: words between the rows of a medium are embedded by it."""
+    if side == "towers":
+        gone = {part for layer in (*getattr(decoder, "layers", ()), head) for part in layer.modules()}
+    else:
+        gone = {part for name in left_out(whole, side) for part in whole.get_submodule(name).modules()}
+        gone -= {*decoder.modules(), *head.modules()}
+    for module in gone:
+        for name, weight in module.named_parameters(recurse=False):
+            module._parameters[name] = torch.nn.Parameter(_bare(weight), requires_grad=False)
+        for name, buffer in module.named_buffers(recurse=False):
+            module._buffers[name] = _bare(buffer)
+
+
+def _bare(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+
+
+def check_here(*modules: Any) -> None:
+    """ModelError where one of these has shapes and no numbers."""
+    for module in modules:
+        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+            if tensor.is_meta:
+                raise ModelError(f"expected all weights of {type(module).__name__} without its towers, got no {name}")
 
 
 def without(make: Any, names: list[str]) -> Any:

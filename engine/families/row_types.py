@@ -28,6 +28,13 @@ class RowTypes:
         self.learning = True
         self.tables: dict[str, torch.Tensor] = {}
 
+    def take(self, numbers: dict[str, dict[int, int]]) -> None:
+        """Have these tables, of which ids have numbers that are not 0, and learn no more."""
+        self.learning = False
+        for name, known in numbers.items():
+            table = self.tables[name] = torch.zeros(self._words, dtype=torch.int64)
+            table[list(known)] = torch.tensor(list(known.values()), dtype=torch.int64)
+
     def follow(self, inputs: Any) -> None:
         """ModelError where a processor's output has other numbers than the tables have for its ids."""
         ids = inputs["input_ids"][0].cpu()

@@ -19,8 +19,10 @@ from ..runner.library import transformers
 from ..runner.shapes import stateful
 from ..words.template import learn
 from .far_words import with_far_words
+from .findings import TrialFindings, findings_of, rule_of, take_findings
 from .opened import decoder_of, open_model
-from .senses import PARTS, find_senses, marks_of
+from .parts import check_here, let_go, only, other_side, wanted
+from .senses import PARTS, Sense, find_senses, marks_of
 from .text import check_text
 from .text import load as load_text
 from .together import Together
@@ -36,7 +38,9 @@ _CLASSES = {
 
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
-    """A model that sees or hears, from `path`, in `dtype` on `device`. ModelError that says why it cannot be served."""
+    """A model that sees or hears, from `path`, in `dtype` on `device`. ModelError that says why it cannot be served.
+    Where one side of it is wanted, the whole is opened and tried, and the other side let go of; unless there is
+    somebody who tells what was found."""
     config = transformers.AutoConfig.from_pretrained(path)
     check_tried(config)
     processor = transformers.AutoProcessor.from_pretrained(path)
@@ -46,25 +50,51 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         raise ModelError(f"it takes no pictures, video or sound: its {type(processor).__name__} has no part for them")
     if processor.chat_template is None:  # some leave it to their tokenizer
         processor.chat_template = processor.tokenizer.chat_template
-    model, attention = _opened(config, path, dtype, device)
+    side, ask = wanted(), other_side()
+    found: TrialFindings | None = None
+    if ask is not None and device.type != "meta" and (found := ask()) is None:
+        raise ModelError("expected an encoder of this model, which is tried, got one that has tried nothing")
+    with only(None if found is None else side):
+        model, attention = _opened(config, path, dtype, device)
     senses, missing = find_senses(model, processor)
     first = next((kind for kind in ("image", "audio", "video") if kind in senses), "image")
     if not senses:
         raise ModelError(missing[first])
     with_far_words(model, [sense.id for sense in senses.values()])
     decoder, head = _decoder(model)
-    inner = getattr(model, "model", model)
-    rope = next((part.get_rope_index for part in (inner, model) if hasattr(part, "get_rope_index")), None)
-    towers = TriedTowers(model, processor, _blocks(model, decoder), senses, rope)
+    towers = _towers(model, decoder, processor, senses)
+    if side is not None and not _beside(towers, decoder):
+        raise ModelError("expected towers beside its decoder, of which one can be without the other, got them in it")
+    towers.findings = found
     loaded = _loaded(path, model, towers, (decoder, head), missing)
-    if device.type == "meta":
-        FamilyTrial(loaded, towers, model, attention).assume()
-        return _loaded(path, model, towers, (decoder, head), missing)
+    if found is not None:
+        check_here(decoder, head)
+        take_findings(towers, found)
+        return _loaded(path, model, towers, (decoder, head), dict(found.missing))._replace(drawn=rule_of(found, device))
     trial = FamilyTrial(loaded, towers, model, attention)
+    if device.type == "meta":
+        trial.assume()
+        return _loaded(path, model, towers, (decoder, head), missing)
     missing |= trial.run()
     if not towers.senses:
         raise ModelError(missing[first])
-    return _loaded(path, model, towers, (decoder, head), missing)._replace(drawn=trial.drawn)
+    loaded = _loaded(path, model, towers, (decoder, head), missing)._replace(drawn=trial.drawn)
+    towers.findings = findings_of(towers, loaded)
+    if side is not None:
+        let_go(model, side, decoder, head)
+    return loaded
+
+
+def _towers(model: Any, decoder: Any, processor: Any, senses: dict[str, Sense]) -> TriedTowers:
+    """The towers by their classes alone."""
+    inner = getattr(model, "model", model)
+    rope = next((part.get_rope_index for part in (inner, model) if hasattr(part, "get_rope_index")), None)
+    return TriedTowers(model, processor, _blocks(model, decoder), senses, rope)
+
+
+def _beside(towers: TriedTowers, decoder: Any) -> bool:
+    """Whether no layer of the towers is a part of the decoder."""
+    return not set(decoder.modules()).intersection(towers.blocks)
 
 
 def check_tried(config: Any) -> None:
@@ -111,7 +141,8 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, parts: tuple[Any, Any],
         stateful=stateful(text),
     )
     loaded = Loaded(Family(data, processor.tokenizer), towers, *parts, text, types=towers.types.tables)
-    marks, in_windows = marks_of(model, parts[0]), towers.ahead_in_windows
+    found, in_windows = towers.findings, towers.ahead_in_windows
+    marks = marks_of(model, parts[0]) if found is None else frozenset(found.word_marks)
     together = frozenset(towers.senses[kind].id for kind in mutual)
     return loaded._replace(marks=marks, ahead_in_windows=in_windows, together=together)
 

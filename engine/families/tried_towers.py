@@ -69,6 +69,7 @@ class TriedTowers(OneAxisTowers):
         self.plain: set[str] = set()  # the kinds of which the processor lays nothing but placeholders, one by one
         self._sizes = PieceSizes(self.size)
         self.options = ProcessorOptions(processor)
+        self.findings: Any = None  # of the trial (findings.py); None: it has not ended, or nothing was computed
 
     @property
     def together(self) -> Together:
@@ -97,11 +98,10 @@ class TriedTowers(OneAxisTowers):
     def spec(self) -> MediaSpec:
         """Pictures and frames as they came: the processor makes them the tower's size."""
         streamed = [kind for kind, letter in self.streamed.items() if letter != "F"]
-        sees, hears = "video" in streamed, "audio" in streamed
-        rate = self.rate if hears else 0
+        rate = self.rate if "audio" in streamed else 0
         return MediaSpec(
             image=AS_IT_CAME if "image" in streamed else None,
-            video=AS_IT_CAME if sees else None,
+            video=AS_IT_CAME if "video" in streamed else None,
             temporal_patch=self.clip_frames,
             video_fill=self.least_frames,
             video_fps=self.video_fps,
@@ -196,7 +196,7 @@ class TriedTowers(OneAxisTowers):
             lambda ids: words(ids.to(self.device)).to(self.model.dtype),
         )
         # What is not the same alone may be another beside other words, too.
-        return prompt._replace(features=None) if "F" in self.streamed.values() else prompt
+        return prompt._replace(once="F" in self.streamed.values())
 
     def encode_prompt(self, inputs: Any) -> Features:
         return [

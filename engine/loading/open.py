@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import torch
@@ -33,23 +34,31 @@ from .placement import Placement, check_room, place
 from .quantised import quantisation, stays_quantised
 from .weights import Weights, read
 
+if TYPE_CHECKING:
+    from ..families.findings import TrialFindings
+
 BROOK = Path(__file__).parents[1] / "brook"
 
 _Made = TypeVar("_Made")
 
 
 def load(
-    path: str | Path | None, config: EngineConfig, revision: str | None = None, stop: threading.Event | None = None
+    path: str | Path | None,
+    config: EngineConfig,
+    revision: str | None = None,
+    stop: threading.Event | None = None,
+    ask: Callable[[], TrialFindings | None] | None = None,
 ) -> Loaded:
     """The checkpoint at `path`: a folder, or an id on the Hub; None: Brook, which comes with Penstock. With its draft
     model, where `speculative` names one.
 
     revision: a branch, tag or commit of an id. Where `stop` is set by another thread, a download ends at its next
-    piece. Raises ModelError that says why not.
+    piece. ask: of a model that is tried and whose towers are elsewhere, tells what was found there; None: it is opened
+    and tried here, and its towers let go of. Raises ModelError that says why not.
     """
     if path is None and not (BROOK / "model.safetensors").is_file():
         raise ModelError(f"{BROOK}: expected the weights of Brook, which come with Penstock, got an incomplete copy")
-    loaded = opened(path, config, _load, revision, stop)
+    loaded = opened(path, config, partial(_load, ask=ask), revision, stop)
     return with_draft(loaded, config, lambda name, like: load(name, like, stop=stop))
 
 
@@ -76,19 +85,21 @@ def opened(
         raise ModelError(f"{checkpoint.name}: {_refusal(error)}") from error
 
 
-def _load(checkpoint: Checkpoint, config: EngineConfig) -> Loaded:
+def _load(checkpoint: Checkpoint, config: EngineConfig, ask: Callable[[], TrialFindings | None] | None) -> Loaded:
     from ..families import is_tried, rehearse
 
     named, load_family = known(checkpoint)
-    if is_tried(named.model_type):
+    tried = is_tried(named.model_type)
+    if tried:
         rehearse(named.model_type, checkpoint.folder)
     alone = config.language_only or config.encoder is not None
     files = checkpoint.fetch_weights()
     placement = place(config, read(files))
-    check_room(read(files, "language") if alone else _weights(checkpoint, named, files, placement), placement)
+    half = alone and not (tried and ask is None)
+    check_room(read(files, "language") if half else _weights(checkpoint, named, files, placement), placement)
     with chosen_template(config.chat_template):
         where = checkpoint.folder, getattr(torch, placement.dtype), torch.device(placement.device)
-        loaded = language_alone(load_family, *where) if alone else load_family(*where)
+        loaded = language_alone(load_family, *where, ask=ask) if alone else load_family(*where)
     if config.encoder is not None:
         loaded = _expecting(loaded, checkpoint, files, named)
     loaded.family.data = msgspec.structs.replace(loaded.family.data, model=checkpoint.name)
@@ -110,12 +121,14 @@ def _weights(checkpoint: Checkpoint, named: Any, files: list[Path], placement: P
     return Weights(weight_bytes(unread) // dtype.itemsize, 0, placement.dtype)
 
 
-def language_alone(load_family: Callable[..., Loaded], *where: Any) -> Loaded:
-    """What the family makes of a checkpoint, without the weights of its towers."""
+def language_alone(
+    load_family: Callable[..., Loaded], *where: Any, ask: Callable[[], TrialFindings | None] | None = None
+) -> Loaded:
+    """What the family makes of a checkpoint, without the weights of its towers. `ask` as `load` has it."""
     from ..families.absent import AbsentTowers
     from ..families.parts import only
 
-    with only("language"):
+    with only("language", ask):
         loaded = load_family(*where)
     if not loaded.family.modalities:
         return loaded
@@ -130,7 +143,8 @@ def _expecting(loaded: Loaded, checkpoint: Checkpoint, files: list[Path], named:
     if not isinstance(loaded.towers, AbsentTowers):
         name = loaded.family.data.name
         raise ModelError(f"encoder: expected a model that takes media, got {name}, which takes text only")
-    loaded.towers.fingerprint = tower_fingerprint(files, named, checkpoint.folder)
+    found = getattr(loaded.towers.family_towers, "findings", None)
+    loaded.towers.fingerprint = tower_fingerprint(files, named, checkpoint.folder, found)
     return loaded
 
 

@@ -206,7 +206,7 @@ class Encoder:
             else:
                 prompt = self._towers.prompt(content)
             self._wait([part for part in prompt.embeds if part is not None])
-        if prompt.features is not None and contents.whole is not None:
+        if prompt.features is not None and not prompt.once and contents.whole is not None:
             self._keep(contents.whole, known or _Made(prompt.features, _nbytes(prompt.features)))
         named = zip(prompt.rows, contents.runs(prompt), strict=True)
         prompt = prompt._replace(rows=[msgspec.structs.replace(run, content=own) for run, own in named])

@@ -4,6 +4,7 @@ the whole model; media itself is refused, with the way out."""
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from penstock.engine.family import Loaded
 from penstock.engine.loading.forecast import forecast
 from penstock.engine.loading.memory import weight_bytes
 from penstock.engine.loading.open import load
-from penstock.errors import InputError, ModelError
+from penstock.errors import InputError
 from penstock.streams.item import Image, Text
 from penstock.streams.requests.request import Request
 from penstock.streams.segment import AudioSegment, ImageSegment, VideoSegment
@@ -23,7 +24,7 @@ from penstock.streams.size import fit
 from tests.actors.conftest import House
 from tests.actors.test_embedding import SHORT, as_item, made, told
 from tests.actors.watch import shots
-from tests.engine.tried import idefics2
+from tests.families.tiled import vipllava
 from tests.fixtures.loaded import served
 from tests.fixtures.recipe import model_path
 from tests.reference.media import picture, sound
@@ -113,9 +114,26 @@ def test_media_is_refused_with_the_way_out(house: House) -> None:
     house.run(work())
 
 
-def test_a_model_that_is_tried_needs_its_towers(tmp_path: Any) -> None:
-    with pytest.raises(ModelError, match="a trial compares whole models: expected a family by name, got no towers"):
-        load(idefics2(tmp_path), ALONE)
+def test_of_a_model_that_is_tried_the_towers_are_let_go_of(house: House, tmp_path: Path) -> None:
+    """It is opened and tried whole; then it is the whole model without its towers."""
+    folder = vipllava(tmp_path)
+    whole, language = load(folder, EngineConfig()), load(folder, ALONE)
+    assert isinstance(language.towers, AbsentTowers)
+    assert weight_bytes(whole) - weight_bytes(language) == tower_bytes(whole) > 0
+    assert forecast(folder, ALONE).memory.weight_bytes == weight_bytes(language)
+    shown = [Text("Look:"), as_item(made(whole, ImageSegment(1, 0, picture(1, 70, 90))), "image")]
+
+    async def work() -> None:
+        laid = []
+        for loaded in (whole, language):
+            async with house.engine(loaded) as engine, await engine.stream(Request(window=None)) as stream:
+                laid.append(await told(stream, shown))
+        assert laid[0] == laid[1]
+        async with house.engine(language) as engine, await engine.stream(Request()) as stream:
+            with pytest.raises(InputError, match=r"takes text only, got Image: no tower is loaded"):
+                await stream.append(Image(picture(1, 70, 90)))
+
+    house.run(work())
 
 
 def test_a_text_model_is_what_it_was() -> None:
