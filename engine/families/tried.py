@@ -21,6 +21,7 @@ from ..words.template import learn
 from .far_words import with_far_words
 from .opened import decoder_of, open_model
 from .senses import find_senses, marks_of
+from .tekken import processor_of
 from .text import check_text
 from .text import load as load_text
 from .together import Together
@@ -39,7 +40,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     """A model that sees or hears, from `path`, in `dtype` on `device`. ModelError that says why it cannot be served."""
     config = transformers.AutoConfig.from_pretrained(path)
     check_tried(config)
-    processor = transformers.AutoProcessor.from_pretrained(path)
+    processor = processor_of(path)
     if not hasattr(processor, "tokenizer"):  # a text model that the library lists here
         return load_text(path, dtype, device, class_of(config.model_type))
     if processor.chat_template is None:  # some leave it to their tokenizer

@@ -10,7 +10,7 @@ import pytest
 
 from tests.engine import tried as pictures
 
-from . import axes, beside, blocks, documents, gemmas, hearing, later, llamas, refusals, stateful, tiled
+from . import axes, beside, blocks, documents, gemmas, hearing, later, llamas, mistral, refusals, stateful, tiled
 from .suite import Builder
 
 
@@ -103,6 +103,7 @@ BUILDERS: dict[str, Built] = {
             hearing.moss_transcribe_diarize,
             hearing.musicflamingo,
             hearing.qwen3_asr,
+            mistral.voxtral,
         )
     },
     "qwen2_audio": Built(pictures.qwen2_audio, {"audio": "E"}),

@@ -40,7 +40,6 @@ REFUSED: dict[str, Refusal] = {
     "t5gemma2": Refusal(named("t5gemma2"), _ENCODER),
     "udop": Refusal(named("udop"), _ENCODER),
     "vibevoice_asr": Refusal(hearing.vibevoice_asr, "its tower makes other rows of a sound each time"),
-    "voxtral": Refusal(refusals.voxtral, "expected text from its processor"),
     "voxtral_realtime": Refusal(named("voxtral_realtime"), "mistral-common"),
     "whisper": Refusal(named("whisper"), _ENCODER),
 }
