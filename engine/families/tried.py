@@ -25,6 +25,7 @@ from .tekken import processor_of
 from .text import check_text
 from .text import load as load_text
 from .together import Together
+from .transcription import transcription_of
 from .trial import FamilyTrial
 from .tried_towers import TriedTowers
 
@@ -106,6 +107,7 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, parts: tuple[Any, Any],
         left_out=dict(missing),
         together=frozenset(mutual),
         stateful=stateful(text),
+        transcription=transcription_of(model.config, model.config.model_type) if "audio" in towers.senses else None,
     )
     loaded = Loaded(Family(data, processor.tokenizer), towers, *parts, text, types=towers.types.tables)
     marks, in_windows = marks_of(model, parts[0]), towers.ahead_in_windows
