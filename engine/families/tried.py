@@ -35,6 +35,8 @@ _CLASSES = {
     "IMAGE_TEXT_TO_TEXT": "AutoModelForImageTextToText",
     "SEQ_TO_SEQ_CAUSAL_LM": "AutoModelForSeq2SeqLM",  # some that hear are only there, though they are one decoder
 }
+# What configurations have of models that hear while they speak: a row is a word and a moment of sound at once.
+_BOTH = ("default_num_delay_tokens", "codebook_vocab_size")
 
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
@@ -79,6 +81,9 @@ def check_tried(config: Any) -> None:
         raise ModelError(
             f"expected a reply that is drawn token by token, got {canvas} tokens that become words together"
         )
+    if both := next((name for name in _BOTH if getattr(config, name, None)), None):
+        got = f"words each said beside a moment of sound ({both} {getattr(config, both)})"
+        raise ModelError(f"expected rows that are a word or a piece of media, got {got}")
     check_text(config.get_text_config())
 
 

@@ -20,6 +20,7 @@ class Refusal(NamedTuple):
 
 
 _ENCODER = "its decoder reads the states of an encoder"
+_BESIDE = "expected rows that are a word or a piece of media, got words each said beside a moment of sound"
 
 REFUSED: dict[str, Refusal] = {
     "blip": Refusal(beside.blip, "expected image_token on its BlipProcessor"),
@@ -34,12 +35,12 @@ REFUSED: dict[str, Refusal] = {
     "fuyu": Refusal(refusals.fuyu, "Found total 2 |SPEAKER| tokens and 1 images"),
     "git": Refusal(refusals.git, "its attention cannot be replaced"),
     "kosmos-2": Refusal(refusals.kosmos2, "expected image_token on its Kosmos2Processor"),
-    "kyutai_speech_to_text": Refusal(refusals.kyutai_speech_to_text, "expected image_token on its Kyutai"),
+    "kyutai_speech_to_text": Refusal(refusals.kyutai_speech_to_text, _BESIDE),
     "mllama": Refusal(mllama, "expected layers that see rows of the cache alone, got cross_attention_layers"),
     "pix2struct": Refusal(named("pix2struct"), _ENCODER),
     "t5gemma2": Refusal(named("t5gemma2"), _ENCODER),
     "udop": Refusal(named("udop"), _ENCODER),
     "vibevoice_asr": Refusal(hearing.vibevoice_asr, "its tower makes other rows of a sound each time"),
-    "voxtral_realtime": Refusal(named("voxtral_realtime"), "mistral-common"),
+    "voxtral_realtime": Refusal(named("voxtral_realtime"), _BESIDE),
     "whisper": Refusal(named("whisper"), _ENCODER),
 }
