@@ -65,9 +65,8 @@ class FamilyTrial:
                 refused[kind] = f"{type(error).__name__}: {' '.join(str(error).split())}"
             if kind in refused:
                 towers.leave_out(kind)
-        for kind, why in self._mixed():
-            refused[kind] = why
-            towers.leave_out(kind)
+        for kinds in self._mixed():
+            towers.exclusive |= {*kinds}
         towers.types.learning = False
         self._options()
         return refused
@@ -93,8 +92,7 @@ class FamilyTrial:
                 alone = towers.look(self._passed[kind][1])[1].rows
                 shown = joined(rows).rows
                 if shown.shape == alone.shape and not _near(alone, shown):
-                    beside = other if kind == first else first
-                    yield other, f"its rows of {_WHAT[kind]} are others in a prompt with {_WHAT[beside]} too"
+                    yield first, other
                     break
 
     def assume(self) -> None:

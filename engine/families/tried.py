@@ -112,6 +112,7 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, parts: tuple[Any, Any],
         left_out=dict(missing),
         together=frozenset(mutual),
         stateful=stateful(text),
+        exclusive={kind: towers.senses[kind].id for kind in sorted(towers.exclusive)},
         transcription=transcription_of(model.config, model.config.model_type) if "audio" in towers.senses else None,
     )
     loaded = Loaded(Family(data, processor.tokenizer), towers, *parts, text, types=towers.types.tables)

@@ -67,6 +67,7 @@ class TriedTowers(OneAxisTowers):
         self.ways: dict[str, Together] = {}  # which rows of a prompt see rows behind them, by kind
         self.ahead_in_windows = False  # they do so in layers with a window alone
         self.plain: set[str] = set()  # the kinds of which the processor lays nothing but placeholders, one by one
+        self.exclusive: set[str] = set()  # as in `FamilyData`
         self._sizes = PieceSizes(self.size)
         self.options = ProcessorOptions(processor)
 
@@ -79,6 +80,7 @@ class TriedTowers(OneAxisTowers):
         """Take no media of this kind any more."""
         del self.senses[kind], self.streamed[kind]
         self.ways.pop(kind, None)
+        self.exclusive.discard(kind)
         self.unwritten -= {kind}
         self.kinds = ("text", *self.senses)
 

@@ -88,7 +88,7 @@ BUILDERS: dict[str, Built] = {
             (later.hyperclovax_vision_v2, _BOTH),
             (later.muse_glimmer, _CLIPS),
             (later.muse_spark, {**_CLIPS, "audio": "E"}),
-            (refusals.phi4_multimodal, _SEES),
+            (refusals.phi4_multimodal, {"image": "A", "audio": "E"}),
         )
     },
     "mistral4": Built(beside.mistral4, {}),

@@ -51,6 +51,13 @@ class Tried(NamedTuple):
         """The kinds that may come in a stream."""
         return tuple(kind for kind, letter in self.loaded.family.data.classes.items() if letter != "F")
 
+    @property
+    def streams(self) -> list[tuple[str, ...]]:
+        """Which kinds may come in one stream, with all of them in some."""
+        alone = self.loaded.family.data.exclusive
+        rest = tuple(kind for kind in self.streamed if kind not in alone)
+        return [(*rest, kind) for kind in alone] or [rest]
+
     def inputs(self, content: Content) -> Any:
         """What the library's model takes for a prompt."""
         return process(self.towers, content).to(dtype=torch.float32)

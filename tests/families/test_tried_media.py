@@ -34,46 +34,49 @@ def test_one_shot_equals_generate(tried: Tried) -> None:
 
 
 def test_media_before_and_in_a_reply_equals_a_dense_pass(tried: Tried, monkeypatch: pytest.MonkeyPatch) -> None:
-    watched = Watched(tried, monkeypatch)
-    session = watched.rig.open(format="live")
-    for kind in tried.streamed:
-        watched.show(session, kind, 0)
-        watched.rig.step(2)
-    session.ask("What do you see?", max_tokens=16)
-    watched.rig.step(6)
-    for kind in tried.streamed:
-        watched.show(session, kind, 1)
-        watched.rig.step(2)
-    session.text("Well?")
-    watched.rig.run()
-    logits = watched.logits(session)
-    assert len(session.draws) >= 16
-    for row, (token, drawn) in session.draws.items():
-        bound = TOLERANCE * max(1.0, float(logits[row].abs().max()))
-        assert float((drawn - logits[row]).abs().max()) < bound
-        assert token == int(drawn.argmax())
-    assert {type(segment).__name__ for segment in watched.segments} >= {
-        {"image": "ImageSegment", "video": "VideoSegment", "audio": "AudioSegment"}[kind] for kind in tried.streamed
-    }
+    for kinds in tried.streams:
+        watched = Watched(tried, monkeypatch)
+        session = watched.rig.open(format="live")
+        for kind in kinds:
+            watched.show(session, kind, 0)
+            watched.rig.step(2)
+        session.ask("What do you see?", max_tokens=16)
+        watched.rig.step(6)
+        for kind in kinds:
+            watched.show(session, kind, 1)
+            watched.rig.step(2)
+        session.text("Well?")
+        watched.rig.run()
+        logits = watched.logits(session)
+        assert len(session.draws) >= 16
+        for row, (token, drawn) in session.draws.items():
+            bound = TOLERANCE * max(1.0, float(logits[row].abs().max()))
+            assert float((drawn - logits[row]).abs().max()) < bound
+            assert token == int(drawn.argmax())
+        assert {type(segment).__name__ for segment in watched.segments} >= {
+            {"image": "ImageSegment", "video": "VideoSegment", "audio": "AudioSegment"}[kind] for kind in kinds
+        }
+        monkeypatch.undo()
 
 
 def test_a_stream_beside_others_is_what_it_is_alone(tried: Tried, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where its pages were taken and given back."""
-    said = []
-    for beside in (0, 2):
-        watched = Watched(tried, monkeypatch)
-        others = [watched.rig.open() for _ in range(beside)]
-        session = watched.rig.open()
-        for place, kind in enumerate(tried.streamed):
-            watched.show(session, kind, 0)
-            for number, other in enumerate(others):
-                watched.show(other, tried.streamed[(place + number) % len(tried.streamed)], 1)
-        for other in others:
-            other.ask("And you?", max_tokens=12)
-            watched.rig.step(1)
-        session.ask("What do you see?", max_tokens=12)
-        watched.rig.run()
-        said.append((session.ids(), torch.stack([logits for _, logits in session.draws.values()])))
-        monkeypatch.undo()
-    assert said[0][0] == said[1][0]
-    torch.testing.assert_close(said[0][1], said[1][1], rtol=0, atol=TOLERANCE)
+    for kinds in tried.streams:
+        said = []
+        for beside in (0, 2):
+            watched = Watched(tried, monkeypatch)
+            others = [watched.rig.open() for _ in range(beside)]
+            session = watched.rig.open()
+            for place, kind in enumerate(kinds):
+                watched.show(session, kind, 0)
+                for number, other in enumerate(others):
+                    watched.show(other, kinds[(place + number) % len(kinds)], 1)
+            for other in others:
+                other.ask("And you?", max_tokens=12)
+                watched.rig.step(1)
+            session.ask("What do you see?", max_tokens=12)
+            watched.rig.run()
+            said.append((session.ids(), torch.stack([logits for _, logits in session.draws.values()])))
+            monkeypatch.undo()
+        assert said[0][0] == said[1][0]
+        torch.testing.assert_close(said[0][1], said[1][1], rtol=0, atol=TOLERANCE)
