@@ -35,6 +35,18 @@ class Alone(NamedTuple):
             raise ModelError("its processor lays no row for a piece of media")
         return int(where[0]), int(where[-1])
 
+    @property
+    def own(self) -> tuple[int, int]:
+        """The same, with the marks before and after that do not stand where words would."""
+        (first, last), count = self.ends, len(self.ids)
+        if self.places is None:
+            return first, last
+        words = np.arange(count)
+        before = np.flatnonzero((self.places[:, :first] != words[:first]).any(0))
+        words += self.behind - count
+        after = np.flatnonzero((self.places[:, last + 1 :] != words[last + 1 :]).any(0))
+        return int(before[0]) if len(before) else first, last + 1 + int(after[-1]) if len(after) else last
+
 
 def flat(rows: Any) -> torch.Tensor:
     """Rows of several pieces as one `(n, hidden)`."""

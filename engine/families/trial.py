@@ -305,8 +305,9 @@ class FamilyTrial:
         places = [at for at in range(len(ids)) if np.array_equal(ids[at : at + count], laid.ids)]
         if not places:
             raise ModelError(f"its processor lays {what} in a prompt otherwise than one that stands alone")
-        positions = np.concatenate([run.positions for run in rows], 1)[:, places[0] : places[0] + count]
-        if not np.array_equal(positions - positions[:, :1], laid.offsets):
+        positions = np.concatenate([run.positions for run in rows], 1)[:, places[0] : places[0] + count + 1]
+        shift = positions - np.append(laid.offsets, np.full((3, 1), laid.behind), 1)
+        if (shift != shift[0, 0]).any():
             raise ModelError(f"its rule gives {what} in a prompt other positions than one that stands alone")
         shown = _shown(prompt)
         if shown.shape != seen.rows.shape or not _near(shown, seen.rows):

@@ -213,6 +213,8 @@ class TriedTowers(OneAxisTowers):
         """One piece of media through the processor, between the template's marks of its block."""
         before, after = self.around.get(kind, ("", ""))
         sense, tokenizer = self.senses[kind], self.processor.tokenizer
+        if self.rope is not None and not before and tokenizer.eos_token:
+            before = tokenizer.eos_token
         media = [medium] if kind != "image" or kind in self.nested else medium
         given = {"text": [before + sense.token + after], _PLURALS[kind]: media}
         inputs = self.processor(**given, return_tensors="pt", add_special_tokens=False, **self.asks, **more)
@@ -279,7 +281,7 @@ class TriedTowers(OneAxisTowers):
         assert span.start_us is not None and span.stop_us is not None
         shape = (self.least_frames, *_TINY)
         laid = self.clip(np.zeros(shape, np.uint8), span.start_us, span.stop_us, {})
-        first, last = laid.ends
+        first, last = laid.own
         before, after = laid.ids[:first], laid.ids[last + 1 :]
         return msgspec.structs.replace(span, before=tuple(before.tolist()), after=tuple(after.tolist()))
 
@@ -318,7 +320,7 @@ class TriedTowers(OneAxisTowers):
         between rows are embedded here."""
         laid, seen = self.look(segment)
         kind = _KIND[type(segment)]
-        first, last = laid.ends
+        first, last = laid.own
         ids, media = laid.ids[first : last + 1], laid.media[first : last + 1]
         embeds = self.model.get_input_embeddings()(torch.from_numpy(ids).to(self.device))
         where = torch.from_numpy(media).to(self.device)

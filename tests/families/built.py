@@ -111,7 +111,8 @@ BUILDERS: dict[str, Built] = {
     "lfm3_vl": Built(stateful.lfm3_vl, _BOTH),
     "minicpm_ocr": Built(stateful.minicpm_ocr, _CLIPS),
     "minicpmv4_6": Built(stateful.minicpmv4_6, _CLIPS),
-    "minicpmv4_7": Built(stateful.minicpmv4_7, {"image": "A", "video": "F"}),
+    "minicpmv4_7": Built(stateful.minicpmv4_7, {"image": "F", "video": "F"}),
+    "minicpmv4_7 close": Built(stateful.minicpmv4_7_close, _BOTH),
     "nemotron_h_omni": Built(stateful.nemotron_h_omni, {"image": "A", "audio": "E"}),
     "qwen3_5": Built(stateful.qwen3_5, _BOTH),
     "qwen3_5_moe": Built(stateful.qwen3_5_moe, _BOTH),
@@ -128,7 +129,7 @@ TYPES = [name for name in BUILDERS if " " not in name]  # the others are a secon
 _SLOW = {
     *("blip-2", "chameleon", "cosmos3_edge", "cosmos3_omni", "deepseek_ocr2", "emu3", "fast_vlm", "glmga"),
     *("muse_glimmer", "muse_spark", "paligemma 2", "perception_lm", "phi4_multimodal", "gemma4_unified"),
-    *("lfm3_vl", "minicpm_ocr", "minicpmv4_6", "minicpmv4_7", "nemotron_h_omni", "qwen3_5_moe"),
+    *("lfm3_vl", "minicpm_ocr", "minicpmv4_6", "minicpmv4_7", "minicpmv4_7 close", "nemotron_h_omni", "qwen3_5_moe"),
 }
 
 

@@ -62,6 +62,14 @@ class Tried(NamedTuple):
         """What the library's model takes for a prompt."""
         return process(self.towers, content).to(dtype=torch.float32)
 
+    def by_rule(self, inputs: Any) -> torch.Tensor:
+        """The positions `(axes, n)` of a prompt: by the library's own rule, or counted."""
+        if self.towers.rope is None:
+            return torch.arange(inputs["input_ids"].shape[1])[None]
+        takes = inspect.signature(self.towers.rope).parameters
+        given = {name: value for name, value in inputs.items() if name in takes}
+        return self.towers.rope(**given)[0][:, 0]
+
 
 def opened(folder: Path) -> Tried:
     config = hf.AutoConfig.from_pretrained(folder)

@@ -9,7 +9,7 @@ import torch
 from tests.engine.rig import TOLERANCE
 from tests.engine.test_oracle1 import assert_equal, generated
 from tests.families.built import BUILDERS, names
-from tests.families.suite import MEDIA, Tried, Watched, asked, by_library, opened, pair
+from tests.families.suite import MEDIA, RATE, Tried, Watched, asked, by_library, opened, pair
 
 
 @pytest.fixture(scope="module", params=names(whole=False))
@@ -31,6 +31,25 @@ def test_one_shot_equals_generate(tried: Tried) -> None:
     if "image" in tried.kinds:
         request, inputs = pair(tried)
         assert_equal(generated(tried.loaded, request), by_library(tried, inputs))
+
+
+def test_a_stream_lays_what_a_prompt_lays(tried: Tried, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same ids at the same positions, marks around media and the words behind it too. Frames and sound come here
+    at two a second and at 16 kHz; where a prompt has them otherwise, they are others."""
+    for kind in tried.streamed:
+        if (kind == "video" and tried.towers.video_fps != 2) or (kind == "audio" and tried.towers.rate != RATE):
+            continue
+        watched = Watched(tried, monkeypatch)
+        session = watched.rig.open(positions="transformers")
+        watched.show(session, kind, 0)
+        session.ask("What do you see?", max_tokens=1)
+        watched.rig.run()
+        ids, positions = session.transcript()
+        _, inputs = asked(tried, (kind, MEDIA[kind][0]))
+        known = tried.by_rule(inputs)
+        assert ids[: known.shape[1]] == inputs["input_ids"][0].tolist()
+        assert torch.equal(torch.as_tensor(positions)[: len(known), : known.shape[1]], known)
+        monkeypatch.undo()
 
 
 def test_media_before_and_in_a_reply_equals_a_dense_pass(tried: Tried, monkeypatch: pytest.MonkeyPatch) -> None:

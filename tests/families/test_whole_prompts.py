@@ -125,7 +125,7 @@ def test_a_second_reply_to_a_prompt_is_the_first_once_more(tried: Tried) -> None
 def test_media_in_a_stream_is_refused(tried: Tried) -> None:
     rig = Rig(tried.loaded)
     with pytest.raises(
-        InputError, match="format: expected turns or interrupt, .* image of .* would change what is cached already"
+        InputError, match="format: expected turns or interrupt, .* image(, video)? of .* would change what is cached"
     ):
         rig.open(format="live")
     session = rig.open(format="turns")
