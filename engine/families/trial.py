@@ -8,8 +8,10 @@ In: a loaded model. Out: what is not served, with the reason; the towers know th
 from __future__ import annotations
 
 import itertools
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from ...streams.segment import AudioSegment, ImageSegment, Segment, VideoSegment
 from ..embeddings import EncodedPrompt, joined
 from ..family import Loaded
 from ..logits import LogitRule
+from ..runner.library import transformers
 from ..runner.out_of_memory import is_out_of_memory
 from ..runner.probe import check_prompt
 from .processor_options import Values
@@ -62,7 +65,7 @@ class FamilyTrial:
             except Exception as error:  # whatever a class raises that was never called like this
                 if is_out_of_memory(error):
                     raise
-                refused[kind] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                refused[kind] = _told(error)
             if kind in refused:
                 towers.leave_out(kind)
         for kinds in self._mixed():
@@ -370,6 +373,15 @@ class FamilyTrial:
         offsets = [start + laid.offsets for (laid, _), start in zip(parts, starts, strict=False)]
         same = np.array_equal(ids, one.ids) and np.array_equal(np.concatenate(offsets, 1), one.offsets)
         return same and _near(shown.rows, torch.cat([seen.rows for _, seen in parts]))
+
+
+def _told(error: Exception) -> str:
+    """What went wrong, and in which of the library's files."""
+    folder = Path(transformers.__file__).parent
+    files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    own = [file.name for file in files if folder in file.parents]
+    where = f"in the library's own {own[-1]}, " if own else ""
+    return f"{where}{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _shown(prompt: EncodedPrompt) -> torch.Tensor:

@@ -214,7 +214,7 @@ class TriedTowers(OneAxisTowers):
         before, after = self.around.get(kind, ("", ""))
         sense, tokenizer = self.senses[kind], self.processor.tokenizer
         if self.rope is not None and not before and tokenizer.eos_token:
-            before = tokenizer.eos_token
+            before = tokenizer.eos_token  # some rules have other positions at the very beginning
         media = [medium] if kind != "image" or kind in self.nested else medium
         given = {"text": [before + sense.token + after], _PLURALS[kind]: media}
         inputs = self.processor(**given, return_tensors="pt", add_special_tokens=False, **self.asks, **more)

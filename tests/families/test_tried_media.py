@@ -11,6 +11,12 @@ from tests.engine.test_oracle1 import assert_equal, generated
 from tests.families.built import BUILDERS, names
 from tests.families.suite import MEDIA, RATE, Tried, Watched, asked, by_library, opened, pair
 
+# What the library itself fails at.
+LEFT_OUT = {
+    "kimi_k25": {"video": "in the library's own modeling_kimi_k25.py, RuntimeError: split_with_sizes expects"},
+    "nemotron_h_omni": {"video": "in the library's own processing_nemotron_h_omni.py, AttributeError: 'list' object"},
+}
+
 
 @pytest.fixture(scope="module", params=names(whole=False))
 def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tried:
@@ -19,8 +25,10 @@ def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_it_is_of_these_classes(tried: Tried, request: pytest.FixtureRequest) -> None:
     """Measured at load: what may come in pieces, and what has to wait for its clip."""
-    name = request.node.callspec.params["tried"]
-    assert tried.loaded.family.data.classes == BUILDERS[name].classes
+    name, data = request.node.callspec.params["tried"], tried.loaded.family.data
+    assert data.classes == BUILDERS[name].classes
+    for kind, why in LEFT_OUT.get(name, {}).items():
+        assert why in data.left_out[kind]
 
 
 def test_one_shot_equals_generate(tried: Tried) -> None:
