@@ -51,8 +51,8 @@ class FamilyData(msgspec.Struct, frozen=True):
     axis; 0 where frames tell their time in words. transcription: how it is asked for the words of a sound; None: that
     is not known. left_out: kinds of media that the model is not served with, each with the reason. together: kinds of
     which a piece goes in whole, since some of its rows see one another. stateful: its layers keep states of all rows,
-    which no row can be taken out of (class "G" beside those of its modalities). exclusive: kinds of which a stream takes
-    one, each with the id of its rows: beside another they would be other rows.
+    which no row can be taken out of (class "G" beside those of its modalities). exclusive: kinds of which a stream
+    takes one, each with the id of its rows: beside another they would be other rows.
     """
 
     name: str

@@ -1,8 +1,8 @@
-"""Checkpoints with a `tekken.json`, from which mistral-common makes their tokenizer: here it is the library's own form of
-the same one, which writes conversations as text. In: a folder. Out: a tokenizer or a processor that is like others.
+"""Checkpoints with a `tekken.json`, from which mistral-common makes their tokenizer: here it is the library's own form
+of the same one, which writes conversations as text. In: a folder. Out: a tokenizer or a processor that is like others.
 
-Voxtral's processor takes sound in a conversation of mistral-common's alone. `SpokenText` takes a text with a placeholder
-for each sound and gives what that processor gives for the same conversation.
+Voxtral's processor takes sound in a conversation of mistral-common's alone. `SpokenText` takes a text with a
+placeholder for each sound and gives what that processor gives for the same conversation.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class SpokenText:
 
     def __init__(self, path: Path) -> None:
         from mistral_common.integrations.chat_templates.chat_templates import convert_tokenizer_to_chat_template
-        from transformers.integrations.mistral import convert_tekken_tokenizer
+        from transformers.integrations.mistral.tokenizer import convert_tekken_tokenizer
 
         template = convert_tokenizer_to_chat_template(path / _FILE)
         template = template.replace(_KINDS, f"['audio', {_KINDS[1:]}").replace(_WRITES, f"'{_BLOCK}'")

@@ -49,8 +49,8 @@ class Transcription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return known[code]
 
     def asking(self, sound: Item, language: str = "", prompt: str = "") -> dict[str, Any]:
-        """The fields of a request that asks for the words of a sound, in the language of this code. `prompt`: words that
-        belong to it. InputError where the checkpoint takes no such thing."""
+        """The fields of a request that asks for the words of a sound, in the language of this code. `prompt`: words
+        that belong to it. InputError where the checkpoint takes no such thing."""
         question = self.question
         if language:
             name = self.name(language)

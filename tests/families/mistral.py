@@ -1,16 +1,16 @@
-"""Small models whose tokenizer is that of Mistral's own package, with random weights. In: a folder. Out: that folder."""
+"""Small models whose tokenizer is that of Mistral's own package, with random weights. In: a folder. Out: that one."""
 
 from __future__ import annotations
 
 import base64
 import json
 from pathlib import Path
-from typing import Any
 
+import pytest
 import transformers as hf
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers.convert_slow_tokenizer import bytes_to_unicode
-from transformers.integrations.mistral import convert_tekken_tokenizer
+from transformers.integrations.mistral.tokenizer import convert_tekken_tokenizer
 
 from tests.engine.tried import _save
 from tests.fixtures import text as words
@@ -30,7 +30,7 @@ _ALL_SPECIAL = 40
 EAR = {"num_mel_bins": 16, "hop_length": 160, "window_size": 400}
 
 
-def tekken(folder: Path, version: str = "v7") -> Path:
+def tekken(folder: Path) -> Path:
     """`tekken.json` of a few words, with a chunk of sound of 30 s."""
     trainee = Tokenizer(models.BPE())
     trainee.pre_tokenizer = pre_tokenizers.Sequence(
@@ -59,7 +59,7 @@ def tekken(folder: Path, version: str = "v7") -> Path:
             {"rank": rank, "token_str": _SPECIAL.get(rank, f"<SPECIAL_{rank}>"), "is_control": True}
             for rank in range(_ALL_SPECIAL)
         ],
-        "config": {"pattern": _PATTERN, "num_vocab_tokens": len(pieces), "version": version,
+        "config": {"pattern": _PATTERN, "num_vocab_tokens": len(pieces), "version": "v7",
                    "default_vocab_size": len(pieces) + _ALL_SPECIAL, "default_num_special_tokens": _ALL_SPECIAL},
         "audio": {"sampling_rate": 16_000, "frame_rate": 12.5, "chunk_length_s": 30.0, "audio_encoding_config": EAR},
         "version": 1, "type": "Tekken",
@@ -69,9 +69,12 @@ def tekken(folder: Path, version: str = "v7") -> Path:
     return file
 
 
-def voxtral(folder: Path, version: str = "v7") -> Path:
+def voxtral(folder: Path) -> Path:
     """Whisper's tower over 30 s at a time; its processor takes sound in a conversation alone."""
-    tokenizer: Any = hf.MistralCommonBackend(str(tekken(folder, version)))
+    for package in ("mistral_common", "soundfile"):
+        pytest.importorskip(package, reason="the extra mistral brings it")
+    tekken(folder)
+    tokenizer = hf.AutoTokenizer.from_pretrained(folder, mistral_format=True)
     config = hf.VoxtralConfig(
         audio_config={"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128,
                       "num_mel_bins": 16},

@@ -1,5 +1,5 @@
-"""Checkpoints whose tokenizer is that of mistral-common: prompts are what its own processor makes of a conversation, and
-the package's own tokenizer what it makes of words."""
+"""Checkpoints whose tokenizer is that of mistral-common: prompts are what its own processor makes of a conversation,
+and the package's own tokenizer what it makes of words."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from penstock.engine.families.prompt import process
 from penstock.engine.loading.open import load
 from penstock.errors import ModelError
 from penstock.streams.item import Item
-from penstock.streams.requests.prompt import Content, Media
+from penstock.streams.requests.prompt import Content, Media, Piece
 
 from tests.engine.test_oracle1 import said, turn
 from tests.families.mistral import mistral, voxtral
@@ -71,7 +71,7 @@ def theirs(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_a_prompt_is_what_the_librarys_processor_makes_of_the_conversation(tried: Tried, name: str) -> None:
     messages = CONVERSATIONS[name]
     parts = [part for message in messages for part in message["content"] if not isinstance(part, str)]
-    heard = [Media("audio", part["audio"]) for part in parts if part["type"] == "audio"]
+    heard: list[Piece] = [Media("audio", part["audio"]) for part in parts if part["type"] == "audio"]
     made = process(tried.towers, Content(heard, messages=messages, video_fps=2.0))
     processor: Any = hf.AutoProcessor.from_pretrained(tried.loaded.family.data.model)
     known = processor.apply_chat_template(theirs(messages))
@@ -96,7 +96,7 @@ def test_the_words_of_a_sound_are_asked_for_as_the_librarys_processor_does(tried
 
 def test_a_prompt_that_comes_out_otherwise_is_refused(tried: Tried, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tekken, "_BLOCK", "[AUDIO]")
-    with pytest.raises(ModelError, match="its processor gives other input_ids for a conversation than for the same one"):
+    with pytest.raises(ModelError, match="gives other input_ids for a conversation than for the same one as text"):
         load(Path(tried.loaded.family.data.model), EngineConfig())
 
 
