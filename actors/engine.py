@@ -17,6 +17,7 @@ from ..engine.command import Accept, Back, Close, Fork, Freeze, Open, PromptInpu
 from ..engine.config import FITTING, EngineConfig
 from ..errors import StreamClosedError
 from ..streams.event import Closed, Error
+from ..streams.item import AudioChunk
 from ..streams.requests.options import check_options, with_defaults
 from ..streams.requests.prompt import Content, check_counts, check_most, gather
 from ..streams.requests.request import Request, SamplingParams
@@ -44,6 +45,8 @@ _CLOSE_SECONDS = 10.0
 
 # Of all engines of a process: towers keep state by stream, and one loaded model may serve several engines.
 _IDS = itertools.count(1)
+# What a model hears first that takes a prompt with a sound and nothing else.
+_A_SOUND = {"role": "user", "content": [{"type": "audio", "audio": AudioChunk(bytes(6400), 16_000)}]}
 # Embeddings that come with a stream have numbers that no encoder gives.
 _BASES = itertools.count(1 << 40, 1 << 40)
 
@@ -149,9 +152,13 @@ class Engine(Adapted):
 
     async def warm_up(self) -> None:
         """One short reply, so that what compiles or allocates at first use does so now."""
-        stream = await self._open(Request(format="turns", params=SamplingParams(max_tokens=2)))
-        async with stream:
-            await (await stream.ask("Hello.")).text()
+        params = SamplingParams(max_tokens=2)
+        if self.info.one_shot:
+            async with await self._open(Request(messages=[_A_SOUND], params=params)) as stream:
+                await (await stream.prompted()).text()
+        else:
+            async with await self._open(Request(format="turns", params=params)) as stream:
+                await (await stream.ask("Hello.")).text()
         self.ready = True
 
     async def stream(self, request: Request | None = None) -> Stream:

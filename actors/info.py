@@ -14,9 +14,8 @@ from .adapters import AdapterInfo
 
 if TYPE_CHECKING:
     from ..engine.config import EngineConfig
-    from ..engine.family import Loaded
+    from ..engine.family import FamilyData, Loaded
     from ..engine.loading.memory import Memory
-    from ..streams.segment import MediaSpec
 
 
 class EngineInfo(msgspec.Struct, frozen=True):
@@ -30,6 +29,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
         until a question, which takes what there is.
     left_out: other media, each with the reason why this model is served without it.
     stateful: its layers keep a state of all rows (class G), so that its streams have no window and find no pages.
+    one_shot: a stream is a request's own prompt and one reply to it; nothing may be appended or asked.
     embeddings: the kinds of rows that `Embedding` may bring.
     formats: the formats that `Request.format` may name.
     live_trained: the checkpoint declares that it was trained for the format `live`.
@@ -74,6 +74,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     row_pixels: int = 0
     adapters: tuple[AdapterInfo, ...] = ()
     stateful: bool = False
+    one_shot: bool = False
 
 
 def info_of(loaded: Loaded, config: EngineConfig, memory: Memory) -> EngineInfo:
@@ -106,20 +107,21 @@ def info_of(loaded: Loaded, config: EngineConfig, memory: Memory) -> EngineInfo:
         turn_model=turn_model(config),
         transcription=data.transcription,
         classes={} if absent else data.classes,
-        pieces={} if absent else _pieces(data.spec),
+        pieces={} if absent else _pieces(data),
         left_out=data.left_out | without,
         embeddings=tuple(kind for kind in spec.rows.ids if data.classes.get(kind) != "F"),
         encoder=config.encoder,
         picture_rows=0 if picture is None else picture.largest // row_pixels,
         row_pixels=row_pixels,
         stateful=data.stateful,
+        one_shot=data.one_shot,
     )
 
 
-def _pieces(spec: MediaSpec) -> dict[str, float]:
-    seconds = {}
+def _pieces(data: FamilyData) -> dict[str, float]:
+    spec, seconds = data.spec, {}
     if spec.video is not None:
         seconds["video"] = spec.temporal_patch / spec.video_fps
-    if spec.audio_rate:
+    if spec.audio_rate and data.classes.get("audio") != "F":
         seconds["audio"] = spec.block_samples / spec.audio_rate
     return seconds

@@ -39,15 +39,18 @@ _DATA[Embedding]["grid"] = tuple | None  # its numbers are looked at with the ro
 _FIELDS = {kind: get_type_hints(kind) | _DATA.get(kind, {}) for kind in (Text, *MEDIA)}
 
 
-def check_item(item: Item, info: Facts) -> None:
+def check_item(item: Item, info: Facts, turns: TurnDetection | None = None) -> None:
     """Raise InputError where `item` is not one, holds a field of a wrong type, or is media that the model does not
-    take in a stream, with the reason.
+    take in a stream, with the reason. A stream may hear sound that it does not keep, as `turns` says.
     """
     if type(item) not in _FIELDS:
         raise InputError(f"expected an item (Text, Image, VideoFrame, ...), got {type(item).__name__}")
     made = isinstance(item, Embedding)
     kind = item.kind if made else _MODALITY.get(type(item), "text")
-    if info.classes.get(kind) == "F":
+    heard = kind == "audio" and turns is not None and not turns.keeps
+    if not heard:
+        check_goes_on(info)
+    if info.classes.get(kind) == "F" and not heard:
         raise InputError(
             f"{kind}: expected it in the request's own prompt (messages, or prompt with media), since in a stream it "
             f"would not be what it is there in this model (class F), got {type(item).__name__} in a stream"
@@ -65,6 +68,12 @@ def check_item(item: Item, info: Facts) -> None:
             raise InputError(f"{type(item).__name__}.{name}: expected {kind}, got {type(value).__name__}")
 
 
+def check_goes_on(info: Facts) -> None:
+    """Raise InputError where nothing may follow a request's own prompt."""
+    if info.one_shot:
+        raise InputError("expected nothing behind the prompt, since this model has no conversations, got an input")
+
+
 def check_text(name: str, text: str, rows: int) -> None:
     """ContextOverflowError for a text that a cache of `rows` rows cannot hold, before it is cut into tokens; InputError
     for one that is no Unicode text, which no tokenizer takes."""
@@ -80,12 +89,13 @@ def check_text(name: str, text: str, rows: int) -> None:
         raise InputError(f"{name}: expected Unicode text, got {half}") from None
 
 
-def check_question(question: str, params: SamplingParams, rows: int, vocabulary: int) -> None:
-    """Raise what `check_params` and `check_text` do, and InputError where the question is no text."""
-    check_params(params, vocabulary)
+def check_question(question: str, params: SamplingParams, info: Facts) -> None:
+    """Raise what `check_params` and `check_text` do, and InputError where the question is no text or may not be."""
+    check_goes_on(info)
+    check_params(params, info.vocabulary)
     if not isinstance(question, str):
         raise InputError(f"question: expected str, got {type(question).__name__}")
-    check_text("question", question, rows)
+    check_text("question", question, info.kv_tokens)
 
 
 def check_prompt(request: Request, rows: int) -> None:
@@ -182,6 +192,12 @@ def check_fits(request: Request, info: EngineInfo, spec: MediaSpec) -> None:
     if request.audio_in_video and request.video_fps is not None and request.video_fps < 1:
         raise InputError(f"audio_in_video: expected at least 1 frame a second, got {request.video_fps}")
     check_turns(request.turn_detection, info, choose(request.format, info.live_trained)[0].name)
+    listens = request.turn_detection is not None and not request.turn_detection.keeps
+    if info.one_shot and not (request.starts or listens):
+        raise InputError(
+            f"request: expected messages, prompt or prompt_ids, since {info.family} answers one prompt and has no "
+            f"conversations, got a stream without"
+        )
     check_prompt(request, info.kv_tokens)
     least, rule = request.processor.get("min_pixels", 0), spec.image or spec.video
     if rule is not None and sizes_pieces(spec) and least // rule.factor**2 > info.kv_tokens:

@@ -45,6 +45,9 @@ class Facts(Protocol):
     @property
     def turn_model(self) -> str | None: ...
 
+    @property
+    def one_shot(self) -> bool: ...
+
 
 class Host(Protocol):
     """The engine of a stream."""

@@ -81,7 +81,7 @@ class Stream(Talk[Reply]):
         and for media after `end`, ContextOverflowError for a text longer than the cache. What is wrong with the bytes
         comes later, as an `Error` event with this number. After a cancelled wait the item is not in."""
         self._check_open()
-        check_item(item, self._engine.info)
+        check_item(item, self._engine.info, self.request.turn_detection)
         if isinstance(item, Text):
             check_text("text", item.text, self._engine.info.kv_tokens)
             await self._order.turn()
@@ -125,7 +125,7 @@ class Stream(Talk[Reply]):
         params = (params or self.request.params).seeded()
         if hold is not None:
             params = msgspec.structs.replace(params, hold=hold)
-        check_question(question, params, self._engine.info.kv_tokens, self._engine.info.vocabulary)
+        check_question(question, params, self._engine.info)
         await self._order.turn()
         ready = self._engine.compiling.ready(params)
         cut = not ready and await self._order.compile(self._engine.compiling.check(params))

@@ -77,7 +77,8 @@ def make_parts(
         loaded.draft is not None,
     )
     backend = make_backend(config, loaded.device.type)
-    recorded = is_recorded(config, str(loaded.device)) and not loaded.family.data.stateful
+    data = loaded.family.data
+    recorded = is_recorded(config, str(loaded.device)) and not (data.stateful or data.crossing)
     record = CudaRecorder(loaded.device) if recorded else None
     appends = min(config.step_rows, APPENDED)
     language = LanguageModel(loaded, pages, page_tokens, slots, backend, record, appends, config.kv_dtype)

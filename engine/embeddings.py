@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .span import Rows, Span
+from .span import Look, Rows, Span
 
 
 class Embeddings(NamedTuple):
@@ -71,7 +71,7 @@ class EncodedPrompt(NamedTuple):
     `shown`: the pieces of media of which each run has rows, (place in `Content.media`, rows of the whole piece) each.
     Empty: nothing is said of them. `features`: what the towers made, for another prompt with the same media; None: they
     made nothing, or nothing that can be used again. `ready`: the place at which, instead of the row that is there, each
-    of the rows stands that were made elsewhere (`Content.ready`).
+    of the rows stands that were made elsewhere (`Content.ready`). `looks` as in `Prompt`.
     """
 
     rows: list[Rows]
@@ -79,3 +79,4 @@ class EncodedPrompt(NamedTuple):
     shown: Sequence[tuple[tuple[int, int], ...]] = ()
     features: Features | None = None
     ready: Sequence[int] = ()
+    looks: tuple[Look, ...] = ()

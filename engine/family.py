@@ -51,8 +51,10 @@ class FamilyData(msgspec.Struct, frozen=True):
     axis; 0 where frames tell their time in words. transcription: how it is asked for the words of a sound; None: that
     is not known. left_out: kinds of media that the model is not served with, each with the reason. together: kinds of
     which a piece goes in whole, since some of its rows see one another. stateful: its layers keep states of all rows,
-    which no row can be taken out of (class "G" beside those of its modalities). exclusive: kinds of which a stream
-    takes one, each with the id of its rows: beside another they would be other rows.
+    which no row can be taken out of (class "G" beside those of its modalities). crossing: its words read media by
+    cross-attention, in layers that see nothing else. one_shot: a stream is a request's own prompt and one reply to it,
+    since the model has no conversations. `first_barred`: ids that no reply begins with. exclusive: kinds of which a
+    stream takes one, each with the id of its rows: beside another they would be other rows.
     """
 
     name: str
@@ -81,6 +83,9 @@ class FamilyData(msgspec.Struct, frozen=True):
     together: frozenset[str] = frozenset()
     stateful: bool = False
     exclusive: dict[str, int] = {}
+    crossing: bool = False
+    one_shot: bool = False
+    first_barred: tuple[int, ...] = ()
 
 
 class Family:
@@ -115,6 +120,8 @@ class Family:
         self.live_trained = data.live_trained
         # Why its streams cannot let rows go and live on; empty: they can.
         self.no_window = "its layers keep a state of all rows, which none can be taken out of" if data.stateful else ""
+        if data.crossing:
+            self.no_window = "its words read the media of the prompt by cross-attention, to the end"
 
     def ending(self, kind: str) -> Stored:
         """The rows that close a block of this modality, as the span store has them: an entry of the model's own."""

@@ -11,7 +11,7 @@ from itertools import islice, repeat
 import msgspec
 import numpy as np
 
-from .span import Rows, Stored
+from .span import Look, Rows, Stored
 
 # Page tables of a stream: of its window, of what is pinned and of its text memory. Of `slots` streams the one in `slot`
 # has the tables slot, slot + slots and slot + 2 * slots.
@@ -93,7 +93,7 @@ class Feed(msgspec.Struct, frozen=True, gc=False):
     `rows` go to the places from `first` on of page table `slot`; `draw` samples from the last of them. They see that
     table from place `begin` on, and what `fronts` hold, which comes before it, in order. Behind them come `guesses`.
     `states`: what is read and written of states; None: they begin from none, and it is not kept. `adapter`: the number
-    of the one that its rows wear; 0: none.
+    of the one that its rows wear; 0: none. `looks`: what words of the stream see of its media by cross-attention.
     """
 
     stream: int
@@ -106,6 +106,7 @@ class Feed(msgspec.Struct, frozen=True, gc=False):
     guesses: Guesses | None = None
     states: StateUse | None = None
     adapter: int = 0
+    looks: tuple[Look, ...] = ()
 
 
 class TableEdit(msgspec.Struct, frozen=True):

@@ -111,7 +111,20 @@ class Rows(msgspec.Struct, frozen=True, eq=False, gc=False):
         return Rows(ids, positions, stored, self.seen, self.atomic, self.content, self.mark)
 
 
+class Look(msgspec.Struct, frozen=True, gc=False):
+    """Of a stream whose media is read by cross-attention: words from row `first` on, up to where the next look begins,
+    see rows `[begin, stop)` of its media, of which a row of the cache holds some (runner/crossing.py). `own`: these
+    come before the words; else the library lets words see media behind them, and they take nothing of it but that."""
+
+    first: int
+    begin: int
+    stop: int
+    own: bool = True
+
+
 class Prompt(msgspec.Struct, frozen=True, eq=False, tag="prompt"):
-    """A whole prompt as the model's own processor and position code lay it out: for one-shot requests."""
+    """A whole prompt as the model's own processor and position code lay it out: for one-shot requests. `looks`: where
+    media is read by cross-attention, what words see of it, in order. Its rows come first, up to the first look."""
 
     rows: list[Rows]
+    looks: tuple[Look, ...] = ()

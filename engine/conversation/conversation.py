@@ -394,7 +394,7 @@ class Conversation:
         stream, family = self.stream, self.family
         stream.replies += 1
         text, cursor = Detokenizer(family.tokenizer, params.stop), stream.layout.cursor.copy()
-        ends, own = family.stop_ids, family.data.sampling
-        stream.reply = ReplyState(stream.replies, seq, params, text, stream.rows, cursor, ends, own, turn)
+        ends, own, first = family.stop_ids, family.data.sampling, family.data.first_barred
+        stream.reply = ReplyState(stream.replies, seq, params, text, stream.rows, cursor, ends, own, turn, first)
         stream.reply.guided(family.grammars, held := stream.stays_open(params))
         stream.events.append(ReplyStarted(stream.replies, seq, held))

@@ -19,7 +19,7 @@ from ...errors import InputError
 from ...streams.format import Format, State, Transition
 from ..family import Family
 from ..positions import Block, Cursor
-from ..span import Prompt, Rows, Span
+from ..span import Look, Prompt, Rows, Span
 from ..words.spelling import Unspelled
 from ..words.template import EDGE, TEXT
 
@@ -54,6 +54,7 @@ class Layout:
         # Dropped media outside a block of its kind, by that: from which position on, temporal patches, rows.
         self._passing: dict[str, tuple[int, int, int]] = {}
         self.shown: frozenset[str] = frozenset()  # the kinds of media that it has had, of those that are exclusive
+        self.looks: tuple[Look, ...] = ()  # what words see of the prompt's media, where they read it by cross-attention
         self.taken_back = 0  # rows that were laid before the last event and are not part of the stream any more
         self._rows: list[Rows] = []  # of the event that is laid now
         self._last = EDGE  # the kind of the newest item in the open user turn
@@ -79,7 +80,7 @@ class Layout:
     def prompt(self, prompt: Prompt) -> list[Rows]:
         """A whole prompt, laid out elsewhere; a reply follows."""
         self.taken_back = 0
-        self.state = State.ASSISTANT
+        self.state, self.looks = State.ASSISTANT, prompt.looks
         behind = int(prompt.rows[-1].positions.max()) + 1  # where the library's `generate` goes on
         self.cursor = Cursor(behind, behind)
         self._seal()

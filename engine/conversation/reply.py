@@ -71,6 +71,7 @@ class ReplyState:
         ends: frozenset[int],
         own: Sampling,
         turn: int = 0,
+        first_barred: tuple[int, ...] = (),
     ) -> None:
         self.id = id
         self.turn = turn
@@ -91,6 +92,7 @@ class ReplyState:
         self.unit: int | None = None  # the unit that has gone in since the last token was drawn
         self._rests, self._rested_at = 0, -1  # how often it went on from silence, and after how many tokens
         self._ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else ends)
+        self._first_barred = first_barred
         self._bias = tuple(params.logit_bias.items())
         self._way = params.over(own)
         penalties = (self._way.repetition_penalty, params.presence_penalty, params.frequency_penalty)
@@ -124,7 +126,8 @@ class ReplyState:
         """How the next token is drawn. `ahead`: the one so many tokens later, of a reply without a grammar; what it
         `said` is without those between."""
         params, way, place = self.params, self._way, len(self.ids) + ahead
-        barred = tuple(self._ends) if place < params.min_tokens else ()
+        barred = (*self._ends,) if place < params.min_tokens else ()
+        barred = barred if place else barred + self._first_barred
         allowed = b""
         guide = self.follow()
         if guide is not None:

@@ -284,8 +284,8 @@ class StreamState:
         draw = None if speaks is None else speaks.draw()
         base, seen = table.base, () if self.fronts is None else self.fronts.seen
         worn = 0 if self.wears is None else self.wears.number
-        feed = Feed(self.id, self.slot, first - base, rows, draw, table.begin - base, seen, states=use, adapter=worn)
-        return feed, edit.copies
+        place = self.id, self.slot, first - base, rows, draw, table.begin - base, seen
+        return Feed(*place, states=use, adapter=worn, looks=self.layout.looks), edit.copies
 
     def passed(self) -> list[tuple[int, Rows]]:
         """Move the head after what is fed; return (first row, run) of the runs that are wholly fed now."""

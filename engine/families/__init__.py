@@ -24,6 +24,9 @@ of other packages register such a `load` (outside.py; docs/add-a-family.md).
     smolvlm.py          SmolVLM: images, video
     qwen_vl.py          Qwen2-VL, Qwen2.5-VL: images, video
     qwen3_vl.py         Qwen3-VL and its mixtures of experts: images, video
+    across.py           whole prompts of models whose words read media by cross-attention
+    mllama.py           Llama 3.2 Vision: images
+    whisper.py          Whisper: sound
     opened.py           a model with all of its weights
     parts.py            or with those of its towers, or of its decoder, alone
     absent.py           towers that are elsewhere
@@ -62,6 +65,7 @@ BUILT_IN = {
     "llama": ".text",
     "llava": ".llava",
     "llava_onevision": ".llava_onevision",
+    "mllama": ".mllama",
     "qwen2": ".text",
     "qwen2_5_omni": ".qwen2_5_omni",  # the whole checkpoint: only its thinker is loaded
     "qwen2_5_omni_thinker": ".qwen2_5_omni",
@@ -73,6 +77,7 @@ BUILT_IN = {
     "qwen3_vl": ".qwen3_vl",
     "qwen3_vl_moe": ".qwen3_vl",
     "smolvlm": ".smolvlm",
+    "whisper": ".whisper",
 }
 
 

@@ -45,6 +45,8 @@ def _check_states(loaded: Loaded) -> None:
             f"speculative: expected layers of attention alone, got {data.name}, whose layers keep a state of all rows: "
             f"no wrong guess can be taken out of it"
         )
+    if data.crossing:
+        raise ModelError(f"speculative: expected a model that reads words, got {data.name}, which reads media across")
 
 
 def _check_words(loaded: Loaded, draft: Loaded) -> None:

@@ -57,6 +57,8 @@ def try_out(adapter: Adapter, loaded: Loaded) -> None:
     language = LanguageModel(loaded, -(-_ROWS // _PAGE), _PAGE, slots=1)
     fused = [] if language.fast is None else language.fast.linears  # each over all rows
     inside = set(loaded.text.modules()) - {layer for linear in fused for layer in linear.layers}
+    if language.crossing is not None:  # which media runs through, and none of these rows
+        inside -= language.crossing.reads
     layers = {name: layer for name, layer in loaded.text.named_modules() if layer in inside and layer in adapter.layers}
     runs: dict[Any, list[int]] = defaultdict(list)
 

@@ -80,7 +80,8 @@ def largest_turns(loaded: Loaded, config: EngineConfig) -> list[list[tuple[int, 
     if isinstance(loaded.towers, AbsentTowers):
         return []
     turns = []
-    for piece in _pieces(sized(loaded.family.spec, config.processor)):
+    whole = loaded.family.data.classes.get("audio") == "F"  # in a stream it is listened to at most
+    for piece in _pieces(sized(loaded.family.spec, config.processor), not whole):
         rows = max(1, loaded.towers.rows(piece))
         turns.append([(0, piece)] * max(1, config.encoder_tokens // rows))
     return turns
@@ -108,14 +109,14 @@ def _step(feeds: int, rows: int, page_tokens: int) -> Plan:
     return Plan(0, [], [], edits, [], [], [Feed(slot, slot, 0, [Rows(ids, places)], draw) for slot in range(feeds)])
 
 
-def _pieces(spec: MediaSpec) -> list[Segment]:
+def _pieces(spec: MediaSpec, hears: bool) -> list[Segment]:
     pieces: list[Segment] = []
     if spec.image is not None:
         pieces.append(ImageSegment(1, 0, np.zeros((*_largest(spec.image), 3), dtype=np.uint8)))
     if spec.video is not None:
         shape = (spec.temporal_patch, *_largest(spec.video), 3)
         pieces.append(VideoSegment(1, 0, np.zeros(shape, dtype=np.uint8), 0, 0))
-    if spec.audio_rate:
+    if spec.audio_rate and hears:
         samples = np.zeros(spec.block_samples + spec.look_ahead_samples, dtype=np.float32)
         pieces.append(AudioSegment(1, 0, samples, 0, spec.block_samples // spec.hop_samples, 1, 0, 0))
     return pieces

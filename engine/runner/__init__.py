@@ -3,6 +3,7 @@
 language.py     the owner of the language model: carries out a plan
 cache.py        the KV cache: pages of keys and values, and what is done to them between steps
 shapes.py       what one row takes in it, by layer
+crossing.py     layers whose words read media by cross-attention
 states.py       layers that keep one state of all rows: many streams in a step, and where their states lie
 decoder.py linears.py   a decoder in fewer operations; its linear layers as they are fastest
 lora.py         adapters over linear layers, several in one batch

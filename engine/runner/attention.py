@@ -108,6 +108,7 @@ class Step(NamedTuple):
     written to. For each other one `turns` says by layer how far queries turn to meet its keys, whose rows count as
     standing elsewhere than where they were computed. `shared`: layers that write nothing and read what an earlier one
     wrote. `chunks`: of the layers that see chunks. `states`: a `StatesStep`, where layers keep states of all rows.
+    `across`: of modules that read media by cross-attention, what rows see of it: in the pages of a layer, this part.
     """
 
     backend: int
@@ -119,6 +120,7 @@ class Step(NamedTuple):
     shared: frozenset[int] = frozenset()
     chunks: dict[int, Chunk] = {}
     states: Any = None
+    across: dict[torch.nn.Module, list[tuple[int, Part]]] = {}
 
     def seen(self, window: Reach) -> list[Part]:
         """Where each row looks in a layer of this window. ModelError for a window that the step was not made for."""
@@ -245,6 +247,17 @@ def attend(
     return merge(*zip(*attended, strict=True))[0]
 
 
+def attend_across(query: torch.Tensor, step: Step, seen: list[tuple[int, Part]], scale: float) -> torch.Tensor:
+    """Cross-attention of one layer: query `(rows, heads, dim)`, `seen` what each row sees of its media, with the layer
+    in whose pages that is. Returns `(rows, heads, wide)`; 0 for rows that see none."""
+    query, attended = query.contiguous(), []
+    for layer, part in seen:
+        keys, values = step.keys[layer], step.values[layer]
+        none = query.new_empty(0, keys.shape[2], numbers(keys)), query.new_empty(0, keys.shape[2], numbers(values))
+        attended.append(operator(query, *none, keys, values, step.target[:0], *part, scale, step.backend, 0.0))
+    return merge(*zip(*attended, strict=True))[0]
+
+
 def paged_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -268,6 +281,8 @@ def paged_attention(
         raise ModelError("expected layers whose order is that of their rows, got one with a mask of its own")
     layer: int = module.layer_idx  # type: ignore[assignment]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if module in step.across:
+        return attend_across(query[0].transpose(0, 1), step, step.across[module], scale)[None], None
     rows, new, values = (heads[0].transpose(0, 1) for heads in (query, key, value))
     if layer in step.shared:
         new, values = new[:0], values[:0]

@@ -22,6 +22,7 @@ from .attention import Backend, Chunk, Part, Reach, ReferenceBackend, Step, numb
 from .batch import FrontRows, StepRows, batched
 from .beside import Beside
 from .cache import Cache
+from .crossing import Crossing, Looked, apart
 from .graphs import Graphs, Record
 from .guesses import drawn_rows, laid_behind, result
 from .lora import Adapters, wearing
@@ -74,6 +75,7 @@ class LanguageModel:
         self.windows: set[int | Chunk] = {*windows_of(loaded.text, config), *self.chunks.values()}
         spare = record is not None  # a page and a table for rows that pad a batch
         self.states = States(loaded.text, config, slots) if loaded.family.data.stateful else None
+        self.crossing = Crossing(loaded.text) if loaded.family.data.crossing else None
         self.cache = Cache(
             shapes,
             pages + spare,
@@ -163,6 +165,8 @@ class LanguageModel:
 
     def _forward(self, feeds: list[Feed]) -> torch.Tensor:
         """All rows of the step back to back through the decoder; returns `(rows, hidden)`."""
+        if self.crossing is not None:
+            return self._crossed(self.crossing, feeds)
         worn = self.adapters.worn(feeds, self.device)
         with wearing(worn):  # what is recorded knows no adapters
             return self._computed(feeds, self.graphs if worn is None else None)
@@ -184,6 +188,33 @@ class LanguageModel:
         if self.states is not None:
             step = step._replace(states=self.states.step(feeds, self.adapters))
         return self._decoded(embeds, positions, step, more)
+
+    def _crossed(self, crossing: Crossing, feeds: list[Feed]) -> torch.Tensor:
+        """Media becomes keys and values of the layers that read it, words go through the decoder; returns
+        `(rows, hidden)`, 0 where media is."""
+        media, words, which = apart(feeds)
+        hidden = self.embed.weight.new_zeros(len(which), self.embed.weight.shape[1])
+        if media:
+            batch = batched(media)
+            shown = hidden.new_empty(len(batch), crossing.width(hidden.shape[1]))
+            laid_out(self.spans, [run for feed in media for run in feed.rows], shown)
+            slots, places = (upload(torch.from_numpy(one), self.device) for one in (batch.slots, batch.places))
+            with wearing(self.adapters.worn(media, self.device)):
+                crossing.keep(shown, self.cache, self.cache.rows(slots, places))
+        if words:
+            batch = batched(words)
+            looked = Looked(words, batch)
+            across = crossing.across(looked, batch, self.cache.tables, self.backend, self.group)
+            step = self._attention(batch)._replace(across=across)
+            embeds = self.embed(upload(torch.from_numpy(batch.ids), self.device))
+            laid_out(self.spans, [run for feed in words for run in feed.rows], embeds)
+            positions = upload(torch.from_numpy(batch.positions), self.device)
+            worn = self.adapters.worn(words, self.device)
+            more = crossing.beside(embeds, upload(torch.from_numpy(looked.own), self.device), worn is not None)
+            with wearing(worn):
+                said = self._decoded(embeds, positions, step, more)
+            hidden[upload(torch.from_numpy(np.flatnonzero(which)), self.device)] = said
+        return hidden
 
     def _apart(self, batch: StepRows) -> bool:
         """Whether layers without a window see less than the others: no row behind itself."""

@@ -198,7 +198,7 @@ def _paged(loaded: Loaded, prompt: EncodedPrompt, stops: list[int]) -> torch.Ten
     edits = [TableEdit(0, 0, list(range(pages)))]
     for start, stop in zip([0, *stops], stops, strict=False):
         use = StateUse(0 if start else None, ((stop - start, 1 if start else 0),))
-        feed = Feed(0, 0, start, _between(rows, start, stop), Draw(), states=use)
+        feed = Feed(0, 0, start, _between(rows, start, stop), Draw(), states=use, looks=prompt.looks)
         if language.run(Plan(0, [], [], edits, [], [], [feed])).failed:
             raise MemoryError("its trial ran out of memory")
         assert language.logits is not None

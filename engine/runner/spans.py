@@ -65,7 +65,8 @@ class SpanStore:
         """The prompt with its embeddings stored, an entry for each run of media."""
         pairs = zip(encoded.rows, encoded.embeds, strict=True)
         return Prompt(
-            [run if part is None else msgspec.structs.replace(run, stored=self.put(part)) for run, part in pairs]
+            [run if part is None else msgspec.structs.replace(run, stored=self.put(part)) for run, part in pairs],
+            encoded.looks,
         )
 
     def get(self, stored: Stored) -> Embeddings:

@@ -73,6 +73,8 @@ def fast_decoder(loaded: Loaded) -> FastDecoder:
     """The decoder of `loaded` as a fast one, its layers not yet packed. ModelError that says what it does otherwise."""
     if loaded.family.data.stateful:
         raise ModelError("expected layers of attention alone, got some that keep states")
+    if loaded.family.data.crossing:
+        raise ModelError("expected layers that see rows of words, got some that see media alone")
     trial = _Trial(loaded)
     fast = FastDecoder(loaded.text, loaded.family.data.axes, loaded.family.max_positions, trial.asked)
     check(fast, trial)

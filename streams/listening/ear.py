@@ -76,7 +76,7 @@ class Ear:
 
     def hear(self, seq: int, sound: Samples, asked: bool) -> list[Heard]:
         """Take the next sound, of input `seq`. `asked`: a question waits for its reply, or a reply speaks."""
-        heard: list[Heard] = [sound] if self.passes else []
+        heard: list[Heard] = [sound] if self.passes and self.turns.keeps else []
         if self._line is None or not self._line.goes_on(sound):
             heard += self._break_off(seq, sound)
             self._line = _Line(sound, self._make_resampler(RATE))
@@ -179,7 +179,7 @@ class Ear:
     def _give(self, line: _Line, upto: int | None) -> list[Heard]:
         """The sound up to sample `upto` of what was heard; None: all there is."""
         given = line.cut(upto)
-        return [] if self.passes or given is None else [given]
+        return [] if self.passes or given is None or not self.turns.keeps else [given]
 
     def _lose(self, line: _Line, upto: int | None) -> None:
         """The same, but it is lost."""

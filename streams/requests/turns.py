@@ -36,6 +36,8 @@ class TurnDetection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     idle_ms: a turn also ends after so many milliseconds of sound in which nobody spoke, 100 to 3,600,000, while no
         question waits and no reply speaks: the newest `prefix_ms` of it go in (at least 100). Once, until somebody
         speaks. With `respond` it is asked as any other. `None`: never.
+    keeps: speech goes into the cache. False: no sound does, and the events alone come; then `respond` and `interrupt`
+        have to be False.
     """
 
     detector: str = "auto"
@@ -48,6 +50,7 @@ class TurnDetection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     respond: bool = True
     interrupt: bool = True
     idle_ms: int | None = None
+    keeps: bool = True
 
     def check(self) -> None:
         """Raise InputError where a value is not one of those above; says which are."""
@@ -68,6 +71,9 @@ class TurnDetection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         ):
             if number is not None and not least <= number <= most:
                 raise InputError(f"turn_detection.{name}: expected {least} to {most}, got {number}")
+
+        if self.acts and not self.keeps:
+            raise InputError("turn_detection.keeps: expected True beside respond or interrupt, got False")
 
     @property
     def idle_sound_ms(self) -> int:

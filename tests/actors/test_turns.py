@@ -287,9 +287,41 @@ def test_in_live_the_events_alone_come(house: House) -> None:
     house.run(work())
 
 
+@pytest.mark.parametrize("format", ["turns", "live"])
+def test_a_stream_may_listen_and_keep_nothing(house: House, format: str) -> None:
+    """It tells of the same speech as a stream that keeps it, and its cache is that of one without sound."""
+    tells = TurnDetection(detector="energy", respond=False, interrupt=False)
+
+    async def heard(engine: Any, turns: TurnDetection | None, sound: np.ndarray) -> tuple[list[Any], list[Any]]:
+        async with await engine.stream(Request(format=format, turn_detection=turns)) as stream:
+            reader = Reader(stream)
+            await say(stream, sound)
+            if turns is not None:
+                await reader.see(SpeechStopped)
+            await ids(await stream.ask("Now?", most(2)))
+            kept = await held(engine, stream)
+        await reader.task
+        told = [
+            (type(event), event.turn, event.at_us) for event in (*reader.of(SpeechStarted), *reader.of(SpeechStopped))
+        ]
+        return told, kept
+
+    async def work() -> None:
+        async with house.engine() as engine:
+            sound = spoken()
+            told, kept = await heard(engine, msgspec.structs.replace(tells, keeps=False), sound)
+            theirs, more = await heard(engine, tells, sound)
+            _, without = await heard(engine, None, sound[:0])
+            assert told == theirs != []
+            assert kept == without != more
+
+    house.run(work())
+
+
 @pytest.mark.parametrize(
     ("ways", "match"),
     [
+        ({"keeps": False}, "keeps: expected True beside respond or interrupt, got False"),
         ({"detector": "ears"}, "auto, silero, energy"),
         ({"threshold": 1.0}, r"\[0.05, 0.95\], got 1.0"),
         ({"silence_ms": 20}, "100 to 60000, got 20"),

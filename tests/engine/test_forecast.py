@@ -18,9 +18,10 @@ from penstock.engine.loading.memory import weight_bytes
 from penstock.engine.loading.open import BROOK, load
 from penstock.errors import ModelError
 
+from tests.families.beside import idefics
 from tests.fixtures.recipe import model_path
 
-from .tried import llava_next, mllama, several_axes
+from .tried import llava_next, several_axes
 
 GIB = 1 << 30
 MODELS = [None, "text", "omni", "qwen3_omni", "qwen2_5_vl", "qwen3_vl", "llava", "llava_onevision", "gemma3", "smolvlm"]
@@ -149,7 +150,7 @@ def test_what_cannot_be_planned_is_one_line(tmp_path: Path) -> None:
         quantised: "expected the package optimum, which this checkpoint needs",
         untold: "expected dtype in its config.json, got none; say --dtype",
         pickled: "expected weights as safetensors, got pytorch_model.bin",
-        mllama(tmp_path / "crossed"): "expected layers that see rows of the cache alone",
+        idefics(tmp_path / "crossed"): "expected layers that see rows of the cache alone",
     }
     for folder, reason in refused.items():
         with pytest.raises(ModelError, match=rf"^{folder}: [^\n]*{reason}[^\n]*$"):

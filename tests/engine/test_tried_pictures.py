@@ -27,13 +27,14 @@ from penstock.streams.requests.request import Request, SamplingParams
 from penstock.streams.segment import Segment
 from PIL import Image
 
+from tests.families.beside import idefics
 from tests.fixtures.parts import draw, quiet
 from tests.fixtures.recipe import model_path
 from tests.reference.media import picture
 
 from .rig import TOLERANCE, Rig
 from .test_oracle1 import REPLY, assert_equal, generated, stock, turn
-from .tried import BUILDERS, mllama, several_axes
+from .tried import BUILDERS, several_axes
 
 WIDE, TALL, SMALL = picture(1, 60, 130), picture(2, 120, 50), picture(3, 40, 40)
 
@@ -163,9 +164,9 @@ def test_frames_are_not_taken_by_what_has_pictures_alone(tried: tuple[Loaded, An
 
 
 def test_what_does_not_compute_the_same_is_refused(tmp_path: Path) -> None:
-    reason = r"expected layers that see rows of the cache alone, got cross_attention_layers \[1\]; served are gemma3"
-    with pytest.raises(ModelError, match=f"model type 'mllama' is not served: {reason}"):
-        load(mllama(tmp_path), EngineConfig())
+    reason = r"expected layers that see rows of the cache alone, got cross_layer_interval 1; served are gemma3"
+    with pytest.raises(ModelError, match=f"model type 'idefics' is not served: {reason}"):
+        load(idefics(tmp_path), EngineConfig())
 
 
 def test_rows_that_see_one_another_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

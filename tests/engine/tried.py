@@ -191,29 +191,6 @@ def llava_pixtral(folder: Path) -> Path:
     return _save(folder, hf.LlavaForConditionalGeneration(config), tokenizer, processor, seed=5)
 
 
-def mllama(folder: Path) -> Path:
-    """Pictures beside the words, seen by layers of their own: nothing that rows in a cache could be."""
-    tokenizer, ids, marks = _tokenizer("<|image|>")
-    tokenizer.chat_template = CHAT.replace("<image>", "<|image|>")
-    tokenizer.bos_token = "<|endoftext|>"
-    sizes = language_sizes() | {"cross_attention_layers": [1]}
-    config = hf.MllamaConfig(
-        vision_config={
-            "hidden_size": 48, "attention_heads": 3, "num_hidden_layers": 2, "num_global_layers": 1,
-            "intermediate_size": 96, "vision_output_dim": 96, "image_size": SIDE, "patch_size": PATCH,
-            "intermediate_layers_indices": [0], "max_num_tiles": 1, "supported_aspect_ratios": [[1, 1]],
-        },
-        text_config={**sizes, **marks},
-        image_token_index=ids["<|image|>"],
-    )  # fmt: skip
-    processor = hf.MllamaProcessor(
-        image_processor=hf.MllamaImageProcessor(size={"height": SIDE, "width": SIDE}, max_image_tiles=1),
-        tokenizer=tokenizer,
-        chat_template=tokenizer.chat_template,
-    )
-    return _save(folder, hf.MllamaForConditionalGeneration(config), tokenizer, processor)
-
-
 def several_axes(folder: Path, model_type: str) -> Path:
     """A model of GLM-4V's kind: its pictures stand on three axes of positions."""
     tokenizer, ids, marks = _tokenizer("<|image|>", "<|video|>", "<|begin_of_image|>", "<|end_of_image|>",

@@ -18,6 +18,7 @@ from penstock.errors import ModelError
 from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 
 from .built import BUILDERS, TYPES
+from .crossing import CROSSING
 from .refused import REFUSED
 from .suite import Builder
 
@@ -26,9 +27,10 @@ HEAD = f"""# Every multimodal model of transformers
 
 Made by `make features` with transformers {hf.__version__}, from loads of small random models. A letter is a
 [streamability class](formats.md#how-exact-streamability-classes). "By name": a family of Penstock's own, tested in
-[families.md](families.md). "Tried": the generic way ([models.md](models.md#any-other-model)); the suite
-`tests/families` holds its answers against the library's. A type that is not served has its reason. "No small model yet"
-means that the suite has none of it: at load it is tried like any other.
+[families.md](families.md) or, where words read media by cross-attention, in `tests/families/test_crossing.py`. "Tried":
+the generic way ([models.md](models.md#any-other-model)); the suite `tests/families` holds its answers against the
+library's. A type that is not served has its reason. "No small model yet" means that the suite has none of it: at load
+it is tried like any other.
 
 """
 COLUMNS = ("model type", "how", "image", "video", "sound", "why not")
@@ -36,7 +38,7 @@ _NOBODY = "no small model yet"
 
 
 def main() -> None:
-    rows = [row(model_type) for model_type in sorted({*MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES, *TYPES})]
+    rows = [row(model_type) for model_type in sorted({*MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES, *TYPES, *CROSSING})]
     served = sum(bool(cells[1]) for cells in rows)
     told = f"Served: {served} of {len(rows)} types.\n\n"
     PAGE.write_text(HEAD + told + table([list(COLUMNS), ["---"] * len(COLUMNS), *rows]), encoding="utf-8")
@@ -58,6 +60,9 @@ def row(model_type: str) -> list[str]:
 
 
 def _native(model_type: str) -> dict[str, str]:
+    if model_type in CROSSING:
+        with tempfile.TemporaryDirectory() as folder:
+            return load(CROSSING[model_type](Path(folder)), EngineConfig()).family.data.classes
     from tests.features import MODEL_TYPES
     from tests.fixtures.loaded import served
 

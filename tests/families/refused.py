@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tests.engine.tried import mllama
-
 from . import beside, hearing, later, refusals
 from .refusals import named
 from .suite import Builder
@@ -36,11 +34,9 @@ REFUSED: dict[str, Refusal] = {
     "git": Refusal(refusals.git, "its attention cannot be replaced"),
     "kosmos-2": Refusal(refusals.kosmos2, "expected image_token on its Kosmos2Processor"),
     "kyutai_speech_to_text": Refusal(refusals.kyutai_speech_to_text, _BESIDE),
-    "mllama": Refusal(mllama, "expected layers that see rows of the cache alone, got cross_attention_layers"),
     "pix2struct": Refusal(named("pix2struct"), _ENCODER),
     "t5gemma2": Refusal(named("t5gemma2"), _ENCODER),
     "udop": Refusal(named("udop"), _ENCODER),
     "vibevoice_asr": Refusal(hearing.vibevoice_asr, "its tower makes other rows of a sound each time"),
     "voxtral_realtime": Refusal(named("voxtral_realtime"), _BESIDE),
-    "whisper": Refusal(named("whisper"), _ENCODER),
 }

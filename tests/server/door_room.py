@@ -91,6 +91,7 @@ class DoorRoom(ABC):
         request, stream = command.request, SteppedStream()
         request.check()
         self.requests.append(request)
+        stream.listens = request.turn_detection
         self.streams[channel] = stream
         if request.system:
             stream.said.append(("system", request.system))

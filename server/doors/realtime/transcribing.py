@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from ....errors import InputError
 from ....streams.event import Appended, Closed, Dropped, Error, ReplyDone, SpeechStarted, SpeechStopped, Token
 from ....streams.item import AudioChunk
@@ -156,8 +158,10 @@ class TranscribingDoor:
     def _to_stream(self, chunk: AudioChunk, event_id: str | None) -> list[Told]:
         commands = list[Told]()
         if not self._open:
-            self._open, self._listens = True, None
-            commands.append(c.OpenStream(stream=_LISTENS, request=Request(format="turns"), ref=("listen", event_id)))
+            self._open = True
+            listens = Request(format="turns", turn_detection=self._detection)
+            self._listens = self._detection
+            commands.append(c.OpenStream(stream=_LISTENS, request=listens, ref=("listen", event_id)))
         append = c.AppendItem(stream=_LISTENS, item=chunk, size=len(chunk.data), ref=("sound", event_id))
         return [*commands, *self._listen(), append]
 
@@ -172,8 +176,10 @@ class TranscribingDoor:
 
     @property
     def _detection(self) -> TurnDetection | None:
-        """What the stream is to listen for. It asks nothing by itself."""
-        return detection_of(self._input["turn_detection"], True)
+        """What the stream is to listen for. It asks nothing by itself, and keeps nothing: what is said is asked for as
+        a prompt of its own."""
+        detection = detection_of(self._input["turn_detection"], True)
+        return detection and msgspec.structs.replace(detection, keeps=False)
 
     def _listen(self) -> list[Told]:
         """Let the stream listen for what is wanted."""
