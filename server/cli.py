@@ -251,7 +251,8 @@ def _pieces(info: EngineInfo) -> list[tuple[str, str]]:
     waits = [f"{kind} in clips of {info.pieces[kind]:g} s, or up to the question (class E)" for kind in clips]
     without = [f"no {kind}: {why}" for kind, why in info.left_out.items()]
     keeps = ["its layers keep a state of all rows (class G): streams have no window"] if info.stateful else []
-    return [("", line) for line in waits + without + keeps]
+    alone = ["one prompt and one reply a stream: nothing is appended or asked"] if info.one_shot else []
+    return [("", line) for line in waits + without + keeps + alone]
 
 
 def _shares(memory: Memory) -> list[tuple[str, str]]:

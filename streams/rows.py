@@ -18,7 +18,8 @@ def embedding_segment(item: Embedding, spec: RowSpec) -> EmbeddingSegment:
     """The item as a segment. InputError for another kind, shape or type, for numbers that are not finite, and where a
     grid, times or deeper features are missing or too many."""
     if item.kind not in spec.ids:
-        raise InputError(f"embedding: expected kind {', '.join(spec.ids)}, got {item.kind!r}")
+        kinds = f"kind {', '.join(spec.ids)}" if spec.ids else "none, since this model takes no rows made elsewhere"
+        raise InputError(f"embedding: expected {kinds}, got {item.kind!r}")
     tensors = {"rows": item.data} if isinstance(item.data, np.ndarray) else read_tensors(item.data)
     others = tensors.keys() - {"rows", "deep"}
     if "rows" not in tensors or others:

@@ -4,7 +4,7 @@ families; a family says what words see of it (`Look`)."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -12,11 +12,27 @@ import torch
 
 from ...errors import InputError, ModelError
 from ...streams.event import Seen
+from ...streams.requests.prompt import Content
 from ...streams.segment import AudioSegment, MediaSpec, RowSpec, Segment, VideoSegment
 from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan
 from ..family import TimeTaken
 from ..span import Look, Rows, Span
 from .parts import wanted
+
+
+class LargestPrompt(NamedTuple):
+    """The one that takes most of the towers: `rows` pass through them at once."""
+
+    content: Content
+    rows: int
+
+
+@runtime_checkable
+class WholePrompts(Protocol):
+    """Towers whose media comes in whole prompts alone."""
+
+    @property
+    def largest_prompt(self) -> LargestPrompt: ...
 
 
 class PromptTowers:

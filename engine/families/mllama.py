@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ...errors import ModelError
-from ...streams.requests.prompt import Content
+from ...streams.requests.prompt import Content, Media
 from ...streams.segment import MediaSpec, RowSpec
 from ..embeddings import Embeddings, EncodedPrompt, Features
 from ..family import Family, FamilyData, Loaded
@@ -23,7 +23,7 @@ from ..runner.crossing import packed
 from ..runner.gate import tower_pass
 from ..span import Look
 from ..words.template import learn
-from .across import check_whole, laid_across
+from .across import LargestPrompt, check_whole, laid_across
 from .one_axis import OneAxisTowers
 from .prompt import process
 from .towers import open_sight
@@ -44,6 +44,15 @@ class MllamaTowers(OneAxisTowers):
     def taken(self) -> RowSpec:
         """None are taken: words see a picture by its tiles."""
         return RowSpec(0, {})
+
+    @property
+    def largest_prompt(self) -> LargestPrompt:
+        """One picture of as many tiles as there may be."""
+        size = self.processor.image_processor.size
+        tiles = self.processor.image_processor.max_image_tiles
+        picture = Media("image", np.zeros((size["height"], size["width"] * tiles, 3), np.uint8))
+        rows = tiles * self.model.vision_model.num_patches
+        return LargestPrompt(Content([picture], text=self.processor.image_token, video_fps=1.0), rows)
 
     @torch.inference_mode()
     def prompt(self, content: Content, known: Features | None = None) -> EncodedPrompt:

@@ -17,19 +17,19 @@ import torch
 
 from ...codecs.resample import resample
 from ...errors import InputError, ModelError
-from ...streams.requests.prompt import Content
+from ...streams.requests.prompt import Content, Media
 from ...streams.requests.transcription import Transcription
 from ...streams.segment import MediaSpec
 from ..embeddings import Embeddings, EncodedPrompt, Features
 from ..family import Family, FamilyData, Loaded
 from ..logits import LogitRule
-from ..runner.attention import NAME
+from ..runner.attention import ALONE, NAME
 from ..runner.gate import tower_pass
 from ..runner.library import transformers
 from ..span import Look
 from ..words.spelling import spelling_of
 from ..words.template import EDGE, TEXT, Turns
-from .across import PromptTowers, by_pages, check_whole, laid_across
+from .across import LargestPrompt, PromptTowers, by_pages, check_whole, laid_across
 from .opened import open_model
 from .prompt import check_ids
 
@@ -76,11 +76,10 @@ class Tokens:
 
 
 class WhisperTowers(PromptTowers):
-    """The encoder, and what the decoder begins with. `stock`: the decoder with the library's attention, which finds the
-    language."""
+    """The encoder, and what the decoder begins with."""
 
-    def __init__(self, model: Any, processor: Any, stock: Any, tokens: Tokens) -> None:
-        self.whole, self._stock, self._tokens = model, stock, tokens
+    def __init__(self, model: Any, processor: Any, tokens: Tokens) -> None:
+        self.whole, self._tokens = model, tokens
         self._ear, self._tokenizer = processor.feature_extractor, processor.tokenizer
         self.blocks = list(model.model.encoder.layers)
         self._longest = self._ear.n_samples
@@ -88,6 +87,12 @@ class WhisperTowers(PromptTowers):
     def spec(self) -> MediaSpec:
         """A stream may listen to sound, and keeps none."""
         return MediaSpec(audio_rate=self._ear.sampling_rate)
+
+    @property
+    def largest_prompt(self) -> LargestPrompt:
+        """One that is as long as a sound may be."""
+        sound = Media("audio", np.zeros(self._longest, np.float32))
+        return LargestPrompt(Content([sound], text=_TASKS[0]), self.whole.config.max_source_positions)
 
     @torch.inference_mode()
     def prompt(self, content: Content, known: Features | None = None) -> EncodedPrompt:
@@ -134,7 +139,8 @@ class WhisperTowers(PromptTowers):
     def _language(self, states: torch.Tensor) -> int:
         """The likeliest of the languages, by the first token that the decoder would say."""
         start = torch.tensor([[self._tokens.start]], device=states.device)
-        hidden = self._stock(input_ids=start, encoder_hidden_states=states[None], use_cache=False).last_hidden_state
+        decoder, more = self.whole.model.decoder, {"use_cache": False, "step": ALONE}
+        hidden = tower_pass(decoder, input_ids=start, encoder_hidden_states=states[None], **more).last_hidden_state
         ids = list(self._tokens.languages.values())
         return ids[int(self.whole.proj_out(hidden)[0, -1, ids].argmax())]
 
@@ -145,6 +151,8 @@ def _is_asked(content: Content) -> bool:
 
 
 def _words(content: Content) -> str:
+    if content.tools:
+        raise InputError(f"tools: expected none, since Whisper calls nothing, got {len(content.tools)}")
     if content.messages is None:
         return content.text or ""
     [*others, last] = content.messages
@@ -162,10 +170,8 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     config, tokenizer, generation = model.config, processor.tokenizer, model.generation_config
     tokens = Tokens(tokenizer, generation)
     decoder = model.model.decoder
-    weights = {id(tensor): tensor for tensor in (*decoder.parameters(), *decoder.buffers())}
-    stock = copy.deepcopy(decoder, weights)  # the same weights
     text = by_pages(decoder, NAME, _decoders)
-    towers = WhisperTowers(model, processor, stock, tokens)
+    towers = WhisperTowers(model, processor, tokens)
     data = FamilyData(
         name=config.model_type,
         model=str(path),

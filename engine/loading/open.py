@@ -122,10 +122,11 @@ def _expecting(loaded: Loaded, checkpoint: Checkpoint, files: list[Path], named:
 
 def _take_rows(loaded: Loaded) -> None:
     """Say what rows that were made elsewhere have to be like. Those that stand for words have the end's id; there are
-    none where the layers have embeddings of the words, too."""
+    none where the layers have embeddings of the words, too, or where words read media across."""
     family, width = loaded.family, loaded.text.get_input_embeddings().weight.shape[1]
     taken = loaded.towers.taken()
-    words = {} if has_layer_words(loaded.text, loaded.config) else {"text": min(family.stop_ids, default=0)}
+    none = has_layer_words(loaded.text, loaded.config) or family.data.crossing
+    words = {} if none else {"text": min(family.stop_ids, default=0)}
     ids = taken.ids | words
     spec = msgspec.structs.replace(family.spec, rows=msgspec.structs.replace(taken, width=width, ids=ids))
     family.data = msgspec.structs.replace(family.data, spec=spec)

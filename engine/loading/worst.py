@@ -18,6 +18,7 @@ from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, Segment, S
 from ...streams.size import fit
 from ..config import EngineConfig
 from ..families.absent import AbsentTowers
+from ..families.across import LargestPrompt, WholePrompts
 from ..family import Loaded
 from ..plan import Draw, Feed, Plan, TableEdit
 from ..runner.attention import Backend
@@ -70,6 +71,8 @@ def measured(
     step = peak(partial(language.run, plan))
     del language  # with its pages, before the encoder is measured
     turns = [peak(partial(loaded.towers.encode, turn)) for turn in largest_turns(loaded, config)]
+    if (largest := largest_prompt(loaded)) is not None:
+        turns.append(peak(partial(loaded.towers.prompt, largest.content)))
     loaded.towers.forget(0)
     return step, max(turns, default=0)
 
@@ -85,6 +88,11 @@ def largest_turns(loaded: Loaded, config: EngineConfig) -> list[list[tuple[int, 
         rows = max(1, loaded.towers.rows(piece))
         turns.append([(0, piece)] * max(1, config.encoder_tokens // rows))
     return turns
+
+
+def largest_prompt(loaded: Loaded) -> LargestPrompt | None:
+    """What takes most of towers that encode whole prompts alone; None where they take pieces, too."""
+    return loaded.towers.largest_prompt if isinstance(loaded.towers, WholePrompts) else None
 
 
 def linear_layers(modules: Iterable[Any]) -> list[Any]:
@@ -152,4 +160,7 @@ def _estimated_turn(loaded: Loaded, config: EngineConfig) -> int:
         raw = np.size(getattr(piece, "pixels", getattr(piece, "samples", 0)))
         passed = rows * _MERGED * (_WIDE + _NARROW) * max(widths, default=0) * size
         turns.append(len(turn) * (passed + min(raw, rows * _PIXELS) * (8 + size)) + raw * _RESIZED)
+    if (largest := largest_prompt(loaded)) is not None:
+        raw = sum(np.size(piece.data) for pieces in largest.content.by_kind().values() for piece in pieces)
+        turns.append(largest.rows * (_WIDE + _NARROW) * max(widths, default=0) * size + raw * _RESIZED)
     return max(turns)

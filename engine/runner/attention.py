@@ -129,6 +129,10 @@ class Step(NamedTuple):
         return self.parts[window]
 
 
+# In place of a step, for a pass without a cache in which each row sees all keys that are given.
+ALONE = Step(0, [], [], torch.empty(0), {})
+
+
 class ReferenceBackend(Backend):
     """Slow and obvious: gathers each sequence's history and takes a softmax in float32. Off the CPU it waits for the
     device at each run, to learn how long the history is."""
@@ -279,6 +283,9 @@ def paged_attention(
         raise ModelError("expected layers that hand on to attention what is beside the rows, got one that does not")
     if attention_mask is not None:
         raise ModelError("expected layers whose order is that of their rows, got one with a mask of its own")
+    if step is ALONE:
+        seen = torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=scaling, enable_gqa=True)
+        return seen.transpose(1, 2), None
     layer: int = module.layer_idx  # type: ignore[assignment]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if module in step.across:

@@ -133,4 +133,5 @@ class Looked:
         begins, stops = ((edge - place + packed - 1) // packed for edge in (self.begins, self.stops))
         slots, firsts, lengths = (upload(torch.from_numpy(one), tables.device) for one in (rows.slots, begins, stops))
         part = backend.prepare(Part(tables, slots, lengths, torch.from_numpy(self.runs)), stops, group)
-        return part._replace(firsts=firsts) if begins.any() else part
+        # Where rows see nothing, firsts are given too: not every kernel takes an empty history for one.
+        return part._replace(firsts=firsts) if begins.any() or not stops.all() else part

@@ -18,12 +18,15 @@ import transformers as hf
 from penstock.actors.engine import Engine
 from penstock.engine.command import Fork
 from penstock.engine.config import EngineConfig
+from penstock.engine.embeddings import EncodedPrompt
 from penstock.engine.families.prompt import process
 from penstock.engine.family import Loaded
 from penstock.engine.loading.open import load
+from penstock.engine.loading.worst import measured, worst_case
+from penstock.engine.runner.attention import ReferenceBackend
 from penstock.engine.runner.crossing import packed
 from penstock.errors import InputError
-from penstock.streams.item import AudioChunk, Image, Text
+from penstock.streams.item import AudioChunk, Embedding, Image, Text
 from penstock.streams.requests.prompt import Content, Media, Piece
 from penstock.streams.requests.request import Request, SamplingParams
 
@@ -35,6 +38,8 @@ from tests.families.test_whole_prompts import Prompts
 from tests.fixtures.adapters import merge, write_adapter
 from tests.reference.media import picture, sound
 
+# transformers 5.17 warns of a name that it uses itself.
+pytestmark = pytest.mark.filterwarnings("ignore:`hidden_state` is deprecated:FutureWarning")
 RATE = 16_000
 GREEDY = SamplingParams(max_tokens=REPLY)
 WIDE, TALL, SMALL = picture(1, 60, 130), picture(2, 130, 50), picture(3, 40, 40)
@@ -305,6 +310,21 @@ async def _goes_on_elsewhere(loaded: Loaded, file: Path) -> None:
             await one.close()
 
 
+@pytest.mark.parametrize("kind", ["sees", "hears"])
+def test_memory_is_kept_for_the_largest_prompt(kind: str, request: pytest.FixtureRequest) -> None:
+    """Which is run where memory is measured, and estimated elsewhere."""
+    loaded, ran = request.getfixturevalue(kind)[0], []
+
+    def peak(work: Callable[[], Any]) -> int:
+        ran.append(work())
+        return len(ran)
+
+    assert measured(loaded, EngineConfig(), ReferenceBackend(), peak) == (1, 2)
+    assert isinstance(ran[1], EncodedPrompt) and ran[1].looks
+    _, turn_bytes = worst_case(loaded, EngineConfig(), ReferenceBackend())
+    assert turn_bytes > 10 * loaded.towers.largest_prompt.rows
+
+
 Refusal = tuple[Callable[[], Request], str]
 REFUSED: dict[str, Refusal] = {
     "two sounds": (
@@ -324,6 +344,10 @@ REFUSED: dict[str, Refusal] = {
     "an unknown language": (
         lambda: Request(messages=[turn(("audio", SHORT), "transcribe klingon")]),
         "got 'transcribe klingon'",
+    ),
+    "tools": (
+        lambda: Request(messages=[turn(("audio", SHORT))], tools=[{"type": "function", "function": {"name": "go"}}]),
+        "tools: expected none, since Whisper calls nothing, got 1",
     ),
     "a conversation": (
         lambda: Request(messages=[turn(("audio", SHORT)), said("A door."), turn("transcribe")]),
@@ -349,6 +373,9 @@ async def _prompts_alone(sees: Loaded, hears: Loaded) -> None:
     async with Engine(sees, EngineConfig(kv_tokens=512)) as engine:
         with pytest.raises(InputError, match="format: expected turns or interrupt, .* image of mllama would change"):
             await engine.stream(Request(format="live"))
+        rows = Embedding(np.zeros((3, 64), np.float32), "text")
+        with pytest.raises(InputError, match="embedding: expected none, since this model takes no rows made elsewhere"):
+            await (await engine.stream(Request(messages=[turn(("embedding", rows), "Well?")]))).prompted()
         stream = await engine.stream(Request())
         with pytest.raises(InputError, match="image: expected it in the request's own prompt"):
             await stream.append(Image(SMALL))

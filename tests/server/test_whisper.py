@@ -76,8 +76,11 @@ def _file() -> bytes:
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # the SDK says so of its translations
 def test_a_file_becomes_words(folder: Path) -> None:
     async def main() -> None:
-        async with Engine(load(folder, EngineConfig()), EngineConfig(kv_tokens=2048)) as engine, serving(engine) as url:
-            client = AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60)
+        async with (
+            Engine(load(folder, EngineConfig()), EngineConfig(kv_tokens=2048)) as engine,
+            serving(engine) as url,
+            AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client,
+        ):
             ask, name = client.audio.transcriptions.create, folder.name
             told = await ask(model=name, file=("a.wav", _file()), language="en")
             assert told.text == _words(folder) != ""
