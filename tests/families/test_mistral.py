@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import shutil
 import sys
 from importlib.abc import MetaPathFinder
 from pathlib import Path
@@ -129,3 +131,16 @@ def test_a_model_of_text_has_the_same_words_where_the_package_is_installed(tmp_p
     known = hf.AutoTokenizer.from_pretrained(tmp_path, mistral_format=True).apply_chat_template(messages)["input_ids"]
     prompt = loaded.towers.prompt(Content([], messages=messages, video_fps=2.0))
     assert [id for run in prompt.rows for id in run.ids.tolist()] == known
+
+
+def test_a_checkpoint_says_in_its_configuration_how_it_is_asked(tried: Tried, tmp_path: Path) -> None:
+    folder = shutil.copytree(tried.loaded.family.data.model, tmp_path / "own")
+    config = json.loads((folder / "config.json").read_text())
+    whole = {"question": "[AUDIO] Well?", "whole": True}
+    (folder / "config.json").write_text(json.dumps({**config, "transcription": whole}))
+    wording = load(folder, EngineConfig()).family.data.transcription
+    assert wording is not None
+    assert wording.asking(cast(Item, SHORT)) == {"prompt": "[AUDIO] Well?", "media": [SHORT]}
+    (folder / "config.json").write_text(json.dumps({**config, "transcription": {**whole, "system": "You write."}}))
+    with pytest.raises(ModelError, match="transcription.whole: expected no system and no hint beside whole prompts"):
+        load(folder, EngineConfig())
