@@ -8,10 +8,13 @@ for how long, is decided in encode.py.
 
 from __future__ import annotations
 
-import logging
+import socket
 import time
-from contextlib import ExitStack
+from concurrent.futures import Future, wait
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from threading import Event, Thread, Timer
+from typing import NamedTuple
 
 import torch
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
@@ -21,6 +24,7 @@ from ..engine.config import EngineConfig
 from ..engine.embeddings import EncodedPrompt, EncodedSpan, Features
 from ..engine.encoding import encode
 from ..engine.families.absent import AbsentTowers
+from ..engine.families.loudness import Loudness
 from ..engine.family import Loaded
 from ..engine.remote import (
     ANSWERS,
@@ -39,18 +43,40 @@ from ..errors import EncoderAwayError, InputError, LimitError, ModelError, error
 from ..streams.requests.prompt import Content
 from ..streams.segment import Segment
 
-log = logging.getLogger("penstock.actors")
-
 PATH = "/v1/encode"
 _OPEN_SECONDS = 5.0
 # An encoder that does not answer a ping within this time is taken for lost; the thread that encodes does not answer it.
 _PING_SECONDS = 10.0
+# So long who asks waits for a connection; what takes longer is not there yet, and others are not held up by it.
+_SOON_SECONDS = 0.1
+# An encoder that has not answered a question by then is taken for lost, though it answers pings. It may have much to do
+# for other engines, and be no faster than a CPU.
+_ANSWER_SECONDS = 120.0
 # Between two tries at the start.
 _PAUSE_SECONDS = 0.2
 
 
+class _Connection(NamedTuple):
+    """One connection, what ends it, how many bytes the encoder takes at once, and whether its answer is too late."""
+
+    socket: ClientConnection
+    ends: ExitStack
+    most_bytes: int
+    late: Event
+
+    def give_up(self) -> None:
+        self.late.set()
+        self.cut()
+
+    def cut(self) -> None:
+        """End it under a call that sends or waits."""
+        with suppress(OSError):
+            socket.socket.shutdown(self.socket.socket, socket.SHUT_RDWR)
+
+
 class EncoderLine:
-    """The connection to one encoder, which has to be as `expected`; made when it is needed, and made again."""
+    """The connection to one encoder, which has to be as `expected`; made when it is needed, and made again. Who asks
+    does not wait for it: an address that does not answer holds nobody up."""
 
     def __init__(self, url: str, key: str | None, expected: Hello) -> None:
         """Raises ModelError where `url` is no address of a WebSocket."""
@@ -60,30 +86,32 @@ class EncoderLine:
         self._address = url if url.count("/") > 2 else url + PATH
         self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._expected = expected
-        self._socket: ClientConnection | None = None
-        self._ends = ExitStack()  # of that connection
-        self._closed = False
-        self._most_bytes = 0  # that it takes at once
+        self._made: _Connection | None = None
+        self._opening: Future[_Connection] | None = None
+        self._closed = self._asks = False
+        self._why = f"encoder {url}: has not answered yet"  # it was away, when it was last
         self.lost = 0  # how often a connection has ended
 
     @property
     def here(self) -> bool:
         """Whether the encoder was reached when it was asked last."""
-        return self._socket is not None
+        return self._made is not None
 
     def ask(self, question: RemoteQuestion) -> RemoteAnswer:
         """Its answer. EncoderAwayError where it cannot be reached; another PenstockError where it refuses."""
         data = encode(question)
+        made = self._made = self._made or self._reached()
+        if len(data) > made.most_bytes:
+            raise LimitError(f"encoder {self.url}: expected at most {made.most_bytes} bytes, got {len(data)}")
         try:
-            if self._socket is None:
-                self._socket = self._opened()
-            if len(data) > self._most_bytes:
-                raise LimitError(f"encoder {self.url}: expected at most {self._most_bytes} bytes, got {len(data)}")
-            self._socket.send(data)
-            found = ANSWERS.decode(self._received())
+            found = ANSWERS.decode(self._answered(made, data))
         except ConnectionClosed as error:
-            self._drop()
-            raise EncoderAwayError(f"encoder {self.url}: the connection has ended ({error})") from None
+            self.lost += 1
+            self._made = None
+            made.ends.close()
+            why = f"no answer in {_ANSWER_SECONDS:g} s" if made.late.is_set() else f"the connection has ended ({error})"
+            self._why = f"encoder {self.url}: {why}"
+            raise EncoderAwayError(self._why) from None
         if isinstance(found, RefusedWork):
             raise error_of(found.code, found.message)
         return found
@@ -92,7 +120,7 @@ class EncoderLine:
         """See that it is there and as expected, and try again until `until` (`time.monotonic`). EncoderAwayError."""
         while True:
             try:
-                self._socket = self._socket or self._opened()
+                self._made = self._made or self._opened()
                 return
             except EncoderAwayError:
                 if time.monotonic() >= until or self._closed:
@@ -102,24 +130,73 @@ class EncoderLine:
     def close(self) -> None:
         """End the connection, also under a call that waits; there will be no other."""
         self._closed = True
-        self._ends.close()
+        if (opening := self._opening) is not None:
+            opening.add_done_callback(lambda done: done.exception() or done.result().ends.close())
+        if (made := self._made) is not None:
+            if self._asks:
+                made.cut()
+            made.ends.close()
 
-    def _opened(self) -> ClientConnection:
+    def _answered(self, made: _Connection, data: bytes) -> bytes:
+        self._asks, timer = True, Timer(_ANSWER_SECONDS, made.give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            made.socket.send(data)
+            return _bytes(made.socket.recv())
+        finally:
+            timer.cancel()
+            self._asks = False
+
+    def _reached(self) -> _Connection:
+        """The connection, which a thread of its own makes. EncoderAwayError while there is none."""
+        soon = 0.0
+        if self._opening is None:
+            self._opening, soon = Future(), _SOON_SECONDS
+            Thread(target=self._open, args=(self._opening,), name="penstock-encoder-line", daemon=True).start()
+        if not wait([self._opening], soon).done:
+            raise EncoderAwayError(self._why)
+        opening, self._opening = self._opening, None
+        try:
+            return opening.result()
+        except EncoderAwayError as error:
+            self._why = str(error)
+            raise
+
+    def _open(self, opening: Future[_Connection]) -> None:
+        try:
+            opening.set_result(self._opened())
+        except Exception as error:  # it is raised where the connection is wanted
+            opening.set_exception(error)
+
+    def _opened(self) -> _Connection:
         if self._closed:
             raise EncoderAwayError(f"encoder {self.url}: the engine is stopped")
+        with ExitStack() as ends:
+            line = ends.enter_context(self._connected())
+            try:
+                hello = ANSWERS.decode(_bytes(line.recv(timeout=_OPEN_SECONDS)))
+            except (ConnectionClosed, TimeoutError, TypeError, ValueError) as error:
+                why = str(error) or type(error).__name__
+                raise EncoderAwayError(
+                    f"encoder {self.url}: expected an encoder to say what it has, got {why}"
+                ) from None
+            self._check(hello)
+            assert isinstance(hello, Hello)
+            return _Connection(line, ends.pop_all(), hello.most_bytes, Event())
+
+    def _connected(self) -> ClientConnection:
         try:
-            socket = self._ends.enter_context(
-                connect(
-                    self._address,
-                    additional_headers=self._headers,
-                    open_timeout=_OPEN_SECONDS,
-                    close_timeout=_OPEN_SECONDS,
-                    ping_interval=_PING_SECONDS,
-                    ping_timeout=_PING_SECONDS,
-                    compression=None,
-                    max_size=None,
-                    proxy=None,
-                )
+            return connect(
+                self._address,
+                additional_headers=self._headers,
+                open_timeout=_OPEN_SECONDS,
+                close_timeout=_OPEN_SECONDS,
+                ping_interval=_PING_SECONDS,
+                ping_timeout=_PING_SECONDS,
+                compression=None,
+                max_size=None,
+                proxy=None,
             )
         except InvalidStatus as error:
             body = " ".join((error.response.body or b"").decode(errors="replace").split())
@@ -129,19 +206,6 @@ class EncoderLine:
         except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed) as error:
             why = str(error) or type(error).__name__
             raise EncoderAwayError(f"encoder {self.url}: cannot be reached ({why})") from None
-        try:
-            hello = ANSWERS.decode(_bytes(socket.recv(timeout=_OPEN_SECONDS)))
-            self._check(hello)
-            assert isinstance(hello, Hello)
-            self._most_bytes = hello.most_bytes
-        except (ConnectionClosed, TimeoutError, TypeError, ValueError) as error:
-            self._ends.close()
-            why = str(error) or type(error).__name__
-            raise EncoderAwayError(f"encoder {self.url}: expected an encoder to say what it has, got {why}") from None
-        except EncoderAwayError:
-            self._ends.close()
-            raise
-        return socket
 
     def _check(self, hello: RemoteAnswer) -> None:
         """EncoderAwayError, with both, where another encoder is there than the one that is expected."""
@@ -155,31 +219,22 @@ class EncoderLine:
                 model = getattr(hello, "model", "no model")
                 raise EncoderAwayError(f"encoder {self.url}: expected {what} {wanted}, got {got} ({model})")
 
-    def _received(self) -> bytes:
-        assert self._socket is not None
-        return _bytes(self._socket.recv())
 
-    def _drop(self) -> None:
-        self.lost += 1
-        self._socket = None
-        self._ends.close()
-
-
-class RemoteTowers(AbsentTowers):
+class RemoteTowers(Loudness, AbsentTowers):
     """The towers of an engine whose encoder is elsewhere. `worked`: seconds that it has worked for this engine."""
 
     def __init__(self, absent: AbsentTowers, line: EncoderLine, device: torch.device) -> None:
-        super().__init__(absent.family_towers, device)
+        Loudness.__init__(self)
+        AbsentTowers.__init__(self, absent.family_towers, device)
         self.line = line
         self.worked = 0.0
         self._device = device
-        self._loudest: dict[int, float] = {}
 
     def encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:
         """Spans of (stream, segment) pairs. EncoderAwayError, and whatever the encoder refuses them with."""
         if not batch:
             return []
-        pieces = [RemotePiece(stream, segment, self._loudest.get(stream)) for stream, segment in batch]
+        pieces = [RemotePiece(stream, segment, self.loudest(stream)) for stream, segment in batch]
         made = self.line.ask(EncodePieces(pieces))
         assert isinstance(made, MadeSpans)
         if len(made.spans) != len(batch):
@@ -200,19 +255,6 @@ class RemoteTowers(AbsentTowers):
     def statistics(self) -> dict[str, object]:
         """Where the encoder is, whether it was there when it was asked last, how often it was lost."""
         return {"url": self.line.url, "here": self.line.here, "lost": self.line.lost, "seconds": self.worked}
-
-    def fork(self, stream: int, twin: int) -> None:
-        if stream in self._loudest:
-            self._loudest[twin] = self._loudest[stream]
-
-    def loudest(self, stream: int) -> float | None:
-        return self._loudest.get(stream)
-
-    def heard(self, stream: int, loudest: float) -> None:
-        self._loudest[stream] = loudest
-
-    def forget(self, stream: int) -> None:
-        self._loudest.pop(stream, None)
 
 
 def with_encoder(loaded: Loaded, config: EngineConfig) -> Loaded:

@@ -50,11 +50,13 @@ class FamilyData(msgspec.Struct, frozen=True):
     after sound inside video stand at one position. frame_rows: how many rows a frame of video has in a model with one
     axis; 0 where frames tell their time in words. transcription: how it is asked for the words of a sound; None: that
     is not known. left_out: kinds of media that the model is not served with, each with the reason. together: kinds of
-    which a piece goes in whole, since some of its rows see one another. stateful: its layers keep states of all rows,
-    which no row can be taken out of (class "G" beside those of its modalities). crossing: its words read media by
-    cross-attention, in layers that see nothing else. one_shot: a stream is a request's own prompt and one reply to it,
-    since the model has no conversations. `first_barred`: ids that no reply begins with. exclusive: kinds of which a
-    stream takes one, each with the id of its rows: beside another they would be other rows.
+    which a piece goes in whole, since some of its rows see one another. most_together: how many rows that see one
+    another may stand side by side, as many as the narrowest layer sees, though the library lets more of them see one
+    another; 0: any number. stateful: its layers keep states of all rows, which no row can be taken out of (class "G"
+    beside those of its modalities). crossing: its words read media by cross-attention, in layers that see nothing else.
+    one_shot: a stream is a request's own prompt and one reply to it, since the model has no conversations.
+    first_barred: ids that no reply begins with. exclusive: kinds of which a stream takes one, each with the id of its
+    rows: beside another they would be other rows.
     """
 
     name: str
@@ -81,6 +83,7 @@ class FamilyData(msgspec.Struct, frozen=True):
     transcription: Transcription | None = None
     left_out: dict[str, str] = {}
     together: frozenset[str] = frozenset()
+    most_together: int = 0
     stateful: bool = False
     exclusive: dict[str, int] = {}
     crossing: bool = False
@@ -177,6 +180,11 @@ class Family:
     def atomic(self, modality: str) -> bool:
         return self.data.classes.get(modality) == "D" or modality in self.data.together
 
+    def check_run(self, modality: str, rows: int) -> None:
+        """Raise InputError where so many rows of this modality would see one another."""
+        if self.atomic(modality):
+            check_together(modality, rows, self.data.most_together)
+
     def check_media(self, request: Request) -> None:
         """Raise InputError where video cannot have the rates or the sizes of the request, or not so much may be
         dropped."""
@@ -236,6 +244,15 @@ class Family:
                 f"{', '.join(changing)} of {self.data.name} would change what is cached already, or be something else "
                 f"than in a prompt (class F), got {format.name}"
             )
+
+
+def check_together(what: str, rows: int, most: int) -> None:
+    """Raise InputError where more rows than `most` would see one another (`FamilyData.most_together`)."""
+    if most and rows > most:
+        raise InputError(
+            f"{what}: expected at most {most} rows that see one another, as many as a layer of this model sees, got "
+            f"{rows}"
+        )
 
 
 class TimeTaken(NamedTuple):

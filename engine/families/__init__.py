@@ -34,6 +34,7 @@ of other packages register such a `load` (outside.py; docs/add-a-family.md).
     towers.py           towers that see, in pieces between decode steps: Qwen's, and the base of the others
     prompt.py           a whole prompt through the model's own processor
     ready_rows.py       where rows stand in it that were made elsewhere
+    loudness.py         how loud the streams of towers that hear have been
     transcription.py    how families that hear are asked for the words of a sound
     qwen2_5_omni.py     the thinker of Qwen2.5-Omni: images, video, sound, sound inside video
     qwen3_omni.py       the thinker of Qwen3-Omni: the same

@@ -48,6 +48,12 @@ class Alone(NamedTuple):
         return int(before[0]) if len(before) else first, last + 1 + int(after[-1]) if len(after) else last
 
 
+def longest_run(media: np.ndarray) -> int:
+    """How many rows of media stand side by side at most, `media` `(n,)` bool."""
+    edges = np.flatnonzero(np.diff(media.astype(np.int8), prepend=0, append=0))
+    return int((edges[1::2] - edges[::2]).max(initial=0))
+
+
 def flat(rows: Any) -> torch.Tensor:
     """Rows of several pieces as one `(n, hidden)`."""
     parts = [rows] if isinstance(rows, torch.Tensor) else list(rows)

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from ...streams.segment import AudioSegment, ImageSegment, VideoSegment
 from ..family import TimeTaken
 
-LARGEST = (2048, 2048, 3)  # of pictures, which count as if they were
 _KEPT = 1024
 
 Shape = tuple[int, ...]  # of pictures `(h, w, 3)`, of frames `(n, h, w, 3)`, of sound `(n,)`
@@ -26,8 +25,7 @@ class PieceSize(NamedTuple):
 
 
 class PieceSizes:
-    """The sizes of what was asked for lately. `measure(kind, shape, asked)` finds one. How many rows a picture is hangs
-    on its shape in most models; what counts is the most, which is known before it comes."""
+    """The sizes of what was asked for lately. `measure(kind, shape, asked)` finds one."""
 
     def __init__(self, measure: Callable[[str, Shape, Asked], PieceSize]) -> None:
         self._measure = measure
@@ -45,15 +43,11 @@ class PieceSizes:
             self._known[what] = size
         return size
 
-    def forget(self) -> None:
-        """What was measured holds no longer."""
-        self._known.clear()
-
 
 def _of(piece: Piece) -> tuple[str, Shape, Asked]:
     match piece:
         case ImageSegment():
-            return "image", LARGEST, tuple(sorted(piece.asked.items()))
+            return "image", piece.pixels.shape, tuple(sorted(piece.asked.items()))
         case VideoSegment():
             return "video", piece.pixels.shape, tuple(sorted(piece.asked.items()))
     return "audio", (len(piece.samples) - piece.lead,), ()

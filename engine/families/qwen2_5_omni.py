@@ -25,6 +25,7 @@ from ..runner.gate import tower_pass
 from ..runner.library import transformers
 from ..span import Span
 from ..words.template import learn
+from .loudness import Loudness
 from .opened import open_model
 from .towers import Pictures, PictureTowers, with_towers
 from .transcription import transcription_of
@@ -33,13 +34,14 @@ _TURNS = ("seconds_per_chunk", "position_id_per_seconds")
 _CLASSES = {"image": "A", "video": "A", "audio": "B", "unit": "B"}
 
 
-class OmniTowers(PictureTowers):
+class OmniTowers(Loudness, PictureTowers):
     """The vision and the audio tower, and how loud each stream has been."""
 
     kinds = ("text", "image", "video", "audio")
 
     def __init__(self, model: Any, processor: Any) -> None:
-        super().__init__(with_towers(model), processor)
+        Loudness.__init__(self)
+        PictureTowers.__init__(self, with_towers(model), processor)
         extractor = processor.feature_extractor
         self.mel = log_mel(
             extractor.feature_size,
@@ -49,7 +51,6 @@ class OmniTowers(PictureTowers):
             device=str(self.device),
         )
         self.blocks += self.model.audio_tower.layers
-        self._loudest: dict[int, float] = {}
 
     def sound_rows(self, frames: int) -> int:
         """Rows of a block of so many mel frames: a convolution of stride 2, then pairs."""
@@ -88,19 +89,6 @@ class OmniTowers(PictureTowers):
                 case UnitSegment():
                     spans.append(self._span(segment, "unit", next(clip), next(sound) if segment.audio else None))
         return spans
-
-    def fork(self, stream: int, twin: int) -> None:
-        if stream in self._loudest:
-            self._loudest[twin] = self._loudest[stream]
-
-    def loudest(self, stream: int) -> float | None:
-        return self._loudest.get(stream)
-
-    def heard(self, stream: int, loudest: float) -> None:
-        self._loudest[stream] = loudest
-
-    def forget(self, stream: int) -> None:
-        self._loudest.pop(stream, None)
 
     def values(self, content: Content) -> dict[str, list[Any]]:
         """The media of a whole prompt by kind; sound at the processor's rate."""

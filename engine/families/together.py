@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,6 +19,7 @@ import torch
 from ...errors import InputError, ModelError
 from ...streams.event import Seen
 from ..embeddings import Embeddings, EncodedPrompt
+from ..family import check_together
 from ..runner.probe import stock_attention
 from ..span import Rows
 
@@ -37,6 +38,13 @@ class Together(IntEnum):
     def changes(self) -> bool:
         """Whether what comes later would change rows that are cached."""
         return self >= Together.MEDIA
+
+
+class Ahead(NamedTuple):
+    """Which rows of a prompt see rows behind them, and whether they do so only in layers with a window."""
+
+    way: Together = Together.NONE
+    in_windows: bool = False
 
 
 def rows_seen(model: Any, inputs: Any, attention: str | dict[str, str]) -> dict[int | None, torch.Tensor]:
@@ -63,16 +71,15 @@ def rows_seen(model: Any, inputs: Any, attention: str | dict[str, str]) -> dict[
     return seen
 
 
-def rules(seen: dict[int | None, torch.Tensor], media: np.ndarray) -> tuple[Together, bool]:
-    """By which rule the rows of a prompt see rows behind them, and whether they do so only in layers with a window.
-    ModelError where it is yet another."""
+def rules(seen: dict[int | None, torch.Tensor], media: np.ndarray) -> Ahead:
+    """By which rule the rows of a prompt see rows behind them. ModelError where it is yet another."""
     found = {window: rule(sees, media) for window, sees in seen.items()}
     whole = found.pop(None, None)
     narrow = {*found.values()} or {whole or Together.NONE}
     if len(narrow) == 1:
         [way] = narrow
         if whole in (None, way, Together.NONE):
-            return way, whole is Together.NONE and way is not whole
+            return Ahead(way, whole is Together.NONE and way is not whole)
     raise ModelError(f"in the library rows see rows behind them otherwise in other layers: {found}, {whole}")
 
 
@@ -96,18 +103,17 @@ def rule(sees: torch.Tensor, media: np.ndarray) -> Together:
 def laid_together(
     prompt: EncodedPrompt,
     ways: dict[int, Together],
-    window: int | None,
+    most: int,
     embed: Callable[[torch.Tensor], torch.Tensor],
 ) -> EncodedPrompt:
     """The prompt with rows that see one another in atomic runs, `ways` by the placeholder of each kind. `embed`: the
-    rows of words. `window`: how many rows back a row sees in some layer. InputError where words stand between media
-    that see one another, and where these are more rows than a window has: the library lets them see one another all the
-    same."""
+    rows of words. `most`: as `FamilyData.most_together`. InputError where words stand between media that see one
+    another, and where these are more rows."""
     way = max(ways.values(), default=Together.NONE)
     if way is Together.NONE:
         return prompt
     if way is Together.PROMPT:
-        return _within(_one_run(prompt, embed), window)
+        return _within(_one_run(prompt, embed), most)
     count = sum(part is not None for part in prompt.embeds)
     if way is Together.MEDIA and count > 1:
         raise InputError(
@@ -119,16 +125,11 @@ def laid_together(
         msgspec.structs.replace(run, atomic=run.seen is not None and bool(np.isin(run.ids, marks).any()))
         for run in prompt.rows
     ]
-    return _within(prompt._replace(rows=rows), window)
+    return _within(prompt._replace(rows=rows), most)
 
 
-def _within(prompt: EncodedPrompt, window: int | None) -> EncodedPrompt:
-    longest = max((len(run) for run in prompt.rows if run.atomic), default=0)
-    if window is not None and longest > window:
-        raise InputError(
-            f"prompt: expected at most {window} rows that see one another, as many as a layer of this model sees, got "
-            f"{longest}"
-        )
+def _within(prompt: EncodedPrompt, most: int) -> EncodedPrompt:
+    check_together("prompt", max((len(run) for run in prompt.rows if run.atomic), default=0), most)
     return prompt
 
 

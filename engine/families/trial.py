@@ -8,10 +8,8 @@ In: a loaded model. Out: what is not served, with the reason; the towers know th
 from __future__ import annotations
 
 import itertools
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +21,12 @@ from ...streams.segment import AudioSegment, ImageSegment, Segment, VideoSegment
 from ..embeddings import EncodedPrompt, joined
 from ..family import Loaded
 from ..logits import LogitRule
-from ..runner.library import transformers
+from ..runner.library import said_where
 from ..runner.out_of_memory import is_out_of_memory
 from ..runner.probe import check_prompt
 from .processor_options import Values
 from .prompt import process
-from .together import Together, rows_seen, rules
+from .together import Ahead, Together, rows_seen, rules
 from .tried_towers import TriedTowers
 
 _SAME = 0.02  # of the largest number: rounding in bf16 stays below a quarter of it
@@ -65,17 +63,22 @@ class FamilyTrial:
             except Exception as error:  # whatever a class raises that was never called like this
                 if is_out_of_memory(error):
                     raise
-                refused[kind] = _told(error)
+                refused[kind] = said_where(error)
             if kind in refused:
                 towers.leave_out(kind)
-        for kinds in self._mixed():
-            towers.exclusive |= {*kinds}
+        for kinds, why in self._mixed():
+            if why is None:
+                towers.exclusive |= {*kinds}
+            else:
+                refused[kinds[1]] = why
+                towers.leave_out(kinds[1])
         towers.types.learning = False
         self._options()
         return refused
 
-    def _mixed(self) -> Iterator[tuple[str, str]]:
-        """The kinds whose rows are others in a prompt with another kind, where the whole model makes them."""
+    def _mixed(self) -> Iterator[tuple[tuple[str, str], str | None]]:
+        """The kinds whose rows are others in a prompt with another kind, where the whole model makes them; and why such
+        a prompt is not what it is in the library, None if it is."""
         towers = self._towers
         for first, other in itertools.combinations(tuple(self._passed), 2):
             senses = [towers.senses.get(kind) for kind in (first, other)]
@@ -85,24 +88,37 @@ class FamilyTrial:
             parts = [{"type": kind, kind: "x"} for kind in (first, other)] + [{"type": "text", "text": _WORDS}]
             asked = Content(media, messages=[{"role": "user", "content": parts}], video_fps=towers.video_fps)
             try:
+                inputs = process(towers, asked).to(self._loaded.device, dtype=self._loaded.dtype)
                 with torch.inference_mode():
-                    made = towers.encode_prompt(process(towers, asked).to(self._loaded.device))
+                    made = towers.encode_prompt(inputs)
             except (InputError, RuntimeError, ValueError) as error:
                 if is_out_of_memory(error):
                     raise
                 continue  # it does not take both, and says so to clients too
+            alone = {kind: towers.look(self._passed[kind][1])[1].rows for kind in (first, other)}
+            both = torch.cat([*alone.values()])  # which each has where the two share a placeholder
             for kind, _, rows in made:
-                alone = towers.look(self._passed[kind][1])[1].rows
                 shown = joined(rows).rows
-                if shown.shape == alone.shape and not _near(alone, shown):
-                    yield first, other
+                if not _near(alone[kind], shown) and not _near(both, shown):
+                    beside = other if kind == first else first
+                    why = f"its rows of {_WHAT[kind]} are others in a prompt with {_WHAT[beside]} too"
+                    yield (first, other), None if self._is_right(asked, inputs) else why
                     break
+
+    def _is_right(self, asked: Content, inputs: Any) -> bool:
+        """Whether a prompt over pages gives the logits that it gives in the library."""
+        loaded = self._loaded._replace(ahead_in_windows=self._towers.ahead_in_windows)
+        try:
+            check_prompt(loaded, self._model, self._towers.prompt(asked), inputs, attention=self._attention)
+        except (InputError, ModelError):
+            return False
+        return True
 
     def assume(self) -> None:
         """Without weights nothing is computed: media comes in the largest pieces in which it may have to."""
         towers = self._towers
         if "image" in towers.senses:
-            self._count()
+            self._nest(self._noise(*_SIDES, 3))
         if "video" in towers.senses:
             least = getattr(towers.processor.video_processor, "temporal_patch_size", 1)
             towers.clip_frames, towers.least_frames = max(_CLIP, least), least
@@ -110,13 +126,12 @@ class FamilyTrial:
             towers.block_seconds = self._chunk
         self._options()
 
-    def _count(self) -> None:
-        """The pictures of a prompt as a list for each text; where the processor does not take that, as one list. Then
-        how many rows the largest has."""
+    def _nest(self, pixels: np.ndarray) -> None:
+        """The pictures of a prompt as a list for each text; where the processor does not take that, as one list."""
         nested = self._towers.nested
         for self._towers.nested in (nested, ()):
             try:
-                self._towers.measure()
+                self._towers.piece(ImageSegment(1, 0, pixels))
                 return
             except ValueError:
                 continue
@@ -141,7 +156,7 @@ class FamilyTrial:
     def _image(self) -> None:
         pixels = self._noise(*_SIDES, 3)
         segment = ImageSegment(1, 0, pixels)
-        self._count()
+        self._nest(pixels)
         self._same("image", pixels, segment)
 
     def _video(self) -> None:
@@ -234,7 +249,7 @@ class FamilyTrial:
                     towers.senses[kind],
                     towers.marks.get(kind, _NONE),
                     towers.unwritten,
-                    towers.ways.get(kind, Together.NONE),
+                    towers.ways[kind],
                     self.drawn,
                 )
                 whole = whole or kept
@@ -255,10 +270,7 @@ class FamilyTrial:
 
     def _with_marks(self, kind: str, segment: Segment) -> bool:
         """Marks are rows of the medium, if the model learnt them so."""
-        if not self._towers.find_marks(kind, segment):
-            return False
-        self._towers.measure()
-        return True
+        return self._towers.find_marks(kind, segment)
 
     def _by_model(self, kind: str, _: Segment) -> bool:
         """The whole model makes the rows: it may add something to those of the tower."""
@@ -279,8 +291,7 @@ class FamilyTrial:
         asked = Content([Media(kind, medium)], messages=messages, video_fps=towers.video_fps)
         inputs = process(towers, asked).to(self._loaded.device, dtype=self._loaded.dtype)
         self._check_words(inputs["input_ids"])
-        towers.ways[kind], in_windows = self._rules(kind, medium, inputs)
-        towers.ahead_in_windows |= in_windows
+        towers.ways[kind] = self._rules(kind, medium, inputs)
         prompt = towers.prompt(asked)
         if not _near(_shown(prompt), _shown(towers.prompt(asked)), _AGAIN):
             raise ModelError(f"its tower makes other rows of {_WHAT[kind]} each time: there is chance in it")
@@ -297,13 +308,11 @@ class FamilyTrial:
         """ModelError where the rows of a medium in a prompt are others than those of the medium alone."""
         towers, what, rows = self._towers, _WHAT[kind], prompt.rows
         laid, seen = towers.look(segment)
-        if towers.ways[kind] is Together.PIECE:
+        mutual = towers.ways[kind].way is Together.PIECE
+        if mutual:
             whole = laid.media[laid.media.argmax() :][: laid.media.sum()].all()
             if kind == "audio" or (kind == "image" and not whole):
                 raise ModelError(f"in the library rows of {what} see one another, and not all at once")
-            towers.streamed[kind] = "D"
-        if laid.media.all() and laid.places is None and seen.deep is None:
-            towers.plain.add(kind)
         ids, count = np.concatenate([run.ids for run in rows]), len(laid.ids)
         places = [at for at in range(len(ids)) if np.array_equal(ids[at : at + count], laid.ids)]
         if not places:
@@ -313,8 +322,12 @@ class FamilyTrial:
         if (shift != shift[0, 0]).any():
             raise ModelError(f"its rule gives {what} in a prompt other positions than one that stands alone")
         shown = _shown(prompt)
-        if shown.shape != seen.rows.shape or not _near(shown, seen.rows):
+        if not _near(shown, seen.rows):
             raise ModelError(f"its tower makes other rows of {what} in a prompt than of one that stands alone")
+        if mutual:
+            towers.streamed[kind] = "D"
+        if laid.media.all() and laid.places is None and seen.deep is None:
+            towers.plain.add(kind)
 
     def _over_pages(self, kind: str, medium: np.ndarray, prompt: EncodedPrompt, inputs: Any) -> None:
         """ModelError where a prompt over pages gives other logits than in the library, and where one with this medium
@@ -345,10 +358,10 @@ class FamilyTrial:
                 raise
             return None
 
-    def _rules(self, kind: str, medium: np.ndarray, inputs: Any) -> tuple[Together, bool]:
+    def _rules(self, kind: str, medium: np.ndarray, inputs: Any) -> Ahead:
         """Which rows see rows behind them in the library. What one medium says is asked again with two."""
         found = self._seen(kind, inputs)
-        if found[0] is not Together.MEDIA:
+        if found.way is not Together.MEDIA:
             return found
         towers = self._towers
         parts = [{"type": kind, kind: "x"}, {"type": "text", "text": _WORDS}]
@@ -360,7 +373,7 @@ class FamilyTrial:
             return found
         return self._seen(kind, more)
 
-    def _seen(self, kind: str, inputs: Any) -> tuple[Together, bool]:
+    def _seen(self, kind: str, inputs: Any) -> Ahead:
         media = self._towers.media_mask(inputs, kind, self._towers.senses[kind].id)
         return rules(rows_seen(self._model, inputs, self._attention), media)
 
@@ -375,19 +388,10 @@ class FamilyTrial:
         return same and _near(shown.rows, torch.cat([seen.rows for _, seen in parts]))
 
 
-def _told(error: Exception) -> str:
-    """What went wrong, and in which of the library's files."""
-    folder = Path(transformers.__file__).parent
-    files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
-    own = [file.name for file in files if folder in file.parents]
-    where = f"in the library's own {own[-1]}, " if own else ""
-    return f"{where}{type(error).__name__}: {' '.join(str(error).split())}"
-
-
 def _shown(prompt: EncodedPrompt) -> torch.Tensor:
     """The rows of a prompt that are not words' alone, `(n, hidden)`."""
     return torch.cat([part.rows for part in prompt.embeds if part is not None])
 
 
 def _near(first: torch.Tensor, second: torch.Tensor, share: float = _SAME) -> bool:
-    return float((first - second).abs().max()) <= share * float(first.abs().max())
+    return first.shape == second.shape and float((first - second).abs().max()) <= share * float(first.abs().max())

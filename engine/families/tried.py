@@ -97,7 +97,7 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, parts: tuple[Any, Any],
     processor, text = towers.processor, model.config.get_text_config()
     learnt = learn(processor, processor.tokenizer, model.generation_config, towers.placeholders())
     towers.around = learnt["blocks"]
-    mutual = [kind for kind, way in towers.ways.items() if way is Together.PIECE]
+    mutual = [kind for kind, ahead in towers.ways.items() if ahead.way is Together.PIECE]
     data = FamilyData(
         name=model.config.model_type,
         model=str(path),
@@ -111,6 +111,7 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, parts: tuple[Any, Any],
         clock="patches" if towers.rope is not None else "seconds",
         left_out=dict(missing),
         together=frozenset(mutual),
+        most_together=towers.most_together,
         stateful=stateful(text),
         exclusive={kind: towers.senses[kind].id for kind in sorted(towers.exclusive)},
         transcription=transcription_of(model.config, model.config.model_type) if "audio" in towers.senses else None,

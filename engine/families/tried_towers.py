@@ -20,19 +20,19 @@ from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content
 from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, RowSpec, Segment, VideoSegment
 from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan, Features, by_layer
-from ..family import TimeTaken
+from ..family import TimeTaken, check_together
 from ..runner.gate import tower_pass
 from ..runner.language import windows_of
 from ..runner.library import transformers
 from ..runner.out_of_memory import is_out_of_memory
 from ..span import Span
-from .alone import Alone, flat, longer, typed
+from .alone import Alone, flat, longer, longest_run, typed
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers
-from .piece_sizes import LARGEST, Asked, PieceSize, PieceSizes, Shape
+from .piece_sizes import Asked, PieceSize, PieceSizes, Shape
 from .processor_options import ProcessorOptions, Values
 from .row_types import RowTypes
 from .senses import KINDS, Sense, embeddings_of
-from .together import Together, laid_together
+from .together import Ahead, Together, laid_together
 from .towers import SECOND_US, as_files
 
 _TYPES = "mm_token_type_ids"
@@ -64,8 +64,7 @@ class TriedTowers(OneAxisTowers):
         # Some processors say of their rows what these are only when they are asked to.
         self.asks = {f"return_{_TYPES}": True} if rope and _TYPES in inspect.signature(rope).parameters else {}
         self.types = RowTypes(whole.get_decoder())
-        self.ways: dict[str, Together] = {}  # which rows of a prompt see rows behind them, by kind
-        self.ahead_in_windows = False  # they do so in layers with a window alone
+        self.ways: dict[str, Ahead] = {}  # which rows of a prompt see rows behind them, by kind
         self.plain: set[str] = set()  # the kinds of which the processor lays nothing but placeholders, one by one
         self.exclusive: set[str] = set()  # as in `FamilyData`
         self._sizes = PieceSizes(self.size)
@@ -74,7 +73,19 @@ class TriedTowers(OneAxisTowers):
     @property
     def together(self) -> Together:
         """Which rows see rows behind them, of all kinds."""
-        return max(self.ways.values(), default=Together.NONE)
+        return max((ahead.way for ahead in self.ways.values()), default=Together.NONE)
+
+    @property
+    def ahead_in_windows(self) -> bool:
+        """They do so in layers with a window alone."""
+        return any(ahead.in_windows for ahead in self.ways.values())
+
+    @property
+    def most_together(self) -> int:
+        """As in `FamilyData`; without bound where only layers with a window let rows see those behind them."""
+        decoder = self.whole.get_decoder()
+        windows = windows_of(decoder, decoder.config)
+        return 0 if self.ahead_in_windows or self.together is Together.NONE else min(windows, default=0)
 
     def leave_out(self, kind: str) -> None:
         """Take no media of this kind any more."""
@@ -83,13 +94,6 @@ class TriedTowers(OneAxisTowers):
         self.exclusive.discard(kind)
         self.unwritten -= {kind}
         self.kinds = ("text", *self.senses)
-
-    def measure(self) -> None:
-        """Find how many rows the largest picture has, which is the most: how many another has only the processor
-        knows, and that takes long."""
-        self._sizes.forget()
-        if "image" in self.senses:
-            self.rows(ImageSegment(1, 0, np.zeros(LARGEST, np.uint8)))
 
     def spec(self) -> MediaSpec:
         """Pictures and frames as they came: the processor makes them the tower's size."""
@@ -128,7 +132,7 @@ class TriedTowers(OneAxisTowers):
         return float(getattr(getattr(self.processor, "video_processor", None), "fps", None) or 2.0)
 
     def rows(self, segment: Segment) -> int:
-        """How many rows the segment will have; of a picture at most."""
+        """How many rows the segment will have."""
         if isinstance(segment, ImageSegment | VideoSegment | AudioSegment):
             return self._sizes.of(segment).rows
         raise InputError(f"expected a picture, frames or sound, got {type(segment).__name__}")
@@ -182,11 +186,11 @@ class TriedTowers(OneAxisTowers):
     @torch.inference_mode()
     def prompt(self, content: Content, known: Features | None = None) -> EncodedPrompt:
         """As the other towers have it; rows that see one another stay together."""
-        words, decoder = self.model.get_input_embeddings(), self.whole.get_decoder()
+        words = self.model.get_input_embeddings()
         prompt = laid_together(
             super().prompt(content, known),
-            {self.senses[kind].id: way for kind, way in self.ways.items()},
-            None if self.ahead_in_windows else min(windows_of(decoder, decoder.config), default=None),
+            {self.senses[kind].id: ahead.way for kind, ahead in self.ways.items()},
+            self.most_together,
             lambda ids: words(ids.to(self.device)).to(self.model.dtype),
         )
         # What is not the same alone may be another beside other words, too.
@@ -322,6 +326,8 @@ class TriedTowers(OneAxisTowers):
         kind = _KIND[type(segment)]
         first, last = laid.own
         ids, media = laid.ids[first : last + 1], laid.media[first : last + 1]
+        if self.ways.get(kind, Ahead()).way is not Together.NONE:
+            check_together(kind, longest_run(media), self.most_together)
         embeds = self.model.get_input_embeddings()(torch.from_numpy(ids).to(self.device))
         where = torch.from_numpy(media).to(self.device)
         embeds[where] = seen.rows.to(embeds.dtype)

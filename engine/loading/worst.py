@@ -40,8 +40,10 @@ _PIXELS = 64 * 64 * 3
 _RESIZED = 20
 # Streams of the step that is run, where each has states.
 _STATEFUL = 4
-# The side of such a picture that is taken for a large one.
+# The side of such a picture that is taken for a large one; and how often it may be as high as it is wide, since a
+# processor may cut more tiles of a long one.
 _UNSIZED = 2048
+_RATIOS = (1.0, 4 / 3, 3 / 4, 2.0, 1 / 2, 4.0, 1 / 4)
 
 
 def worst_case(loaded: Loaded, config: EngineConfig, backend: Backend) -> tuple[int, int]:
@@ -84,8 +86,8 @@ def largest_turns(loaded: Loaded, config: EngineConfig) -> list[list[tuple[int, 
         return []
     turns = []
     whole = loaded.family.data.classes.get("audio") == "F"  # in a stream it is listened to at most
-    for piece in _pieces(sized(loaded.family.spec, config.processor), not whole):
-        rows = max(1, loaded.towers.rows(piece))
+    for pieces in _pieces(sized(loaded.family.spec, config.processor), not whole):
+        piece, rows = _largest_of(pieces, loaded)
         turns.append([(0, piece)] * max(1, config.encoder_tokens // rows))
     return turns
 
@@ -117,22 +119,43 @@ def _step(feeds: int, rows: int, page_tokens: int) -> Plan:
     return Plan(0, [], [], edits, [], [], [Feed(slot, slot, 0, [Rows(ids, places)], draw) for slot in range(feeds)])
 
 
-def _pieces(spec: MediaSpec, hears: bool) -> list[Segment]:
-    pieces: list[Segment] = []
+def _pieces(spec: MediaSpec, hears: bool) -> list[list[Segment]]:
+    """Of each modality the pieces of which one is the largest."""
+    pieces: list[list[Segment]] = []
     if spec.image is not None:
-        pieces.append(ImageSegment(1, 0, np.zeros((*_largest(spec.image), 3), dtype=np.uint8)))
+        side = math.isqrt(spec.image.largest)
+        shapes = [*_large(spec.image), *([] if spec.image.factor > 1 else [(side, side)])]
+        pieces.append([ImageSegment(1, 0, np.zeros((*shape, 3), dtype=np.uint8)) for shape in shapes])
     if spec.video is not None:
-        shape = (spec.temporal_patch, *_largest(spec.video), 3)
-        pieces.append(VideoSegment(1, 0, np.zeros(shape, dtype=np.uint8), 0, 0))
+        shapes = [(spec.temporal_patch, *shape, 3) for shape in _large(spec.video)]
+        pieces.append([VideoSegment(1, 0, np.zeros(shape, dtype=np.uint8), 0, 0) for shape in shapes])
     if spec.audio_rate and hears:
         samples = np.zeros(spec.block_samples + spec.look_ahead_samples, dtype=np.float32)
-        pieces.append(AudioSegment(1, 0, samples, 0, spec.block_samples // spec.hop_samples, 1, 0, 0))
+        pieces.append([AudioSegment(1, 0, samples, 0, spec.block_samples // spec.hop_samples, 1, 0, 0)])
     return pieces
 
 
-def _largest(rule: SizeRule) -> tuple[int, int]:
+def _large(rule: SizeRule) -> list[tuple[int, int]]:
+    """Heights and widths of large pictures: of one where the rule says it, of several where only a processor knows."""
     side = max(1, math.isqrt(rule.largest))
-    return fit(rule, side, side) if rule.factor > 1 else (min(side, _UNSIZED), min(side, _UNSIZED))
+    if rule.factor > 1:
+        return [fit(rule, side, side)]
+    side = min(side, _UNSIZED)
+    return [(max(1, round(side * ratio**0.5)), max(1, round(side / ratio**0.5))) for ratio in _RATIOS]
+
+
+def _largest_of(pieces: list[Segment], loaded: Loaded) -> tuple[Segment, int]:
+    """The piece with the most rows, and how many."""
+    first, *others = pieces
+    found, most = first, max(1, loaded.towers.rows(first))
+    for piece in others:
+        try:
+            rows = loaded.towers.rows(piece)
+        except Exception:  # whatever a processor raises that does not take this shape, of clients neither
+            continue
+        if rows > most:
+            found, most = piece, rows
+    return found, most
 
 
 def _draws(config: EngineConfig) -> int:

@@ -81,34 +81,29 @@ def _read_bits(page, bits, floats, count, dim):
     return read
 
 
+@numba.njit(nogil=True, cache=True, inline="always")
+def _of_int8(byte):
+    return np.float32(byte)
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _of_fp8(byte):
+    return _FP8[byte]
+
+
 @overload(_read, inline="always")
-def _read_int8(page, bits, floats, count, dim):
-    """Numbers, and behind them their scale, a byte after the other (narrow.py)."""
-    if page.dtype != numba.int8:
+def _read_bytes(page, bits, floats, count, dim):
+    """Numbers in int8 or bit patterns of e4m3, and behind them their scale, a byte after the other (narrow.py)."""
+    if page.dtype not in (numba.int8, numba.uint8):
         return None
+    number = _of_int8 if page.dtype == numba.int8 else _of_fp8
 
     def read(page, bits, floats, count, dim):
         for token in range(count):
             bits[token, 0] = _scale_bits(page[token], dim)
             scale = floats[token, 0]
             for i in range(dim):
-                floats[token, i] = np.float32(page[token, i]) * scale
-
-    return read
-
-
-@overload(_read, inline="always")
-def _read_fp8(page, bits, floats, count, dim):
-    """Bit patterns of e4m3, and behind them their scale."""
-    if page.dtype != numba.uint8:
-        return None
-
-    def read(page, bits, floats, count, dim):
-        for token in range(count):
-            bits[token, 0] = _scale_bits(page[token], dim)
-            scale = floats[token, 0]
-            for i in range(dim):
-                floats[token, i] = _FP8[page[token, i]] * scale
+                floats[token, i] = number(page[token, i]) * scale
 
     return read
 
@@ -241,19 +236,20 @@ class CpuBackend(Backend):
         self._pool = ThreadPoolExecutor(threads - 1, "penstock-attention") if threads > 1 else None
 
     def prepare(self, part: Part, ends: np.ndarray | None, group: int) -> Part:
-        """Adds the tiles of the short runs, and the long runs that see anything, both `(n, 2)` int64."""
+        """Adds the tiles of the short runs, the long runs that see anything, and the tiles of both, `(n, 2)` int64."""
         short, long = [], []
         for start, stop in part.runs.numpy().tolist():
             is_long = stop - start >= _LONG_ROWS and int(part.lengths[start])
             (long if is_long else short).append((start, stop))
-        return part._replace(made=[_tiles(short), _pairs(long)])
+        tiles = _tiles(short)
+        return part._replace(made=[tiles, _pairs(long), torch.cat([tiles, _tiles(long)]) if long else tiles])
 
     def attend(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float, cap: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        tiles, long = part.made
+        tiles, long, every = part.made
         if cap:  # which the matrix kernel does not know
-            tiles, long = torch.cat([tiles, _tiles(long.tolist())]), long[:0]
+            tiles, long = every, long[:0]
         # Numpy's arrays are made in a fraction of the time that torch's tensors take.
         shape = query.shape[:2]
         out, lse = np.empty((*shape, numbers(values)), np.float32), np.empty(shape, np.float32)

@@ -88,8 +88,10 @@ class Encoder:
         self.spent: dict[int, float] = {}
 
     def rows(self, segment: Segment) -> int:
-        """How many rows the segment will have."""
+        """How many rows the segment will have. InputError where more rows see one another than a layer sees."""
         if isinstance(segment, EmbeddingSegment):
+            if self._family is not None:
+                self._family.check_run(segment.modality, len(segment.rows))
             return len(segment.rows)
         return self._towers.rows(segment)
 

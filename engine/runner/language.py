@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -242,10 +243,14 @@ class LanguageModel:
         )
         return output.last_hidden_state[0]
 
+    @cached_property
+    def _deep_by_layer(self) -> bool:
+        return "deepstack_features" in inspect.signature(type(self.text).forward).parameters
+
     def _deep(self, deep: torch.Tensor) -> dict[str, Any]:
         """DeepStack as the library's decoder takes it: for the batch's one sequence, dense, so that nothing waits for
         the number of visual rows. Some decoders take it before a layer, by the layer's number."""
-        if "deepstack_features" in inspect.signature(type(self.text).forward).parameters:
+        if self._deep_by_layer:
             whole = torch.ones(1, deep.shape[1], 1, dtype=torch.bool, device=self.device)
             return {"vision_mask": whole, "deepstack_features": dict(enumerate(deep))}
         whole = torch.zeros(1, dtype=torch.long, device=self.device)

@@ -64,6 +64,7 @@ class ReadyRows:
         block = Block(span.modality, cursor.text_next, span.grid[1], span.grid[2], span.run)
         positions = block.extend(span.grid[0], span.audio_rows, clock)
         block.leave(cursor, data.library_rule)
+        self._family.check_run(span.modality, len(span.ids))
         return Rows(span.ids, positions, None, _SEEN, self._family.atomic(span.modality), content)
 
     def _ending(self, encoded: EncodedSpan, cursor: Cursor) -> tuple[Rows, Embeddings | None]:

@@ -17,14 +17,14 @@ from penstock.engine.embeddings import Embeddings
 from penstock.engine.families import llava as llava_family
 from penstock.engine.families import tried as tried_family
 from penstock.engine.families.alone import Alone
-from penstock.engine.families.together import Together
+from penstock.engine.families.together import Ahead
 from penstock.engine.families.trial import FamilyTrial
 from penstock.engine.families.tried_towers import TriedTowers
 from penstock.engine.family import Loaded
 from penstock.engine.loading.open import load
 from penstock.errors import InputError, ModelError
 from penstock.streams.requests.request import Request, SamplingParams
-from penstock.streams.segment import Segment
+from penstock.streams.segment import ImageSegment, Segment
 from PIL import Image
 
 from tests.families.beside import idefics
@@ -120,7 +120,6 @@ def test_qwen3_vl_of_experts_is_served_as_qwen3_vl_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model_type", "reason"),
     [
-        ("whisper", "its decoder reads the states of an encoder"),
         ("wav2vec2", "transformers has no model for it that takes media or text and says text"),
         ("bart", "its decoder reads the states of an encoder"),
     ],
@@ -173,8 +172,15 @@ def test_rows_that_see_one_another_are_noticed(monkeypatch: pytest.MonkeyPatch) 
     """Gemma 3 has a family of its own, which knows that. As a model that nobody named it has class D too, since the
     library's masks say so; where they are not asked, its logits do."""
     where = model_path("gemma3"), torch.float32, torch.device("cpu")
-    assert tried_family.load(*where).family.data.classes == {"image": "D"}
-    monkeypatch.setattr(FamilyTrial, "_rules", lambda *_: (Together.NONE, False))
+    loaded = tried_family.load(*where)
+    assert loaded.family.data.classes == {"image": "D"} and loaded.family.data.most_together == 24  # its window
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(InputError, match="image: expected at most 3 rows that .* got 4"),
+    ):
+        patch.setattr(TriedTowers, "most_together", 3)
+        loaded.towers.encode([(1, ImageSegment(1, 0, WIDE))])
+    monkeypatch.setattr(FamilyTrial, "_rules", lambda *_: Ahead())
     with pytest.raises(ModelError, match="its logits over pages differ from the library's by"):
         tried_family.load(*where)
 

@@ -1,5 +1,5 @@
-"""How long a piece is only the model's processor says. The event loop does not wait for it, what it refuses costs one
-input, and a piece that is dropped takes the time that it would have taken."""
+"""How long a piece is only the model's processor says, by its shape. The event loop does not wait for it, what it
+refuses costs one input, and a piece that is dropped takes the time that it would have taken."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from penstock.codecs.frame import Samples
 from penstock.engine.config import EngineConfig
 from penstock.engine.families import tried
 from penstock.engine.family import Loaded
+from penstock.engine.loading.worst import largest_turns
 from penstock.streams.event import Appended, Error
 from penstock.streams.item import Image, VideoFrame
 from penstock.streams.requests.request import Request, SamplingParams
+from penstock.streams.segment import ImageSegment
 
 from tests.actors.conftest import run_in
 from tests.actors.watch import Reader, until
@@ -102,6 +104,20 @@ def test_a_frame_that_the_processor_refuses_costs_its_input_and_no_more(
             assert stream.credit_bytes == 32 << 20
 
     run_in(asyncio.new_event_loop, work())
+
+
+@pytest.mark.parametrize("name", ["glm4v", "llava_next"])
+def test_a_picture_has_as_many_rows_as_were_foreseen_and_none_more_than_were_planned_for(
+    name: str, tmp_path: Path
+) -> None:
+    """Tiles and patches hang on its shape; of a wide one may be more than of a large square."""
+    loaded = opened(BUILDERS[name].build(tmp_path)).loaded
+    [(_, largest), *_] = largest_turns(loaded, EngineConfig())[0]
+    for shape in ((56, 112), (112, 56), (60, 200), (300, 90), (100, 100), (900, 1700), (2300, 2300)):
+        segment = ImageSegment(1, 0, np.zeros((*shape, 3), np.uint8))
+        [(span, _)] = loaded.towers.encode([(1, segment)])
+        assert loaded.towers.rows(segment) == len(span.before) + len(span.ids) + len(span.after)
+        assert loaded.towers.rows(segment) <= loaded.towers.rows(largest)
 
 
 @pytest.mark.parametrize("name", ["video_llava", "exaone4_5"])
