@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ...codecs.resample import resample
 from ...errors import ModelError
 
 
@@ -78,3 +79,10 @@ def typed(inputs: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
         if isinstance(value, torch.Tensor) and value.is_floating_point():
             made[name] = value.to(dtype)
     return made
+
+
+def at_rate(samples: np.ndarray, rate: int, wanted: int, device: torch.device) -> np.ndarray:
+    """A sound at the wanted rate; `rate` 0: it has that."""
+    if rate in (0, wanted):
+        return samples
+    return resample(torch.as_tensor(samples, device=device), rate, wanted).cpu().numpy()

@@ -36,7 +36,11 @@ def open_model(make: Any, path: Path, dtype: torch.dtype, device: torch.device, 
     missing = sorted(told["missing_keys"])
     if missing:
         named = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
-        raise MissingWeights(f"expected all weights of {type(model).__name__}, got none for {len(missing)}: {named}")
+        others = [name for name in model.config.architectures or () if name != type(model).__name__]
+        of = f"those of {', '.join(others)}, and " if others else ""
+        raise MissingWeights(
+            f"expected all weights of {type(model).__name__}, got {of}none for {len(missing)}: {named}"
+        )
     model = model.to(device).eval()
     for name in names:
         assert whole is not None

@@ -6,6 +6,8 @@ have.
 from __future__ import annotations
 
 import copy
+import inspect
+import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -78,7 +80,7 @@ def process_marked(source: ProcessorFacts, content: Content) -> tuple[Any, list[
 
     def call(text: str, **more: Any) -> Any:
         given = {
-            "audio" if kind == "audio" else f"{kind}s": [values] if kind in source.nested else values
+            argument(source.processor, kind): [values] if kind in source.nested else values
             for kind, values in media.items()
             if values
         }
@@ -86,7 +88,12 @@ def process_marked(source: ProcessorFacts, content: Content) -> tuple[Any, list[
         if spelling.is_covered(text):
             processor = copy.copy(processor)
             processor.tokenizer = spelling
-        return processor(text=[text], **given, return_tensors="pt", **options, **more)
+        try:
+            return processor(text=[text], **given, return_tensors="pt", **options, **more)
+        except ValueError:
+            if given:
+                raise
+            return processor.tokenizer([text], return_tensors="pt", **more)  # it takes no words alone
 
     tokenizer = source.processor.tokenizer
     marks = ReadyMarks(content, tokenizer, source.own_blocks())
@@ -102,6 +109,13 @@ def process_marked(source: ProcessorFacts, content: Content) -> tuple[Any, list[
     for place, mark in own.items():
         made["input_ids"][0, place] = tokenizer.convert_tokens_to_ids(mark)
     return made, ready
+
+
+def argument(processor: Any, kind: str) -> str:
+    """What a processor calls media of a kind; some that see frames alone call these pictures."""
+    takes = inspect.signature(processor.__call__).parameters
+    names = {"image": "images", "video": "videos" if "videos" in takes else "images", "audio": "audio"}
+    return names[kind]
 
 
 def conversation(content: Content, spelling: Spelling, parts: bool = True) -> list[dict[str, Any]]:
@@ -151,8 +165,14 @@ def _check_counts(content: Content, found: dict[str, int], placed: dict[str, str
         count = len(media.get(kind, ())) + sum(one.kind == kind for one in content.ready)
         if found[kind] != count:
             raise InputError(
-                f"{content.name}: expected {found[kind]} of {token}, got {count} {_NAMES[kind][count != 1]}"
+                f"{content.name}: expected {found[kind]} of {_told(token)}, got {count} {_NAMES[kind][count != 1]}"
             )
+
+
+def _told(token: str) -> str:
+    """A placeholder in words; where it is one token many times, that once."""
+    again = re.fullmatch(r"(.+?)\1+", token)
+    return f"{again[1]} {len(token) // len(again[1])} times" if again else token
 
 
 def _from_ids(
@@ -168,7 +188,7 @@ def _from_ids(
     In that text an end token stands between them, which no tokenizer joins with its neighbours.
     """
     tokenizer = processor.tokenizer
-    kinds = {tokenizer.convert_tokens_to_ids(token): kind for kind, token in placed.items()}
+    kinds = {_one_id(tokenizer, token): kind for kind, token in placed.items()}
     given = check_ids(content, len(tokenizer))
     found = [kinds[id] for id in given if id in kinds]
     _check_counts(content, {kind: found.count(kind) for kind in placed}, placed, media)
@@ -187,6 +207,12 @@ def _from_ids(
         if isinstance(tensor, torch.Tensor) and tensor.shape == shape:
             made[name] = _joined(tensor[0], order, name)[None]
     return made
+
+
+def _one_id(tokenizer: Any, token: str) -> int:
+    """What stands for a piece of media among ids: the id of its placeholder, or of each of those that it is made of."""
+    ids = tokenizer(token, add_special_tokens=False)["input_ids"]
+    return ids[0] if len({*ids}) == 1 else tokenizer.convert_tokens_to_ids(token)
 
 
 def check_ids(content: Content, vocabulary: int) -> list[int]:

@@ -6,6 +6,7 @@ no families.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,9 +20,10 @@ class RowTypes:
     """The tables of one decoder by the names of its arguments, `(words,)` int64 each. While it is `learning`, ids that
     it sees for the first time get their numbers; then those that were never seen have 0."""
 
-    def __init__(self, decoder: Any) -> None:
+    def __init__(self, decoder: Any, placeholders: Sequence[int]) -> None:
+        """`placeholders`: ids that may be behind those of all words."""
         self._takes = inspect.signature(decoder.forward).parameters
-        self._words = len(decoder.get_input_embeddings().weight)
+        self._words = max(len(decoder.get_input_embeddings().weight), *(id + 1 for id in placeholders))
         self._known = torch.zeros(self._words, dtype=torch.bool)
         self.learning = True
         self.tables: dict[str, torch.Tensor] = {}

@@ -5,15 +5,23 @@ model and its processor. Out: `Sense` by kind, or why there is none.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jinja2
 import torch
 
 from ..runner.beside import has_layer_words
 
 # What `mm_token_type_ids` of the library's processors calls each kind.
 KINDS = {"image": 1, "video": 2, "audio": 3}
+# What processors call their part for each.
+PARTS = {
+    "image": ("image_processor",),
+    "video": ("video_processor",),
+    "audio": ("feature_extractor", "audio_processor"),
+}
 # What a tower takes first, by kind, under the names that processors give it.
 _MAIN = {
     "image": ("pixel_values", "pixel_values_images", "image_pixel_values"),
@@ -54,14 +62,20 @@ def _find(kind: str, model: Any, processor: Any) -> Sense | str:
     # In some templates a word stands for a piece of media that no row of it has.
     token = getattr(processor, f"{kind}_placeholder_token", None) or getattr(processor, f"{kind}_token", None)
     token = getattr(token, "content", token)  # some keep how the tokenizer treats it, too
-    if not isinstance(token, str):
-        return f"expected {kind}_token on its {type(processor).__name__}, got none"
     names = [f"{kind}_token_id", f"{kind}_token_index"]
     # Some lay frames as so many pictures.
     names += ["image_token_id", "image_token_index"] if kind == "video" else []
     inner = getattr(model.config, "audio_config" if kind == "audio" else "vision_config", None)
     said = [getattr(config, name, None) for config in (model.config, inner) for name in names]
     id = next((value for value in said if isinstance(value, int)), None)
+    taken = inspect.signature(model.forward).parameters.keys()
+    if id is None and (mask := next((name for name in taken if name.startswith(kind) and "mask" in name), None)):
+        return f"its rows of {kind} stand where the processor's {mask} says, and not its ids"
+    if not isinstance(token, str):
+        able = any(hasattr(processor, part) for part in PARTS[kind])
+        token = _written(kind, id, processor) if able and id is not None else None
+    if token is None:
+        return f"expected {kind}_token on its {type(processor).__name__}, got none"
     if id is None:
         return f"expected {kind}_token_id on its {type(model.config).__name__}, got none"
     for part in (getattr(model, "model", model), model):
@@ -69,11 +83,23 @@ def _find(kind: str, model: Any, processor: Any) -> Sense | str:
         takes = frozenset(inspect.signature(encode).parameters) if encode is not None else frozenset()
         if takes.intersection(_MAIN[kind]):
             return Sense(kind, token, id, encode, takes)
-    taken = inspect.signature(model.forward).parameters.keys()
     kinds = ("image", "video") if kind == "video" else (kind,)
     if any(name in taken for one in kinds for name in _MAIN[one]):
         return Sense(kind, token, id, None, frozenset())
     return f"expected get_{kind}_features on its {type(getattr(model, 'model', model)).__name__}, got none"
+
+
+def _written(kind: str, id: int, processor: Any) -> str | None:
+    """The placeholders of all rows of a piece of media, where the chat template writes these by itself and the
+    processor none; None where it writes none."""
+    token = processor.tokenizer.convert_ids_to_tokens(id)
+    message = {"role": "user", "content": [{"type": kind, kind: "x"}]}
+    try:
+        text = processor.apply_chat_template([message], tokenize=False)
+    except (ValueError, jinja2.TemplateError):
+        return None
+    runs = re.findall(f"(?:{re.escape(token)})+", text) if isinstance(token, str) else []
+    return max(runs, key=len, default=None)
 
 
 def placeholder_ids(config: Any) -> frozenset[int]:

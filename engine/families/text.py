@@ -108,9 +108,10 @@ def _joined(message: dict[str, Any], content: Content) -> dict[str, Any]:
     return {**message, "content": "".join(part.get("text", "") for part in parts)}
 
 
-_BY_LAYER = {
+_OTHERWISE = {
     "cross_attention_layers": "layers that see rows of the cache alone",
     "cross_layer_interval": "layers that see rows of the cache alone",
+    "rel_extent": "scores of queries and keys alone, with none for how far apart two rows are",
 }
 
 
@@ -122,7 +123,7 @@ def check_text(config: Any) -> None:
     others = set(getattr(config, "layer_types", None) or ()) - KINDS
     if others:
         raise ModelError(f"expected layers of full or sliding attention, got {', '.join(sorted(others))}")
-    for name, what in _BY_LAYER.items():
+    for name, what in _OTHERWISE.items():
         if getattr(config, name, None):
             raise ModelError(f"expected {what}, got {name} {getattr(config, name)}")
 

@@ -20,6 +20,7 @@ from ...errors import InputError, ModelError
 from ...streams.event import Seen
 from ..embeddings import Embeddings, EncodedPrompt
 from ..family import check_together
+from ..runner.out_of_memory import is_out_of_memory
 from ..runner.probe import stock_attention
 from ..span import Rows
 
@@ -49,7 +50,7 @@ class Ahead(NamedTuple):
 
 def rows_seen(model: Any, inputs: Any, attention: str | dict[str, str]) -> dict[int | None, torch.Tensor]:
     """Which rows each row of a prompt sees in the library's own attention, `(n, n)` bool, by the window of the layers;
-    empty where the library says nothing of it, and a row sees those before it."""
+    empty where the library says nothing of it, and a row sees those before it. ModelError where it stops."""
     layers = [part for part in model.get_decoder().modules() if hasattr(part, "layer_idx")]
     windows = {part.layer_idx: window for part in layers if (window := getattr(part, "sliding_window", None))}
     seen: dict[int | None, torch.Tensor] = {}
@@ -65,6 +66,11 @@ def rows_seen(model: Any, inputs: Any, attention: str | dict[str, str]) -> dict[
     try:
         with stock_attention(model, attention), torch.inference_mode():
             model(**inputs, use_cache=False)
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ModelError(f"the library's model fails on what its own processor makes of it: {said}") from error
     finally:
         for hook in hooks:
             hook.remove()
@@ -97,6 +103,9 @@ def rule(sees: torch.Tensor, media: np.ndarray) -> Together:
         return Together.MEDIA
     if torch.equal(ahead, (both & (runs[:, None] == runs)).triu(1)):
         return Together.PIECE
+    block = ahead.any(0) | ahead.any(1)
+    if torch.equal(ahead, (block[:, None] & block).triu(1)):
+        raise ModelError("in the library its rows see later rows of media, over the words that stand between them")
     raise ModelError("in the library rows see rows behind them, neither those of one medium nor of all nor all rows")
 
 

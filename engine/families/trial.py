@@ -24,6 +24,7 @@ from ..logits import LogitRule
 from ..runner.library import said_where
 from ..runner.out_of_memory import is_out_of_memory
 from ..runner.probe import check_prompt
+from .exact_frames import exact_frames
 from .processor_options import Values
 from .prompt import process
 from .together import Ahead, Together, rows_seen, rules
@@ -177,6 +178,7 @@ class FamilyTrial:
         towers.tells_times = self._tells_times(frames[:least])
         self._same("video", frames, whole)
         if towers.streamed["video"] == "F":
+            towers.exact_frames = exact_frames(towers, frames)
             return
         pieces = [
             VideoSegment(1, 0, frames[at : at + least], times[at], times[at + least - 1])

@@ -20,7 +20,7 @@ from ..runner.shapes import stateful
 from ..words.template import learn
 from .far_words import with_far_words
 from .opened import decoder_of, open_model
-from .senses import find_senses, marks_of
+from .senses import PARTS, find_senses, marks_of
 from .tekken import processor_of
 from .text import check_text
 from .text import load as load_text
@@ -46,19 +46,17 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     processor = processor_of(path)
     if not hasattr(processor, "tokenizer"):  # a text model that the library lists here
         return load_text(path, dtype, device, class_of(config.model_type))
+    if not any(hasattr(processor, part) for parts in PARTS.values() for part in parts):
+        raise ModelError(f"it takes no pictures, video or sound: its {type(processor).__name__} has no part for them")
     if processor.chat_template is None:  # some leave it to their tokenizer
         processor.chat_template = processor.tokenizer.chat_template
     model, attention = _opened(config, path, dtype, device)
-    with_far_words(model)
-    decoder, head = _decoder(model)
     senses, missing = find_senses(model, processor)
-    first = "image" if "image" in senses or "audio" not in senses else "audio"
-    if not senses.keys() & {"image", "audio"}:
+    first = next((kind for kind in ("image", "audio", "video") if kind in senses), "image")
+    if not senses:
         raise ModelError(missing[first])
-    words = decoder.get_input_embeddings().weight.shape[0]
-    for sense in senses.values():
-        if sense.id >= words:
-            raise ModelError(f"expected a placeholder among its {words} words, got id {sense.id}")
+    with_far_words(model, [sense.id for sense in senses.values()])
+    decoder, head = _decoder(model)
     inner = getattr(model, "model", model)
     rope = next((part.get_rope_index for part in (inner, model) if hasattr(part, "get_rope_index")), None)
     towers = TriedTowers(model, processor, _blocks(model, decoder), senses, rope)
@@ -75,8 +73,13 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
 
 def check_tried(config: Any) -> None:
     """Raise ModelError where a configuration alone says that a model cannot be served."""
-    if getattr(config, "is_encoder_decoder", False):
+    text = config.get_text_config()
+    crossed = getattr(text, "is_decoder", False) and getattr(text, "encoder_hidden_size", None)
+    if getattr(config, "is_encoder_decoder", False) or crossed:
         raise ModelError("its decoder reads the states of an encoder, which are no rows of a cache")
+    make = getattr(transformers, _listed(config.model_type) or "", None)
+    if make is not None and not make.can_generate():
+        raise ModelError(f"expected a model that says words, got {make.__name__}, which generates none")
     if canvas := getattr(config, "canvas_length", None):
         raise ModelError(
             f"expected a reply that is drawn token by token, got {canvas} tokens that become words together"
@@ -84,7 +87,7 @@ def check_tried(config: Any) -> None:
     if both := next((name for name in _BOTH if getattr(config, name, None)), None):
         got = f"words each said beside a moment of sound ({both} {getattr(config, both)})"
         raise ModelError(f"expected rows that are a word or a piece of media, got {got}")
-    check_text(config.get_text_config())
+    check_text(text)
 
 
 def _decoder(model: Any) -> tuple[Any, Any]:
@@ -136,7 +139,7 @@ def _opened(config: Any, path: Path, dtype: torch.dtype, device: torch.device) -
         except KeyError as error:
             if error.args != (NAME,):
                 raise
-            raise ModelError("its attention cannot be replaced: it is one of the library's own list") from error
+            raise ModelError("its attention cannot be replaced: its layers know the library's own alone") from error
         except ValueError as error:
             if "Unrecognized configuration class" in str(error):
                 raise ModelError(f"expected a type that {make.__name__} opens, got another") from error
@@ -155,6 +158,13 @@ def _outside(model: Any, decoder: Any) -> list[Any]:
     """The modules that are none of the decoder's layers: some decoders hold the towers too."""
     inside = set(getattr(decoder, "layers", decoder).modules())
     return [part for part in model.modules() if part not in inside]
+
+
+def _listed(model_type: str) -> str | None:
+    """The library's own class for models of this type."""
+    auto = transformers.models.auto.modeling_auto
+    lists = (getattr(auto, f"MODEL_FOR_{kind}_MAPPING_NAMES", {}) for kind in _CLASSES)
+    return next((names[model_type] for names in lists if model_type in names), None)
 
 
 def class_of(model_type: str) -> Any:

@@ -15,7 +15,6 @@ import msgspec
 import numpy as np
 import torch
 
-from ...codecs.resample import resample
 from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content
 from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, RowSpec, Segment, VideoSegment
@@ -26,17 +25,17 @@ from ..runner.language import windows_of
 from ..runner.library import transformers
 from ..runner.out_of_memory import is_out_of_memory
 from ..span import Span
-from .alone import Alone, flat, longer, longest_run, typed
+from .alone import Alone, at_rate, flat, longer, longest_run, typed
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers
 from .piece_sizes import Asked, PieceSize, PieceSizes, Shape
 from .processor_options import ProcessorOptions, Values
+from .prompt import argument
 from .row_types import RowTypes
 from .senses import KINDS, Sense, embeddings_of
 from .together import Ahead, Together, laid_together
 from .towers import SECOND_US, as_files
 
 _TYPES = "mm_token_type_ids"
-_PLURALS = {"image": "images", "video": "videos", "audio": "audio"}
 
 
 class TriedTowers(OneAxisTowers):
@@ -58,12 +57,13 @@ class TriedTowers(OneAxisTowers):
         self.marks: dict[str, np.ndarray] = {}  # ids beside the placeholder whose rows the model makes from media
         self.around: dict[str, tuple[str, str]] = {}  # what the template sets around each kind of media
         self.clip_frames = self.least_frames = 1  # frames of a piece of video; and of the shortest, and its multiples
+        self.exact_frames: int | None = None  # of a video in a whole prompt, where the model sees so many alone
         self.video_more: dict[str, Any] = {}  # options of the video processor beside the request's
         self.block_seconds = 1.0  # of a piece of sound
         self.longest_seconds: float | None = None  # of a sound that the processor takes without cutting it
         # Some processors say of their rows what these are only when they are asked to.
         self.asks = {f"return_{_TYPES}": True} if rope and _TYPES in inspect.signature(rope).parameters else {}
-        self.types = RowTypes(whole.get_decoder())
+        self.types = RowTypes(whole.get_decoder(), [sense.id for sense in senses.values()])
         self.ways: dict[str, Ahead] = {}  # which rows of a prompt see rows behind them, by kind
         self.plain: set[str] = set()  # the kinds of which the processor lays nothing but placeholders, one by one
         self.exclusive: set[str] = set()  # as in `FamilyData`
@@ -165,9 +165,14 @@ class TriedTowers(OneAxisTowers):
 
     def values(self, content: Content) -> dict[str, list[Any]]:
         """The media of a whole prompt by kind; sound at the processor's rate. InputError for a sound that the processor
-        would cut."""
+        would cut, and for more or fewer frames than the model sees."""
+        for count in (len(piece.data) for piece in content.by_kind()["video"]):
+            if self.exact_frames not in (None, count):
+                raise InputError(f"video: expected {self.exact_frames} frames, got {count}")
         values = super().values(content)
-        values["audio"] = [self._at_rate(piece.data, piece.rate) for piece in content.by_kind()["audio"]]
+        values["audio"] = [
+            at_rate(piece.data, piece.rate, self.rate, self.device) for piece in content.by_kind()["audio"]
+        ]
         for sound in values["audio"]:
             if self.longest_seconds is not None and len(sound) > self.longest_seconds * self.rate:
                 raise InputError(
@@ -220,7 +225,7 @@ class TriedTowers(OneAxisTowers):
         if self.rope is not None and not before and tokenizer.eos_token:
             before = tokenizer.eos_token  # some rules have other positions at the very beginning
         media = [medium] if kind != "image" or kind in self.nested else medium
-        given = {"text": [before + sense.token + after], _PLURALS[kind]: media}
+        given = {"text": [before + sense.token + after], argument(self.processor, kind): media}
         inputs = self.processor(**given, return_tensors="pt", add_special_tokens=False, **self.asks, **more)
         self.types.follow(inputs)
         start = len(tokenizer(before, add_special_tokens=False)["input_ids"])
@@ -387,12 +392,6 @@ class TriedTowers(OneAxisTowers):
         where = torch.from_numpy(self.media_mask(inputs, sense.kind, sense.id))
         embeds = tower_pass(embeddings_of, self.whole, self.whole.get_decoder(), typed(inputs, self.model.dtype))
         return Embeddings(embeds[where.to(embeds.device)])
-
-    def _at_rate(self, samples: np.ndarray, rate: int) -> np.ndarray:
-        """A sound at the processor's rate; `rate` 0: it has that."""
-        if rate in (0, self.rate):
-            return samples
-        return resample(torch.as_tensor(samples, device=self.device), rate, self.rate).cpu().numpy()
 
 
 _KIND = {ImageSegment: "image", VideoSegment: "video", AudioSegment: "audio"}

@@ -73,6 +73,10 @@ class Turns(msgspec.Struct, frozen=True):
 
 
 def _between(text: str, first: str | None, last: str | None) -> str:
+    """ValueError where the template leaves one of the two out."""
+    for word in (first, last):
+        if word is not None and word not in text:
+            raise ValueError("one that leaves some out")
     start = 0 if first is None else text.index(first) + len(first)
     return text[start : len(text) if last is None else text.index(last, start)]
 
@@ -95,7 +99,14 @@ def learn(template: Any, tokenizer: Any, generation: Any, media: dict[str, str] 
         template.chat_template = tokenizer.chat_template = chosen
 
     def render(messages: list[dict[str, Any]], prompt: bool) -> str:
-        text = template.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+        try:
+            text = template.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+        except ValueError as error:
+            if getattr(template, "chat_template", None) is not None:
+                raise
+            raise ModelError(
+                "chat template: expected the checkpoint's or your own (chat_template), got none"
+            ) from error
         if not isinstance(text, str):
             raise ModelError(f"chat template: expected text from its processor, got {type(text).__name__}")
         return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +86,18 @@ def test_a_template_reaches_nothing_but_what_it_is_given(tmp_path: Path) -> None
         file.write_text(text + OWN)
         with pytest.raises(ModelError, match="SecurityError: access to attribute"):
             load(model_path("omni"), EngineConfig(chat_template=str(file)))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [(None, "expected the checkpoint's or your own"), ("Hi", "every turn's words, got one that leaves some")],
+)
+def test_a_checkpoint_without_a_template_or_with_one_that_says_the_same_is_refused(
+    tmp_path: Path, text: str | None, words: str
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(model_path("text"), folder)
+    template = folder / "chat_template.jinja"
+    template.unlink() if text is None else template.write_text(text)
+    with pytest.raises(ModelError, match=f"chat template: .*{words}"):
+        load(folder, EngineConfig())

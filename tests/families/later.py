@@ -39,7 +39,8 @@ def glmga(folder: Path) -> Path:
 
 
 def pp_chart2table(folder: Path) -> Path:
-    """GOT-OCR 2's model with another processor, which has no token for a picture."""
+    """GOT-OCR 2's model with another processor, which lays no rows: the chat template writes the placeholders of all.
+    That of the makers says the same whatever is asked; this one shows what is asked."""
     tokenizer, ids, marks = _tokenizer("<img>", "</img>", "<imgpad>")
     tokenizer.chat_template = CHAT.replace("<image>", "<img>" + 4 * "<imgpad>" + "</img>")
     config: Any = hf.PPChart2TableConfig(

@@ -3,6 +3,8 @@ that folder."""
 
 from __future__ import annotations
 
+import re
+import string
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,11 @@ from typing import Any
 import transformers as hf
 
 from tests.engine.tried import CHAT, PATCH, SIDE, _save
+from tests.fixtures import text as words
 from tests.fixtures.one_axis import SIGHT
 from tests.fixtures.parts import language_sizes
 
-from .hearing import tokenizer_of
+from .hearing import ENDS, tokenizer_of
 from .suite import Builder
 
 
@@ -157,20 +160,35 @@ def chameleon(folder: Path) -> Path:
 
 
 def fuyu(folder: Path) -> Path:
-    """Its processor lays pictures before the whole text, as BLIP-2's does."""
-    tokenizer, ids, marks = _seeing("|SPEAKER|", "|NEWLINE|", "<s>", "<0x04>")
-    config = hf.FuyuConfig(text_config={"model_type": "persimmon", **language_sizes(), **marks},
+    """Its processor lays pictures before the whole text, as BLIP-2's does, and takes away the space that its tokenizer
+    sets before theirs."""
+    tokenizer = _pieces("|SPEAKER|", "|NEWLINE|", "<s>", "<0x04>")
+    ids = tokenizer.get_vocab()
+    sizes = {name: size for name, size in language_sizes().items() if name != "num_key_value_heads"}
+    config = hf.FuyuConfig(text_config={"model_type": "persimmon", **sizes, "pad_token_id": 0,
+                                        "bos_token_id": None, "eos_token_id": ids["<|im_end|>"]},
                            image_token_id=ids["|SPEAKER|"], patch_size=PATCH, image_size=SIDE)  # fmt: skip
     patches: Any = {"height": PATCH, "width": PATCH}
-    return _save(
-        folder,
-        hf.FuyuForCausalLM(config),
-        tokenizer,
-        hf.FuyuProcessor(
-            hf.FuyuImageProcessor(size={"height": 2 * SIDE, "width": 2 * SIDE}, patch_size=patches),
-            tokenizer,
-        ),
-    )
+    images = hf.FuyuImageProcessor(size={"height": 2 * SIDE, "width": 2 * SIDE}, patch_size=patches)
+    return _save(folder, hf.FuyuForCausalLM(config), tokenizer, hf.FuyuProcessor(images, tokenizer))
+
+
+def _pieces(*own: str) -> Any:
+    """A tokenizer of SentencePiece's kind, which sets a space before a text that begins with no control token. `own`:
+    pieces of its vocabulary like words."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    said = sorted({f"\u2581{word}" for word in re.findall(r"\w+", words.SENTENCES)})
+    scores = [("<unk>", 0.0), *((piece, 0.0) for piece in own)]
+    scores += [(piece, -5.0) for piece in said] + [(one, -10.0) for one in ("\u2581", *string.printable)]
+    backend = Tokenizer(models.Unigram(scores, 0, False))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    backend.decoder = decoders.Metaspace(prepend_scheme="first")
+    backend.add_tokens([AddedToken(end, special=True, normalized=False) for end in ENDS])
+    return hf.PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", eos_token="<|im_end|>",
+        chat_template=CHAT.replace("<image>", own[0]),
+    )  # fmt: skip
 
 
 def kosmos2(folder: Path) -> Path:

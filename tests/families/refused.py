@@ -19,21 +19,23 @@ class Refusal(NamedTuple):
 
 _ENCODER = "its decoder reads the states of an encoder"
 _BESIDE = "expected rows that are a word or a piece of media, got words each said beside a moment of sound"
+_FAR = "expected scores of queries and keys alone, with none for how far apart two rows are, got rel_extent"
+_MASK = "its rows of image stand where the processor's image_embeds_position_mask says"
 
 REFUSED: dict[str, Refusal] = {
-    "blip": Refusal(beside.blip, "expected image_token on its BlipProcessor"),
-    "evolla": Refusal(beside.evolla, "expected a type that AutoModelForMultimodalLM opens"),
+    "blip": Refusal(beside.blip, _ENCODER),
+    "evolla": Refusal(beside.evolla, "it takes no pictures, video or sound: its EvollaProcessor"),
     "idefics": Refusal(beside.idefics, "expected layers that see rows of the cache alone, got cross_layer_interval"),
-    "instructblipvideo": Refusal(beside.instructblipvideo, "expected image_token on its InstructBlipVideoProcessor"),
-    "kosmos-2.5": Refusal(beside.kosmos2_5, "expected image_token_id on its Kosmos2_5Config"),
-    "pp_chart2table": Refusal(later.pp_chart2table, "expected image_token on its PPChart2TableProcessor"),
-    "shieldgemma2": Refusal(later.shieldgemma2, "expected all weights of Gemma3ForConditionalGeneration"),
+    "kosmos-2.5": Refusal(beside.kosmos2_5, _MASK),
+    "shieldgemma2": Refusal(later.shieldgemma2, "got those of ShieldGemma2ForImageClassification, and none for"),
     "diffusion_gemma": Refusal(named("diffusion_gemma"), "expected a reply that is drawn token by token"),
     "florence2": Refusal(named("florence2"), _ENCODER),
-    "fuyu": Refusal(refusals.fuyu, "Found total 2 |SPEAKER| tokens and 1 images"),
     "git": Refusal(refusals.git, "its attention cannot be replaced"),
-    "kosmos-2": Refusal(refusals.kosmos2, "expected image_token on its Kosmos2Processor"),
+    "kosmos-2": Refusal(refusals.kosmos2, _MASK),
+    "inkling2": Refusal(named("inkling2"), _FAR),
+    "inkling_mm_model": Refusal(named("inkling_mm_model"), _FAR),
     "kyutai_speech_to_text": Refusal(refusals.kyutai_speech_to_text, _BESIDE),
+    "pi0": Refusal(named("pi0"), "expected a model that says words, got PI0ForConditionalGeneration"),
     "pix2struct": Refusal(named("pix2struct"), _ENCODER),
     "t5gemma2": Refusal(named("t5gemma2"), _ENCODER),
     "udop": Refusal(named("udop"), _ENCODER),

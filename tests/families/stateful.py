@@ -12,6 +12,7 @@ from torch import nn
 
 from tests.engine.tried import CHAT, PATCH, SIDE, _save, _tokenizer
 from tests.families.axes import EDGES, FRAMES, _marked
+from tests.families.refusals import with_sound
 from tests.families.tiled import _named
 from tests.fixtures.parts import language_sizes
 
@@ -221,3 +222,28 @@ def nemotron_h_omni(folder: Path) -> Path:
         chat_template=tokenizer.chat_template,
     )
     return _save(folder, hf.NemotronH_Omni_Reasoning_V3(config), tokenizer, processor)
+
+
+def nemo_speechlm(folder: Path) -> Path:
+    """An encoder of speech, and one that says who speaks; the placeholder's id is behind all words of the decoder."""
+    tokenizer, ids, marks = _tokenizer("<|audio|>")
+    tokenizer.chat_template = with_sound("<|audio|>")
+    ear = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = hf.Nemotron3_5TranscribeConfig(
+        text_config={"model_type": "nemotron_h", **language_sizes(), **marks, "vocab_size": ids["<|audio|>"],
+                     "num_hidden_layers": 3, "layer_types": ["linear_attention", "full_attention", "mlp"],
+                     "head_dim": 16, "mamba_num_heads": 4, "mamba_head_dim": 16, "ssm_state_size": 8, "n_groups": 2},
+        audio_config={"asr_config": {**ear, "num_mel_bins": 16},
+                      "diarization_config": {"model_type": "nemotron3_diarization",
+                                             "audio_config": {**ear, "num_mel_bins": 16},
+                                             "head_config": {"hidden_size": 16, "audio_hidden_size": 32}}},
+        word_timestamp_config={**ear, "vocab_size": 9, "blank_token_id": 8},
+        audio_token_id=ids["<|audio|>"],
+    )  # fmt: skip
+    processor = hf.Nemotron3_5TranscribeProcessor(
+        hf.NemotronAsrStreamingFeatureExtractor(feature_size=16),
+        tokenizer,
+        tokenizer,
+        chat_template=tokenizer.chat_template,
+    )
+    return _save(folder, hf.Nemotron3_5TranscribeForConditionalGeneration(config), tokenizer, processor)

@@ -150,7 +150,9 @@ class Watched:
         model, towers = self.tried.model, self.tried.towers
         seen = torch.zeros(len(ids), dtype=torch.bool)
         with torch.inference_mode():
-            embeds = model.get_input_embeddings()(torch.tensor(ids))
+            words = model.get_input_embeddings()
+            known = torch.tensor(ids)
+            embeds = words(torch.where(known < len(words.weight), known, 0))
             deep: list[torch.Tensor] = []
             beside: dict[str, torch.Tensor] = {}
             more = self.by_layer(ids)

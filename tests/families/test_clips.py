@@ -1,5 +1,6 @@
 """Clips whose frames have their times in words between them: the same frames at another time are another clip, and a
-clip in which nothing moves may be fewer rows than one in which all does."""
+clip in which nothing moves may be fewer rows than one in which all does. Clips of another length than a model
+sees."""
 
 from __future__ import annotations
 
@@ -8,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from penstock.engine.runner.encoder import Encoder
+from penstock.errors import InputError
 
 from tests.engine.rig import TOLERANCE
 from tests.families.built import BUILDERS
-from tests.families.suite import MEDIA, Watched, opened
+from tests.families.suite import MEDIA, Watched, asked, opened
 
 
 def test_the_same_still_frames_twice_have_each_their_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,3 +36,11 @@ def test_the_same_still_frames_twice_have_each_their_times(tmp_path: Path, monke
     logits = watched.logits(session)
     for row, (_, drawn) in session.draws.items():
         assert float((drawn - logits[row]).abs().max()) < TOLERANCE * max(1.0, float(logits[row].abs().max()))
+
+
+def test_frames_that_a_model_leaves_out_are_refused(tmp_path: Path) -> None:
+    """Of a longer clip the library would show it the first four alone, and of a shorter one none."""
+    tried = opened(BUILDERS["instructblipvideo"].build(tmp_path))
+    for count in (3, 8):
+        with pytest.raises(InputError, match=f"video: expected 4 frames, got {count}"):
+            asked(tried, ("video", MEDIA["video"][1][:count]))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from penstock.actors.inputs import check_item
@@ -13,8 +14,9 @@ from penstock.actors.ports import Facts
 from penstock.engine.command import Fork
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import Core
-from penstock.errors import InputError
-from penstock.streams.item import Image
+from penstock.engine.families.together import rule
+from penstock.errors import InputError, ModelError
+from penstock.streams.item import Image, VideoFrame
 from penstock.streams.requests.request import Request, SamplingParams
 
 from tests.engine.rig import TOLERANCE, Rig
@@ -28,6 +30,12 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="module", params=names(whole=True))
 def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tried:
     return opened(BUILDERS[request.param].build(tmp_path_factory.mktemp(request.param)))
+
+
+def media(tried: Tried, kind: str) -> list[np.ndarray]:
+    """The suite's, of as many frames as the model sees."""
+    frames = tried.towers.exact_frames if kind == "video" else None
+    return [medium[:frames] for medium in MEDIA[kind]]
 
 
 class Prompts:
@@ -71,23 +79,25 @@ def test_it_is_of_these_classes(tried: Tried, request: pytest.FixtureRequest) ->
 
 def test_one_shot_equals_generate(tried: Tried) -> None:
     for kind in tried.kinds:
-        for medium in MEDIA[kind]:
+        for medium in media(tried, kind):
             request, inputs = asked(tried, (kind, medium))
             assert_equal(generated(tried.loaded, request), by_library(tried, inputs))
+    kind = tried.kinds[0]
     if tried.towers.unwritten:
-        with pytest.raises(InputError, match="messages: expected one image, which this model's processor sets before"):
-            pair(tried)
+        with pytest.raises(InputError, match=f"messages: expected one {kind}, which this model's processor sets"):
+            asked(tried, *((kind, medium) for medium in media(tried, kind)[:2]))
         return
     request, inputs = pair(tried)
     assert_equal(generated(tried.loaded, request), by_library(tried, inputs))
 
 
 def test_a_prompt_beside_others_is_what_it_is_alone(tried: Tried) -> None:
-    """Also where one begins in the midst of other replies, other words follow the same picture, and pages are taken
+    """Also where one begins in the midst of other replies, other words follow the same medium, and pages are taken
     away and given back."""
+    kind = tried.kinds[0]
     requests = [
-        Request(messages=[turn(("image", picture), words)], params=SamplingParams(max_tokens=REPLY))
-        for picture in MEDIA["image"][:2]
+        Request(messages=[turn((kind, medium), words)], params=SamplingParams(max_tokens=REPLY))
+        for medium in media(tried, kind)[:2]
         for words in ("What do you see?", "What do you hear and what do you see?")
     ]
     alone, most = [], 0
@@ -111,7 +121,8 @@ def test_a_prompt_beside_others_is_what_it_is_alone(tried: Tried) -> None:
 def test_a_second_reply_to_a_prompt_is_the_first_once_more(tried: Tried) -> None:
     """The twin goes back to the prompt, whose rows are fed again as a whole."""
     prompts = Prompts(tried)
-    stream = prompts.begin(asked(tried, ("image", MEDIA["image"][0]))[0])
+    kind = tried.kinds[0]
+    stream = prompts.begin(asked(tried, (kind, media(tried, kind)[0]))[0])
     prompts.run()
     twin = next(_numbers)
     prompts.core.scheduler.apply(Fork(stream, twin, 2, SamplingParams(max_tokens=REPLY).seeded()))
@@ -123,14 +134,25 @@ def test_a_second_reply_to_a_prompt_is_the_first_once_more(tried: Tried) -> None
 
 
 def test_media_in_a_stream_is_refused(tried: Tried) -> None:
-    rig = Rig(tried.loaded)
+    rig, kind = Rig(tried.loaded), tried.kinds[0]
     with pytest.raises(
-        InputError, match="format: expected turns or interrupt, .* image(, video)? of .* would change what is cached"
+        InputError, match=f"format: expected turns or interrupt, .* {kind}(, video)? of .* would change what is cached"
     ):
         rig.open(format="live")
     session = rig.open(format="turns")
-    with pytest.raises(InputError, match=r"image: expected one of what this model takes \(text\), got image"):
-        session.image(MEDIA["image"][0])
-    said = r"image: expected it in the request's own prompt \(messages, .*\(class F\), got Image in a stream"
+    picture, frame = MEDIA["image"][0], MEDIA["video"][0][0]
+    with pytest.raises(InputError, match=rf"{kind}: expected one of what this model takes \(text\), got {kind}"):
+        session.image(picture) if kind == "image" else session.frame(frame, 0)
+    said = rf"{kind}: expected it in the request's own prompt \(messages, .*\(class F\), got .* in a stream"
     with pytest.raises(InputError, match=said):
-        check_item(Image(MEDIA["image"][0]), cast(Facts, tried.loaded.family.data))
+        check_item(Image(picture) if kind == "image" else VideoFrame(frame, 0), cast(Facts, tried.loaded.family.data))
+
+
+def test_media_that_sees_later_media_over_words_is_told_from_any_other_rule() -> None:
+    causal, media = torch.ones(8, 8).tril().bool(), np.array([0, 1, 1, 0, 1, 1, 0, 0], bool)
+    marked = torch.tensor([True, True, True, False, True, True, True, False])  # with a mark of each before or behind it
+    with pytest.raises(ModelError, match="its rows see later rows of media, over the words that stand between them"):
+        rule(causal | (marked[:, None] & marked), media)
+    first = torch.arange(8) < 3
+    with pytest.raises(ModelError, match="neither those of one medium nor of all nor all rows"):
+        rule(causal | (first[:, None] & marked), media)
