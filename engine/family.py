@@ -55,7 +55,8 @@ class FamilyData(msgspec.Struct, frozen=True):
     another; 0: any number. stateful: its layers keep states of all rows, which no row can be taken out of (class "G"
     beside those of its modalities). crossing: its words read media by cross-attention, in layers that see nothing else.
     one_shot: a stream is a request's own prompt and one reply to it, since the model has no conversations.
-    first_barred: ids that no reply begins with.
+    first_barred: ids that no reply begins with. exclusive: kinds of which a stream takes one, each with the id of its
+    rows: beside another they would be other rows.
     """
 
     name: str
@@ -84,6 +85,7 @@ class FamilyData(msgspec.Struct, frozen=True):
     together: frozenset[str] = frozenset()
     most_together: int = 0
     stateful: bool = False
+    exclusive: dict[str, int] = {}
     crossing: bool = False
     one_shot: bool = False
     first_barred: tuple[int, ...] = ()

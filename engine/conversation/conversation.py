@@ -303,14 +303,14 @@ class Conversation:
             self._lay(lambda layout: layout.media(span))
         except PenstockError as error:
             text = f"{error}; the stream goes on without this {span.modality}; words and questions go in while they fit"
-            failed, known = Error(error.code, text, input.seq), self.stream.media is MediaLife.FULL
-            if not known or span.modality == "image":
-                input.failed = failed
+            failed, refused = Error(error.code, text, input.seq), isinstance(error, InputError)
+            known = self.stream.media is MediaLife.FULL and not refused
+            input.failed = failed if not known or span.modality == "image" else input.failed
             if isinstance(input.input, Question) and not known:
                 input.happens(What.REFUSAL)
             full = Dropped(input.seq, span.modality, 1, span.start_us, span.stop_us, "full")
             self.stream.events.append(full if known else failed)
-            self.stream.happens_to_media(What.MISSED)
+            self.stream.happens_to_media(What.MEDIA if refused else What.MISSED)
             return False
         self.stream.happens_to_media(What.MEDIA)
         self.stream.marks.shown(span.stop_us)

@@ -15,6 +15,7 @@ import os.path
 import msgspec
 import numpy as np
 
+from ...errors import InputError
 from ...streams.format import Format, State, Transition
 from ..family import Family
 from ..positions import Block, Cursor
@@ -52,6 +53,7 @@ class Layout:
         self.block: Block | None = None
         # Dropped media outside a block of its kind, by that: from which position on, temporal patches, rows.
         self._passing: dict[str, tuple[int, int, int]] = {}
+        self.shown: frozenset[str] = frozenset()  # the kinds of media that it has had, of those that are exclusive
         self.looks: tuple[Look, ...] = ()  # what words see of the prompt's media, where they read it by cross-attention
         self.taken_back = 0  # rows that were laid before the last event and are not part of the stream any more
         self._rows: list[Rows] = []  # of the event that is laid now
@@ -82,6 +84,9 @@ class Layout:
         behind = int(prompt.rows[-1].positions.max()) + 1  # where the library's `generate` goes on
         self.cursor = Cursor(behind, behind)
         self._seal()
+        runs = [run.ids for run in prompt.rows if run.seen is not None]
+        alone = self.family.data.exclusive
+        self.shown |= {kind for kind, id in alone.items() if any((ids == id).any() for ids in runs)}
         return prompt.rows
 
     def text(self, text: str) -> list[Rows]:
@@ -97,8 +102,10 @@ class Layout:
     def media(self, span: Span) -> list[Rows]:
         """A span, inside the open block where it continues one, else in a block of its own.
 
-        While an assistant turn is open each span is a block of its own, since tokens are sampled after it.
+        While an assistant turn is open each span is a block of its own, since tokens are sampled after it. InputError
+        for a kind that is exclusive, where the stream has had another one.
         """
+        self._show(span.modality)
         step = self._begin_event("media")
         if not self._continues(span):
             self._close()
@@ -270,6 +277,16 @@ class Layout:
 
     def _plain(self, ids: list[int] | tuple[int, ...]) -> Rows:
         return Rows(np.asarray(ids, dtype=np.int64), self.cursor.text(len(ids)))
+
+    def _show(self, kind: str) -> None:
+        if kind not in self.family.data.exclusive:
+            return
+        if others := self.shown - {kind}:
+            raise InputError(
+                f"{kind}: expected none in a stream that has had {', '.join(sorted(others))}, since beside one another "
+                f"they are other rows in this model; the request's own prompt takes them together"
+            )
+        self.shown |= {kind}
 
     def _continues(self, span: Span) -> bool:
         block = self.block

@@ -14,6 +14,7 @@ of other packages register such a `load` (outside.py; docs/add-a-family.md).
     alone.py            one piece of media as a processor lays it
     senses.py           which kinds of media it takes
     exact_frames.py     how many frames of a video a model sees, where that is so many and no more
+    tekken.py           tokenizers and processors of mistral-common, in the library's own form
     far_words.py        words that its towers' projectors embed
     row_types.py        what decoders are told of rows beside them
     together.py         rows of a prompt that see rows behind them

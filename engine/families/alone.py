@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ...codecs.resample import resample
 from ...errors import ModelError
 
 
@@ -34,6 +35,18 @@ class Alone(NamedTuple):
         if not len(where):
             raise ModelError("its processor lays no row for a piece of media")
         return int(where[0]), int(where[-1])
+
+    @property
+    def own(self) -> tuple[int, int]:
+        """The same, with the marks before and after that do not stand where words would."""
+        (first, last), count = self.ends, len(self.ids)
+        if self.places is None:
+            return first, last
+        words = np.arange(count)
+        before = np.flatnonzero((self.places[:, :first] != words[:first]).any(0))
+        words += self.behind - count
+        after = np.flatnonzero((self.places[:, last + 1 :] != words[last + 1 :]).any(0))
+        return int(before[0]) if len(before) else first, last + 1 + int(after[-1]) if len(after) else last
 
 
 def longest_run(media: np.ndarray) -> int:
@@ -66,3 +79,10 @@ def typed(inputs: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
         if isinstance(value, torch.Tensor) and value.is_floating_point():
             made[name] = value.to(dtype)
     return made
+
+
+def at_rate(samples: np.ndarray, rate: int, wanted: int, device: torch.device) -> np.ndarray:
+    """A sound at the wanted rate; `rate` 0: it has that."""
+    if rate in (0, wanted):
+        return samples
+    return resample(torch.as_tensor(samples, device=device), rate, wanted).cpu().numpy()

@@ -48,6 +48,7 @@ class TrialFindings(msgspec.Struct, frozen=True):
     times_inside: bool
     exact_frames: int | None
     plain: list[str]
+    exclusive: list[str]
     options: dict[str, Option]
     by_length: bool
     types: dict[str, dict[int, int]]
@@ -70,6 +71,7 @@ def findings_of(towers: TriedTowers, loaded: Loaded) -> TrialFindings:
         unwritten=sorted(towers.unwritten),
         ways={kind: (int(ahead.way), ahead.in_windows) for kind, ahead in towers.ways.items()},
         plain=sorted(towers.plain),
+        exclusive=sorted(towers.exclusive),
         options=dict(towers.options.found),
         by_length=towers.options.by_length,
         types={name: _numbers(table) for name, table in towers.types.tables.items()},
@@ -98,7 +100,7 @@ def take_findings(towers: TriedTowers, found: TrialFindings) -> None:
     towers.marks = {kind: np.array(ids, dtype=np.int64) for kind, ids in found.marks.items()}
     towers.nested, towers.unwritten = tuple(found.nested), frozenset(found.unwritten)
     towers.ways = {kind: Ahead(Together(way), in_windows) for kind, (way, in_windows) in found.ways.items()}
-    towers.plain = set(found.plain)
+    towers.plain, towers.exclusive = set(found.plain), set(found.exclusive)
     towers.options.found, towers.options.by_length = dict(found.options), found.by_length
     towers.types.take(found.types)
 

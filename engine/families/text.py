@@ -28,6 +28,7 @@ from .opened import decoder_of, open_model
 from .parts import wanted
 from .prompt import check_ids, conversation, rendered
 from .ready_rows import ReadyMarks
+from .tekken import tokenizer_of
 
 
 class NoTowers:
@@ -134,7 +135,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device, make: Any = None)
     check_text(config)
     if wanted() == "towers":
         raise ModelError(f"expected a model that takes media, got {config.model_type}, which takes text only")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    tokenizer = tokenizer_of(path)
     try:
         model = open_model(make or transformers.AutoModelForCausalLM, path, dtype, device, NAME)
     except ValueError as error:

@@ -38,7 +38,10 @@ _OMNI3 = Transcription(
     hint=_HINT,
     translate="Listen to the provided speech and produce a translation in English text.",
 )
-# By family. The languages of Qwen2.5-Omni are those of its makers' tables (arXiv 2503.20215).
+_VOXTRAL = "<s>[INST][BEGIN_AUDIO][AUDIO][/INST]"
+_VOXTRAL_CODES = {"hi": "Hindi"} | {code: _CODES[code] for code in ("en", "es", "fr", "pt", "de", "nl", "it")}
+# By family. The languages of Qwen2.5-Omni are those of its makers' tables (arXiv 2503.20215), those of
+# Voxtral of its card.
 WORDINGS = {
     "qwen2_5_omni": msgspec.structs.replace(
         _OMNI3,
@@ -47,6 +50,12 @@ WORDINGS = {
         languages={code: _CODES[code] for code in ("en", "zh", "yue", "fr", "de")},
     ),
     "qwen3_omni": _OMNI3,
+    "voxtral": Transcription(
+        _VOXTRAL + "[TRANSCRIBE]",
+        languages=_VOXTRAL_CODES,
+        in_language=_VOXTRAL + "lang:{code}[TRANSCRIBE]",
+        whole=True,
+    ),
 }
 
 

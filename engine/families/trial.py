@@ -21,6 +21,7 @@ from ...streams.segment import AudioSegment, ImageSegment, Segment, VideoSegment
 from ..embeddings import EncodedPrompt, joined
 from ..family import Loaded
 from ..logits import LogitRule
+from ..runner.library import said_where
 from ..runner.out_of_memory import is_out_of_memory
 from ..runner.probe import check_prompt
 from .exact_frames import exact_frames
@@ -63,18 +64,22 @@ class FamilyTrial:
             except Exception as error:  # whatever a class raises that was never called like this
                 if is_out_of_memory(error):
                     raise
-                refused[kind] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                refused[kind] = said_where(error)
             if kind in refused:
                 towers.leave_out(kind)
-        for kind, why in self._mixed():
-            refused[kind] = why
-            towers.leave_out(kind)
+        for kinds, why in self._mixed():
+            if why is None:
+                towers.exclusive |= {*kinds}
+            else:
+                refused[kinds[1]] = why
+                towers.leave_out(kinds[1])
         towers.types.learning = False
         self._options()
         return refused
 
-    def _mixed(self) -> Iterator[tuple[str, str]]:
-        """The kinds whose rows are others in a prompt with another kind, where the whole model makes them."""
+    def _mixed(self) -> Iterator[tuple[tuple[str, str], str | None]]:
+        """The kinds whose rows are others in a prompt with another kind, where the whole model makes them; and why such
+        a prompt is not what it is in the library, None if it is."""
         towers = self._towers
         for first, other in itertools.combinations(tuple(self._passed), 2):
             senses = [towers.senses.get(kind) for kind in (first, other)]
@@ -84,8 +89,9 @@ class FamilyTrial:
             parts = [{"type": kind, kind: "x"} for kind in (first, other)] + [{"type": "text", "text": _WORDS}]
             asked = Content(media, messages=[{"role": "user", "content": parts}], video_fps=towers.video_fps)
             try:
+                inputs = process(towers, asked).to(self._loaded.device, dtype=self._loaded.dtype)
                 with torch.inference_mode():
-                    made = towers.encode_prompt(process(towers, asked).to(self._loaded.device))
+                    made = towers.encode_prompt(inputs)
             except (InputError, RuntimeError, ValueError) as error:
                 if is_out_of_memory(error):
                     raise
@@ -96,8 +102,18 @@ class FamilyTrial:
                 shown = joined(rows).rows
                 if not _near(alone[kind], shown) and not _near(both, shown):
                     beside = other if kind == first else first
-                    yield other, f"its rows of {_WHAT[kind]} are others in a prompt with {_WHAT[beside]} too"
+                    why = f"its rows of {_WHAT[kind]} are others in a prompt with {_WHAT[beside]} too"
+                    yield (first, other), None if self._is_right(asked, inputs) else why
                     break
+
+    def _is_right(self, asked: Content, inputs: Any) -> bool:
+        """Whether a prompt over pages gives the logits that it gives in the library."""
+        loaded = self._loaded._replace(ahead_in_windows=self._towers.ahead_in_windows)
+        try:
+            check_prompt(loaded, self._model, self._towers.prompt(asked), inputs, attention=self._attention)
+        except (InputError, ModelError):
+            return False
+        return True
 
     def assume(self) -> None:
         """Without weights nothing is computed: media comes in the largest pieces in which it may have to."""
@@ -303,8 +319,9 @@ class FamilyTrial:
         places = [at for at in range(len(ids)) if np.array_equal(ids[at : at + count], laid.ids)]
         if not places:
             raise ModelError(f"its processor lays {what} in a prompt otherwise than one that stands alone")
-        positions = np.concatenate([run.positions for run in rows], 1)[:, places[0] : places[0] + count]
-        if not np.array_equal(positions - positions[:, :1], laid.offsets):
+        positions = np.concatenate([run.positions for run in rows], 1)[:, places[0] : places[0] + count + 1]
+        shift = positions - np.append(laid.offsets, np.full((3, 1), laid.behind), 1)
+        if (shift != shift[0, 0]).any():
             raise ModelError(f"its rule gives {what} in a prompt other positions than one that stands alone")
         shown = _shown(prompt)
         if not _near(shown, seen.rows):

@@ -23,9 +23,11 @@ from .findings import TrialFindings, findings_of, rule_of, take_findings
 from .opened import decoder_of, open_model
 from .parts import check_here, let_go, only, other_side, wanted
 from .senses import PARTS, Sense, find_senses, marks_of
+from .tekken import processor_of
 from .text import check_text
 from .text import load as load_text
 from .together import Together
+from .transcription import transcription_of
 from .trial import FamilyTrial
 from .tried_towers import TriedTowers
 
@@ -35,6 +37,8 @@ _CLASSES = {
     "IMAGE_TEXT_TO_TEXT": "AutoModelForImageTextToText",
     "SEQ_TO_SEQ_CAUSAL_LM": "AutoModelForSeq2SeqLM",  # some that hear are only there, though they are one decoder
 }
+# What configurations have of models that hear while they speak: a row is a word and a moment of sound at once.
+_BOTH = ("default_num_delay_tokens", "codebook_vocab_size")
 
 
 def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
@@ -43,7 +47,7 @@ def load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     somebody who tells what was found."""
     config = transformers.AutoConfig.from_pretrained(path)
     check_tried(config)
-    processor = transformers.AutoProcessor.from_pretrained(path)
+    processor = processor_of(path)
     if not hasattr(processor, "tokenizer"):  # a text model that the library lists here
         return load_text(path, dtype, device, class_of(config.model_type))
     if not any(hasattr(processor, part) for parts in PARTS.values() for part in parts):
@@ -110,6 +114,9 @@ def check_tried(config: Any) -> None:
         raise ModelError(
             f"expected a reply that is drawn token by token, got {canvas} tokens that become words together"
         )
+    if both := next((name for name in _BOTH if getattr(config, name, None)), None):
+        got = f"words each said beside a moment of sound ({both} {getattr(config, both)})"
+        raise ModelError(f"expected rows that are a word or a piece of media, got {got}")
     check_text(text)
 
 
@@ -139,6 +146,8 @@ def _loaded(path: Path, model: Any, towers: TriedTowers, parts: tuple[Any, Any],
         together=frozenset(mutual),
         most_together=towers.most_together,
         stateful=stateful(text),
+        exclusive={kind: towers.senses[kind].id for kind in sorted(towers.exclusive)},
+        transcription=transcription_of(model.config, model.config.model_type) if "audio" in towers.senses else None,
     )
     loaded = Loaded(Family(data, processor.tokenizer), towers, *parts, text, types=towers.types.tables)
     found, in_windows = towers.findings, towers.ahead_in_windows

@@ -15,7 +15,6 @@ import msgspec
 import numpy as np
 import torch
 
-from ...codecs.resample import resample
 from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content
 from ...streams.segment import AudioSegment, ImageSegment, MediaSpec, RowSpec, Segment, VideoSegment
@@ -26,7 +25,7 @@ from ..runner.language import windows_of
 from ..runner.library import transformers
 from ..runner.out_of_memory import is_out_of_memory
 from ..span import Span
-from .alone import Alone, flat, longer, longest_run, typed
+from .alone import Alone, at_rate, flat, longer, longest_run, typed
 from .one_axis import AS_IT_CAME, NO_GRID, OneAxisTowers
 from .piece_sizes import Asked, PieceSize, PieceSizes, Shape
 from .processor_options import ProcessorOptions, Values
@@ -67,6 +66,7 @@ class TriedTowers(OneAxisTowers):
         self.types = RowTypes(whole.get_decoder(), [sense.id for sense in senses.values()])
         self.ways: dict[str, Ahead] = {}  # which rows of a prompt see rows behind them, by kind
         self.plain: set[str] = set()  # the kinds of which the processor lays nothing but placeholders, one by one
+        self.exclusive: set[str] = set()  # as in `FamilyData`
         self._sizes = PieceSizes(self.size)
         self.options = ProcessorOptions(processor)
         self.findings: Any = None  # of the trial (findings.py); None: it has not ended, or nothing was computed
@@ -92,6 +92,7 @@ class TriedTowers(OneAxisTowers):
         """Take no media of this kind any more."""
         del self.senses[kind], self.streamed[kind]
         self.ways.pop(kind, None)
+        self.exclusive.discard(kind)
         self.unwritten -= {kind}
         self.kinds = ("text", *self.senses)
 
@@ -169,7 +170,9 @@ class TriedTowers(OneAxisTowers):
             if self.exact_frames not in (None, count):
                 raise InputError(f"video: expected {self.exact_frames} frames, got {count}")
         values = super().values(content)
-        values["audio"] = [self._at_rate(piece.data, piece.rate) for piece in content.by_kind()["audio"]]
+        values["audio"] = [
+            at_rate(piece.data, piece.rate, self.rate, self.device) for piece in content.by_kind()["audio"]
+        ]
         for sound in values["audio"]:
             if self.longest_seconds is not None and len(sound) > self.longest_seconds * self.rate:
                 raise InputError(
@@ -219,6 +222,8 @@ class TriedTowers(OneAxisTowers):
         """One piece of media through the processor, between the template's marks of its block."""
         before, after = self.around.get(kind, ("", ""))
         sense, tokenizer = self.senses[kind], self.processor.tokenizer
+        if self.rope is not None and not before and tokenizer.eos_token:
+            before = tokenizer.eos_token  # some rules have other positions at the very beginning
         media = [medium] if kind != "image" or kind in self.nested else medium
         given = {"text": [before + sense.token + after], argument(self.processor, kind): media}
         inputs = self.processor(**given, return_tensors="pt", add_special_tokens=False, **self.asks, **more)
@@ -285,7 +290,7 @@ class TriedTowers(OneAxisTowers):
         assert span.start_us is not None and span.stop_us is not None
         shape = (self.least_frames, *_TINY)
         laid = self.clip(np.zeros(shape, np.uint8), span.start_us, span.stop_us, {})
-        first, last = laid.ends
+        first, last = laid.own
         before, after = laid.ids[:first], laid.ids[last + 1 :]
         return msgspec.structs.replace(span, before=tuple(before.tolist()), after=tuple(after.tolist()))
 
@@ -324,7 +329,7 @@ class TriedTowers(OneAxisTowers):
         between rows are embedded here."""
         laid, seen = self.look(segment)
         kind = _KIND[type(segment)]
-        first, last = laid.ends
+        first, last = laid.own
         ids, media = laid.ids[first : last + 1], laid.media[first : last + 1]
         if self.ways.get(kind, Ahead()).way is not Together.NONE:
             check_together(kind, longest_run(media), self.most_together)
@@ -387,12 +392,6 @@ class TriedTowers(OneAxisTowers):
         where = torch.from_numpy(self.media_mask(inputs, sense.kind, sense.id))
         embeds = tower_pass(embeddings_of, self.whole, self.whole.get_decoder(), typed(inputs, self.model.dtype))
         return Embeddings(embeds[where.to(embeds.device)])
-
-    def _at_rate(self, samples: np.ndarray, rate: int) -> np.ndarray:
-        """A sound at the processor's rate; `rate` 0: it has that."""
-        if rate in (0, self.rate):
-            return samples
-        return resample(torch.as_tensor(samples, device=self.device), rate, self.rate).cpu().numpy()
 
 
 _KIND = {ImageSegment: "image", VideoSegment: "video", AudioSegment: "audio"}

@@ -38,7 +38,7 @@ _REFUSES = {
     "known_speaker_names": "the model does not tell speakers apart",
     "known_speaker_references": "the model does not tell speakers apart",
 }
-_FILE = re.compile(r"^messages\[\d+\]\.content\[0\][.\w]*")
+_FILE = re.compile(r"^(?:messages\[\d+\]\.content\[0\]|media\[0\])[.\w]*")
 
 
 class TranslationForm(msgspec.Struct, kw_only=True):
@@ -81,10 +81,10 @@ class TranslationDoor:
         params = SamplingParams(max_tokens=DEFAULT_TOKENS, temperature=asked.temperature or 0.0)
         try:
             params.check()
-            self._language, messages = self._asks(asked, AudioBytes(asked.file, final=True))
+            self._language, fields = self._asks(asked, AudioBytes(asked.file, final=True))
         except InputError as error:
             raise as_places(error, {}) from None
-        self._replies = Replies([Request(messages=messages, adapter=named.adapter, params=params)], 1)
+        self._replies = Replies([Request(**fields, adapter=named.adapter, params=params)], 1)
         self._size = len(body.data)
         self._reader = WordReader(self._wording.word)
         self._text = ""
@@ -165,8 +165,8 @@ class TranslationDoor:
             "input_token_details": {"audio_tokens": self._rows, "text_tokens": replies.rows - self._rows},
         }
 
-    def _asks(self, asked: TranslationForm, sound: AudioBytes) -> tuple[str, list[dict[str, Any]]]:
-        """The language of the words as answers name it, and the conversation."""
+    def _asks(self, asked: TranslationForm, sound: AudioBytes) -> tuple[str, dict[str, Any]]:
+        """The language of the words as answers name it, and the fields of the request."""
         return "english", self._wording.translating(sound, asked.prompt or "")
 
 
@@ -175,11 +175,11 @@ class TranscriptionDoor(TranslationDoor):
 
     form = TranscriptionForm
 
-    def _asks(self, asked: TranslationForm, sound: AudioBytes) -> tuple[str, list[dict[str, Any]]]:
+    def _asks(self, asked: TranslationForm, sound: AudioBytes) -> tuple[str, dict[str, Any]]:
         assert isinstance(asked, TranscriptionForm)
         language = asked.language or ""
-        messages = self._wording.messages(sound, language, asked.prompt or "")
-        return self._wording.name(language).lower() or "unknown", messages
+        fields = self._wording.asking(sound, language, asked.prompt or "")
+        return self._wording.name(language).lower() or "unknown", fields
 
 
 def _read(body: RequestBody, form: type[TranslationForm]) -> TranslationForm:

@@ -16,9 +16,11 @@ class Transcription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     question: what stands behind the sound. system: the system message.
     languages: those that the speech may be said to be in: the name of each by its code, such as {"en": "English"}.
-    in_language: the question where a client says which language it is; `{language}` in it stands for the name.
+    in_language: the question where a client says which language it is; `{language}` in it stands for the name, `{code}`
+        for the code.
     hint: a sentence before the question, where a client gives words that belong to the sound: `{prompt}`.
     translate, translate_system: question and system message that ask for the words in English.
+    whole: the questions are whole prompts as text, in each of them the model's placeholder for the sound.
     word: a regular expression whose matches in the answer are the words; empty: the answer is the words.
 
     A question that is empty is one that the checkpoint is not asked.
@@ -31,6 +33,7 @@ class Transcription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hint: str = ""
     translate: str = ""
     translate_system: str = ""
+    whole: bool = False
     word: str = ""
 
     def name(self, language: str) -> str:
@@ -45,31 +48,38 @@ class Transcription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise InputError(f"language: expected {may}, got {language[:80]!a}")
         return known[code]
 
-    def messages(self, sound: Item, language: str = "", prompt: str = "") -> list[dict[str, Any]]:
-        """The conversation that asks for the words of a sound, in the language of this code. `prompt`: words that
-        belong to it. InputError where the checkpoint takes no such thing."""
-        question = self.in_language.replace("{language}", self.name(language)) if language else self.question
+    def asking(self, sound: Item, language: str = "", prompt: str = "") -> dict[str, Any]:
+        """The fields of a request that asks for the words of a sound, in the language of this code. `prompt`: words
+        that belong to it. InputError where the checkpoint takes no such thing."""
+        question = self.question
+        if language:
+            name = self.name(language)
+            question = self.in_language.replace("{language}", name).replace("{code}", language.lower())
         return self._asked(sound, self.system, question, prompt)
 
-    def translating(self, sound: Item, prompt: str = "") -> list[dict[str, Any]]:
-        """The conversation that asks for the words of a sound in English. InputError as `messages`."""
+    def translating(self, sound: Item, prompt: str = "") -> dict[str, Any]:
+        """The fields of a request that asks for the words of a sound in English. InputError as `asking`."""
         if not self.translate:
             raise InputError("model: expected one that translates speech, got one that only writes it down")
         return self._asked(sound, self.translate_system, self.translate, prompt)
 
-    def _asked(self, sound: Item, system: str, question: str, prompt: str) -> list[dict[str, Any]]:
+    def _asked(self, sound: Item, system: str, question: str, prompt: str) -> dict[str, Any]:
         if prompt and not self.hint:
             raise InputError("prompt: expected none, since this model takes no hints beside the sound, got one")
+        if self.whole:
+            return {"prompt": question, "media": [sound]}
         if prompt:
             question = self.hint.replace("{prompt}", prompt) + "\n" + question
         messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
         content = [{"type": "audio", "audio": sound}, {"type": "text", "text": question}]
-        return [*messages, {"role": "user", "content": content}]
+        return {"messages": [*messages, {"role": "user", "content": content}]}
 
     def check(self) -> None:
         """Raise InputError for a wording that asks for nothing, or a pattern that is none."""
         if not self.question:
             raise InputError("transcription.question: expected words, got none")
+        if self.whole and (self.system or self.hint or self.translate_system):
+            raise InputError("transcription.whole: expected no system and no hint beside whole prompts, got one")
         try:
             re.compile(self.word)
         except re.error as error:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.engine import tried as pictures
 
-from . import axes, beside, blocks, documents, gemmas, hearing, later, llamas, refusals, stateful, tiled
+from . import axes, beside, blocks, documents, gemmas, hearing, later, llamas, mistral, refusals, stateful, tiled
 from .suite import Builder
 
 
@@ -91,7 +91,7 @@ BUILDERS: dict[str, Built] = {
             (later.muse_glimmer, _CLIPS),
             (later.muse_spark, {**_CLIPS, "audio": "E"}),
             (later.pp_chart2table, _SEES),
-            (refusals.phi4_multimodal, _SEES),
+            (refusals.phi4_multimodal, {"image": "A", "audio": "E"}),
         )
     },
     "mistral4": Built(beside.mistral4, {}),
@@ -106,6 +106,7 @@ BUILDERS: dict[str, Built] = {
             hearing.moss_transcribe_diarize,
             hearing.musicflamingo,
             hearing.qwen3_asr,
+            mistral.voxtral,
         )
     },
     "qwen2_audio": Built(pictures.qwen2_audio, {"audio": "E"}),
@@ -113,7 +114,8 @@ BUILDERS: dict[str, Built] = {
     "lfm3_vl": Built(stateful.lfm3_vl, _BOTH),
     "minicpm_ocr": Built(stateful.minicpm_ocr, _CLIPS),
     "minicpmv4_6": Built(stateful.minicpmv4_6, _CLIPS),
-    "minicpmv4_7": Built(stateful.minicpmv4_7, {"image": "A", "video": "F"}),
+    "minicpmv4_7": Built(stateful.minicpmv4_7, {"image": "F", "video": "F"}),
+    "minicpmv4_7 close": Built(stateful.minicpmv4_7_close, _BOTH),
     "nemo_speechlm": Built(stateful.nemo_speechlm, {"audio": "E"}),
     "nemotron_h_omni": Built(stateful.nemotron_h_omni, {"image": "A", "audio": "E"}),
     "qwen3_5": Built(stateful.qwen3_5, _BOTH),
@@ -131,7 +133,7 @@ TYPES = [name for name in BUILDERS if " " not in name]  # the others are a secon
 _SLOW = {
     *("blip-2", "chameleon", "cosmos3_edge", "cosmos3_omni", "deepseek_ocr2", "emu3", "fast_vlm", "glmga"),
     *("muse_glimmer", "muse_spark", "paligemma 2", "perception_lm", "phi4_multimodal", "gemma4_unified"),
-    *("lfm3_vl", "minicpm_ocr", "minicpmv4_6", "minicpmv4_7", "nemotron_h_omni", "qwen3_5_moe"),
+    *("lfm3_vl", "minicpm_ocr", "minicpmv4_6", "minicpmv4_7", "minicpmv4_7 close", "nemotron_h_omni", "qwen3_5_moe"),
 }
 
 

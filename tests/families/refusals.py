@@ -16,7 +16,7 @@ from tests.fixtures import text as words
 from tests.fixtures.one_axis import SIGHT
 from tests.fixtures.parts import language_sizes
 
-from .hearing import ENDS, mel_of, tokenizer_of
+from .hearing import ENDS, tokenizer_of
 from .suite import Builder
 
 
@@ -102,20 +102,6 @@ def kyutai_speech_to_text(folder: Path) -> Path:
                                          audio_bos_token_id=8, audio_pad_token_id=1151, bos_token_id=1)  # fmt: skip
     processor = hf.KyutaiSpeechToTextProcessor(hf.KyutaiSpeechToTextFeatureExtractor(), tokenizer)
     return _save(folder, hf.KyutaiSpeechToTextForConditionalGeneration(config), tokenizer, processor)
-
-
-def voxtral(folder: Path) -> Path:
-    """Its processor lays sound in a conversation of its own tokenizer's package only, and never in a text."""
-    tokenizer, _, marks = tokenizer_of("<sound>")
-    config = hf.VoxtralConfig(
-        audio_config={"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 128,
-                      "num_mel_bins": 16, "max_source_positions": 300},
-        text_config={"model_type": "llama", **language_sizes(), **marks},
-        audio_token_id=24,
-    )  # fmt: skip
-    return _save(
-        folder, hf.VoxtralForConditionalGeneration(config), tokenizer, hf.VoxtralProcessor(mel_of(), tokenizer)
-    )
 
 
 def git(folder: Path) -> Path:

@@ -18,6 +18,7 @@ class Refusal(NamedTuple):
 
 
 _ENCODER = "its decoder reads the states of an encoder"
+_BESIDE = "expected rows that are a word or a piece of media, got words each said beside a moment of sound"
 _FAR = "expected scores of queries and keys alone, with none for how far apart two rows are, got rel_extent"
 _MASK = "its rows of image stand where the processor's image_embeds_position_mask says"
 
@@ -33,12 +34,11 @@ REFUSED: dict[str, Refusal] = {
     "kosmos-2": Refusal(refusals.kosmos2, _MASK),
     "inkling2": Refusal(named("inkling2"), _FAR),
     "inkling_mm_model": Refusal(named("inkling_mm_model"), _FAR),
-    "kyutai_speech_to_text": Refusal(refusals.kyutai_speech_to_text, "expected image_token on its Kyutai"),
+    "kyutai_speech_to_text": Refusal(refusals.kyutai_speech_to_text, _BESIDE),
     "pi0": Refusal(named("pi0"), "expected a model that says words, got PI0ForConditionalGeneration"),
     "pix2struct": Refusal(named("pix2struct"), _ENCODER),
     "t5gemma2": Refusal(named("t5gemma2"), _ENCODER),
     "udop": Refusal(named("udop"), _ENCODER),
     "vibevoice_asr": Refusal(hearing.vibevoice_asr, "its tower makes other rows of a sound each time"),
-    "voxtral": Refusal(refusals.voxtral, "expected text from its processor"),
-    "voxtral_realtime": Refusal(named("voxtral_realtime"), "mistral-common"),
+    "voxtral_realtime": Refusal(named("voxtral_realtime"), _BESIDE),
 }

@@ -173,6 +173,14 @@ def minicpmv4_7(folder: Path) -> Path:
     )
 
 
+def minicpmv4_7_close(folder: Path) -> Path:
+    """The same with words right behind a picture: a line's end there stands where a mark of the picture would."""
+    minicpmv4_7(folder)
+    file = folder / "chat_template.jinja"
+    file.write_text(file.read_text().replace("{{ '\n' + content['text'] }}", "{{ content['text'] }}"))
+    return folder
+
+
 def minicpm_ocr(folder: Path) -> Path:
     return _minicpm(
         folder,

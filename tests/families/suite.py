@@ -51,9 +51,24 @@ class Tried(NamedTuple):
         """The kinds that may come in a stream."""
         return tuple(kind for kind, letter in self.loaded.family.data.classes.items() if letter != "F")
 
+    @property
+    def streams(self) -> list[tuple[str, ...]]:
+        """Which kinds may come in one stream, with all of them in some."""
+        alone = self.loaded.family.data.exclusive
+        rest = tuple(kind for kind in self.streamed if kind not in alone)
+        return [(*rest, kind) for kind in alone] or [rest]
+
     def inputs(self, content: Content) -> Any:
         """What the library's model takes for a prompt."""
         return process(self.towers, content).to(dtype=torch.float32)
+
+    def by_rule(self, inputs: Any) -> torch.Tensor:
+        """The positions `(axes, n)` of a prompt: by the library's own rule, or counted."""
+        if self.towers.rope is None:
+            return torch.arange(inputs["input_ids"].shape[1])[None]
+        takes = inspect.signature(self.towers.rope).parameters
+        given = {name: value for name, value in inputs.items() if name in takes}
+        return self.towers.rope(**given)[0][:, 0]
 
 
 def opened(folder: Path) -> Tried:

@@ -136,7 +136,7 @@ class TranscribingDoor:
             if name in wanted:
                 known[name] = "" if wanted[name] is None else checked_text(wanted[name], f"{place}.{name}")
         try:
-            self._wording.messages(self._form.chunk(b""), known["language"], known["prompt"])
+            self._wording.asking(self._form.chunk(b""), known["language"], known["prompt"])
         except InputError as error:
             raise Fault(f"{place}.{error}", param=f"{place}.{str(error).partition(':')[0]}") from None
         self.config = config
@@ -204,9 +204,9 @@ class TranscribingDoor:
         if item.forgotten:
             why = "transcription: expected an utterance of at most 300 s, got a longer one"
             return [*told, _failed(item.id, "invalid_value", why)]
-        messages = self._wording.messages(item.pieces[0].item(), known["language"], known["prompt"])
+        fields = self._wording.asking(item.pieces[0].item(), known["language"], known["prompt"])
         params = SamplingParams(max_tokens=MOST_TOKENS, temperature=0.0)
-        request = Request(messages=messages, params=params, window=None, positions="transformers")
+        request = Request(**fields, params=params, window=None, positions="transformers")
         self._waiting.append(_Utterance(item, request, self._wording.word))
         return [*told, *(self._next() if len(self._waiting) == 1 else [])]
 
