@@ -183,7 +183,7 @@ def test_a_film_is_the_one_that_is_asked_about_or_another_or_a_blank_one_or_none
         assert one.seconds == one.film.scene.seconds
     for one in (blank := shown("--media", "blank")):
         assert one.film and one.seconds == one.film.scene.seconds == one.paper.scene.seconds
-        for time in np.arange(0, one.seconds, 0.25):
+        for time in np.arange(0, one.seconds, 0.25).tolist():
             assert not one.film.scene.at(time) and not one.film.scene.foreign_at(time)
         assert not one.film.scene.sounds
     none = shown("--media", "none")

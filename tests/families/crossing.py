@@ -25,7 +25,7 @@ def whisper(folder: Path, languages: bool = True) -> Path:
     tokenizer = hf.WhisperTokenizer(vocab=vocab, merges=merges)
     marks = _MARKS if languages else tuple(mark for mark in _MARKS if mark[2:-2] not in (*LANGUAGES, "translate"))
     tokenizer.add_tokens([hf.AddedToken(mark, special=True) for mark in marks], special_tokens=True)
-    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in marks}
+    ids: dict[str, Any] = {name: tokenizer.convert_tokens_to_ids(name) for name in marks}
     config: Any = hf.WhisperConfig(
         vocab_size=VOCAB_ROWS, d_model=64, encoder_layers=2, encoder_attention_heads=2, decoder_layers=3,
         decoder_attention_heads=4, encoder_ffn_dim=96, decoder_ffn_dim=96, max_source_positions=100,
