@@ -13,11 +13,11 @@ import torch
 from ...errors import InputError, ModelError
 from ...streams.event import Seen
 from ...streams.requests.prompt import Content
-from ...streams.segment import AudioSegment, MediaSpec, RowSpec, Segment, VideoSegment
+from ...streams.segment import MediaSpec, RowSpec, Segment
 from ..embeddings import Embeddings, EncodedPrompt, EncodedSpan
-from ..family import TimeTaken
-from ..span import Look, Rows, Span
+from ..span import Look, Rows
 from .parts import wanted
+from .text import NoTowers
 
 
 class LargestPrompt(NamedTuple):
@@ -35,11 +35,8 @@ class WholePrompts(Protocol):
     def largest_prompt(self) -> LargestPrompt: ...
 
 
-class PromptTowers:
-    """Towers whose media comes in whole prompts alone (class F). Nothing is kept per stream."""
-
-    times_inside = False
-    blocks: Sequence[Any] = ()
+class PromptTowers(NoTowers):
+    """Towers whose media comes in whole prompts alone (class F)."""
 
     def spec(self) -> MediaSpec:
         """No media goes into a stream."""
@@ -47,14 +44,6 @@ class PromptTowers:
 
     def rows(self, segment: Segment) -> int:
         raise InputError(f"expected media in a whole prompt, got {type(segment).__name__} in a stream")
-
-    def knows(self, segment: Segment) -> bool:
-        """There is nothing to find out."""
-        return True
-
-    def takes(self, piece: VideoSegment | AudioSegment) -> TimeTaken:
-        """Nothing takes time."""
-        return TimeTaken()
 
     def encode(self, batch: list[tuple[int, Segment]]) -> list[EncodedSpan]:
         if batch:
@@ -64,22 +53,6 @@ class PromptTowers:
     def taken(self) -> RowSpec:
         """None are taken: where they would stand only the processor says."""
         return RowSpec(0, {})
-
-    def timed(self, span: Span) -> Span:
-        """Nothing has a time."""
-        return span
-
-    def fork(self, stream: int, twin: int) -> None:
-        """Nothing is kept per stream."""
-
-    def loudest(self, stream: int) -> float | None:
-        """Nothing is kept per stream."""
-
-    def heard(self, stream: int, loudest: float) -> None:
-        """Nothing is kept per stream."""
-
-    def forget(self, stream: int) -> None:
-        """Nothing is kept per stream."""
 
 
 def laid_across(

@@ -41,7 +41,7 @@ class Tokens:
     """The tokens that a reply begins behind. `languages`: ids by code; empty: the model knows one language."""
 
     def __init__(self, tokenizer: Any, generation: Any) -> None:
-        self._tokenizer, self._spelling = tokenizer, spelling_of(tokenizer)
+        self._spelling = spelling_of(tokenizer)
         names = ("<|startoftranscript|>", "<|startofprev|>", "<|notimestamps|>", *(f"<|{task}|>" for task in _TASKS))
         vocabulary = tokenizer.get_vocab()
         missing = [name for name in names[:3] if name not in vocabulary]
@@ -79,8 +79,8 @@ class WhisperTowers(PromptTowers):
     """The encoder, and what the decoder begins with."""
 
     def __init__(self, model: Any, processor: Any, tokens: Tokens) -> None:
-        self.whole, self._tokens = model, tokens
-        self._ear, self._tokenizer = processor.feature_extractor, processor.tokenizer
+        super().__init__(processor.tokenizer)
+        self.whole, self._tokens, self._ear = model, tokens, processor.feature_extractor
         self.blocks = list(model.model.encoder.layers)
         self._longest = self._ear.n_samples
 
@@ -133,8 +133,8 @@ class WhisperTowers(PromptTowers):
     def _own(self, content: Content) -> list[int]:
         """The ids that a client wrote by itself."""
         if content.ids is not None:
-            return check_ids(content, len(self._tokenizer))
-        return self._tokenizer(content.text, add_special_tokens=False)["input_ids"]
+            return check_ids(content, len(self.tokenizer))
+        return self.tokenizer(content.text, add_special_tokens=False)["input_ids"]
 
     def _language(self, states: torch.Tensor) -> int:
         """The likeliest of the languages, by the first token that the decoder would say."""
