@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...codecs.resample import resample
 from ...errors import InputError, ModelError
 from ...streams.requests.prompt import Content, Media
 from ...streams.requests.transcription import Transcription
@@ -30,6 +29,7 @@ from ..span import Look
 from ..words.spelling import spelling_of
 from ..words.template import EDGE, TEXT, Turns
 from .across import LargestPrompt, PromptTowers, by_pages, check_whole, laid_across
+from .alone import at_rate
 from .opened import open_model
 from .prompt import check_ids
 
@@ -122,9 +122,8 @@ class WhisperTowers(PromptTowers):
             got = ", ".join(others) or f"{len(pieces['audio'])} sounds"
             raise InputError(f"{content.name}: expected one sound, which is what Whisper hears, got {got}")
         [piece] = pieces["audio"]
-        sound, rate = piece.data, self._ear.sampling_rate
-        if piece.rate not in (0, rate):
-            sound = resample(torch.as_tensor(sound, device=self.whole.device), piece.rate, rate).cpu().numpy()
+        rate = self._ear.sampling_rate
+        sound = at_rate(piece.data, piece.rate, rate, self.whole.device)
         if len(sound) > self._longest:
             most, got = self._longest / rate, len(sound) / rate
             raise InputError(f"audio: expected at most {most:g} s, which Whisper hears at once, got {got:.1f} s")
