@@ -288,7 +288,7 @@ def paged_attention(
         return seen.transpose(1, 2), None
     layer: int = module.layer_idx  # type: ignore[assignment]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if module in step.across:
+    if step.across and module in step.across:
         return attend_across(query[0].transpose(0, 1), step, step.across[module], scale)[None], None
     rows, new, values = (heads[0].transpose(0, 1) for heads in (query, key, value))
     if layer in step.shared:
