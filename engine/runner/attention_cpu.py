@@ -29,6 +29,9 @@ _SHARED_WORK = 1 << 21
 _TILE_ROWS = 8
 # A run of so many rows is attended over a copy of its pages.
 _LONG_ROWS = 16
+# Where each query head has a key head of its own, the loop uses what it reads once: over so long a history in float32
+# the matrix kernel takes half its time for any run. In other types it takes more.
+_LONG_HISTORY = 512
 # What each bit pattern of e4m3 stands for.
 _FP8 = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).float().numpy()
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
@@ -236,18 +239,23 @@ class CpuBackend(Backend):
         self._pool = ThreadPoolExecutor(threads - 1, "penstock-attention") if threads > 1 else None
 
     def prepare(self, part: Part, ends: np.ndarray | None, group: int) -> Part:
-        """Adds the tiles of the short runs, the long runs that see anything, and the tiles of both, `(n, 2)` int64."""
-        short, long = [], []
+        """Adds `(n, 2)` int64: the tiles of all runs, and for pages in float32 and for those of other types the tiles
+        of the short runs, and the long runs that see anything."""
+        short, long, far = [], [], []
         for start, stop in part.runs.numpy().tolist():
-            is_long = stop - start >= _LONG_ROWS and int(part.lengths[start])
-            (long if is_long else short).append((start, stop))
-        tiles = _tiles(short)
-        return part._replace(made=[tiles, _pairs(long), torch.cat([tiles, _tiles(long)]) if long else tiles])
+            seen = int(part.lengths[start])
+            is_far = group == 1 and seen >= _LONG_HISTORY
+            (long if stop - start >= _LONG_ROWS and seen else far if is_far else short).append((start, stop))
+        tiles, pairs = _tiles(short), _pairs(long)
+        more = torch.cat([tiles, _tiles(far)]) if far else tiles
+        every = torch.cat([more, _tiles(long)]) if long else more
+        return part._replace(made=[every, tiles, torch.cat([pairs, _pairs(far)]) if far else pairs, more, pairs])
 
     def attend(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Part, scale: float, cap: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        tiles, long, every = part.made
+        every, *exact, more, few = part.made
+        tiles, long = exact if keys.dtype == torch.float32 else (more, few)
         if cap:  # which the matrix kernel does not know
             tiles, long = every, long[:0]
         # Numpy's arrays are made in a fraction of the time that torch's tensors take.

@@ -5,9 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from penstock.engine.runner import attention_cpu
 from penstock.engine.runner.attention import Part, Reach, ReferenceBackend, Step, number, paged_attention
 from penstock.engine.runner.attention_cpu import CpuBackend
 
@@ -20,12 +22,20 @@ from penstock.engine.runner.attention_cpu import CpuBackend
     kv_heads=st.integers(1, 3),
     group=st.integers(1, 4),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    far=st.sampled_from([8, 512]),
 )
 def test_a_layer_writes_its_rows_and_attends_to_them(
-    shape: list[tuple[int, int]], size: int, dim: int, wide: int | None, kv_heads: int, group: int, dtype: torch.dtype
+    shape: list[tuple[int, int]],
+    size: int,
+    dim: int,
+    wide: int | None,
+    kv_heads: int,
+    group: int,
+    dtype: torch.dtype,
+    far: int,
 ) -> None:
     """Rows that nobody owns hold NaN: they are neither read nor written. Both backends say the same. Values may be
-    `wide`, keys otherwise."""
+    `wide`, keys otherwise. `far`: from which history on heads of their own go through the matrix kernel."""
     wide = wide or dim
     noise = torch.Generator().manual_seed(dim + size)
     counts = [-(-(history + new) // size) for history, new in shape]
@@ -56,7 +66,9 @@ def test_a_layer_writes_its_rows_and_attends_to_them(
     outs = []
     for backend in (CpuBackend(), ReferenceBackend()):
         keys, values = (pool.clone().view(pages, size, kv_heads, -1) for pool in before)
-        parts: dict[Reach, list[Part]] = {None: [backend.prepare(part, None, group)]}
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(attention_cpu, "_LONG_HISTORY", far)
+            parts: dict[Reach, list[Part]] = {None: [backend.prepare(part, None, group)]}
         step = Step(number(backend), [keys], [values], torch.tensor(target), parts)
         outs.append(paged_attention(layer, query, key, value, None, step=step)[0].float())
         for written, new, pool in zip((keys, values), (key, value), before, strict=True):
