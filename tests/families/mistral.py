@@ -64,6 +64,7 @@ def tekken(folder: Path) -> Path:
         "audio": {"sampling_rate": 16_000, "frame_rate": 12.5, "chunk_length_s": 30.0, "audio_encoding_config": EAR},
         "version": 1, "type": "Tekken",
     }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
     file = folder / "tekken.json"
     file.write_text(json.dumps(made), encoding="utf-8")
     return file
