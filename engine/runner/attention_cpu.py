@@ -30,7 +30,7 @@ _TILE_ROWS = 8
 # A run of so many rows is attended over a copy of its pages.
 _LONG_ROWS = 16
 # Where each query head has a key head of its own, the loop uses what it reads once: over so long a history in float32
-# the matrix kernel takes half its time for any run. In other types it takes more.
+# the matrix kernel is faster for any run. In other types it is slower.
 _LONG_HISTORY = 512
 # What each bit pattern of e4m3 stands for.
 _FP8 = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).float().numpy()

@@ -8,16 +8,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 import torch
 from penstock.actors.engine import Engine
 from penstock.engine.config import EngineConfig
-from penstock.engine.family import Family, Loaded
+from penstock.engine.family import Loaded
 from penstock.engine.loading.open import load
 from penstock.errors import PenstockError
-from penstock.streams.event import Appended, Error
 from penstock.streams.item import Embedding, Image, Text
 from penstock.streams.requests.request import Request, SamplingParams
 from penstock.streams.segment import ImageSegment, VideoSegment
@@ -26,7 +24,6 @@ from safetensors.torch import save
 
 from tests.actors.conftest import House
 from tests.actors.test_embedding import as_item, made
-from tests.actors.watch import Reader
 from tests.families.built import BUILDERS
 from tests.families.suite import opened
 from tests.fixtures.loaded import served
@@ -126,31 +123,6 @@ def test_rows_are_the_picture_in_a_model_that_nobody_named(house: House, name: s
                 return
             plain = await told(engine, messages=message(first, "and", second, "Well?"))
             assert await told(engine, messages=message(part(rows), "and", second, "Well?")) == plain
-
-    house.run(work())
-
-
-def test_more_rows_than_a_layer_sees_are_refused_where_rows_see_one_another(house: House) -> None:
-    """In a prompt and in a stream; so many as it sees are taken."""
-    family = served("gemma3").family
-    data = msgspec.structs.replace(family.data, most_together=3)
-    loaded = served("gemma3")._replace(family=Family(data, family.tokenizer, family.endings))
-    rows = np.asarray(made(loaded, ImageSegment(1, 0, picture(1, 56, 56))).embeds.rows)
-    four, three = (Embedding(rows[:count], "image") for count in (4, 3))
-    words = "image: expected at most 3 rows that see one another, as many as a layer of this model sees, got 4"
-
-    async def work() -> None:
-        async with house.engine(loaded) as engine:
-            with pytest.raises(PenstockError, match=words):
-                await told(engine, messages=message(part(four), "Well?"))
-            await told(engine, messages=message(part(three), "Well?"))
-            async with await engine.stream(Request(window=None)) as stream:
-                reader = Reader(stream)
-                await stream.append(four)
-                [error] = await reader.see(Error)
-                assert words in error.message and not error.fatal
-                await stream.append(three)
-                await reader.see(Appended)
 
     house.run(work())
 

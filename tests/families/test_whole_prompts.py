@@ -71,6 +71,26 @@ class Prompts:
         while self.step():
             pass
 
+    def again(self, stream: int) -> torch.Tensor:
+        """The logits of a second reply to a prompt, by a twin that goes back to it."""
+        twin = next(_numbers)
+        self.core.scheduler.apply(Fork(stream, twin, 2, SamplingParams(max_tokens=REPLY).seeded()))
+        self.draws[twin] = []
+        self.run()
+        return torch.stack(self.draws[twin])
+
+
+def each_alone(tried: Tried, requests: list[Request]) -> tuple[list[list[torch.Tensor]], int]:
+    """The logits of each prompt in an engine of its own, and the most rows that one of them has."""
+    draws, most = [], 0
+    for request in requests:
+        prompts = Prompts(tried)
+        stream = prompts.begin(request)
+        prompts.run()
+        draws.append(prompts.draws[stream])
+        most = max(most, prompts.core.scheduler.streams[stream].rows)
+    return draws, most
+
 
 def test_it_is_of_these_classes(tried: Tried, request: pytest.FixtureRequest) -> None:
     name = request.node.callspec.params["tried"]
@@ -100,13 +120,7 @@ def test_a_prompt_beside_others_is_what_it_is_alone(tried: Tried) -> None:
         for medium in media(tried, kind)[:2]
         for words in ("What do you see?", "What do you hear and what do you see?")
     ]
-    alone, most = [], 0
-    for request in requests:
-        prompts = Prompts(tried)
-        stream = prompts.begin(request)
-        prompts.run()
-        alone.append(prompts.draws[stream])
-        most = max(most, prompts.core.scheduler.streams[stream].rows)
+    alone, most = each_alone(tried, requests)
     prompts = Prompts(tried, kv_tokens=most + most // 2 + 4, prefix_cache=True)
     streams = []
     for request in requests:
@@ -124,13 +138,7 @@ def test_a_second_reply_to_a_prompt_is_the_first_once_more(tried: Tried) -> None
     kind = tried.kinds[0]
     stream = prompts.begin(asked(tried, (kind, media(tried, kind)[0]))[0])
     prompts.run()
-    twin = next(_numbers)
-    prompts.core.scheduler.apply(Fork(stream, twin, 2, SamplingParams(max_tokens=REPLY).seeded()))
-    prompts.draws[twin] = []
-    prompts.run()
-    torch.testing.assert_close(
-        torch.stack(prompts.draws[twin]), torch.stack(prompts.draws[stream]), rtol=0, atol=TOLERANCE
-    )
+    torch.testing.assert_close(prompts.again(stream), torch.stack(prompts.draws[stream]), rtol=0, atol=TOLERANCE)
 
 
 def test_media_in_a_stream_is_refused(tried: Tried) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-import shutil
 import wave
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from penstock.engine.config import EngineConfig
 from penstock.engine.loading.open import load
 from realtime_client import talking
 from safetensors.torch import load_file, save_file
-from test_realtime_transcription import QUERY, WORDS, update
+from test_realtime_transcription import QUERY, WORDS, spoken_words, update
 from test_realtime_voice import speak
 
 from tests.families.crossing import whisper
@@ -30,7 +29,6 @@ from tests.reference.media import sound
 
 RATE = 16_000
 SAID = np.round(sound(6, 1.9) * 32767).astype("<i2")
-spoken_words = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed: no words")
 
 
 @pytest.fixture(scope="module")
